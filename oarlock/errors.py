@@ -1,0 +1,426 @@
+"""The error tree: who can fix it, and is it worth trying again?
+
+    OarlockError
+    ├── InputError        the sender can fix it
+    │   ├── RequestError
+    │   ├── UploadError
+    │   ├── SeriesError
+    │   └── StructureSetError
+    ├── JobError          the job is not in a state that allows this
+    ├── ModelError        the operator can fix it
+    └── TransientError    the same call may succeed later; the only branch ever retried
+
+A leaf takes facts as keywords and writes its own sentence: what is wrong, where, and what to do. Its ``code`` is public API
+(``docs/api.md`` lists them all). No message ever holds a patient's name, identifier or date, nor bytes that a sender chose.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+
+class OarlockError(Exception):
+    """Root of every error that Oarlock raises on purpose."""
+
+    code: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InputError(OarlockError):
+    """What was sent cannot be used; the sender can fix it."""
+
+
+class JobError(OarlockError):
+    """The job is not in a state that allows the call."""
+
+
+class ModelError(OarlockError):
+    """A model, or what came out of it, cannot be used; the operator can fix it."""
+
+
+class TransientError(OarlockError):
+    """The same call may succeed later."""
+
+
+# ── requests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RequestError(InputError):
+    """A parameter of the call is wrong."""
+
+
+class InvalidParameter(RequestError):
+    code = "request.invalid_parameter"
+    title = "A parameter is not valid"
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(f"The parameter '{name}' {reason}.")
+
+
+class UnknownModel(RequestError):
+    code = "request.unknown_model"
+    title = "No such model"
+
+    def __init__(self, *, available: Sequence[str]) -> None:
+        known = ", ".join(available) or "none"
+        super().__init__(f"The field 'model' names no model of this server. Available: {known} (GET /v1/models).")
+
+
+# ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class UploadError(InputError):
+    """The body of a post could not be taken in."""
+
+
+class UploadEmpty(UploadError):
+    code = "upload.empty"
+    title = "Nothing was uploaded"
+
+    def __init__(self) -> None:
+        super().__init__("The post holds no file. Send the DICOM files, or zip archives of them, as parts named 'files'.")
+
+
+class UploadMalformed(UploadError):
+    code = "upload.malformed"
+    title = "The body cannot be parsed"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The body is not a well-formed multipart/form-data message: {reason}.")
+
+
+class UnsupportedMediaType(UploadError):
+    code = "upload.unsupported_media_type"
+    title = "The content type is not supported"
+
+    def __init__(self) -> None:
+        super().__init__("Send multipart/form-data with parts named 'files', or one zip archive as application/zip.")
+
+
+class UploadTooLarge(UploadError):
+    code = "upload.too_large"
+    title = "The upload is too large"
+
+    def __init__(self, *, limit: int, unit: str) -> None:
+        super().__init__(f"The upload is over this server's limit of {limit:,} {unit}. Send one CT series only.")
+
+
+class ArchiveInvalid(UploadError):
+    code = "upload.archive_invalid"
+    title = "The archive is refused"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The zip archive is refused: {reason}. Nothing of it was kept.")
+
+
+# ── CT series ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SeriesError(InputError):
+    """The DICOM files are not one CT series that can be contoured."""
+
+
+class NotDicom(SeriesError):
+    code = "series.not_dicom"
+    title = "No DICOM file was found"
+
+    def __init__(self, *, files: int) -> None:
+        super().__init__(
+            f"None of the {files} file(s) sent is a DICOM Part 10 file. Export the CT series as DICOM and send that."
+        )
+
+
+class InstanceUnreadable(SeriesError):
+    code = "series.instance_unreadable"
+    title = "A DICOM file is damaged"
+
+    def __init__(self, *, position: int, reason: str) -> None:
+        super().__init__(f"File {position} of the upload cannot be read: {reason}. Export the series again.")
+
+
+class NoCTImages(SeriesError):
+    code = "series.no_ct_images"
+    title = "There is no CT image"
+
+    def __init__(self, *, found: Sequence[str]) -> None:
+        kinds = ", ".join(sorted(set(found))) or "nothing"
+        super().__init__(f"The upload holds no axial CT image (found: {kinds}). Send the planning CT series.")
+
+
+class MultiFrameCT(SeriesError):
+    code = "series.multi_frame_ct"
+    title = "Enhanced multi-frame CT is not supported"
+
+    def __init__(self) -> None:
+        super().__init__("The series is one multi-frame CT object. Export it as single-frame CT images (one file a slice).")
+
+
+class MixedSeries(SeriesError):
+    code = "series.mixed_series"
+    title = "The upload holds more than one CT series"
+
+    def __init__(self, *, series: int) -> None:
+        super().__init__(f"The CT images belong to {series} different series. Send the planning CT series alone.")
+
+
+class MixedFrameOfReference(SeriesError):
+    code = "series.mixed_frame_of_reference"
+    title = "The slices are in different frames of reference"
+
+    def __init__(self, *, found: int) -> None:
+        super().__init__(f"The CT images name {found} different frames of reference, so their positions cannot be compared.")
+
+
+class TooFewSlices(SeriesError):
+    code = "series.too_few_slices"
+    title = "The series has too few slices"
+
+    def __init__(self, *, found: int, needed: int) -> None:
+        super().__init__(f"The series has {found} slice(s); at least {needed} are needed. Was the whole series sent?")
+
+
+class TooManySlices(SeriesError):
+    code = "series.too_many_slices"
+    title = "The series has too many slices"
+
+    def __init__(self, *, found: int, limit: int) -> None:
+        super().__init__(f"The series has {found} slices; this server takes at most {limit}.")
+
+
+class DuplicateInstance(SeriesError):
+    code = "series.duplicate_instance"
+    title = "Two different files claim the same identity"
+
+    def __init__(self, *, first: int, second: int) -> None:
+        super().__init__(f"Files {first} and {second} of the upload have the same SOP Instance UID but different content.")
+
+
+class DuplicatePosition(SeriesError):
+    code = "series.duplicate_position"
+    title = "Two slices lie at the same position"
+
+    def __init__(self, *, position_mm: float, count: int) -> None:
+        super().__init__(
+            f"{count} slices lie at {position_mm:.2f} mm along the slice axis, so it is not known which one counts. "
+            "Send one phase or one reconstruction only."
+        )
+
+
+class MissingSlices(SeriesError):
+    code = "series.missing_slices"
+    title = "The series has a gap"
+
+    def __init__(self, *, expected_mm: float, found_mm: float, at_slice: int) -> None:
+        missing = max(1, round(found_mm / expected_mm) - 1)
+        super().__init__(
+            f"Between slices {at_slice} and {at_slice + 1} (counted along the slice axis from 1) the distance is "
+            f"{found_mm:.3f} mm where {expected_mm:.3f} mm is expected: about {missing} slice(s) missing. "
+            "Send the complete series."
+        )
+
+
+class GeometryMissing(SeriesError):
+    code = "series.geometry_missing"
+    title = "A slice does not say where it lies"
+
+    def __init__(self, *, position: int, keyword: str) -> None:
+        super().__init__(f"File {position} of the upload has no valid {keyword}, so its place in the patient is unknown.")
+
+
+class InconsistentGeometry(SeriesError):
+    code = "series.inconsistent_geometry"
+    title = "The slices do not fit one another"
+
+    def __init__(self, *, keyword: str, values: int) -> None:
+        super().__init__(f"The slices differ in {keyword} ({values} different values). Send one reconstruction only.")
+
+
+class OrientationUnsupported(SeriesError):
+    code = "series.orientation_unsupported"
+    title = "The orientation of the slices is not supported"
+
+    def __init__(self, *, degrees: float, limit: float) -> None:
+        super().__init__(
+            f"The slices are tilted {degrees:.1f}° from axial; this server contours up to {limit:.0f}°. Reformat to axial."
+        )
+
+
+class UnsupportedPixelData(SeriesError):
+    code = "series.unsupported_pixel_data"
+    title = "The pixel data cannot be used"
+
+    def __init__(self, *, position: int, reason: str) -> None:
+        super().__init__(f"The pixel data of file {position} of the upload cannot be used: {reason}.")
+
+
+# ── structure sets ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StructureSetError(InputError):
+    """A supplied RTSTRUCT cannot be used."""
+
+
+class StructureSetUnreadable(StructureSetError):
+    code = "structure_set.unreadable"
+    title = "The RTSTRUCT cannot be read"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The RTSTRUCT cannot be read: {reason}.")
+
+
+class FrameOfReferenceMismatch(StructureSetError):
+    code = "structure_set.frame_of_reference_mismatch"
+    title = "The RTSTRUCT belongs to another scan"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The RTSTRUCT refers to another frame of reference than the CT series, so its contours cannot be placed on it."
+        )
+
+
+class ContourUnreadable(StructureSetError):
+    code = "structure_set.contour_unreadable"
+    title = "A contour cannot be read"
+
+    def __init__(self, *, roi_number: int, contour: int, reason: str) -> None:
+        super().__init__(f"Contour {contour} of ROI number {roi_number} cannot be used: {reason}.")
+
+
+# ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class JobNotFound(JobError):
+    code = "job.not_found"
+    title = "No such job"
+
+    def __init__(self) -> None:
+        super().__init__("No job has this id on this server.")
+
+
+class ResultNotFound(JobError):
+    code = "job.result_not_found"
+    title = "The job has no such result"
+
+    def __init__(self, *, what: str) -> None:
+        super().__init__(f"The job has no {what}.")
+
+
+class JobExpired(JobError):
+    code = "job.expired"
+    title = "The job was purged"
+
+    def __init__(self) -> None:
+        super().__init__("The series of this job and its results were deleted. Post the series again.")
+
+
+class JobNotFinished(JobError):
+    code = "job.not_finished"
+    title = "The job has no result"
+
+    def __init__(self, *, state: str) -> None:
+        super().__init__(f"The job is {state}, so it has no result. Its state is at GET /v1/jobs/{{id}}.")
+
+
+class JobAlreadyEnded(JobError):
+    code = "job.already_ended"
+    title = "The job has ended"
+
+    def __init__(self, *, state: str) -> None:
+        super().__init__(f"The job has already {state}, so it cannot be cancelled.")
+
+
+class JobNotRetryable(JobError):
+    code = "job.not_retryable"
+    title = "The job cannot be retried"
+
+    def __init__(self, *, state: str) -> None:
+        super().__init__(f"Only a failed or cancelled job can be retried; this one is {state}.")
+
+
+class IdempotencyConflict(JobError):
+    code = "job.idempotency_conflict"
+    title = "The idempotency key was used for another upload"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key belongs to a post with another content. Use a new key for a new series.")
+
+
+class AttemptsExhausted(JobError):
+    code = "job.attempts_exhausted"
+    title = "The job was given up"
+
+    def __init__(self, *, attempts: int) -> None:
+        super().__init__(f"The worker was lost {attempts} times while it ran this job, so it is not tried again.")
+
+
+# ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ManifestInvalid(ModelError):
+    code = "model.manifest_invalid"
+    title = "The model's manifest is not valid"
+
+    def __init__(self, *, model: str, reason: str) -> None:
+        super().__init__(f"The manifest of the model '{model}' is not valid: {reason}.")
+
+
+class InferenceFailed(ModelError):
+    code = "model.inference_failed"
+    title = "The model failed"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The model could not be run: {reason}.")
+
+
+class ResultInvalid(ModelError):
+    code = "model.result_invalid"
+    title = "The result failed its own check"
+
+    def __init__(self, *, findings: Sequence[str]) -> None:
+        super().__init__("The RTSTRUCT was not delivered because it failed the check: " + "; ".join(findings) + ".")
+
+
+class InternalError(ModelError):
+    code = "internal.error"
+    title = "Something went wrong in the server"
+
+    def __init__(self, *, reference: str) -> None:
+        super().__init__(f"The server failed in a way it did not foresee. The operator finds it in the log under {reference}.")
+
+
+# ── transient ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class BrokerUnavailable(TransientError):
+    code = "broker.unavailable"
+    title = "The queue is not reachable"
+
+    def __init__(self) -> None:
+        super().__init__("The queue is not reachable, so the series was not accepted. Post it again in a moment.")
+
+
+class StorageFull(TransientError):
+    code = "storage.full"
+    title = "The disk is almost full"
+
+    def __init__(self) -> None:
+        super().__init__("The server has too little disk space to accept a series. Ask the operator to purge old jobs.")
+
+
+class DeviceOutOfMemory(TransientError):
+    code = "device.out_of_memory"
+    title = "The device ran out of memory"
+
+    def __init__(self, *, device: str) -> None:
+        super().__init__(f"The device {device} ran out of memory.")
+
+
+def leaves(branch: type[OarlockError] = OarlockError) -> Iterator[type[OarlockError]]:
+    """Every error with a code below a branch, in the order of the tree."""
+    if branch.code:
+        yield branch
+    for child in branch.__subclasses__():
+        yield from leaves(child)

@@ -1,0 +1,120 @@
+"""Grid: between voxel indices (z, y, x) and patient millimetres (x, y, z).
+
+The order of axes turns in this module and nowhere else. Patient coordinates are DICOM's LPS (PS3.3 C.7.6.2.1.1): +x to the
+patient's left, +y to the back, +z to the head. Each slice has its own plane, its own Image Position (Patient) and no average:
+a gantry tilt and an uneven spacing are part of the grid, not errors of it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxel centres of a stack of parallel slices.
+
+    Slices are sorted by their position along ``normal`` (ascending). Index z counts slices, y rows (down the image), x columns
+    (along a row).
+
+    :param rows, columns: size of every slice.
+    :param origins_mm: (slices, 3) patient position of the centre of each slice's first voxel, Image Position (Patient).
+    :param row_direction: unit vector along a row, the way x grows: Image Orientation (Patient) values 1 to 3.
+    :param column_direction: unit vector down a column, the way y grows: values 4 to 6.
+    :param row_spacing_mm: distance between rows, Pixel Spacing value 1.
+    :param column_spacing_mm: distance between columns, Pixel Spacing value 2.
+    """
+
+    rows: int
+    columns: int
+    origins_mm: FloatArray
+    row_direction: FloatArray
+    column_direction: FloatArray
+    row_spacing_mm: float
+    column_spacing_mm: float
+
+    def __post_init__(self) -> None:
+        for name, shape in (("origins_mm", (len(self.origins_mm), 3)), ("row_direction", (3,)), ("column_direction", (3,))):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite and of shape {shape}")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if len(self.origins_mm) == 0 or self.rows < 1 or self.columns < 1:
+            raise ValueError("a grid has at least one voxel")
+        if self.row_spacing_mm <= 0 or self.column_spacing_mm <= 0:
+            raise ValueError("spacing must be positive")
+        if np.any(np.diff(self.slice_positions_mm) <= 0):
+            raise ValueError("slices must be sorted along the normal and lie at different positions")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        return len(self.origins_mm), self.rows, self.columns
+
+    @cached_property
+    def normal(self) -> FloatArray:
+        """Unit vector along which slices are sorted: row_direction × column_direction."""
+        return np.cross(self.row_direction, self.column_direction)
+
+    @cached_property
+    def slice_positions_mm(self) -> FloatArray:
+        """(slices,) position of every slice along ``normal``."""
+        return np.asarray(self.origins_mm @ self.normal, dtype=np.float64)
+
+    @cached_property
+    def slice_spacings_mm(self) -> FloatArray:
+        """(slices - 1,) distance between neighbouring slices along ``normal``."""
+        return np.diff(self.slice_positions_mm)
+
+    @cached_property
+    def slice_thicknesses_mm(self) -> FloatArray:
+        """(slices,) extent that each slice stands for: half way to each neighbour; at the two ends the whole distance inwards."""
+        gaps = self.slice_spacings_mm
+        if gaps.size == 0:
+            return np.ones(1)
+        padded = np.concatenate([gaps[:1], gaps, gaps[-1:]])
+        return np.asarray((padded[:-1] + padded[1:]) / 2)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(z, y, x) voxel size; z is the median distance between slices (1.0 for a single slice)."""
+        z = float(np.median(self.slice_spacings_mm)) if len(self.origins_mm) > 1 else 1.0
+        return z, self.row_spacing_mm, self.column_spacing_mm
+
+    @property
+    def voxel_volumes_mm3(self) -> FloatArray:
+        """(slices,) volume of one voxel of each slice."""
+        return self.slice_thicknesses_mm * self.row_spacing_mm * self.column_spacing_mm
+
+    def to_patient(self, z: int, yx: FloatArray) -> FloatArray:
+        """Patient positions of points on one slice.
+
+        :param z: slice index.
+        :param yx: (n, 2) row and column indices, fractional; (0, 0) is the centre of the first voxel.
+        :returns: (n, 3) positions (x, y, z) in mm (PS3.3 Equation C.7.6.2.1-1).
+        """
+        down = yx[:, :1] * (self.row_spacing_mm * self.column_direction)
+        along = yx[:, 1:] * (self.column_spacing_mm * self.row_direction)
+        return np.asarray(self.origins_mm[z] + down + along)
+
+    def to_plane(self, z: int, points_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Indices of patient positions on the plane of one slice, and how far off that plane they lie.
+
+        :param points_mm: (n, 3) positions (x, y, z).
+        :returns: (n, 2) fractional row and column indices of the foot points, and (n,) signed distances along ``normal`` in mm.
+        """
+        offset = points_mm - self.origins_mm[z]
+        y = offset @ self.column_direction / self.row_spacing_mm
+        x = offset @ self.row_direction / self.column_spacing_mm
+        return np.stack([y, x], axis=1), np.asarray(offset @ self.normal)
+
+    def nearest_slice(self, point_mm: FloatArray) -> tuple[int, float]:
+        """The slice whose plane is nearest to a patient position, and the distance to it in mm."""
+        distances = np.abs(self.slice_positions_mm - point_mm @ self.normal)
+        z = int(np.argmin(distances))
+        return z, float(distances[z])

@@ -1,0 +1,69 @@
+"""Settings: everything an operator can choose, from the environment, in one place.
+
+Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL`` and ``DATABASE_URL`` keep their usual names).
+``docs/operations.md`` lists them all; a test compares the two.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read once by each process at its start."""
+
+    model_config = SettingsConfigDict(env_prefix="OARLOCK_", extra="ignore", frozen=True)
+
+    data: Path = Field(Path("var"), description="folder of the database and of the jobs' bytes")
+    models: Path = Field(Path("models"), description="folder of the models")
+    model: str = Field("oarlock-hn", description="model that is used when a job names none")
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_URL", "OARLOCK_REDIS_URL"),
+        description="Redis server; without it the service starts a private one",
+    )
+    database_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "OARLOCK_DATABASE_URL"),
+        description="PostgreSQL server; without it SQLite in the data folder",
+    )
+    host: str = Field("127.0.0.1", description="address that the service listens on")
+    port: int = Field(8000, description="port that the service listens on; 0 for any free one")
+    embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
+    device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
+    threads: int = Field(0, description="CPU threads of the model; 0 for all cores")
+    max_upload_bytes: int = Field(4_000_000_000, description="largest body of a post, and largest content of its archives")
+    max_upload_files: int = Field(5_000, description="most files in a post, members of archives included")
+    max_archive_ratio: float = Field(200.0, description="largest ratio of an archive member's size to its compressed size")
+    max_slices: int = Field(1_024, description="most slices in a series")
+    min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
+    lease_s: float = Field(15.0, description="how long a silent worker keeps its job")
+    job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
+    keep_input: bool = Field(True, description="whether uploads stay until the job is purged, so that it can be retried")
+
+    @property
+    def job_folder(self) -> Path:
+        return self.data / "jobs"
+
+    @property
+    def incoming_folder(self) -> Path:
+        return self.data / "incoming"
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the job table."""
+        return self.database_url or f"sqlite:///{(self.data / 'oarlock.sqlite').resolve()}"
+
+    def broker_transport_options(self) -> dict[str, Any]:
+        """Options of Celery's Redis transport that both faces must share.
+
+        The visibility timeout lies above the hard limit of a job: a task that outlives it would run twice at once.
+        """
+        return {
+            "priority_steps": list(range(10)),
+            "queue_order_strategy": "priority",
+            "visibility_timeout": self.job_limit_s + 600,
+            "unacked_restore_interval": 5,
+        }
