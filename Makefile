@@ -1,0 +1,86 @@
+# The only commands: make demo | serve | test | test-fast | check | bench | lock | clean
+#
+#   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
+#   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
+
+PYTHON  ?= python3
+OUT     ?= out
+VENV    := .venv
+BIN     := $(VENV)/bin
+export UV_PYTHON_DOWNLOADS := never
+UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
+
+.PHONY: demo serve test test-fast check format bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   *//p; s/^# The/The/p' Makefile
+
+# ── the environment ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+$(BIN)/uv: requirements/uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Oarlock needs Python 3.11 or newer; this is $$($(PYTHON) --version). Name another one: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "Python's venv module is missing. Install it: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@touch $@
+
+define install
+	@echo "Installing requirements/$(1) …"
+	@$(UV) install --quiet --require-hashes -r requirements/$(1)
+	@$(UV) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+$(VENV)/run: $(BIN)/uv requirements/run.lock pyproject.toml
+	$(call install,run.lock)
+
+$(VENV)/dev: $(BIN)/uv requirements/dev.lock requirements/torch.txt pyproject.toml
+	$(call install,dev.lock)
+	@echo "Installing requirements/torch.txt …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	@touch $(VENV)/run $@
+
+# ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+demo: $(VENV)/run
+	@$(BIN)/python -m service.demo --out "$(OUT)" $(if $(SERIES),--series "$(SERIES)") $(if $(REFERENCE),--reference "$(REFERENCE)")
+
+serve: $(VENV)/run
+	@$(BIN)/python -m service
+
+# ── keeping it right ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+test: $(VENV)/dev
+	@$(BIN)/python -m pytest
+
+test-fast: $(VENV)/dev
+	@$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/dev
+	@test -n "$(SERIES)" || { echo "Which series? make bench SERIES=folder of a CT series [CONTOURS=folder of expert contours]"; exit 1; }
+	@$(BIN)/python -m benchmarks "$(SERIES)" $(if $(CONTOURS),--contours "$(CONTOURS)")
+
+# Pinned and hashed, with no index address in them (docs/adr/0006-hashed-locks.md).
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --quiet
+RUN     := --extra service --extra worker --extra embedded --extra postgres --extra build
+DEV     := $(RUN) --extra model-export --extra test --extra check
+
+lock: $(BIN)/uv
+	@$(COMPILE) $(DEV) -o requirements/dev.lock
+	@$(COMPILE) $(RUN) -c requirements/dev.lock -o requirements/run.lock
+
+clean:
+	rm -rf $(VENV) out build var .pytest_cache .mypy_cache .ruff_cache .hypothesis
