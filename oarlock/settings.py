@@ -56,6 +56,12 @@ class Settings(BaseSettings):
         """SQLAlchemy URL of the job table."""
         return self.database_url or f"sqlite:///{(self.data / 'oarlock.sqlite').resolve()}"
 
+    @property
+    def broker_url(self) -> str:
+        """URL of the queue as Celery spells it: a unix socket has a scheme of its own there."""
+        url = self.redis_url or "redis://localhost:6379/0"
+        return url.replace("unix://", "redis+socket://", 1)
+
     def broker_transport_options(self) -> dict[str, Any]:
         """Options of Celery's Redis transport that both faces must share.
 

@@ -1,0 +1,52 @@
+"""``python -m service``: the HTTP service, with a private Redis and a worker of its own unless the settings name others."""
+
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from oarlock.errors import OarlockError
+from oarlock.settings import Settings
+from service.app import create_app
+from service.embedded import DataFolderInUse, companions
+from service.redis_server import RedisServerNotFound
+
+
+def main() -> int:
+    """Serve until a signal asks to stop; 0 after an orderly end."""
+    settings = Settings()
+    signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
+    try:
+        with companions(settings) as reached, _listen(settings) as listener:
+            host, port = listener.getsockname()[:2]
+            print(f"Oarlock listens on http://{host}:{port} (documentation: /docs)", flush=True)
+            config = uvicorn.Config(create_app(reached), log_config=None, access_log=False, timeout_graceful_shutdown=10)
+            uvicorn.Server(config).run(sockets=[listener])
+    except (DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
+        print(f"Oarlock cannot start: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        msg = f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}); choose others with OARLOCK_HOST and OARLOCK_PORT"
+        raise OSError(msg) from error
+    return listener
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

