@@ -39,7 +39,8 @@ def _listen(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        msg = f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}); choose others with OARLOCK_HOST and OARLOCK_PORT"
+        where = f"{settings.host}:{settings.port}"
+        msg = f"{where} cannot be listened on ({error.strerror}); choose others with OARLOCK_HOST and OARLOCK_PORT"
         raise OSError(msg) from error
     return listener
 

@@ -1,8 +1,8 @@
 """The embedded default: a private Redis and a worker process, supervised by the service (ADR 0005).
 
-With ``REDIS_URL`` unset the service starts a real Redis of its own; with ``OARLOCK_EMBEDDED_WORKER`` unset or true it starts a real
-Celery worker. It is the same code path as in production: only who starts the processes differs. A process that dies is started
-again; none outlives the service.
+With ``REDIS_URL`` unset the service starts a real Redis of its own; with ``OARLOCK_EMBEDDED_WORKER`` unset or true it starts a
+real Celery worker. It is the same code path as in production: only who starts the processes differs. A process that dies is
+started again; none outlives the service.
 """
 
 import fcntl
@@ -128,7 +128,7 @@ class Supervisor:
         try:
             for program in self._programs:
                 self._launch(*program)
-        except Exception as error:  # noqa: BLE001 - handed to the thread that called start()
+        except Exception as error:  # handed to the thread that called start()
             self._failure = error
             self._stopping.set()
         self._started.set()

