@@ -1,5 +1,6 @@
 """``python -m service``: the HTTP service, with a private Redis and a worker of its own unless the settings name others."""
 
+import ipaddress
 import signal
 import socket
 import sys
@@ -32,6 +33,13 @@ def main() -> int:
 
 
 def _listen(settings: Settings) -> socket.socket:
+    """A socket bound to the address of the settings.
+
+    :raises OSError: if it cannot be bound, or if it is open to a network that the settings do not vouch for.
+    """
+    if not settings.trust_network and not _is_loopback(settings.host):
+        msg = f"{settings.host} can be reached from other machines and the service has no keys; see OARLOCK_TRUST_NETWORK"
+        raise OSError(msg)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,6 +51,13 @@ def _listen(settings: Settings) -> socket.socket:
         msg = f"{where} cannot be listened on ({error.strerror}); choose others with OARLOCK_HOST and OARLOCK_PORT"
         raise OSError(msg) from error
     return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -197,7 +197,7 @@ def _series_files(files: list[Path]) -> Iterator[list[Path]]:
         return
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(files[0]) as archive:
-            archive.extractall(folder)  # noqa: S202 - the user's own file, which the service has just accepted
+            archive.extractall(folder)
         yield [path for path in Path(folder).rglob("*") if path.is_file()]
 
 

@@ -1,0 +1,129 @@
+"""The rules of the house, held by walking the tree."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oarlock import errors
+from oarlock.oars import OARS
+from oarlock.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+
+PURE = (
+    "errors",
+    "oars",
+    "geometry",
+    "masks",
+    "preprocess",
+    "windows",
+    "postprocess",
+    "contours",
+    "surface_distance",
+    "qa",
+    "names",
+)
+
+FORBIDDEN = {
+    "oarlock": {"service", "worker", "model_export", "fastapi", "starlette", "celery", "redis", "onnxruntime", "torch"},
+    "service": {"worker", "model_export", "onnxruntime", "torch"},
+    "worker": {"service", "model_export", "fastapi", "starlette", "uvicorn", "torch"},
+    "model_export": {"service", "worker", "fastapi", "celery", "redis"},
+}
+FORBIDDEN_IN_PURE = {"pydicom", "logging", "os", "pathlib", "sqlalchemy", "time", "datetime", "random", "oarlock.settings"}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z", "--", *patterns], cwd=ROOT, capture_output=True, check=True, text=True)
+    return [ROOT / name for name in listing.stdout.split("\0") if name]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def breaks(module: str, rules: set[str]) -> bool:
+    return any(module == rule or module.startswith(rule + ".") for rule in rules)
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_imports_nothing_that_it_must_not_know(package: str) -> None:
+    found = {
+        (path.name, module)
+        for path in (ROOT / package).rglob("*.py")
+        for module in imports(path)
+        if breaks(module, FORBIDDEN[package])
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_lower_half_of_the_core_is_pure(name: str) -> None:
+    assert not [module for module in imports(ROOT / "oarlock" / f"{name}.py") if breaks(module, FORBIDDEN_IN_PURE)]
+
+
+def test_torch_lives_in_model_export_alone() -> None:
+    found = [
+        path.relative_to(ROOT) for path in tracked("*.py") if any(module.split(".")[0] == "torch" for module in imports(path))
+    ]
+    assert {path.parts[0] for path in found} <= {"model_export", "tests", "benchmarks"}
+
+
+def test_no_committed_file_names_an_index_or_a_path_of_somebodys_machine() -> None:
+    suspicious = re.compile(
+        r"(--(extra-)?index-url|--find-links)[ =]\S|https?://[^/\s]*(pypi|pythonhosted|npmjs|debian)\.|/(root|home)/\w+"
+    )
+    found = []
+    for path in tracked():
+        if path.suffix in {".onnx", ".png", ".pt"} or path == Path(__file__):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in suspicious.finditer(text)]
+    assert not found
+
+
+def test_no_patient_file_is_committed() -> None:
+    assert not tracked("*.dcm", "*.nrrd", "*.npz", "*.nii", "*.nii.gz")
+
+
+def test_every_error_code_is_unique_and_belongs_to_its_branch() -> None:
+    codes = [leaf.code for leaf in errors.leaves()]
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", code) for code in codes)
+    assert all(leaf.title for leaf in errors.leaves())
+
+
+def test_every_setting_is_documented() -> None:
+    documented = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        variable = str(alias.choices[0]) if hasattr(alias, "choices") else f"OARLOCK_{name.upper()}"
+        assert f"`{variable}`" in documented, variable
+
+
+def test_the_oars_fit_what_planning_systems_accept() -> None:
+    assert len(OARS) == 21
+    assert len({oar.name for oar in OARS}) == len({oar.colour for oar in OARS}) == 21
+    assert all(len(oar.name) <= 16 and oar.name.isascii() for oar in OARS)
+
+
+def test_the_wheel_holds_the_core_alone(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"oarlock"}
