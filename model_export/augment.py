@@ -1,0 +1,119 @@
+"""Random deformations and intensity changes (Nikolov et al. 2021, Methods), and what the shipped model adds.
+
+All spatial changes become one dense deformation, applied once. Deformations are in plane, as in the paper; the stretch along z
+is ours. Positions are millimetres from the middle of the field of view, x to the patient's left, y to the back.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Half-widths of uniform draws, standard deviations, and probabilities. The paper's values are in ``configs/paper.toml``."""
+
+    translation_mm: float = 0.0
+    rotation_deg: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
+    elastic_sd_mm: float = 0.0
+    elastic_grid_mm: float = 100.0
+    noise_sd_hu: float = 0.0
+    mirror_probability: float = 0.0
+    stretch_z: tuple[float, float] = (1.0, 1.0)  # ours, as is all below
+    shift_hu: float = 0.0
+    cut_probability: float = 0.0
+    blur_probability: float = 0.0
+    blur_sd_voxels: float = 0.7
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Where in the source each place of the output comes from: an affine map in plane plus a cubic B-spline field."""
+
+    matrix: F32  # (2, 2), applied to (y, x)
+    translation_mm: F32  # (2,)
+    control_mm: F32  # (2, z, y, x) displacements at the control points
+    control_spacing_mm: float
+    stretch_z: float
+    mirror: bool
+
+    def in_plane(self, z_mm: F32, y_mm: F32, x_mm: F32) -> F32:
+        """Source positions (y, x) in mm of a grid of output positions: (2, Z, Y, X)."""
+        y, x = np.meshgrid(y_mm, -x_mm if self.mirror else x_mm, indexing="ij")
+        affine = np.einsum("ij,jyx->iyx", self.matrix, np.stack([y, x])) + self.translation_mm[:, None, None]
+        return np.asarray(affine[:, None] + self._elastic(z_mm, y_mm, x_mm), np.float32)
+
+    def _elastic(self, z_mm: F32, y_mm: F32, x_mm: F32) -> F32:
+        """Displacements (2, Z, Y, X) in mm; a tensor product of three one-dimensional splines."""
+        if not self.control_mm.any():
+            return np.zeros((2, len(z_mm), 1, 1), np.float32)
+        field = self.control_mm
+        for axis, positions in enumerate((z_mm, y_mm, x_mm), start=1):
+            basis = spline_basis(positions / self.control_spacing_mm, field.shape[axis])
+            field = np.moveaxis(np.tensordot(field, basis, axes=(axis, 1)), -1, axis)
+        return np.asarray(field, np.float32)
+
+
+def draw_deformation(config: AugmentConfig, rng: Generator, *, extent_mm: tuple[float, float, float]) -> Deformation:
+    """One random deformation for a field of view of (z, y, x) mm."""
+    angle = math.radians(rng.uniform(-config.rotation_deg, config.rotation_deg))
+    shear_y, shear_x = rng.uniform(-config.shear, config.shear, 2)
+    rotate = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix = rotate @ np.array([[1.0, shear_y], [shear_x, 1.0]]) / rng.uniform(*config.scale)
+    points = [2 * math.ceil(extent / 2 / config.elastic_grid_mm) + 5 for extent in extent_mm]
+    return Deformation(
+        matrix=matrix.astype(np.float32),
+        translation_mm=rng.uniform(-config.translation_mm, config.translation_mm, 2).astype(np.float32),
+        control_mm=rng.normal(0.0, config.elastic_sd_mm, (2, *points)).astype(np.float32),
+        control_spacing_mm=config.elastic_grid_mm,
+        stretch_z=rng.uniform(*config.stretch_z),
+        mirror=bool(rng.random() < config.mirror_probability),
+    )
+
+
+def spline_basis(positions: F32, points: int) -> F32:
+    """Weights (positions, points) of a uniform cubic B-spline; positions count control points from the middle one."""
+    distance = np.abs(positions[:, None] + (points - 1) / 2 - np.arange(points)[None, :])
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.clip(2.0 - distance, 0.0, None) ** 3 / 6
+    return np.where(distance < 1.0, near, far).astype(np.float32)
+
+
+def change_intensities(hu: F32, config: AugmentConfig, rng: Generator) -> F32:
+    """Blur, shift and noise, in that order; (z, y, x) HU."""
+    if rng.random() < config.blur_probability:
+        hu = blur(hu, rng.uniform(0.0, config.blur_sd_voxels))
+    shift = rng.uniform(-config.shift_hu, config.shift_hu)
+    noise = rng.standard_normal(hu.shape, np.float32) * np.float32(config.noise_sd_hu)
+    return np.maximum(hu + np.float32(shift) + noise, np.float32(-1000.0))
+
+
+def blur(hu: F32, sd_voxels: float) -> F32:
+    """A three-tap smoothing along y and x with the variance of a Gaussian of this width."""
+    side = np.float32(min(sd_voxels**2 / 2, 0.25))
+    for axis in (1, 2):
+        padded = np.pad(hu, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        low, high = np.take(padded, range(hu.shape[axis]), axis), np.take(padded, range(2, hu.shape[axis] + 2), axis)
+        hu = side * (low + high) + (1 - 2 * side) * hu
+    return hu
+
+
+def draw_cut(shape: tuple[int, int, int], config: AugmentConfig, rng: Generator) -> npt.NDArray[np.bool_] | None:
+    """What stays known when a part of a scan is taken away, as OpenKBP did: half-spaces along one to three axes."""
+    if rng.random() >= config.cut_probability:
+        return None
+    kept = np.ones(shape, np.bool_)
+    for axis in rng.permutation(3)[: rng.integers(1, 4)]:
+        count = int(rng.uniform(0.1, 0.4) * shape[axis])
+        index: list[Any] = [slice(None)] * 3
+        index[axis] = slice(0, count) if rng.random() < 0.5 else slice(shape[axis] - count, None)
+        kept[tuple(index)] = False
+    return kept

@@ -1,0 +1,271 @@
+"""The residual 3D U-Net of Nikolov et al. 2021 (Methods, "Model Architecture"; Figure 4), read from top to bottom.
+
+Seven residual blocks down, a residual fully connected block that sees the whole field of view of one
+slice, seven residual blocks up, a 1x1x1 convolution to one logit per OAR. Pooling is in plane only.
+
+The 21 slices of context are ten VALID 3x3x3 convolutions on the way down: each consumes one slice on
+either side, so a slab of N + 20 slices gives N predicted slices, every one with exactly 21 slices of
+context, and two slabs that overlap by 20 slices join without a seam. Nothing may therefore depend on the
+slab as a whole: normalisation uses running statistics, never those of the slab at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Everything that fixes the shape of the network."""
+
+    size: int  # rows and columns of the input
+    channels: tuple[int, ...]  # one width per down block
+    pool_after: tuple[int, ...]  # numbers, from 1, of the down blocks that are followed by in-plane pooling
+    convs: tuple[int, ...]  # convolutions in each down block
+    context_convs: tuple[int, ...]  # how many of them are 3x3x3 (the others are 1x3x3)
+    bottom_width: int  # units of the fully connected block
+    bottom_layers: int  # residual layers between them
+    outputs: int  # OARs
+    upscale: int = 1  # output voxels per input voxel along a row and along a column
+    hu_windows: tuple[tuple[float, float], ...] = ((-1000.0, 2000.0),)  # one input feature each
+    norm_momentum: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that cannot be built."""
+        blocks = len(self.channels)
+        if not len(self.convs) == len(self.context_convs) == blocks:
+            raise ValueError("channels, convs and context_convs need one entry for each down block")
+        if any(not 1 <= number <= blocks for number in self.pool_after):
+            raise ValueError(f"pool_after counts the down blocks from 1 to {blocks}")
+        if self.size % (1 << len(self.pool_after)):
+            raise ValueError(f"{len(self.pool_after)} poolings do not divide {self.size} rows")
+
+    @property
+    def context_slices(self) -> int:
+        """Input slices that one predicted slice depends on."""
+        return 1 + 2 * sum(self.context_convs)
+
+    @property
+    def bottom_size(self) -> int:
+        """Rows and columns at the bottom."""
+        return self.size >> len(self.pool_after)
+
+
+class HUWindows(nn.Module):
+    """Hounsfield units to one feature in [-1, 1] per window: the network takes HU and normalises them itself."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, windows: Sequence[tuple[float, float]]) -> None:
+        super().__init__()
+        shape = (1, len(windows), 1, 1, 1)
+        self.register_buffer("low", torch.tensor([low for low, _ in windows]).view(shape))
+        self.register_buffer("high", torch.tensor([high for _, high in windows]).view(shape))
+
+    def forward(self, hu: Tensor) -> Tensor:
+        share = (hu - self.low) / (self.high - self.low)  # (N, 1, Z, Y, X) to (N, W, Z, Y, X)
+        return share.clamp(0.0, 1.0) * 2.0 - 1.0
+
+
+class Norm(nn.Module):
+    """Batch renormalisation (Ioffe 2017): batch norm whose training output agrees with its running statistics.
+
+    One step holds one slab, and the share of air in a slab differs much between scans. Plain batch norm
+    would train on statistics that inference never sees. Once `limit` has been raised above 1, a training
+    step normalises as inference does, up to a clipped factor, and still sends its gradient through the
+    statistics of the batch. In evaluation it is batch norm, and is folded into the convolutions on export.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, momentum: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.momentum = momentum
+        self.limit = 1.0  # 1: plain batch norm
+        self.eps = 1e-4
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return functional.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        weight, bias = self.weight, self.bias
+        with torch.no_grad():
+            dims = [d for d in range(features.dim()) if d != 1]
+            var, mean = torch.var_mean(features.float(), dims, unbiased=False)
+            if self.limit > 1.0:
+                deviation, running = (var + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
+                ratio = (deviation / running).clamp(1.0 / self.limit, self.limit)
+                shift = ((mean - self.running_mean) / running).clamp(1.0 - self.limit, self.limit - 1.0)
+            else:
+                ratio, shift = torch.ones_like(mean), torch.zeros_like(mean)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var, self.momentum)
+        return functional.batch_norm(
+            features, None, None, weight * ratio, bias + weight * shift, True, 0.0, self.eps
+        )
+
+
+class NormReLUConv(nn.Module):
+    """Pre-activation convolution: padded in plane; along z it is either one slice thick or valid."""
+
+    def __init__(self, inputs: int, outputs: int, *, context: bool, momentum: float) -> None:
+        super().__init__()
+        self.norm = Norm(inputs, momentum=momentum)
+        kernel = (3, 3, 3) if context else (1, 3, 3)
+        self.conv = nn.Conv3d(inputs, outputs, kernel, padding=(0, 1, 1), bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(torch.relu(self.norm(features))))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block, with a 1x1x1 projection on the identity path where the width changes."""
+
+    def __init__(self, inputs: int, outputs: int, *, convs: int, context_convs: int, momentum: float) -> None:
+        super().__init__()
+        self.crop = context_convs
+        self.identity = nn.Conv3d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        self.convs = nn.Sequential(
+            *(
+                NormReLUConv(
+                    inputs if index == 0 else outputs, outputs, context=index < context_convs, momentum=momentum
+                )
+                for index in range(convs)
+            )
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        identity = self.identity(crop_slices(features, self.crop))
+        return cast(Tensor, identity + self.convs(features))
+
+
+class FullyConnectedBlock(nn.Module):
+    """The residual fully connected block at the bottom: each slice alone, its whole field of view at once."""
+
+    def __init__(self, channels: int, *, size: int, width: int, layers: int, momentum: float) -> None:
+        super().__init__()
+        self.shape = (channels, size, size)
+        self.norm = Norm(channels, momentum=momentum)
+        self.down = nn.Linear(channels * size * size, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.up = nn.Linear(width, channels * size * size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        batch, slices = features.shape[0], features.shape[2]
+        flat = torch.relu(self.norm(features)).transpose(1, 2).flatten(2)  # (N, Z, C * Y * X)
+        code = self.down(flat)  # (N, Z, width)
+        for layer in self.layers:
+            code = code + layer(torch.relu(code))  # (N, Z, width)
+        added = self.up(torch.relu(code)).reshape(batch, slices, *self.shape)  # (N, Z, C, Y, X)
+        return features + added.transpose(1, 2)  # (N, C, Z, Y, X)
+
+
+class UpBlock(nn.Module):
+    """Join the coarser features with the skip of the same level, then one residual block in plane."""
+
+    def __init__(self, below: int, outputs: int, *, convs: int, pooled: bool, momentum: float) -> None:
+        super().__init__()
+        self.pooled = pooled
+        self.reduce = nn.Conv3d(below, outputs, 1, bias=False)
+        self.block = ResidualBlock(2 * outputs, outputs, convs=convs, context_convs=0, momentum=momentum)
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        features = self.reduce(features)
+        if self.pooled:
+            features = functional.interpolate(features, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
+        return cast(Tensor, self.block(torch.cat([features, skip], dim=1)))
+
+
+class Head(nn.Module):
+    """One logit per OAR and output voxel: a 1x1x1 convolution, then a pixel shuffle in plane (Shi et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, *, upscale: int, momentum: float) -> None:
+        super().__init__()
+        self.upscale = upscale
+        self.norm = Norm(inputs, momentum=momentum)
+        self.conv = nn.Conv3d(inputs, outputs * upscale * upscale, 1)
+        nn.init.constant_(cast(Tensor, self.conv.bias), -4.0)  # organs are rare: start from "none"
+
+    def forward(self, features: Tensor, oars: Sequence[int] | None = None) -> Tensor:
+        """Logits of all OARs, or of the ones asked for: a partly labelled scan needs only its own."""
+        features = torch.relu(self.norm(features))  # (N, C, Z, Y, X)
+        weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
+        if oars is not None:
+            rows = torch.tensor([o * self.upscale**2 + k for o in oars for k in range(self.upscale**2)])
+            weight, bias = weight[rows], bias[rows]
+        logits = functional.conv3d(features, weight, bias)  # (N, O * u * u, Z, Y, X)
+        if self.upscale == 1:
+            return logits
+        n, _, z, y, x = logits.shape
+        u = self.upscale
+        logits = logits.reshape(n, -1, u, u, z, y, x).permute(0, 1, 4, 5, 2, 6, 3)  # (N, O, Z, Y, u, X, u)
+        return logits.reshape(n, -1, z, y * u, x * u)  # (N, O, Z, Y * u, X * u)
+
+
+class Network(nn.Module):
+    """CT in HU, (N, 1, Z, Y, X), to logits, (N, OARs, Z - 20, Y * upscale, X * upscale)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, momentum = config.channels, config.norm_momentum
+        stem = (len(config.hu_windows), *widths)
+        self.hu_windows = HUWindows(config.hu_windows)
+        self.down = nn.ModuleList(
+            ResidualBlock(stem[i], stem[i + 1], convs=convs, context_convs=context, momentum=momentum)
+            for i, (convs, context) in enumerate(zip(config.convs, config.context_convs, strict=True))
+        )
+        self.bottom = FullyConnectedBlock(
+            widths[-1],
+            size=config.bottom_size,
+            width=config.bottom_width,
+            layers=config.bottom_layers,
+            momentum=momentum,
+        )
+        below = (*widths[1:], widths[-1])
+        self.up = nn.ModuleList(
+            UpBlock(below[i], widths[i], convs=convs, pooled=i + 1 in config.pool_after, momentum=momentum)
+            for i, convs in enumerate(config.convs)
+        )
+        self.head = Head(widths[0], config.outputs, upscale=config.upscale, momentum=momentum)
+
+    def features(self, ct_hu: Tensor) -> Tensor:
+        """Everything but the head: (N, 1, Z, Y, X) in HU to (N, C, Z - 20, Y, X)."""
+        features, skips = self.hu_windows(ct_hu), []
+        for number, block in enumerate(self.down, start=1):
+            features = block(features)
+            skips.append(features)
+            if number in self.config.pool_after:
+                features = functional.max_pool3d(features, (1, 2, 2))
+        predicted = features.shape[2]  # Z - 20
+        features = self.bottom(features)
+        for block, skip in zip(reversed(self.up), reversed(skips), strict=True):
+            features = block(features, crop_slices(skip, (skip.shape[2] - predicted) // 2))
+        return cast(Tensor, features)
+
+    def forward(self, ct_hu: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.features(ct_hu)))
+
+    def set_norm_limit(self, limit: float) -> None:
+        """How far a training step may correct towards the running statistics; 1 is plain batch norm."""
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.limit = limit
+
+
+def crop_slices(features: Tensor, count: int) -> Tensor:
+    """Drop `count` slices at both ends of z."""
+    return features[:, :, count : features.shape[2] - count] if count else features

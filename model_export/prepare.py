@@ -1,0 +1,183 @@
+"""From the two public data sets to the one compact training file."""
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, read_patients
+from model_export.datasets.released_contours import RATERS, read_case
+from model_export.datasets.training_file import CHANNEL, U8, Case, body_centre_mm, to_codes, write_cases
+from oarlock.oars import OARS
+
+log = logging.getLogger(__name__)
+
+NATIVE_PER_VOXEL: Final = 4  # OpenKBP took every fourth row and column of the native grid
+LABEL_FACTOR: Final = 2  # label voxels per CT voxel and axis: 2 native pixels wide, about 2 mm
+TUNING_CASES: Final = ("0522c0226", "0522c0773", "TCGA-CV-7245")
+OPEN_ENDED: Final = ("SpinalCanal", "SpinalCord")
+"""Drawn only down to some level: below its lowest drawn slice such an organ is unlabelled, not absent."""
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One scan of the released contours that is an OpenKBP patient, and the offsets that lay one on the other."""
+
+    case: str
+    patient: str
+    slice_offset: int
+    row_offset: int
+    column_offset: int
+
+
+def read_matches(path: Path) -> dict[str, Match]:
+    """The table of matched scans, by OpenKBP patient."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        row["patient"]: Match(
+            row["case"], row["patient"], int(row["slice_offset"]), int(row["row_offset"]), int(row["column_offset"])
+        )
+        for row in rows
+    }
+
+
+def prepare(openkbp: Path, contours: Path, matched: Path, out: Path) -> list[Case]:
+    """Write the training file and return its cases."""
+    matches = read_matches(matched)
+    cases, digest = [], hashlib.sha256()
+    for patient in read_patients(openkbp):
+        match = matches.get(patient.name)
+        case = to_openkbp_case(patient) if match is None else to_matched_case(patient, match, contours)
+        if case is None:
+            log.info("%s: no OAR of ours is drawn; left out", patient.name)
+            continue
+        digest.update(case.ct.tobytes())
+        digest.update(case.labels.tobytes())
+        cases.append(case)
+    provenance = {"sha256_of_arrays": digest.hexdigest(), "cases": len(cases), "oars": [oar.name for oar in OARS]}
+    write_cases(out, cases, provenance)
+    log.info("%d cases, %.1f MB, arrays %s", len(cases), out.stat().st_size / 1e6, digest.hexdigest()[:12])
+    return cases
+
+
+def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:
+    """A patient with OpenKBP's own labels; None if no OAR of ours was drawn."""
+    if not patient.masks:
+        return None
+    box = known_box(patient.raw > 0)
+    ct = cropped_codes(patient, box)
+    names = sorted(patient.masks, key=CHANNEL.__getitem__)
+    masks = [patient.masks[name][box] for name in names]
+    slices = [labelled_slices(name, mask, top_is_known="Brainstem" in names) for name, mask in zip(names, masks, strict=True)]
+    return Case(
+        name=patient.name,
+        source="openkbp",
+        split="tuning" if patient.split == "validation" else "train",
+        spacing_mm=patient.spacing_mm,
+        ct=ct,
+        labels=np.stack(masks).astype(np.uint8) * 17,  # both raters say the same
+        label_factor=1,
+        label_full=1,
+        channels=tuple(CHANNEL[name] for name in names),
+        labelled_slices=tuple(slices),
+        body_centre_mm=body_centre_mm(ct, patient.spacing_mm),
+    )
+
+
+def to_matched_case(patient: OpenKBPPatient, match: Match, contours: Path) -> Case:
+    """A patient's CT under the released contours of both raters, averaged down from the native grid."""
+    box = known_box(patient.raw > 0)
+    ct = cropped_codes(patient, box)
+    organs = [read_case(contours, match.case, rater) for rater in RATERS]
+    names = sorted(organs[0].keys() | organs[1].keys(), key=CHANNEL.__getitem__)
+    labels, slices = [], []
+    for name in names:
+        drawn = [rater[name].mask for rater in organs if name in rater]
+        counts = [count_inside(mask, match, box) for mask in drawn]
+        labels.append(counts[0] * 16 + counts[-1])  # drawn by one rater only: that one stands for both
+        ranges = [labelled_slices(name, count > 0, top_is_known=True) for count in counts]
+        in_scan = (-match.slice_offset - box[0].start, drawn[0].shape[0] - match.slice_offset - box[0].start - 1)
+        slices.append((max(in_scan[0], *(first for first, _ in ranges)), min(in_scan[1], *(last for _, last in ranges))))
+    return Case(
+        name=patient.name,
+        source="matched",
+        split="tuning" if match.case in TUNING_CASES else "train",
+        spacing_mm=patient.spacing_mm,
+        ct=ct,
+        labels=np.stack(labels).astype(np.uint8),
+        label_factor=LABEL_FACTOR,
+        label_full=(NATIVE_PER_VOXEL // LABEL_FACTOR) ** 2,
+        channels=tuple(CHANNEL[name] for name in names),
+        labelled_slices=tuple(slices),
+        body_centre_mm=body_centre_mm(ct, patient.spacing_mm),
+    )
+
+
+def known_box(known: npt.NDArray[np.bool_]) -> Box:
+    """The smallest box around the known CT."""
+    return _box(np.argwhere(known))
+
+
+def _box(indices: npt.NDArray[np.intp]) -> Box:
+    low, high = indices.min(axis=0), indices.max(axis=0) + 1
+    return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])), slice(int(low[2]), int(high[2]))
+
+
+def cropped_codes(patient: OpenKBPPatient, box: Box) -> U8:
+    """The known part of the CT as bytes."""
+    raw = patient.raw[box]
+    return to_codes(raw.astype(np.int32) - RAW_OFFSET_HU, raw > 0)
+
+
+def labelled_slices(name: str, mask: npt.NDArray[np.bool_], *, top_is_known: bool) -> tuple[int, int]:
+    """First and last slice in which an undrawn voxel means that the organ is not there."""
+    slices = mask.shape[0]
+    drawn = np.flatnonzero(mask.any(axis=(1, 2)))
+    if name not in OPEN_ENDED or not len(drawn):
+        return 0, slices - 1
+    return int(drawn[0]), slices - 1 if top_is_known else int(drawn[-1])
+
+
+def count_inside(mask: npt.NDArray[np.bool_], match: Match, box: Box) -> U8:
+    """Native mask (z, 512, 512) to counts of native pixels inside each label voxel of the boxed OpenKBP grid."""
+    z, y, x = box
+    wide = NATIVE_PER_VOXEL // LABEL_FACTOR
+    native = _cut(
+        mask,
+        (z.start + match.slice_offset, z.stop + match.slice_offset),
+        (NATIVE_PER_VOXEL * y.start + match.row_offset, NATIVE_PER_VOXEL * y.stop + match.row_offset),
+        (NATIVE_PER_VOXEL * x.start + match.column_offset, NATIVE_PER_VOXEL * x.stop + match.column_offset),
+    )
+    slices, rows, columns = native.shape
+    blocks = native.reshape(slices, rows // wide, wide, columns // wide, wide)
+    return blocks.sum(axis=(2, 4), dtype=np.uint8)
+
+
+def _cut(mask: npt.NDArray[np.bool_], *ranges: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """A part of a volume; what lies outside of it is False."""
+    out = np.zeros([stop - start for start, stop in ranges], np.bool_)
+    source, target = [], []
+    for (start, stop), size in zip(ranges, mask.shape, strict=True):
+        source.append(slice(max(start, 0), min(stop, size)))
+        target.append(slice(max(-start, 0), max(-start, 0) + max(min(stop, size) - max(start, 0), 0)))
+    out[tuple(target)] = mask[tuple(source)]
+    return out
+
+
+def count_labels(cases: list[Case]) -> Iterator[tuple[str, int, int]]:
+    """(OAR, training cases, tuning cases) in which it is labelled and at least partly in the known CT."""
+    for name, channel in CHANNEL.items():
+        counts = {"train": 0, "tuning": 0}
+        for case in cases:
+            if channel in case.channels and case.labels[case.channels.index(channel)].any():
+                counts[case.split] += 1
+        yield name, counts["train"], counts["tuning"]

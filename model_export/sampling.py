@@ -1,0 +1,214 @@
+"""From a case to what one training step sees: a deformed slab on the network's grid, its labels, and where they count.
+
+Unknown CT becomes air and takes no part in the loss near the known region, where an organ may have been cut. Far from it (at
+least `FAR_VOXELS` in plane) the network sees nothing but air, and there every organ is absent: a network must not invent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model_export.augment import (
+    F32,
+    AugmentConfig,
+    Deformation,
+    Generator,
+    change_intensities,
+    draw_cut,
+    draw_deformation,
+)
+from model_export.datasets.training_file import AIR_HU, CHANNEL, HU_OF_CODE, Case
+from oarlock.oars import OARS, mirrored
+
+MIRRORED: Final = tuple(CHANNEL[mirrored(oar).name] for oar in OARS)
+"""For each channel, the channel of the same organ on the other side."""
+
+FAR_VOXELS: Final = 3
+MARGIN_VOXELS: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """The network's grid: spacing (z, y, x) in mm, rows and columns, slices of context, output voxels per input voxel."""
+
+    spacing_mm: tuple[float, float, float]
+    size: int
+    context_slices: int
+    upscale: int
+
+    def positions(self, slices: int, upscale: int = 1) -> tuple[F32, F32, F32]:
+        """Centres of the voxels along z, y and x, in mm from the middle."""
+        return (
+            _centred(slices, self.spacing_mm[0]),
+            _centred(self.size * upscale, self.spacing_mm[1] / upscale),
+            _centred(self.size * upscale, self.spacing_mm[2] / upscale),
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One slab.
+
+    ``ct_hu`` (Z + 20, Y, X); ``window`` the rows and columns of the input grid that the loss looks at; ``channels`` those that
+    are labelled; ``target`` (channels, Z, y · upscale, x · upscale) fractions within the window; ``counts`` the same shape, or
+    broadcastable to it: where the loss counts.
+    """
+
+    ct_hu: Tensor
+    window: tuple[slice, slice]
+    channels: tuple[int, ...]
+    target: Tensor
+    counts: Tensor
+
+
+def draw_sample(case: Case, grid: GridConfig, slices: int, augment: AugmentConfig, rng: Generator) -> Sample:
+    """A random slab of a case, `slices` predicted slices thick."""
+    extent = (slices * grid.spacing_mm[0], grid.size * grid.spacing_mm[1], grid.size * grid.spacing_mm[2])
+    deformation = draw_deformation(augment, rng, extent_mm=extent)
+    return sample_slab(case, grid, slices, draw_middle(case, slices * grid.spacing_mm[0], rng), deformation, augment, rng)
+
+
+def draw_middle(case: Case, slab_mm: float, rng: Generator) -> float:
+    """The middle of a slab in mm from the foot end: half of the time anywhere, else on a slice of a random labelled organ."""
+    slice_mm = case.spacing_mm[0]
+    length_mm = case.ct.shape[0] * slice_mm
+    if rng.random() < 0.5:
+        return float(rng.uniform(min(slab_mm, length_mm) / 4, length_mm - min(slab_mm, length_mm) / 4))
+    drawn = case.labels[rng.integers(len(case.channels))].any(axis=(1, 2))
+    if not drawn.any():
+        return length_mm / 2
+    return float((rng.choice(np.flatnonzero(drawn)) + 0.5) * slice_mm + rng.uniform(-slab_mm, slab_mm) / 3)
+
+
+def sample_slab(
+    case: Case,
+    grid: GridConfig,
+    slices: int,
+    middle_mm: float,
+    deformation: Deformation,
+    augment: AugmentConfig,
+    rng: Generator,
+) -> Sample:
+    """The slab around `middle_mm` of a case, deformed and changed."""
+    z_mm, y_mm, x_mm = grid.positions(slices + grid.context_slices - 1)
+    source_slices = (middle_mm + z_mm * deformation.stretch_z) / case.spacing_mm[0] - 0.5
+    where = _normalised(case, deformation.in_plane(z_mm, y_mm, x_mm))
+    density, known = _resample(*_known_hu(case, source_slices), where).unbind(1)  # (Z + 20, Y, X) each
+    kept = draw_cut((len(z_mm), grid.size, grid.size), augment, rng)
+    if kept is not None:
+        density, known = density * torch.from_numpy(kept), known * torch.from_numpy(kept)
+    ct_hu = change_intensities(density.numpy() + np.float32(AIR_HU), augment, rng)
+    ct_hu = np.where(known.numpy() > 0, ct_hu, np.float32(AIR_HU))  # cut regions hold no noise
+
+    context = (grid.context_slices - 1) // 2
+    inner = known[context : context + slices] > 0.99
+    whole = bool(rng.random() < 0.15)
+    window = (slice(0, grid.size), slice(0, grid.size)) if whole else loss_window(inner)
+    near = functional.max_pool2d(inner[None].float(), 2 * FAR_VOXELS + 1, 1, FAR_VOXELS)[0] > 0
+    source_slices = source_slices[context : context + slices]
+    labels = _label_fractions(case, grid, source_slices, z_mm[context : context + slices], deformation, window)
+    inside = _enlarged(inner[:, *window], grid.upscale)  # (Z, y, x)
+    far = _enlarged(~near[:, *window], grid.upscale)
+    counts = (_labelled(case, source_slices)[:, :, None, None] & inside) | far
+    channels = tuple(MIRRORED[c] for c in case.channels) if deformation.mirror else case.channels
+    return Sample(torch.from_numpy(ct_hu), window, channels, labels * inside, counts)
+
+
+def loss_window(known: Tensor) -> tuple[slice, slice]:
+    """Rows and columns around what is known of a slab (Z, Y, X), with a margin."""
+    size = known.shape[1]
+    spans = []
+    for axis in (1, 2):
+        found = torch.nonzero(known.any(0).any(2 - axis)).flatten()
+        low, high = (int(found[0]), int(found[-1]) + 1) if len(found) else (size // 4, 3 * size // 4)
+        spans.append(slice(max(low - MARGIN_VOXELS, 0), min(high + MARGIN_VOXELS, size)))
+    return spans[0], spans[1]
+
+
+def _centred(count: int, spacing_mm: float) -> F32:
+    return ((np.arange(count) - (count - 1) / 2) * spacing_mm).astype(np.float32)
+
+
+def _known_hu(case: Case, slices: F32) -> tuple[Tensor, F32]:
+    """HU above air, 0 where unknown, and the known mask, (z, 2, y, x), of the source slices in question; those, renumbered."""
+    first = max(int(np.floor(slices.min())), 0)
+    codes = case.ct[first : max(int(np.ceil(slices.max())) + 1, first + 1)]
+    pair = np.stack([HU_OF_CODE[codes] - np.float32(AIR_HU), codes > 0], axis=1)
+    return torch.from_numpy(pair.astype(np.float32)), slices - np.float32(first)
+
+
+def _normalised(case: Case, in_plane_mm: F32) -> Tensor:
+    """Offsets (2, Z, Y, X) from the middle of the body to positions (Z, Y, X, 2) for grid_sample: x first, edges at -1 and 1."""
+    centre = case.body_centre_mm
+    sizes = [count * spacing for count, spacing in zip(case.ct.shape[1:], case.spacing_mm[1:], strict=True)]
+    y, x = (2 * (in_plane_mm[axis] + centre[axis]) / sizes[axis] - 1 for axis in (0, 1))
+    return torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))
+
+
+def _resample(volume: Tensor, slices: F32, where: Tensor) -> Tensor:
+    """Linear along z at `slices`, then bilinear in plane: (z, C, y, x) to (Z, C, Y, X); 0 outside."""
+    return functional.grid_sample(_between_slices(volume, slices), where, align_corners=False, padding_mode="zeros")
+
+
+def _between_slices(volume: Tensor, slices: F32) -> Tensor:
+    """Linear interpolation along the first axis; 0 outside."""
+    lower = np.floor(slices).astype(np.int64)
+    weight = (slices - lower).astype(np.float32)
+    out = torch.zeros((len(slices), *volume.shape[1:]))
+    for index, share in ((lower, 1 - weight), (lower + 1, weight)):
+        valid = np.flatnonzero((index >= 0) & (index < volume.shape[0]) & (share > 0))
+        picked = volume[torch.from_numpy(index[valid])]
+        out[torch.from_numpy(valid)] += picked * torch.from_numpy(share[valid]).view(-1, *[1] * (volume.dim() - 1))
+    return out
+
+
+def _label_fractions(
+    case: Case, grid: GridConfig, slices: F32, z_mm: F32, deformation: Deformation, window: tuple[slice, slice]
+) -> Tensor:
+    """Fractions (channels, Z, y · upscale, x · upscale) of the labelled organs within the window."""
+    fine = grid.upscale
+    _, y_mm, x_mm = grid.positions(1, fine)
+    rows, columns = _fine(window[0], fine), _fine(window[1], fine)
+    where = _normalised(case, deformation.in_plane(z_mm, y_mm[rows], x_mm[columns]))
+    first = max(int(np.floor(slices.min())), 0)
+    part = case.labels[:, first : max(int(np.ceil(slices.max())) + 1, first)]  # (C, z, y, x)
+    out = torch.zeros((len(case.channels), len(slices), *where.shape[1:3]))
+    present = np.flatnonzero(part.any(axis=(1, 2, 3)))
+    if len(present):
+        fractions = case.fraction_of_label()[part[present]].swapaxes(0, 1)  # (z, C, y, x)
+        found = _resample(torch.from_numpy(np.ascontiguousarray(fractions)), slices - first, where)
+        out[torch.from_numpy(present)] = found.transpose(0, 1)
+    return out
+
+
+def _fine(span: slice, factor: int) -> slice:
+    return slice(span.start * factor, span.stop * factor)
+
+
+def _labelled(case: Case, slices: F32) -> Tensor:
+    """In which slices of the slab each channel is labelled, (channels, Z)."""
+    nearest = np.rint(slices)
+    ranges = np.array(case.labelled_slices)
+    return torch.from_numpy((nearest >= ranges[:, :1]) & (nearest <= ranges[:, 1:]))
+
+
+def _enlarged(mask: Tensor, factor: int) -> Tensor:
+    """Each voxel of (Z, Y, X) to factor x factor voxels in plane."""
+    return mask.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+
+
+def no_deformation() -> Deformation:
+    """The deformation that changes nothing."""
+    none: npt.NDArray[Any] = np.zeros((2, 1, 1, 1), np.float32)
+    return Deformation(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), none, 100.0, 1.0, mirror=False)
+
+
+def cases_by_source(cases: Sequence[Case], source: str) -> list[Case]:
+    """The cases that come from one source."""
+    return [case for case in cases if case.source == source]

@@ -1,0 +1,191 @@
+"""One optimisation that can be stopped at any time and goes on bit for bit from its last checkpoint."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model_export.config import Config, TrainingConfig
+from model_export.datasets.training_file import Case
+from model_export.loss import loss_of_sample
+from model_export.network import Network
+from model_export.sampling import Sample, cases_by_source, draw_sample
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY_S: Final = 300.0
+CHECKPOINT: Final = "checkpoint.pt"
+CURVE: Final = "curve.jsonl"
+
+
+@dataclass
+class Run:
+    """Everything that a checkpoint holds."""
+
+    config: Config
+    network: Network
+    average: Network
+    optimiser: torch.optim.Optimizer
+    rng: np.random.Generator
+    step: int = 0
+    elapsed_s: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+def start_run(config: Config) -> Run:
+    """A fresh run; the same seed gives the same run."""
+    torch.manual_seed(config.training.seed)
+    network = Network(config.network)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub knows 4-D formats only
+    return Run(
+        config=config,
+        network=network,
+        average=deepcopy(network),
+        optimiser=to_optimiser(network, config.training),
+        rng=np.random.default_rng(config.training.seed),
+    )
+
+
+def to_optimiser(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam with L2 in the loss as in the paper, or AdamW; norms and biases are not decayed by the latter."""
+    parameters = list(network.parameters())
+    if training.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=training.learning_rate, weight_decay=2 * training.weight_decay)
+    weights = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.99))
+
+
+def train(run: Run, cases: Sequence[Case], folder: Path, *, hours: float | None = None, steps: int | None = None) -> None:
+    """Train until the schedule ends: after `hours` of training in all, or after the config's `steps`.
+
+    `steps` stops earlier, without changing the schedule.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    last_step = run.config.training.steps if steps is None else steps
+    started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
+    while True:
+        progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
+        if progress >= 1.0 or (run.step >= last_step and (hours is None or steps is not None)):
+            break
+        run.losses.append(train_step(run, cases, progress))
+        run.elapsed_s = time.monotonic() - started_s
+        if run.step % 50 == 0:
+            write_point(run, folder, progress)
+        if time.monotonic() - saved_s > CHECKPOINT_EVERY_S:
+            write_checkpoint(run, folder / CHECKPOINT)
+            saved_s = time.monotonic()
+    write_checkpoint(run, folder / CHECKPOINT)
+
+
+def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
+    """One step of the optimiser at a share of the schedule; returns the loss."""
+    config, training = run.config, run.config.training
+    for group in run.optimiser.param_groups:
+        group["lr"] = training.rate(run.step, progress)
+    run.network.train()
+    run.network.set_norm_limit(norm_limit(training, progress))
+    samples = [
+        draw_sample(draw_case(cases, training, run.rng), config.grid, training.slices, config.augment, run.rng)
+        for _ in range(training.slabs_per_step)
+    ]
+    loss = loss_of_step(run.network, samples, config)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if training.clip_norm:
+        nn.utils.clip_grad_norm_(run.network.parameters(), training.clip_norm)
+    run.optimiser.step()
+    run.step += 1
+    update_average(run)
+    return float(loss.detach())
+
+
+def draw_case(cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator) -> Case:
+    """A scan with all 21 OARs with the probability `matched_share`, else one of the others."""
+    source = "matched" if rng.random() < training.matched_share else "openkbp"
+    pool = cases_by_source(cases, source) or list(cases)
+    return pool[int(rng.integers(len(pool)))]
+
+
+def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) -> Tensor:
+    """Mean loss over the slabs of a step; logits are made only for the labelled channels, where the loss looks."""
+    ct_hu = torch.stack([sample.ct_hu for sample in samples])[:, None]  # (N, 1, Z + 20, Y, X)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.training.bfloat16):
+        features = network.features(ct_hu)  # (N, C, Z, Y, X)
+        logits = [
+            network.head(features[index : index + 1, :, :, *sample.window], sample.channels)[0]
+            for index, sample in enumerate(samples)
+        ]
+    losses = [
+        loss_of_sample(found.float(), sample.target, sample.counts, config.loss)
+        for found, sample in zip(logits, samples, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def norm_limit(training: TrainingConfig, progress: float) -> float:
+    """Plain batch norm for the first 5 % of the schedule, then a linear rise to the full limit at 20 %."""
+    share = min(max((progress - 0.05) / 0.15, 0.0), 1.0)
+    return 1.0 + share * (training.norm_limit - 1.0)
+
+
+@torch.no_grad()
+def update_average(run: Run) -> None:
+    """Move the averaged weights and running statistics a little towards the current ones; fast at first."""
+    decay = min(run.config.training.average, (1 + run.step) / (10 + run.step)) if run.config.training.average else 0.0
+    for mean, value in zip(run.average.state_dict().values(), run.network.state_dict().values(), strict=True):
+        mean.lerp_(value, 1.0 - decay)
+
+
+def write_point(run: Run, folder: Path, progress: float) -> None:
+    """One line of the curve: the mean loss of the last steps."""
+    recent = run.losses[-50:]
+    point = {
+        "step": run.step,
+        "elapsed_s": round(run.elapsed_s, 1),
+        "progress": round(progress, 4),
+        "loss": round(float(np.mean(recent)), 5),
+        "rate": run.optimiser.param_groups[0]["lr"],
+    }
+    with (folder / CURVE).open("a") as file:
+        file.write(json.dumps(point) + "\n")
+    log.info("step %(step)d, %(elapsed_s).0f s, %(progress).3f of the schedule, loss %(loss).4f, rate %(rate).2e", point)
+    del run.losses[:-50]
+
+
+def write_checkpoint(run: Run, path: Path) -> None:
+    """All of a run in one file, written aside and then moved into place."""
+    state: dict[str, Any] = {
+        "config": asdict(run.config),
+        "network": run.network.state_dict(),
+        "average": run.average.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "rng": run.rng.bit_generator.state,
+        "step": run.step,
+        "elapsed_s": run.elapsed_s,
+        "losses": run.losses,
+    }
+    aside = path.with_suffix(".part")
+    torch.save(state, aside)
+    aside.replace(path)
+
+
+def resume_run(config: Config, path: Path) -> Run:
+    """The run that a checkpoint holds. The config may differ in all that does not change the network's shape."""
+    run = start_run(config)
+    state = torch.load(path, weights_only=True)
+    run.network.load_state_dict(state["network"])
+    run.average.load_state_dict(state["average"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.rng.bit_generator.state = state["rng"]
+    run.step, run.elapsed_s, run.losses = state["step"], state["elapsed_s"], state["losses"]
+    return run
