@@ -1,0 +1,60 @@
+"""Fixtures that every test may ask for."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oarlock.geometry import Grid
+from tests.fixtures import crooked
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real series and expert contours that are too large, or not ours, to be in the repository."""
+    folder = os.environ.get("OARLOCK_SHARED")
+    if not folder:
+        pytest.skip("OARLOCK_SHARED is not set: it names the folder with the real series and expert contours")
+    if not Path(folder, "data").is_dir():
+        pytest.skip("OARLOCK_SHARED has no folder 'data'")
+    return Path(folder)
+
+
+Unpacked = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def unpacked(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
+    """Unpacks an archive, named relative to the shared folder, once per session, and gives the folder that it lies in."""
+    folders: dict[str, Path] = {}
+
+    def unpack(archive: str) -> Path:
+        if archive not in folders:
+            path = shared / archive
+            if not path.is_file():
+                pytest.skip(f"OARLOCK_SHARED has no {archive}")
+            folders[archive] = tmp_path_factory.mktemp("unpacked")
+            with tarfile.open(path) as members:
+                members.extractall(folders[archive], filter="data")
+        return folders[archive]
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def siemens_series(unpacked: Unpacked) -> Path:
+    """Folder of a real head and neck planning CT: 186 slices of 512 × 512, 0.977 × 0.977 × 2 mm."""
+    return unpacked("data/dicom/hn_siemens_onkodicom/files.tar.xz")
+
+
+@pytest.fixture(scope="session")
+def expert_contours(unpacked: Unpacked) -> Path:
+    """Folder of the expert contours released with the paper, in their public layout (NRRD)."""
+    return unpacked("data/contours/nrrds.tar.xz")
+
+
+@pytest.fixture
+def crooked_grid() -> Grid:
+    return crooked.crooked_grid()
