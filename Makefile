@@ -81,6 +81,9 @@ DEV     := $(RUN) --extra model-export --extra test --extra check
 lock: $(BIN)/uv
 	@$(COMPILE) $(DEV) -o requirements/dev.lock
 	@$(COMPILE) $(RUN) -c requirements/dev.lock -o requirements/run.lock
+	@$(COMPILE) --extra service --extra postgres -c requirements/dev.lock -o requirements/service.lock
+	@$(COMPILE) --extra worker --extra postgres -c requirements/dev.lock -o requirements/worker.lock
+	@$(COMPILE) --extra worker --extra cuda --extra postgres -c requirements/dev.lock -o requirements/worker-cuda.lock
 
 clean:
 	rm -rf $(VENV) out build var .pytest_cache .mypy_cache .ruff_cache .hypothesis

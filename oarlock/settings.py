@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address that the service listens on")
     port: int = Field(8000, description="port that the service listens on; 0 for any free one")
     trust_network: bool = Field(
-        False, description="whether an address beyond loopback may be listened on although there are no keys"
+        False, description="whether to listen beyond loopback although there are no keys"
     )
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")

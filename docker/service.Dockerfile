@@ -1,0 +1,25 @@
+# The HTTP face. It holds the core and the service and nothing else: no ONNX Runtime, no worker, no build tools.
+FROM python:3.11-slim-bookworm AS build
+COPY requirements/uv.lock requirements/service.lock /requirements/
+RUN python3 -m venv /build \
+    && /build/bin/pip install --no-cache-dir --require-hashes -r /requirements/uv.lock \
+    && python3 -m venv --without-pip /venv \
+    && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --require-hashes -r /requirements/service.lock
+
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="oarlock-service" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /venv /venv
+COPY oarlock /app/oarlock
+COPY service /app/service
+COPY models /app/models
+WORKDIR /app
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_HOST=0.0.0.0 OARLOCK_EMBEDDED_WORKER=false
+RUN mkdir /data && chown 10001:10001 /data
+USER 10001:10001
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/livez', timeout=4)"]
+CMD ["python", "-m", "service"]
