@@ -174,6 +174,17 @@ class MixedFrameOfReference(SeriesError):
         super().__init__(f"The CT images name {found} different frames of reference, so their positions cannot be compared.")
 
 
+class MixedPatients(SeriesError):
+    code = "series.mixed_patients"
+    title = "The slices name different patients"
+
+    def __init__(self, *, first: int, second: int) -> None:
+        super().__init__(
+            f"Files {first} and {second} of the upload belong to one series but name different patients. "
+            "Correct the patient's identity at the source and export the series again."
+        )
+
+
 class TooFewSlices(SeriesError):
     code = "series.too_few_slices"
     title = "The series has too few slices"
@@ -188,6 +199,17 @@ class TooManySlices(SeriesError):
 
     def __init__(self, *, found: int, limit: int) -> None:
         super().__init__(f"The series has {found} slices; this server takes at most {limit}.")
+
+
+class SeriesTooLarge(SeriesError):
+    code = "series.too_large"
+    title = "The series has too many voxels"
+
+    def __init__(self, *, slices: int, rows: int, columns: int, limit: int) -> None:
+        super().__init__(
+            f"The series claims {slices} slices of {rows} × {columns} voxels; this server takes at most {limit:,} voxels. "
+            "Reconstruct with a smaller matrix or send fewer slices."
+        )
 
 
 class DuplicateInstance(SeriesError):
@@ -213,11 +235,15 @@ class MissingSlices(SeriesError):
     code = "series.missing_slices"
     title = "The series has a gap"
 
-    def __init__(self, *, expected_mm: float, found_mm: float, at_slice: int) -> None:
+    def __init__(
+        self, *, expected_mm: float, found_mm: float, at_slice: int, between_mm: tuple[float, float] | None = None, gaps: int = 1
+    ) -> None:
         missing = max(1, round(found_mm / expected_mm) - 1)
+        place = f"; z = {between_mm[0]:.2f} mm and z = {between_mm[1]:.2f} mm" if between_mm else ""
+        others = f" There are {gaps} such gaps." if gaps > 1 else ""
         super().__init__(
-            f"Between slices {at_slice} and {at_slice + 1} (counted along the slice axis from 1) the distance is "
-            f"{found_mm:.3f} mm where {expected_mm:.3f} mm is expected: about {missing} slice(s) missing. "
+            f"Between slices {at_slice} and {at_slice + 1} (counted along the slice axis from 1{place}) the distance is "
+            f"{found_mm:.3f} mm where {expected_mm:.3f} mm is expected: about {missing} slice(s) missing.{others} "
             "Send the complete series."
         )
 
@@ -234,8 +260,8 @@ class InconsistentGeometry(SeriesError):
     code = "series.inconsistent_geometry"
     title = "The slices do not fit one another"
 
-    def __init__(self, *, keyword: str, values: int) -> None:
-        super().__init__(f"The slices differ in {keyword} ({values} different values). Send one reconstruction only.")
+    def __init__(self, *, keyword: str, reason: str) -> None:
+        super().__init__(f"The slices do not fit one another in {keyword}: {reason}. Send one reconstruction only.")
 
 
 class OrientationUnsupported(SeriesError):
@@ -400,6 +426,14 @@ class BrokerUnavailable(TransientError):
 
     def __init__(self) -> None:
         super().__init__("The queue is not reachable, so the series was not accepted. Post it again in a moment.")
+
+
+class DatabaseUnavailable(TransientError):
+    code = "database.unavailable"
+    title = "The database is not reachable"
+
+    def __init__(self) -> None:
+        super().__init__("The job table is not reachable. Repeat the call in a moment.")
 
 
 class StorageFull(TransientError):
