@@ -7,11 +7,24 @@ a gantry tilt and an uneven spacing are part of the grid, not errors of it.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class IndexAxis:
+    """One axis of a grid that runs along one patient axis.
+
+    :param axis: which of the indices (z, y, x): 0, 1 or 2.
+    :param positions_mm: (n,) coordinate of every index on the patient axis, ascending or descending.
+    """
+
+    axis: int
+    positions_mm: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +104,10 @@ class Grid:
         """(slices,) volume of one voxel of each slice."""
         return self.slice_thicknesses_mm * self.row_spacing_mm * self.column_spacing_mm
 
-    def to_patient(self, z: int, yx: FloatArray) -> FloatArray:
-        """Patient positions of points on one slice.
+    def to_patient(self, z: int | npt.NDArray[np.intp], yx: FloatArray) -> FloatArray:
+        """Patient positions of points on one slice, or each on its own.
 
-        :param z: slice index.
+        :param z: slice index, or (n,) one for each point.
         :param yx: (n, 2) row and column indices, fractional; (0, 0) is the centre of the first voxel.
         :returns: (n, 3) positions (x, y, z) in mm (PS3.3 Equation C.7.6.2.1-1).
         """
@@ -113,8 +126,70 @@ class Grid:
         x = offset @ self.row_direction / self.column_spacing_mm
         return np.stack([y, x], axis=1), np.asarray(offset @ self.normal)
 
+    def to_points(self, indices: FloatArray) -> FloatArray:
+        """Patient positions of fractional voxel indices; between two slices on the line that joins them, also beyond the ends.
+
+        :param indices: (n, 3) indices (z, y, x).
+        :returns: (n, 3) positions (x, y, z) in mm.
+        """
+        nodes = self._nodes_mm
+        origins = np.stack([_extended(indices[:, 0], np.arange(len(nodes)), along) for along in nodes.T], axis=1)
+        down = indices[:, 1:2] * (self.row_spacing_mm * self.column_direction)
+        along = indices[:, 2:] * (self.column_spacing_mm * self.row_direction)
+        return np.asarray(origins + down + along)
+
+    def to_indices(self, points_mm: FloatArray) -> FloatArray:
+        """Fractional voxel indices of patient positions: the inverse of :meth:`to_points`.
+
+        :param points_mm: (n, 3) positions (x, y, z).
+        :returns: (n, 3) indices (z, y, x).
+        """
+        z = _extended(points_mm @ self.normal, self._nodes_mm @ self.normal, np.arange(len(self._nodes_mm)))
+        offset = points_mm - self.to_points(np.stack([z, np.zeros_like(z), np.zeros_like(z)], axis=1))
+        y = offset @ self.column_direction / self.row_spacing_mm
+        x = offset @ self.row_direction / self.column_spacing_mm
+        return np.stack([z, y, x], axis=1)
+
+    def along_patient_axes(self, *, within_mm: float = 0.05) -> "tuple[IndexAxis, IndexAxis, IndexAxis] | None":
+        """The index axis that runs along each patient axis, in the order (z, y, x), for slices that are axial.
+
+        Any flip, and rows and columns exchanged (a patient on the side, a rotated matrix), are still axial.
+
+        :param within_mm: how far a voxel centre may lie off the separable description.
+        :returns: None for a tilted grid, or one whose slices drift sideways.
+        """
+        y, x = (1, 2) if abs(self.column_direction[1]) > abs(self.row_direction[1]) else (2, 1)
+        corners = np.array([(i, j, k) for i in range(self.shape[0]) for j in (0, self.rows - 1) for k in (0, self.columns - 1)])
+        points = self.to_points(corners.astype(np.float64))
+        axes = []
+        for along, across in ((2, 0), (1, y), (0, x)):
+            n = self.shape[across]
+            positions = (
+                self.origins_mm[:, 2] if across == 0 else self.origins_mm[0, along] + np.arange(n) * self._step(across)[along]
+            )
+            if np.abs(positions[corners[:, across]] - points[:, along]).max() > within_mm:
+                return None
+            axes.append(IndexAxis(across, positions))
+        return axes[0], axes[1], axes[2]
+
+    @cached_property
+    def _nodes_mm(self) -> FloatArray:
+        """The origins, and for a single slice one more at a distance of 1 mm, so that there is a line to follow."""
+        return self.origins_mm if len(self.origins_mm) > 1 else np.stack([self.origins_mm[0], self.origins_mm[0] + self.normal])
+
+    def _step(self, axis: int) -> FloatArray:
+        down, along = self.row_spacing_mm * self.column_direction, self.column_spacing_mm * self.row_direction
+        return np.asarray(down if axis == 1 else along)
+
     def nearest_slice(self, point_mm: FloatArray) -> tuple[int, float]:
         """The slice whose plane is nearest to a patient position, and the distance to it in mm."""
         distances = np.abs(self.slice_positions_mm - point_mm @ self.normal)
         z = int(np.argmin(distances))
         return z, float(distances[z])
+
+
+def _extended(x: FloatArray, nodes: npt.NDArray[Any], values: npt.NDArray[Any]) -> FloatArray:
+    """Piecewise linear interpolation at ``x``, continued in a straight line beyond the ends."""
+    left = np.clip(np.searchsorted(nodes, x, side="right") - 1, 0, len(nodes) - 2)
+    share = (x - nodes[left]) / (nodes[left + 1] - nodes[left])
+    return np.asarray(values[left] + share * (values[left + 1] - values[left]))
