@@ -1,0 +1,218 @@
+"""Storage: where the bytes of a job live, as files in folders that appear whole or not at all.
+
+    DATA/incoming/RANDOM/input/000001 …      an upload that is still being received
+    DATA/jobs/JOB/input/000001 …             the same folder after one rename: files in the order of the upload
+    DATA/jobs/JOB/writing-TOKEN/             results that a worker is still writing
+    DATA/jobs/JOB/results-TOKEN/             the same folder after one rename
+    DATA/trash/RANDOM/                       what is being deleted
+
+A file is named by its place in the upload and never by its sender. Results carry the fencing token of the worker that wrote them,
+and the highest token counts: a worker that was replaced but wakes up and finishes changes nothing that anyone reads.
+"""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from oarlock.errors import JobExpired, ResultNotFound
+from oarlock.jobs import JobId
+
+RTSTRUCT: Final = "rtstruct.dcm"
+QA_REPORT: Final = "qa.json"
+PREVIEW: Final = "preview.png"
+RENDERING: Final = "rendering.npz"
+RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING)
+"""Every file that a job may have as a result."""
+
+_INPUT = "input"
+_WRITING = "writing-"
+_RESULTS = "results-"
+
+
+class Incoming:
+    """A folder that receives the files of one upload, numbered in the order in which they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+        (folder / _INPUT).mkdir(parents=True)
+
+    def next_file(self) -> Path:
+        """The path for the next file of the upload; the caller writes it."""
+        path = self.folder / _INPUT / f"{len(self.files) + 1:06d}"
+        self.files.append(path)
+        return path
+
+
+class Storage:
+    """The bytes of all jobs below one data folder.
+
+    :param data: must lie on one file system, so that a rename is atomic.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._jobs, self._incoming, self._trash = data / "jobs", data / "incoming", data / "trash"
+        for folder in (self._jobs, self._incoming, self._trash):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    # ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A fresh folder for an upload; it is removed at the end of the block unless it was adopted."""
+        incoming = Incoming(self._incoming / secrets.token_hex(16))
+        try:
+            yield incoming
+        finally:
+            _delete(incoming.folder)
+
+    def adopt(self, incoming: Incoming, job_id: JobId) -> None:
+        """Make an upload the input of a job; when this returns, its files survive a power cut."""
+        for path in incoming.files:
+            _flush(path)
+        _flush(incoming.folder / _INPUT)
+        _flush(incoming.folder)
+        incoming.folder.rename(self._job(job_id))
+        _flush(self._jobs)
+
+    def input_files(self, job_id: JobId) -> list[Path]:
+        """The files of a job's upload, in the order in which they came.
+
+        :raises JobExpired: if they were deleted.
+        """
+        try:
+            return sorted((self._job(job_id) / _INPUT).iterdir())
+        except FileNotFoundError as error:
+            raise JobExpired from error
+
+    def drop_input(self, job_id: JobId) -> None:
+        """Delete the upload of a job and keep its results."""
+        self._discard(self._job(job_id) / _INPUT)
+
+    # ── results ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def results_writer(self, job_id: JobId, token: int) -> Iterator[Path]:
+        """A fresh folder to write results into; they appear to readers at the end of the block, all at once.
+
+        If the block raises, nothing appears. What workers with older tokens left is removed.
+
+        :param token: the fencing token of the worker's lease.
+        :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
+        """
+        folder = self._job(job_id) / f"{_WRITING}{token}"
+        self._discard(folder)
+        try:
+            folder.mkdir()
+            yield folder
+            self._publish(folder, token)
+        except FileNotFoundError as error:
+            if self._job(job_id).is_dir():
+                raise
+            raise JobExpired from error
+        finally:
+            _delete(folder)
+
+    def result(self, job_id: JobId, name: str) -> Path:
+        """The path of one result, one of :data:`RESULTS`.
+
+        :raises ResultNotFound: if there is none.
+        """
+        tokens = self._tokens(self._job(job_id), _RESULTS)
+        path = self._job(job_id) / f"{_RESULTS}{max(tokens, default=0)}" / name
+        if name not in RESULTS or not path.is_file():
+            raise ResultNotFound(what=name)
+        return path
+
+    def _publish(self, folder: Path, token: int) -> None:
+        for path in folder.iterdir():
+            _flush(path)
+        _flush(folder)
+        job = folder.parent
+        published = job / f"{_RESULTS}{token}"
+        self._discard(published)
+        folder.rename(published)
+        _flush(job)
+        for prefix in (_RESULTS, _WRITING):
+            for older in (t for t in self._tokens(job, prefix) if t < token):
+                self._discard(job / f"{prefix}{older}")
+
+    # ── deleting ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def purge(self, job_id: JobId) -> None:
+        """Delete every byte of a job. A worker that still writes to it finds its folder gone."""
+        self._discard(self._job(job_id))
+
+    def sweep(self, older_than_s: float) -> int:
+        """Delete uploads that nobody receives any more, results that nobody writes any more, and what a crash left in the trash.
+
+        :param older_than_s: how long a folder must have been left alone.
+        :returns: how many folders were deleted.
+        """
+        limit = time.time() - older_than_s
+        stale = [path for path in self._incoming.iterdir() if _last_change(path) < limit]
+        stale += [path for path in self._jobs.glob(f"*/{_WRITING}*") if _last_change(path) < limit]
+        for path in stale:
+            self._discard(path)
+        for path in self._trash.iterdir():
+            _delete(path)
+        return len(stale)
+
+    def free_bytes(self) -> int:
+        """Space left for unprivileged users on the data folder's file system."""
+        return shutil.disk_usage(self._jobs).free
+
+    def check(self) -> None:
+        """Write, flush, rename and delete a file.
+
+        :raises OSError: if the data folder does not take it.
+        """
+        probe = self._incoming / secrets.token_hex(16)
+        probe.write_bytes(b"oarlock")
+        _flush(probe)
+        probe.rename(probe.with_suffix(".renamed")).unlink()
+
+    def _discard(self, path: Path) -> None:
+        """Move a folder out of the way in one step, then delete it: a writer inside cannot put new files beside the deletion."""
+        away = self._trash / secrets.token_hex(16)
+        with suppress(FileNotFoundError):
+            path.rename(away)
+            _delete(away)
+
+    # ── paths ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _job(self, job_id: JobId) -> Path:
+        if Path(job_id).name != job_id:
+            raise ValueError("a job id is one plain file name")
+        return self._jobs / job_id
+
+    def _tokens(self, job: Path, prefix: str) -> list[int]:
+        return [int(path.name.removeprefix(prefix)) for path in job.glob(f"{prefix}*")]
+
+
+def _delete(path: Path) -> None:
+    """Remove a folder, or a file; what another process already removed is no error."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _last_change(folder: Path) -> float:
+    """When the newest entry of a folder was changed; long ago if the folder is gone."""
+    with suppress(FileNotFoundError):
+        return max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+    return 0.0
