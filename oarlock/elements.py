@@ -1,9 +1,9 @@
 """The top-level data elements of one DICOM file, read in bounded time and memory whatever the file holds.
 
-A general reader builds every nested sequence as objects, recursively: 100,000 nested items end in a RecursionError, and the length
-that an element claims is believed. The gatekeeper needs thirty short elements of the top level and the place of the pixel data.
-So this walk is iterative, keeps nothing else, reads no pixel data, and stops as soon as the file is known not to be wanted. It is
-also several times faster than a general reader, which matters in a request.
+A general reader builds every nested sequence as objects, recursively: 100,000 nested items end in a RecursionError, and the
+length that an element claims is believed. The gatekeeper needs thirty short elements of the top level and the place of the
+pixel data. So this walk is iterative, keeps nothing else, reads no pixel data, and stops as soon as the file is known not to be
+wanted. It is also several times faster than a general reader, which matters in a request.
 
 Sources: PS3.10 section 7 (file format), PS3.5 section 7 (data elements), 7.5 (nesting), A.4 (encapsulation), A.5 (deflate).
 """

@@ -1,0 +1,135 @@
+"""The patient and study attributes that an RTSTRUCT takes over from its CT, as they stand there or empty.
+
+A planning system files an RTSTRUCT by these bytes: one changed character in a name makes another patient. They are carried over
+in the CT's own character set. What is not valid there (de-identified files hold UUIDs in dates) is left empty and reported, as a
+copy would make the RTSTRUCT invalid too. Sources: PS3.3 C.7.1.1 (patient), C.7.2.1 (general study), C.7.4.1 (frame of reference),
+C.12.1.1.2 (character sets), PS3.5 6.2 (value representations).
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from datetime import date
+from typing import Final
+
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pydicom.valuerep import TEXT_VR_DELIMS
+
+from oarlock.jobs import JobWarning
+
+CHARACTER_SET: Final = 0x00080005
+PATIENT_NAME, PATIENT_ID = 0x00100010, 0x00100020
+
+TYPE_2: Final = (
+    0x00080020,  # Study Date
+    0x00080030,  # Study Time
+    0x00080050,  # Accession Number
+    0x00080090,  # Referring Physician's Name
+    PATIENT_NAME,
+    PATIENT_ID,
+    0x00100030,  # Patient's Birth Date
+    0x00100040,  # Patient's Sex
+    0x00200010,  # Study ID
+    0x00201040,  # Position Reference Indicator
+)
+"""Present in the template even if empty, as an RTSTRUCT must have them."""
+
+TYPE_3: Final = (
+    0x00080201,  # Timezone Offset From UTC
+    0x00081030,  # Study Description
+    0x00100021,  # Issuer of Patient ID
+    0x00120062,  # Patient Identity Removed
+    0x00120063,  # De-identification Method
+)
+WANTED: Final = frozenset({CHARACTER_SET, *TYPE_2, *TYPE_3})
+
+_LONGEST: Final = {"SH": 16, "LO": 64, "CS": 16, "PN": 64}
+_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?")
+_ZONE: Final = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+_CODES: Final = {0x00100040: frozenset({"M", "F", "O"}), 0x00120062: frozenset({"YES", "NO"})}
+_BACKSLASH_ALLOWED: Final = frozenset({0x00120063})
+
+
+def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]:
+    """The attributes as a data set, with the character set that they are written in.
+
+    :param values: raw bytes of :data:`WANTED` elements by tag, of one instance.
+    :returns: the data set, and a warning that names (by keyword, never by value) what was left empty.
+    """
+    template, empty = Dataset(), []
+    terms, encodings = _character_set(values.get(CHARACTER_SET, b""))
+    if encodings is None:
+        empty.append("SpecificCharacterSet")
+    elif terms:
+        template.add(DataElement(Tag(CHARACTER_SET), "CS", terms if len(terms) > 1 else terms[0]))
+    for tag in sorted({*TYPE_2, *(values.keys() & set(TYPE_3))}):
+        raw = values.get(tag, b"").rstrip(b" \0")
+        value = _decoded(tag, raw, encodings)
+        if value is None:
+            empty.append(keyword_for_tag(tag))
+        template.add(DataElement(Tag(tag), dictionary_VR(tag), value or ""))
+    return template, [_left_empty(empty)] if empty else []
+
+
+def _left_empty(keywords: list[str]) -> JobWarning:
+    detail = f"The CT holds values in {', '.join(keywords)} that are not valid there; the RTSTRUCT has them empty."
+    return JobWarning("series.invalid_attributes", detail)
+
+
+def _character_set(raw: bytes) -> tuple[list[str], list[str] | None]:
+    """Defined terms of Specific Character Set and Python's names for them; None where a term is unknown.
+
+    Several terms go with code extensions only (PS3.3 C.12.1.1.2).
+    """
+    terms = [term.strip(" \0") for term in raw.decode("ascii", "replace").split("\\")]
+    known = all(term in python_encoding for term in terms)
+    extended = len(terms) == 1 or all(not term or term.startswith("ISO 2022") for term in terms)
+    if not (known and extended):
+        return [], None
+    return ([] if terms == [""] else terms), convert_encodings(terms)
+
+
+def _decoded(tag: int, raw: bytes, encodings: list[str] | None) -> str | None:
+    """The value as text; None where it is not valid for its VR."""
+    vr = dictionary_VR(tag)
+    if vr in ("DA", "TM", "CS") or encodings is None:
+        text = raw.decode("ascii") if raw.isascii() else None
+    else:
+        text = _text(raw, encodings)
+    return text if text is not None and (not text or _is_valid(tag, vr, text)) else None
+
+
+def _text(raw: bytes, encodings: list[str]) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what cannot be decoded is told by its replacement characters
+        text = decode_bytes(raw, encodings, TEXT_VR_DELIMS)
+    return None if "\ufffd" in text else text
+
+
+def _is_valid(tag: int, vr: str, text: str) -> bool:
+    if vr == "DA":
+        return _is_date(text)
+    if vr == "TM":
+        return _TIME.fullmatch(text) is not None
+    if tag in _CODES:
+        return text in _CODES[tag]
+    if tag == 0x00080201:
+        return _ZONE.fullmatch(text) is not None
+    if any(ord(letter) < 32 and letter != "\x1b" for letter in text) or ("\\" in text and tag not in _BACKSLASH_ALLOWED):
+        return False
+    parts = text.split("=") if vr == "PN" else text.split("\\")
+    return all(len(part) <= _LONGEST[vr] for part in parts) and (vr != "PN" or len(parts) <= 3)
+
+
+def _is_date(text: str) -> bool:
+    if re.fullmatch(r"\d{8}", text) is None:
+        return False
+    try:
+        date(int(text[:4]), int(text[4:6]), int(text[6:]))
+    except ValueError:
+        return False
+    return True

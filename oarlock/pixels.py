@@ -1,0 +1,336 @@
+"""Pixel data of CT slices: whether they can be used, and their way to Hounsfield units.
+
+Uncompressed slices are read straight from their place in the file into the volume; compressed ones go through pydicom's decoders.
+Sources: PS3.3 C.8.2.1 (CT image: 16 bits allocated, 12 to 16 stored, MONOCHROME2, rescale to HU), C.7.6.3 (pixel), C.7.5.1.1.2
+(padding), PS3.5 8 and A (encodings).
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+
+from oarlock.elements import BIG_ENDIAN, DEFLATED, Header
+from oarlock.errors import UnsupportedPixelData
+
+AIR_HU: Final = -1024
+TISSUE_HU: Final = (-1024, 3071)
+"""Range of a 12-bit CT scale; padding inside it cannot be told from tissue."""
+
+MAX_MATRIX: Final = 4_096
+"""Most rows or columns: twice the largest matrix that scanners reconstruct."""
+
+SAMPLES, PHOTOMETRIC, FRAMES, ROWS, COLUMNS = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
+ALLOCATED, STORED, HIGH_BIT, REPRESENTATION = 0x00280100, 0x00280101, 0x00280102, 0x00280103
+PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, RESCALE_TYPE = 0x00280120, 0x00280121, 0x00281052, 0x00281053, 0x00281054
+LOSSY = 0x00282110
+WANTED: Final = frozenset(
+    {SAMPLES, PHOTOMETRIC, FRAMES, ROWS, COLUMNS, ALLOCATED, STORED, HIGH_BIT, REPRESENTATION}
+    | {PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, RESCALE_TYPE, LOSSY}
+)
+
+NATIVE: Final = frozenset({"", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED})
+_JPEG: Final = "1.2.840.10008.1.2.4."
+MAYBE_LOSSY: Final = frozenset(_JPEG + end for end in ("50", "51", "81", "91", "203"))
+ENCAPSULATED: Final = MAYBE_LOSSY | {"1.2.840.10008.1.2.5"} | {_JPEG + end for end in ("57", "70", "80", "90", "201", "202")}
+_PLUGIN: Final = {_JPEG + "80": "pyjpegls", _JPEG + "81": "pyjpegls"}
+"""CharLS through pyjpegls takes a quarter of the time of the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPixels:
+    """How the pixels of one slice are stored, checked.
+
+    ``offset`` and ``length`` as in :class:`oarlock.elements.PixelData`; ``padding`` the inclusive range of stored values that
+    stand for nothing; HU = ``slope`` * stored + ``intercept``.
+    """
+
+    transfer_syntax: str
+    big_endian: bool
+    dataset_offset: int
+    offset: int
+    length: int | None
+    rows: int
+    columns: int
+    bits_stored: int
+    signed: bool
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+
+
+def check_pixels(header: Header, position: int) -> StoredPixels:
+    """The storage of a slice's pixels, from its header alone.
+
+    :param position: of the file in the upload, for the message.
+    :raises UnsupportedPixelData: not one grey CT image in Hounsfield units, or its claims contradict the file.
+    """
+    try:
+        _check_kind(header)
+        pixels = _stored(header)
+        _check_room(header, pixels)
+    except _Unusable as reason:
+        raise UnsupportedPixelData(position=position, reason=str(reason)) from None
+    return pixels
+
+
+class _Unusable(Exception):
+    """Why the pixel data cannot be used."""
+
+
+def _check_kind(header: Header) -> None:
+    if header.unsigned(SAMPLES) != 1 or header.text(PHOTOMETRIC) != "MONOCHROME2":
+        raise _Unusable("it is not a grey image (one sample per pixel, MONOCHROME2)")
+    if header.unsigned(ALLOCATED) != 16:
+        raise _Unusable(f"{header.unsigned(ALLOCATED)} bits are allocated where CT has 16")
+    stored = header.unsigned(STORED)
+    if stored is None or not 12 <= stored <= 16:
+        raise _Unusable(f"{stored} bits are stored where CT has 12 to 16")
+    if header.unsigned(HIGH_BIT) != stored - 1:
+        raise _Unusable("the high bit is not the highest of the stored bits")
+    if header.unsigned(REPRESENTATION) not in (0, 1):
+        raise _Unusable("it does not say whether its values are signed")
+    if header.text(RESCALE_TYPE) not in ("", "HU", "US", "HU_MOD"):
+        raise _Unusable("its values are not Hounsfield units (Rescale Type)")
+
+
+def _stored(header: Header) -> StoredPixels:
+    if header.pixel_data is None:
+        raise _Unusable("there is none")
+    rows, columns = header.unsigned(ROWS) or 0, header.unsigned(COLUMNS) or 0
+    if not (2 <= rows <= MAX_MATRIX and 2 <= columns <= MAX_MATRIX):
+        raise _Unusable(f"it claims {rows} × {columns} pixels; 2 to {MAX_MATRIX} rows and columns are accepted")
+    signed = header.unsigned(REPRESENTATION) == 1
+    return StoredPixels(
+        transfer_syntax=header.transfer_syntax,
+        big_endian=header.big_endian,
+        dataset_offset=header.dataset_offset,
+        offset=header.pixel_data.offset,
+        length=header.pixel_data.length,
+        rows=rows,
+        columns=columns,
+        bits_stored=header.unsigned(STORED) or 16,
+        signed=signed,
+        slope=_rescale(header, SLOPE),
+        intercept=_rescale(header, INTERCEPT),
+        padding=_padding(header, signed=signed),
+    )
+
+
+def _rescale(header: Header, tag: int) -> float:
+    """Rescale Slope and Intercept are Type 1 in a CT image: without them the values mean nothing, and nothing is assumed."""
+    name = "Rescale Slope" if tag == SLOPE else "Rescale Intercept"
+    try:
+        value = float(header.text(tag))
+    except ValueError:
+        raise _Unusable(f"it has no valid {name}, so its values cannot be turned into Hounsfield units") from None
+    if not np.isfinite(value) or (tag == SLOPE and value == 0):
+        raise _Unusable(f"its {name} is not usable")
+    return value
+
+
+def _padding(header: Header, *, signed: bool) -> tuple[int, int] | None:
+    """Pixel Padding Value to its Range Limit, in stored values.
+
+    Both have the sign of the pixels, whatever VR they were written with (PS3.3 C.7.5.1.1.2), so the bits count, not the VR.
+    """
+    low = header.unsigned(PADDING)
+    if low is None:
+        return None
+    high = header.unsigned(PADDING_LIMIT)
+    ends = [end - 65_536 if signed and end > 32_767 else end for end in (low, low if high is None else high)]
+    return min(ends), max(ends)
+
+
+def _check_room(header: Header, pixels: StoredPixels) -> None:
+    """What is claimed can be there: nothing is allocated on the word of a header."""
+    needed = pixels.rows * pixels.columns * 2
+    if pixels.transfer_syntax in NATIVE:
+        if pixels.length is None or pixels.length < needed:
+            raise _Unusable(f"{pixels.rows} × {pixels.columns} pixels need {needed} bytes and {pixels.length or 0} are there")
+        if pixels.transfer_syntax != DEFLATED and pixels.offset + needed > header.size:
+            raise _Unusable("it is cut off: the file ends before its last pixel")
+    elif pixels.transfer_syntax not in ENCAPSULATED:
+        raise _Unusable("its transfer syntax is not supported; export it uncompressed (Explicit VR Little Endian)")
+    elif pixels.length is not None:
+        raise _Unusable("the file says that it is compressed, but it is not encapsulated (wrong transfer syntax)")
+    elif header.size - pixels.offset > 2 * needed + 1_048_576:
+        raise _Unusable("its compressed form is larger than the image itself can be")
+
+
+def warnings_for(header: Header, pixels: StoredPixels) -> Iterator[str]:
+    """Codes of what the physicist should know about a slice that is accepted; :data:`WARNINGS` has their sentences."""
+    if pixels.transfer_syntax in MAYBE_LOSSY or header.text(LOSSY) == "01":
+        yield "series.lossy_compression"
+    if header.text(RESCALE_TYPE) in ("US", "HU_MOD"):
+        yield "series.rescale_type"
+    if _is_tissue(pixels):
+        yield "series.padding_ambiguous"
+
+
+WARNINGS: Final = {
+    "series.lossy_compression": "{} slice(s) are or were compressed with loss; fine structures may be blurred.",
+    "series.rescale_type": "{} slice(s) do not state plain Hounsfield units as their Rescale Type; they are taken as such.",
+    "series.padding_ambiguous": "{} slice(s) declare a padding value that is also a value of tissue; it is left as it is.",
+}
+
+
+def _is_tissue(pixels: StoredPixels) -> bool:
+    """Whether padding lies above air and within the CT scale, where replacing it could replace tissue."""
+    if pixels.padding is None:
+        return False
+    ends = [end * pixels.slope + pixels.intercept for end in pixels.padding]
+    return max(ends) > -900 and min(ends) <= TISSUE_HU[1]
+
+
+def read_volume(slices: list[tuple[Path, int, StoredPixels]]) -> npt.NDArray[np.int16]:
+    """Hounsfield units of all slices.
+
+    :param slices: file, position in the upload and storage of every slice, in the order of the grid; all of one size.
+    :returns: (z, y, x) int16, rounded to the nearest integer where the rescale is fractional and clipped to the type's range.
+    :raises UnsupportedPixelData: a slice cannot be decoded.
+    """
+    first = slices[0][2]
+    volume = np.empty((len(slices), first.rows, first.columns), dtype=np.int16)
+    for z, (path, position, pixels) in enumerate(slices):
+        try:
+            read_slice(path, pixels, volume[z])
+        except _Unusable as reason:
+            raise UnsupportedPixelData(position=position, reason=str(reason)) from None
+        except OSError:
+            raise UnsupportedPixelData(position=position, reason="the file cannot be opened") from None
+    return volume
+
+
+def read_slice(path: Path, pixels: StoredPixels, out: npt.NDArray[np.int16]) -> None:
+    """Write the Hounsfield units of one slice into ``out`` (y, x)."""
+    stored = _read_native(path, pixels) if pixels.transfer_syntax in NATIVE else _decode(path, pixels)
+    _to_hu(_sign_extended(stored, pixels), pixels, out)
+
+
+def _read_native(path: Path, pixels: StoredPixels) -> npt.NDArray[Any]:
+    dtype = np.dtype("i2" if pixels.signed else "u2").newbyteorder(">" if pixels.big_endian else "<")
+    needed = pixels.rows * pixels.columns * 2
+    data = _inflated(path, pixels, needed) if pixels.transfer_syntax == DEFLATED else _bytes_at(path, pixels.offset, needed)
+    if len(data) < needed:
+        raise _Unusable("it is cut off: the file ends before its last pixel")
+    return np.frombuffer(data, dtype).reshape(pixels.rows, pixels.columns).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _bytes_at(path: Path, offset: int, length: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
+def _inflated(path: Path, pixels: StoredPixels, needed: int) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        file.seek(pixels.dataset_offset)
+        try:
+            data = inflater.decompress(file.read(), pixels.offset + needed)
+        except zlib.error:
+            raise _Unusable("its deflated data cannot be inflated") from None
+    return data[pixels.offset :]
+
+
+def _decode(path: Path, pixels: StoredPixels) -> npt.NDArray[Any]:
+    encapsulated = _bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset)
+    decoder = get_decoder(pixels.transfer_syntax)
+    try:
+        frame = next(generate_frames(encapsulated, number_of_frames=1))
+        _check_codestream(frame, pixels)
+        array, _ = decoder.as_array(
+            encapsulated,
+            raw=True,
+            decoding_plugin=_PLUGIN.get(pixels.transfer_syntax, ""),
+            **_description(pixels),
+        )
+    except _Unusable:
+        raise
+    except Exception as error:  # the decoders are foreign code and raise whatever they like on damaged data
+        raise _Unusable("its compressed data cannot be decoded") from error
+    if array.shape != (pixels.rows, pixels.columns) or array.dtype.itemsize != 2:
+        raise _Unusable("its compressed data hold an image of another size")
+    return array
+
+
+def _description(pixels: StoredPixels) -> dict[str, Any]:
+    return {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_representation": int(pixels.signed),
+        "bits_allocated": 16,
+        "bits_stored": pixels.bits_stored,
+        "pixel_keyword": "PixelData",
+    }
+
+
+def _check_codestream(frame: bytes, pixels: StoredPixels) -> None:
+    """The size within the codestream is that of the header: a decoder allocates what the codestream claims."""
+    found = _codestream_size(frame)
+    if found is not None and found != (pixels.rows, pixels.columns):
+        raise _Unusable("its compressed data claim another size than the header")
+
+
+def _codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns from the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS; None for RLE."""
+    siz = frame.find(b"\xff\x4f\xff\x51", 0, 4_096)
+    if siz >= 0:
+        width, height, left, top = struct.unpack_from(">4I", frame, siz + 8)
+        return height - top, width - left
+    return _sof_size(frame) if frame[:2] == b"\xff\xd8" else None
+
+
+def _sof_size(frame: bytes) -> tuple[int, int]:
+    offset = 2
+    while offset + 9 <= len(frame):
+        marker, length = struct.unpack_from(">HH", frame, offset)
+        if marker == 0xFFF7 or (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)):
+            rows, columns = struct.unpack_from(">HH", frame, offset + 5)
+            return rows, columns
+        offset += 1 if marker == 0xFFFF else 2 + length
+    raise _Unusable("its compressed data have no frame header")
+
+
+def _sign_extended(stored: npt.NDArray[Any], pixels: StoredPixels) -> npt.NDArray[Any]:
+    """Stored values without what old files keep in the unused high bits (PS3.5 8.1.1): masked, or sign-extended if signed."""
+    spare = 16 - pixels.bits_stored
+    if spare == 0:
+        return stored
+    if pixels.signed:
+        return np.asarray((stored.astype(np.int16, copy=False) << spare) >> spare)
+    return np.asarray(stored & np.uint16((1 << pixels.bits_stored) - 1))
+
+
+def _to_hu(stored: npt.NDArray[Any], pixels: StoredPixels, out: npt.NDArray[np.int16]) -> None:
+    slope, intercept = pixels.slope, pixels.intercept
+    low, high = int(stored.min()), int(stored.max())
+    ends = (low * slope + intercept, high * slope + intercept)
+    if slope == 1 and intercept == int(intercept) and min(ends) >= -32_768 and max(ends) <= 32_767 and abs(intercept) < 32_768:
+        np.add(stored.view(np.int16), np.int16(intercept), out=out)
+    else:
+        np.copyto(out, np.clip(np.rint(stored * np.float64(slope) + intercept), -32_768, 32_767), casting="unsafe")
+    _pad_with_air(stored, pixels, (low, high), out)
+
+
+def _pad_with_air(stored: npt.NDArray[Any], pixels: StoredPixels, found: tuple[int, int], out: npt.NDArray[np.int16]) -> None:
+    """Air where the scanner padded, so that a value far off the scale does not reach the network."""
+    if pixels.padding is None or _is_tissue(pixels):
+        return
+    low, high = pixels.padding
+    if low <= found[1] and high >= found[0]:
+        out[(stored >= low) & (stored <= high)] = AIR_HU

@@ -1,0 +1,231 @@
+"""From the planes of single slices to the grid of a stack, or the reason why they are no stack.
+
+Nothing is averaged and nothing is repaired: every slice keeps its own Image Position (Patient). What is checked is that the
+slices are parallel, lie one behind the other, and that none is missing between them. Sources: PS3.3 C.7.6.2 (image plane), C.8.2.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from oarlock.errors import (
+    DuplicatePosition,
+    InconsistentGeometry,
+    MissingSlices,
+    OrientationUnsupported,
+    TooFewSlices,
+)
+from oarlock.geometry import FloatArray, Grid
+from oarlock.jobs import JobWarning
+
+MIN_SLICES: Final = 3
+"""With fewer there is one distance only, which cannot show whether a slice is missing."""
+
+MAX_TILT_DEGREES: Final = 30.0
+ORIENTATION_TOLERANCE: Final = 1e-4
+"""Largest difference between the direction cosines of two slices (0.025 mm at 250 mm from the origin)."""
+
+SPACING_TOLERANCE: Final = 0.1
+"""Share by which a distance between slices may differ from the expected one: positions are often rounded to 0.1 mm, and one
+missing slice doubles the distance."""
+
+SAME_POSITION_MM: Final = 0.01
+JITTER_MM: Final = 0.1
+"""Largest distance of a slice's origin from the straight line through all origins: a tilted gantry shifts every slice by the same
+step, a reconstruction with another field of view does not."""
+
+LONG_SCAN_MM: Final = 800.0
+"""A head and neck planning scan runs from the vertex to the carina or so: 300 to 500 mm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The image plane of one slice.
+
+    ``origin_mm`` is Image Position (Patient); ``cosines`` the six values of Image Orientation (Patient); ``thickness_mm`` Slice
+    Thickness, or None where it is absent.
+    """
+
+    origin_mm: tuple[float, float, float]
+    cosines: tuple[float, ...]
+    pixel_spacing_mm: tuple[float, float]
+    rows: int
+    columns: int
+    thickness_mm: float | None
+
+
+def to_grid(planes: Sequence[Plane]) -> tuple[Grid, list[int], list[JobWarning]]:
+    """The grid of a stack of slices.
+
+    :param planes: one for each slice, in any order.
+    :returns: the grid; for each of its slices the index into ``planes``; warnings.
+    :raises TooFewSlices, InconsistentGeometry, OrientationUnsupported, DuplicatePosition, MissingSlices: the slices are no stack.
+    """
+    if len(planes) < MIN_SLICES:
+        raise TooFewSlices(found=len(planes), needed=MIN_SLICES)
+    _check_same(planes)
+    row, column, warnings = _directions(planes)
+    normal = np.cross(row, column)
+    origins = np.array([plane.origin_mm for plane in planes], dtype=np.float64)
+    order = np.argsort(origins @ normal, kind="stable")
+    origins = origins[order]
+    thicknesses = [planes[i].thickness_mm for i in order]
+    warnings += _check_tilt(row, column, normal)
+    warnings += _check_spacing(origins, normal, thicknesses)
+    warnings += _check_line(origins, normal)
+    warnings += _check_length(origins, normal)
+    first = planes[0]
+    grid = Grid(first.rows, first.columns, origins, row, column, *first.pixel_spacing_mm)
+    return grid, [int(i) for i in order], warnings
+
+
+def _check_same(planes: Sequence[Plane]) -> None:
+    sizes = {(plane.rows, plane.columns) for plane in planes}
+    if len(sizes) > 1:
+        found = ", ".join(f"{rows} × {columns}" for rows, columns in sorted(sizes)[:4])
+        raise InconsistentGeometry(keyword="Rows and Columns", reason=f"{len(sizes)} different sizes ({found})")
+    spacings = np.array([plane.pixel_spacing_mm for plane in planes])
+    spread = np.ptp(spacings, axis=0)
+    if np.any(spread > 1e-6 * spacings[0]):
+        low, high = spacings.min(), spacings.max()
+        raise InconsistentGeometry(keyword="PixelSpacing", reason=f"values from {low:.6g} to {high:.6g} mm")
+
+
+def _directions(planes: Sequence[Plane]) -> tuple[FloatArray, FloatArray, list[JobWarning]]:
+    """Unit vectors along a row and down a column, made exactly orthogonal; the planes agree on them within the tolerance.
+
+    The reference is the plane that comes first in the order of its numbers, so that the order of an upload does not matter.
+    """
+    cosines = np.array([plane.cosines for plane in planes], dtype=np.float64)
+    spread = float(np.ptp(cosines, axis=0).max())
+    if spread > ORIENTATION_TOLERANCE:
+        degrees = _largest_angle_degrees(cosines)
+        reason = f"orientations up to {degrees:.2f}° apart (localizers, reformats or two acquisitions in one series)"
+        raise InconsistentGeometry(keyword="ImageOrientationPatient", reason=reason)
+    reference = np.array(min(plane.cosines for plane in planes))
+    row = reference[:3] / np.linalg.norm(reference[:3])
+    column = reference[3:] - row * (reference[3:] @ row)
+    column /= np.linalg.norm(column)
+    return row, column, [_uneven_orientation(spread, planes[0])] if spread > 1e-6 else []
+
+
+def _largest_angle_degrees(cosines: FloatArray) -> float:
+    normals = np.cross(cosines[:, :3], cosines[:, 3:])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    by_normal = np.clip(normals @ normals[0], -1, 1).min()
+    by_row = np.clip(cosines[:, :3] @ cosines[0, :3], -1, 1).min()
+    return float(np.degrees(np.arccos(min(by_normal, by_row))))
+
+
+def _uneven_orientation(spread: float, plane: Plane) -> JobWarning:
+    reach = max(plane.rows * plane.pixel_spacing_mm[0], plane.columns * plane.pixel_spacing_mm[1])
+    return JobWarning(
+        "series.uneven_orientation",
+        f"The direction cosines of the slices differ by up to {spread:.1e}, up to {spread * reach:.3f} mm at the far corner of a "
+        "slice; one orientation is used for all of them.",
+    )
+
+
+def _check_tilt(row: FloatArray, column: FloatArray, normal: FloatArray) -> list[JobWarning]:
+    """How far the slices' own axes are from the patient's, judged by the worst of the three; the normal belongs to the z axis."""
+    to_z = np.degrees(np.arccos(min(1.0, abs(float(normal[2])))))
+    in_plane = [np.degrees(np.arccos(min(1.0, float(np.abs(axis).max())))) for axis in (row, column)]
+    degrees = float(max(to_z, *in_plane))
+    if degrees > MAX_TILT_DEGREES:
+        raise OrientationUnsupported(degrees=degrees, limit=MAX_TILT_DEGREES)
+    if degrees < 0.05:
+        return []
+    detail = f"The slices are tilted {degrees:.1f}° from the axes of the patient (gantry tilt or oblique reconstruction)."
+    return [JobWarning("series.tilted", detail + " Every contour is drawn in the plane of its own slice; check the contours.")]
+
+
+def _check_spacing(origins: FloatArray, normal: FloatArray, thicknesses: Sequence[float | None]) -> list[JobWarning]:
+    distances = np.diff(origins @ normal)
+    same = np.flatnonzero(distances < SAME_POSITION_MM)
+    if same.size:
+        position = float((origins @ normal)[same[0]])
+        count = int(np.sum(np.abs(origins @ normal - position) < SAME_POSITION_MM))
+        raise DuplicatePosition(position_mm=float(origins[same[0], 2]), count=count)
+    expected = _usual(distances)
+    uneven = np.abs(distances - expected) > SPACING_TOLERANCE * expected
+    if not uneven.any():
+        return []
+    if _thickness_explains(distances, thicknesses):
+        return [_uneven_spacing(distances)]
+    _refuse_spacing(origins, distances, expected)
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _usual(distances: FloatArray) -> float:
+    """The distance with the most others within the tolerance; of several the smallest, as a gap is never the rule."""
+    ordered = np.sort(distances)
+    near = np.searchsorted(ordered, ordered * (1 + SPACING_TOLERANCE), "right") - np.arange(len(ordered))
+    start = int(np.argmax(near))
+    return float(np.median(ordered[start : start + near[start]]))
+
+
+def _thickness_explains(distances: FloatArray, thicknesses: Sequence[float | None]) -> bool:
+    """Whether every distance equals the thickness of its two slices, or lies between them where slabs of two kinds meet.
+
+    Only then is an uneven stack known to be complete: slices of 3 mm every 3 mm that go over into slices of 1.5 mm every 1.5 mm
+    leave nothing out, and a missing slice of either kind would show as a distance that no thickness explains.
+    """
+    if any(thickness is None for thickness in thicknesses):
+        return False
+    t = np.array(thicknesses, dtype=np.float64)
+    low = np.minimum(t[:-1], t[1:]) * (1 - SPACING_TOLERANCE)
+    high = np.maximum(t[:-1], t[1:]) * (1 + SPACING_TOLERANCE)
+    return bool(np.all((distances >= low) & (distances <= high)))
+
+
+def _uneven_spacing(distances: FloatArray) -> JobWarning:
+    return JobWarning(
+        "series.uneven_spacing",
+        f"The distance between slices changes from {distances.min():.3f} to {distances.max():.3f} mm along the series, and the "
+        "slice thickness with it; the stack is complete and every contour lies in the plane of its own slice.",
+    )
+
+
+def _refuse_spacing(origins: FloatArray, distances: FloatArray, expected: float) -> None:
+    gaps = np.flatnonzero(distances > (1 + SPACING_TOLERANCE) * expected)
+    if gaps.size:
+        z = int(gaps[0])
+        between = (float(origins[z, 2]), float(origins[z + 1, 2]))
+        found = float(distances[z])
+        raise MissingSlices(expected_mm=expected, found_mm=found, at_slice=z + 1, between_mm=between, gaps=int(gaps.size))
+    z = int(np.argmin(distances))
+    raise InconsistentGeometry(
+        keyword="ImagePositionPatient",
+        reason=f"slices {z + 1} and {z + 2} (z = {origins[z, 2]:.2f} mm and {origins[z + 1, 2]:.2f} mm) are "
+        f"{distances[z]:.3f} mm apart where {expected:.3f} mm is usual",
+    )
+
+
+def _check_line(origins: FloatArray, normal: FloatArray) -> list[JobWarning]:
+    """The origins lie on one straight line, upright or leaning: a lean is what a tilted gantry leaves (PS3.3 C.8.2.1.1.2)."""
+    positions = origins @ normal
+    offsets = origins - positions[:, None] * normal
+    design = np.stack([np.ones_like(positions), positions - positions.mean()], axis=1)
+    solution, *_ = np.linalg.lstsq(design, offsets, rcond=None)
+    misses = np.linalg.norm(offsets - design @ solution, axis=1)
+    worst = int(np.argmax(misses))
+    if misses[worst] > JITTER_MM:
+        reason = f"slice {worst + 1} (z = {origins[worst, 2]:.2f} mm) lies {misses[worst]:.2f} mm off the line of the others"
+        raise InconsistentGeometry(keyword="ImagePositionPatient", reason=reason)
+    degrees = float(np.degrees(np.arctan(np.linalg.norm(solution[1]))))
+    if degrees > MAX_TILT_DEGREES:
+        raise OrientationUnsupported(degrees=degrees, limit=MAX_TILT_DEGREES)
+    if degrees < 0.05:
+        return []
+    detail = f"The slices are stacked at {degrees:.1f}° to their normal, as a tilted gantry leaves them"
+    return [JobWarning("series.sheared", detail + "; every slice keeps its own position.")]
+
+
+def _check_length(origins: FloatArray, normal: FloatArray) -> list[JobWarning]:
+    length = float(np.ptp(origins @ normal))
+    if length <= LONG_SCAN_MM:
+        return []
+    detail = f"The series is {length:.0f} mm long; this server contours the head and neck only. Check that it is the right scan."
+    return [JobWarning("series.long_scan", detail)]
