@@ -36,6 +36,21 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--all", action="store_true", help="train on the tuning split too (a last run, once the design is fixed)")
     train.add_argument("--threads", type=int, default=1)
     train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a checkpoint on the tuning split")
+    evaluate.add_argument("--data", type=Path, required=True)
+    evaluate.add_argument("--folder", type=Path, required=True, help="of the run; the results and curves are written there")
+    evaluate.add_argument("--config", type=Path, default=CONFIG)
+    evaluate.add_argument("--cases", type=int, help="only the first so many of each source (quick look)")
+    evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.set_defaults(run=_evaluate)
+
+    export = commands.add_parser("export", help="write the model folder of a checkpoint's averaged weights, and check it")
+    export.add_argument("--folder", type=Path, required=True, help="of the run")
+    export.add_argument("--config", type=Path, default=CONFIG)
+    export.add_argument("--out", type=Path, default=Path("models/oarlock-hn"))
+    export.add_argument("--release", default="0.1.0", help="the model's version")
+    export.set_defaults(run=_export)
     return parser
 
 
@@ -61,3 +76,41 @@ def _train(options: argparse.Namespace) -> None:
     checkpoint = options.folder / CHECKPOINT
     run = resume_run(config, checkpoint) if checkpoint.is_file() else start_run(config)
     train(run, cases, options.folder, hours=options.hours)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from model_export.config import read_config
+    from model_export.curves import draw_curves
+    from model_export.datasets.training_file import read_cases
+    from model_export.evaluate import evaluate, summarise, to_table, write_results
+    from model_export.sampling import cases_by_source
+    from model_export.train import CHECKPOINT, resume_run
+
+    torch.set_num_threads(options.threads)
+    config = read_config(options.config)
+    run = resume_run(config, options.folder / CHECKPOINT)
+    cases = read_cases(options.data, "tuning")
+    cases = [case for source in ("matched", "openkbp") for case in cases_by_source(cases, source)[: options.cases]]
+    results = evaluate(run.average, config.grid, cases, bfloat16=config.training.bfloat16)
+    facts: dict[str, float | int | str] = {"step": run.step, "training_hours": round(run.elapsed_s / 3600, 3)}
+    write_results(options.folder / f"evaluation-{run.step:06d}.json", results, facts)
+    draw_curves(options.folder, options.folder / "curves.png")
+    print(to_table(summarise(results)))
+
+
+def _export(options: argparse.Namespace) -> None:
+    import json
+
+    from model_export.config import read_config
+    from model_export.export import export_model
+    from model_export.train import CHECKPOINT, resume_run
+
+    config = read_config(options.config)
+    run = resume_run(config, options.folder / CHECKPOINT)
+    evaluations = sorted(options.folder.glob("evaluation-*.json"))
+    results = json.loads(evaluations[-1].read_text()) if evaluations else {}
+    facts = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2), "config": options.config.name}
+    agreement = export_model(run.average, config, options.out, version=options.release, facts=facts, results=results)
+    print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")

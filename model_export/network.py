@@ -250,10 +250,11 @@ class Network(nn.Module):
             skips.append(features)
             if number in self.config.pool_after:
                 features = functional.max_pool3d(features, (1, 2, 2))
-        predicted = features.shape[2]  # Z - 20
-        features = self.bottom(features)
-        for block, skip in zip(reversed(self.up), reversed(skips), strict=True):
-            features = block(features, crop_slices(skip, (skip.shape[2] - predicted) // 2))
+        features = self.bottom(features)  # (N, C, Z - 20, Y / 2^poolings, X / 2^poolings)
+        crop = 0
+        for number in reversed(range(len(self.up))):
+            features = self.up[number](features, crop_slices(skips[number], crop))
+            crop += self.config.context_convs[number]  # slices that the skip above has more at each end
         return cast(Tensor, features)
 
     def forward(self, ct_hu: Tensor) -> Tensor:
@@ -268,4 +269,4 @@ class Network(nn.Module):
 
 def crop_slices(features: Tensor, count: int) -> Tensor:
     """Drop `count` slices at both ends of z."""
-    return features[:, :, count : features.shape[2] - count] if count else features
+    return features[:, :, count:-count] if count else features

@@ -153,10 +153,10 @@ def _normalised(case: Case, in_plane_mm: F32) -> Tensor:
 
 def _resample(volume: Tensor, slices: F32, where: Tensor) -> Tensor:
     """Linear along z at `slices`, then bilinear in plane: (z, C, y, x) to (Z, C, Y, X); 0 outside."""
-    return functional.grid_sample(_between_slices(volume, slices), where, align_corners=False, padding_mode="zeros")
+    return functional.grid_sample(between_slices(volume, slices), where, align_corners=False, padding_mode="zeros")
 
 
-def _between_slices(volume: Tensor, slices: F32) -> Tensor:
+def between_slices(volume: Tensor, slices: F32) -> Tensor:
     """Linear interpolation along the first axis; 0 outside."""
     lower = np.floor(slices).astype(np.int64)
     weight = (slices - lower).astype(np.float32)

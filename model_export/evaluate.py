@@ -1,0 +1,219 @@
+"""How well a checkpoint draws the tuning split: per OAR, left and right apart, on the data's own grid.
+
+The reference is OpenKBP's drawing, or the oncologist's on the matched scans, where the radiographer's drawing of the same scan
+is scored beside it. Only voxels whose CT is known, in slices where the organ is labelled, are compared.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model_export.augment import F32, AugmentConfig
+from model_export.datasets.training_file import CHANNEL, Case
+from model_export.network import Network
+from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
+from oarlock.oars import OARS
+
+log = logging.getLogger(__name__)
+
+THRESHOLD: Final = 0.5
+SLAB_SLICES: Final = 48
+ONCOLOGIST, RADIOGRAPHER = 0, 1
+
+Mask = npt.NDArray[np.bool_]
+SurfaceScore = Callable[[Mask, Mask, tuple[float, float, float], float], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class OrganResult:
+    """One organ in one scan. `dsc` is None where the reference holds nothing in the known CT; volumes in cm³."""
+
+    case: str
+    source: str
+    oar: str
+    dsc: float | None
+    human_dsc: float | None
+    predicted_cm3: float
+    reference_cm3: float
+    surface_dsc: float | None = None
+    human_surface_dsc: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One line of the table."""
+
+    source: str
+    oar: str
+    cases: int
+    mean: float
+    sd: float
+    worst: float
+    worst_case: str
+    human_mean: float | None
+    surface_mean: float | None
+    human_surface_mean: float | None
+
+
+def evaluate(
+    network: Network,
+    grid: GridConfig,
+    cases: Sequence[Case],
+    *,
+    bfloat16: bool = True,
+    surface_score: SurfaceScore | None = None,
+) -> list[OrganResult]:
+    """Every labelled organ of every case."""
+    network.eval()
+    results: list[OrganResult] = []
+    for case in cases:
+        probabilities = predict_case(network, case, grid, bfloat16=bfloat16)
+        results.extend(compare_case(case, to_label_grid(probabilities, case, grid), surface_score))
+        log.info("%s (%s): %d organs", case.name, case.source, len(case.channels))
+    return results
+
+
+@torch.no_grad()
+def predict_case(network: Network, case: Case, grid: GridConfig, *, bfloat16: bool) -> Tensor:
+    """Probabilities (labelled channels, Z, Y · upscale, X · upscale) on the network's grid, centred on the case."""
+    slices = case_slices(case, grid)
+    middle_mm = case.ct.shape[0] * case.spacing_mm[0] / 2
+    rng = np.random.default_rng(0)  # asked, but nothing is random without augmentation
+    slab = sample_slab(case, grid, slices, middle_mm, no_deformation(), AugmentConfig(), rng)
+    found = []
+    for first in range(0, slices, SLAB_SLICES):
+        part = slab.ct_hu[first : min(first + SLAB_SLICES, slices) + grid.context_slices - 1]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            logits = network.head(network.features(part[None, None]), case.channels)[0]
+        found.append(torch.sigmoid(logits.float()))
+    return torch.cat(found, dim=1)
+
+
+def case_slices(case: Case, grid: GridConfig) -> int:
+    """Slices of the network's grid that cover a case."""
+    return int(np.ceil(case.ct.shape[0] * case.spacing_mm[0] / grid.spacing_mm[0]))
+
+
+def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
+    """Probabilities on the network's grid to those at the voxels of the case's labels, (channels, z, y, x)."""
+    _, slices, rows, columns = case.labels.shape
+    z_mm, y_mm, x_mm = (
+        (np.arange(count) + 0.5) * spacing - middle
+        for count, spacing, middle in zip(
+            (slices, rows, columns),
+            (case.spacing_mm[0], case.spacing_mm[1] / case.label_factor, case.spacing_mm[2] / case.label_factor),
+            (case.ct.shape[0] * case.spacing_mm[0] / 2, *case.body_centre_mm),
+            strict=True,
+        )
+    )
+    positions = np.clip(z_mm / grid.spacing_mm[0] + (probabilities.shape[1] - 1) / 2, 0, probabilities.shape[1] - 1)
+    at_slices = between_slices(probabilities.transpose(0, 1), positions.astype(np.float32))  # (z, C, Y, X)
+    y, x = np.meshgrid(2 * y_mm / (grid.size * grid.spacing_mm[1]), 2 * x_mm / (grid.size * grid.spacing_mm[2]), indexing="ij")
+    where = torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))[None].expand(slices, -1, -1, -1)
+    return functional.grid_sample(at_slices, where, align_corners=False).transpose(0, 1).numpy()
+
+
+def compare_case(case: Case, probabilities: F32, surface_score: SurfaceScore | None) -> Iterator[OrganResult]:
+    """Scores of the labelled organs of one case."""
+    factor = case.label_factor
+    known = case.known.repeat(factor, axis=1).repeat(factor, axis=2)
+    spacing = (case.spacing_mm[0], case.spacing_mm[1] / factor, case.spacing_mm[2] / factor)
+    fractions = [case.fraction_of_label(rater) for rater in (ONCOLOGIST, RADIOGRAPHER)]
+    for index, channel in enumerate(case.channels):
+        first, last = (max(slice_, 0) for slice_ in case.labelled_slices[index])
+        inside = slice(first, last + 1)
+        masks = [fraction[case.labels[index, inside]] >= 0.5 for fraction in fractions]
+        reference, human = (mask & known[inside] for mask in masks)
+        predicted = (probabilities[index, inside] > THRESHOLD) & known[inside]
+        matched = case.source == "matched"
+        score = surface_score if matched else None
+        tolerance_mm = OARS[channel].tolerance_mm
+        voxel_cm3 = float(np.prod(spacing)) / 1000.0
+        yield OrganResult(
+            case=case.name,
+            source=case.source,
+            oar=OARS[channel].name,
+            dsc=volumetric_dsc(predicted, reference),
+            human_dsc=volumetric_dsc(human, reference) if matched else None,
+            predicted_cm3=round(float(predicted.sum()) * voxel_cm3, 3),
+            reference_cm3=round(float(reference.sum()) * voxel_cm3, 3),
+            surface_dsc=score(predicted, reference, spacing, tolerance_mm) if score else None,
+            human_surface_dsc=score(human, reference, spacing, tolerance_mm) if score else None,
+        )
+
+
+def volumetric_dsc(predicted: Mask, reference: Mask) -> float | None:
+    """Twice the overlap over the sum of the volumes; None without a reference."""
+    if not reference.any():
+        return None
+    return float(2.0 * (predicted & reference).sum() / (predicted.sum() + reference.sum()))
+
+
+def summarise(results: Sequence[OrganResult]) -> list[Summary]:
+    """Mean, spread and worst case of each OAR in each source, in the order of the house's table."""
+    lines = []
+    for source in ("openkbp", "matched"):
+        for name in CHANNEL:
+            found = [r for r in results if r.oar == name and r.source == source and r.dsc is not None]
+            if found:
+                lines.append(_summary(found))
+    return lines
+
+
+def _summary(found: Sequence[OrganResult]) -> Summary:
+    scores = [r.dsc for r in found if r.dsc is not None]
+    worst = min(found, key=lambda r: r.dsc or 0.0)
+    return Summary(
+        source=found[0].source,
+        oar=found[0].oar,
+        cases=len(scores),
+        mean=float(np.mean(scores)),
+        sd=float(np.std(scores)),
+        worst=min(scores),
+        worst_case=worst.case,
+        human_mean=_mean([r.human_dsc for r in found]),
+        surface_mean=_mean([r.surface_dsc for r in found]),
+        human_surface_mean=_mean([r.human_surface_dsc for r in found]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def to_table(lines: Sequence[Summary]) -> str:
+    """The summary as a Markdown table."""
+    head = "| scans | OAR | n | DSC mean | SD | worst | in | radiographer | surface DSC | radiographer |"
+    rows = [head, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for line in lines:
+        optional = [_number(value) for value in (line.human_mean, line.surface_mean, line.human_surface_mean)]
+        rows.append(
+            f"| {line.source} | {line.oar} | {line.cases} | {line.mean:.3f} | {line.sd:.3f} | {line.worst:.3f} | "
+            f"{line.worst_case} | {' | '.join(optional)} |"
+        )
+    return "\n".join(rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def write_results(path: Path, results: Sequence[OrganResult], facts: dict[str, float | int | str]) -> None:
+    """All rows and their summary as JSON."""
+    document = {
+        "facts": facts,
+        "summary": [asdict(line) for line in summarise(results)],
+        "organs": [asdict(result) for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

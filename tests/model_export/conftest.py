@@ -1,0 +1,73 @@
+"""A network and a scan small enough for a test; every test here needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="model_export needs torch: install the extra model-export")
+
+if TYPE_CHECKING:
+    from model_export.config import Config
+    from model_export.datasets.training_file import Case
+
+CONFIGS = Path(__file__).parents[2] / "model_export" / "configs"
+
+TINY: dict[str, dict[str, Any]] = {
+    "grid": {"size": 32, "spacing_mm": [2.5, 10.0, 10.0]},
+    "network": {"channels": [4, 5, 6, 6, 7, 7, 8], "bottom_width": 8},
+    "training": {"slices": 3, "steps": 20, "bfloat16": False},
+}
+"""What shrinks the shipped config: 32 x 32 at 10 mm, a few channels, three slices."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> Config:
+    from model_export.config import read_config
+
+    return read_config(CONFIGS / "hn_4mm.toml", TINY)
+
+
+def made_case(
+    *, channels: tuple[int, ...] = (15, 16, 18), source: str = "openkbp", name: str = "made", slices: int = 31
+) -> Case:
+    """A crooked scan of 31 x 29 x 37 voxels of 2.3 x 7.9 x 8.3 mm: an ellipse of tissue, a box of higher density for each organ.
+
+    The first organ lies at small x (the patient's right), the second at large x, the third in the middle.
+    """
+    from model_export.datasets.training_file import Case, body_centre_mm, to_codes
+
+    shape, spacing = (slices, 29, 37), (2.3, 7.9, 8.3)
+    z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    known = ((y - 14) / 13) ** 2 + ((x - 18) / 17) ** 2 < 1
+    hu = np.where(known, 20.0, -1000.0)
+    labels = np.zeros((len(channels), *shape), np.uint8)
+    for index in range(len(channels)):
+        left = (5, 27, 16)[index % 3]
+        box = (x >= left) & (x < left + 5) & (y >= 11) & (y < 17) & (z >= 4) & (z < 20)
+        hu = np.where(box, 300.0 + 200 * index, hu)
+        labels[index][box] = 17
+    ct = to_codes(hu, known)
+    return Case(
+        name=name,
+        source=source,
+        split="train",
+        spacing_mm=spacing,
+        ct=ct,
+        labels=labels,
+        label_factor=1,
+        label_full=1,
+        channels=channels,
+        labelled_slices=tuple((0, slices - 1) for _ in channels),
+        body_centre_mm=body_centre_mm(ct, spacing),
+    )

@@ -1,0 +1,73 @@
+"""The loss, by numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from model_export.loss import LossConfig, loss_of_sample, soft_dice_loss, top_k_cross_entropy
+
+
+def test_the_hardest_half_of_four_voxels_counts() -> None:
+    # logits 0, ln 3, 0, -ln 3 give p = 1/2, 3/4, 1/2, 1/4; against 0, 0, 1, 0 the cross-entropies are ln 2, ln 4, ln 2, ln 4/3
+    logits = torch.tensor([[0.0, math.log(3), 0.0, -math.log(3)]])
+    target = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    counts = torch.ones(1, 4, dtype=torch.bool)
+    quarter = top_k_cross_entropy(logits, target, counts, percent=25)
+    assert quarter.item() == pytest.approx(math.log(4))
+    all_four = top_k_cross_entropy(logits, target, counts, percent=100)
+    assert all_four.item() == pytest.approx((math.log(2) + math.log(4) + math.log(2) + math.log(4 / 3)) / 4)
+
+
+def test_each_channel_selects_its_own_voxels() -> None:
+    logits = torch.tensor([[5.0, -5.0], [0.0, 0.0]])
+    target = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    found = top_k_cross_entropy(logits, target, torch.ones(2, 2, dtype=torch.bool), percent=50)
+    assert found.tolist() == pytest.approx([math.log1p(math.exp(5)), math.log(2)])
+
+
+def test_the_percentage_is_of_the_voxels_that_count() -> None:
+    logits = torch.tensor([[3.0, 9.0, 0.0, 0.0, -1.0]])
+    counts = torch.tensor([[True, False, True, True, True]])
+    found = top_k_cross_entropy(logits, torch.zeros(1, 5), counts, percent=25)  # one of four, and not the masked 9
+    assert found.item() == pytest.approx(math.log1p(math.exp(3)))
+
+
+def test_no_gradient_reaches_an_unlabelled_voxel() -> None:
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    counts = torch.rand(2, 3, 4, 5) < 0.5
+    config = LossConfig(top_k_percent=100.0, dice=1.0)
+    loss_of_sample(logits, torch.rand(2, 3, 4, 5), counts, config).backward()
+    assert logits.grad is not None
+    assert bool((logits.grad[~counts] == 0).all())
+    assert bool((logits.grad[counts] != 0).any())
+
+
+def test_soft_dice_by_hand() -> None:
+    # p = 1/2 everywhere, t = 1, 0: 1 - (2 * 1/2 + 1) / (1/4 + 1/4 + 1 + 1) = 1 - 2 / 2.5
+    logits, target = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    found = soft_dice_loss(logits, target, torch.ones(1, 2, dtype=torch.bool), smoothing=1.0)
+    assert found.item() == pytest.approx(0.2)
+
+
+def test_soft_dice_is_smallest_at_the_soft_label() -> None:
+    target = torch.tensor([[0.25, 0.5, 0.75]])
+    counts = torch.ones(1, 3, dtype=torch.bool)
+    at_label = soft_dice_loss(torch.logit(target), target, counts, smoothing=0.0)
+    rounded = soft_dice_loss(torch.logit(torch.tensor([[0.01, 0.99, 0.99]])), target, counts, smoothing=0.0)
+    assert at_label.item() == pytest.approx(0.0, abs=1e-6)
+    assert rounded > at_label
+
+
+def test_an_organ_outside_the_slab_has_no_dice() -> None:
+    assert soft_dice_loss(torch.ones(1, 4), torch.zeros(1, 4), torch.ones(1, 4, dtype=torch.bool), smoothing=1.0) == 0
+
+
+def test_a_coarse_threshold_is_near_the_exact_one() -> None:
+    torch.manual_seed(1)
+    logits, target = torch.randn(3, 100_003), torch.zeros(3, 100_003)
+    counts = torch.ones(3, 100_003, dtype=torch.bool)
+    exact = top_k_cross_entropy(logits, target, counts, percent=10)
+    coarse = top_k_cross_entropy(logits, target, counts, percent=10, stride=17)
+    torch.testing.assert_close(coarse, exact, rtol=0.02, atol=0.0)

@@ -1,0 +1,104 @@
+"""The network: its shapes, its context, and that a slab knows nothing of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from model_export.network import Network, Norm
+
+from tests.model_export.conftest import CONFIGS
+
+if TYPE_CHECKING:
+    from model_export.config import Config
+
+
+def trained_looking(config: Config) -> Network:
+    """A network whose norms hold statistics other than 0 and 1, in evaluation."""
+    torch.manual_seed(3)
+    network = Network(config.network)
+    for module in network.modules():
+        if isinstance(module, Norm):
+            module.running_mean.normal_(0.0, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+            torch.nn.init.normal_(module.bias, 0.0, 0.2)
+    return network.eval()
+
+
+def test_a_slab_of_20_more_slices_gives_every_oar_at_twice_the_resolution(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    for slices in (21, 24):
+        logits = network(torch.zeros(2, 1, slices, 32, 32))
+        assert logits.shape == (2, 21, slices - 20, 64, 64)
+
+
+def test_overlapping_slabs_join_without_a_seam(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    ct_hu = torch.randn(1, 1, 30, 32, 32) * 300
+    with torch.no_grad():
+        whole = network(ct_hu)  # 10 slices
+        joined = torch.cat([network(ct_hu[:, :, :23]), network(ct_hu[:, :, 3:])], dim=2)  # 3 and 7
+    torch.testing.assert_close(joined, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_predicted_slice_sees_exactly_21_slices(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    ct_hu = (torch.randn(1, 1, 25, 32, 32) * 100).requires_grad_()
+    network(ct_hu)[:, :, 2].sum().backward()  # of five predicted slices the middle one
+    assert ct_hu.grad is not None
+    reached = ct_hu.grad.abs().amax(dim=(0, 1, 3, 4)) > 0
+    assert reached.tolist() == [2 <= z <= 22 for z in range(25)]
+
+
+def test_the_bottom_sees_the_whole_slice(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    ct_hu = (torch.randn(1, 1, 21, 32, 32) * 100).requires_grad_()
+    network(ct_hu)[0, :, 0, 0, 0].sum().backward()  # the first corner
+    assert ct_hu.grad is not None
+    assert ct_hu.grad[0, 0, :, -4:, -4:].abs().sum() > 0  # reaches the opposite one
+
+
+def test_the_head_gives_the_same_logits_for_some_oars_as_for_all(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    features = torch.randn(1, 4, 2, 6, 8)
+    torch.testing.assert_close(network.head(features, (7, 2)), network.head(features)[:, [7, 2]])
+
+
+def test_the_pixel_shuffle_puts_rows_and_columns_in_order(tiny: Config) -> None:
+    head = Network(tiny.network).head.eval()
+    with torch.no_grad():
+        head.conv.weight.zero_()
+        head.conv.bias.copy_(torch.arange(21 * 4))
+    logits = head(torch.zeros(1, 4, 1, 3, 3))
+    assert logits[0, 0, 0, :2, :2].tolist() == [[0, 1], [2, 3]]
+    assert logits[0, 5, 0, 2:4, 4:6].tolist() == [[20, 21], [22, 23]]
+
+
+def test_renormalised_training_output_approaches_the_running_statistics() -> None:
+    norm = Norm(3, momentum=0.0)  # running statistics stay 0 and 1
+    features = torch.randn(1, 3, 4, 5, 6) * 1.5 + 0.7
+    norm.train()
+    plain = norm(features)
+    assert plain.mean().abs() < 1e-5
+    norm.limit = 3.0  # the true factor, 1.5, and shift, 0.7, lie within the limits
+    renormalised = norm(features)
+    torch.testing.assert_close(renormalised, norm.eval()(features), rtol=1e-4, atol=1e-4)
+
+
+def test_the_papers_config_has_the_papers_shape() -> None:
+    from model_export.config import read_config
+
+    network = read_config(CONFIGS / "paper.toml").network
+    assert network.context_slices == 21
+    assert len(network.channels) == 7
+    assert network.size == 512
+    assert network.upscale == 1
+    assert network.outputs == 21
+
+
+@pytest.mark.parametrize("wrong", [{"size": 100}, {"convs": (2, 2)}, {"pool_after": (1, 9)}])
+def test_a_shape_that_cannot_be_built_is_refused(tiny: Config, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"poolings|convs|pool_after"):
+        dataclasses.replace(tiny.network, **wrong)
