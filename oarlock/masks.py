@@ -70,6 +70,14 @@ class OARMasks:
         self.bits[box] |= np.where(mask, bit, np.uint32(0))
         self._boxes = None
 
+    def put_inside(self, oar: OAR, box: Box, mask: Mask) -> None:
+        """Replace one organ by what ``mask`` says inside ``box``; what it has outside of it stays."""
+        bit = self.bit(oar)
+        words = self.bits[box]
+        words &= ~bit
+        words |= np.where(mask, bit, np.uint32(0))
+        self._boxes = None
+
     def boxes(self) -> dict[str, Box | None]:
         """Bounding box of every organ by name, found in one pass over the words; None for an empty organ."""
         if self._boxes is None:

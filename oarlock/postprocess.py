@@ -1,0 +1,245 @@
+"""From probabilities on the model's grid to one bit per organ and voxel on the CT's grid, and what is cleaned up there.
+
+Linear interpolation reaches a threshold only next to a voxel that reaches it. So each organ is interpolated inside the box of
+its own voxels, grown by one, and nowhere else: the result is that of whole volumes, at a hundredth of their cost.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, sparse
+
+from oarlock.geometry import FloatArray, Grid
+from oarlock.jobs import JobWarning
+from oarlock.masks import Box, Mask, OARMasks, grow
+from oarlock.oars import OAR
+from oarlock.preprocess import linear_weights
+
+Probabilities = npt.NDArray[np.float32]
+
+ISLAND_ML: Final = 0.05
+"""Pieces below this volume are dropped from an organ that may have several pieces."""
+
+UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
+"""Organs whose holes stay: what the model leaves out inside a lung is a vessel, a bronchus or a tumour."""
+
+_REACH: Final = 0.75
+"""How far, in model voxels, a CT voxel may lie beyond the last model centre and still take its value: half a voxel, and the
+quarter by which a whole number of voxels may be shorter than the scan at each end."""
+
+
+def to_masks(
+    slabs: Iterable[tuple[int, Probabilities]], model_grid: Grid, grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]
+) -> OARMasks:
+    """Bring probabilities to the voxel centres of the CT, one slab at a time.
+
+    :param slabs: (first slice, (OARs, n, y · upscale, x · upscale)) in ascending order without gaps, as
+        :func:`oarlock.windows.predict` gives them; each is let go of before the next is asked for, but for its last slice.
+    :param model_grid: canonical grid of the network's *input* (:class:`oarlock.preprocess.ModelInput`).
+    :param grid: the CT's grid, any orientation.
+    :param thresholds: for each OAR the probability from which a voxel belongs to it.
+    :returns: masks on ``grid``.
+    """
+    target = _Target(model_grid, OARMasks.empty(oars, grid.shape), grid)
+    last: Probabilities | None = None
+    for first, slab in slabs:
+        whole = slab if last is None else np.concatenate([last, slab], axis=1)
+        target.add(whole, first if last is None else first - 1, thresholds)
+        last = slab[:, -1:].copy()
+    return target.masks
+
+
+class _Target:
+    """The masks while they fill up."""
+
+    def __init__(self, model_grid: Grid, masks: OARMasks, grid: Grid) -> None:
+        axes = model_grid.along_patient_axes()
+        assert axes is not None  # a model's grid is canonical
+        self.model_grid, self.grid, self.masks = model_grid, grid, masks
+        self.model_mm = tuple(axis.positions_mm for axis in axes)
+        self.axes = grid.along_patient_axes()
+
+    def add(self, slab: Probabilities, start: int, thresholds: Sequence[float]) -> None:
+        """Set the bits between the first and the last slice of a slab; at an end of the volume also a little beyond.
+
+        :param slab: (OARs, n, y, x), its first slice being slice ``start`` of the model.
+        """
+        for index, (probabilities, threshold) in enumerate(zip(slab, thresholds, strict=True)):
+            box = _box(probabilities >= threshold)
+            if box is None:
+                continue
+            part = _Part.cut(probabilities, grow(box, 1, probabilities.shape), start, self.model_grid.shape)
+            place = self._place_axial if self.axes is not None else self._place_tilted
+            place(part, threshold, np.uint32(1 << index))
+
+    def _place_axial(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
+        assert self.axes is not None  # add() asked
+        along_z, along_y, along_x = (
+            linear_weights(axis.positions_mm, part.nodes(i, model_mm), reach=part.reach(i, model_mm))
+            for i, (axis, model_mm) in enumerate(zip(self.axes, self.model_mm, strict=True))
+        )
+        slices, y, x = (_filled_rows(matrix) for matrix in (along_z, along_y, along_x))
+        along_y, along_x, swapped = along_y[y], along_x[x], self.axes[1].axis == 2
+        planes = (along_z[slices] @ part.values.reshape(len(part.values), -1)).reshape(-1, *part.values.shape[1:])
+        words = self.masks.bits[slices, *((x, y) if swapped else (y, x))]
+        for z, plane in enumerate(planes):
+            inside = along_x @ (along_y @ plane).T >= threshold  # (x, y)
+            words[z] |= np.where(inside if swapped else inside.T, bit, np.uint32(0))
+
+    def _place_tilted(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
+        slices, rows, columns = self._ct_box(part)
+        pixels = np.stack(
+            np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1
+        )
+        for z in range(slices.start, slices.stop):
+            points = self.grid.to_patient(z, pixels.reshape(-1, 2).astype(np.float64))
+            indices = part.from_model(self.model_grid.to_indices(points))
+            inside = np.flatnonzero(part.holds(indices))
+            values = ndimage.map_coordinates(part.values, indices[inside].T, order=1, mode="nearest")
+            words = np.zeros(len(points), np.uint32)
+            words[inside[values >= threshold]] = bit
+            self.masks.bits[z, rows, columns] |= words.reshape(y.shape)
+
+    def _ct_box(self, part: "_Part") -> Box:
+        """The CT voxels that may lie in a part."""
+        corners = np.array([(i, j, k) for i in part.span(0) for j in part.span(1) for k in part.span(2)])
+        indices = self.grid.to_indices(self.model_grid.to_points(part.to_model(corners)))
+        low = np.clip(np.floor(indices.min(axis=0)).astype(int), 0, self.grid.shape)
+        high = np.clip(np.ceil(indices.max(axis=0)).astype(int) + 1, 0, self.grid.shape)
+        return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The box of one organ, cut out of a slab.
+
+    :param values: (z, y, x) probabilities, contiguous.
+    :param first: index of the first one in the model's output, z counted from the volume's first slice.
+    :param refine: output voxels for each input voxel of the model, (z, y, x).
+    :param at_end: for each axis, whether the part touches the lower and the upper end of the volume.
+    """
+
+    values: Probabilities
+    first: FloatArray
+    refine: FloatArray
+    at_end: tuple[tuple[bool, bool], ...]
+
+    @classmethod
+    def cut(cls, probabilities: Probabilities, box: Box, start: int, model_shape: tuple[int, int, int]) -> "_Part":
+        upscale = probabilities.shape[1] // model_shape[1]
+        sizes = (model_shape[0], model_shape[1] * upscale, model_shape[2] * upscale)
+        first = [box[0].start + start, box[1].start, box[2].start]
+        last = [box[0].stop + start, box[1].stop, box[2].stop]
+        at_end = tuple((low == 0, high == n) for low, high, n in zip(first, last, sizes, strict=True))
+        refine = np.array([1.0, upscale, upscale])
+        return cls(np.ascontiguousarray(probabilities[box]), np.array(first, dtype=np.float64), refine, at_end)
+
+    def to_model(self, indices: FloatArray) -> FloatArray:
+        """Indices in this part to indices of the model's input; voxel centres, not edges, are whole numbers in both."""
+        return np.asarray((indices + self.first + 0.5) / self.refine - 0.5)
+
+    def from_model(self, indices: FloatArray) -> FloatArray:
+        return np.asarray((indices + 0.5) * self.refine - 0.5 - self.first)
+
+    def span(self, axis: int) -> tuple[float, float]:
+        """The lowest and highest index along one axis that has a value here: up to ``_REACH`` more at the ends of the volume."""
+        low, high = self.at_end[axis]
+        return -_REACH * low, self.values.shape[axis] - 1 + _REACH * high
+
+    def holds(self, indices: FloatArray) -> Mask:
+        """Which of (n, 3) indices have a value here."""
+        low, high = np.array([self.span(axis) for axis in range(3)]).T
+        return np.asarray(np.all((indices >= low - 1e-6) & (indices <= high + 1e-6), axis=1))
+
+    def nodes(self, axis: int, model_mm: FloatArray) -> FloatArray:
+        """Positions of the voxel centres along a patient axis, given those of the model's input."""
+        indices = np.arange(self.values.shape[axis]) + self.first[axis]
+        if self.refine[axis] == 1.0:
+            return np.asarray(model_mm[indices.astype(int)])
+        return np.asarray(model_mm[0] + ((indices + 0.5) / self.refine[axis] - 0.5) * _step(model_mm))
+
+    def reach(self, axis: int, model_mm: FloatArray) -> tuple[float, float]:
+        """:meth:`span` in mm beyond the first and the last node."""
+        low, high = self.at_end[axis]
+        step = _REACH * _step(model_mm) / float(self.refine[axis])
+        return step * low, step * high
+
+
+def _step(positions_mm: FloatArray) -> float:
+    return float(np.median(np.diff(positions_mm))) if len(positions_mm) > 1 else 1.0
+
+
+def _box(mask: Mask) -> Box | None:
+    found = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if found[0].size == 0:
+        return None
+    z, y, x = (slice(int(hits[0]), int(hits[-1]) + 1) for hits in found)
+    return z, y, x
+
+
+def _filled_rows(matrix: "sparse.csr_array[Any]") -> slice:
+    """The range of rows in which a matrix has entries."""
+    rows = np.flatnonzero(np.diff(matrix.indptr))
+    return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)
+
+
+# ── cleaning up ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def clean_up(masks: OARMasks, grid: Grid) -> list[JobWarning]:
+    """Make every organ what an organ is, in place, and say what was dropped.
+
+    An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). Of any other,
+    pieces below ``ISLAND_ML`` are dropped. Then holes are filled, slice by slice as they would be drawn: in what is solid, a hole
+    within a slice is a mistake. Lungs keep theirs (``UNFILLED``).
+
+    :returns: one warning for each organ that lost something, with the volume in ml.
+    """
+    warnings = []
+    for oar, box in zip(masks.oars, masks.boxes().values(), strict=True):
+        if box is None:
+            continue
+        mask = np.not_equal(masks.bits[box] & masks.bit(oar), 0)
+        volumes_ml = grid.voxel_volumes_mm3[box[0]] / 1000
+        kept, dropped_ml = _without_islands(mask, volumes_ml, single=oar.single)
+        masks.put_inside(oar, box, kept if oar.name in UNFILLED else _without_holes(kept))
+        if dropped_ml:
+            warnings.append(_dropped(oar, dropped_ml))
+    return warnings
+
+
+def _without_islands(mask: Mask, volumes_ml: FloatArray, *, single: bool) -> tuple[Mask, list[float]]:
+    """A mask without its islands, and their volumes.
+
+    :param volumes_ml: (z,) volume of one voxel of each slice.
+    """
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count < 2:
+        return mask, []
+    per_slice = np.stack([np.bincount(plane.ravel(), minlength=count + 1) for plane in labels])
+    pieces_ml = volumes_ml @ per_slice
+    pieces_ml[0] = 0.0
+    keep = pieces_ml == pieces_ml.max() if single else pieces_ml >= ISLAND_ML
+    keep[int(np.argmax(keep)) + 1 :] &= not single  # of two largest ones the first
+    keep[0] = False
+    return keep[labels], [float(ml) for ml in pieces_ml[1:][~keep[1:]]]
+
+
+def _without_holes(mask: Mask) -> Mask:
+    """A mask in which every slice is filled: whatever its background cannot reach from the border of the box."""
+    padded = np.pad(~mask, [(0, 0), (1, 1), (1, 1)], constant_values=True)
+    in_plane = ndimage.generate_binary_structure(2, 1)[None] & np.array([False, True, False])[:, None, None]
+    labels, count = ndimage.label(padded, in_plane)
+    outside = np.zeros(count + 1, dtype=np.bool_)
+    outside[labels[:, 0, 0]] = True
+    return ~outside[labels[:, 1:-1, 1:-1]]
+
+
+def _dropped(oar: OAR, pieces_ml: list[float]) -> JobWarning:
+    pieces = "1 piece" if len(pieces_ml) == 1 else f"{len(pieces_ml)} pieces"
+    rest = "apart from its largest one" if oar.single else f"smaller than {ISLAND_ML} ml"
+    volume = f"{sum(pieces_ml):.2f} ml" if sum(pieces_ml) >= 0.005 else "less than 0.01 ml"
+    return JobWarning("contours.pieces_dropped", f"{oar}: {pieces} {rest} dropped, {volume} in all.")
