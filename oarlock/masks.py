@@ -53,7 +53,7 @@ class OARMasks:
 
     def mask(self, oar: OAR) -> Mask:
         """(z, y, x) whole boolean volume of one organ; prefer :meth:`crop` where the box is enough."""
-        return np.not_equal(self.bits & self.bit(oar), 0)
+        return np.asarray(self.bits & self.bit(oar) != 0)
 
     def crop(self, oar: OAR, margin: int = 0) -> tuple[Box, Mask] | None:
         """The organ's bounding box, grown by ``margin`` voxels but not over the edge, and the mask in it; None if it is empty."""

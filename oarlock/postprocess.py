@@ -91,11 +91,10 @@ class _Target:
 
     def _place_tilted(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
         slices, rows, columns = self._ct_box(part)
-        pixels = np.stack(
-            np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij"), -1
-        )
+        y, x = np.meshgrid(np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop), indexing="ij")
+        pixels = np.stack([y.ravel(), x.ravel()], axis=1).astype(np.float64)
         for z in range(slices.start, slices.stop):
-            points = self.grid.to_patient(z, pixels.reshape(-1, 2).astype(np.float64))
+            points = self.grid.to_patient(z, pixels)
             indices = part.from_model(self.model_grid.to_indices(points))
             inside = np.flatnonzero(part.holds(indices))
             values = ndimage.map_coordinates(part.values, indices[inside].T, order=1, mode="nearest")
