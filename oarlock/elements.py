@@ -29,17 +29,17 @@ MAX_ELEMENTS: Final = 100_000
 MAX_VALUE_BYTES: Final = 65_536
 """Longest value that is kept; the wanted ones are short text and numbers."""
 
-INFLATE_LIMIT: Final = 4_194_304
+INFLATE_LIMIT: Final = 1_048_576
 """Most bytes that are inflated to read a header of the deflated transfer syntax."""
 
 _CHUNK: Final = 16_384
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_GROUPS: Final = (b"\xfe\xff", b"\xff\xfe")
-_TRANSFER_SYNTAX: Final = 0x00020010
-_SOP_CLASS: Final = 0x00080016
+MEDIA_SOP_CLASS: Final = 0x00020002
+TRANSFER_SYNTAX: Final = 0x00020010
+SOP_CLASS: Final = 0x00080016
 _PIXEL_DATA: Final = 0x7FE00010
-_FLOAT_PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009})
 _LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT"}
@@ -69,7 +69,7 @@ class Header:
 
     ``values`` maps a tag to the bytes as they stand in the file. ``transfer_syntax`` is empty where the file does not say; then
     the encoding of the data set was recognised from its first element. ``size`` is that of the file in bytes; ``dataset_offset``
-    where its data set begins.
+    where its data set begins; ``visited`` how many elements were walked over, nested ones included.
     """
 
     path: Path
@@ -79,6 +79,7 @@ class Header:
     dataset_offset: int
     values: dict[int, bytes]
     pixel_data: PixelData | None
+    visited: int
 
     def text(self, tag: int) -> str:
         """An element of ASCII text (CS, DS, IS, UI) without its padding; empty where absent."""
@@ -103,8 +104,7 @@ def read_header(path: Path, wanted: Collection[int], *, keep: Callable[[str], bo
         start = _dataset_start(source)
         if start is None:
             return None
-        walk = _Walk(source, *start)
-        return walk.header(path, frozenset(wanted), keep)
+        return _Walk(path, source, *start).header(frozenset(wanted), keep)
 
 
 class _Source:
@@ -140,14 +140,18 @@ class _Source:
         self.size = len(self._window)
 
 
-def _dataset_start(source: _Source) -> tuple[int, str] | None:
-    """Offset of the data set and the transfer syntax (empty: unknown); None for a file that is not DICOM."""
+_Meta = tuple[int, dict[int, bytes]]
+"""Offset of the data set, and the values of the file meta information."""
+
+
+def _dataset_start(source: _Source) -> _Meta | None:
+    """Where the data set begins and what the file says about it; None for a file that is not DICOM."""
     if source.read(128, 4) == b"DICM":
         return _read_meta(source, 132)
     first = source.read(0, 8)
     if first[:4] == b"\x02\x00\x00\x00" and first[4:6] == b"UL":
         return _read_meta(source, 0)
-    return (0, "") if _looks_like_dataset(first) else None
+    return (0, {}) if _looks_like_dataset(first) else None
 
 
 def _looks_like_dataset(first: bytes) -> bool:
@@ -159,16 +163,16 @@ def _looks_like_dataset(first: bytes) -> bool:
     return element <= 0x0018 and (first[4:6] in _SHORT_VRS or length <= 64)
 
 
-def _read_meta(source: _Source, offset: int) -> tuple[int, str]:
+def _read_meta(source: _Source, offset: int) -> _Meta:
     """Walk group 0002, which is always explicit little endian (PS3.10 7.1); its stated length is not trusted."""
-    syntax = ""
+    values: dict[int, bytes] = {}
     for _ in range(64):
         head = source.read(offset, 12)
         if len(head) < 8 or head[:2] != b"\x02\x00":
-            return offset, syntax
+            return offset, values
         tag, length, value_offset = _explicit(head, offset, "<")
-        if tag == _TRANSFER_SYNTAX:
-            syntax = source.read(value_offset, min(length, 66)).decode("ascii", "replace").strip(" \0")
+        if tag in (TRANSFER_SYNTAX, MEDIA_SOP_CLASS):
+            values[tag] = source.read(value_offset, min(length, 66))
         offset = value_offset + length
     raise Damaged("its file meta information does not end")
 
@@ -187,34 +191,42 @@ def _explicit(head: bytes, offset: int, order: str) -> tuple[int, int, int]:
 class _Walk:
     """One pass over the elements of a data set."""
 
-    def __init__(self, source: _Source, offset: int, syntax: str) -> None:
-        self._source, self._syntax, self._visited = source, syntax, 0
-        if syntax == DEFLATED:
+    def __init__(self, path: Path, source: _Source, offset: int, meta: dict[int, bytes]) -> None:
+        self._path, self._source, self._meta, self._visited = path, source, meta, 0
+        self._syntax = meta.get(TRANSFER_SYNTAX, b"").decode("ascii", "replace").strip(" \0")
+        self._dataset_offset = self._start = offset
+        if self._syntax == DEFLATED:
             source.inflate(offset)
-            offset = 0
-        self._start = offset
-        self._order = ">" if syntax == BIG_ENDIAN or source.read(offset, 2) == b"\x00\x08" else "<"
-        self._implicit = source.read(offset + 4, 2) not in _SHORT_VRS | _LONG_VRS
+            self._start = 0
+        self._order = ">" if self._syntax == BIG_ENDIAN or source.read(self._start, 2) == b"\x00\x08" else "<"
+        self._implicit = source.read(self._start + 4, 2) not in _SHORT_VRS | _LONG_VRS
         """Seen, not believed: in some files the data set is encoded otherwise than the transfer syntax says. The first element is
         short and of group 0008, so two capital letters there are a VR and never the low half of an implicit length."""
 
-    def header(self, path: Path, wanted: frozenset[int], keep: Callable[[str], bool]) -> Header:
-        values: dict[int, bytes] = {}
-        header = Header(path, self._source.file_size, self._syntax, self._order == ">", self._start, values, None)
-        offset = self._start
-        while offset < self._source.size:
+    def header(self, wanted: frozenset[int], keep: Callable[[str], bool]) -> Header:
+        values = dict(self._meta)
+        offset, pixels = self._start, None
+        while offset < self._source.size and pixels is None:
             tag, vr, length, value_offset = self._element(offset, implicit=self._implicit, order=self._order)
             if tag == _PIXEL_DATA:
                 pixels = PixelData(value_offset, None if length == _UNDEFINED else length)
-                return Header(path, header.size, self._syntax, header.big_endian, self._start, values, pixels)
-            if tag in wanted:
+            elif tag in wanted:
                 values[tag] = self._value(value_offset, length)
-                if tag == _SOP_CLASS and not keep(header.text(tag)):
-                    break
-            offset = value_offset + length if length != _UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
-            if offset > self._source.size and self._source.complete and tag not in _FLOAT_PIXEL_DATA:
-                raise Damaged("it is cut off")
-        return header
+            if tag == SOP_CLASS and not keep(values[tag].decode("ascii", "replace").strip(" \0")):
+                break
+            offset = self._behind(tag, vr, length, value_offset)
+        big_endian = self._order == ">"
+        size, start = self._source.file_size, self._dataset_offset
+        return Header(self._path, size, self._syntax, big_endian, start, values, pixels, self._visited)
+
+    def _behind(self, tag: int, vr: bytes, length: int, value_offset: int) -> int:
+        """Offset of the element that follows; of pixel data, which end the walk, the place of the value."""
+        if tag == _PIXEL_DATA:
+            return value_offset
+        offset = value_offset + length if length != _UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
+        if offset > self._source.size and self._source.complete:
+            raise Damaged("it is cut off")
+        return offset
 
     def _value(self, offset: int, length: int) -> bytes:
         if length > MAX_VALUE_BYTES:

@@ -69,6 +69,22 @@ class UnknownModel(RequestError):
         super().__init__(f"The field 'model' names no model of this server. Available: {known} (GET /v1/models).")
 
 
+class RouteNotFound(RequestError):
+    code = "request.not_found"
+    title = "There is nothing at this address"
+
+    def __init__(self) -> None:
+        super().__init__("This server has no such address. The addresses are listed at /docs.")
+
+
+class MethodNotAllowed(RequestError):
+    code = "request.method_not_allowed"
+    title = "The method is not allowed here"
+
+    def __init__(self) -> None:
+        super().__init__("This address exists, but not with this method. See the header Allow, and /docs.")
+
+
 # ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -162,8 +178,11 @@ class MixedSeries(SeriesError):
     code = "series.mixed_series"
     title = "The upload holds more than one CT series"
 
-    def __init__(self, *, series: int) -> None:
-        super().__init__(f"The CT images belong to {series} different series. Send the planning CT series alone.")
+    def __init__(self, *, images: Sequence[int]) -> None:
+        counts = " and ".join(str(count) for count in sorted(images, reverse=True)[:6])
+        super().__init__(
+            f"The CT images belong to {len(images)} different series (of {counts} images). Send the planning CT series alone."
+        )
 
 
 class MixedFrameOfReference(SeriesError):
@@ -226,7 +245,7 @@ class DuplicatePosition(SeriesError):
 
     def __init__(self, *, position_mm: float, count: int) -> None:
         super().__init__(
-            f"{count} slices lie at {position_mm:.2f} mm along the slice axis, so it is not known which one counts. "
+            f"{count} slices lie at the same position (z = {position_mm:.2f} mm), so it is not known which one counts. "
             "Send one phase or one reconstruction only."
         )
 
@@ -434,6 +453,14 @@ class DatabaseUnavailable(TransientError):
 
     def __init__(self) -> None:
         super().__init__("The job table is not reachable. Repeat the call in a moment.")
+
+
+class NotReady(TransientError):
+    code = "service.not_ready"
+    title = "The service is not ready"
+
+    def __init__(self, *, missing: Sequence[str]) -> None:
+        super().__init__(f"Not ready: {', '.join(missing)}. Series can be processed when everything is ready.")
 
 
 class StorageFull(TransientError):

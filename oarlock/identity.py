@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Final
 
-from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.valuerep import TEXT_VR_DELIMS
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, PersonName
 
 from oarlock.jobs import JobWarning
 
@@ -47,6 +47,7 @@ TYPE_3: Final = (
 )
 WANTED: Final = frozenset({CHARACTER_SET, *TYPE_2, *TYPE_3})
 
+_ASCII: Final = frozenset({"DA", "TM", "CS"})
 _LONGEST: Final = {"SH": 16, "LO": 64, "CS": 16, "PN": 64}
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?")
 _ZONE: Final = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
@@ -68,7 +69,7 @@ def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]
         template.add(DataElement(Tag(CHARACTER_SET), "CS", terms if len(terms) > 1 else terms[0]))
     for tag in sorted({*TYPE_2, *(values.keys() & set(TYPE_3))}):
         raw = values.get(tag, b"").rstrip(b" \0")
-        value = _decoded(tag, raw, encodings)
+        value = _value(tag, raw, encodings)
         if value is None:
             empty.append(keyword_for_tag(tag))
         template.add(DataElement(Tag(tag), dictionary_VR(tag), value or ""))
@@ -93,20 +94,29 @@ def _character_set(raw: bytes) -> tuple[list[str], list[str] | None]:
     return ([] if terms == [""] else terms), convert_encodings(terms)
 
 
-def _decoded(tag: int, raw: bytes, encodings: list[str] | None) -> str | None:
-    """The value as text; None where it is not valid for its VR."""
+def _value(tag: int, raw: bytes, encodings: list[str] | None) -> str | bytes | PersonName | None:
+    """The value such that it is written with the bytes that it was read from; None where it is not valid for its VR.
+
+    A PersonName made of bytes keeps them ("Wang^XiaoDong=王^小東=" would lose its last sign otherwise, which names the same
+    person but is not the same value); other text stays as bytes where decoding and encoding do not give the same bytes again.
+    """
     vr = dictionary_VR(tag)
-    if vr in ("DA", "TM", "CS") or encodings is None:
-        text = raw.decode("ascii") if raw.isascii() else None
-    else:
-        text = _text(raw, encodings)
-    return text if text is not None and (not text or _is_valid(tag, vr, text)) else None
+    text = _text(vr, raw, encodings)
+    if text is None or (text and not _is_valid(tag, vr, text)):
+        return None
+    if not text or not encodings or vr in _ASCII:
+        return text
+    if vr == "PN":
+        return PersonName(raw, encodings)
+    return text if encode_string(text, encodings) == raw else raw
 
 
-def _text(raw: bytes, encodings: list[str]) -> str | None:
+def _text(vr: str, raw: bytes, encodings: list[str] | None) -> str | None:
+    if vr in _ASCII or not encodings:
+        return raw.decode("ascii") if raw.isascii() else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what cannot be decoded is told by its replacement characters
-        text = decode_bytes(raw, encodings, TEXT_VR_DELIMS)
+        text = decode_bytes(raw, encodings, PN_DELIMS if vr == "PN" else TEXT_VR_DELIMS)
     return None if "\ufffd" in text else text
 
 

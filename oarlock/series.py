@@ -1,8 +1,8 @@
 """DICOM files to one CT series: the gatekeeper of the request, and the reader of the worker.
 
 ``check_headers`` answers while the sender is still listening. It reads a few kilobytes of each file, sorts out what is no CT
-image, and lets through exactly one complete stack of parallel slices in one frame of reference. ``docs/dicom.md`` tabulates what is
-accepted, corrected with a warning, or refused, each with its clause of the standard.
+image, and lets through exactly one complete stack of parallel slices in one frame of reference. ``docs/dicom.md`` tabulates
+what is accepted, corrected with a warning, or refused, each with its clause of the standard.
 """
 
 import filecmp
@@ -21,7 +21,7 @@ from pydicom.uid import UID
 
 from oarlock import identity
 from oarlock import pixels as pixel_data
-from oarlock.elements import Damaged, Header, read_header
+from oarlock.elements import MEDIA_SOP_CLASS, SOP_CLASS, Damaged, Header, read_header
 from oarlock.errors import (
     DuplicateInstance,
     GeometryMissing,
@@ -44,11 +44,15 @@ CT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
 MULTI_FRAME_CT: Final = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
 MAX_VOXELS: Final = 2**30
 """Most voxels of a series: 2 GiB of Hounsfield units, 1,024 slices of 1,024 × 1,024."""
 
-IMAGE_TYPE, SOP_CLASS, SOP_INSTANCE, MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
+MAX_ELEMENTS: Final = 5_000_000
+"""Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 a slice."""
+
+IMAGE_TYPE, SOP_INSTANCE, MODALITY = 0x00080008, 0x00080018, 0x00080060
 BODY_PART, THICKNESS = 0x00180015, 0x00180050
 STUDY, SERIES, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
@@ -127,16 +131,19 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
     """
     upload = _sort_out(files)
     slices = upload.slices()
+    study, series = _one_series(slices)
     if len(slices) > max_slices:
         raise TooManySlices(found=len(slices), limit=max_slices)
-    uids = _one_series(slices)
     stored = [pixel_data.check_pixels(file.header, file.position) for file in slices]
     _check_volume(stored)
     grid, order, geometry_warnings = to_grid([_plane(file) for file in slices])
+    frame_of_reference = _frame_of_reference(slices)
     instances = tuple(_instance(slices[i], stored[i]) for i in order)
     template, identity_warnings = identity.to_template(slices[order[0]].header.values)
     warnings = [*upload.warnings, *geometry_warnings, *_pixel_warnings(slices, stored), *_body_part(slices), *identity_warnings]
-    return SeriesHeader(*uids, grid, instances, tuple(upload.structure_sets), template, tuple(warnings))
+    return SeriesHeader(
+        study, series, frame_of_reference, grid, instances, tuple(upload.structure_sets), template, tuple(warnings)
+    )
 
 
 def read_ct_series(header: SeriesHeader) -> CTSeries:
@@ -192,22 +199,30 @@ class _Upload:
 
 def _sort_out(files: Sequence[Path]) -> _Upload:
     upload = _Upload()
+    visited = 0
     for position, path in enumerate(files, start=1):
-        try:
-            header = read_header(path, WANTED, keep=lambda sop_class: sop_class == CT_IMAGE)
-        except Damaged as reason:
-            raise InstanceUnreadable(position=position, reason=str(reason)) from None
+        header = _read(path, position)
         if header is None:
             upload.not_dicom += 1
-        else:
-            _place(upload, _File(position, header))
+            continue
+        _place(upload, _File(position, header))
+        visited += header.visited
+        if visited > MAX_ELEMENTS:
+            raise InstanceUnreadable(position=position, reason=f"the headers up to it hold more than {MAX_ELEMENTS:,} elements")
     if files and upload.not_dicom == len(files):
         raise NotDicom(files=len(files))
     return upload
 
 
+def _read(path: Path, position: int) -> Header | None:
+    try:
+        return read_header(path, WANTED, keep=lambda sop_class: sop_class == CT_IMAGE)
+    except Damaged as reason:
+        raise InstanceUnreadable(position=position, reason=str(reason)) from None
+
+
 def _place(upload: _Upload, file: _File) -> None:
-    sop_class = file.header.text(SOP_CLASS)
+    sop_class = file.header.text(SOP_CLASS) or file.header.text(MEDIA_SOP_CLASS)
     if sop_class in MULTI_FRAME_CT:
         raise MultiFrameCT
     if sop_class == RT_STRUCTURE_SET:
@@ -230,6 +245,8 @@ _SECONDARY: Final = "secondary capture"
 
 def _kind(sop_class: str) -> str:
     """The name of a SOP class in pydicom's dictionary; never the UID itself, which the sender chose."""
+    if sop_class == MEDIA_DIRECTORY:
+        return "DICOMDIR"
     if not sop_class:
         return "DICOM object without SOP class"
     if sop_class.startswith(SECONDARY_CAPTURE):
@@ -280,17 +297,17 @@ def _without_doubles(files: Iterable[_File]) -> tuple[list[_File], int]:
 # ── one series ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _one_series(slices: Sequence[_File]) -> tuple[str, str, str]:
-    """Study, series and frame of reference UID that all slices share, with one patient."""
-    series = {(_required_uid(file, STUDY), _required_uid(file, SERIES)) for file in slices}
+def _one_series(slices: Sequence[_File]) -> tuple[str, str]:
+    """Study and series UID that all slices share, with one patient and at most one frame of reference."""
+    series = Counter((_required_uid(file, STUDY), _required_uid(file, SERIES)) for file in slices)
     if len(series) > 1:
-        raise MixedSeries(series=len(series))
-    frames = {_frame_of_reference(file) for file in slices}
-    if len(frames) > 1:
-        raise MixedFrameOfReference(found=len(frames))
+        raise MixedSeries(images=list(series.values()))
     for tag in (identity.PATIENT_ID, identity.PATIENT_NAME):
         _check_patient(slices, tag)
-    return *series.pop(), frames.pop()
+    frames = {file.header.text(FRAME_OF_REFERENCE) for file in slices} - {""}
+    if len(frames) > 1:
+        raise MixedFrameOfReference(found=len(frames))
+    return next(iter(series))
 
 
 def _required_uid(file: _File, tag: int) -> str:
@@ -301,11 +318,12 @@ def _required_uid(file: _File, tag: int) -> str:
     return uid
 
 
-def _frame_of_reference(file: _File) -> str:
-    uid = file.uid(FRAME_OF_REFERENCE)
-    if not uid:
-        raise GeometryMissing(position=file.position, keyword="FrameOfReferenceUID")
-    return uid
+def _frame_of_reference(slices: Sequence[_File]) -> str:
+    """Never invented: contours without it could be laid over any scan. Asked last, as a gap in the series is the better news."""
+    for file in slices:
+        if not file.uid(FRAME_OF_REFERENCE):
+            raise GeometryMissing(position=file.position, keyword="FrameOfReferenceUID")
+    return slices[0].uid(FRAME_OF_REFERENCE)
 
 
 def _check_patient(slices: Sequence[_File], tag: int) -> None:

@@ -1,7 +1,8 @@
 """From the planes of single slices to the grid of a stack, or the reason why they are no stack.
 
 Nothing is averaged and nothing is repaired: every slice keeps its own Image Position (Patient). What is checked is that the
-slices are parallel, lie one behind the other, and that none is missing between them. Sources: PS3.3 C.7.6.2 (image plane), C.8.2.1.
+slices are parallel, lie one behind the other, and that none is missing between them. Sources: PS3.3 C.7.6.2 (image
+plane), C.8.2.1.
 """
 
 from collections.abc import Sequence
@@ -63,21 +64,21 @@ def to_grid(planes: Sequence[Plane]) -> tuple[Grid, list[int], list[JobWarning]]
     :returns: the grid; for each of its slices the index into ``planes``; warnings.
     :raises TooFewSlices, InconsistentGeometry, OrientationUnsupported, DuplicatePosition, MissingSlices: the slices are no stack.
     """
-    if len(planes) < MIN_SLICES:
-        raise TooFewSlices(found=len(planes), needed=MIN_SLICES)
     _check_same(planes)
     row, column, warnings = _directions(planes)
     normal = np.cross(row, column)
+    warnings += _check_tilt(row, column, normal)
+    if len(planes) < MIN_SLICES:
+        raise TooFewSlices(found=len(planes), needed=MIN_SLICES)
     origins = np.array([plane.origin_mm for plane in planes], dtype=np.float64)
     order = np.argsort(origins @ normal, kind="stable")
     origins = origins[order]
     thicknesses = [planes[i].thickness_mm for i in order]
-    warnings += _check_tilt(row, column, normal)
     warnings += _check_spacing(origins, normal, thicknesses)
     warnings += _check_line(origins, normal)
     warnings += _check_length(origins, normal)
-    first = planes[0]
-    grid = Grid(first.rows, first.columns, origins, row, column, *first.pixel_spacing_mm)
+    rows, columns = planes[0].rows, planes[0].columns
+    grid = Grid(rows, columns, origins, row, column, *min(plane.pixel_spacing_mm for plane in planes))
     return grid, [int(i) for i in order], warnings
 
 
@@ -88,7 +89,7 @@ def _check_same(planes: Sequence[Plane]) -> None:
         raise InconsistentGeometry(keyword="Rows and Columns", reason=f"{len(sizes)} different sizes ({found})")
     spacings = np.array([plane.pixel_spacing_mm for plane in planes])
     spread = np.ptp(spacings, axis=0)
-    if np.any(spread > 1e-6 * spacings[0]):
+    if np.any(spread > 1e-5 * spacings[0]):
         low, high = spacings.min(), spacings.max()
         raise InconsistentGeometry(keyword="PixelSpacing", reason=f"values from {low:.6g} to {high:.6g} mm")
 
