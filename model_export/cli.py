@@ -64,6 +64,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    import signal
+
     import torch
 
     from model_export.config import read_config
@@ -75,7 +77,10 @@ def _train(options: argparse.Namespace) -> None:
     cases = read_cases(options.data, None if options.all else "train")
     checkpoint = options.folder / CHECKPOINT
     run = resume_run(config, checkpoint) if checkpoint.is_file() else start_run(config)
-    train(run, cases, options.folder, hours=options.hours)
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    train(run, cases, options.folder, hours=options.hours, stop=lambda: bool(asked))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

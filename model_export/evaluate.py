@@ -93,7 +93,7 @@ def predict_case(network: Network, case: Case, grid: GridConfig, *, bfloat16: bo
     for first in range(0, slices, SLAB_SLICES):
         part = slab.ct_hu[first : min(first + SLAB_SLICES, slices) + grid.context_slices - 1]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            logits = network.head(network.features(part[None, None]), case.channels)[0]
+            logits = network(part[None, None])[0, list(case.channels)]
         found.append(torch.sigmoid(logits.float()))
     return torch.cat(found, dim=1)
 

@@ -7,10 +7,14 @@ labels is the label itself, not its rounding. Both look only at voxels that are 
 """
 
 from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+_NEVER: Final = -30.0  # a logit whose probability, loss and gradient are nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +31,69 @@ class LossConfig:
 
 
 def loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
-    """Mean over the channels; logits and target (channels, Z, Y, X), counts of the same shape: which voxels matter."""
-    logits, target, counts = logits.flatten(1), target.flatten(1), counts.flatten(1)
+    """Mean over the channels; all (channels, voxels), `counts` says which voxels matter. The definition, slow."""
     loss = top_k_cross_entropy(logits, target, counts, percent=config.top_k_percent, stride=config.threshold_stride).mean()
     if config.dice:
         loss = loss + config.dice * soft_dice_loss(logits, target, counts, smoothing=config.dice_smoothing_voxels)
     return loss
+
+
+def fast_loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
+    """The same number and gradient, one channel at a time and without a graph: a third of the training step's time less.
+
+    `target` and `counts` need only broadcast to the shape of `logits`, (channels, …).
+    """
+    return cast(Tensor, _FastLoss.apply(logits, target, counts, config))  # type: ignore[no-untyped-call]
+
+
+class _FastLoss(torch.autograd.Function):
+    """Loss and gradient in one go; the gradient is written down by hand, and a test holds it against `loss_of_sample`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
+        channels = logits.shape[0]
+        gradient = torch.empty_like(logits)
+        present = int((target * counts).flatten(1).sum(dim=1).count_nonzero())
+        total = 0.0
+        for index in range(channels):
+            mask = counts[index].expand(logits.shape[1:])
+            one = logits[index].float().masked_fill_(~mask, _NEVER)
+            label = target[index] * mask
+            loss, slope = _hardest(one, label, mask, config)
+            total += loss / channels
+            slope.mul_(1.0 / channels)
+            if config.dice and bool(label.any()):
+                loss, dice_slope = _dice(torch.sigmoid(one), label, config.dice_smoothing_voxels)
+                total += config.dice * loss / present
+                slope.add_(dice_slope, alpha=config.dice / present)
+            gradient[index] = slope
+        ctx.save_for_backward(gradient)
+        return torch.tensor(total)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer, None, None, None
+
+
+def _hardest(logits: Tensor, target: Tensor, mask: Tensor, config: LossConfig) -> tuple[float, Tensor]:
+    """Top-k cross-entropy of one channel and its slope: (p - t) / k on the voxels that were selected."""
+    losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    flat = losses.flatten()[:: config.threshold_stride]
+    threshold = _threshold(flat, mask.flatten()[:: config.threshold_stride], config.top_k_percent)
+    selected = (losses >= threshold) & mask
+    number = max(int(selected.count_nonzero()), 1)
+    share = selected.float().div_(number)
+    return float((losses * share).sum()), (torch.sigmoid(logits) - target).mul_(share)
+
+
+def _dice(probability: Tensor, target: Tensor, smoothing: float) -> tuple[float, Tensor]:
+    """1 - N / D of one channel and its slope, p (1 - p) (2 p N - 2 t D) / D²."""
+    numerator = 2.0 * float(torch.dot(probability.flatten(), target.flatten())) + smoothing
+    squares = torch.dot(probability.flatten(), probability.flatten()) + torch.dot(target.flatten(), target.flatten())
+    denominator = float(squares) + smoothing
+    slope = (probability * (2.0 * numerator / denominator**2)).sub_(target, alpha=2.0 / denominator)
+    return 1.0 - numerator / denominator, slope.mul_(probability).mul_(1.0 - probability)
 
 
 def top_k_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor, *, percent: float, stride: int = 1) -> Tensor:

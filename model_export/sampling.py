@@ -56,8 +56,8 @@ class Sample:
     """One slab.
 
     ``ct_hu`` (Z + 20, Y, X); ``window`` the rows and columns of the input grid that the loss looks at; ``channels`` those that
-    are labelled; ``target`` (channels, Z, y · upscale, x · upscale) fractions within the window; ``counts`` the same shape, or
-    broadcastable to it: where the loss counts.
+    are labelled; ``target`` (channels, Z, y · upscale, x · upscale) fractions within the window; ``counts`` (channels, Z, y, x)
+    where the loss counts.
     """
 
     ct_hu: Tensor
@@ -113,11 +113,10 @@ def sample_slab(
     near = functional.max_pool2d(inner[None].float(), 2 * FAR_VOXELS + 1, 1, FAR_VOXELS)[0] > 0
     source_slices = source_slices[context : context + slices]
     labels = _label_fractions(case, grid, source_slices, z_mm[context : context + slices], deformation, window)
-    inside = _enlarged(inner[:, *window], grid.upscale)  # (Z, y, x)
-    far = _enlarged(~near[:, *window], grid.upscale)
-    counts = (_labelled(case, source_slices)[:, :, None, None] & inside) | far
+    inside = inner[:, *window]  # (Z, y, x)
+    counts = (_labelled(case, source_slices)[:, :, None, None] & inside) | ~near[:, *window]
     channels = tuple(MIRRORED[c] for c in case.channels) if deformation.mirror else case.channels
-    return Sample(torch.from_numpy(ct_hu), window, channels, labels * inside, counts)
+    return Sample(torch.from_numpy(ct_hu), window, channels, labels * enlarged(inside, grid.upscale), counts)
 
 
 def loss_window(known: Tensor) -> tuple[slice, slice]:
@@ -198,9 +197,16 @@ def _labelled(case: Case, slices: F32) -> Tensor:
     return torch.from_numpy((nearest >= ranges[:, :1]) & (nearest <= ranges[:, 1:]))
 
 
-def _enlarged(mask: Tensor, factor: int) -> Tensor:
-    """Each voxel of (Z, Y, X) to factor x factor voxels in plane."""
-    return mask.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+def enlarged(mask: Tensor, factor: int) -> Tensor:
+    """Each voxel of (…, Y, X) to factor x factor voxels in plane."""
+    return mask.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+def to_subpixels(fine: Tensor, factor: int) -> Tensor:
+    """(C, Z, Y · factor, X · factor) to (C, factor, factor, Z, Y, X): the order of `Head.subpixels`."""
+    channels, slices, rows, columns = fine.shape
+    split = fine.reshape(channels, slices, rows // factor, factor, columns // factor, factor)
+    return split.permute(0, 3, 5, 1, 2, 4)
 
 
 def no_deformation() -> Deformation:

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from model_export.config import Config, TrainingConfig
 from model_export.datasets.training_file import Case
-from model_export.loss import loss_of_sample
+from model_export.loss import fast_loss_of_sample
 from model_export.network import Network
-from model_export.sampling import Sample, cases_by_source, draw_sample
+from model_export.sampling import Sample, cases_by_source, draw_sample, to_subpixels
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +65,24 @@ def to_optimiser(network: nn.Module, training: TrainingConfig) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.99))
 
 
-def train(run: Run, cases: Sequence[Case], folder: Path, *, hours: float | None = None, steps: int | None = None) -> None:
+def train(
+    run: Run,
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    hours: float | None = None,
+    steps: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Train until the schedule ends: after `hours` of training in all, or after the config's `steps`.
 
-    `steps` stops earlier, without changing the schedule.
+    `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    last_step = run.config.training.steps if steps is None else steps
     started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
-    while True:
+    while run.step != steps and not stop():
         progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
-        if progress >= 1.0 or (run.step >= last_step and (hours is None or steps is not None)):
+        if progress >= 1.0:
             break
         run.losses.append(train_step(run, cases, progress))
         run.elapsed_s = time.monotonic() - started_s
@@ -122,11 +129,13 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) ->
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.training.bfloat16):
         features = network.features(ct_hu)  # (N, C, Z, Y, X)
         logits = [
-            network.head(features[index : index + 1, :, :, *sample.window], sample.channels)[0]
+            network.head.subpixels(features[index : index + 1, :, :, *sample.window], sample.channels)[0]
             for index, sample in enumerate(samples)
         ]
     losses = [
-        loss_of_sample(found.float(), sample.target, sample.counts, config.loss)
+        fast_loss_of_sample(
+            found, to_subpixels(sample.target, config.grid.upscale), sample.counts[:, None, None], config.loss
+        )
         for found, sample in zip(logits, samples, strict=True)
     ]
     return torch.stack(losses).mean()

@@ -39,22 +39,22 @@ def tiny() -> Config:
 
 
 def made_case(
-    *, channels: tuple[int, ...] = (15, 16, 18), source: str = "openkbp", name: str = "made", slices: int = 31
+    *, channels: tuple[int, ...] = (15, 16, 18), source: str = "openkbp", name: str = "made", drawn: tuple[int, int] = (4, 20)
 ) -> Case:
     """A crooked scan of 31 x 29 x 37 voxels of 2.3 x 7.9 x 8.3 mm: an ellipse of tissue, a box of higher density for each organ.
 
-    The first organ lies at small x (the patient's right), the second at large x, the third in the middle.
+    The organs are `drawn` from one slice up to before another. The first organ lies at small x (the patient's right), the second at large x, the third in the middle.
     """
     from model_export.datasets.training_file import Case, body_centre_mm, to_codes
 
-    shape, spacing = (slices, 29, 37), (2.3, 7.9, 8.3)
+    shape, spacing = (31, 29, 37), (2.3, 7.9, 8.3)
     z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
     known = ((y - 14) / 13) ** 2 + ((x - 18) / 17) ** 2 < 1
     hu = np.where(known, 20.0, -1000.0)
     labels = np.zeros((len(channels), *shape), np.uint8)
     for index in range(len(channels)):
         left = (5, 27, 16)[index % 3]
-        box = (x >= left) & (x < left + 5) & (y >= 11) & (y < 17) & (z >= 4) & (z < 20)
+        box = (x >= left) & (x < left + 5) & (y >= 11) & (y < 17) & (z >= drawn[0]) & (z < drawn[1])
         hu = np.where(box, 300.0 + 200 * index, hu)
         labels[index][box] = 17
     ct = to_codes(hu, known)
@@ -68,6 +68,6 @@ def made_case(
         label_factor=1,
         label_full=1,
         channels=channels,
-        labelled_slices=tuple((0, slices - 1) for _ in channels),
+        labelled_slices=tuple((0, shape[0] - 1) for _ in channels),
         body_centre_mm=body_centre_mm(ct, spacing),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from model_export.loss import LossConfig, loss_of_sample, soft_dice_loss, top_k_cross_entropy
+from model_export.loss import LossConfig, fast_loss_of_sample, loss_of_sample, soft_dice_loss, top_k_cross_entropy
 
 
 def test_the_hardest_half_of_four_voxels_counts() -> None:
@@ -34,13 +35,14 @@ def test_the_percentage_is_of_the_voxels_that_count() -> None:
     assert found.item() == pytest.approx(math.log1p(math.exp(3)))
 
 
-def test_no_gradient_reaches_an_unlabelled_voxel() -> None:
-    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
-    counts = torch.rand(2, 3, 4, 5) < 0.5
+@pytest.mark.parametrize("loss", [loss_of_sample, fast_loss_of_sample])
+def test_no_gradient_reaches_an_unlabelled_voxel(loss: Callable[..., torch.Tensor]) -> None:
+    logits = torch.randn(2, 60, requires_grad=True)
+    counts = torch.rand(2, 60) < 0.5
     config = LossConfig(top_k_percent=100.0, dice=1.0)
-    loss_of_sample(logits, torch.rand(2, 3, 4, 5), counts, config).backward()
+    loss(logits, torch.rand(2, 60), counts, config).backward()
     assert logits.grad is not None
-    assert bool((logits.grad[~counts] == 0).all())
+    assert logits.grad[~counts].abs().max() < 1e-10
     assert bool((logits.grad[counts] != 0).any())
 
 
@@ -71,3 +73,18 @@ def test_a_coarse_threshold_is_near_the_exact_one() -> None:
     exact = top_k_cross_entropy(logits, target, counts, percent=10)
     coarse = top_k_cross_entropy(logits, target, counts, percent=10, stride=17)
     torch.testing.assert_close(coarse, exact, rtol=0.02, atol=0.0)
+
+
+@pytest.mark.parametrize("percent", [5.0, 100.0])
+def test_the_fast_loss_is_the_loss_with_its_gradient(percent: float) -> None:
+    torch.manual_seed(2)
+    target, counts = torch.rand(3, 2, 50), torch.rand(3, 1, 50) < 0.7
+    target[1] = 0  # an organ that is not in the slab
+    config = LossConfig(top_k_percent=percent, dice=0.7, dice_smoothing_voxels=3.0)
+    slow, fast = (torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    expected = loss_of_sample(slow.flatten(1), target.flatten(1), counts.expand(3, 2, 50).flatten(1), config)
+    found = fast_loss_of_sample(fast, target, counts, config)
+    (2 * expected).backward()
+    (2 * found).backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-4, atol=1e-7)

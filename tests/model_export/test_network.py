@@ -60,10 +60,13 @@ def test_the_bottom_sees_the_whole_slice(tiny: Config) -> None:
     assert ct_hu.grad[0, 0, :, -4:, -4:].abs().sum() > 0  # reaches the opposite one
 
 
-def test_the_head_gives_the_same_logits_for_some_oars_as_for_all(tiny: Config) -> None:
+def test_the_logits_before_the_shuffle_are_those_after_it(tiny: Config) -> None:
+    from model_export.sampling import to_subpixels
+
     network = trained_looking(tiny)
     features = torch.randn(1, 4, 2, 6, 8)
-    torch.testing.assert_close(network.head(features, (7, 2)), network.head(features)[:, [7, 2]])
+    shuffled = network.head(features)[0, [7, 2]]
+    torch.testing.assert_close(network.head.subpixels(features, (7, 2))[0], to_subpixels(shuffled, 2))
 
 
 def test_the_pixel_shuffle_puts_rows_and_columns_in_order(tiny: Config) -> None:
@@ -78,13 +81,16 @@ def test_the_pixel_shuffle_puts_rows_and_columns_in_order(tiny: Config) -> None:
 
 def test_renormalised_training_output_approaches_the_running_statistics() -> None:
     norm = Norm(3, momentum=0.0)  # running statistics stay 0 and 1
-    features = torch.randn(1, 3, 4, 5, 6) * 1.5 + 0.7
+    torch.manual_seed(6)
+    features = torch.randn(1, 3, 12, 48, 50) * 1.5 + 0.7
     norm.train()
     plain = norm(features)
-    assert plain.mean().abs() < 1e-5
+    assert plain.mean().abs() < 1e-4
     norm.limit = 3.0  # the true factor, 1.5, and shift, 0.7, lie within the limits
     renormalised = norm(features)
-    torch.testing.assert_close(renormalised, norm.eval()(features), rtol=1e-4, atol=1e-4)
+    exact = norm.eval()(features)
+    assert (renormalised - exact).abs().mean() < 0.1  # the batch's statistics are estimated from a sample
+    assert (plain - exact).abs().mean() > 0.5
 
 
 def test_the_papers_config_has_the_papers_shape() -> None:

@@ -1,0 +1,71 @@
+"""The exported file: what ONNX Runtime gives is what torch gives, and the manifest describes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from oarlock.manifest import check_hash, read_manifest, self_check_input
+from oarlock.oars import OARS
+from tests.model_export.test_network import trained_looking
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model_export.config import Config
+
+pytest.importorskip("onnx", reason="model_export needs onnx: install the extra model-export")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def exported(tiny: Config, tmp_path: Path) -> Path:
+    from model_export.export import export_model
+
+    folder = tmp_path / "made-hn"
+    agreement = export_model(trained_looking(tiny), tiny, folder, version="1.2.3", facts={"steps": 7}, results={})
+    assert agreement.probability < 1e-4
+    assert agreement.mask_share < 1e-3
+    return folder
+
+
+def test_the_file_takes_any_batch_and_any_number_of_slices(tiny: Config, exported: Path) -> None:
+    from model_export.export import run_onnx
+
+    network = trained_looking(tiny)
+    for batch, slices in ((1, 21), (3, 26)):
+        ct_hu = np.random.default_rng(slices).normal(0, 300, (batch, 1, slices, 32, 32)).astype(np.float32)
+        found = run_onnx(exported / "model.onnx", ct_hu)
+        with torch.no_grad():
+            expected = torch.sigmoid(network(torch.from_numpy(ct_hu))).numpy()
+        assert found.shape == (batch, 21, slices - 20, 64, 64)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_manifest_says_what_the_file_needs(tiny: Config, exported: Path) -> None:
+    manifest = read_manifest(exported)
+    check_hash(manifest)
+    assert (manifest.name, manifest.version) == ("made-hn", "1.2.3")
+    assert manifest.input.spacing_mm == tiny.grid.spacing_mm
+    assert manifest.input.size_yx == (32, 32)
+    assert manifest.input.context_slices == 21
+    assert manifest.output.upscale == 2
+    assert manifest.oars == OARS
+    assert manifest.training["steps"] == 7
+
+
+def test_the_self_check_knows_its_own_file(exported: Path) -> None:
+    from model_export.export import run_onnx
+
+    check = read_manifest(exported).self_check
+    means = run_onnx(exported / "model.onnx", self_check_input(check.slices, check.size_yx)).mean(axis=(0, 2, 3, 4))
+    assert means == pytest.approx(check.expected_means, abs=check.tolerance)
+
+
+def test_the_file_names_no_folder_of_the_machine_that_wrote_it(exported: Path) -> None:
+    content = (exported / "model.onnx").read_bytes()
+    assert b"model_export" not in content
+    assert str(exported).encode() not in content

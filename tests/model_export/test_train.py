@@ -1,0 +1,105 @@
+"""Training: it learns, it goes on bit for bit, and the paper's own config does both."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from model_export.config import read_config
+from model_export.train import CHECKPOINT, CURVE, draw_case, norm_limit, resume_run, start_run, train
+
+from tests.model_export.conftest import CONFIGS, made_case
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model_export.config import Config
+
+PAPER_TINY: dict[str, dict[str, Any]] = {
+    "grid": {"size": 64, "spacing_mm": [2.5, 5.0, 5.0]},
+    "network": {"channels": [4, 4, 5, 5, 6, 6, 7], "bottom_width": 8},
+    "training": {"slabs_per_step": 2, "steps": 40, "learning_rate": 3e-3},
+}
+
+
+def losses_of(config: Config, folder: Path, steps: int) -> list[float]:
+    run = start_run(config)
+    train(run, [made_case(drawn=(0, 31))], folder, steps=steps)
+    return run.losses
+
+
+@pytest.mark.parametrize("name", ["shipped", "paper"])
+def test_training_lowers_the_loss(name: str, tiny: Config, tmp_path: Path) -> None:
+    config = tiny if name == "shipped" else read_config(CONFIGS / "paper.toml", PAPER_TINY)
+    training = dataclasses.replace(config.training, steps=60, warm_up=0.0, learning_rate=1e-2, norm_limit=1.0)
+    config = dataclasses.replace(config, training=training)
+    losses = losses_of(config, tmp_path, 60)
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
+
+
+def test_a_resumed_run_is_the_same_to_the_last_bit(tiny: Config, tmp_path: Path) -> None:
+    cases = [made_case()]
+    whole = start_run(tiny)
+    train(whole, cases, tmp_path / "whole", steps=6)
+
+    train(start_run(tiny), cases, tmp_path / "parts", steps=3)
+    resumed = resume_run(tiny, tmp_path / "parts" / CHECKPOINT)
+    assert resumed.step == 3
+    train(resumed, cases, tmp_path / "parts", steps=6)
+
+    assert resumed.losses == whole.losses
+    for theirs, ours in ((whole.network, resumed.network), (whole.average, resumed.average)):
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(value, ours.state_dict()[name]), name
+
+
+def test_a_schedule_in_hours_ends_with_them(tiny: Config, tmp_path: Path) -> None:
+    run = start_run(tiny)
+    train(run, [made_case()], tmp_path, hours=0.5 / 3600)
+    assert 0.5 <= run.elapsed_s < 5
+    assert (tmp_path / CHECKPOINT).is_file()
+
+
+def test_a_stopped_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
+    run = start_run(tiny)
+    train(run, [made_case()], tmp_path, stop=lambda: run.step == 2)
+    assert resume_run(tiny, tmp_path / CHECKPOINT).step == 2
+
+
+def test_the_curve_has_a_point_every_50_steps_and_can_be_drawn(tiny: Config, tmp_path: Path) -> None:
+    from model_export.curves import draw_curves
+
+    train(start_run(dataclasses.replace(tiny, training=dataclasses.replace(tiny.training, steps=50))), [made_case()], tmp_path)
+    assert len((tmp_path / CURVE).read_text().splitlines()) == 1
+    draw_curves(tmp_path, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_papers_rate_falls_at_its_steps() -> None:
+    training = read_config(CONFIGS / "paper.toml").training
+    rates = [training.rate(step, 0.0) for step in (0, 23_999, 24_000, 60_000, 108_000, 114_000)]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-4 / 2, 1e-4 / 8, 1e-4 / 64, 1e-4 / 256])
+
+
+def test_the_shipped_rate_warms_up_and_ends_at_zero(tiny: Config) -> None:
+    training = tiny.training
+    peak = training.learning_rate
+    assert training.rate(0, 0.0) == 0
+    assert training.rate(0, training.warm_up) == pytest.approx(peak, rel=0.01)
+    assert training.rate(0, 1.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_norm_correction_opens_slowly(tiny: Config) -> None:
+    limits = [norm_limit(tiny.training, progress) for progress in (0.0, 0.05, 0.125, 0.2, 1.0)]
+    assert limits == pytest.approx([1.0, 1.0, 2.0, 3.0, 3.0])
+
+
+def test_half_of_the_slabs_come_from_fully_labelled_scans(tiny: Config) -> None:
+    cases = [made_case(name=str(n)) for n in range(9)] + [made_case(name="m", source="matched")]
+    rng = np.random.default_rng(1)
+    drawn = [draw_case(cases, tiny.training, rng).source for _ in range(600)]
+    assert drawn.count("matched") == pytest.approx(300, abs=60)
