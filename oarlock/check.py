@@ -1,0 +1,315 @@
+"""What no validator checks: whether an RTSTRUCT is fit to be delivered.
+
+``dciodvfy`` and its kind know attributes; none looks at where the contours lie. This check reads the bytes of the finished file,
+with nothing of what was meant by its writer, and compares them with the CT series and, where given, with the masks. The worker
+runs it on every file: one that has findings is not delivered. ``docs/dicom.md`` lists the rules.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from oarlock.contours import to_mask
+from oarlock.elements import Damaged
+from oarlock.geometry import FloatArray
+from oarlock.masks import Box, Mask, OARMasks
+from oarlock.sequences import Item, Tag, read_sequences
+from oarlock.series import RT_STRUCTURE_SET, SeriesHeader
+
+PLANE_MM: Final = 0.01
+"""How far a point may lie off the plane of the slice that its contour names."""
+
+SMALLEST_AREA_MM2: Final = 1e-3
+LARGEST_VOLUME_ERROR: Final = 0.05
+MOST_REPORTED: Final = 5
+"""Contours of one ROI that are named for one rule; the rest is counted."""
+
+_DECIMAL: Final = re.compile(rb" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
+_NOISE_MM2: Final = 1e-6
+"""Twice the area of a triangle that is taken for a straight line."""
+
+_BLOCK: Final = 1 << 21
+_MOST_PAIRS: Final = 200_000_000
+
+IntArray = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contour:
+    """A contour whose slice and points could be read: (n, 2) fractional row and column indices on that slice."""
+
+    number: int
+    z: int
+    yx: FloatArray
+
+
+def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = None) -> list[str]:
+    """Findings that make an RTSTRUCT unfit to be delivered; none for a good one. They hold no text of the file.
+
+    :param header: the CT series that the file claims to belong to.
+    :param masks: what the file should hold: ROIs are compared by the names of the OARs.
+    """
+    try:
+        root = read_sequences(path, sop_class=RT_STRUCTURE_SET)
+    except Damaged as error:
+        return [f"the file cannot be read: {error}"]
+    if root is None:
+        return ["the file is not an RT Structure Set"]
+    findings = [*_check_header(root, header), *_check_images(root, header), *_check_rois(root, header)]
+    numbers = {item.text(Tag.ROI_NUMBER): item for item in root.items(Tag.STRUCTURE_SET_ROI_SEQUENCE)}
+    drawn: dict[str, list[_Contour]] = {}
+    for item in root.items(Tag.ROI_CONTOUR_SEQUENCE):
+        number = item.text(Tag.REFERENCED_ROI_NUMBER)
+        roi = _RoiCheck(_shown(number), header)
+        drawn[number] = roi.read(item.items(Tag.CONTOUR_SEQUENCE))
+        roi.check_shapes(drawn[number])
+        findings += roi.findings()
+    if masks is not None:
+        named = {item.values.get(Tag.ROI_NAME, b"").strip(b" "): drawn.get(number, []) for number, item in numbers.items()}
+        findings += _compare(named, masks, header)
+    return findings
+
+
+# ── attributes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_header(root: Item, header: SeriesHeader) -> Iterator[str]:
+    if root.text(Tag.SOP_CLASS_UID) != RT_STRUCTURE_SET or root.text(Tag.MODALITY) != "RTSTRUCT":
+        yield "the SOP class or the modality is not that of an RT Structure Set"
+    if not root.text(Tag.SOP_INSTANCE_UID) or not root.text(Tag.SERIES_INSTANCE_UID):
+        yield "the SOP Instance UID or the Series Instance UID is missing"
+    if root.text(Tag.SERIES_INSTANCE_UID) == header.series_instance_uid:
+        yield "the Series Instance UID is that of the CT series"
+    if root.text(Tag.STUDY_INSTANCE_UID) != header.study_instance_uid:
+        yield "the Study Instance UID is not that of the CT series"
+    if not 1 <= len(root.text(Tag.STRUCTURE_SET_LABEL)) <= 16:
+        yield "the Structure Set Label is empty or longer than 16 characters"
+    frames = [item.text(Tag.FRAME_OF_REFERENCE_UID) for item in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)]
+    if {*frames, root.text(Tag.FRAME_OF_REFERENCE_UID) or header.frame_of_reference_uid} != {header.frame_of_reference_uid}:
+        yield "the frame of reference is not that of the CT series"
+
+
+def _check_images(root: Item, header: SeriesHeader) -> Iterator[str]:
+    """The file lists exactly the images of the series, under the series."""
+    studies = _below([root], Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE, Tag.RT_REFERENCED_STUDY_SEQUENCE)
+    series = list(_below(studies, Tag.RT_REFERENCED_SERIES_SEQUENCE))
+    if {item.text(Tag.SERIES_INSTANCE_UID) for item in series} != {header.series_instance_uid}:
+        yield "it does not reference the CT series, or not that alone"
+    listed = Counter(item.text(Tag.REFERENCED_SOP_INSTANCE_UID) for item in _below(series, Tag.CONTOUR_IMAGE_SEQUENCE))
+    received = {instance.sop_instance_uid for instance in header.instances}
+    if missing := len(received - listed.keys()):
+        yield f"{missing} of {len(received)} images of the series are not referenced"
+    if foreign := len(listed.keys() - received):
+        yield f"{foreign} referenced image(s) do not belong to the series"
+    if twice := sum(count > 1 for count in listed.values()):
+        yield f"{twice} image(s) are referenced more than once"
+
+
+def _below(items: Iterable[Item], *path: Tag) -> Iterator[Item]:
+    """All items of a sequence that lies so many levels below the given ones."""
+    for item in items:
+        if not path:
+            yield item
+        else:
+            yield from _below(item.items(path[0]), *path[1:])
+
+
+def _check_rois(root: Item, header: SeriesHeader) -> Iterator[str]:
+    """Each ROI once, with one number, one name, one entry for its contours and one observation."""
+    rois = root.items(Tag.STRUCTURE_SET_ROI_SEQUENCE)
+    numbers = [item.text(Tag.ROI_NUMBER) for item in rois]
+    names = [item.values.get(Tag.ROI_NAME, b"").strip(b" ") for item in rois]
+    if len(set(numbers)) < len(numbers):
+        yield "two ROIs have the same number"
+    if len(set(names)) < len(names) or b"" in names:
+        yield "two ROIs have the same name, or one has none"
+    for number, item in zip(numbers, rois, strict=True):
+        if item.text(Tag.REFERENCED_FRAME_OF_REFERENCE_UID) != header.frame_of_reference_uid:
+            yield f"ROI number {_shown(number)} is not in the frame of reference of the CT series"
+    for sequence, what in ((Tag.ROI_CONTOUR_SEQUENCE, "contours"), (Tag.RT_ROI_OBSERVATIONS_SEQUENCE, "an observation")):
+        referenced = Counter(item.text(Tag.REFERENCED_ROI_NUMBER) for item in root.items(sequence))
+        if set(referenced) != set(numbers) or max(referenced.values(), default=1) > 1:
+            yield f"not every ROI has exactly one entry for {what}, or an entry belongs to no ROI"
+
+
+def _shown(number: str) -> str:
+    """An ROI number as it may stand in a finding: digits only."""
+    return number if number.isdecimal() and number.isascii() and len(number) <= 12 else "?"
+
+
+# ── contours ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _RoiCheck:
+    """Collects what is wrong with the contours of one ROI, by rule."""
+
+    def __init__(self, number: str, header: SeriesHeader) -> None:
+        self._number, self._grid = number, header.grid
+        self._slices = {instance.sop_instance_uid: z for z, instance in enumerate(header.instances)}
+        self._broken: dict[str, list[int]] = {}
+
+    def findings(self) -> Iterator[str]:
+        for rule, contours in self._broken.items():
+            shown = ", ".join(str(number) for number in contours[:MOST_REPORTED])
+            more = f" and {len(contours) - MOST_REPORTED} more" if len(contours) > MOST_REPORTED else ""
+            yield f"ROI number {self._number}, contour {shown}{more}: {rule}"
+
+    def _breaks(self, number: int, rule: str) -> None:
+        self._broken.setdefault(rule, []).append(number)
+
+    def read(self, items: Sequence[Item]) -> list[_Contour]:
+        """The contours that name a slice of the series and have points; they are counted from 1."""
+        found = []
+        for number, item in enumerate(items, start=1):
+            points_mm = self._points(number, item)
+            images = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for image in item.items(Tag.CONTOUR_IMAGE_SEQUENCE)]
+            if len(images) != 1 or images[0] not in self._slices:
+                self._breaks(number, "it does not name exactly one image of the series")
+            elif points_mm is not None:
+                z = self._slices[images[0]]
+                yx, off_plane_mm = self._grid.to_plane(z, points_mm)
+                if np.abs(off_plane_mm).max() > PLANE_MM:
+                    self._breaks(number, f"it lies more than {PLANE_MM} mm off the plane of its slice")
+                found.append(_Contour(number, z, yx))
+        return found
+
+    def _points(self, number: int, item: Item) -> FloatArray | None:
+        if item.text(Tag.CONTOUR_GEOMETRIC_TYPE) != "CLOSED_PLANAR":
+            self._breaks(number, "its geometric type is not CLOSED_PLANAR")
+        strings = item.values.get(Tag.CONTOUR_DATA, b"").split(b"\\")
+        if not all(_DECIMAL.fullmatch(string) for string in strings):
+            self._breaks(number, "its points are not decimal numbers")
+            return None
+        if max(map(len, strings)) > 16:
+            self._breaks(number, "it has a number of more than 16 characters")
+        stated = item.text(Tag.NUMBER_OF_CONTOUR_POINTS)
+        if len(strings) % 3 or stated != str(len(strings) // 3):
+            self._breaks(number, "its number of points is misstated")
+        if len(strings) < 9 or len(strings) % 3:
+            self._breaks(number, "it has fewer than three points")
+            return None
+        return np.array([float(string) for string in strings]).reshape(-1, 3)
+
+    def check_shapes(self, contours: Sequence[_Contour]) -> None:
+        """Area, extent, repeated points, and crossings, also between the contours of one slice."""
+        size = np.array(self._grid.shape[1:])
+        pixel_mm2 = self._grid.row_spacing_mm * self._grid.column_spacing_mm
+        for contour in contours:
+            if abs(_area(contour.yx)) * pixel_mm2 < SMALLEST_AREA_MM2:
+                self._breaks(contour.number, "it has no area")
+            if np.any(contour.yx <= -1) or np.any(contour.yx >= size):
+                self._breaks(contour.number, "it reaches more than half a voxel out of the image")
+            if np.any(np.all(contour.yx == np.roll(contour.yx, 1, axis=0), axis=1)):
+                self._breaks(contour.number, "it repeats a point")
+        crossing = crossings([contour.yx for contour in contours], [contour.z for contour in contours], pixel_mm2)
+        for i in crossing if crossing is not None else range(len(contours)):
+            rule = "it crosses itself or another contour of its slice" if crossing is not None else "too complex to be checked"
+            self._breaks(contours[i].number, rule)
+
+
+def _area(yx: FloatArray) -> float:
+    """Signed area of a polygon, in voxels: outer boundaries and holes run in opposite senses."""
+    y, x = (yx - yx[0]).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: float = 1.0) -> list[int] | None:
+    """Which polygons cross themselves or another one of their group; None if there is too much to compare.
+
+    Touching is not crossing: two edges cross if each has an end clearly on either side of the other. Edges are sorted by their
+    lower y, and each is compared with those that start before it ends.
+
+    :param polygons: (n, 2) points each; closed.
+    :param groups: one number for each polygon.
+    """
+    if not polygons:
+        return []
+    owner = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])
+    here = np.concatenate(polygons)
+    there = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
+    extent = float(np.ptp(here[:, 0])) + 1
+    level = extent * np.unique(np.asarray(groups), return_inverse=True)[1][owner]
+    low = np.minimum(here[:, 0], there[:, 0]) + level
+    order = np.argsort(low, kind="stable")
+    owner, here, there, low = owner[order], here[order], there[order], low[order]
+    high = np.maximum(here[:, 0], there[:, 0]) + level[order]
+    last = np.searchsorted(low, high, side="right")
+    found: set[int] = set()
+    for first, second in _pairs(np.arange(len(low)) + 1, last):
+        if first is None or second is None:
+            return None
+        hit = _cross(here[first], there[first], here[second], there[second], _NOISE_MM2 / pixel_mm2)
+        found.update(owner[first[hit]].tolist(), owner[second[hit]].tolist())
+    return sorted(found)
+
+
+def _pairs(start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray] | tuple[None, None]]:
+    """All (i, j) with start[i] <= j < stop[i], in blocks; a pair of None if there are too many."""
+    count = np.maximum(stop - start, 0)
+    total = np.cumsum(count)
+    if total[-1] > _MOST_PAIRS:
+        yield None, None
+        return
+    cuts = np.searchsorted(total, np.arange(_BLOCK, int(total[-1]), _BLOCK))
+    for edges in np.split(np.arange(len(start)), cuts):
+        first = np.repeat(edges, count[edges])
+        begin = np.cumsum(count[edges]) - count[edges]
+        yield first, np.arange(first.size) - np.repeat(begin - start[edges], count[edges])
+
+
+def _cross(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray, noise: float) -> npt.NDArray[np.bool_]:
+    """Whether the edges a–b and c–d cross properly, row by row."""
+    near = (np.maximum(a[:, 1], b[:, 1]) > np.minimum(c[:, 1], d[:, 1])) & (
+        np.minimum(a[:, 1], b[:, 1]) < np.maximum(c[:, 1], d[:, 1])
+    )
+    index = np.flatnonzero(near)
+    a, b, c, d = a[index], b[index], c[index], d[index]
+    sides = (_side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b))
+    clear = np.min(np.abs(sides), axis=0) > noise
+    opposite = (sides[0] * sides[1] < 0) & (sides[2] * sides[3] < 0)
+    hit = np.zeros(near.size, dtype=np.bool_)
+    hit[index] = clear & opposite
+    return hit
+
+
+def _side(a: FloatArray, b: FloatArray, p: FloatArray) -> FloatArray:
+    """Twice the signed area of each triangle a, b, p."""
+    return np.asarray((b[:, 0] - a[:, 0]) * (p[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (p[:, 0] - a[:, 0]))
+
+
+# ── against the masks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _compare(named: dict[bytes, list[_Contour]], masks: OARMasks, header: SeriesHeader) -> Iterator[str]:
+    """Each OAR is there, a reader that tests voxel centres gets its mask back, and the polygons have its volume."""
+    for oar in masks.oars:
+        contours, cropped = named.get(oar.name.encode("ascii")), masks.crop(oar, margin=1)
+        if contours is None:
+            yield f"{oar.name} is not among the ROIs"
+        elif cropped is None:
+            if contours:
+                yield f"{oar.name} is empty and has contours"
+        else:
+            yield from (f"{oar.name}: {problem}" for problem in _compare_roi(contours, *cropped, header))
+
+
+def _compare_roi(contours: Sequence[_Contour], box: Box, wanted: Mask, header: SeriesHeader) -> Iterator[str]:
+    """Compare one ROI with its mask in its bounding box, grown by a voxel."""
+    corner = np.array([box[1].start, box[2].start])
+    inside = [(c.z - box[0].start, c.yx - corner) for c in contours if box[0].start <= c.z < box[0].stop]
+    limit = np.array(wanted.shape[1:])
+    if len(inside) < len(contours) or any(np.any(yx <= -1) or np.any(yx >= limit) for _, yx in inside):
+        yield "it has contours where the model drew nothing"
+    if different := int(np.count_nonzero(wanted != to_mask(inside, (len(wanted), wanted.shape[1], wanted.shape[2])))):
+        yield f"{different} voxel(s) are not what the model drew"
+    thickness = header.grid.slice_thicknesses_mm
+    expected = float(thickness[box[0]] @ np.count_nonzero(wanted, axis=(1, 2)))
+    ratio = abs(sum(float(thickness[contour.z]) * _area(contour.yx) for contour in contours)) / expected
+    if abs(ratio - 1) > LARGEST_VOLUME_ERROR:
+        yield f"the volume between its contours is {ratio:.2f} times that of its voxels"
