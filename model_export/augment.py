@@ -84,7 +84,8 @@ def spline_basis(positions: F32, points: int) -> F32:
     distance = np.abs(positions[:, None] + (points - 1) / 2 - np.arange(points)[None, :])
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.clip(2.0 - distance, 0.0, None) ** 3 / 6
-    return np.where(distance < 1.0, near, far).astype(np.float32)
+    weights: F32 = np.where(distance < 1.0, near, far).astype(np.float32)
+    return weights
 
 
 def change_intensities(hu: F32, config: AugmentConfig, rng: Generator) -> F32:

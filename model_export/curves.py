@@ -14,10 +14,10 @@ def draw_curves(folder: Path, path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     points = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(14, 5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5))
     steps = [point["step"] for point in points]
     left.plot(steps, [point["loss"] for point in points])
     left.set(xlabel="step", ylabel="loss (mean of 50 steps)")
@@ -32,7 +32,7 @@ def draw_curves(folder: Path, path: Path) -> None:
         right.legend(fontsize=5, ncol=2)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def _evaluations(folder: Path) -> dict[str, list[tuple[int, float]]]:

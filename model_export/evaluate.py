@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -82,17 +82,18 @@ def evaluate(
     return results
 
 
-@torch.no_grad()
 def predict_case(network: Network, case: Case, grid: GridConfig, *, bfloat16: bool) -> Tensor:
     """Probabilities (labelled channels, Z, Y · upscale, X · upscale) on the network's grid, centred on the case."""
     slices = case_slices(case, grid)
     middle_mm = case.ct.shape[0] * case.spacing_mm[0] / 2
     rng = np.random.default_rng(0)  # asked, but nothing is random without augmentation
-    slab = sample_slab(case, grid, slices, middle_mm, no_deformation(), AugmentConfig(), rng)
+    slab = sample_slab(
+        case, grid, slices=slices, middle_mm=middle_mm, deformation=no_deformation(), augment=AugmentConfig(), rng=rng
+    )
     found = []
     for first in range(0, slices, SLAB_SLICES):
         part = slab.ct_hu[first : min(first + SLAB_SLICES, slices) + grid.context_slices - 1]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             logits = network(part[None, None])[0, list(case.channels)]
         found.append(torch.sigmoid(logits.float()))
     return torch.cat(found, dim=1)
@@ -119,7 +120,8 @@ def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
     at_slices = between_slices(probabilities.transpose(0, 1), positions.astype(np.float32))  # (z, C, Y, X)
     y, x = np.meshgrid(2 * y_mm / (grid.size * grid.spacing_mm[1]), 2 * x_mm / (grid.size * grid.spacing_mm[2]), indexing="ij")
     where = torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))[None].expand(slices, -1, -1, -1)
-    return functional.grid_sample(at_slices, where, align_corners=False).transpose(0, 1).numpy()
+    found = functional.grid_sample(at_slices, where, align_corners=False)
+    return cast("F32", found.transpose(0, 1).numpy())
 
 
 def compare_case(case: Case, probabilities: F32, surface_score: SurfaceScore | None) -> Iterator[OrganResult]:

@@ -4,6 +4,9 @@ The exporter folds every norm that follows a convolution into it; a norm that fo
 BatchNormalization. The sigmoid is in the graph, as is the Hounsfield window: HU in, probabilities out.
 """
 
+# mypy: allow-subclassing-any
+# (torch is not there where the types are checked without it)
+
 import hashlib
 import json
 import logging
@@ -45,7 +48,7 @@ class WithSigmoid(nn.Module):
         self.network = network
 
     def forward(self, ct_hu: Tensor) -> Tensor:
-        return torch.sigmoid(cast(Tensor, self.network(ct_hu)))
+        return torch.sigmoid(cast("Tensor", self.network(ct_hu)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +127,19 @@ def run_onnx(path: Path, ct_hu: F32) -> F32:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return cast(F32, session.run([OUTPUT_NAME], {INPUT_NAME: ct_hu})[0])
+    return cast("F32", session.run([OUTPUT_NAME], {INPUT_NAME: ct_hu})[0])
 
 
-@torch.no_grad()
 def compare_with_torch(served: nn.Module, path: Path, config: Config) -> Agreement:
     """Both on the self-check's picture and on noise, two slabs of a length that the export never saw."""
     slices = SELF_CHECK_SLICES + 5
     picture = self_check_input(slices, (config.grid.size, config.grid.size))
     noisy = picture + np.random.default_rng(1).normal(0.0, 100.0, picture.shape).astype(np.float32)
     ct_hu = np.concatenate([picture, noisy]).astype(np.float32)
-    expected = served(torch.from_numpy(ct_hu)).numpy()
+    with torch.no_grad():
+        expected = served(torch.from_numpy(ct_hu)).numpy()
     found = run_onnx(path, ct_hu)
-    flipped = (found > THRESHOLD) != (expected > THRESHOLD)
+    flipped: npt.NDArray[np.bool_] = (found > THRESHOLD) != (expected > THRESHOLD)
     return Agreement(float(np.abs(found - expected).max()), float(flipped.mean()))
 
 

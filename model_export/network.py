@@ -9,7 +9,8 @@ context, and two slabs that overlap by 20 slices join without a seam. Nothing ma
 slab as a whole: normalisation uses running statistics, never those of the slab at hand.
 """
 
-from __future__ import annotations
+# mypy: allow-subclassing-any
+# (torch is not there where the types are checked without it)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,6 @@ class Norm(nn.Module):
             self.eps,
         )
 
-    @torch.no_grad()
     def correction(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Factor and shift per channel from the batch's statistics to the running ones, clipped; 1 and 0 at first.
 
@@ -121,6 +121,7 @@ class Norm(nn.Module):
         """
         if self.limit <= 1.0:
             return torch.ones_like(self.running_mean), torch.zeros_like(self.running_mean)
+        features = features.detach()
         step = 4 if features.shape[-1] >= 48 else 2 if features.shape[-1] >= 12 else 1
         var, mean = torch.var_mean(features[:, :, ::2, ::step, ::step].float(), (0, 2, 3, 4), unbiased=False)
         deviation, running = (var + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
@@ -138,7 +139,7 @@ class NormReLUConv(nn.Module):
         self.conv = nn.Conv3d(inputs, outputs, kernel, padding=(0, 1, 1), bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        return cast(Tensor, self.conv(torch.relu(self.norm(features))))
+        return cast("Tensor", self.conv(torch.relu(self.norm(features))))
 
 
 class ResidualBlock(nn.Module):
@@ -150,16 +151,14 @@ class ResidualBlock(nn.Module):
         self.identity = nn.Conv3d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
         self.convs = nn.Sequential(
             *(
-                NormReLUConv(
-                    inputs if index == 0 else outputs, outputs, context=index < context_convs, momentum=momentum
-                )
+                NormReLUConv(inputs if index == 0 else outputs, outputs, context=index < context_convs, momentum=momentum)
                 for index in range(convs)
             )
         )
 
     def forward(self, features: Tensor) -> Tensor:
         identity = self.identity(crop_slices(features, self.crop))
-        return cast(Tensor, identity + self.convs(features))
+        return cast("Tensor", identity + self.convs(features))
 
 
 class FullyConnectedBlock(nn.Module):
@@ -196,7 +195,7 @@ class UpBlock(nn.Module):
         features = self.reduce(features)
         if self.pooled:
             features = functional.interpolate(features, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
-        return cast(Tensor, self.block(torch.cat([features, skip], dim=1)))
+        return cast("Tensor", self.block(torch.cat([features, skip], dim=1)))
 
 
 class Head(nn.Module):
@@ -207,17 +206,17 @@ class Head(nn.Module):
         self.upscale = upscale
         self.norm = Norm(inputs, momentum=momentum)
         self.conv = nn.Conv3d(inputs, outputs * upscale * upscale, 1)
-        nn.init.constant_(cast(Tensor, self.conv.bias), -4.0)  # organs are rare: start from "none"
+        nn.init.constant_(cast("Tensor", self.conv.bias), -4.0)  # organs are rare: start from "none"
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, Z, Y, X) to logits (N, OARs, Z, Y * upscale, X * upscale)."""
         logits = self.conv(torch.relu(self.norm(features)))  # (N, O * u * u, Z, Y, X)
         if self.upscale == 1:
-            return cast(Tensor, logits)
+            return cast("Tensor", logits)
         n, _, z, y, x = logits.shape
         u = self.upscale
         logits = logits.reshape(n, -1, u, u, z, y, x).permute(0, 1, 4, 5, 2, 6, 3)  # (N, O, Z, Y, u, X, u)
-        return cast(Tensor, logits.reshape(n, -1, z, y * u, x * u))  # (N, O, Z, Y * u, X * u)
+        return cast("Tensor", logits.reshape(n, -1, z, y * u, x * u))  # (N, O, Z, Y * u, X * u)
 
     def subpixels(self, features: Tensor, oars: Sequence[int]) -> Tensor:
         """The same logits before the shuffle, for some OARs only: (N, C, Z, Y, X) to (N, oars, u, u, Z, Y, X).
@@ -226,7 +225,7 @@ class Head(nn.Module):
         """
         u = self.upscale
         rows = torch.tensor([oar * u * u + k for oar in oars for k in range(u * u)])
-        weight, bias = self.conv.weight[rows].flatten(1), cast(Tensor, self.conv.bias)[rows]  # (oars * u * u, C)
+        weight, bias = self.conv.weight[rows].flatten(1), cast("Tensor", self.conv.bias)[rows]  # (oars * u * u, C)
         n, c, z, y, x = features.shape
         flat = torch.relu(self.norm(features)).contiguous().reshape(n, c, -1)
         logits = torch.matmul(weight, flat) + bias[:, None].to(flat.dtype)
@@ -273,10 +272,10 @@ class Network(nn.Module):
         for number in reversed(range(len(self.up))):
             features = self.up[number](features, crop_slices(skips[number], crop))
             crop += self.config.context_convs[number]  # slices that the skip above has more at each end
-        return cast(Tensor, features)
+        return cast("Tensor", features)
 
     def forward(self, ct_hu: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.features(ct_hu)))
+        return cast("Tensor", self.head(self.features(ct_hu)))
 
     def set_norm_limit(self, limit: float) -> None:
         """How far a training step may correct towards the running statistics; 1 is plain batch norm."""

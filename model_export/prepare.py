@@ -159,7 +159,8 @@ def count_inside(mask: npt.NDArray[np.bool_], match: Match, box: Box) -> U8:
     )
     slices, rows, columns = native.shape
     blocks = native.reshape(slices, rows // wide, wide, columns // wide, wide)
-    return blocks.sum(axis=(2, 4), dtype=np.uint8)
+    counts: U8 = blocks.sum(axis=(2, 4), dtype=np.uint8)
+    return counts
 
 
 def _cut(mask: npt.NDArray[np.bool_], *ranges: tuple[int, int]) -> npt.NDArray[np.bool_]:

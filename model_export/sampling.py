@@ -71,7 +71,8 @@ def draw_sample(case: Case, grid: GridConfig, slices: int, augment: AugmentConfi
     """A random slab of a case, `slices` predicted slices thick."""
     extent = (slices * grid.spacing_mm[0], grid.size * grid.spacing_mm[1], grid.size * grid.spacing_mm[2])
     deformation = draw_deformation(augment, rng, extent_mm=extent)
-    return sample_slab(case, grid, slices, draw_middle(case, slices * grid.spacing_mm[0], rng), deformation, augment, rng)
+    middle_mm = draw_middle(case, slices * grid.spacing_mm[0], rng)
+    return sample_slab(case, grid, slices=slices, middle_mm=middle_mm, deformation=deformation, augment=augment, rng=rng)
 
 
 def draw_middle(case: Case, slab_mm: float, rng: Generator) -> float:
@@ -82,13 +83,14 @@ def draw_middle(case: Case, slab_mm: float, rng: Generator) -> float:
         return float(rng.uniform(min(slab_mm, length_mm) / 4, length_mm - min(slab_mm, length_mm) / 4))
     drawn = case.labels[rng.integers(len(case.channels))].any(axis=(1, 2))
     if not drawn.any():
-        return length_mm / 2
+        return float(length_mm / 2)
     return float((rng.choice(np.flatnonzero(drawn)) + 0.5) * slice_mm + rng.uniform(-slab_mm, slab_mm) / 3)
 
 
 def sample_slab(
     case: Case,
     grid: GridConfig,
+    *,
     slices: int,
     middle_mm: float,
     deformation: Deformation,
@@ -112,7 +114,14 @@ def sample_slab(
     window = (slice(0, grid.size), slice(0, grid.size)) if whole else loss_window(inner)
     near = functional.max_pool2d(inner[None].float(), 2 * FAR_VOXELS + 1, 1, FAR_VOXELS)[0] > 0
     source_slices = source_slices[context : context + slices]
-    labels = _label_fractions(case, grid, source_slices, z_mm[context : context + slices], deformation, window)
+    labels = _label_fractions(
+        case,
+        grid,
+        slices=source_slices,
+        z_mm=z_mm[context : context + slices],
+        deformation=deformation,
+        window=window,
+    )
     inside = inner[:, *window]  # (Z, y, x)
     counts = (_labelled(case, source_slices)[:, :, None, None] & inside) | ~near[:, *window]
     channels = tuple(MIRRORED[c] for c in case.channels) if deformation.mirror else case.channels
@@ -168,7 +177,7 @@ def between_slices(volume: Tensor, slices: F32) -> Tensor:
 
 
 def _label_fractions(
-    case: Case, grid: GridConfig, slices: F32, z_mm: F32, deformation: Deformation, window: tuple[slice, slice]
+    case: Case, grid: GridConfig, *, slices: F32, z_mm: F32, deformation: Deformation, window: tuple[slice, slice]
 ) -> Tensor:
     """Fractions (channels, Z, y · upscale, x · upscale) of the labelled organs within the window."""
     fine = grid.upscale

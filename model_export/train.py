@@ -44,7 +44,7 @@ def start_run(config: Config) -> Run:
     """A fresh run; the same seed gives the same run."""
     torch.manual_seed(config.training.seed)
     network = Network(config.network)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub knows 4-D formats only
+    network.to(memory_format=torch.channels_last_3d)
     return Run(
         config=config,
         network=network,
@@ -107,7 +107,7 @@ def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
     ]
     loss = loss_of_step(run.network, samples, config)
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     if training.clip_norm:
         nn.utils.clip_grad_norm_(run.network.parameters(), training.clip_norm)
     run.optimiser.step()
@@ -133,9 +133,7 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) ->
             for index, sample in enumerate(samples)
         ]
     losses = [
-        fast_loss_of_sample(
-            found, to_subpixels(sample.target, config.grid.upscale), sample.counts[:, None, None], config.loss
-        )
+        fast_loss_of_sample(found, to_subpixels(sample.target, config.grid.upscale), sample.counts[:, None, None], config.loss)
         for found, sample in zip(logits, samples, strict=True)
     ]
     return torch.stack(losses).mean()
@@ -147,12 +145,11 @@ def norm_limit(training: TrainingConfig, progress: float) -> float:
     return 1.0 + share * (training.norm_limit - 1.0)
 
 
-@torch.no_grad()
 def update_average(run: Run) -> None:
     """Move the averaged weights and running statistics a little towards the current ones; fast at first."""
     decay = min(run.config.training.average, (1 + run.step) / (10 + run.step)) if run.config.training.average else 0.0
     for mean, value in zip(run.average.state_dict().values(), run.network.state_dict().values(), strict=True):
-        mean.lerp_(value, 1.0 - decay)
+        mean.lerp_(value, 1.0 - decay)  # a state dict holds detached tensors
 
 
 def write_point(run: Run, folder: Path, progress: float) -> None:

@@ -66,7 +66,7 @@ def read_nrrd(path: Path) -> NRRDMask:
 
 
 def _spacing(directions: str) -> tuple[float, float, float]:
-    """"(0.98,0,0) (0,0.98,0) (0,0,2.5)" to (z, y, x) in mm."""
+    """From "(0.98,0,0) (0,0.98,0) (0,0,2.5)" to (z, y, x) in mm."""
     vectors = [[float(value) for value in vector.split(",")] for vector in directions.strip("()").split(") (")]
     x_mm, y_mm, z_mm = (float(np.linalg.norm(vector)) for vector in vectors)
     return z_mm, y_mm, x_mm

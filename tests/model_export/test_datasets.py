@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from model_export.datasets.openkbp import SIDE, read_patients
 from model_export.datasets.released_contours import read_case, read_nrrd
 from model_export.datasets.training_file import CHANNEL, HU_OF_CODE, read_cases, read_provenance, to_codes, write_cases
 from model_export.prepare import Match, count_inside, labelled_slices, prepare
-
 from tests.model_export.conftest import made_case
 
 if TYPE_CHECKING:

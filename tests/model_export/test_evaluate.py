@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+
 from model_export.augment import AugmentConfig
 from model_export.datasets.training_file import CHANNEL
 from model_export.evaluate import (
@@ -22,7 +23,6 @@ from model_export.evaluate import (
     write_results,
 )
 from model_export.sampling import no_deformation, sample_slab
-
 from tests.model_export.conftest import made_case
 from tests.model_export.test_network import trained_looking
 
@@ -38,7 +38,10 @@ def test_labels_survive_the_way_to_the_network_and_back(tiny: Config) -> None:
     case = made_case()
     middle_mm = 31 * 2.3 / 2
     rng = np.random.default_rng(0)
-    slab = sample_slab(case, config, case_slices(case, config), middle_mm, no_deformation(), AugmentConfig(), rng)
+    slices = case_slices(case, config)
+    slab = sample_slab(
+        case, config, slices=slices, middle_mm=middle_mm, deformation=no_deformation(), augment=AugmentConfig(), rng=rng
+    )
     perfect = torch.zeros(3, case_slices(case, config), 96, 96)
     rows, columns = (slice(2 * span.start, 2 * span.stop) for span in slab.window)
     perfect[:, :, rows, columns] = slab.target

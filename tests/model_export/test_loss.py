@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from model_export.loss import LossConfig, fast_loss_of_sample, loss_of_sample, soft_dice_loss, top_k_cross_entropy
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from model_export.network import Network, Norm
 
+from model_export.network import Network, Norm
 from tests.model_export.conftest import CONFIGS
 
 if TYPE_CHECKING:

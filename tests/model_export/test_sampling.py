@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from model_export.augment import AugmentConfig, blur, draw_cut, draw_deformation, spline_basis
 from model_export.datasets.training_file import CHANNEL
 from model_export.sampling import MIRRORED, draw_sample, no_deformation, sample_slab
-
 from tests.model_export.conftest import made_case
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def sample(config: Config, *, mirror: bool = False, augment: AugmentConfig | Non
     case = made_case(channels=(RIGHT, LEFT, CHANNEL["SpinalCord"]))
     deformation = dataclasses.replace(no_deformation(), mirror=mirror)
     rng = np.random.default_rng(4)
-    return sample_slab(case, config.grid, 5, middle_mm, deformation, augment or AugmentConfig(), rng)
+    return sample_slab(
+        case, config.grid, slices=5, middle_mm=middle_mm, deformation=deformation, augment=augment or AugmentConfig(), rng=rng
+    )
 
 
 def test_labels_lie_on_the_tissue_that_they_name(tiny: Config) -> None:
@@ -82,7 +84,10 @@ def test_below_its_lowest_drawn_slice_a_cord_does_not_count(tiny: Config) -> Non
     case = made_case()
     ranges = ((0, 30), (0, 30), (12, 30))
     case = dataclasses.replace(case, labelled_slices=ranges)
-    slab = sample_slab(case, tiny.grid, 5, 12.5 * 2.3, no_deformation(), AugmentConfig(), np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    slab = sample_slab(
+        case, tiny.grid, slices=5, middle_mm=12.5 * 2.3, deformation=no_deformation(), augment=AugmentConfig(), rng=rng
+    )
     rows, columns = slab.counts.shape[2:]
     in_the_middle = slab.counts[:, :, rows // 2, columns // 2]
     assert in_the_middle[2].tolist() == [False, False, True, True, True]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+
 from model_export.config import read_config
 from model_export.train import CHECKPOINT, CURVE, draw_case, norm_limit, resume_run, start_run, train
-
 from tests.model_export.conftest import CONFIGS, made_case
 
 if TYPE_CHECKING:
