@@ -314,6 +314,12 @@ class JobStore:
             raise JobNotFound
         return _job(row)
 
+    def exists(self, job_id: JobId) -> bool:
+        """Whether there is such a job that was not purged."""
+        with self._reading() as connection:
+            found = connection.scalar(select(_JOBS.c.id).where(_JOBS.c.id == job_id, _JOBS.c.purged_at.is_(None)))
+        return found is not None
+
     def page(
         self,
         *,
@@ -493,13 +499,16 @@ class JobStore:
             rows = sorted(connection.execute(back), key=lambda row: (row.priority, row.queued_at, row.id))
         return [JobId(row.id) for row in rows]
 
-    def unsent(self, older_than_s: float) -> list[Job]:
-        """Queued jobs whose message was not sent, or was sent so long ago that it may be lost, in the order of the queue."""
+    def unsent(self, older_than_s: float, *, never: bool = False) -> list[Job]:
+        """Queued jobs whose message was not sent, or was sent so long ago that it may be lost, in the order of the queue.
+
+        :param never: only those that were not sent since they were queued.
+        """
         limit = self._clock() - timedelta(seconds=older_than_s)
-        due = (_JOBS.c.queued_at <= limit) & or_(_JOBS.c.sent_at.is_(None), _JOBS.c.sent_at <= limit)
-        order = (_JOBS.c.priority, _JOBS.c.queued_at, _JOBS.c.id)
+        late = _JOBS.c.sent_at.is_(None) if never else or_(_JOBS.c.sent_at.is_(None), _JOBS.c.sent_at <= limit)
+        query = select(_JOBS).where(_JOBS.c.state == JobState.QUEUED, _JOBS.c.queued_at <= limit, late)
         with self._reading() as connection:
-            rows = connection.execute(select(_JOBS).where(_JOBS.c.state == JobState.QUEUED, due).order_by(*order))
+            rows = connection.execute(query.order_by(_JOBS.c.priority, _JOBS.c.queued_at, _JOBS.c.id))
             return [_job(row) for row in rows.mappings()]
 
     def marked_sent(self, job_id: JobId) -> bool:

@@ -77,6 +77,7 @@ class Storage:
             _flush(path)
         _flush(incoming.folder / _INPUT)
         _flush(incoming.folder)
+        os.utime(incoming.folder)  # job_ids() counts from now, not from when the upload began
         incoming.folder.rename(self._job(job_id))
         _flush(self._jobs)
 
@@ -162,6 +163,11 @@ class Storage:
         for path in self._trash.iterdir():
             _delete(path)
         return len(stale)
+
+    def job_ids(self, older_than_s: float) -> list[JobId]:
+        """The jobs that have had bytes here for a while."""
+        limit = time.time() - older_than_s
+        return [JobId(entry.name) for entry in os.scandir(self._jobs) if entry.stat().st_mtime < limit]
 
     def free_bytes(self) -> int:
         """Space left for unprivileged users on the data folder's file system."""

@@ -1,0 +1,77 @@
+"""The application: routes, errors, logs and what it holds while it runs."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from oarlock import __version__
+from oarlock.settings import Settings
+from service import contract, logs, problems, routes
+from service.state import running
+from service.sweeper import Sweeper
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The HTTP face of Oarlock on these settings. Nothing is opened before it starts."""
+    app = FastAPI(
+        title="Oarlock",
+        version=__version__,
+        description="Draws 21 organs at risk on a head and neck planning CT. Every answer with a status of 400 or more is an "
+        "RFC 9457 problem document. For research; not a medical device.",
+        lifespan=_lifespan(settings),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    contract.install(app)
+    for router in (routes.jobs, routes.models, routes.operations):
+        app.include_router(router)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(logs.RequestLog)  # the last one added sees a request first
+    return app
+
+
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        logs.configure()
+        with running(settings) as service:
+            app.state.service = service
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(Sweeper(settings, service.store, service.storage, service.broker).run)
+                yield
+                tasks.cancel_scope.cancel()
+
+    return lifespan
+
+
+class _Enough(Exception):
+    """The headers of an answer were sent, and nothing else was asked for."""
+
+
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered: the same headers, no body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def headers_only(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                raise _Enough
+
+        inner: dict[str, Any] = dict(scope, method="GET")
+        with suppress(_Enough):
+            await self._app(inner, receive, headers_only)
+        scope["route"] = inner.get("route")

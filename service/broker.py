@@ -1,0 +1,70 @@
+"""Broker: puts job ids on the queue. Bytes and states never travel through it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from celery import Celery
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from oarlock.errors import BrokerUnavailable
+from oarlock.jobs import CONTOUR_SERIES, QUEUE, Job
+from oarlock.settings import Settings
+
+CONNECT_LIMIT_S: Final = 2
+"""How long a caller waits for a Redis that does not answer."""
+
+
+class Broker:
+    """The sending end of the queue."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = Celery("oarlock-service", broker=settings.broker_url, set_as_current=False)
+        self._app.conf.update(
+            task_ignore_result=True,
+            broker_connection_timeout=CONNECT_LIMIT_S,
+            broker_transport_options=settings.broker_transport_options()
+            | {"socket_connect_timeout": CONNECT_LIMIT_S, "socket_timeout": CONNECT_LIMIT_S, "retry_on_timeout": False},
+        )
+
+    def enqueue(self, job: Job) -> None:
+        """Send the message that makes some worker look at a job. A message too many is harmless.
+
+        A connection that went stale (Redis was restarted) is tried a second time.
+
+        :raises BrokerUnavailable: if it is not certain that the message is on the queue.
+        """
+        with _translated():
+            self._app.send_task(
+                CONTOUR_SERIES,
+                args=[job.id],
+                queue=QUEUE,
+                priority=int(job.priority),
+                ignore_result=True,
+                retry=True,
+                retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
+            )
+
+    def depth(self) -> int:
+        """How many messages wait for a worker.
+
+        :raises BrokerUnavailable: if Redis does not answer.
+        """
+        with _translated(), self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_LIMIT_S)
+            channel: Any = connection.default_channel
+            return int(channel.queue_declare(queue=QUEUE).message_count)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._app.close()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (KombuError, CeleryError, RedisError, OSError) as error:
+        raise BrokerUnavailable from error

@@ -1,0 +1,304 @@
+"""The OpenAPI side of every call: what it takes and answers, with an example of each answer.
+
+The examples of problems are made from the errors themselves, so that they cannot differ from what is sent.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from oarlock import errors
+from oarlock.errors import OarlockError
+from service.problems import MEDIA_TYPE, describe
+from service.schemas import Problem
+
+_JOB_ID: Final = "0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
+_HERE: Final = f"/v1/jobs/{_JOB_ID}"
+_REQUEST: Final = "urn:uuid:4b1f0a52-5e0e-4c57-8a39-0f4f7a0b9a55"
+
+_QUEUED: Final[dict[str, Any]] = {
+    "id": _JOB_ID,
+    "state": "queued",
+    "stage": None,
+    "progress": 0.0,
+    "queue_position": 3,
+    "priority": "normal",
+    "attempts": 0,
+    "series": {
+        "study_instance_uid": "2.25.1001",
+        "series_instance_uid": "2.25.1002",
+        "frame_of_reference_uid": "2.25.1003",
+        "slices": 156,
+        "spacing_mm": [2.5, 0.977, 0.977],
+    },
+    "model": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
+    "created_at": "2026-03-05T12:00:00.000Z",
+    "started_at": None,
+    "finished_at": None,
+    "warnings": [],
+    "error": None,
+    "links": {
+        "self": _HERE,
+        "rtstruct": f"{_HERE}/rtstruct",
+        "qa": f"{_HERE}/qa",
+        "preview": f"{_HERE}/preview.png",
+        "cancel": f"{_HERE}/cancel",
+    },
+}
+_RUNNING: Final = _QUEUED | {
+    "state": "running",
+    "stage": "inferring",
+    "progress": 0.42,
+    "queue_position": None,
+    "attempts": 1,
+    "started_at": "2026-03-05T12:00:01.000Z",
+}
+_SUCCEEDED: Final = _RUNNING | {
+    "state": "succeeded",
+    "stage": None,
+    "progress": 1.0,
+    "finished_at": "2026-03-05T12:00:31.000Z",
+}
+_CANCELLED: Final = _SUCCEEDED | {"state": "cancelled", "progress": 0.42}
+_QA: Final[dict[str, Any]] = {
+    "definition": "surface-dsc/1",
+    "series_instance_uid": "2.25.1002",
+    "comparisons": [
+        {
+            "definition": "surface-dsc/1",
+            "series_instance_uid": "2.25.1002",
+            "predicted": {"sop_instance_uid": "2.25.2001", "label": "OARLOCK"},
+            "reference": {"sop_instance_uid": "2.25.2002", "label": "CLINICAL"},
+            "oars": [
+                {
+                    "oar": "Parotid_L",
+                    "matched_roi": "LT PAROTID",
+                    "presence": "both",
+                    "tolerance_mm": 2.85,
+                    "tolerance_rounded_mm": 2.856,
+                    "surface_dsc": 0.94,
+                    "surface_dsc_unrounded": 0.94,
+                    "volumetric_dsc": 0.87,
+                    "hausdorff_95_mm": 3.3,
+                    "mean_surface_distance_mm": 0.8,
+                    "added_path_length_mm": 120.0,
+                    "predicted_volume_ml": 30.1,
+                    "reference_volume_ml": 29.4,
+                    "reason": None,
+                }
+            ],
+            "unmatched_reference_rois": ["PTV70"],
+        }
+    ],
+    "checks": [],
+}
+_MODEL: Final[dict[str, Any]] = {
+    "name": "oarlock-hn",
+    "version": "1.0.0",
+    "sha256": "9f" * 32,
+    "licence": "Apache-2.0",
+    "description": "21 organs at risk of the head and neck on planning CT",
+    "default": True,
+    "oars": ["Brain", "Brainstem"],
+    "spacing_mm": [2.5, 2.0, 2.0],
+    "training": {"data": "where the training series came from"},
+    "results": {},
+    "limits": ["children"],
+}
+_READY: Final = {"ready": True, "detail": None}
+_DEPENDENCIES: Final = dict.fromkeys(("database", "broker", "storage", "workers", "model"), _READY)
+
+_NOT_FOUND: Final = (errors.JobNotFound(), errors.JobExpired())
+_NO_RESULT: Final = (*_NOT_FOUND, errors.JobNotFinished(state="running"), errors.ResultNotFound(what="rendering.npz"))
+_DATABASE: Final = errors.DatabaseUnavailable()
+_INTERNAL: Final = errors.InternalError(reference="4b1f0a52-5e0e-4c57-8a39-0f4f7a0b9a55")
+
+Call = dict[str, Any]
+
+
+def _problem(error: OarlockError) -> dict[str, Any]:
+    return describe(error.code, error.title, error.detail) | {"instance": _REQUEST}
+
+
+def _problems(*found: OarlockError) -> dict[int | str, dict[str, Any]]:
+    """One entry a status, one example an error."""
+    examples: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    for error in (*found, _DATABASE, _INTERNAL):
+        document = _problem(error)
+        examples[document["status"]][error.code] = {"summary": error.title, "value": document}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema, "examples": by_code}},
+        }
+        for status, by_code in sorted(examples.items())
+    }
+
+
+def _json(description: str, example: object, model: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model}"}, "example": example}},
+    }
+    if headers:
+        answer["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    return answer
+
+
+def _accepted(description: str, example: object) -> dict[str, Any]:
+    headers = {"Location": "address of the job", "Retry-After": "seconds after which to look at it"}
+    return _json(description, example, "JobDocument", headers)
+
+
+def _bytes(description: str, media_type: str, example: object = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+    if example is not None:
+        content = {"schema": {"type": "object" if isinstance(example, dict) else "string"}, "example": example}
+    return {"description": description, "content": {media_type: content}}
+
+
+_NOT_MODIFIED: Final = {"description": "The result is the one whose ETag was sent as If-None-Match"}
+
+_FORM: Final = {
+    "type": "object",
+    "required": ["files"],
+    "properties": {
+        "files": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "DICOM Part 10 files and zip archives of them, in any order: one CT series, RTSTRUCTs to compare with",
+        },
+        "model": {"type": "string", "description": "name of a model (GET /v1/models)"},
+        "profile": {"type": "string", "enum": ["generic"]},
+        "priority": {"type": "string", "enum": ["urgent", "normal", "low"], "default": "normal"},
+        "callback_url": {"type": "string", "description": "refused unless the operator allows its host"},
+    },
+}
+_ARCHIVE: Final = {"schema": {"type": "string", "format": "binary"}}
+
+_REFUSALS: Final = (
+    errors.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
+    errors.IdempotencyConflict(),
+    errors.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
+    errors.UnsupportedMediaType(),
+    errors.UploadEmpty(),
+    errors.ArchiveInvalid(reason="a member's name leads out of the archive"),
+    errors.InvalidParameter(name="priority", reason="is none of urgent, normal, low"),
+    errors.UnknownModel(available=["oarlock-hn"]),
+    errors.NotDicom(files=1),
+    errors.InstanceUnreadable(position=7, reason="it ends in the middle of an element"),
+    errors.NoCTImages(found=["MR Image Storage"]),
+    errors.MixedSeries(images=[120, 36]),
+    errors.TooFewSlices(found=1, needed=3),
+    errors.MissingSlices(expected_mm=2.5, found_mm=5.0, at_slice=37),
+    errors.BrokerUnavailable(),
+    errors.StorageFull(),
+)
+
+POST_JOB: Final[Call] = {
+    "responses": {202: _accepted("The series was taken in and will be contoured", _QUEUED), **_problems(*_REFUSALS)},
+    "openapi_extra": {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}, "application/zip": _ARCHIVE}}
+    },
+}
+LIST_JOBS: Final[Call] = {
+    "responses": {
+        200: _json("A page of jobs", {"jobs": [_SUCCEEDED], "next": None}, "JobPage"),
+        **_problems(errors.InvalidParameter(name="cursor", reason="is not a cursor that this server gave")),
+    }
+}
+GET_JOB: Final[Call] = {"responses": {200: _json("The job", _RUNNING, "JobDocument"), **_problems(*_NOT_FOUND)}}
+EVENTS: Final[Call] = {
+    "responses": {
+        200: _bytes(
+            "Events until the job ends",
+            "text/event-stream",
+            'event: progress\nid: 1\ndata: {"id": "…", "state": "running", …}\n\n',
+        ),
+        204: {"description": "The job has ended, and the caller knows (Last-Event-ID: end)"},
+        **_problems(*_NOT_FOUND),
+    }
+}
+CANCEL: Final[Call] = {
+    "responses": {
+        202: _accepted("The job is cancelled, or will be at its next step", _CANCELLED),
+        **_problems(*_NOT_FOUND, errors.JobAlreadyEnded(state="succeeded")),
+    }
+}
+RETRY: Final[Call] = {
+    "responses": {
+        202: _accepted("The job is queued again", _QUEUED),
+        **_problems(*_NOT_FOUND, errors.JobNotRetryable(state="succeeded")),
+    }
+}
+PURGE: Final[Call] = {"responses": {204: {"description": "Nothing of the series is left"}, **_problems(*_NOT_FOUND)}}
+RTSTRUCT: Final[Call] = {
+    "responses": {200: _bytes("The RTSTRUCT", "application/dicom"), 304: _NOT_MODIFIED, **_problems(*_NO_RESULT)}
+}
+QA: Final[Call] = {
+    "responses": {200: _bytes("The QA report", "application/json", _QA), 304: _NOT_MODIFIED, **_problems(*_NO_RESULT)}
+}
+PREVIEW: Final[Call] = {
+    "responses": {
+        200: _bytes("The picture", "image/png"),
+        304: _NOT_MODIFIED,
+        **_problems(
+            *_NO_RESULT, errors.InvalidParameter(name="slice", reason="is beyond the last slice of the series, which is 156")
+        ),
+    }
+}
+MODELS: Final[Call] = {"responses": {200: _json("The models", {"models": [_MODEL]}, "ModelList"), **_problems()}}
+LIVEZ: Final[Call] = {"responses": {200: _json("The process is up", {"status": "alive"}, "Liveness")}}
+READYZ: Final[Call] = {
+    "responses": {
+        200: _json("Everything is ready", {"ready": True} | _DEPENDENCIES, "Readiness"),
+        503: {
+            "description": "Something is not ready: a problem document that also has the members of the other answer",
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"allOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Problem", "Readiness")]},
+                    "example": _problem(errors.NotReady(missing=["workers"]))
+                    | {"ready": False}
+                    | _DEPENDENCIES
+                    | {"workers": {"ready": False, "detail": "no worker was heard of lately"}},
+                }
+            },
+        },
+    }
+}
+METRICS: Final[Call] = {"responses": {200: _bytes("Prometheus text format", "text/plain", 'oarlock_jobs{state="queued"} 3.0\n')}}
+
+
+def install(app: FastAPI) -> None:
+    """Serve this contract as the application's OpenAPI document."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # the way that FastAPI documents
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = found["components"]["schemas"]
+    schemas["Problem"] = Problem.model_json_schema()
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            _drop_default_validation_answer(operation)
+    return found
+
+
+def _drop_default_validation_answer(operation: dict[str, Any]) -> None:
+    """FastAPI adds an answer of its own to every call with a parameter; this service sends problem documents."""
+    answer = operation["responses"].get("422", {})
+    if "HTTPValidationError" in str(answer):
+        del operation["responses"]["422"]

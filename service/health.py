@@ -1,0 +1,75 @@
+"""Health: whether the process lives, and whether everything that a job needs is there."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from oarlock.errors import OarlockError
+from oarlock.job_store import JobStore, Worker
+from oarlock.manifest import ModelManifest
+from oarlock.settings import Settings
+from oarlock.storage import Storage
+from service.broker import Broker
+from service.schemas import Dependency, Readiness
+
+SILENT_LEASES: Final = 2
+"""A worker renews its lease several times before it runs out; one that was silent for two of them is taken for dead."""
+
+
+class Health:
+    """Looks at each dependency by name."""
+
+    def __init__(
+        self, settings: Settings, store: JobStore, storage: Storage, broker: Broker, manifests: Mapping[str, ModelManifest]
+    ) -> None:
+        self._settings, self._store, self._storage, self._broker, self._manifests = settings, store, storage, broker, manifests
+
+    def readiness(self) -> Readiness:
+        """Every dependency, and whether all are ready."""
+        checks: dict[str, Callable[[], str | None]] = {
+            "database": self._database,
+            "broker": self._queue,
+            "storage": self._disk,
+            "workers": self._any_worker,
+            "model": self._model,
+        }
+        found = {name: _look(check) for name, check in checks.items()}
+        return Readiness(ready=all(entry.ready for entry in found.values()), **found)
+
+    def live_workers(self) -> list[Worker]:
+        """The workers that were heard of lately."""
+        return self._store.live_workers(within_s=SILENT_LEASES * self._settings.lease_s)
+
+    def _database(self) -> str | None:
+        self._store.check()
+        return None
+
+    def _queue(self) -> str | None:
+        self._broker.depth()
+        return None
+
+    def _disk(self) -> str | None:
+        self._storage.check()
+        return None if self._storage.free_bytes() >= self._settings.min_free_bytes else "too little disk space is free"
+
+    def _any_worker(self) -> str | None:
+        return None if self.live_workers() else "no worker was heard of lately"
+
+    def _model(self) -> str | None:
+        """The default model is here, and some worker has the same file: a job for it would otherwise wait in silence."""
+        manifest = self._manifests.get(self._settings.model)
+        if manifest is None:
+            return "the default model is not installed, or a manifest is not valid (see the log)"
+        hashes = {worker.models.get(manifest.name) for worker in self.live_workers()}
+        if manifest.sha256 in hashes:
+            return None
+        return "the workers have another file of the default model" if hashes - {None} else "no live worker has the default model"
+
+
+def _look(check: Callable[[], str | None]) -> Dependency:
+    try:
+        reason = check()
+    except OarlockError as error:
+        reason = error.detail
+    except OSError as error:
+        reason = f"the data folder takes no file ({error.strerror})"
+    return Dependency(ready=reason is None, detail=reason)

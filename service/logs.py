@@ -1,0 +1,116 @@
+"""Logs: one JSON line an event on stderr, and one line a request. Never a path, a parameter or a message that a sender chose."""
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Final
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from oarlock.errors import InternalError
+from service.problems import problem
+
+log = logging.getLogger(__name__)
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line.
+
+    Of an exception the type and the places are told and the message is not: a library's message may quote the file it read.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info and record.exc_info[1] is not None:
+            line |= _describe(record.exc_info[1])
+        return json.dumps(line, default=str)
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"error": type(error).__qualname__, "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]}
+
+
+def configure() -> None:
+    """Send every log line of this process to stderr, unless something else was set up before."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter())
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for noisy in ("uvicorn.access", "python_multipart", "pydicom", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+class RequestLog:
+    """Gives each request an id, writes its line, counts it, and answers 500 where nothing else did."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        request.state.request_id = str(uuid4())
+        request.state.error_code = None
+        answer = _Answer(send, request.state.request_id)
+        began = monotonic()
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:  # the last place where an unforeseen error can become an answer
+            log.exception("unforeseen error", extra={"request_id": request.state.request_id, "route": _route(scope)})
+            if answer.status is not None:
+                raise
+            await problem(request, InternalError(reference=request.state.request_id))(scope, receive, answer)
+        finally:
+            _note(request, answer.status, monotonic() - began)
+
+
+class _Answer:
+    """Passes an answer on, with the request's id in its headers, and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id = send, request_id
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id.encode())]
+        await self._send(message)
+
+
+def _note(request: Request, status: int | None, seconds: float) -> None:
+    state, route = request.state, _route(request.scope)
+    method = request.method if request.method in _METHODS else "other"
+    metrics = request.app.state.service.metrics
+    metrics.requests.labels(route, method, status or "none").observe(seconds)
+    if state.error_code is not None:
+        metrics.refusals.labels(state.error_code).inc()
+    known = {"request_id": state.request_id, "route": route, "method": method, "status": status}
+    job_id = getattr(state, "job_id", None)
+    log.info("request", extra=known | {"code": state.error_code, "job_id": job_id, "seconds": round(seconds, 4)})
+
+
+def _route(scope: Scope) -> str:
+    """The pattern of the address, never the address itself."""
+    return getattr(scope.get("route"), "path", "unknown")

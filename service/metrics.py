@@ -1,0 +1,81 @@
+"""Metrics: what GET /metrics says to Prometheus. Counted from the job table, so that it holds across restarts and processes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from oarlock.errors import TransientError
+from oarlock.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
+from oarlock.manifest import ModelManifest
+from service.broker import Broker
+from service.health import Health
+
+MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """Counters of this process, and a collector of what the job table and the queue say."""
+
+    def __init__(self, store: JobStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Table(store, broker, health, manifests))
+        self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
+        self.requests = Histogram(
+            "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
+        )
+
+    def exposition(self) -> bytes:
+        """Everything, in the text format."""
+        return generate_latest(self._registry)
+
+
+class _Table(Collector):
+    def __init__(self, store: JobStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]) -> None:
+        self._store, self._broker, self._health, self._manifests = store, broker, health, manifests
+
+    def collect(self) -> Iterable[Metric]:
+        """What can be known now; a dependency that does not answer leaves its metrics out, and /readyz says so."""
+        families: tuple[Callable[[], Metric], ...] = (self._jobs, self._depth, self._workers, self._stages, self._models)
+        for family in families:
+            with suppress(TransientError):
+                yield family()
+
+    def _jobs(self) -> Metric:
+        jobs = GaugeMetricFamily("oarlock_jobs", "Jobs by state, without the purged ones", labels=["state"])
+        for state, count in self._store.counts().items():
+            jobs.add_metric([state], count)
+        return jobs
+
+    def _depth(self) -> Metric:
+        return GaugeMetricFamily("oarlock_queue_depth", "Messages that wait for a worker", value=self._broker.depth())
+
+    def _workers(self) -> Metric:
+        workers = GaugeMetricFamily("oarlock_workers", "Live workers by device", labels=["device"])
+        devices = [worker.device for worker in self._health.live_workers()]
+        for device in sorted(set(devices)):
+            workers.add_metric([device], devices.count(device))
+        return workers
+
+    def _stages(self) -> Metric:
+        stages = HistogramMetricFamily("oarlock_stage_seconds", "Duration of each stage of all jobs", labels=["stage"])
+        for entry in self._store.stage_durations():
+            stages.add_metric([entry.stage], _buckets(entry), entry.total_s)
+        return stages
+
+    def _models(self) -> Metric:
+        models = InfoMetricFamily("oarlock_model", "Models of this server", labels=["name"])
+        for manifest in self._manifests.values():
+            models.add_metric([manifest.name], {"version": manifest.version, "sha256": manifest.sha256})
+        return models
+
+
+def _buckets(entry: StageDurations) -> list[tuple[str, float]]:
+    """Prometheus counts each bucket with all the ones below it."""
+    bounds = ["+Inf" if bound == float("inf") else str(bound) for bound in STAGE_BUCKETS_S]
+    return list(zip(bounds, accumulate(map(float, entry.counts)), strict=True))

@@ -1,0 +1,138 @@
+"""Problems: the one table from errors to HTTP statuses, and the RFC 9457 documents that every 4xx and 5xx is sent as."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+
+import anyio
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oarlock import errors
+from oarlock.errors import OarlockError, leaves
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 5
+LINGER_S: Final = 10.0
+
+STATUS: Final[Mapping[type[OarlockError], int]] = {
+    errors.InputError: 422,
+    errors.RouteNotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.UploadMalformed: 400,
+    errors.UploadTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.JobError: 409,
+    errors.JobNotFound: 404,
+    errors.ResultNotFound: 404,
+    errors.JobExpired: 410,
+    errors.AttemptsExhausted: 500,
+    errors.ModelError: 500,
+    errors.TransientError: 503,
+    errors.StorageFull: 507,
+}
+"""A leaf has its own status or that of the nearest branch above it."""
+
+
+def status_of(error: type[OarlockError]) -> int:
+    """The HTTP status of an error."""
+    return next(STATUS[branch] for branch in error.__mro__ if branch in STATUS)
+
+
+STATUS_BY_CODE: Final[Mapping[str, int]] = {leaf.code: status_of(leaf) for leaf in leaves()}
+
+
+def describe(code: str, title: str, detail: str) -> dict[str, Any]:
+    """The members of a problem document that do not depend on the request. ``type`` leads to the error's entry in ``/docs``."""
+    status = STATUS_BY_CODE.get(code, 500)
+    return {"type": f"/docs#{code}", "title": title, "status": status, "code": code, "detail": detail}
+
+
+def problem(
+    request: Request,
+    error: OarlockError,
+    *,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, object] | None = None,
+) -> Response:
+    """The answer that says what went wrong; an upload that is still being sent is let run out behind it.
+
+    :param members: extension members of the document.
+    """
+    document = describe(error.code, error.title, error.detail) | {"instance": f"urn:uuid:{request.state.request_id}"}
+    document |= members or {}
+    request.state.error_code = error.code
+    answer = _Lingering if getattr(request.state, "unread", False) else Response
+    all_headers = dict(headers or {}) | ({"Retry-After": str(RETRY_AFTER_S)} if document["status"] in {503, 507} else {})
+    return answer(orjson.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=all_headers)
+
+
+class _Lingering(Response):
+    """An answer to a request whose body is not read to its end.
+
+    The answer goes out whole at once. Then what the sender still sends is thrown away for a while: closing a connection with
+    unread bytes resets it, and the reset can overtake the answer, so that the sender would never learn why it was refused.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError), anyio.fail_after(LINGER_S):
+            async for _ in _rest(receive):
+                pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _rest(receive: Receive) -> AsyncIterator[None]:
+    while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+        yield
+
+
+# ── what FastAPI and Starlette raise ──────────────────────────────────────────────────────────────────────────────────
+
+
+def install(app: FastAPI) -> None:
+    """Send every error of the application as a problem document."""
+    app.add_exception_handler(OarlockError, _ours)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OarlockError)
+    return problem(request, error)
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    """A parameter that its type forbids. What was sent is not repeated: it may be anything."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return problem(request, errors.InvalidParameter(name=str(first["loc"][-1]), reason=f"is wrong: {_reason(first)}"))
+
+
+def _reason(found: Mapping[str, Any]) -> str:
+    message = str(found["msg"])
+    return message[0].lower() + message[1:]
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = {HTTPStatus.NOT_FOUND: errors.RouteNotFound, HTTPStatus.METHOD_NOT_ALLOWED: errors.MethodNotAllowed}
+    ours = known.get(HTTPStatus(error.status_code))
+    if ours is None:
+        return problem(request, errors.UploadMalformed(reason="the server's parser refused it"))
+    return problem(request, ours(), headers=error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The sender went away in the middle of an upload; nobody reads this answer."""
+    del error
+    return problem(request, errors.UploadMalformed(reason="the connection ended before it did"))

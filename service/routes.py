@@ -1,0 +1,260 @@
+"""Routes: thin translations between HTTP and plain functions.
+
+Who may call is decided here and nowhere below: each router takes the dependency that asks for a scope. What each call answers,
+with an example, is in :mod:`service.contract`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+
+from oarlock.errors import (
+    InvalidParameter,
+    JobExpired,
+    JobNotFinished,
+    JobNotFound,
+    NotReady,
+    ResultNotFound,
+    StorageFull,
+)
+from oarlock.jobs import Job, JobId, JobState
+from oarlock.oars import BY_NAME, OAR
+from oarlock.series import check_headers
+from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from service import contract, events, metrics, reference, uploads
+from service.problems import problem
+from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, Readiness
+from service.state import Here, Service
+from service.submission import check_choices, check_idempotency_key
+
+POLL_AFTER_S: Final = 2
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PRIVATE: Final = {"Cache-Control": "no-store"}
+
+jobs = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+models = APIRouter(prefix="/v1/models", tags=["models"])
+operations = APIRouter(tags=["operations"])
+
+
+def _row_of(job_id: str, request: Request, service: Here) -> Job:
+    """The job that the address names, or what is left of it.
+
+    :raises JobNotFound: if there is none.
+    """
+    if not _ID.fullmatch(job_id):
+        raise JobNotFound
+    request.state.job_id = job_id
+    return service.store.get(JobId(job_id))
+
+
+AnyJob = Annotated[Job, Depends(_row_of)]
+
+
+def _job_of(job: AnyJob) -> Job:
+    """The job that the address names.
+
+    :raises JobExpired: if it was purged.
+    """
+    if job.purged_at is not None:
+        raise JobExpired
+    return job
+
+
+TheJob = Annotated[Job, Depends(_job_of)]
+Uid = Annotated[str | None, Query(pattern=r"^[0-9.]{1,64}$")]
+
+
+def _document(service: Service, job: Job) -> JobDocument:
+    place = service.store.queue_position(job.id) if job.state is JobState.QUEUED else None
+    return JobDocument.of(job, place)
+
+
+def _accepted(service: Service, job: Job) -> Response:
+    document = _document(service, job)
+    headers = _PRIVATE | {"Location": document.links.self, "Retry-After": str(POLL_AFTER_S)}
+    return Response(document.model_dump_json(), status_code=202, media_type="application/json", headers=headers)
+
+
+# ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@jobs.post("", status_code=202, summary="Post a CT series", **contract.POST_JOB)
+async def post_job(request: Request, service: Here, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
+    """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
+    request.state.unread = True
+    key = check_idempotency_key(idempotency_key)
+    announced = int(request.headers.get("content-length", 0))
+    if service.storage.free_bytes() - min(announced, service.settings.max_upload_bytes) < service.settings.min_free_bytes:
+        raise StorageFull
+    with service.storage.incoming() as incoming:
+        upload = await uploads.receive(request, incoming, service.settings, service.upload_threads)
+
+        def accept() -> Response:
+            choices = check_choices(upload.fields, service.manifests, service.settings.model)
+            header = check_headers(upload.files, max_slices=service.settings.max_slices)
+            return _accepted(service, service.desk.submit(incoming, header, choices, key=key, digest=upload.digest))
+
+        return await anyio.to_thread.run_sync(accept, limiter=service.upload_threads)
+
+
+@jobs.get("", summary="List jobs", **contract.LIST_JOBS)
+def list_jobs(
+    service: Here,
+    state: JobState | None = None,
+    series_instance_uid: Uid = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> JobPage:
+    """Jobs that were not purged, newest first. ``next`` is the ``cursor`` of the page after this one."""
+    found, following = service.store.page(state=state, series_instance_uid=series_instance_uid, limit=limit, cursor=cursor)
+    places = service.store.queue_positions() if any(job.state is JobState.QUEUED for job in found) else {}
+    return JobPage(jobs=[JobDocument.of(job, places.get(job.id)) for job in found], next=following)
+
+
+@jobs.get("/{job_id}", summary="Look at a job", **contract.GET_JOB)
+def get_job(service: Here, job: TheJob, response: Response) -> JobDocument:
+    """How a job stands."""
+    response.headers.update(_PRIVATE if job.state.ended else _PRIVATE | {"Retry-After": str(POLL_AFTER_S)})
+    return _document(service, job)
+
+
+@jobs.get("/{job_id}/events", summary="Follow a job", **contract.EVENTS)
+def get_events(service: Here, job: TheJob, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+    """The job as server-sent events, one for each change, until it ends."""
+    if last_event_id == events.END and job.state.ended:
+        return Response(status_code=204)
+    stream = events.progress(lambda: _document(service, service.store.get(job.id)))
+    return StreamingResponse(
+        stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+
+
+@jobs.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", **contract.CANCEL)
+def cancel_job(service: Here, job: TheJob) -> Response:
+    """Cancel a queued job at once, a running one at its next step."""
+    return _accepted(service, service.store.request_cancel(job.id))
+
+
+@jobs.post("/{job_id}/retry", status_code=202, summary="Try a job again", **contract.RETRY)
+def retry_job(service: Here, job: TheJob) -> Response:
+    """Queue a failed or cancelled job again, with the series that was sent."""
+    return _accepted(service, service.desk.retry(job.id))
+
+
+@jobs.delete("/{job_id}", status_code=204, summary="Purge a job", **contract.PURGE)
+def delete_job(service: Here, job: AnyJob) -> Response:
+    """Delete every byte of the series and of its results. A job that runs is stopped."""
+    service.desk.purge(job.id)  # again, too, where it was purged before: a crash may have left files
+    _job_of(job)
+    return Response(status_code=204)
+
+
+# ── results ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@jobs.get("/{job_id}/rtstruct", summary="Fetch the RTSTRUCT", **contract.RTSTRUCT)
+def get_rtstruct(request: Request, service: Here, job: TheJob) -> Response:
+    """The structure set as a DICOM file."""
+    return _result(request, _read(service, job, RTSTRUCT), "application/dicom", file_name=RTSTRUCT)
+
+
+@jobs.get("/{job_id}/qa", summary="Fetch the QA report", **contract.QA)
+def get_qa(request: Request, service: Here, job: TheJob) -> Response:
+    """Scores against the supplied structure sets, and the checks that need none."""
+    return _result(request, _read(service, job, QA_REPORT), "application/json")
+
+
+@jobs.get("/{job_id}/preview.png", summary="Fetch a picture", **contract.PREVIEW)
+def get_preview(
+    request: Request,
+    service: Here,
+    job: TheJob,
+    oar: str | None = None,
+    slice_number: Annotated[int | None, Query(alias="slice", ge=1)] = None,
+) -> Response:
+    """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that axial slice (from 1, at the feet)."""
+    if oar is None and slice_number is None:
+        return _result(request, _read(service, job, PREVIEW), "image/png")
+    if slice_number is not None and slice_number > job.series.slices:
+        raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
+    from oarlock.preview import load_rendering
+
+    chosen = _oar(oar)
+    _check_finished(job)
+    z = None if slice_number is None else slice_number - 1
+    picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
+    return _result(request, picture, "image/png")
+
+
+def _oar(name: str | None) -> OAR | None:
+    if name is not None and name not in BY_NAME:
+        raise InvalidParameter(name="oar", reason="is no TG-263 name of an organ that this server draws (GET /v1/models)")
+    return None if name is None else BY_NAME[name]
+
+
+def _check_finished(job: Job) -> None:
+    if job.state is not JobState.SUCCEEDED:
+        raise JobNotFinished(state=job.state)
+
+
+def _read(service: Service, job: Job, name: str) -> bytes:
+    _check_finished(job)
+    try:
+        return service.storage.result(job.id, name).read_bytes()
+    except FileNotFoundError as error:  # purged in this very moment
+        raise ResultNotFound(what=name) from error
+
+
+def _result(request: Request, content: bytes, media_type: str, file_name: str | None = None) -> Response:
+    """A result with a tag of its content, or 304 for a caller who has it already."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if tag in [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=headers)
+    if file_name is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    return Response(content, media_type=media_type, headers=headers)
+
+
+# ── models and operations ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@models.get("", summary="List models", **contract.MODELS)
+def list_models(service: Here) -> ModelList:
+    """The models that a job can be given to: their organs, where they were trained, what was measured, what they are not for."""
+    default = service.settings.model
+    return ModelList(models=[ModelDocument.of(found, default=found.name == default) for found in service.manifests.values()])
+
+
+@operations.get("/livez", summary="Is the process up?", **contract.LIVEZ)
+async def livez() -> Liveness:
+    """Answers as long as the process does."""
+    return Liveness(status="alive")
+
+
+@operations.get("/readyz", summary="Can series be processed?", response_model=Readiness, **contract.READYZ)
+def readyz(request: Request, service: Here) -> Response:
+    """Each thing that a job needs, by name."""
+    found = service.health.readiness()
+    if found.ready:
+        return Response(found.model_dump_json(), media_type="application/json", headers=_PRIVATE)
+    entries: Mapping[str, object] = found.model_dump()
+    missing = [name for name, entry in entries.items() if isinstance(entry, dict) and not entry["ready"]]
+    return problem(request, NotReady(missing=missing), members=entries)
+
+
+@operations.get("/metrics", summary="Numbers for Prometheus", **contract.METRICS)
+def get_metrics(service: Here) -> Response:
+    """Jobs by state, queue depth, stage durations, refusals by code, models and workers, in the Prometheus text format."""
+    return Response(service.metrics.exposition(), headers={"Content-Type": metrics.MEDIA_TYPE})
+
+
+@operations.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The contract for people."""
+    return HTMLResponse(reference.page(request.app.openapi()), headers=reference.HEADERS)

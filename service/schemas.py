@@ -1,0 +1,207 @@
+"""The JSON of the HTTP contract. Every field is always present; one without a value is null."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from oarlock.jobs import Job, JobFailure, JobState, Priority, Stage
+from oarlock.manifest import ModelManifest
+from service.problems import describe
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+PriorityName = Literal["urgent", "normal", "low"]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Problem(_Schema):
+    """An RFC 9457 problem document."""
+
+    type: str = Field(description="where this kind of problem is explained")
+    title: str
+    status: int
+    code: str = Field(description="stable code of the error, see docs/api.md")
+    detail: str = Field(description="what is wrong, where, and what to do; never patient data")
+    instance: str | None = Field(None, description="the request, as the server's log names it")
+
+
+class JobError(_Schema):
+    """Why a job failed."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+    @classmethod
+    def of(cls, failure: JobFailure) -> Self:
+        return cls(**describe(failure.code, failure.title, failure.detail))
+
+
+class JobSeries(_Schema):
+    """The CT series of a job."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    slices: int
+    spacing_mm: tuple[float, float, float] = Field(description="(z, y, x)")
+
+
+class JobModel(_Schema):
+    """The model of a job."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class JobWarningEntry(_Schema):
+    """Something that a physicist should know about a job."""
+
+    code: str
+    detail: str
+
+
+class JobLinks(_Schema):
+    """Where a job and its results are; a result answers 409 until the job has succeeded."""
+
+    self: str
+    rtstruct: str
+    qa: str
+    preview: str
+    cancel: str
+
+    @classmethod
+    def of(cls, job: Job) -> "JobLinks":
+        here = f"/v1/jobs/{job.id}"
+        return cls(
+            self=here, rtstruct=f"{here}/rtstruct", qa=f"{here}/qa", preview=f"{here}/preview.png", cancel=f"{here}/cancel"
+        )
+
+
+class JobDocument(_Schema):
+    """A job."""
+
+    id: str
+    state: JobState
+    stage: Stage | None = Field(description="what a running job is doing")
+    progress: float = Field(ge=0, le=1, description="never falls")
+    queue_position: int | None = Field(description="place of a queued job, from 1")
+    priority: PriorityName
+    attempts: int = Field(description="how often a worker has started it")
+    series: JobSeries
+    model: JobModel
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    warnings: list[JobWarningEntry]
+    error: JobError | None
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job, queue_position: int | None) -> Self:
+        return cls(
+            id=job.id,
+            state=job.state,
+            stage=job.stage,
+            progress=job.progress,
+            queue_position=queue_position,
+            priority=_PRIORITY_NAMES[job.priority],
+            attempts=job.attempts,
+            series=JobSeries.model_validate(job.series, from_attributes=True),
+            model=JobModel.model_validate(job.model, from_attributes=True),
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            warnings=[JobWarningEntry(code=warning.code, detail=warning.detail) for warning in job.warnings],
+            error=None if job.error is None else JobError.of(job.error),
+            links=JobLinks.of(job),
+        )
+
+
+class JobPage(_Schema):
+    """Some jobs, newest first."""
+
+    jobs: list[JobDocument]
+    next: str | None = Field(description="the cursor of the next page; null on the last one")
+
+
+class ModelDocument(_Schema):
+    """A model that a job can be given to."""
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    description: str
+    default: bool = Field(description="whether it is used when a post names none")
+    oars: list[str] = Field(description="TG-263 names, in the order of the RTSTRUCT")
+    spacing_mm: tuple[float, float, float] | None = Field(description="(z, y, x) of the model's grid; null: the series' own")
+    training: dict[str, Any] = Field(description="where and on what it was trained")
+    results: dict[str, Any] = Field(description="what was measured on it")
+    limits: list[str] = Field(description="what it is not for")
+
+    @classmethod
+    def of(cls, manifest: ModelManifest, *, default: bool) -> Self:
+        return cls(
+            name=manifest.name,
+            version=manifest.version,
+            sha256=manifest.sha256,
+            licence=manifest.licence,
+            description=manifest.description,
+            default=default,
+            oars=[oar.name for oar in manifest.oars],
+            spacing_mm=manifest.input.spacing_mm,
+            training=dict(manifest.training),
+            results=dict(manifest.results),
+            limits=list(manifest.limits),
+        )
+
+
+class ModelList(_Schema):
+    """The models of this server."""
+
+    models: list[ModelDocument]
+
+
+class Liveness(_Schema):
+    """The process is up."""
+
+    status: Literal["alive"]
+
+
+class Dependency(_Schema):
+    """One thing that the service needs."""
+
+    ready: bool
+    detail: str | None = Field(description="what is wrong with it")
+
+
+class Readiness(_Schema):
+    """Whether series can be processed, and what is missing if not."""
+
+    ready: bool
+    database: Dependency
+    broker: Dependency
+    storage: Dependency
+    workers: Dependency
+    model: Dependency
+
+
+_PRIORITY_NAMES: Final[Mapping[Priority, PriorityName]] = {
+    Priority.URGENT: "urgent",
+    Priority.NORMAL: "normal",
+    Priority.LOW: "low",
+}
+PRIORITIES: Final[Mapping[str, Priority]] = {name: priority for priority, name in _PRIORITY_NAMES.items()}

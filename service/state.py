@@ -1,0 +1,84 @@
+"""What the application holds while it runs: made once when it starts, closed when it ends."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from oarlock.errors import ManifestInvalid
+from oarlock.job_store import JobStore
+from oarlock.manifest import ModelManifest, read_manifests
+from oarlock.settings import Settings
+from oarlock.storage import Storage
+from service.broker import Broker
+from service.health import Health
+from service.metrics import Metrics
+from service.submission import Desk
+
+log = logging.getLogger(__name__)
+
+UPLOAD_THREADS: Final = 8
+"""How many uploads may work on the disk at once; others wait with their bytes still at the sender."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """The settings and everything that was made from them."""
+
+    settings: Settings
+    manifests: Mapping[str, ModelManifest]
+    store: JobStore
+    storage: Storage
+    broker: Broker
+    desk: Desk
+    health: Health
+    metrics: Metrics
+    upload_threads: CapacityLimiter
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Service]:
+    """Everything that the application needs."""
+    storage = Storage(settings.data)
+    store = JobStore(settings.database)
+    broker = Broker(settings)
+    manifests = _manifests(settings)
+    health = Health(settings, store, storage, broker, manifests)
+    try:
+        yield Service(
+            settings=settings,
+            manifests=manifests,
+            store=store,
+            storage=storage,
+            broker=broker,
+            desk=Desk(store, storage, broker),
+            health=health,
+            metrics=Metrics(store, broker, health, manifests),
+            upload_threads=CapacityLimiter(UPLOAD_THREADS),
+        )
+    finally:
+        broker.close()
+        store.close()
+
+
+def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:
+    """The models. A wrong manifest does not stop the service: earlier results can still be fetched, and /readyz says the rest."""
+    try:
+        return read_manifests(settings.models)
+    except ManifestInvalid as error:
+        log.exception("no model can be offered", extra={"reason": error.detail})
+        return {}
+
+
+def _of(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+Here = Annotated[Service, Depends(_of)]
+"""The service, as a parameter of a route."""

@@ -1,0 +1,145 @@
+"""Submission: from a checked upload to a job that will not be lost.
+
+The order is the promise. The files are on the disk before the row is in the table; the row is in the table before the message is
+on the queue; only then is the post answered with 202. A crash after the first step leaves a folder without a row, which the
+sweeper deletes; after the second, a queued job without a message, which the sweeper sends.
+
+A queue that cannot be reached is answered with 503, and row and files go: a sender that is told "not accepted" posts again, and
+two jobs of one series would be one too many.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from oarlock.errors import BrokerUnavailable, InvalidParameter, UnknownModel
+from oarlock.job_store import JobStore
+from oarlock.jobs import Job, JobId, ModelFacts, Priority
+from oarlock.manifest import ModelManifest
+from oarlock.series import SeriesHeader
+from oarlock.storage import Incoming, Storage
+from service.broker import Broker
+from service.schemas import PRIORITIES
+
+PROFILES: Final = ("generic",)
+"""How the RTSTRUCT is written: one profile, which the planning systems of docs/dicom.md read."""
+
+IDEMPOTENCY_KEY_LIMIT: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the sender chose, checked."""
+
+    model: ModelFacts
+    profile: str | None
+    priority: Priority
+
+
+def check_choices(fields: Mapping[str, str], manifests: Mapping[str, ModelManifest], default_model: str) -> Choices:
+    """The form fields of a post as values.
+
+    :raises InvalidParameter: if a field is not one of its allowed values.
+    :raises UnknownModel: if there is no such model.
+    """
+    priority = fields.get("priority") or "normal"
+    if priority not in PRIORITIES:
+        raise InvalidParameter(name="priority", reason=f"is none of {', '.join(PRIORITIES)}")
+    profile = fields.get("profile") or None
+    if profile is not None and profile not in PROFILES:
+        raise InvalidParameter(name="profile", reason=f"names no profile of this server; there is {', '.join(PROFILES)}")
+    if fields.get("callback_url"):
+        raise InvalidParameter(name="callback_url", reason="is refused: no host may be called back from this server")
+    manifest = manifests.get(fields.get("model") or default_model)
+    if manifest is None:
+        raise UnknownModel(available=list(manifests))
+    return Choices(ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority])
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    """A key that can be stored; None for none.
+
+    :raises InvalidParameter: if it is empty, too long, or not printable ASCII.
+    """
+    if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_LIMIT and key.isascii() and key.isprintable()):
+        raise InvalidParameter(name="Idempotency-Key", reason=f"must be 1 to {IDEMPOTENCY_KEY_LIMIT} printable ASCII characters")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where jobs are taken in, started again and thrown away."""
+
+    store: JobStore
+    storage: Storage
+    broker: Broker
+
+    def submit(self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str) -> Job:
+        """Make a job of an upload, or find the one that the same post made before.
+
+        :raises IdempotencyConflict: if the key belongs to another post.
+        :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
+        """
+        earlier = None if key is None else self.store.find_post(key, digest)
+        job = earlier or self._create(incoming, header, choices, key=key, digest=digest)
+        try:
+            self._send(job)
+        except BrokerUnavailable:
+            if not self._withdraw(job):
+                return job
+            raise
+        return self.store.get(job.id)
+
+    def _create(self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str) -> Job:
+        job_id = JobId(str(uuid4()))
+        self.storage.adopt(incoming, job_id)
+        try:
+            job = self.store.create(
+                job_id=job_id,
+                series=header.facts(),
+                model=choices.model,
+                profile=choices.profile,
+                priority=choices.priority,
+                warnings=header.warnings,
+                idempotency_key=key,
+                content_sha256=digest,
+            )
+        except Exception:
+            self.storage.purge(job_id)  # there is no row that would ever lead to these files
+            raise
+        if job.id != job_id:  # a post with the same key was faster
+            self.storage.purge(job_id)
+        return job
+
+    def _send(self, job: Job) -> None:
+        """Put a job's message on the queue; an earlier post's job that is past that needs none."""
+        if job.attempts or job.state.ended:
+            return
+        self.broker.enqueue(job)
+        if not self.store.marked_sent(job.id):
+            raise BrokerUnavailable  # a post with the same key gave the job up in the meantime
+
+    def _withdraw(self, job: Job) -> bool:
+        """Forget a job that was not sent; False if a worker or another post has it by now."""
+        if self.store.discard(job.id):
+            self.storage.purge(job.id)
+            return True
+        return not self.store.exists(job.id)
+
+    def retry(self, job_id: JobId) -> Job:
+        """Queue an ended job again. If the queue is not reachable now, the sweeper sends it later: the job is accepted already.
+
+        :raises JobNotRetryable: if it did not fail and was not cancelled.
+        """
+        job = self.store.retry(job_id)
+        try:
+            self._send(job)
+        except BrokerUnavailable:
+            return job
+        return self.store.get(job_id)
+
+    def purge(self, job_id: JobId) -> None:
+        """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing any more."""
+        self.store.purge(job_id)
+        self.storage.purge(job_id)

@@ -1,0 +1,317 @@
+"""Uploads: a request's body to files on the disk, never whole in memory (benchmarks/upload.py).
+
+FastAPI's UploadFile keeps each part under 1 MB in memory, and a CT slice is half of that. Here the body is parsed as it comes, a
+batch at a time, and each batch goes to the disk in a thread of its own before the next one is taken from the socket: what a
+sender can make the service hold is one batch.
+"""
+
+import errno
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, Protocol
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from oarlock.errors import ArchiveInvalid, StorageFull, UnsupportedMediaType, UploadEmpty, UploadMalformed, UploadTooLarge
+from oarlock.settings import Settings
+from oarlock.storage import Incoming
+from service.archives import SIGNATURES, ArchiveLimits, open_archive
+
+FIELDS: Final = frozenset({"model", "profile", "priority", "callback_url"})
+FIELD_LIMIT_BYTES: Final = 2_048
+BATCH_BYTES: Final = 1_048_576
+COPY_BYTES: Final = 262_144
+_ZIP_TYPES = {b"application/zip", b"application/x-zip-compressed"}
+
+
+@dataclass
+class Upload:
+    """What a post brought: its form fields, and its files in the order of the upload, archives unpacked.
+
+    ``digest`` is the same for the same fields and the same files in any order, packed or not.
+    """
+
+    files: list[Path]
+    fields: dict[str, str]
+    file_digests: list[bytes] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        whole = hashlib.sha256(b"".join(sorted(self.file_digests)))
+        for name, value in sorted(self.fields.items()):
+            whole.update(f"\0{name}={value}".encode())
+        return whole.hexdigest()
+
+
+async def receive(request: Request, incoming: Incoming, settings: Settings, threads: CapacityLimiter) -> Upload:
+    """Take the body of a post into a folder.
+
+    :param threads: how many posts may use the disk at once.
+    :raises UploadError: if it is too large, not well-formed, or of another type.
+    :raises StorageFull: if the disk runs full while it is written.
+    """
+    request.state.unread = True
+    files = _Files(incoming, settings)
+    try:
+        body = _body(request, files)
+        async for batch in _batches(request, settings.max_upload_bytes):
+            await anyio.to_thread.run_sync(body.write, batch, limiter=threads)
+        request.state.unread = False
+        return await anyio.to_thread.run_sync(body.finish, limiter=threads)
+    finally:
+        files.close()
+
+
+def _body(request: Request, files: "_Files") -> "_Body":
+    if request.headers.get("content-length") == "0":
+        raise UploadEmpty
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind in _ZIP_TYPES:
+        return _ZipBody(files)
+    if kind == b"multipart/form-data" and options.get(b"boundary"):
+        return _MultipartBody(files, options[b"boundary"])
+    if kind == b"multipart/form-data":
+        raise UploadMalformed(reason="its Content-Type names no boundary")
+    raise UnsupportedMediaType
+
+
+async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body in pieces of about one batch.
+
+    :raises UploadTooLarge: at once if the headers announce too much, else as soon as too much has come.
+    """
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise UploadTooLarge(limit=limit, unit="bytes")
+    batch, total = bytearray(), 0
+    async for chunk in request.stream():
+        batch += chunk
+        total += len(chunk)
+        if total > limit:
+            raise UploadTooLarge(limit=limit, unit="bytes")
+        if len(batch) >= BATCH_BYTES:
+            yield bytes(batch)
+            batch.clear()
+    if batch:
+        yield bytes(batch)
+
+
+# ── bodies ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Body(Protocol):
+    def write(self, batch: bytes) -> None: ...
+    def finish(self) -> Upload: ...
+
+
+class _ZipBody:
+    """One archive as the whole body."""
+
+    def __init__(self, files: "_Files") -> None:
+        self._files = files
+        self._begun = False
+
+    def write(self, batch: bytes) -> None:
+        if not self._begun:
+            if not batch.startswith(SIGNATURES):
+                raise ArchiveInvalid(reason="it does not begin like one")
+            self._files.begin()
+            self._begun = True
+        self._files.write(batch)
+
+    def finish(self) -> Upload:
+        if self._begun:
+            self._files.end()
+        return self._files.upload({})
+
+
+class _MultipartBody:
+    """``multipart/form-data`` (RFC 7578), driven by python-multipart's parser."""
+
+    def __init__(self, files: "_Files", boundary: bytes) -> None:
+        self._files = files
+        self._fields: dict[str, str] = {}
+        self._header, self._value = bytearray(), bytearray()
+        self._disposition = b""
+        self._field: tuple[str, bytearray] | None = None
+        self._any, self._ended = False, False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._part_begins,
+                    "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                    "on_header_end": self._header_ends,
+                    "on_headers_finished": self._headers_finished,
+                    "on_part_data": self._part_data,
+                    "on_part_end": self._part_ends,
+                    "on_end": self._ends,
+                },
+            )
+        except FormParserError as error:
+            raise UploadMalformed(reason="its boundary is too long") from error
+
+    def write(self, batch: bytes) -> None:
+        self._any = True
+        try:
+            self._parser.write(batch)
+        except FormParserError as error:
+            raise UploadMalformed(reason="a boundary or a part's header is not where it must be, or is too long") from error
+
+    def finish(self) -> Upload:
+        if self._any and not self._ended:
+            raise UploadMalformed(reason="its closing boundary is missing, so it was cut off")
+        return self._files.upload(self._fields)
+
+    def _part_begins(self) -> None:
+        self._disposition = b""
+
+    def _header_ends(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if name == "files":
+            self._field = None
+            self._files.begin(unnamed=not options.get(b"filename"))
+        elif name in FIELDS and name not in self._fields:
+            self._field = (name, bytearray())
+        else:
+            raise UploadMalformed(reason="it holds a part that this call does not know, or a field twice; name the files 'files'")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._field is None:
+            self._files.write(memoryview(data)[start:end])
+            return
+        _, value = self._field
+        value += data[start:end]
+        if len(value) > FIELD_LIMIT_BYTES:
+            raise UploadMalformed(reason="a field is too long")
+
+    def _part_ends(self) -> None:
+        if self._field is None:
+            self._files.end()
+            return
+        name, value = self._field
+        try:
+            self._fields[name] = value.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UploadMalformed(reason="a field is not UTF-8") from error
+
+    def _ends(self) -> None:
+        self._ended = True
+
+
+# ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Files:
+    """Writes parts into the incoming folder: a DICOM file as it is, the members of an archive in its place."""
+
+    def __init__(self, incoming: Incoming, settings: Settings) -> None:
+        self._incoming, self._settings = incoming, settings
+        self._upload = Upload(incoming.files, {})
+        self._head = bytearray()
+        self._file: IO[bytes] | None = None
+        self._digest = hashlib.sha256()
+        self._archive = incoming.folder / "archive"
+        self._is_archive, self._unnamed = False, False
+        self._content_bytes = 0
+
+    def begin(self, *, unnamed: bool = False) -> None:
+        """A file begins. A browser sends an empty file without a name where nothing was chosen."""
+        self._head.clear()
+        self._file, self._unnamed = None, unnamed
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._file is None:
+            self._head += data
+            if len(self._head) >= 4:
+                self._open()
+        else:
+            self._put(self._file, data)
+
+    def end(self) -> None:
+        """The file is complete: an archive is unpacked and removed."""
+        if self._file is None and self._unnamed and not self._head:
+            return
+        (self._file or self._open()).close()
+        if self._is_archive:
+            self._unpack()
+            self._archive.unlink()
+        else:
+            self._upload.file_digests.append(self._digest.digest())
+
+    def close(self) -> None:
+        """Close what an interrupted upload left open."""
+        if self._file is not None:
+            self._file.close()
+
+    def upload(self, fields: dict[str, str]) -> Upload:
+        if not self._upload.files:
+            raise UploadEmpty
+        self._upload.fields = fields
+        return self._upload
+
+    def _open(self) -> IO[bytes]:
+        """Open the file that a part goes to, now that its first bytes say what it is, and write those bytes."""
+        self._is_archive = bytes(self._head[:4]) in SIGNATURES
+        self._file = (self._archive if self._is_archive else self._next_file()).open("wb", buffering=0)
+        self._digest = hashlib.sha256()
+        self._put(self._file, bytes(self._head))
+        return self._file
+
+    def _next_file(self) -> Path:
+        if len(self._upload.files) >= self._settings.max_upload_files:
+            raise UploadTooLarge(limit=self._settings.max_upload_files, unit="files")
+        return self._incoming.next_file()
+
+    def _put(self, file: IO[bytes], data: bytes | memoryview) -> None:
+        with _disk():
+            _write_all(file, data)
+        self._digest.update(data)
+        if not self._is_archive:
+            self._content_bytes += len(data)
+
+    def _unpack(self) -> None:
+        limits = ArchiveLimits(
+            members=self._settings.max_upload_files - len(self._upload.files),
+            content_bytes=self._settings.max_upload_bytes - self._content_bytes,
+            ratio=self._settings.max_archive_ratio,
+        )
+        self._is_archive = False
+        with open_archive(self._archive, limits) as members:
+            for member in members:
+                with member, self._next_file().open("wb", buffering=0) as file:
+                    self._digest = hashlib.sha256()
+                    while data := member.read(COPY_BYTES):
+                        self._put(file, data)
+                self._upload.file_digests.append(self._digest.digest())
+
+
+def _write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """An unbuffered file may take less than it is given."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull from error
+        raise
