@@ -1,0 +1,102 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
+from oarlock.jobs import ModelFacts
+from oarlock.manifest import ModelManifest
+from oarlock.oars import BY_NAME
+from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
+from worker.inference import CPU, Models, _Network, load
+
+HAS_CUDA = onnxruntime.get_device() == "GPU" and Path("/dev/nvidiactl").exists()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def test_a_model_answers_as_its_definition_says(manifest: ModelManifest) -> None:
+    hu = np.random.default_rng(0).normal(100, 200, (1, 1, 7, 12, 9)).astype(np.float32)
+    model = load(manifest, device="cpu")
+    assert model.device == "cpu"
+    assert np.allclose(model.predict(hu), sigmoid_of_means(hu), atol=1e-6)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
+def test_without_a_gpu_auto_is_the_cpu(manifest: ModelManifest) -> None:
+    assert load(manifest, device="auto").device == "cpu"
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
+def test_cuda_that_is_insisted_on_is_never_quietly_the_cpu(manifest: ModelManifest) -> None:
+    with pytest.raises(InferenceFailed):
+        load(manifest, device="cuda")
+
+
+def test_another_file_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    manifest = write_tiny_model(tmp_path / "tiny")
+    with manifest.path.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ManifestInvalid, match="sha256"):
+        load(manifest, device="cpu")
+
+
+def test_another_answer_to_the_self_check_is_refused_and_the_organ_is_named(manifest: ModelManifest) -> None:
+    means = (manifest.self_check.expected_means[0], manifest.self_check.expected_means[1] + 0.01)
+    with pytest.raises(ManifestInvalid, match="self-check for Bone_Mandible"):
+        load(replace(manifest, self_check=replace(manifest.self_check, expected_means=means)), device="cpu")
+
+
+def test_a_channel_too_few_is_refused(manifest: ModelManifest) -> None:
+    check = replace(manifest.self_check, expected_means=(0.1, 0.1, 0.1))
+    three = replace(manifest, oars=(*manifest.oars, BY_NAME["Eye_L"]), thresholds=(0.5, 0.5, 0.5), self_check=check)
+    with pytest.raises(ManifestInvalid, match=r"shape \(1, 2, 3, 24, 20\) and not \(1, 3, 3, 24, 20\)"):
+        load(three, device="cpu")
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_a_name_that_the_file_does_not_have_is_refused(manifest: ModelManifest, end: str) -> None:
+    other = replace(manifest, **{end: replace(getattr(manifest, end), name="other")})
+    with pytest.raises(ManifestInvalid, match=rf"\[{end}\] name"):
+        load(other, device="cpu")
+
+
+def test_too_little_memory_is_an_error_that_may_pass(tmp_path: Path) -> None:
+    manifest = write_tiny_model(tmp_path / "tiny", swallow=10**9)
+    network = _Network(manifest, "cpu", 1)
+    with pytest.raises(DeviceOutOfMemory):
+        network(np.zeros((1, 1, 64, 64, 64), np.float32))
+
+
+def test_where_the_gpu_runs_out_of_memory_the_slab_runs_on_the_cpu(manifest: ModelManifest) -> None:
+    class Exhausted:
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider"]
+
+        def run(self, *_: object) -> None:
+            raise RuntimeError("CUDA failure 2: out of memory")
+
+    network = _Network(manifest, "auto", 1)
+    network._session, network.device = Exhausted(), "cuda"
+    hu = np.random.default_rng(0).normal(100, 200, (1, 1, 5, 8, 8)).astype(np.float32)
+    assert np.allclose(network(hu), sigmoid_of_means(hu), atol=1e-6)
+    assert network._fallback.get_providers() == [CPU]
+    network._insists = True
+    with pytest.raises(DeviceOutOfMemory):
+        network(hu)
+
+
+def test_a_job_gets_the_very_model_that_it_was_given_to(manifest: ModelManifest) -> None:
+    models = Models({"tiny": manifest}, device="cpu")
+    facts = ModelFacts("tiny", "1", manifest.sha256)
+    assert models(facts) is models(facts)
+    assert models(facts).facts == facts
+    with pytest.raises(ManifestInvalid, match="does not have it"):
+        models(replace(facts, name="other"))
+    with pytest.raises(ManifestInvalid, match="was given to 000000000000"):
+        models(replace(facts, sha256="0" * 64))

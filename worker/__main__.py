@@ -1,0 +1,31 @@
+"""``python -m worker``: a Celery worker with one process for jobs, on the queue and the job table that the settings name."""
+
+import sys
+
+from oarlock.errors import OarlockError
+from oarlock.settings import Settings
+from worker.app import app
+from worker.runtime import manifests_of
+
+
+def main() -> int:
+    """Work until a signal asks to stop; 0 after an orderly end."""
+    settings = Settings()
+    try:
+        names = manifests_of(settings.models)
+    except OarlockError as error:
+        print(f"Oarlock's worker cannot start: {error}", file=sys.stderr)
+        return 1
+    if settings.model not in names:
+        found = ", ".join(names) or "none"
+        print(
+            f"Oarlock's worker cannot start: {settings.models} has no model '{settings.model}' (found: {found})", file=sys.stderr
+        )
+        return 1
+    worker = app.Worker(without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True)
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

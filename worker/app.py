@@ -1,0 +1,57 @@
+"""The Celery application. Each setting that is not the default is there because its opposite lost a job (ADR 0004, PLATFORM)."""
+
+import os
+from typing import Any
+
+from billiard.process import active_children
+from celery import Celery, signals
+
+from oarlock.jobs import QUEUE
+from oarlock.settings import Settings
+from worker import log
+from worker.runtime import HAND_BACK
+
+
+def to_configuration(settings: Settings) -> dict[str, Any]:
+    """Celery's settings."""
+    return {
+        "broker_url": settings.broker_url,
+        "broker_transport_options": settings.broker_transport_options(),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "include": ["worker.tasks"],
+        "task_default_queue": QUEUE,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,  # the job table is the truth
+        "task_acks_late": True,  # a message is done when its job is
+        "task_reject_on_worker_lost": True,
+        "task_retry_on_worker_lost": True,  # bounded by the task's max_retries; rejecting alone would loop without end
+        "task_time_limit": settings.job_limit_s,
+        "worker_pool": "prefork",
+        "worker_pool_start_method": "spawn",  # a CUDA context does not survive a fork
+        "worker_concurrency": 1,  # one process a device
+        "worker_prefetch_multiplier": 1,  # a waiting job belongs to whoever is free, not to who saw it first
+        "worker_proc_alive_timeout": 60.0,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # True lost a job when Redis was restarted
+        "worker_enable_remote_control": False,  # cancellation is a flag in the job table
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+    }
+
+
+app = Celery("oarlock")
+app.conf.update(to_configuration(Settings()))
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: object) -> None:
+    log.set_up()
+
+
+@signals.worker_shutting_down.connect
+def _hand_back(**_: object) -> None:
+    """Tell the process that runs a job to hand it back at its next step, so that ending takes seconds and not minutes."""
+    for process in active_children():
+        if process.pid is not None:
+            os.kill(process.pid, HAND_BACK)

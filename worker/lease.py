@@ -1,0 +1,88 @@
+"""Holding on to a job while it runs: true progress out, cancellation and loss in."""
+
+import logging
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Final
+
+from oarlock.errors import DatabaseUnavailable
+from oarlock.job_store import JobStore, Lease, LeaseLost
+from oarlock.jobs import Stage
+
+log = logging.getLogger(__name__)
+
+SHARES: Final[dict[Stage, tuple[float, float]]] = {
+    Stage.READING: (0.0, 0.10),
+    Stage.INFERRING: (0.10, 0.80),
+    Stage.CONTOURING: (0.80, 0.90),
+    Stage.COMPARING: (0.90, 1.0),
+}
+"""From where to where the progress of a job goes in each stage."""
+
+RENEWALS: Final = 3
+"""How often a lease is renewed in its own length, so that two reports may be lost."""
+
+
+class CancelRequested(Exception):
+    """Somebody asked for this job to be cancelled."""
+
+
+class WorkerStopping(Exception):
+    """This worker was asked to end; the job is for another one."""
+
+
+class LeaseKeeper:
+    """Renews a lease in the background for as long as it is entered: a long native call must not lose the job.
+
+    :param stopping: set when the worker is asked to end.
+    """
+
+    def __init__(self, store: JobStore, lease: Lease, *, lease_s: float, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._store, self._lease, self._lease_s, self._stopping = store, lease, lease_s, stopping
+        self._stage, self._progress = Stage.READING, 0.0
+        self._lock, self._done = Lock(), Event()
+        self._cancelled = self._lost = False
+        self._thread = Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> "LeaseKeeper":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def report(self, stage: Stage, share: float = 0.0) -> None:
+        """Say how far the job is, and learn whether to go on.
+
+        :param share: of this stage, from 0 to 1.
+        :raises LeaseLost: the job is no longer ours: stop, and write nothing.
+        :raises CancelRequested: stop, and say so.
+        :raises WorkerStopping: stop, and hand the job back.
+        """
+        start, end = SHARES[stage]
+        self._stage, self._progress = stage, start + share * (end - start)
+        self._renew()
+        if self._lost:
+            raise LeaseLost
+        if self._cancelled:
+            raise CancelRequested
+        if self._stopping():
+            raise WorkerStopping
+
+    def _beat(self) -> None:
+        while not self._done.wait(self._lease_s / RENEWALS):
+            self._renew()
+
+    def _renew(self) -> None:
+        """One report; a database that is away for a moment does not stop the job, as its result is fenced anyway."""
+        with self._lock:
+            try:
+                self._cancelled |= self._store.progress(
+                    self._lease, stage=self._stage, progress=self._progress, lease_s=self._lease_s
+                )
+            except LeaseLost:
+                self._lost = True
+            except DatabaseUnavailable:
+                log.warning("the progress could not be reported", extra={"job_id": self._lease.job_id})

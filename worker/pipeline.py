@@ -1,0 +1,232 @@
+"""The whole walk of one series: from the files of a job to its results. No Celery in it.
+
+Safe to run twice, and to be killed anywhere: a job is claimed by a lease, results appear all at once under the lease's token,
+and the state changes once, at the end, if the lease is still ours. Nothing in the results depends on when or how often the job
+was run.
+"""
+
+import errno
+import logging
+import secrets
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from oarlock import preview, qa, structure_set
+from oarlock.check import check_rtstruct
+from oarlock.errors import (
+    DatabaseUnavailable,
+    DeviceOutOfMemory,
+    InternalError,
+    JobExpired,
+    OarlockError,
+    ResultInvalid,
+    StorageFull,
+    StructureSetError,
+    TransientError,
+)
+from oarlock.job_store import JobStore, Lease, LeaseLost
+from oarlock.jobs import MAX_ATTEMPTS, Job, JobId, JobWarning, ModelFacts, Stage
+from oarlock.masks import OARMasks
+from oarlock.names import match_rois
+from oarlock.postprocess import clean_up, to_masks
+from oarlock.preprocess import to_model_grid
+from oarlock.rtstruct import Authorship, WrittenRTSTRUCT, write_rtstruct
+from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
+from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Storage
+from oarlock.windows import predict, slab_for
+from worker.inference import Model
+from worker.lease import CancelRequested, LeaseKeeper, WorkerStopping
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Stage, float], None]
+ModelOf = Callable[[ModelFacts], Model]
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def contour(
+    job_id: JobId,
+    *,
+    store: JobStore,
+    storage: Storage,
+    models: ModelOf,
+    worker: str,
+    lease_s: float,
+    max_slices: int = 1024,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Contour the series of one job, if there is still something to do.
+
+    The outcome is in the job store; nothing is raised but what ends the process.
+
+    :param models: gives the model that a job names.
+    :param worker: name of this worker, for the job table.
+    :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
+    """
+    lease = _claim(store, job_id, worker, lease_s)
+    if lease is None:
+        return
+    log.info("job started", extra={"job_id": job_id, "attempt": lease.attempt})
+    with LeaseKeeper(store, lease, lease_s=lease_s, stopping=stopping) as keeper:
+        try:
+            job = store.get(job_id)
+            with storage.results_writer(job_id, lease.token) as folder:
+                walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices)
+                walk.run(models)
+                keeper.report(Stage.COMPARING, 1.0)
+            store.succeed(lease, warnings=walk.warnings)
+        except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new owner
+            with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
+                _end(store, lease, error)
+        else:
+            log.info("job succeeded", extra={"job_id": job_id})
+
+
+def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease | None:
+    try:
+        return store.claim(job_id, worker=worker, lease_s=lease_s)
+    except DatabaseUnavailable:  # the job is as it was: queued, and the sweeper sends it again
+        log.warning("a job could not be claimed", extra={"job_id": job_id})
+        return None
+
+
+def _end(store: JobStore, lease: Lease, error: Exception) -> None:
+    """What an error means for the job."""
+    about = {"job_id": lease.job_id, "error": getattr(error, "code", "") or type(error).__name__}
+    match _foreseen(error):
+        case LeaseLost() | JobExpired():
+            log.warning("the job is no longer this worker's", extra=about)
+        case CancelRequested():
+            store.cancelled(lease)
+            log.info("job cancelled", extra=about)
+        case WorkerStopping():
+            store.hand_back(lease)
+            log.info("job handed back", extra=about)
+        case TransientError() if lease.attempt < MAX_ATTEMPTS:
+            store.hand_back(lease, attempt_counts=True)
+            log.warning("job handed back after an error that may pass", extra=about)
+        case OarlockError() as known:
+            store.fail(lease, known)
+            log.warning("job failed", extra=about)
+        case unforeseen:
+            reference = secrets.token_hex(6)
+            where = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(unforeseen.__traceback__)]
+            # The message of an unforeseen error may quote what a sender wrote: type and place are enough to find it.
+            log.error("job failed for an unforeseen reason", extra={**about, "reference": reference, "where": where})
+            store.fail(lease, InternalError(reference=reference))
+
+
+def _foreseen(error: Exception) -> Exception:
+    """Errors of the system that have a name in the house."""
+    if isinstance(error, MemoryError):
+        return DeviceOutOfMemory(device="cpu")
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return StorageFull()
+    return error
+
+
+@dataclass
+class Walk:
+    """One run over one series.
+
+    :param files: the upload, in its order.
+    :param folder: where the results are written.
+    :param job: for what must be the same in every run: its id, when it was created, its model.
+    :param report: told the stage and its share; raises to stop the walk.
+    """
+
+    files: Sequence[Path]
+    folder: Path
+    job: Job
+    report: Report
+    max_slices: int = 1024
+    warnings: list[JobWarning] = field(default_factory=list)
+
+    def run(self, models: ModelOf) -> None:
+        """Read, infer, contour, compare.
+
+        :raises OarlockError: whatever a step may raise.
+        """
+        self.report(Stage.READING, 0.0)
+        model = models(self.job.model)
+        series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
+        masks = self._infer(series, model)
+        written = self._contour(series.header, masks, model.facts)
+        self._compare(series.header, masks, written)
+        self._draw(series, masks, model)
+
+    def _infer(self, series: CTSeries, model: Model) -> OARMasks:
+        self.report(Stage.READING, 0.7)
+        grid, spec = series.header.grid, model.manifest.input
+        fed = to_model_grid(series.hu, grid, spec)
+        self.report(Stage.INFERRING, 0.0)
+        slabs = predict(
+            fed.volume,
+            model.predict,
+            context_slices=spec.context_slices,
+            slab=slab_for(fed.volume.shape[1:], spec.context_slices),
+            padding_hu=spec.padding_hu,
+            progress=lambda share: self.report(Stage.INFERRING, share),
+        )
+        return to_masks(slabs, fed.grid, grid, model.manifest.oars, model.manifest.thresholds)
+
+    def _contour(self, header: SeriesHeader, masks: OARMasks, model: ModelFacts) -> WrittenRTSTRUCT:
+        self.report(Stage.CONTOURING, 0.0)
+        self.warnings += clean_up(masks, header.grid)
+        self.report(Stage.CONTOURING, 0.4)
+        path = self.folder / RTSTRUCT
+        written = write_rtstruct(path, masks, header, Authorship(self.job.id, self.job.created_at, model))
+        self.warnings += written.warnings
+        self.report(Stage.CONTOURING, 0.7)
+        if findings := check_rtstruct(path, header, masks):
+            raise ResultInvalid(findings=findings)
+        return written
+
+    def _compare(self, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
+        self.report(Stage.COMPARING, 0.0)
+        comparisons: list[qa.QAReport] = []
+        not_compared: list[dict[str, Any]] = []
+        for position, path in enumerate(header.structure_sets, start=1):
+            try:
+                comparisons.append(self._compare_with(path, header, masks, written))
+            except StructureSetError as error:
+                not_compared.append({"position": position, "code": error.code, "detail": error.detail})
+                detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
+                self.warnings.append(JobWarning("structure_set.not_compared", detail))
+            self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
+        report = qa.job_report(header.series_instance_uid, comparisons, qa.check_masks(masks, header.grid))
+        report["not_compared"] = not_compared
+        (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+    def _compare_with(self, path: Path, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT) -> qa.QAReport:
+        supplied = structure_set.read_structure_set(path)
+        matches = match_rois(supplied.rois)
+        numbers = {oar: roi.number for oar, roi in matches.matched.items()}
+        reference, notes = structure_set.to_masks(supplied, header, numbers)
+        self.warnings += notes
+        return qa.compare(
+            masks,
+            reference,
+            header.grid,
+            matched_rois={oar: roi.name for oar, roi in matches.matched.items()},
+            predicted_source=qa.Source(written.sop_instance_uid, written.label),
+            reference_source=qa.Source(supplied.sop_instance_uid, supplied.label),
+            unmatched=matches.unmatched,
+            ambiguous=matches.ambiguous,
+            series_instance_uid=header.series_instance_uid,
+        )
+
+    def _draw(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
+        self.report(Stage.COMPARING, 0.8)
+        grid = series.header.grid
+        sheet = preview.contact_sheet(series.hu, grid, masks, model=model.manifest.identity)
+        (self.folder / PREVIEW).write_bytes(sheet)
+        self.report(Stage.COMPARING, 0.9)
+        preview.save_rendering(self.folder / RENDERING, series.hu, grid, masks)

@@ -1,0 +1,94 @@
+"""What one worker process holds while it lives: the job store, the storage, its models, and its sign of life."""
+
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from threading import Event, Thread
+from typing import Final
+
+from oarlock.errors import OarlockError
+from oarlock.job_store import JobStore
+from oarlock.jobs import JobId
+from oarlock.manifest import read_manifests
+from oarlock.settings import Settings
+from oarlock.storage import Storage
+from worker.inference import Models
+from worker.pipeline import contour
+
+log = logging.getLogger(__name__)
+
+HAND_BACK: Final = signal.SIGUSR2
+"""What the parent sends to a busy process when the worker is to end."""
+
+BEATS: Final = 3
+"""How many signs of life a worker gives in the length of a lease."""
+
+
+class Runtime:
+    """Made once in each process that runs jobs, after that process was started.
+
+    :param settings: read from the environment.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._settings = settings
+        self._store, self._storage = JobStore(settings.database), Storage(settings.data)
+        self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
+        self._stopping, self._ended = Event(), Event()
+        self._life = Thread(target=self._live, name="life", daemon=True)
+
+    def start(self) -> None:
+        """Load the model that is used most, and give signs of life from then on: who hears one knows that the model works."""
+        signal.signal(HAND_BACK, lambda *_: self._stopping.set())
+        self._life.start()
+
+    def run(self, job_id: JobId) -> None:
+        """Contour the series of a job."""
+        contour(
+            job_id,
+            store=self._store,
+            storage=self._storage,
+            models=self._models,
+            worker=self.name,
+            lease_s=self._settings.lease_s,
+            max_slices=self._settings.max_slices,
+            stopping=self._stopping.is_set,
+        )
+
+    def stop(self) -> None:
+        """Say farewell."""
+        self._ended.set()
+        self._life.join()
+        try:
+            self._store.farewell(self.name)
+        except OarlockError:
+            log.warning("the farewell could not be written")
+        self._store.close()
+
+    def _live(self) -> None:
+        try:
+            device = self._models.named(self._settings.model).device
+        except (OarlockError, KeyError) as error:
+            detail = error.detail if isinstance(error, OarlockError) else "no such model"
+            log.error("the model cannot be used", extra={"model": self._settings.model, "reason": detail})  # noqa: TRY400
+            return
+        log.info("ready", extra={"model": self._settings.model, "device": device})
+        models = {name: manifest.sha256 for name, manifest in self._models.manifests.items()}
+        while True:
+            try:
+                self._store.heartbeat(self.name, models, device)
+            except OarlockError:
+                log.warning("a sign of life could not be written")
+            if self._ended.wait(self._settings.lease_s / BEATS):
+                return
+
+
+def manifests_of(models: Path) -> list[str]:
+    """Names of the models in a folder.
+
+    :raises ManifestInvalid: if one of them is wrong.
+    """
+    return list(read_manifests(models))
