@@ -43,7 +43,15 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--config", type=Path, default=CONFIG)
     evaluate.add_argument("--cases", type=int, help="only the first so many of each source (quick look)")
     evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--surface", action="store_true", help="surface DSC of the matched scans too (slower)")
     evaluate.set_defaults(run=_evaluate)
+
+    look = commands.add_parser("look", help="pictures of what a checkpoint draws on a DICOM series")
+    look.add_argument("--folder", type=Path, required=True, help="of the run")
+    look.add_argument("--config", type=Path, default=CONFIG)
+    look.add_argument("--series", type=Path, required=True, help="a folder of DICOM files")
+    look.add_argument("--out", type=Path, required=True, help="PNG")
+    look.set_defaults(run=_look)
 
     export = commands.add_parser("export", help="write the model folder of a checkpoint's averaged weights, and check it")
     export.add_argument("--folder", type=Path, required=True, help="of the run")
@@ -89,7 +97,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from model_export.config import read_config
     from model_export.curves import draw_curves
     from model_export.datasets.training_file import read_cases
-    from model_export.evaluate import evaluate, summarise, to_table, write_results
+    from model_export.evaluate import evaluate, summarise, surface_dsc, to_table, write_results
     from model_export.sampling import cases_by_source
     from model_export.train import CHECKPOINT, resume_run
 
@@ -98,7 +106,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     run = resume_run(config, options.folder / CHECKPOINT)
     cases = read_cases(options.data, "tuning")
     cases = [case for source in ("matched", "openkbp") for case in cases_by_source(cases, source)[: options.cases]]
-    results = evaluate(run.average, config.grid, cases, bfloat16=config.training.bfloat16)
+    score = surface_dsc if options.surface else None
+    results = evaluate(run.average, config.grid, cases, bfloat16=config.training.bfloat16, surface_score=score)
     facts: dict[str, float | int | str] = {"step": run.step, "training_hours": round(run.elapsed_s / 3600, 3)}
     write_results(options.folder / f"evaluation-{run.step:06d}.json", results, facts)
     draw_curves(options.folder, options.folder / "curves.png")
@@ -119,3 +128,17 @@ def _export(options: argparse.Namespace) -> None:
     facts = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2), "config": options.config.name}
     agreement = export_model(run.average, config, options.out, version=options.release, facts=facts, results=results)
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
+
+
+def _look(options: argparse.Namespace) -> None:
+    import torch
+
+    from model_export.config import read_config
+    from model_export.look import look
+    from model_export.train import CHECKPOINT, resume_run
+
+    torch.set_num_threads(1)
+    config = read_config(options.config)
+    run = resume_run(config, options.folder / CHECKPOINT)
+    for name, volume in look(run.average, config.grid, options.series, options.out).items():
+        print(f"{name:16} {volume:9.2f} cm3")

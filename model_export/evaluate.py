@@ -20,13 +20,16 @@ from torch.nn import functional
 from model_export.augment import F32, AugmentConfig
 from model_export.datasets.training_file import CHANNEL, Case
 from model_export.network import Network
+from model_export.prepare import known_box
 from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
 from oarlock.oars import OARS
+from oarlock.surface_distance import Lattice, rounded_tolerance_mm, surface_distances
 
 log = logging.getLogger(__name__)
 
 THRESHOLD: Final = 0.5
 SLAB_SLICES: Final = 48
+ALLOWANCE_MM: Final = 1e-6
 ONCOLOGIST, RADIOGRAPHER = 0, 1
 
 Mask = npt.NDArray[np.bool_]
@@ -158,6 +161,19 @@ def volumetric_dsc(predicted: Mask, reference: Mask) -> float | None:
     if not reference.any():
         return None
     return float(2.0 * (predicted & reference).sum() / (predicted.sum() + reference.sum()))
+
+
+def surface_dsc(predicted: Mask, reference: Mask, spacing_mm: tuple[float, float, float], tolerance_mm: float) -> float | None:
+    """Surface DSC at the tolerance, rounded as the paper says; None if a mask is empty in the reference, 0 if ours is."""
+    if not reference.any():
+        return None
+    if not predicted.any():
+        return 0.0
+    box = known_box(predicted | reference)
+    lattice = Lattice.upright(box[0].stop - box[0].start, spacing_mm)
+    rounded_mm = rounded_tolerance_mm(tolerance_mm, lattice)
+    distances = surface_distances(predicted[box], reference[box], lattice=lattice)
+    return float(distances.surface_dsc((tolerance_mm if rounded_mm is None else rounded_mm) + ALLOWANCE_MM))
 
 
 def summarise(results: Sequence[OrganResult]) -> list[Summary]:

@@ -1,0 +1,89 @@
+"""Pictures of what a checkpoint draws on a real DICOM series, in all three planes: for a person's eye, on CT of full extent."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model_export.augment import F32
+from model_export.datasets.training_file import AIR_HU
+from model_export.evaluate import SLAB_SLICES, THRESHOLD
+from model_export.network import Network
+from model_export.sampling import GridConfig
+from oarlock.manifest import InputSpec
+from oarlock.oars import OARS
+from oarlock.preprocess import to_model_grid
+from oarlock.series import check_headers, read_ct_series
+from oarlock.windows import predict
+
+WINDOW_HU: Final = (-160.0, 240.0)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def look(network: Network, grid: GridConfig, series: Path, path: Path) -> dict[str, float]:
+    """Write a PNG, and return the volume of each OAR in cm³."""
+    ct_hu = read_on_grid(series, grid)
+    masks = predict_volume(network, ct_hu, grid)
+    draw(ct_hu, masks, grid, path)
+    voxel_cm3 = float(np.prod(grid.spacing_mm)) / grid.upscale**2 / 1000.0
+    return {oar.name: round(float(mask.sum()) * voxel_cm3, 2) for oar, mask in zip(OARS, masks, strict=True)}
+
+
+def read_on_grid(series: Path, grid: GridConfig) -> F32:
+    """The CT of a folder of DICOM files on the network's grid, (z, y, x) HU, as the worker prepares it."""
+    ct = read_ct_series(check_headers(sorted(path for path in series.iterdir() if path.is_file())))
+    spec = InputSpec("ct_hu", grid.spacing_mm, (grid.size, grid.size), grid.context_slices, AIR_HU)
+    return to_model_grid(ct.hu, ct.header.grid, spec).volume
+
+
+def predict_volume(network: Network, ct_hu: F32, grid: GridConfig) -> Mask:
+    """Masks (OARs, Z, Y · upscale, X · upscale) of a whole volume."""
+    network.eval()
+
+    def predictor(slab: F32) -> F32:
+        with torch.no_grad():
+            found: F32 = torch.sigmoid(network(torch.from_numpy(slab))).numpy()
+        return found
+
+    slabs = predict(ct_hu, predictor, context_slices=grid.context_slices, slab=SLAB_SLICES, padding_hu=AIR_HU)
+    return np.concatenate([probabilities > THRESHOLD for _, probabilities in slabs], axis=1)
+
+
+def draw(ct_hu: F32, masks: Mask, grid: GridConfig, path: Path) -> None:
+    """Axial slices from foot to head, then coronal and sagittal ones; the patient's right is on the left."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(4, 6, figsize=(24, 17), facecolor="black")
+    for axis, (picture, organs, aspect) in zip(axes.flat, _planes(ct_hu, masks, grid), strict=True):
+        rows, columns = organs.shape[1:]
+        low, high = WINDOW_HU
+        axis.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=(0, columns, rows, 0), aspect=aspect)
+        for oar, mask in zip(OARS, organs, strict=True):
+            if mask.any() and not mask.all():
+                colour = [tuple(value / 255 for value in oar.colour)]
+                axis.contour(np.arange(columns) + 0.5, np.arange(rows) + 0.5, mask, [0.5], colors=colour, linewidths=1.2)
+        axis.axis("off")
+    figure.tight_layout(pad=0.2)
+    figure.savefig(path, dpi=50)
+    plt.close(figure)
+
+
+def _planes(ct_hu: F32, masks: Mask, grid: GridConfig) -> Iterator[tuple[Any, Mask, float]]:
+    """(CT picture, masks of the same plane at the output's resolution, height of a voxel over its width)."""
+    for z in np.linspace(0, len(ct_hu) - 1, 20)[1:-1].round().astype(int)[::-1]:
+        yield ct_hu[z], masks[:, z], 1.0
+    tall = grid.spacing_mm[0] / (grid.spacing_mm[1] / grid.upscale)
+    rows, columns = masks.shape[2:]
+    for offset_mm in (-50.0, -20.0, 20.0):
+        y = rows // 2 + round(offset_mm / grid.spacing_mm[1] * grid.upscale)
+        yield ct_hu[::-1, y // grid.upscale], masks[:, ::-1, y], tall
+    for offset_mm in (-40.0, 0.0, 40.0):
+        x = columns // 2 + round(offset_mm / grid.spacing_mm[2] * grid.upscale)
+        yield ct_hu[::-1, :, x // grid.upscale], masks[:, ::-1, :, x], tall
