@@ -210,7 +210,7 @@ class _Walk:
             tag, vr, length, value_offset = self._element(offset, implicit=self._implicit, order=self._order)
             if tag == _PIXEL_DATA:
                 pixels = PixelData(value_offset, None if length == _UNDEFINED else length)
-            elif tag in wanted:
+            elif tag in wanted or tag == SOP_CLASS:
                 values[tag] = self._value(value_offset, length)
             if tag == SOP_CLASS and not keep(values[tag].decode("ascii", "replace").strip(" \0")):
                 break

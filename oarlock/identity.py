@@ -13,6 +13,7 @@ from datetime import date
 from typing import Final
 
 from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
+from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -61,7 +62,7 @@ def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]
     :param values: raw bytes of :data:`WANTED` elements by tag, of one instance.
     :returns: the data set, and a warning that names (by keyword, never by value) what was left empty.
     """
-    template, empty = Dataset(), []
+    template, empty, undeclared = Dataset(), [], []
     terms, encodings = _character_set(values.get(CHARACTER_SET, b""))
     if encodings is None:
         empty.append("SpecificCharacterSet")
@@ -72,13 +73,21 @@ def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]
         value = _value(tag, raw, encodings)
         if value is None:
             empty.append(keyword_for_tag(tag))
-        template.add(DataElement(Tag(tag), dictionary_VR(tag), value or ""))
-    return template, [_left_empty(empty)] if empty else []
+        elif not terms and not raw.isascii():
+            undeclared.append(keyword_for_tag(tag))
+        template.add(DataElement(Tag(tag), dictionary_VR(tag), value or "", validation_mode=IGNORE))  # validated above
+    return template, [*_left_empty(empty), *_undeclared(undeclared)]
 
 
-def _left_empty(keywords: list[str]) -> JobWarning:
+def _left_empty(keywords: list[str]) -> list[JobWarning]:
     detail = f"The CT holds values in {', '.join(keywords)} that are not valid there; the RTSTRUCT has them empty."
-    return JobWarning("series.invalid_attributes", detail)
+    return [JobWarning("series.invalid_attributes", detail)] if keywords else []
+
+
+def _undeclared(keywords: list[str]) -> list[JobWarning]:
+    """Kept, as the planning system reads the CT's name by the same default; an empty name would make another patient."""
+    detail = f"The CT declares no character set for its {', '.join(keywords)}; the RTSTRUCT has the same bytes, undeclared too."
+    return [JobWarning("series.undeclared_character_set", detail)] if keywords else []
 
 
 def _character_set(raw: bytes) -> tuple[list[str], list[str] | None]:

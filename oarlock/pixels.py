@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
 from oarlock.elements import BIG_ENDIAN, DEFLATED, Header
@@ -40,7 +40,8 @@ WANTED: Final = frozenset(
 NATIVE: Final = frozenset({"", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED})
 _JPEG: Final = "1.2.840.10008.1.2.4."
 MAYBE_LOSSY: Final = frozenset(_JPEG + end for end in ("50", "51", "81", "91", "203"))
-ENCAPSULATED: Final = MAYBE_LOSSY | {"1.2.840.10008.1.2.5"} | {_JPEG + end for end in ("57", "70", "80", "90", "201", "202")}
+RLE: Final = "1.2.840.10008.1.2.5"
+ENCAPSULATED: Final = MAYBE_LOSSY | {RLE} | {_JPEG + end for end in ("57", "70", "80", "90", "201", "202")}
 _PLUGIN: Final = {_JPEG + "80": "pyjpegls", _JPEG + "81": "pyjpegls"}
 """CharLS through pyjpegls takes a quarter of the time of the default."""
 
@@ -245,24 +246,42 @@ def _inflated(path: Path, pixels: StoredPixels, needed: int) -> bytes:
 
 
 def _decode(path: Path, pixels: StoredPixels) -> npt.NDArray[Any]:
-    encapsulated = _bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset)
-    decoder = get_decoder(pixels.transfer_syntax)
-    try:
-        frame = next(generate_frames(encapsulated, number_of_frames=1))
-        _check_codestream(frame, pixels)
-        array, _ = decoder.as_array(
-            encapsulated,
-            raw=True,
-            decoding_plugin=_PLUGIN.get(pixels.transfer_syntax, ""),
-            **_description(pixels),
-        )
-    except _Unusable:
-        raise
-    except Exception as error:  # the decoders are foreign code and raise whatever they like on damaged data
-        raise _Unusable("its compressed data cannot be decoded") from error
+    frame = _frame(_bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset))
+    _check_codestream(frame, pixels)
+    array = _decoded(frame, pixels)
     if array.shape != (pixels.rows, pixels.columns) or array.dtype.itemsize != 2:
         raise _Unusable("its compressed data hold an image of another size")
     return array
+
+
+def _decoded(frame: bytes, pixels: StoredPixels) -> npt.NDArray[Any]:
+    decoder = get_decoder(pixels.transfer_syntax)
+    plugin = _PLUGIN.get(pixels.transfer_syntax, "")
+    try:
+        return decoder.as_array(encapsulate([frame]), raw=True, decoding_plugin=plugin, **_description(pixels))[0]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # foreign decoders raise anything on damaged data; a panic in Rust is no Exception
+        raise _Unusable("its compressed data cannot be decoded") from error
+
+
+def _frame(encapsulated: bytes) -> bytes:
+    """The one frame of an image: all fragments after the offset table (PS3.5 A.4).
+
+    Decoders make something up for what is missing, so the fragments must be there whole and end with their delimiter.
+    """
+    fragments: list[bytes] = []
+    offset = 0
+    while offset + 8 <= len(encapsulated):
+        tag, length = struct.unpack_from("<4sI", encapsulated, offset)
+        offset += 8
+        if tag == b"\xfe\xff\xdd\xe0":
+            return b"".join(fragments[1:])
+        if tag != b"\xfe\xff\x00\xe0":
+            break
+        fragments.append(encapsulated[offset : offset + length])
+        offset += length
+    raise _Unusable("its compressed data are cut off or not in fragments")
 
 
 def _description(pixels: StoredPixels) -> dict[str, Any]:
@@ -280,19 +299,24 @@ def _description(pixels: StoredPixels) -> dict[str, Any]:
 
 
 def _check_codestream(frame: bytes, pixels: StoredPixels) -> None:
-    """The size within the codestream is that of the header: a decoder allocates what the codestream claims."""
-    found = _codestream_size(frame)
-    if found is not None and found != (pixels.rows, pixels.columns):
+    """The codestream is whole, and of the size that the header says: a decoder allocates what the codestream claims."""
+    if pixels.transfer_syntax == RLE:
+        return
+    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise _Unusable("its compressed data are cut off")
+    if _codestream_size(frame) != (pixels.rows, pixels.columns):
         raise _Unusable("its compressed data claim another size than the header")
 
 
-def _codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns from the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS; None for RLE."""
+def _codestream_size(frame: bytes) -> tuple[int, int]:
+    """Rows and columns from the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS."""
     siz = frame.find(b"\xff\x4f\xff\x51", 0, 4_096)
-    if siz >= 0:
-        width, height, left, top = struct.unpack_from(">4I", frame, siz + 8)
-        return height - top, width - left
-    return _sof_size(frame) if frame[:2] == b"\xff\xd8" else None
+    if siz < 0:
+        return _sof_size(frame)
+    if len(frame) < siz + 24:
+        raise _Unusable("its compressed data have no frame header")
+    width, height, left, top = struct.unpack_from(">4I", frame, siz + 8)
+    return height - top, width - left
 
 
 def _sof_size(frame: bytes) -> tuple[int, int]:

@@ -50,7 +50,7 @@ MAX_VOXELS: Final = 2**30
 """Most voxels of a series: 2 GiB of Hounsfield units, 1,024 slices of 1,024 × 1,024."""
 
 MAX_ELEMENTS: Final = 5_000_000
-"""Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 a slice."""
+"""Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 each."""
 
 IMAGE_TYPE, SOP_INSTANCE, MODALITY = 0x00080008, 0x00080018, 0x00080060
 BODY_PART, THICKNESS = 0x00180015, 0x00180050

@@ -1,0 +1,196 @@
+"""From planes to a stack: complete or not, straight or leaning, whatever the patient's position."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oarlock import errors
+from oarlock.jobs import JobWarning
+from oarlock.stack import Plane, to_grid
+
+POSITIONS = {
+    "HFS": (1, 0, 0, 0, 1, 0),
+    "HFP": (-1, 0, 0, 0, -1, 0),
+    "FFS": (-1, 0, 0, 0, 1, 0),
+    "FFP": (1, 0, 0, 0, -1, 0),
+    "HFDR": (0, 1, 0, -1, 0, 0),
+    "HFDL": (0, -1, 0, 1, 0, 0),
+    "FFDR": (0, 1, 0, 1, 0, 0),
+    "FFDL": (0, -1, 0, -1, 0, 0),
+}
+"""Direction cosines of an image as the scanner's couch turns it: rows along the patient's x or y, up or down."""
+
+
+def planes(
+    zs: npt.ArrayLike,
+    *,
+    cosines: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    thickness_mm: float | None = 2.5,
+    lean: float = 0.0,
+) -> list[Plane]:
+    """Slices along the patient's z axis that lean towards +y by ``lean`` mm per mm."""
+    origin = (-31.2, 17.8)
+    return [
+        Plane((origin[0], origin[1] + lean * float(z), float(z)), cosines, (1.1, 0.9), 61, 53, thickness_mm)
+        for z in np.asarray(zs, dtype=float)
+    ]
+
+
+def even(count: int = 9, spacing_mm: float = 2.5) -> npt.NDArray[np.float64]:
+    return -402.5 + spacing_mm * np.arange(count)
+
+
+def codes(found: list[JobWarning]) -> list[str]:
+    return [warning.code for warning in found]
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_every_patient_position_is_axial(position: str) -> None:
+    cosines = POSITIONS[position]
+    grid, order, warnings = to_grid(planes(even(), cosines=cosines))
+    normal = np.cross(cosines[:3], cosines[3:])
+    assert abs(normal[2]) == 1
+    assert order == (list(range(9)) if normal[2] > 0 else list(range(8, -1, -1)))
+    np.testing.assert_allclose(grid.slice_spacings_mm, 2.5)
+    assert warnings == []
+
+
+@given(seed=st.integers(0, 2**16), count=st.integers(3, 40), spacing=st.floats(0.3, 10))
+def test_the_order_of_the_planes_does_not_matter(seed: int, count: int, spacing: float) -> None:
+    straight = planes(even(count, spacing))
+    shuffled = list(straight)
+    random.Random(seed).shuffle(shuffled)
+    grid, order, _ = to_grid(shuffled)
+    assert [shuffled[i] for i in order] == straight
+    np.testing.assert_array_equal(grid.origins_mm, [plane.origin_mm for plane in straight])
+
+
+@given(count=st.integers(5, 60), spacing=st.floats(0.3, 10), where=st.data())
+def test_any_missing_slice_is_found_and_named(count: int, spacing: float, where: st.DataObject) -> None:
+    removed = where.draw(st.integers(1, count - 2))
+    zs = np.delete(even(count, spacing), removed)
+    with pytest.raises(errors.MissingSlices) as caught:
+        to_grid(planes(zs, thickness_mm=spacing))
+    assert f"Between slices {removed} and {removed + 1} " in str(caught.value)
+    assert f"{2 * spacing:.3f} mm where {spacing:.3f} mm is expected" in str(caught.value)
+
+
+def test_several_gaps_are_counted() -> None:
+    """0 1 . 3 4 . . 7 8 9 at 3 mm: the first gap is 6 mm, between the second slice and the third."""
+    zs = 3.0 * np.array([0, 1, 3, 4, 7, 8, 9])
+    with pytest.raises(errors.MissingSlices, match=r"Between slices 2 and 3 .*6.000 mm where 3.000 mm.*There are 2 such gaps"):
+        to_grid(planes(zs, thickness_mm=3.0))
+
+
+def test_every_other_slice_missing_in_one_half_is_a_gap() -> None:
+    zs = np.concatenate([np.arange(0, 20, 2.5), np.arange(20, 60, 5.0)])
+    with pytest.raises(errors.MissingSlices):
+        to_grid(planes(zs, thickness_mm=2.5))
+
+
+def test_an_extra_slice_in_between_is_refused() -> None:
+    zs = np.sort(np.append(even(9), -396.25))
+    with pytest.raises(errors.InconsistentGeometry, match=r"1.250 mm apart where 2.500 mm is usual"):
+        to_grid(planes(zs))
+
+
+def test_positions_rounded_to_a_tenth_of_a_millimetre_are_complete() -> None:
+    """1.25 mm slices whose positions were rounded: distances of 1.2 and 1.3 mm."""
+    zs = np.round(1.25 * np.arange(40) + 0.01, 1)
+    grid, _, warnings = to_grid(planes(zs, thickness_mm=1.25))
+    assert warnings == []
+    np.testing.assert_array_equal(grid.origins_mm[:, 2], zs)
+
+
+@pytest.mark.parametrize("junction_mm", [3.0, 2.25, 1.5])
+def test_two_slabs_whose_thickness_explains_their_spacing_are_complete(junction_mm: float) -> None:
+    """Slices of 3 mm every 3 mm, then of 1.5 mm every 1.5 mm."""
+    zs = np.cumsum([0.0, *[3.0] * 6, junction_mm, *[1.5] * 8])
+    slabs = [replace(plane, thickness_mm=3.0 if z < 7 else 1.5) for z, plane in enumerate(planes(zs))]
+    grid, _, warnings = to_grid(slabs)
+    np.testing.assert_array_equal(grid.origins_mm[:, 2], zs)
+    assert codes(warnings) == ["series.uneven_spacing"]
+
+
+def test_two_slabs_with_a_gap_between_them_are_refused() -> None:
+    zs = np.cumsum([0.0, *[3.0] * 6, 4.5, *[1.5] * 8])
+    slabs = [replace(plane, thickness_mm=3.0 if z < 7 else 1.5) for z, plane in enumerate(planes(zs))]
+    with pytest.raises(errors.MissingSlices):
+        to_grid(slabs)
+
+
+@pytest.mark.parametrize("thickness_mm", [None, 1.5, 3.0, 5.0])
+def test_two_slabs_of_unexplained_spacing_are_refused(thickness_mm: float | None) -> None:
+    zs = np.cumsum([0.0, *[3.0] * 6, *[1.5] * 8])
+    with pytest.raises(errors.MissingSlices):
+        to_grid(planes(zs, thickness_mm=thickness_mm))
+
+
+def tilted(degrees: float) -> tuple[float, ...]:
+    a = np.radians(degrees)
+    return (1, 0, 0, 0, float(np.cos(a)), float(np.sin(a)))
+
+
+@given(degrees=st.floats(0.5, 29.5))
+def test_a_tilted_gantry_is_kept_slice_by_slice(degrees: float) -> None:
+    """The couch moves along z while the image plane leans: every slice is shifted within its plane."""
+    found = planes(even(), cosines=tilted(degrees))
+    grid, _, warnings = to_grid(found)
+    np.testing.assert_array_equal(grid.origins_mm, [plane.origin_mm for plane in found])
+    np.testing.assert_allclose(grid.slice_spacings_mm, 2.5 * np.cos(np.radians(degrees)))
+    assert codes(warnings) == ["series.tilted", "series.sheared"]
+
+
+@given(degrees=st.floats(1, 29))
+def test_an_oblique_stack_is_tilted_but_not_sheared(degrees: float) -> None:
+    cosines = tilted(degrees)
+    normal = np.cross(cosines[:3], cosines[3:])
+    stack = [replace(plane, origin_mm=tuple(2.5 * i * normal)) for i, plane in enumerate(planes(even(), cosines=cosines))]
+    grid, _, warnings = to_grid(stack)
+    np.testing.assert_allclose(grid.slice_spacings_mm, 2.5)
+    assert codes(warnings) == ["series.tilted"]
+
+
+@pytest.mark.parametrize("degrees", [31, 45, 80])
+def test_a_large_tilt_is_refused(degrees: float) -> None:
+    with pytest.raises(errors.OrientationUnsupported, match=f"tilted {degrees}.0°"):
+        to_grid(planes(even(), cosines=tilted(degrees)))
+
+
+@pytest.mark.parametrize("cosines", [(0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)], ids=["sagittal", "coronal"])
+def test_sagittal_and_coronal_stacks_are_refused(cosines: tuple[float, ...]) -> None:
+    with pytest.raises(errors.OrientationUnsupported, match=r"90.0°"):
+        to_grid(planes(even(), cosines=cosines))
+
+
+def test_a_single_slice_that_is_shifted_in_its_plane_is_refused() -> None:
+    stack = planes(even())
+    x, y, z = stack[4].origin_mm
+    stack[4] = replace(stack[4], origin_mm=(x + 1.0, y, z))
+    with pytest.raises(errors.InconsistentGeometry, match=r"slice 5 \(z = -392.50 mm\) lies 0.89 mm off the line"):
+        to_grid(stack)
+
+
+def test_a_kink_in_the_stack_is_refused() -> None:
+    stack = planes(even(12))
+    bent = [replace(p, origin_mm=(p.origin_mm[0] + (3.0 if i > 5 else 0.0), *p.origin_mm[1:])) for i, p in enumerate(stack)]
+    with pytest.raises(errors.InconsistentGeometry, match="ImagePositionPatient"):
+        to_grid(bent)
+
+
+def test_directions_that_differ_by_rounding_are_taken_with_a_warning() -> None:
+    stack = planes(even())
+    stack[3] = replace(stack[3], cosines=(1, 0.00005, 0, -0.00005, 1, 0))
+    grid, _, warnings = to_grid(stack)
+    assert codes(warnings) == ["series.uneven_orientation"]
+    np.testing.assert_allclose(grid.row_direction @ grid.column_direction, 0, atol=1e-15)
+
+
+def test_a_long_scan_warns() -> None:
+    _, _, warnings = to_grid(planes(even(400, 2.5)))
+    assert codes(warnings) == ["series.long_scan"]
