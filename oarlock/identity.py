@@ -116,7 +116,7 @@ def _value(tag: int, raw: bytes, encodings: list[str] | None) -> str | bytes | P
     if not text or not encodings or vr in _ASCII:
         return text
     if vr == "PN":
-        return PersonName(raw, encodings)
+        return PersonName(raw, encodings, validation_mode=IGNORE)  # pydicom counts bytes where the standard counts characters
     return text if encode_string(text, encodings) == raw else raw
 
 
