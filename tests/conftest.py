@@ -2,12 +2,13 @@
 
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from oarlock.geometry import Grid
+from service.redis_server import PrivateRedis
 from tests.fixtures import crooked
 
 
@@ -58,3 +59,17 @@ def expert_contours(unpacked: Unpacked) -> Path:
 @pytest.fixture
 def crooked_grid() -> Grid:
     return crooked.crooked_grid()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis: the one that REDIS_URL names, else a private one for this session."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
+        return
+    server = PrivateRedis(tmp_path_factory.mktemp("redis"))
+    process = server.start()
+    server.wait_until_ready()
+    yield server.url
+    process.terminate()
+    process.wait()
