@@ -46,8 +46,7 @@ def to_masks(
     target = _Target(model_grid, OARMasks.empty(oars, grid.shape), grid)
     last: Probabilities | None = None
     for first, slab in slabs:
-        whole = slab if last is None else np.concatenate([last, slab], axis=1)
-        target.add(whole, first if last is None else first - 1, thresholds)
+        target.add(slab, last, first, thresholds)
         last = slab[:, -1:].copy()
     return target.masks
 
@@ -62,12 +61,15 @@ class _Target:
         self.model_mm = tuple(axis.positions_mm for axis in axes)
         self.axes = grid.along_patient_axes()
 
-    def add(self, slab: Probabilities, start: int, thresholds: Sequence[float]) -> None:
-        """Set the bits between the first and the last slice of a slab; at an end of the volume also a little beyond.
+    def add(self, slab: Probabilities, last: Probabilities | None, first: int, thresholds: Sequence[float]) -> None:
+        """Set the bits from the last slice of the slab before to the last of this one; at an end of the volume a little beyond.
 
-        :param slab: (OARs, n, y, x), its first slice being slice ``start`` of the model.
+        :param slab: (OARs, n, y, x), its first slice being slice ``first`` of the model.
+        :param last: (OARs, 1, y, x), the slice before it.
         """
-        for index, (probabilities, threshold) in enumerate(zip(slab, thresholds, strict=True)):
+        start = first if last is None else first - 1
+        for index, threshold in enumerate(thresholds):
+            probabilities = slab[index] if last is None else np.concatenate([last[index], slab[index]])
             box = _box(probabilities >= threshold)
             if box is None:
                 continue
