@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from oarlock.anatomy import AIR_HU, Tissue, couch, head_and_neck_anatomy
+from oarlock.phantom_anatomy import AIR_HU, Tissue, couch, head_and_neck_anatomy
 from oarlock.geometry import FloatArray, Grid
 from oarlock.jobs import ModelFacts
 from oarlock.masks import Box, Mask, OARMasks
@@ -37,7 +37,7 @@ _ORIGIN_MM: Final = np.array([7.3, -184.6, -431.7])
 _TURN_DEGREES: Final = 5.0
 _NECK_MM: Final = (-165.0, -85.0)
 _LEAN: Final = 0.03
-_BLUR_MM: Final = (0.9, 0.8, 0.8)
+_BLUR_MM: Final = (1.1, 1.0, 1.0)
 _NOISE_HU: Final = 9.0
 _SLAB_VOXELS: Final = 2_000_000
 _LEVELS: Final = 17
