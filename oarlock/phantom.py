@@ -20,11 +20,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from oarlock.phantom_anatomy import AIR_HU, Tissue, couch, head_and_neck_anatomy
 from oarlock.geometry import FloatArray, Grid
 from oarlock.jobs import ModelFacts
 from oarlock.masks import Box, Mask, OARMasks
 from oarlock.oars import BY_NAME, OARS
+from oarlock.phantom_anatomy import AIR_HU, Tissue, couch, head_and_neck_anatomy
 from oarlock.rtstruct import Authorship, write_rtstruct
 from oarlock.series import check_headers
 from oarlock.solids import Points, Solid

@@ -31,7 +31,7 @@ _HEADER: Final = 96
 _LEGEND: Final = 250
 _LEVELS: Final = 6
 _GOOD: Final = 0.85
-_SIDES_AT: Final = 0.14
+_LEVELS_WIDE: Final = 38
 _MIN_FIELD_MM: Final = 225.0
 _SURROUNDINGS_MM: Final = 45.0
 _BODY_HU: Final = -300
@@ -182,11 +182,11 @@ def volume_text(millilitres: float) -> str:
 
 
 def draw_letters(canvas: Canvas, corner: tuple[int, int], frame: Frame, letters: Letters) -> None:
-    """Which way the patient lies, on the four edges of a picture; on a cut along the body the sides stand clear of the levels."""
+    """Which way the patient lies, on the four edges of a picture; beside the levels that a cut along the body has on its right."""
     (x, y), (width, height) = corner, (frame.width, frame.height)
-    side = y + height * (_SIDES_AT if letters.top == "H" else 0.5)
-    canvas.label((x + 10, side), letters.left, 13, LETTER, "lm")
-    canvas.label((x + width - 10, side), letters.right, 13, LETTER, "rm")
+    indent = _LEVELS_WIDE if letters.top == "H" else 10
+    canvas.label((x + 10, y + height / 2), letters.left, 13, LETTER, "lm")
+    canvas.label((x + width - indent, y + height / 2), letters.right, 13, LETTER, "rm")
     canvas.label((x + width / 2, y + 8), letters.top, 13, LETTER, "ma")
     canvas.label((x + width / 2, y + height - 9), letters.bottom, 13, LETTER, "ms")
 
