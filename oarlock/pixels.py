@@ -302,7 +302,7 @@ def _check_codestream(frame: bytes, pixels: StoredPixels) -> None:
     """The codestream is whole, and of the size that the header says: a decoder allocates what the codestream claims."""
     if pixels.transfer_syntax == RLE:
         return
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):  # end of image, padded to an even length with either
         raise _Unusable("its compressed data are cut off")
     if _codestream_size(frame) != (pixels.rows, pixels.columns):
         raise _Unusable("its compressed data claim another size than the header")
