@@ -45,6 +45,10 @@ EXACT_MM: Final = 0.01
 _AREAS: Final = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR"})
 
 
+_DECIMAL_SIGNS: Final = b"0123456789+-.eE \\"
+"""Of Decimal Strings and their delimiter (PS3.5 6.2); Python alone takes "nan" and "1_0" for numbers."""
+
+
 class Code(NamedTuple):
     """A coded concept, such as ("45289007", "SCT", "Parotid gland")."""
 
@@ -272,6 +276,8 @@ def _by_number(items: Sequence[Item]) -> dict[int | None, list[Item]]:
 
 def _points(raw: bytes) -> FloatArray | None:
     """(n, 3) points of Contour Data; None where it is not triples of finite numbers."""
+    if raw.translate(None, _DECIMAL_SIGNS):
+        return None
     try:
         numbers = np.array([float(number) for number in raw.split(b"\\")] if raw else [])
     except ValueError:
