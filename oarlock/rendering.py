@@ -13,11 +13,27 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.canvas import to_grey
+from oarlock.canvas import Canvas, draw_cut, to_grey
 from oarlock.cuts import Axes, Cut, axial_cut, to_axes
 from oarlock.geometry import Grid
+from oarlock.layout import (
+    HEADER,
+    LEGEND,
+    LINE,
+    MARGIN,
+    close_up,
+    draw_entry,
+    draw_header,
+    draw_letters,
+    draw_marks,
+    grid_facts,
+    square_frame,
+)
 from oarlock.masks import OARMasks
 from oarlock.oars import BY_NAME, OAR
+
+SIZE: Final = 860
+"""Width and height of a single picture, in pixels."""
 
 _LEVEL: Final = 1
 _GEOMETRY: Final = ("origins_mm", "row_direction", "column_direction")
@@ -68,6 +84,33 @@ class Rendering:
         shares = counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
         total = shares.sum(axis=0)
         return int(np.argmax(total)) if total.any() else len(total) // 2
+
+    def single(self, *, oar: OAR | None = None, z: int | None = None) -> bytes:
+        """One axial slice with its contours, as a PNG.
+
+        :param oar: draw this organ alone and close up.
+        :param z: slice of the grid, from 0; without it the one that shows most of the organ, or of all organs.
+        :raises IndexError: the grid has no such slice.
+        """
+        slices = len(self.counts[0])
+        z = self.best_slice(oar) if z is None else z
+        if not 0 <= z < slices:
+            raise IndexError(f"slice {z} of {slices}")
+        cut = self.cut(z)
+        shown = [(bit, organ) for bit, organ in enumerate(self.oars) if oar is None or organ == oar]
+        title = f"{oar} · slice {z + 1}" if oar else f"Slice {z + 1}"
+        canvas = Canvas(2 * MARGIN + SIZE + LEGEND, HEADER + SIZE + MARGIN)
+        draw_header(canvas, MARGIN + SIZE + LEGEND, title, self.model, grid_facts(self.grid))
+        frame = close_up(cut, shown[0][0], SIZE) if oar and shown else square_frame(cut, SIZE)
+        canvas.picture((MARGIN, HEADER), draw_cut(cut, shown, frame))
+        draw_letters(canvas, (MARGIN, HEADER), frame, cut.letters)
+        draw_marks(canvas, (MARGIN, HEADER), frame, "axial")
+        volumes = self.millilitres()
+        present = [(bit, organ) for bit, organ in shown if self.counts[bit, z]]
+        step = min(LINE, SIZE / max(len(present), 1))
+        for i, (bit, organ) in enumerate(present):
+            draw_entry(canvas, (MARGIN + SIZE + 30, HEADER + step * (i + 0.5)), LEGEND - 30, organ, volumes[bit])
+        return canvas.to_png()
 
 
 def save_rendering(path: Path, hu: npt.NDArray[np.int16], grid: Grid, masks: OARMasks, *, model: str = "") -> None:

@@ -229,4 +229,4 @@ class Walk:
         sheet = preview.contact_sheet(series.hu, grid, masks, model=model.manifest.identity)
         (self.folder / PREVIEW).write_bytes(sheet)
         self.report(Stage.COMPARING, 0.9)
-        preview.save_rendering(self.folder / RENDERING, series.hu, grid, masks)
+        preview.save_rendering(self.folder / RENDERING, series.hu, grid, masks, model=model.manifest.identity)
