@@ -316,7 +316,7 @@ def _belongs(roi: ROI, header: SeriesHeader) -> bool:
 def _draw(masks: OARMasks, oar: OAR, polygons: list[tuple[int, FloatArray]], findings: list[str]) -> None:
     """Add an organ to masks in which it is still empty."""
     size = np.array(masks.shape[1:])
-    outside = sum(bool(np.any(yx < -0.5) or np.any(yx > size - 0.5)) for _, yx in polygons)
+    outside = sum(bool(np.any(yx <= -1) or np.any(yx >= size)) for _, yx in polygons)
     if outside:
         findings.append(f"{outside} contour(s) reach over the edge of the images and are cut there")
     if count_crossings(polygons, masks.shape[1]) > MAX_CROSSINGS:
