@@ -21,23 +21,27 @@ _NEVER: Final = -30.0  # a logit whose probability, loss and gradient are nothin
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """`top_k_percent` of the voxels of a channel count; `dice` weighs the Dice term, 0 leaves it out.
+    """`top_k_percent` of the voxels of a channel count, or `top_k_volumes` times the organ's own volume where that is more.
 
-    `threshold_stride` finds the k-th largest loss among every n-th voxel only: 1 is exact, more is faster.
+    `dice` weighs the Dice term, 0 leaves it out. A sample's loss is the mean over its labelled channels, or their sum over
+    `channels_per_unit`: then a scan with 21 OARs weighs four times one with five. `threshold_stride` finds the k-th largest loss
+    among every n-th voxel only: 1 is exact, more is faster.
     """
 
     top_k_percent: float
+    top_k_volumes: float = 0.0
+    channels_per_unit: float = 0.0
     dice: float = 0.0
     threshold_stride: int = 1
     dice_smoothing_voxels: float = 20.0
 
 
 def loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
-    """Mean over the channels; all (channels, voxels), `counts` says which voxels matter. The definition, slow."""
-    loss = top_k_cross_entropy(logits, target, counts, percent=config.top_k_percent, stride=config.threshold_stride).mean()
+    """All (channels, voxels), `counts` says which voxels matter. The definition, slow."""
+    loss = top_k_cross_entropy(logits, target, counts, config).sum()
     if config.dice:
-        loss = loss + config.dice * soft_dice_loss(logits, target, counts, smoothing=config.dice_smoothing_voxels)
-    return loss
+        loss = loss + config.dice * soft_dice_loss(logits, target, counts, smoothing=config.dice_smoothing_voxels).sum()
+    return loss / (config.channels_per_unit or len(logits))
 
 
 def fast_loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
@@ -55,19 +59,19 @@ class _FastLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
         channels = logits.shape[0]
         gradient = torch.empty_like(logits)
-        present = int((target * counts).flatten(1).sum(dim=1).count_nonzero())
+        unit = config.channels_per_unit or channels
         total = 0.0
         for index in range(channels):
             mask = counts[index].expand(logits.shape[1:])
             one = logits[index].float().masked_fill_(~mask, _NEVER)
             label = target[index] * mask
             loss, slope = _hardest(one, label, mask, config)
-            total += loss / channels
-            slope.mul_(1.0 / channels)
+            total += loss / unit
+            slope.mul_(1.0 / unit)
             if config.dice and bool(label.any()):
                 loss, dice_slope = _dice(torch.sigmoid(one), label, config.dice_smoothing_voxels)
-                total += config.dice * loss / present
-                slope.add_(dice_slope, alpha=config.dice / present)
+                total += config.dice * loss / unit
+                slope.add_(dice_slope, alpha=config.dice / unit)
             gradient[index] = slope
         ctx.save_for_backward(gradient)
         return torch.tensor(total)
@@ -82,11 +86,12 @@ def _hardest(logits: Tensor, target: Tensor, mask: Tensor, config: LossConfig) -
     """Top-k cross-entropy of one channel and its slope: (p - t) / k on the voxels that were selected."""
     losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     flat = losses.flatten()[:: config.threshold_stride]
-    threshold = _threshold(flat, mask.flatten()[:: config.threshold_stride], config.top_k_percent)
+    share = hardest_share(target, mask, config)
+    threshold = _threshold(flat, mask.flatten()[:: config.threshold_stride], share)
     selected = (losses >= threshold) & mask
     number = max(int(selected.count_nonzero()), 1)
-    share = selected.float().div_(number)
-    return float((losses * share).sum()), (torch.sigmoid(logits) - target).mul_(share)
+    weight = selected.float().div_(number)
+    return float((losses * weight).sum()), (torch.sigmoid(logits) - target).mul_(weight)
 
 
 def _dice(probability: Tensor, target: Tensor, smoothing: float) -> tuple[float, Tensor]:
@@ -98,29 +103,37 @@ def _dice(probability: Tensor, target: Tensor, smoothing: float) -> tuple[float,
     return 1.0 - numerator / denominator, slope.mul_(probability).mul_(1.0 - probability)
 
 
-def top_k_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor, *, percent: float, stride: int = 1) -> Tensor:
-    """(channels, voxels) to the mean cross-entropy of the hardest `percent` of the voxels that count, per channel."""
+def top_k_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
+    """(channels, voxels) to the mean cross-entropy of the hardest of the voxels that count, per channel."""
     losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * counts
+    stride = config.threshold_stride
     threshold = torch.stack(
-        [_threshold(row[::stride], mask[::stride], percent) for row, mask in zip(losses.detach(), counts, strict=True)]
+        [
+            _threshold(row[::stride], mask[::stride], hardest_share(label * mask, mask, config))
+            for row, label, mask in zip(losses.detach(), target, counts, strict=True)
+        ]
     )
     hardest = (losses.detach() >= threshold[:, None]) & counts
     return (losses * hardest).sum(dim=1) / hardest.sum(dim=1).clamp(min=1)
 
 
-def _threshold(losses: Tensor, counts: Tensor, percent: float) -> Tensor:
-    """The smallest loss among the hardest `percent` of one channel; voxels that do not count have loss 0."""
-    number = max(1, round(float(counts.sum()) * percent / 100.0))
+def hardest_share(target: Tensor, counts: Tensor, config: LossConfig) -> float:
+    """Which share of the voxels of one channel counts: the k % or the organ's volumes, whichever is more."""
+    share = config.top_k_percent / 100.0
+    if config.top_k_volumes:
+        share = max(share, config.top_k_volumes * float(target.sum()) / max(float(counts.sum()), 1.0))
+    return min(share, 1.0)
+
+
+def _threshold(losses: Tensor, counts: Tensor, share: float) -> Tensor:
+    """The smallest loss among the hardest share of one channel; voxels that do not count have loss 0."""
+    number = max(1, round(float(counts.sum()) * share))
     return torch.kthvalue(losses, losses.numel() + 1 - number).values
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, counts: Tensor, *, smoothing: float) -> Tensor:
-    """One minus the soft Dice, 2 Σpt / (Σp² + Σt²), mean over the channels whose organ is in the slab; 0 if none is."""
+    """One minus the soft Dice, 2 Σpt / (Σp² + Σt²), of each channel; 0 where the organ is not in the slab."""
     probability, target = torch.sigmoid(logits) * counts, target * counts
-    volume = target.sum(dim=1)
-    present = volume > 0
-    if not bool(present.any()):
-        return logits.sum() * 0.0
     overlap = 2.0 * (probability * target).sum(dim=1) + smoothing
     total = (probability * probability).sum(dim=1) + (target * target).sum(dim=1) + smoothing
-    return (1.0 - overlap / total)[present].mean()
+    return (1.0 - overlap / total) * (target.sum(dim=1) > 0)
