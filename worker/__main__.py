@@ -1,6 +1,9 @@
 """``python -m worker``: a Celery worker with one process for jobs, on the queue and the job table that the settings name."""
 
 import sys
+import warnings
+
+from celery.platforms import SecurityWarning
 
 from oarlock.errors import OarlockError
 from oarlock.settings import Settings
@@ -22,6 +25,7 @@ def main() -> int:
             f"Oarlock's worker cannot start: {settings.models} has no model '{settings.model}' (found: {found})", file=sys.stderr
         )
         return 1
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # of pickled messages as root; ours are JSON
     worker = app.Worker(without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True)
     worker.start()
     return int(worker.exitcode or 0)

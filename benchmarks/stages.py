@@ -1,0 +1,228 @@
+"""What each stage of a job costs on a real series, beside a floor and a peer: ``python -m benchmarks.stages FOLDER``.
+
+Wall and CPU seconds, and the highest resident memory of this process while the stage ran (with what it holds from the stages
+before it). One run, one process, one machine: the ratios count. A peer gets the same input in the same run.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, TypeVar
+from warnings import catch_warnings
+
+import numpy as np
+
+from oarlock import preview, qa
+from oarlock.check import check_rtstruct
+from oarlock.contours import to_contours
+from oarlock.jobs import ModelFacts
+from oarlock.manifest import read_manifest
+from oarlock.masks import OARMasks
+from oarlock.names import match_rois
+from oarlock.postprocess import clean_up, to_masks
+from oarlock.preprocess import to_model_grid
+from oarlock.rtstruct import Authorship, write_rtstruct
+from oarlock.series import SeriesHeader, check_headers, read_ct_series
+from oarlock.structure_set import read_structure_set
+from oarlock.structure_set import to_masks as to_reference_masks
+from oarlock.windows import predict, slab_for
+from worker.inference import load
+
+T = TypeVar("T")
+
+
+@dataclass
+class Row:
+    """One line of the table. ``kind``: ours, floor or peer."""
+
+    stage: str
+    kind: str
+    wall_s: float
+    cpu_s: float
+    peak_mib: float | None
+    note: str
+
+
+class Table:
+    """Measures calls and remembers what they took."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def measure(self, stage: str, call: Callable[[], T], *, kind: str = "ours", note: str = "") -> T:
+        """Run a call once and add a row for it."""
+        _forget_peak()
+        wall, cpu = perf_counter(), process_time()
+        result = call()
+        self.rows.append(Row(stage, kind, perf_counter() - wall, process_time() - cpu, _peak_mib(), note))
+        return result
+
+    def show(self) -> None:
+        """Print the table as Markdown."""
+        print("| stage | | wall s | CPU s | peak MiB | |\n| --- | --- | ---: | ---: | ---: | --- |")
+        for row in self.rows:
+            peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
+            print(f"| {row.stage} | {row.kind} | {row.wall_s:.3f} | {row.cpu_s:.3f} | {peak} | {row.note} |")
+        ours = [row for row in self.rows if row.kind == "ours"]
+        highest = max(row.peak_mib or 0.0 for row in ours)
+        print(f"| all of ours | | {sum(r.wall_s for r in ours):.3f} | {sum(r.cpu_s for r in ours):.3f} | {highest:.0f} | |")
+
+
+def _forget_peak() -> None:
+    """Start a new high-water mark of resident memory (Linux, proc(5) clear_refs); elsewhere there is no column."""
+    marks = Path("/proc/self/clear_refs")
+    if marks.exists():
+        marks.write_text("5")
+
+
+def _peak_mib() -> float | None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
+    """Every stage of a job in its order."""
+    files = sorted(path for path in series.rglob("*") if path.is_file())
+    table.measure("read", lambda: sum(len(path.read_bytes()) for path in files), kind="floor", note="the bytes alone")
+    header = table.measure("check headers", lambda: check_headers(files), note=f"{len(files)} files")
+    ct = table.measure("read", lambda: read_ct_series(header), note="to Hounsfield units")
+    _read_with_simpleitk(header, table)
+
+    manifest = read_manifest(model)
+    fed = table.measure("preprocess", lambda: to_model_grid(ct.hu, header.grid, manifest.input), note="to the model's grid")
+    network = table.measure("load model", lambda: load(manifest), note="hash, session, self-check; once per worker")
+    slab = slab_for(fed.volume.shape[1:], manifest.input.context_slices)
+
+    def infer() -> OARMasks:
+        slabs = predict(
+            fed.volume,
+            network.predict,
+            context_slices=manifest.input.context_slices,
+            slab=slab,
+            padding_hu=manifest.input.padding_hu,
+        )
+        return to_masks(slabs, fed.grid, header.grid, manifest.oars, manifest.thresholds)
+
+    masks = table.measure("infer, to bits", infer, note=f"{network.device}, slabs of {slab}")
+    warnings = table.measure("clean up", lambda: clean_up(masks, header.grid))
+    authorship = Authorship(
+        "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)
+    )
+    _contour(header, masks, authorship, folder, table)
+    _compare(header, masks, folder, table)
+    table.measure("preview", lambda: preview.contact_sheet(ct.hu, header.grid, masks, model=manifest.identity))
+    table.measure(
+        "preview", lambda: preview.save_rendering(folder / "rendering.npz", ct.hu, header.grid, masks), note="file for ?oar="
+    )
+    print(
+        f"{header.grid.shape} voxels, {sum(box is not None for box in masks.boxes().values())} OARs, {len(warnings)} warnings\n"
+    )
+
+
+def _read_with_simpleitk(header: SeriesHeader, table: Table) -> None:
+    try:
+        import SimpleITK
+    except ImportError:
+        return
+
+    def read() -> Any:
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames([str(instance.path) for instance in header.instances])
+        return SimpleITK.GetArrayFromImage(reader.Execute())
+
+    table.measure("read", read, kind="peer", note="SimpleITK, told the order")
+
+
+def _contour(header: SeriesHeader, masks: OARMasks, authorship: Authorship, folder: Path, table: Table) -> None:
+    def contour() -> int:
+        crops = [masks.crop(oar) for oar in masks.oars]
+        return sum(len(to_contours(crop[1], crop[0], header.grid)) for crop in crops if crop)
+
+    count = table.measure("contours", contour, kind="part", note="of the next row")
+    path = folder / "rtstruct.dcm"
+    table.measure("RTSTRUCT", lambda: write_rtstruct(path, masks, header, authorship), note=f"{count} contours")
+    findings = table.measure("check RTSTRUCT", lambda: check_rtstruct(path, header, masks))
+    if findings:
+        print("the RTSTRUCT has findings:", *findings, sep="\n  ")
+    _write_with_rt_utils(header, masks, folder, table)
+
+
+def _write_with_rt_utils(header: SeriesHeader, masks: OARMasks, folder: Path, table: Table) -> None:
+    try:
+        from rt_utils import RTStructBuilder
+    except ImportError:
+        return
+
+    def write() -> None:
+        source = folder / "series"
+        source.mkdir()
+        for instance in header.instances:
+            (source / f"{instance.position}.dcm").symlink_to(instance.path.resolve())
+        builder = RTStructBuilder.create_new(dicom_series_path=str(source))
+        for oar in masks.oars:
+            mask = masks.mask(oar)
+            if mask.any():
+                builder.add_roi(mask=np.moveaxis(mask, 0, 2), color=list(oar.colour), name=oar.name)
+        builder.save(str(folder / "rt-utils.dcm"))
+
+    with catch_warnings(action="ignore"), redirect_stdout(StringIO()):
+        table.measure("RTSTRUCT", write, kind="peer", note="rt-utils, reading its headers included")
+
+
+def _compare(header: SeriesHeader, masks: OARMasks, folder: Path, table: Table) -> None:
+    def compare() -> qa.QAReport:
+        supplied = read_structure_set(folder / "rtstruct.dcm")
+        matches = match_rois(supplied.rois)
+        reference, _ = to_reference_masks(supplied, header, {oar: roi.number for oar, roi in matches.matched.items()})
+        source = qa.Source(supplied.sop_instance_uid, supplied.label)
+        names = {oar: roi.name for oar, roi in matches.matched.items()}
+        return qa.compare(masks, reference, header.grid, matched_rois=names, predicted_source=source, reference_source=source)
+
+    table.measure("QA, one RTSTRUCT", compare, note="reading it included")
+    table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in qa.check_masks(masks, header.grid)]))
+    _score_with_surface_distance(header, masks, table)
+
+
+def _score_with_surface_distance(header: SeriesHeader, masks: OARMasks, table: Table) -> None:
+    try:
+        import surface_distance
+    except ImportError:
+        return
+
+    def score() -> None:
+        for oar in masks.oars:
+            mask = masks.mask(oar)
+            if mask.any():
+                distances = surface_distance.compute_surface_distances(mask, mask, header.grid.spacing_mm)
+                surface_distance.compute_surface_dice_at_tolerance(distances, oar.tolerance_mm)
+                surface_distance.compute_robust_hausdorff(distances, 95)
+
+    table.measure("QA, one RTSTRUCT", score, kind="peer", note="surface-distance, masks at hand")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table for one series."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
+    parser.add_argument("series", type=Path, help="folder of one CT series")
+    parser.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="folder of a model")
+    options = parser.parse_args(arguments)
+    table = Table()
+    with tempfile.TemporaryDirectory() as folder:
+        walk(options.series, options.model, Path(folder), table)
+    table.show()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oarlock.errors import DeviceOutOfMemory
+from oarlock.geometry import Grid
+from oarlock.job_store import JobStore, Lease
+from oarlock.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
+from oarlock.oars import BY_NAME
+from oarlock.phantom import write_ct_series
+from oarlock.series import check_headers
+from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
+from oarlock.structure_set import read_structure_set, to_masks
+from oarlock.windows import Volume
+from tests.worker.conftest import Clock, House, head
+from tests.worker.tiny_model import LIMITS_HU, sigmoid_of_means
+from worker.pipeline import contour
+
+BONE = BY_NAME["Bone_Mandible"]
+
+
+def run(house: House, job_id: JobId, **options: Any) -> None:
+    contour(job_id, store=house.store, storage=house.storage, models=house.model, worker="test", lease_s=60.0, **options)
+
+
+def results(house: House, job_id: JobId) -> list[str]:
+    return [path.name for path in (house.data / "jobs" / job_id).glob("results-*/*")]
+
+
+def test_a_series_goes_in_and_its_contours_come_out_where_the_organ_is(house: House, series: Path, crooked_grid: Grid) -> None:
+    job_id = house.post(series)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert (job.state, job.progress, job.error) == (JobState.SUCCEEDED, 1.0, None)
+    assert sorted(results(house, job_id)) == sorted(RESULTS)
+
+    header = check_headers(sorted(series.iterdir()))
+    written = read_structure_set(house.storage.result(job_id, RTSTRUCT))
+    assert [roi.name for roi in written.rois] == list(LIMITS_HU)
+    masks, notes = to_masks(written, header, {BONE: 2})
+    assert not notes
+    true = head(crooked_grid) > 500
+    assert np.abs(np.argwhere(masks.mask(BONE)).mean(axis=0) - np.argwhere(true).mean(axis=0)).max() < 0.2
+    assert masks.mask(BONE).sum() == pytest.approx(true.sum(), rel=0.1)
+
+    assert house.storage.result(job_id, PREVIEW).read_bytes().startswith(b"\x89PNG")
+    assert house.storage.result(job_id, RENDERING).stat().st_size > 1000
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    assert report["comparisons"] == report["not_compared"] == []
+    assert report["checks"]
+
+
+def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs(
+    house: House, series: Path, tmp_path: Path
+) -> None:
+    other = House(tmp_path / "other", house.manifest)
+    files = []
+    for place, minutes in ((house, 0), (other, 17)):
+        job_id = place.post(series)
+        place.clock.advance(60 * minutes)
+        if minutes:
+            with_failure = place.store.claim(job_id, worker="lost", lease_s=1)
+            assert with_failure is not None
+            place.clock.advance(2)
+        run(place, job_id)
+        files.append(place.storage.result(job_id, RTSTRUCT).read_bytes())
+    other.store.close()
+    assert files[0] == files[1]
+
+
+def test_a_finished_job_is_left_alone(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    run(house, job_id)
+    finished = house.store.get(job_id)
+    house.predict = _must_not_be_called
+    run(house, job_id)
+    assert house.store.get(job_id) == finished
+
+
+def _must_not_be_called(_: Volume) -> Volume:
+    raise AssertionError
+
+
+def test_progress_is_true_and_never_falls(house: House, series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Stage, float]] = []
+    report = JobStore.progress
+
+    def listen(store: JobStore, lease: Lease, *, stage: Stage, progress: float, lease_s: float) -> bool:
+        told.append((stage, progress))
+        return report(store, lease, stage=stage, progress=progress, lease_s=lease_s)
+
+    monkeypatch.setattr(JobStore, "progress", listen)
+    monkeypatch.setattr("worker.pipeline.slab_for", lambda *_: 10)
+    run(house, house.post(series))
+    assert told == sorted(told, key=lambda entry: entry[1])
+    assert list(dict.fromkeys(stage for stage, _ in told)) == list(Stage)
+    inferring = [progress for stage, progress in told if stage is Stage.INFERRING]
+    assert inferring == pytest.approx([0.10 + 0.70 * done / 37 for done in (0, 10, 20, 30, 37)])
+
+
+def test_a_job_that_is_cancelled_while_it_runs_stops_at_the_next_slab(house: House, series: Path) -> None:
+    job_id = house.post(series)
+
+    def cancel(hu: Volume) -> Volume:
+        house.store.request_cancel(job_id)
+        return _answer(hu)
+
+    house.predict = cancel
+    run(house, job_id)
+    assert house.store.get(job_id).state is JobState.CANCELLED
+    assert not results(house, job_id)
+    assert not list((house.data / "jobs" / job_id).glob("writing-*"))
+
+
+def _answer(hu: Volume) -> Volume:
+    return np.asarray(sigmoid_of_means(hu), dtype=np.float32)
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    house.clock = house.store._clock  # type: ignore[assignment]
+
+    def be_replaced(hu: Volume) -> Volume:
+        assert isinstance(house.clock, Clock)
+        house.clock.advance(120)
+        assert house.store.claim(job_id, worker="another", lease_s=60) is not None
+        return _answer(hu)
+
+    house.predict = be_replaced
+    run(house, job_id)
+    assert house.store.get(job_id).state is JobState.RUNNING  # the other one's
+    assert not results(house, job_id)
+
+
+def test_a_job_that_is_purged_while_it_runs_leaves_nothing_behind(house: House, series: Path) -> None:
+    job_id = house.post(series)
+
+    def purge(hu: Volume) -> Volume:
+        house.store.purge(job_id)
+        house.storage.purge(job_id)
+        return _answer(hu)
+
+    house.predict = purge
+    run(house, job_id)
+    assert not (house.data / "jobs" / job_id).exists()
+
+
+def test_a_worker_that_is_asked_to_end_hands_its_job_back_as_if_it_had_never_had_it(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    run(house, job_id, stopping=lambda: True)
+    job = house.store.get(job_id)
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    run(house, job_id)
+    assert house.store.get(job_id).state is JobState.SUCCEEDED
+
+
+def test_what_the_sender_can_fix_fails_the_job_with_its_code(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    damaged = house.storage.input_files(job_id)[5]
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code.startswith("series.")
+    assert not results(house, job_id)
+
+
+def test_what_may_pass_is_tried_again_and_then_said(house: House, series: Path) -> None:
+    job_id = house.post(series)
+
+    def exhausted(_: Volume) -> Volume:
+        raise DeviceOutOfMemory(device="cpu")
+
+    house.predict = exhausted
+    for attempt in range(1, MAX_ATTEMPTS):
+        run(house, job_id)
+        job = house.store.get(job_id)
+        assert (job.state, job.attempts) == (JobState.QUEUED, attempt)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "device.out_of_memory"
+
+
+def test_an_unforeseen_error_is_found_by_its_reference_and_tells_nothing_of_the_patient(
+    house: House, series: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = house.post(series)
+
+    def stumble(_: Volume) -> Volume:
+        raise KeyError("Canary^Yellow")
+
+    house.predict = stumble
+    with caplog.at_level(logging.DEBUG):
+        run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "internal.error"
+    (record,) = [record for record in caplog.records if hasattr(record, "reference")]
+    assert record.reference in job.error.detail
+    assert any("stumble" in place for place in record.where)  # type: ignore[attr-defined]
+    assert "Canary" not in repr([vars(record) for record in caplog.records])
+    assert "Canary" not in repr(job)
+
+
+def test_supplied_contours_are_compared_with_and_unusable_ones_are_named(
+    house: House, series: Path, tmp_path: Path, crooked_grid: Grid
+) -> None:
+    first = house.post(series)
+    run(house, first)
+    own = house.storage.result(first, RTSTRUCT)
+
+    write_ct_series(tmp_path / "elsewhere", head(crooked_grid), crooked_grid, seed="elsewhere")
+    foreign = house.post(tmp_path / "elsewhere", job_id="job-2")
+    run(house, foreign)
+    cut = tmp_path / "cut"
+    cut.write_bytes(own.read_bytes()[:-5000])
+
+    job_id = house.post(series, house.storage.result(foreign, RTSTRUCT), own, cut, job_id="job-3")
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.SUCCEEDED
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    (comparison,) = report["comparisons"]
+    assert {row["oar"]: row["surface_dsc"] for row in comparison["oars"]} == {"Brain": 1.0, "Bone_Mandible": 1.0}
+    codes = {entry["position"]: entry["code"] for entry in report["not_compared"]}
+    assert codes == {1: "structure_set.frame_of_reference_mismatch", 3: "structure_set.unreadable"}
+    warned = [warning.detail for warning in job.warnings if warning.code == "structure_set.not_compared"]
+    assert [detail.split(".")[0] for detail in warned] == [
+        "Supplied RTSTRUCT 1 was not compared with",
+        "Supplied RTSTRUCT 3 was not compared with",
+    ]
