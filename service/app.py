@@ -28,9 +28,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    contract.install(app)
-    for router in (routes.jobs, routes.models, routes.operations):
+    routers = (routes.jobs, routes.models, routes.operations)
+    for router in routers:
         app.include_router(router)
+    contract.install(app, routers)
     app.add_middleware(HeadAsGet)
     app.add_middleware(logs.RequestLog)  # the last one added sees a request first
     return app

@@ -4,12 +4,13 @@ The examples of problems are made from the errors themselves, so that they canno
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from oarlock import errors
 from oarlock.errors import OarlockError
@@ -274,31 +275,31 @@ READYZ: Final[Call] = {
 METRICS: Final[Call] = {"responses": {200: _bytes("Prometheus text format", "text/plain", 'oarlock_jobs{state="queued"} 3.0\n')}}
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Serve this contract as the application's OpenAPI document."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, routes)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, routes: Sequence[APIRoute]) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas = found["components"]["schemas"]
     schemas["Problem"] = Problem.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for operations in found["paths"].values():
-        for operation in operations.values():
-            _drop_default_validation_answer(operation)
+    for route in routes:
+        if route.include_in_schema:
+            _replace_answers(route, found["paths"][route.path_format])
     return found
 
 
-def _drop_default_validation_answer(operation: dict[str, Any]) -> None:
-    """FastAPI adds an answer of its own to every call with a parameter; this service sends problem documents."""
-    answer = operation["responses"].get("422", {})
-    if "HTTPValidationError" in str(answer):
-        del operation["responses"]["422"]
+def _replace_answers(route: APIRoute, operations: dict[str, Any]) -> None:
+    """FastAPI leaves nulls out of examples and adds answers that this service never gives; what is written here stands."""
+    for method in route.methods or ():
+        operations[method.lower()]["responses"] = {str(status): answer for status, answer in route.responses.items()}

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
+_QUOTING: Final = ("pydicom", "py.warnings", "python_multipart", "uvicorn.access")
+"""Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -55,8 +58,9 @@ def configure() -> None:
     handler.setFormatter(JSONFormatter())
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for noisy in ("uvicorn.access", "python_multipart", "pydicom", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    for quoting in _QUOTING:
+        logging.getLogger(quoting).setLevel(logging.CRITICAL)
 
 
 class RequestLog:
@@ -75,7 +79,7 @@ class RequestLog:
         answer = _Answer(send, request.state.request_id)
         began = monotonic()
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, _watched(request, receive), answer)
         except Exception:  # the last place where an unforeseen error can become an answer
             log.exception("unforeseen error", extra={"request_id": request.state.request_id, "route": _route(scope)})
             if answer.status is not None:
@@ -83,6 +87,18 @@ class RequestLog:
             await problem(request, InternalError(reference=request.state.request_id))(scope, receive, answer)
         finally:
             _note(request, answer.status, monotonic() - began)
+
+
+def _watched(request: Request, receive: Receive) -> Receive:
+    """Keeps ``state.unread`` true as long as the sender has more of the body to send."""
+    request.state.unread = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+    async def watched() -> Message:
+        message = await receive()
+        request.state.unread = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    return watched
 
 
 class _Answer:

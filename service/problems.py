@@ -68,7 +68,7 @@ def problem(
     document = describe(error.code, error.title, error.detail) | {"instance": f"urn:uuid:{request.state.request_id}"}
     document |= members or {}
     request.state.error_code = error.code
-    answer = _Lingering if getattr(request.state, "unread", False) else Response
+    answer = _Lingering if request.state.unread else Response
     all_headers = dict(headers or {}) | ({"Retry-After": str(RETRY_AFTER_S)} if document["status"] in {503, 507} else {})
     return answer(orjson.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=all_headers)
 

@@ -86,7 +86,6 @@ def _accepted(service: Service, job: Job) -> Response:
 @jobs.post("", status_code=202, summary="Post a CT series", **contract.POST_JOB)
 async def post_job(request: Request, service: Here, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
     """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
-    request.state.unread = True
     key = check_idempotency_key(idempotency_key)
     announced = int(request.headers.get("content-length", 0))
     if service.storage.free_bytes() - min(announced, service.settings.max_upload_bytes) < service.settings.min_free_bytes:

@@ -57,13 +57,11 @@ async def receive(request: Request, incoming: Incoming, settings: Settings, thre
     :raises UploadError: if it is too large, not well-formed, or of another type.
     :raises StorageFull: if the disk runs full while it is written.
     """
-    request.state.unread = True
     files = _Files(incoming, settings)
     try:
         body = _body(request, files)
         async for batch in _batches(request, settings.max_upload_bytes):
             await anyio.to_thread.run_sync(body.write, batch, limiter=threads)
-        request.state.unread = False
         return await anyio.to_thread.run_sync(body.finish, limiter=threads)
     finally:
         files.close()

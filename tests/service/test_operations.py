@@ -1,0 +1,274 @@
+"""What operators and programs that read contracts see."""
+
+import io
+import json
+import logging
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from oarlock.errors import OarlockError, leaves
+from oarlock.jobs import Stage
+from oarlock.oars import OARS
+from service.broker import Broker
+from service.logs import JSONFormatter
+from service.problems import STATUS_BY_CODE
+from tests.service.conftest import make_settings
+from tests.service.running import Running, parts, serve, write_model
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def worker(running: Running) -> None:
+    running.store.heartbeat("test-worker", {"oarlock-hn": "ab" * 32}, "cpu")
+
+
+# ── health ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_process_says_that_it_lives(client: httpx.Client) -> None:
+    answer = client.get("/livez")
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+
+
+@pytest.mark.usefixtures("worker")
+def test_everything_that_is_ready_is_named(client: httpx.Client) -> None:
+    answer = client.get("/readyz")
+    ready = {"ready": True, "detail": None}
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True} | dict.fromkeys(("database", "broker", "storage", "workers", "model"), ready)
+
+
+def unready(answer: httpx.Response) -> set[str]:
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    document = answer.json()
+    assert (document["code"], document["ready"]) == ("service.not_ready", False)
+    found = {name for name, entry in document.items() if isinstance(entry, dict) and not entry["ready"]}
+    assert all(name in document["detail"] for name in found)
+    return found
+
+
+def test_a_queue_that_no_worker_listens_to_is_not_ready(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url)) as running:
+        assert unready(httpx.get(f"{running.url}/readyz")) == {"workers", "model"}
+
+
+def test_a_worker_with_another_file_of_the_model_is_not_ready(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url)) as running:
+        running.store.heartbeat("w", {"oarlock-hn": "cd" * 32}, "cpu")
+        answer = httpx.get(f"{running.url}/readyz")
+        assert unready(answer) == {"model"}
+        assert "another file" in answer.json()["model"]["detail"]
+
+
+def test_a_service_without_redis_models_or_disk_starts_and_says_what_is_missing(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, f"unix://{tmp_path}/none.sock", min_free_bytes=10**18)
+    with serve(settings) as running:
+        assert unready(httpx.get(f"{running.url}/readyz", timeout=30)) == {"broker", "storage", "workers", "model"}
+        assert httpx.get(f"{running.url}/v1/models").json() == {"models": []}
+        assert "oarlock_jobs" in httpx.get(f"{running.url}/metrics", timeout=30).text
+
+
+def test_a_wrong_manifest_does_not_hide_the_results_of_earlier_jobs(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models", sha256="not a hash")
+    with serve(make_settings(tmp_path, redis_url)) as running:
+        assert "model" in unready(httpx.get(f"{running.url}/readyz"))
+        assert httpx.get(f"{running.url}/v1/jobs").status_code == 200
+
+
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def metrics(client: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = text_string_to_metric_families(answer.text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(found: dict[Any, float], sample: str, **labels: str) -> float:
+    return found.get((sample, frozenset(labels.items())), 0.0)
+
+
+@pytest.mark.usefixtures("worker")
+def test_metrics_count_jobs_refusals_stages_workers_and_messages(
+    client: httpx.Client, running: Running, series: list[Path]
+) -> None:
+    before = metrics(client)
+    job = client.post("/v1/jobs", files=parts(series[:5])).json()
+    client.post("/v1/jobs", files=parts([b"no DICOM file"]))
+    lease = running.claim(job)
+    running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+    after = metrics(client)
+
+    def grown(sample: str, **labels: str) -> float:
+        return value(after, sample, **labels) - value(before, sample, **labels)
+
+    assert grown("oarlock_jobs", state="running") == 1
+    assert grown("oarlock_refusals_total", code="series.not_dicom") == 1
+    assert grown("oarlock_stage_seconds_count", stage="reading") == 1
+    assert grown("oarlock_stage_seconds_bucket", stage="reading", le="+Inf") == 1
+    assert grown("oarlock_queue_depth") == 1
+    assert value(after, "oarlock_workers", device="cpu") == 1
+    assert value(after, "oarlock_model_info", name="oarlock-hn", version="1.2.3", sha256="ab" * 32) == 1
+
+
+def test_strange_methods_and_addresses_do_not_become_labels(client: httpx.Client) -> None:
+    client.request("PROPFIND", "/patients/Doe-John")
+    text = client.get("/metrics").text
+    assert "Doe" not in text
+    assert "PROPFIND" not in text
+
+
+# ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_models_say_what_they_draw_and_what_they_are_not_for(client: httpx.Client) -> None:
+    (model,) = client.get("/v1/models").json()["models"]
+    assert (model["name"], model["version"], model["sha256"], model["default"]) == ("oarlock-hn", "1.2.3", "ab" * 32, True)
+    assert model["oars"] == [oar.name for oar in OARS]
+    assert model["spacing_mm"] == [2.5, 2.0, 2.0]
+    assert (model["training"], model["limits"]) == ({"data": "phantoms"}, ["patients"])
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/", 404, "request.not_found"),
+        ("GET", "/v1/jobs/", 404, "job.not_found"),
+        ("PUT", "/v1/jobs", 405, "request.method_not_allowed"),
+        ("PATCH", "/livez", 405, "request.method_not_allowed"),
+        ("POST", "/v1/comparisons", 404, "request.not_found"),
+    ],
+)
+def test_what_is_not_there_is_a_problem_document_too(
+    client: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] in {code, "request.not_found"}
+    assert (status != 405) or "allow" in answer.headers
+
+
+def test_an_unforeseen_error_is_a_problem_with_a_reference_into_the_log_and_nothing_of_its_message(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Broker) -> int:
+        raise RuntimeError("(0010,0010) Doe^John")
+
+    monkeypatch.setattr(Broker, "depth", fail)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal.error")
+    assert answer.headers["x-request-id"] in answer.json()["detail"]
+    assert "Doe" not in answer.text
+    record = next(record for record in caplog.records if record.exc_info)
+    line = JSONFormatter().format(record)
+    assert json.loads(line)["request_id"] == answer.headers["x-request-id"]
+    assert json.loads(line)["error"] == "RuntimeError"
+    assert "Doe" not in line
+
+
+def test_every_request_is_one_json_line_without_what_the_sender_chose(
+    client: httpx.Client, series: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    client.get("/patients/Doe-John")
+    job = client.post("/v1/jobs", files=parts(series[:5]), data={"model": "oarlock-hn"}).json()
+    client.get("/v1/jobs", params={"series_instance_uid": job["series"]["series_instance_uid"]})
+    client.get(job["links"]["self"])
+    stream = io.StringIO()
+    for record in caplog.records:
+        if record.name.startswith("service"):
+            print(JSONFormatter().format(record), file=stream)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    requests = [(line["route"], line["status"], line["job_id"]) for line in lines if line["event"] == "request"]
+    assert requests == [
+        ("unknown", 404, None),
+        ("/v1/jobs", 202, None),
+        ("/v1/jobs", 200, None),
+        ("/v1/jobs/{job_id}", 200, job["id"]),
+    ]
+    for canary in ("Doe", "Phantom", "2.25.", "IM0"):
+        assert canary not in stream.getvalue()
+
+
+# ── the contract ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_contract_has_every_call_and_an_example_for_each_answer(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    calls = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    job = "/v1/jobs/{job_id}"
+    assert calls == {
+        *((("POST"), path) for path in ("/v1/jobs", f"{job}/cancel", f"{job}/retry")),
+        *(("GET", job + path) for path in ("", "/events", "/rtstruct", "/qa", "/preview.png")),
+        ("DELETE", job),
+        *(("GET", path) for path in ("/v1/jobs", "/v1/models", "/livez", "/readyz", "/metrics")),
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                binary = {"application/dicom", "image/png"} & set(answer.get("content", {}))
+                for content in answer.get("content", {}).values():
+                    assert binary or "example" in content or content.get("examples"), (path, status)
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_the_examples_in_the_contract_are_of_its_schemas(client: httpx.Client, series: list[Path]) -> None:
+    document = client.get("/openapi.json").json()
+    example = document["paths"]["/v1/jobs"]["post"]["responses"]["202"]["content"]["application/json"]["example"]
+    real = client.post("/v1/jobs", files=parts(series[:5])).json()
+
+    def shape(value: Any) -> Any:
+        return {key: shape(inner) for key, inner in value.items()} if isinstance(value, dict) else None
+
+    assert shape(example) == shape(real)
+
+
+def test_head_answers_wherever_get_does(client: httpx.Client) -> None:
+    for path in ("/livez", "/openapi.json", "/docs", "/v1/models", "/v1/jobs", "/metrics"):
+        head, get = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+
+
+class _Addresses(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [value for name, value in attributes if name in {"src", "href"} and value]
+
+
+def test_the_documentation_needs_nothing_from_outside_and_leads_to_every_error(client: httpx.Client) -> None:
+    answer = client.get("/docs")
+    page = _Addresses()
+    page.feed(answer.text)
+    assert all(address.startswith(("/", "#")) for address in page.found)
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert all(f'id="{leaf.code}"' in answer.text for leaf in leaves())
+    assert "/v1/jobs/{job_id}/preview.png" in answer.text
+
+
+def test_every_error_has_a_status_and_the_documents_list_them_all() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (\d{3}) \| ([^|]+) \|", text, flags=re.MULTILINE)
+    assert {(code, int(status), title.strip()) for code, status, title in rows} == {
+        (leaf.code, STATUS_BY_CODE[leaf.code], leaf.title) for leaf in leaves(OarlockError)
+    }
