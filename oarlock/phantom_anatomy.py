@@ -132,7 +132,7 @@ def _cranium(brainstem: Solid, petrous: Solid, cochlea: Solid) -> list[Tissue]:
     canal = tube([(15, -6, 0), (29, -9, -2)], 2.5)
     return [
         Tissue(loft(_CAVITY, grown_mm=6.5) - foramen_magnum, 950),
-        Tissue(loft(_CAVITY, grown_mm=4.5) - loft(_CAVITY, grown_mm=2), 550),
+        Tissue(loft(_CAVITY, grown_mm=4.5) - (loft(_CAVITY, grown_mm=2) | foramen_magnum), 550),
         Tissue(clivus, 500),
         Tissue(loft(_CAVITY), 35),
         Tissue(slab((-0.9, -90, 20), (0.9, 72, 101)) & loft(_CAVITY), 48),
@@ -481,8 +481,8 @@ def head_and_neck_anatomy() -> tuple[Sequence[Tissue], Mapping[str, Solid]]:
     canal, cord = _canal_loft(11.5, 8.0, _CORD_TOP_MM), _canal_loft(6.6, 4.8, _CORD_TOP_MM)
     lungs = _lungs()
     parotids = {Laterality.LEFT: _parotid(mandible, 1.0), Laterality.RIGHT: mirrored(_parotid(mandible, 1.03))}
-    orbital_cone = _orbital_cone(2.2)
-    brain = loft(_CAVITY) - (brainstem | petrous | mirrored(petrous) | orbital_cone | mirrored(orbital_cone))
+    beside = petrous | _orbital_cone(2.2) | orbit["OpticNrv"]
+    brain = loft(_CAVITY) - (brainstem | beside | mirrored(beside))
     tissues = [
         *_outside(),
         *_neck(),

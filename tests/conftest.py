@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from oarlock.geometry import Grid
+from oarlock.phantom import Phantom, head_and_neck
 from service.redis_server import PrivateRedis
 from tests.fixtures import crooked
 
@@ -59,6 +60,15 @@ def expert_contours(unpacked: Unpacked) -> Path:
 @pytest.fixture
 def crooked_grid() -> Grid:
     return crooked.crooked_grid()
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Phantom:
+    """The head and neck on its own grid; not to be changed by a test."""
+    made = head_and_neck()
+    made.hu.setflags(write=False)
+    made.masks.bits.setflags(write=False)
+    return made
 
 
 @pytest.fixture(scope="session")
