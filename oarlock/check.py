@@ -14,13 +14,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.uid import RTStructureSetStorage
 
 from oarlock.contours import to_mask
 from oarlock.elements import Damaged
 from oarlock.geometry import FloatArray
 from oarlock.masks import Box, Mask, OARMasks
 from oarlock.sequences import Item, Tag, read_sequences
-from oarlock.series import RT_STRUCTURE_SET, SeriesHeader
+from oarlock.series import SeriesHeader
 
 PLANE_MM: Final = 0.01
 """How far a point may lie off the plane of the slice that its contour names."""
@@ -56,7 +57,7 @@ def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = No
     :param masks: what the file should hold: ROIs are compared by the names of the OARs.
     """
     try:
-        root = read_sequences(path, sop_class=RT_STRUCTURE_SET)
+        root = read_sequences(path, sop_class=RTStructureSetStorage)
     except Damaged as error:
         return [f"the file cannot be read: {error}"]
     if root is None:
@@ -80,7 +81,7 @@ def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = No
 
 
 def _check_header(root: Item, header: SeriesHeader) -> Iterator[str]:
-    if root.text(Tag.SOP_CLASS_UID) != RT_STRUCTURE_SET or root.text(Tag.MODALITY) != "RTSTRUCT":
+    if root.text(Tag.SOP_CLASS_UID) != RTStructureSetStorage or root.text(Tag.MODALITY) != "RTSTRUCT":
         yield "the SOP class or the modality is not that of an RT Structure Set"
     if not root.text(Tag.SOP_INSTANCE_UID) or not root.text(Tag.SERIES_INSTANCE_UID):
         yield "the SOP Instance UID or the Series Instance UID is missing"
@@ -208,9 +209,10 @@ class _RoiCheck:
             if np.any(np.all(contour.yx == np.roll(contour.yx, 1, axis=0), axis=1)):
                 self._breaks(contour.number, "it repeats a point")
         crossing = crossings([contour.yx for contour in contours], [contour.z for contour in contours], pixel_mm2)
-        for i in crossing if crossing is not None else range(len(contours)):
-            rule = "it crosses itself or another contour of its slice" if crossing is not None else "too complex to be checked"
-            self._breaks(contours[i].number, rule)
+        if crossing is None:
+            self._broken["too complex to be checked"] = [contour.number for contour in contours]
+        for i in crossing or ():
+            self._breaks(contours[i].number, "it crosses or touches itself or another contour of its slice")
 
 
 def _area(yx: FloatArray) -> float:
@@ -220,33 +222,85 @@ def _area(yx: FloatArray) -> float:
 
 
 def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: float = 1.0) -> list[int] | None:
-    """Which polygons cross themselves or another one of their group; None if there is too much to compare.
+    """Which polygons cross or touch themselves or another one of their group; None if there is too much to compare.
 
-    Touching is not crossing: two edges cross if each has an end clearly on either side of the other. Edges are sorted by their
-    lower y, and each is compared with those that start before it ends.
+    Edges are sorted by their lower y, and each is compared with those that start before it ends. Neighbours on a polygon share a
+    point: they must not double back.
 
     :param polygons: (n, 2) points each; closed.
     :param groups: one number for each polygon.
     """
     if not polygons:
         return []
-    owner = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])
-    here = np.concatenate(polygons)
-    there = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
-    extent = float(np.ptp(here[:, 0])) + 1
-    level = extent * np.unique(np.asarray(groups), return_inverse=True)[1][owner]
-    low = np.minimum(here[:, 0], there[:, 0]) + level
-    order = np.argsort(low, kind="stable")
-    owner, here, there, low = owner[order], here[order], there[order], low[order]
-    high = np.maximum(here[:, 0], there[:, 0]) + level[order]
-    last = np.searchsorted(low, high, side="right")
-    found: set[int] = set()
-    for first, second in _pairs(np.arange(len(low)) + 1, last):
+    edges = _Edges.of(polygons, groups)
+    found = set(edges.owner[edges.doubles_back()].tolist())
+    for first, second in _pairs(np.arange(len(edges.low)) + 1, np.searchsorted(edges.low, edges.high, side="right")):
         if first is None or second is None:
             return None
-        hit = _cross(here[first], there[first], here[second], there[second], _NOISE_MM2 / pixel_mm2)
-        found.update(owner[first[hit]].tolist(), owner[second[hit]].tolist())
+        hit = edges.meet(first, second, _NOISE_MM2 / pixel_mm2)
+        found.update(edges.owner[first[hit]].tolist(), edges.owner[second[hit]].tolist())
     return sorted(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Edges:
+    """The edges of polygons from ``here`` to ``there`` to ``beyond``, sorted by their lower y; groups lie above one another."""
+
+    owner: IntArray
+    place: IntArray
+    after: IntArray
+    here: FloatArray
+    there: FloatArray
+    beyond: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @classmethod
+    def of(cls, polygons: Sequence[FloatArray], groups: Sequence[int]) -> "_Edges":
+        sizes = np.array([len(polygon) for polygon in polygons])
+        owner = np.repeat(np.arange(len(polygons)), sizes)
+        place = np.arange(len(owner))
+        after = np.concatenate([np.roll(part, -1) for part in np.split(place, np.cumsum(sizes)[:-1])])
+        here = np.concatenate(polygons)
+        height = float(np.ptp(here[:, 0])) + 1
+        level = height * np.unique(np.asarray(groups), return_inverse=True)[1][owner]
+        ends = np.stack([here[:, 0], here[after, 0]]) + level
+        order = np.argsort(ends.min(axis=0), kind="stable")
+        there = here[after]
+        return cls(
+            owner=owner[order],
+            place=place[order],
+            after=after[order],
+            here=here[order],
+            there=there[order],
+            beyond=there[after][order],
+            low=ends.min(axis=0)[order],
+            high=ends.max(axis=0)[order],
+        )
+
+    def doubles_back(self) -> npt.NDArray[np.bool_]:
+        """Whether an edge is followed by one that runs back along it."""
+        along, next_along = self.there - self.here, self.beyond - self.there
+        straight = along[:, 0] * next_along[:, 1] == along[:, 1] * next_along[:, 0]
+        return np.asarray(straight & (np.sum(along * next_along, axis=1) < 0))
+
+    def meet(self, first: IntArray, second: IntArray, noise: float) -> npt.NDArray[np.bool_]:
+        """Whether edges that are not neighbours have a point in common, pair by pair."""
+        left, right = np.minimum(self.here[:, 1], self.there[:, 1]), np.maximum(self.here[:, 1], self.there[:, 1])
+        hit = (left[first] <= right[second]) & (left[second] <= right[first])
+        hit &= (self.after[first] != self.place[second]) & (self.after[second] != self.place[first])
+        index = np.flatnonzero(hit)
+        a, b = self.here[first[index]], self.there[first[index]]
+        c, d = self.here[second[index]], self.there[second[index]]
+        apart = _one_side(a, b, c, d, noise) | _one_side(c, d, a, b, noise)
+        hit[index[apart]] = False
+        return hit
+
+
+def _one_side(a: FloatArray, b: FloatArray, p: FloatArray, q: FloatArray, noise: float) -> npt.NDArray[np.bool_]:
+    """Whether p and q lie clearly on one side of the line a–b."""
+    side_of_p, side_of_q = _side(a, b, p), _side(a, b, q)
+    return ((side_of_p > noise) & (side_of_q > noise)) | ((side_of_p < -noise) & (side_of_q < -noise))
 
 
 def _pairs(start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray] | tuple[None, None]]:
@@ -261,21 +315,6 @@ def _pairs(start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray
         first = np.repeat(edges, count[edges])
         begin = np.cumsum(count[edges]) - count[edges]
         yield first, np.arange(first.size) - np.repeat(begin - start[edges], count[edges])
-
-
-def _cross(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray, noise: float) -> npt.NDArray[np.bool_]:
-    """Whether the edges a–b and c–d cross properly, row by row."""
-    near = (np.maximum(a[:, 1], b[:, 1]) > np.minimum(c[:, 1], d[:, 1])) & (
-        np.minimum(a[:, 1], b[:, 1]) < np.maximum(c[:, 1], d[:, 1])
-    )
-    index = np.flatnonzero(near)
-    a, b, c, d = a[index], b[index], c[index], d[index]
-    sides = (_side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b))
-    clear = np.min(np.abs(sides), axis=0) > noise
-    opposite = (sides[0] * sides[1] < 0) & (sides[2] * sides[3] < 0)
-    hit = np.zeros(near.size, dtype=np.bool_)
-    hit[index] = clear & opposite
-    return hit
 
 
 def _side(a: FloatArray, b: FloatArray, p: FloatArray) -> FloatArray:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.uid import RTStructureSetStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from oarlock.contours import count_crossings, to_mask
@@ -28,7 +29,7 @@ from oarlock.jobs import JobWarning
 from oarlock.masks import Box, OARMasks
 from oarlock.oars import OAR
 from oarlock.sequences import Item, Tag, read_sequences
-from oarlock.series import RT_STRUCTURE_SET, SeriesHeader
+from oarlock.series import SeriesHeader
 
 MAX_POINTS: Final = 10_000_000
 """Most points of a file (0.3 GB in memory); the largest of a clinic have a fiftieth."""
@@ -99,7 +100,7 @@ def read_structure_set(path: Path) -> StructureSet:
     :raises StructureSetUnreadable: it is no RT Structure Set, is damaged, or is too large.
     """
     try:
-        root = read_sequences(path, sop_class=RT_STRUCTURE_SET)
+        root = read_sequences(path, sop_class=RTStructureSetStorage)
     except Damaged as error:
         raise StructureSetUnreadable(reason=str(error)) from error
     if root is None or not (root.text(Tag.SOP_CLASS_UID) or root.text(Tag.MODALITY) == "RTSTRUCT"):
