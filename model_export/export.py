@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from model_export.config import Config
 from model_export.datasets.training_file import AIR_HU
-from model_export.evaluate import THRESHOLD
+from model_export.evaluate import THRESHOLD, Summary, to_table
 from model_export.network import Network
 from oarlock.manifest import MANIFEST_NAME, check_hash, read_manifest, self_check_input
 from oarlock.oars import OARS
@@ -81,6 +81,7 @@ def export_model(
         raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
     manifest = to_manifest(served, config, path, version=version, facts=facts, results=results)
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(to_card(folder.name, version, facts, results), encoding="utf-8")
     check_hash(read_manifest(folder))
     log.info("%s: %.1f MB, %s", path.name, path.stat().st_size / 1e6, agreement)
     return agreement
@@ -190,6 +191,21 @@ LIMITS: Final = (
     "CT with other than Hounsfield units: cone beam CT, MR, synthetic CT",
     "lenses, optic nerves, lacrimal glands and cochleae as planning constraints: two or three training scans show them whole",
 )
+
+
+def to_card(name: str, version: str, facts: dict[str, Any], results: dict[str, Any]) -> str:
+    """The model card: what it was made from, how well it does, what it is not for."""
+    lines = [Summary(**line) for line in results.get("summary", [])]
+    return CARD.read_text(encoding="utf-8").format(
+        name=name,
+        version=version,
+        facts="\n".join(f"- {key}: {value}" for key, value in facts.items()),
+        table=to_table(lines) if lines else "Not yet measured.",
+        limits="\n".join(f"- {limit}" for limit in LIMITS),
+    )
+
+
+CARD: Final = Path(__file__).with_name("card.md")
 
 
 def _table(name: str, keys: dict[str, Any]) -> str:
