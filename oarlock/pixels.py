@@ -1,7 +1,7 @@
 """Pixel data of CT slices: whether they can be used, and their way to Hounsfield units.
 
 Uncompressed slices are read straight from their place in the file into the volume; compressed ones go through pydicom's decoders.
-Sources: PS3.3 C.8.2.1 (CT image: 16 bits allocated, 12 to 16 stored, MONOCHROME2, rescale to HU), C.7.6.3 (pixel), C.7.5.1.1.2
+Sources: PS3.3 C.8.2.1 (CT image: grey, 16 bits allocated, 12 to 16 stored, rescale to HU), C.7.6.3 (pixel), C.7.5.1.1.2
 (padding), PS3.5 8 and A (encodings).
 """
 
@@ -20,6 +20,9 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from oarlock.elements import BIG_ENDIAN, DEFLATED, Header
 from oarlock.errors import UnsupportedPixelData
+
+GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+"""The two differ in how they are displayed; the rescaled values are Hounsfield units in both (PS3.3 C.8.2.1.1.3)."""
 
 AIR_HU: Final = -1024
 TISSUE_HU: Final = (-1024, 3071)
@@ -88,8 +91,8 @@ class _Unusable(Exception):
 
 
 def _check_kind(header: Header) -> None:
-    if header.unsigned(SAMPLES) != 1 or header.text(PHOTOMETRIC) != "MONOCHROME2":
-        raise _Unusable("it is not a grey image (one sample per pixel, MONOCHROME2)")
+    if header.unsigned(SAMPLES) != 1 or header.text(PHOTOMETRIC) not in GREY:
+        raise _Unusable("it is not a grey image (one sample per pixel, MONOCHROME1 or MONOCHROME2)")
     if header.unsigned(ALLOCATED) != 16:
         raise _Unusable(f"{header.unsigned(ALLOCATED)} bits are allocated where CT has 16")
     stored = header.unsigned(STORED)
@@ -155,7 +158,7 @@ def _check_room(header: Header, pixels: StoredPixels) -> None:
     """What is claimed can be there: nothing is allocated on the word of a header."""
     needed = pixels.rows * pixels.columns * 2
     if pixels.transfer_syntax in NATIVE:
-        if pixels.length is None or pixels.length < needed:
+        if pixels.length != needed:
             raise _Unusable(f"{pixels.rows} × {pixels.columns} pixels need {needed} bytes and {pixels.length or 0} are there")
         if pixels.transfer_syntax != DEFLATED and pixels.offset + needed > header.size:
             raise _Unusable("it is cut off: the file ends before its last pixel")

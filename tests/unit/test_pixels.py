@@ -152,6 +152,11 @@ def test_a_fractional_rescale_is_rounded_to_the_nearest_integer(files: list[Path
     np.testing.assert_array_equal(hu_of(files)[0], [[-10, -9], [-8, -8], [-7, -7]])
 
 
+def test_an_image_that_is_displayed_inverted_has_the_same_hounsfield_units(files: list[Path]) -> None:
+    inverted = change(files, lambda dataset: setattr(dataset, "PhotometricInterpretation", "MONOCHROME1"))
+    np.testing.assert_array_equal(hu_of(inverted), crooked_hu()[CUT])
+
+
 def test_each_slice_has_its_own_rescale(files: list[Path]) -> None:
     for z, path in enumerate(files):
         change([path], lambda dataset, z=z: setattr(dataset, "RescaleIntercept", -1024 + z))
@@ -195,7 +200,6 @@ def test_padding_that_could_be_tissue_is_left_with_a_warning(files: list[Path]) 
     ("values", "reason"),
     [
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "not a grey image"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, "not a grey image"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "not a grey image"),
         ({"SamplesPerPixel": None}, "not a grey image"),
         ({"BitsAllocated": 8}, "8 bits are allocated"),

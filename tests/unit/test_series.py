@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -124,6 +127,14 @@ def test_structure_sets_are_handed_on(files: list[Path], tmp_path: Path) -> None
     header = check_headers([files[0], structure_set, *files[1:]])
     assert header.structure_sets == (structure_set,)
     assert codes(header) == []
+
+
+def test_a_structure_set_that_was_sent_twice_counts_once(files: list[Path], tmp_path: Path) -> None:
+    first = other_object(tmp_path / "rs.dcm", "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
+    second = shutil.copy(first, tmp_path / "copy.dcm")
+    header = check_headers([*files, first, second])
+    assert header.structure_sets == (first,)
+    assert codes(header) == ["series.duplicate_ignored"]
 
 
 # ── set aside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -324,6 +335,30 @@ def test_a_slice_of_another_size_is_refused(files: list[Path]) -> None:
         check_headers(files)
 
 
+def test_more_voxels_than_fit_the_memory_are_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oarlock.series.MAX_VOXELS", 7 * 61 * 53 - 1)
+    with pytest.raises(errors.SeriesTooLarge, match=r"claims 7 slices of 61 × 53 voxels; .* at most 22,630 voxels"):
+        check_headers(files)
+
+
+def test_headers_that_hold_too_much_together_are_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oarlock.sorting.MAX_ELEMENTS", 100)
+    with pytest.raises(errors.InstanceUnreadable, match="the headers up to it hold more than 100 elements"):
+        check_headers(files)
+
+
+@given(at=st.integers(128, 1700), junk=st.binary(min_size=1, max_size=6))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_flipped_bytes_make_it_fail_otherwise(files: list[Path], at: int, junk: bytes) -> None:
+    """A series error, or a series: nothing else comes out of a damaged header."""
+    content = files[3].read_bytes()
+    assert len(content) - 61 * 53 * 2 < 1700
+    broken = files[3].with_suffix(".broken")
+    broken.write_bytes(content[:at] + junk + content[at + len(junk) :])
+    with suppress(errors.SeriesError):
+        read_ct_series(check_headers([*files[:3], broken, *files[4:]]))
+
+
 def test_a_damaged_file_is_named(files: list[Path]) -> None:
     files[2].write_bytes(files[2].read_bytes()[:700])
     with pytest.raises(errors.InstanceUnreadable, match=r"^File 3 of the upload cannot be read: it is cut off"):
@@ -344,6 +379,12 @@ def test_a_file_without_identity_is_refused(files: list[Path], keyword: str) -> 
 def test_another_body_part_warns(tmp_path: Path, part: str, warned: bool) -> None:
     header = check_headers(write(tmp_path, overrides={"BodyPartExamined": part}))
     assert ("series.other_body_part" in codes(header)) == warned
+
+
+def test_a_tilt_that_the_orientation_does_not_show_warns(tmp_path: Path) -> None:
+    header = check_headers(write(tmp_path, overrides={"GantryDetectorTilt": -6.2}))
+    assert codes(header) == ["series.tilt_contradicted"]
+    assert "6.2°" in header.warnings[0].detail
 
 
 def test_no_message_holds_what_the_sender_wrote(tmp_path: Path) -> None:

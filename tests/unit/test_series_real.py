@@ -74,6 +74,17 @@ def test_a_neck_series_of_a_treatment_planning_system_is_read_with_its_structure
         np.testing.assert_array_equal(hu, sitk.GetArrayViewFromImage(image)[0])
 
 
+def test_structure_sets_of_every_planning_system_are_recognised(unpacked: Unpacked, shared: Path) -> None:
+    """Two of them have no transfer syntax or no file meta information at all."""
+    structure_sets = [p for p in dicom_files(unpacked("data/dicom/rtstruct_without_ct/files.tar.xz")) if "_ct." not in p.name]
+    structure_sets = [path for path in structure_sets if path.suffix == ".dcm"]
+    series = sorted((shared / "data/dicom/neck_aria_visiblehuman").glob("CT_*.dcm"))
+    header = check_headers([*structure_sets, *series])
+    assert len(structure_sets) == 8
+    assert header.structure_sets == tuple(structure_sets)
+    assert header.warnings == ()
+
+
 FAULTS = {
     "sliceincrement/001": (errors.MissingSlices, "slices 3 and 4 .*10.000 mm where 5.000 mm"),
     "sliceincrement/002": (errors.MissingSlices, "slices 3 and 4 .*1.499 mm where 0.750 mm"),
