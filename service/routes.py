@@ -24,6 +24,7 @@ from oarlock.errors import (
 )
 from oarlock.jobs import Job, JobId, JobState
 from oarlock.oars import BY_NAME, OAR
+from oarlock.preview import load_rendering
 from oarlock.series import check_headers
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
 from service import contract, events, metrics, reference, uploads
@@ -181,8 +182,6 @@ def get_preview(
         return _result(request, _read(service, job, PREVIEW), "image/png")
     if slice_number is not None and slice_number > job.series.slices:
         raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
-    from oarlock.preview import load_rendering
-
     chosen = _oar(oar)
     _check_finished(job)
     z = None if slice_number is None else slice_number - 1

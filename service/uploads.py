@@ -278,8 +278,8 @@ class _Files:
     def _put(self, file: IO[bytes], data: bytes | memoryview) -> None:
         with _disk():
             _write_all(file, data)
-        self._digest.update(data)
         if not self._is_archive:
+            self._digest.update(data)
             self._content_bytes += len(data)
 
     def _unpack(self) -> None:

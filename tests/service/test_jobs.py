@@ -9,12 +9,17 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import numpy as np
 import pytest
 
 from oarlock.errors import InferenceFailed, JobExpired
 from oarlock.job_store import LeaseLost
 from oarlock.jobs import JobId, Stage
-from oarlock.storage import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.masks import OARMasks
+from oarlock.oars import BY_NAME, OARS
+from oarlock.preview import load_rendering, save_rendering
+from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, parts
 
 RESULTS = {RTSTRUCT: b"\0" * 128 + b"DICM", QA_REPORT: b'{"definition": "surface-dsc/1"}', PREVIEW: b"\x89PNG"}
@@ -236,6 +241,26 @@ def test_a_result_that_was_not_made_is_not_found(client: httpx.Client, running: 
     running.finish(job, {RTSTRUCT: b"only this"})
     problem(client.get(job["links"]["qa"]), 404, "job.result_not_found")
     problem(client.get(job["links"]["preview"], params={"oar": "Brain"}), 404, "job.result_not_found")
+
+
+def test_one_organ_or_one_slice_is_drawn_on_demand_counting_slices_from_one(
+    client: httpx.Client, running: Running, job: dict[str, Any], tmp_path: Path
+) -> None:
+    grid = crooked_grid()
+    masks = OARMasks.empty(OARS, grid.shape)
+    masks.put(BY_NAME["Brain"], (slice(3, 9), slice(10, 40), slice(12, 50)), np.ones((6, 30, 38), dtype=np.bool_))
+    save_rendering(tmp_path / RENDERING, crooked_hu(), grid, masks, model="oarlock-hn 1.2.3")
+    running.finish(job, {RENDERING: (tmp_path / RENDERING).read_bytes()})
+    saved = load_rendering(tmp_path / RENDERING)
+    preview = job["links"]["preview"]
+    for query, expected in (
+        ({"slice": 5}, saved.single(z=4)),
+        ({"oar": "Brain"}, saved.single(oar=BY_NAME["Brain"])),
+        ({"oar": "Brain", "slice": 1}, saved.single(oar=BY_NAME["Brain"], z=0)),
+    ):
+        answer = client.get(preview, params=query)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert answer.content == expected
 
 
 @pytest.mark.parametrize("query", [{"oar": "Liver"}, {"slice": 0}, {"slice": 6}, {"slice": "x"}])
