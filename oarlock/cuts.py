@@ -111,18 +111,29 @@ class Scene:
         return axial_cut(self.image[z], self.bits[z], self.axes)
 
     def coronal(self, y: int) -> Cut:
-        """Seen from the front."""
+        """Seen from the front; ``y`` is a turned index of the middle slice."""
         axes = self.axes
-        letters = Letters("R", "L", "H", "F")
-        image, bits = self.image[::-1, y], self.bits[::-1, y]
-        return Cut(image, bits, -axes.z_mm[::-1], axes.x_mm, axes.drift_mm[::-1, 1], letters)
+        slices, rows = self._plane(y, axes.drift_mm[:, 0], axes.y_mm)
+        image, bits = self.image[slices, rows], self.bits[slices, rows]
+        return Cut(image, bits, -axes.z_mm[::-1], axes.x_mm, axes.drift_mm[::-1, 1], Letters("R", "L", "H", "F"))
 
     def sagittal(self, x: int) -> Cut:
-        """Seen from the patient's left."""
+        """Seen from the patient's left; ``x`` is a turned index of the middle slice."""
         axes = self.axes
-        letters = Letters("A", "P", "H", "F")
-        image, bits = self.image[::-1, :, x], self.bits[::-1, :, x]
-        return Cut(image, bits, -axes.z_mm[::-1], axes.y_mm, axes.drift_mm[::-1, 0], letters)
+        slices, columns = self._plane(x, axes.drift_mm[:, 1], axes.x_mm)
+        image, bits = self.image[slices, :, columns], self.bits[slices, :, columns]
+        return Cut(image, bits, -axes.z_mm[::-1], axes.y_mm, axes.drift_mm[::-1, 0], Letters("A", "P", "H", "F"))
+
+    def _plane(
+        self, index: int, drift_mm: FloatArray, positions_mm: FloatArray
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """The slices from head to foot, and in each the index that is nearest to one plane: where slices drift, not the same."""
+        slices = np.arange(len(drift_mm))[::-1]
+        offsets = drift_mm[slices] - drift_mm[len(drift_mm) // 2]
+        wanted = positions_mm[index] - offsets
+        step = positions_mm[1] - positions_mm[0] if len(positions_mm) > 1 else 1.0
+        nearest = np.rint((wanted - positions_mm[0]) / step).astype(np.intp)
+        return slices, np.clip(nearest, 0, len(positions_mm) - 1)
 
 
 def axial_cut(image: Image, bits: npt.NDArray[np.uint32], axes: Axes) -> Cut:

@@ -28,6 +28,11 @@ PURE = (
     "surface_distance",
     "qa",
     "names",
+    "solids",
+    "phantom_anatomy",
+    "cuts",
+    "canvas",
+    "layout",
 )
 
 FORBIDDEN = {
