@@ -39,6 +39,7 @@ _DELIMITER_GROUPS: Final = (b"\xfe\xff", b"\xff\xfe")
 MEDIA_SOP_CLASS: Final = 0x00020002
 TRANSFER_SYNTAX: Final = 0x00020010
 SOP_CLASS: Final = 0x00080016
+_DIRECTORY_GROUP: Final = 0x0004
 _PIXEL_DATA: Final = 0x7FE00010
 _LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS: Final = frozenset(
@@ -212,12 +213,18 @@ class _Walk:
                 pixels = PixelData(value_offset, None if length == _UNDEFINED else length)
             elif tag in wanted or tag == SOP_CLASS:
                 values[tag] = self._value(value_offset, length)
-            if tag == SOP_CLASS and not keep(values[tag].decode("ascii", "replace").strip(" \0")):
+            if self._ends(tag, values, keep):
                 break
             offset = self._behind(tag, vr, length, value_offset)
         big_endian = self._order == ">"
         size, start = self._source.file_size, self._dataset_offset
         return Header(self._path, size, self._syntax, big_endian, start, values, pixels, self._visited)
+
+    def _ends(self, tag: int, values: dict[int, bytes], keep: Callable[[str], bool]) -> bool:
+        """Whether nothing behind this element is wanted: a file set directory holds no image, whatever its size."""
+        if tag == SOP_CLASS:
+            return not keep(values[tag].decode("ascii", "replace").strip(" \0"))
+        return tag >> 16 == _DIRECTORY_GROUP
 
     def _behind(self, tag: int, vr: bytes, length: int, value_offset: int) -> int:
         """Offset of the element that follows; of pixel data, which end the walk, the place of the value."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from oarlock.elements import MAX_ELEMENTS, Damaged, Header, read_header
+from oarlock.elements import MAX_ELEMENTS, MEDIA_SOP_CLASS, Damaged, Header, read_header
 
 MODALITY, ROWS, NAME, POSITION = 0x00080060, 0x00280010, 0x00100010, 0x00200032
 WANTED = {MODALITY, ROWS, NAME, POSITION}
@@ -86,6 +86,16 @@ def test_the_walk_ends_at_an_object_that_is_not_wanted(tmp_path: Path) -> None:
     assert header.values == {0x00080016: sop_class}
     with pytest.raises(Damaged):
         read(path)
+
+
+def test_a_directory_is_not_walked(tmp_path: Path) -> None:
+    """A DICOMDIR of a whole archive has millions of elements, all of group 0004."""
+    path = tmp_path / "DICOMDIR"
+    directory = element(2, 2, b"UI", b"1.2.840.10008.1.3.10") + element(4, 0x1130, b"CS", b"") + b"anything" * 9
+    path.write_bytes(b"\0" * 128 + b"DICM" + directory)
+    header = read(path)
+    assert header is not None
+    assert header.text(MEDIA_SOP_CLASS) == "1.2.840.10008.1.3.10"
 
 
 # ── hostile files ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """Whose series it is: the same bytes out as in, or nothing and a warning."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pydicom.dataset import Dataset
 
 from oarlock import identity
 from oarlock.elements import read_header
+from oarlock.rtstruct import write_rtstruct
+from tests.fixtures.organs import AUTHORSHIP, write_series
 
 CHARSET, NAME, ID, BIRTH, SEX = 0x00080005, 0x00100010, 0x00100020, 0x00100030, 0x00100040
 STUDY_DATE, STUDY_TIME, ACCESSION, DESCRIPTION, ZONE = 0x00080020, 0x00080030, 0x00080050, 0x00081030, 0x00080201
@@ -159,17 +162,18 @@ def test_bytes_that_the_character_set_does_not_know_are_not_guessed() -> None:
     assert "PatientName" in warnings[0].detail
 
 
-def test_all_character_sets_of_the_shared_files_survive(shared: Path, tmp_path: Path) -> None:
-    files = sorted((shared / "data/dicom/odd/charset").iterdir())
-    named = 0
-    for path in files:
+def test_all_character_sets_of_the_shared_files_survive_into_the_rtstruct(shared: Path, tmp_path: Path) -> None:
+    """Through the writer itself: name, ID and character set of every file come out byte for byte."""
+    series = write_series(tmp_path / "ct")
+    names = set()
+    for path in sorted((shared / "data/dicom/odd/charset").iterdir()):
         header = read_header(path, identity.WANTED, keep=lambda _: True)
         assert header is not None
-        values = {tag: value.rstrip(b" \0") for tag, value in header.values.items() if tag in identity.WANTED}
+        values = {tag: value.rstrip(b" \0") for tag, value in header.values.items() if tag in {CHARSET, NAME, ID}}
         template, _ = identity.to_template(values)
-        out = written(template, tmp_path)
-        for tag in {CHARSET, NAME, ID} & values.keys():
-            if values[tag]:
-                assert out[tag].rstrip(b" \0") == values[tag], path.name
-        named += NAME in values
-    assert named == 7
+        write_rtstruct(tmp_path / path.name, series.masks, replace(series.header, template=template), AUTHORSHIP)
+        out = read_header(tmp_path / path.name, identity.WANTED, keep=lambda _: True)
+        assert out is not None
+        assert {tag: out.values[tag].rstrip(b" \0") for tag in values if values[tag]} == {t: v for t, v in values.items() if v}
+        names.add(values.get(NAME))
+    assert len(names - {None}) == 7

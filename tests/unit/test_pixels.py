@@ -1,5 +1,6 @@
 """From stored pixels to Hounsfield units: every encoding, every number of bits, and what is refused before it is decoded."""
 
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,19 @@ def test_padding_that_could_be_tissue_is_left_with_a_warning(files: list[Path]) 
     header = check_headers(change(files, lambda dataset: dataset.add(DataElement(0x00280120, "SS", 1064))))
     assert codes(header) == ["series.padding_ambiguous"]
     np.testing.assert_array_equal(read_ct_series(header).hu, crooked_hu()[CUT])
+
+
+def test_reading_needs_the_volume_and_hardly_more(tmp_path: Path) -> None:
+    """40 slices of 256 × 256 are 5.2 MB; twice that would be a second copy of the volume."""
+    whole = crooked_grid()
+    origins = whole.origins_mm[0] + np.outer(np.arange(40), [0, 0, 2.5])
+    grid = type(whole)(256, 256, origins, whole.row_direction, whole.column_direction, 1.1, 0.9)
+    header = check_headers(write_ct_series(tmp_path, np.zeros((40, 256, 256), dtype=np.int16), grid))
+    tracemalloc.start()
+    hu = read_ct_series(header).hu
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < hu.nbytes + 8 * hu[0].nbytes
 
 
 # ── refused by the header ─────────────────────────────────────────────────────────────────────────────────────────────
