@@ -289,7 +289,8 @@ class OrientationUnsupported(SeriesError):
 
     def __init__(self, *, degrees: float, limit: float) -> None:
         super().__init__(
-            f"The slices are tilted {degrees:.1f}° from axial; this server contours up to {limit:.0f}°. Reformat to axial."
+            f"The axes of the slices are {degrees:.1f}° off those of the patient; this server contours up to {limit:.0f}°. "
+            "Reformat to axial."
         )
 
 

@@ -50,9 +50,10 @@ WANTED: Final = (
 )
 
 _DS: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_NEAR_HEAD_AND_NECK: Final = re.compile(
-    r"HEAD|NECK|BRAIN|SKULL|FACE|JAW|ORBIT|EYE|EAR|IAC|SINUS|PHARYN|LARYN|TONGUE|MAXIL|MANDIB|CSPINE|HN|H&N"
+_HEAD_AND_NECK: Final = re.compile(
+    r".*(HEAD|NECK|BRAIN|SKULL|SINUS|PHARYN|LARYN|MAXIL|MANDIB).*|FACE|JAW|ORBIT|EYE|EAR|IAC|NOSE|TONGUE|THYROID|CSPINE|TMJ|HN|H&N"
 )
+"""Terms of PS3.16 Annex L and what is seen in practice. Short ones count alone only: HEART holds EAR, and CARDIAC holds IAC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,7 @@ def _tilt(slices: Sequence[DicomFile], grid: Grid) -> list[JobWarning]:
 def _body_part(slices: Sequence[DicomFile]) -> list[JobWarning]:
     """Body Part Examined is free of use in practice, so it warns and never refuses."""
     parts = {file.header.text(BODY_PART).upper().replace(" ", "") for file in slices} - {""}
-    if not parts or any(_NEAR_HEAD_AND_NECK.search(part) for part in parts):
+    if not parts or any(_HEAD_AND_NECK.fullmatch(part) for part in parts):
         return []
     detail = "The series names another body part than the head and neck, which is all this server contours. Check the scan."
     return [JobWarning("series.other_body_part", detail)]

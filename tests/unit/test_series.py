@@ -375,7 +375,18 @@ def test_a_file_without_identity_is_refused(files: list[Path], keyword: str) -> 
 # ── warnings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("part", "warned"), [("PELVIS", True), ("HEADNECK", False), ("HEAD AND NECK", False), ("", False)])
+@pytest.mark.parametrize(
+    ("part", "warned"),
+    [
+        ("PELVIS", True),
+        ("HEART", True),
+        ("CARDIAC", True),
+        ("CSPINE", False),
+        ("HEADNECK", False),
+        ("HEAD AND NECK", False),
+        ("", False),
+    ],
+)
 def test_another_body_part_warns(tmp_path: Path, part: str, warned: bool) -> None:
     header = check_headers(write(tmp_path, overrides={"BodyPartExamined": part}))
     assert ("series.other_body_part" in codes(header)) == warned
