@@ -203,7 +203,7 @@ class Walk:
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
         report = qa.job_report(header.series_instance_uid, comparisons, qa.check_masks(masks, header.grid))
         report["not_compared"] = not_compared
-        (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+        (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
 
     def _compare_with(self, path: Path, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT) -> qa.QAReport:
         supplied = structure_set.read_structure_set(path)

@@ -3,16 +3,17 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 
-from oarlock.jobs import JobId, JobState
+from oarlock.job_store import utc_now
+from oarlock.jobs import ENDED, JobId, JobState
 from oarlock.settings import Settings
 from oarlock.storage import RTSTRUCT
 from service.broker import Broker
@@ -39,55 +40,59 @@ def wait_until(holds: Callable[[], bool], *, meanwhile: Callable[[], object] = l
 
 
 class Ward(House):
-    """A house whose clock is the real one, with a queue, a sweeper and a worker process."""
+    """A house whose clock is the real one, with a queue, a sweeper, and a worker process when a test asks for it."""
 
     def __init__(self, data: Path, models: Path, redis_url: str) -> None:
-        super().__init__(data, write_tiny_model(models / "tiny", linger=4000))
+        data.mkdir()
+        super().__init__(data, write_tiny_model(models / "tiny", linger=2000))
+        self.store._clock = utc_now
         self.environment = {"REDIS_URL": redis_url, "OARLOCK_DATA": str(data), "OARLOCK_MODELS": str(models)}
         self.environment |= {"OARLOCK_MODEL": "tiny", "OARLOCK_LEASE_S": str(LEASE_S), "OARLOCK_DEVICE": "cpu"}
-        self.settings = Settings(data=data, redis_url=redis_url, lease_s=LEASE_S)
-        self.broker = Broker(self.settings)
-        self.sweeper = Sweeper(self.settings, self.store, self.storage, self.broker)
+        settings = Settings(data=data, redis_url=redis_url, lease_s=LEASE_S)  # type: ignore[call-arg]
+        self.broker = Broker(settings)
+        self.sweeper = Sweeper(settings, self.store, self.storage, self.broker)
         self.log = data / "worker.log"
+        self.process: subprocess.Popen[bytes] | None = None
 
-    @contextmanager
-    def worker(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """A worker that is ready."""
-        with (
-            self.log.open("ab") as log,
-            subprocess.Popen(
-                [sys.executable, "-m", "worker"], cwd=ROOT, env=os.environ | self.environment, stdout=log, stderr=log
-            ) as process,
-        ):
-            try:
-                wait_until(lambda: bool(self.store.live_workers(within_s=LEASE_S)) or process.poll() is not None)
-                assert process.poll() is None, self.log.read_text()
-                yield process
-            finally:
-                process.terminate()
+    def worker(self) -> "subprocess.Popen[bytes]":
+        """A worker that is ready; the one of the test before, if it is still there."""
+        if self.process is None or self.process.poll() is not None:
+            with self.log.open("ab") as log:
+                command = [sys.executable, "-m", "worker"]
+                self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | self.environment, stdout=log, stderr=log)
+        process = self.process
+        wait_until(lambda: bool(self.store.live_workers(within_s=LEASE_S)) or process.poll() is not None)
+        assert process.poll() is None, self.log.read_text()
+        return process
 
-    def busy_process(self) -> int:
-        """The process that runs jobs: its name is its host and its number."""
-        return max(int(worker.name.rsplit("-", 1)[1]) for worker in self.store.live_workers(within_s=LEASE_S))
+    def busy_process(self, job_id: JobId) -> int:
+        """The process that runs a job: a worker's name is its host and the number of its process."""
+        with sqlite3.connect(self.data / "oarlock.sqlite") as connection:
+            (name,) = connection.execute("SELECT worker FROM jobs WHERE id = ?", [job_id]).fetchone()
+        connection.close()
+        return int(name.rsplit("-", 1)[1])
 
-    def is_(self, job_id: JobId, *states: JobState) -> Callable[[], bool]:
+    def state_is(self, job_id: JobId, *states: JobState) -> Callable[[], bool]:
         return lambda: self.store.get(job_id).state in states
 
     def send(self, job_id: JobId) -> None:
         self.broker.enqueue(self.store.get(job_id))
         self.store.marked_sent(job_id)
 
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+        self.broker.close()
+        self.store.close()
 
-@pytest.fixture
-def ward(tmp_path: Path, redis_url: str) -> Iterator[Ward]:
-    from oarlock.job_store import utc_now
 
-    (tmp_path / "data").mkdir()
-    made = Ward(tmp_path / "data", tmp_path / "models", redis_url)
-    made.store._clock = utc_now
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Ward]:
+    folder = tmp_path_factory.mktemp("ward")
+    made = Ward(folder / "data", folder / "models", redis_url)
     yield made
-    made.broker.close()
-    made.store.close()
+    made.close()
 
 
 def undisturbed(ward: Ward, job_id: JobId, folder: Path) -> bytes:
@@ -105,33 +110,26 @@ def undisturbed(ward: Ward, job_id: JobId, folder: Path) -> bytes:
     return calm.storage.result(job_id, RTSTRUCT).read_bytes()
 
 
-def test_a_job_from_the_queue_is_done_once_though_it_was_sent_twice(ward: Ward, series: Path, tmp_path: Path) -> None:
-    with ward.worker() as worker:
-        job_id = ward.post(series)
-        ward.send(job_id)
-        ward.send(job_id)
-        wait_until(ward.is_(job_id, JobState.SUCCEEDED, JobState.FAILED))
-        finished = ward.store.get(job_id)
-        assert (finished.state, finished.attempts) == (JobState.SUCCEEDED, 1)
-        other = ward.post(series, job_id="job-2")  # behind the second message
-        ward.send(other)
-        wait_until(ward.is_(other, JobState.SUCCEEDED))
-        assert ward.store.get(job_id) == finished
-    assert worker.returncode == 0
-    assert ward.storage.result(job_id, RTSTRUCT).read_bytes() == undisturbed(ward, job_id, tmp_path / "calm")
-    lines = [json.loads(line) for line in ward.log.read_text().splitlines() if line.startswith("{")]
-    assert {"ready", "job started", "job succeeded"} <= {line["event"] for line in lines}
-    assert "Canary" not in ward.log.read_text()
+def test_a_job_from_the_queue_is_done_once_though_it_was_sent_twice(ward: Ward, series: Path) -> None:
+    ward.worker()
+    job_id, behind = ward.post(series, job_id="twice"), ward.post(series, job_id="behind")
+    for each in (job_id, job_id, behind):
+        ward.send(each)
+    wait_until(ward.state_is(job_id, *ENDED))
+    finished = ward.store.get(job_id)
+    assert (finished.state, finished.attempts) == (JobState.SUCCEEDED, 1)
+    wait_until(ward.state_is(behind, JobState.SUCCEEDED))
+    assert ward.store.get(job_id) == finished
 
 
 def test_a_job_whose_process_was_killed_is_done_again_and_gives_the_same_bytes(ward: Ward, series: Path, tmp_path: Path) -> None:
-    with ward.worker():
-        job_id = ward.post(series)
-        ward.send(job_id)
-        wait_until(ward.is_(job_id, JobState.RUNNING))
-        os.kill(ward.busy_process(), signal.SIGKILL)
-        assert ward.store.get(job_id).state is JobState.RUNNING
-        wait_until(ward.is_(job_id, JobState.SUCCEEDED, JobState.FAILED), meanwhile=ward.sweeper.requeue)
+    ward.worker()
+    job_id = ward.post(series, job_id="killed")
+    ward.send(job_id)
+    wait_until(ward.state_is(job_id, JobState.RUNNING))
+    os.kill(ward.busy_process(job_id), signal.SIGKILL)
+    assert ward.store.get(job_id).state is JobState.RUNNING
+    wait_until(ward.state_is(job_id, *ENDED), meanwhile=ward.sweeper.requeue)
     job = ward.store.get(job_id)
     assert (job.state, job.attempts) == (JobState.SUCCEEDED, 2)
     assert ward.storage.result(job_id, RTSTRUCT).read_bytes() == undisturbed(ward, job_id, tmp_path / "calm")
@@ -139,6 +137,9 @@ def test_a_job_whose_process_was_killed_is_done_again_and_gives_the_same_bytes(w
 
 
 def test_a_job_that_kills_its_process_every_time_is_given_up_and_the_next_one_runs(ward: Ward, series: Path) -> None:
+    ward.worker()
+    job_id = ward.post(series, job_id="deadly")
+    ward.send(job_id)
     killed: set[int] = set()
 
     def kill() -> None:
@@ -146,39 +147,39 @@ def test_a_job_that_kills_its_process_every_time_is_given_up_and_the_next_one_ru
         job = ward.store.get(job_id)
         if job.state is JobState.RUNNING and job.attempts not in killed:
             killed.add(job.attempts)
-            os.kill(ward.busy_process(), signal.SIGKILL)
+            os.kill(ward.busy_process(job_id), signal.SIGKILL)
 
-    with ward.worker():
-        job_id = ward.post(series)
-        ward.send(job_id)
-        wait_until(ward.is_(job_id, JobState.FAILED, JobState.SUCCEEDED), meanwhile=kill)
-        job = ward.store.get(job_id)
-        assert (job.state, job.attempts, killed) == (JobState.FAILED, 3, {1, 2, 3})
-        assert job.error is not None
-        assert job.error.code == "job.attempts_exhausted"
-        healthy = ward.post(series, job_id="job-2")
-        ward.send(healthy)
-        wait_until(ward.is_(healthy, JobState.SUCCEEDED, JobState.FAILED), meanwhile=ward.sweeper.requeue)
-        assert ward.store.get(healthy).state is JobState.SUCCEEDED
+    wait_until(ward.state_is(job_id, *ENDED), meanwhile=kill)
+    job = ward.store.get(job_id)
+    assert (job.state, job.attempts, killed) == (JobState.FAILED, 3, {1, 2, 3})
+    assert job.error is not None
+    assert job.error.code == "job.attempts_exhausted"
+    healthy = ward.post(series, job_id="healthy")
+    ward.send(healthy)
+    wait_until(ward.state_is(healthy, *ENDED), meanwhile=ward.sweeper.requeue)
+    assert ward.store.get(healthy).state is JobState.SUCCEEDED
 
 
 def test_a_running_job_can_be_cancelled(ward: Ward, series: Path) -> None:
-    with ward.worker():
-        job_id = ward.post(series)
-        ward.send(job_id)
-        wait_until(ward.is_(job_id, JobState.RUNNING))
-        ward.store.request_cancel(job_id)
-        wait_until(lambda: ward.store.get(job_id).state.ended)
-        assert ward.store.get(job_id).state is JobState.CANCELLED
+    ward.worker()
+    job_id = ward.post(series, job_id="cancelled")
+    ward.send(job_id)
+    wait_until(ward.state_is(job_id, JobState.RUNNING))
+    ward.store.request_cancel(job_id)
+    wait_until(ward.state_is(job_id, *ENDED))
+    assert ward.store.get(job_id).state is JobState.CANCELLED
 
 
 def test_a_worker_that_is_asked_to_end_hands_its_job_back_and_ends_in_order(ward: Ward, series: Path) -> None:
-    with ward.worker() as worker:
-        job_id = ward.post(series)
-        ward.send(job_id)
-        wait_until(ward.is_(job_id, JobState.RUNNING))
-        worker.terminate()
-        assert worker.wait(timeout=PATIENCE_S) == 0
-        job = ward.store.get(job_id)
-        assert (job.state, job.attempts) == (JobState.QUEUED, 0)
-        assert not ward.store.live_workers(within_s=LEASE_S)
+    process = ward.worker()
+    job_id = ward.post(series, job_id="handed-back")
+    ward.send(job_id)
+    wait_until(ward.state_is(job_id, JobState.RUNNING))
+    process.terminate()
+    assert process.wait(timeout=PATIENCE_S) == 0
+    job = ward.store.get(job_id)
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    lines = [json.loads(line) for line in ward.log.read_text().splitlines() if line.startswith("{")]
+    assert {"ready", "job started", "job handed back"} <= {line["event"] for line in lines}
+    assert "Canary" not in ward.log.read_text()
+    ward.store.request_cancel(job_id)

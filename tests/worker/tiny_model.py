@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from oarlock.manifest import ModelManifest, read_manifest, self_check_input
 
-LIMITS_HU: Final = {"Brain": 20.0, "Bone_Mandible": 300.0}
+LIMITS_HU: Final = {"Brain": 20.0, "Bone_Mandible": 400.0}
 SLOPE: Final = 0.05
 _SLICES, _SIZE = 5, (24, 20)
 
