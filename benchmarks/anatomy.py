@@ -6,7 +6,6 @@
 FOLDER holds the contours in their public layout (see expert_contours.py). The method is in docs/qa.md.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
