@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oarlock import __version__
@@ -31,7 +32,8 @@ def create_app(settings: Settings) -> FastAPI:
     routers = (routes.jobs, routes.models, routes.operations)
     for router in routers:
         app.include_router(router)
-    contract.install(app, routers)
+    app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    contract.install(app, app.state.routes)
     app.add_middleware(HeadAsGet)
     app.add_middleware(logs.RequestLog)  # the last one added sees a request first
     return app

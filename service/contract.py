@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
@@ -168,9 +168,11 @@ _NOT_MODIFIED: Final = {"description": "The result is the one whose ETag was sen
 _FORM: Final = {
     "type": "object",
     "required": ["files"],
+    "additionalProperties": False,
     "properties": {
         "files": {
             "type": "array",
+            "minItems": 1,
             "items": {"type": "string", "format": "binary"},
             "description": "DICOM Part 10 files and zip archives of them, in any order: one CT series, RTSTRUCTs to compare with",
         },
@@ -275,9 +277,8 @@ READYZ: Final[Call] = {
 METRICS: Final[Call] = {"responses": {200: _bytes("Prometheus text format", "text/plain", 'oarlock_jobs{state="queued"} 3.0\n')}}
 
 
-def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     """Serve this contract as the application's OpenAPI document."""
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -129,7 +129,18 @@ async def _http(request: Request, error: Exception) -> Response:
     ours = known.get(HTTPStatus(error.status_code))
     if ours is None:
         return problem(request, errors.UploadMalformed(reason="the server's parser refused it"))
-    return problem(request, ours(), headers=error.headers)
+    return problem(request, ours(), headers=_allowed(request) if ours is errors.MethodNotAllowed else None)
+
+
+def _allowed(request: Request) -> Mapping[str, str]:
+    """All methods of an address; Starlette names those of its first route alone."""
+    methods = {
+        method
+        for route in request.app.state.routes
+        if route.path_regex.match(request.url.path)
+        for method in (*route.methods, *({"HEAD"} if "GET" in route.methods else ()))
+    }
+    return {"Allow": ", ".join(sorted(methods or {"GET", "HEAD"}))}
 
 
 async def _gone(request: Request, error: Exception) -> Response:

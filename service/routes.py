@@ -174,7 +174,7 @@ def get_preview(
     request: Request,
     service: Here,
     job: TheJob,
-    oar: str | None = None,
+    oar: Annotated[str | None, Query(json_schema_extra={"enum": list(BY_NAME)})] = None,
     slice_number: Annotated[int | None, Query(alias="slice", ge=1)] = None,
 ) -> Response:
     """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that axial slice (from 1, at the feet)."""
