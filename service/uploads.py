@@ -68,7 +68,7 @@ async def receive(request: Request, incoming: Incoming, settings: Settings, thre
 
 
 def _body(request: Request, files: "_Files") -> "_Body":
-    if request.headers.get("content-length") == "0":
+    if not request.state.unread:
         raise UploadEmpty
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind in _ZIP_TYPES:

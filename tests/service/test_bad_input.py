@@ -1,5 +1,6 @@
 """Bad input: each kind is refused with its own code and a sentence that helps, within two seconds, and leaves no file behind."""
 
+import errno
 import io
 import os
 import socket
@@ -124,6 +125,25 @@ def test_a_body_that_is_not_well_formed(refused: Callable[..., Any], body: bytes
 @pytest.mark.parametrize("parameters", ["", "; boundary=", "; boundary=" + "b" * 300])
 def test_a_boundary_that_cannot_be_used(refused: Callable[..., Any], parameters: str) -> None:
     refused(400, "upload.malformed", content=b"x", headers={"Content-Type": "multipart/form-data" + parameters})
+
+
+def test_a_post_without_any_body(running: Running) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 422 ")
+    assert b"upload.empty" in answer
+
+
+def test_a_disk_that_runs_full_while_it_is_written_is_said_and_nothing_stays(
+    refused: Callable[..., Any], series: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.uploads._write_all", full)
+    refused(507, "storage.full", files=parts(series))
 
 
 def test_a_body_that_announces_too_much_is_refused_before_it_is_read(running: Running) -> None:
