@@ -233,6 +233,8 @@ class _Walk:
         offset = value_offset + length if length != _UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
         if offset > self._source.size and self._source.complete:
             raise Damaged("it is cut off")
+        if offset >= self._source.size and not self._source.complete:
+            raise Damaged("its deflated header is longer than a header can be")
         return offset
 
     def _value(self, offset: int, length: int) -> bytes:

@@ -27,7 +27,7 @@ RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
-MAX_ELEMENTS: Final = 5_000_000
+MAX_ELEMENTS: Final = 3_000_000
 """Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 each."""
 
 IMAGE_TYPE, SOP_INSTANCE, MODALITY = 0x00080008, 0x00080018, 0x00080060

@@ -16,6 +16,7 @@ from oarlock.errors import (
     InconsistentGeometry,
     MissingSlices,
     OrientationUnsupported,
+    SeriesError,
     TooFewSlices,
 )
 from oarlock.geometry import FloatArray, Grid
@@ -155,8 +156,7 @@ def _check_spacing(origins: FloatArray, normal: FloatArray, thicknesses: Sequenc
         return []
     if _thickness_explains(distances, thicknesses):
         return [_uneven_spacing(distances)]
-    _refuse_spacing(origins, distances, expected)
-    raise AssertionError("unreachable")  # pragma: no cover
+    raise _spacing_error(origins, distances, expected)
 
 
 def _usual(distances: FloatArray) -> float:
@@ -189,15 +189,16 @@ def _uneven_spacing(distances: FloatArray) -> JobWarning:
     )
 
 
-def _refuse_spacing(origins: FloatArray, distances: FloatArray, expected: float) -> None:
+def _spacing_error(origins: FloatArray, distances: FloatArray, expected: float) -> SeriesError:
+    """The first gap, or else the narrowest distance."""
     gaps = np.flatnonzero(distances > (1 + SPACING_TOLERANCE) * expected)
     if gaps.size:
         z = int(gaps[0])
         between = (float(origins[z, 2]), float(origins[z + 1, 2]))
         found = float(distances[z])
-        raise MissingSlices(expected_mm=expected, found_mm=found, at_slice=z + 1, between_mm=between, gaps=int(gaps.size))
+        return MissingSlices(expected_mm=expected, found_mm=found, at_slice=z + 1, between_mm=between, gaps=int(gaps.size))
     z = int(np.argmin(distances))
-    raise InconsistentGeometry(
+    return InconsistentGeometry(
         keyword="ImagePositionPatient",
         reason=f"slices {z + 1} and {z + 2} (z = {origins[z, 2]:.2f} mm and {origins[z + 1, 2]:.2f} mm) are "
         f"{distances[z]:.3f} mm apart where {expected:.3f} mm is usual",
