@@ -467,6 +467,7 @@ def _claim_all(url: str, worker: str, start: "multiprocessing.synchronize.Barrie
     store.close()
 
 
+@pytest.mark.slow
 def test_of_several_processes_that_start_create_and_claim_at_once_each_job_has_one_owner(url: str) -> None:
     context = multiprocessing.get_context("spawn")
     start, won = context.Barrier(3), context.Queue()
@@ -589,5 +590,5 @@ class Walk(RuleBasedStateMachine):
         self.seen = now
 
 
-Walk.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+Walk.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 test_every_walk_keeps_to_the_allowed_transitions = Walk.TestCase
