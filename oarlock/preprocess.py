@@ -144,8 +144,9 @@ def _resample_separably(hu: npt.NDArray[np.int16], axes: Axes, target: Grid, pad
     for plane, source in zip(planes, hu[pieces[0], rows, columns], strict=True):
         above = source.astype(np.float32) - np.float32(padding_hu)
         plane[:] = (along_x @ (along_y @ (above.T if swapped else above)).T).T
-    volume = along_z @ planes.reshape(len(planes), -1)
-    return np.asarray(volume + np.float32(padding_hu), dtype=np.float32).reshape(target.shape)
+    volume = np.asarray(along_z @ planes.reshape(len(planes), -1), dtype=np.float32)
+    volume += np.float32(padding_hu)
+    return volume.reshape(target.shape)
 
 
 def _used(matrix: "sparse.csr_array[Any]") -> slice:

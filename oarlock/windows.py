@@ -11,11 +11,11 @@ Predictor = Callable[[Volume], Volume]
 """(1, 1, n + context_slices - 1, y, x) HU to (1, OARs, n, y · upscale, x · upscale) probabilities."""
 
 _SLAB_VOXELS: Final = 1_000_000
-_SLAB_SLICES: Final = (4, 64)
+_SLAB_SLICES: Final = (4, 32)
 
 
 def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
-    """How many slices to predict at once: as many as keep the input below a million voxels, context included, from 4 to 64."""
+    """How many slices to predict at once: as many as keep the input below a million voxels, context included, from 4 to 32."""
     slices = _SLAB_VOXELS // (size_yx[0] * size_yx[1]) - (context_slices - 1)
     return max(_SLAB_SLICES[0], min(_SLAB_SLICES[1], slices))
 
