@@ -511,6 +511,12 @@ class JobStore:
             rows = connection.execute(query.order_by(_JOBS.c.priority, _JOBS.c.queued_at, _JOBS.c.id))
             return [_job(row) for row in rows.mappings()]
 
+    def states(self) -> dict[JobId, JobState]:
+        """The state of every job that was not purged."""
+        with self._reading() as connection:
+            rows = connection.execute(select(_JOBS.c.id, _JOBS.c.state).where(_JOBS.c.purged_at.is_(None)))
+            return {JobId(row.id): JobState(row.state) for row in rows}
+
     def marked_sent(self, job_id: JobId) -> bool:
         """Note that a message with this id is on the queue; False if the job is gone."""
         with self._writing() as connection:

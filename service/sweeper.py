@@ -30,6 +30,7 @@ class Sweeper:
     """Puts lost jobs back on the queue, and deletes bytes that belong to no job."""
 
     def __init__(self, settings: Settings, store: JobStore, storage: Storage, broker: Broker) -> None:
+        self._keep_input = settings.keep_input
         self._period_s = min(5.0, settings.lease_s / 3)
         self._store, self._storage, self._broker = store, storage, broker
         self._cleaned_at = float("-inf")
@@ -75,10 +76,15 @@ class Sweeper:
         self._store.marked_sent(job.id)
 
     def clean(self) -> None:
-        """Delete uploads and results that nobody finished, and bytes whose job was purged or never came to be."""
+        """Delete what nobody finished, bytes whose job was purged or never came to be, and uploads that are not to be kept."""
         swept = self._storage.sweep(STALE_S)
-        orphans = [job_id for job_id in self._storage.job_ids(ORPHAN_S) if not self._store.exists(job_id)]
+        found = self._storage.job_ids(ORPHAN_S)
+        states = self._store.states()  # asked second: a job whose folder was seen has its row by now
+        orphans = [job_id for job_id in found if job_id not in states]
         for job_id in orphans:
             self._storage.purge(job_id)
+        if not self._keep_input:
+            for job_id in (job_id for job_id in found if states.get(job_id) is JobState.SUCCEEDED):
+                self._storage.drop_input(job_id)
         if swept or orphans:
             log.info("leftovers deleted", extra={"folders": swept, "orphans": len(orphans)})
