@@ -241,9 +241,10 @@ def _is_spacing(values: Sequence[float]) -> bool:
 
 
 def _are_orthonormal(values: Sequence[float]) -> bool:
+    """To what four decimals allow; they are made exactly so afterwards, within their plane."""
     row, column = np.array(values[:3]), np.array(values[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
-    return bool(abs(lengths[0] - 1) < 1e-3 and abs(lengths[1] - 1) < 1e-3 and abs(row @ column) < 1e-3)
+    return bool(abs(lengths[0] - 1) < 2e-4 and abs(lengths[1] - 1) < 2e-4 and abs(row @ column) < 2e-4)
 
 
 # ── warnings ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,8 +26,9 @@ MIN_SLICES: Final = 3
 """With fewer there is one distance only, which cannot show whether a slice is missing."""
 
 MAX_TILT_DEGREES: Final = 30.0
-ORIENTATION_TOLERANCE: Final = 1e-4
-"""Largest difference between the direction cosines of two slices (0.025 mm at 250 mm from the origin)."""
+SAME_PLANE_MM: Final = 0.01
+"""By how much the far corner of a slice may move when the orientation of another slice is used for it: a contour must not leave
+the plane of its own slice by more."""
 
 SPACING_TOLERANCE: Final = 0.1
 """Share by which a distance between slices may differ from the expected one: positions are often rounded to 0.1 mm, and one
@@ -101,8 +102,8 @@ def _directions(planes: Sequence[Plane]) -> tuple[FloatArray, FloatArray, list[J
     The reference is the plane that comes first in the order of its numbers, so that the order of an upload does not matter.
     """
     cosines = np.array([plane.cosines for plane in planes], dtype=np.float64)
-    spread = float(np.ptp(cosines, axis=0).max())
-    if spread > ORIENTATION_TOLERANCE:
+    shift_mm = float(np.ptp(cosines, axis=0).max()) * _reach_mm(planes[0])
+    if shift_mm > SAME_PLANE_MM:
         degrees = _largest_angle_degrees(cosines)
         reason = f"orientations up to {degrees:.2f}° apart (localizers, reformats or two acquisitions in one series)"
         raise InconsistentGeometry(keyword="ImageOrientationPatient", reason=reason)
@@ -110,7 +111,12 @@ def _directions(planes: Sequence[Plane]) -> tuple[FloatArray, FloatArray, list[J
     row = reference[:3] / np.linalg.norm(reference[:3])
     column = reference[3:] - row * (reference[3:] @ row)
     column /= np.linalg.norm(column)
-    return row, column, [_uneven_orientation(spread, planes[0])] if spread > 1e-6 else []
+    return row, column, [_uneven_orientation(shift_mm)] if shift_mm > 0.001 else []
+
+
+def _reach_mm(plane: Plane) -> float:
+    """How far the last voxel of a slice is from the first, along the rows and down the columns."""
+    return plane.rows * plane.pixel_spacing_mm[0] + plane.columns * plane.pixel_spacing_mm[1]
 
 
 def _largest_angle_degrees(cosines: FloatArray) -> float:
@@ -121,13 +127,11 @@ def _largest_angle_degrees(cosines: FloatArray) -> float:
     return float(np.degrees(np.arccos(min(by_normal, by_row))))
 
 
-def _uneven_orientation(spread: float, plane: Plane) -> JobWarning:
-    reach = max(plane.rows * plane.pixel_spacing_mm[0], plane.columns * plane.pixel_spacing_mm[1])
-    return JobWarning(
-        "series.uneven_orientation",
-        f"The direction cosines of the slices differ by up to {spread:.1e}, up to {spread * reach:.3f} mm at the far corner of a "
-        "slice; one orientation is used for all of them.",
+def _uneven_orientation(shift_mm: float) -> JobWarning:
+    detail = (
+        f"The direction cosines of the slices differ by rounding, which is up to {shift_mm:.3f} mm at the far corner of a slice"
     )
+    return JobWarning("series.uneven_orientation", detail + "; one orientation is used for all of them.")
 
 
 def _check_tilt(row: FloatArray, column: FloatArray, normal: FloatArray) -> list[JobWarning]:
