@@ -365,10 +365,10 @@ def _override(dataset: Dataset, overrides: Mapping[str, Any]) -> None:
 
 
 def _patient_position(grid: Grid) -> str:
-    """Patient Position (PS3.3 C.7.3.1.1.2) of a scanner that gives such rows and columns: HFS, HFP, FFS or FFP."""
-    supine = grid.column_direction[1] >= 0
-    head_first = (grid.row_direction[0] >= 0) == supine
-    return ("HF" if head_first else "FF") + ("S" if supine else "P")
+    """Patient Position (PS3.3 C.7.3.1.1.2) of such a grid: its columns run down to the couch."""
+    x, y, _ = grid.column_direction
+    lying = ("S" if y >= 0 else "P") if abs(y) >= abs(x) else ("DL" if x > 0 else "DR")
+    return ("HF" if grid.normal[2] >= 0 else "FF") + lying
 
 
 def _decimal(values: FloatArray) -> list[DSfloat]:
