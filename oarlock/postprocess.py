@@ -4,7 +4,7 @@ Linear interpolation reaches a threshold only next to a voxel that reaches it. S
 its own voxels, grown by one, and nowhere else: the result is that of whole volumes, at a hundredth of their cost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,9 @@ Probabilities = npt.NDArray[np.float32]
 
 ISLAND_ML: Final = 0.05
 """Pieces below this volume are dropped from an organ that may have several pieces."""
+
+BROKEN_SHARE: Final = 0.25
+"""Of the largest piece: what a broken piece of an organ without a side must have to be kept."""
 
 UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
 """Organs whose holes stay: what the model leaves out inside a lung is a vessel, a bronchus or a tumour."""
@@ -193,40 +196,60 @@ def _filled_rows(matrix: "sparse.csr_array[Any]") -> slice:
 def clean_up(masks: OARMasks, grid: Grid) -> list[JobWarning]:
     """Make every organ what an organ is, in place, and say what was dropped.
 
-    An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). Of any other,
-    pieces below ``ISLAND_ML`` are dropped. Then holes are filled, slice by slice as they would be drawn: in what is solid, a hole
-    within a slice is a mistake. Lungs keep theirs (``UNFILLED``).
+    An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). One that crosses
+    the midline also keeps every piece of at least ``BROKEN_SHARE`` of the largest: half a mandible, or a cord below a gap, is the
+    organ, while a second piece of a paired organ mostly lies on the other side. Of an organ of several pieces, those below
+    ``ISLAND_ML`` are dropped. Then holes are filled, slice by slice as they would be drawn: in what is solid, a hole within a
+    slice is a mistake. Lungs keep theirs (``UNFILLED``).
 
-    :returns: one warning for each organ that lost something, with the volume in ml.
+    :returns: warnings for each organ that lost something, with the volume in ml, and for each that is broken.
     """
-    warnings = []
+    warnings: list[JobWarning] = []
     for oar, box in zip(masks.oars, masks.boxes().values(), strict=True):
         if box is None:
             continue
         mask = np.not_equal(masks.bits[box] & masks.bit(oar), 0)
         volumes_ml = grid.voxel_volumes_mm3[box[0]] / 1000
-        kept, dropped_ml = _without_islands(mask, volumes_ml, single=oar.single)
+        labels, pieces_ml = _pieces(mask, volumes_ml)
+        keep = _is_kept(pieces_ml, oar)
+        kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
         masks.put_inside(oar, box, kept if oar.name in UNFILLED else _without_holes(kept))
-        if dropped_ml:
-            warnings.append(_dropped(oar, dropped_ml))
+        warnings += _notes(oar, pieces_ml, keep)
     return warnings
 
 
-def _without_islands(mask: Mask, volumes_ml: FloatArray, *, single: bool) -> tuple[Mask, list[float]]:
-    """A mask without its islands, and their volumes.
+def _pieces(mask: Mask, volumes_ml: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """The connected pieces of a mask, numbered from 1, and the volume of each.
 
     :param volumes_ml: (z,) volume of one voxel of each slice.
     """
     labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count < 2:
-        return mask, []
     per_slice = np.stack([np.bincount(plane.ravel(), minlength=count + 1) for plane in labels])
-    pieces_ml = volumes_ml @ per_slice
-    pieces_ml[0] = 0.0
-    keep = pieces_ml == pieces_ml.max() if single else pieces_ml >= ISLAND_ML
-    keep[int(np.argmax(keep)) + 1 :] &= not single  # of two largest ones the first
-    keep[0] = False
-    return keep[labels], [float(ml) for ml in pieces_ml[1:][~keep[1:]]]
+    return np.asarray(labels, dtype=np.int32), np.asarray(volumes_ml @ per_slice)[1:]
+
+
+def _is_kept(pieces_ml: FloatArray, oar: OAR) -> Mask:
+    """Which pieces of an organ are it."""
+    if not oar.single:
+        return np.asarray(pieces_ml >= ISLAND_ML)
+    keep = np.asarray(pieces_ml >= BROKEN_SHARE * pieces_ml.max()) & (oar.laterality is None)
+    keep[int(np.argmax(pieces_ml))] = True
+    return keep
+
+
+def _notes(oar: OAR, pieces_ml: FloatArray, keep: Mask) -> Iterator[JobWarning]:
+    if not keep.all():
+        dropped_ml = float(pieces_ml[~keep].sum())
+        pieces = _counted(int((~keep).sum()))
+        rest = "apart from the largest" if oar.single else f"smaller than {ISLAND_ML} ml"
+        volume = f"{dropped_ml:.2f} ml" if dropped_ml >= 0.005 else "less than 0.01 ml"
+        yield JobWarning("contours.pieces_dropped", f"{oar}: {pieces} {rest} dropped, {volume} in all.")
+    if oar.single and keep.sum() > 1:
+        yield JobWarning("contours.broken", f"{oar}: drawn in {_counted(int(keep.sum()))}, where it should be one.")
+
+
+def _counted(pieces: int) -> str:
+    return "1 piece" if pieces == 1 else f"{pieces} pieces"
 
 
 def _without_holes(mask: Mask) -> Mask:
@@ -237,10 +260,3 @@ def _without_holes(mask: Mask) -> Mask:
     outside = np.zeros(count + 1, dtype=np.bool_)
     outside[labels[:, 0, 0]] = True
     return ~outside[labels[:, 1:-1, 1:-1]]
-
-
-def _dropped(oar: OAR, pieces_ml: list[float]) -> JobWarning:
-    pieces = "1 piece" if len(pieces_ml) == 1 else f"{len(pieces_ml)} pieces"
-    rest = "apart from its largest one" if oar.single else f"smaller than {ISLAND_ML} ml"
-    volume = f"{sum(pieces_ml):.2f} ml" if sum(pieces_ml) >= 0.005 else "less than 0.01 ml"
-    return JobWarning("contours.pieces_dropped", f"{oar}: {pieces} {rest} dropped, {volume} in all.")

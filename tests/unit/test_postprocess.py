@@ -119,7 +119,7 @@ def test_an_organ_that_is_one_piece_keeps_its_largest_and_the_rest_is_said(crook
     mask[33:35] = False
     assert np.array_equal(masks.mask(CORD), mask)
     assert warning.code == "contours.pieces_dropped"
-    assert warning.detail == "SpinalCord: 1 piece apart from its largest one dropped, 0.10 ml in all."
+    assert warning.detail == "SpinalCord: 1 piece apart from the largest dropped, 0.10 ml in all."
 
 
 def test_the_largest_piece_is_the_one_with_the_most_volume_and_not_the_most_voxels() -> None:
@@ -129,9 +129,21 @@ def test_the_largest_piece_is_the_one_with_the_most_volume_and_not_the_most_voxe
     assert grid.slice_thicknesses_mm[[thin, thick]] == pytest.approx([1.5, 2.5])
     mask[thin, 5:15, 5:15] = True  # 100 voxels
     mask[thick, 5:15, 30:39] = True  # 90 thicker ones
-    masks = masks_of(grid, SpinalCord=mask)
+    masks = masks_of(grid, Eye_L=mask)
     clean_up(masks, grid)
-    assert masks.mask(CORD).sum() == 90
+    assert masks.mask(EYE).sum() == 90
+
+
+def test_half_a_mandible_stays_and_half_a_parotid_goes(crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[10:20, 10:20, 5:15] = True
+    mask[10:20, 10:20, 35:41] = True  # 60 % of the other half
+    masks = masks_of(crooked_grid, Bone_Mandible=mask, Parotid_L=mask)
+    broken, dropped = clean_up(masks, crooked_grid)
+    assert masks.mask(BY_NAME["Bone_Mandible"]).sum() == 1600
+    assert masks.mask(BY_NAME["Parotid_L"]).sum() == 1000
+    assert (broken.code, broken.detail) == ("contours.broken", "Bone_Mandible: drawn in 2 pieces, where it should be one.")
+    assert (dropped.code, dropped.detail.split(":")[0]) == ("contours.pieces_dropped", "Parotid_L")
 
 
 def test_pieces_that_touch_at_a_corner_are_one(crooked_grid: Grid) -> None:
