@@ -327,14 +327,6 @@ class FrameOfReferenceMismatch(StructureSetError):
         )
 
 
-class ContourUnreadable(StructureSetError):
-    code = "structure_set.contour_unreadable"
-    title = "A contour cannot be read"
-
-    def __init__(self, *, roi_number: int, contour: int, reason: str) -> None:
-        super().__init__(f"Contour {contour} of ROI number {roi_number} cannot be used: {reason}.")
-
-
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

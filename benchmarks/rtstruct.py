@@ -1,0 +1,209 @@
+"""What the contours and the file of 21 OARs cost, and how exact they are: ours, rt-utils, and the floor, in one run.
+
+    python -m benchmarks.rtstruct FOLDER_OF_EXPERT_CONTOURS [--case 0522c0017] [--all]
+
+Speed is CPU time of this process for one case, without reading the CT. Exactness is that of the finished file: how many voxels an
+independent reader (plastimatch, which tests voxel centres) gets wrong, and the worst error of an organ's volume. ``--all``
+measures our contours on every scan and rater.
+"""
+
+import argparse
+import math
+import shutil
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from benchmarks.expert_contours import RATERS, cases
+from oarlock.contours import PlanarContour, decimation_mm, to_contours, to_mask
+from oarlock.geometry import FloatArray, Grid
+from oarlock.jobs import ModelFacts
+from oarlock.masks import OARMasks
+from oarlock.phantom import write_ct_series
+from oarlock.rtstruct import Authorship, write_rtstruct
+from oarlock.series import SeriesHeader, check_headers
+
+AUTHORSHIP = Authorship("benchmark", datetime(2026, 1, 2, tzinfo=UTC), ModelFacts("expert", "1", "0" * 64))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to write the file."""
+
+    name: str
+    cpu_s: float
+    path: Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write the contours of 21 OARs in several ways.")
+    parser.add_argument("contours", type=Path, help="folder of the expert contours")
+    parser.add_argument("--case", default="0522c0017")
+    parser.add_argument("--all", action="store_true", help="also measure our contours on every scan and rater")
+    chosen = parser.parse_args(arguments)
+    case = next(case for case in cases(chosen.contours) if case.name == chosen.case)
+    masks, grid = case.masks(RATERS[0])
+    with tempfile.TemporaryDirectory() as folder:
+        compare_writers(masks, grid, Path(folder))
+    if chosen.all:
+        measure_all(chosen.contours)
+
+
+def compare_writers(masks: OARMasks, grid: Grid, folder: Path) -> None:
+    ct = folder / "ct"
+    header = check_headers(write_ct_series(ct, np.zeros(grid.shape, dtype=np.int16), grid))
+    ours = folder / "ours.dcm"
+    theirs = folder / "rt-utils.dcm"
+    rows = [
+        Row("Oarlock", best(lambda: write_rtstruct(ours, masks, header, AUTHORSHIP)), ours),
+        Row(f"rt-utils {version('rt-utils')}", write_with_rt_utils(theirs, ct, masks), theirs),
+    ]
+    floor = best(lambda: (folder / "floor.dcm").write_bytes(ours.read_bytes()))
+    cost = rows[0].cpu_s
+    print(f"{len(masks.oars)} OARs on {masks.shape[0]} slices of {masks.shape[1]} × {masks.shape[2]}\n")
+    print("| writer | CPU s | × ours | contours | points | MB | voxels lost or won | worst volume | dciodvfy errors |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |")
+    print(f"| floor: the bytes of ours to the disk | {floor:.4f} | {floor / cost:.2f} | | | | | | |")
+    for row in rows:
+        print(f"| {row.name} | {row.cpu_s:.3f} | {row.cpu_s / cost:.0f} | {judged(row, masks, header, folder)} |")
+
+
+def best(work: Callable[[], object], repeats: int = 5) -> float:
+    """Least CPU time of some runs, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def write_with_rt_utils(path: Path, ct: Path, masks: OARMasks) -> float:
+    """CPU seconds of rt-utils for adding all organs and saving, without its reading of the CT; one run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from rt_utils import RTStructBuilder
+
+        builder = RTStructBuilder.create_new(dicom_series_path=str(ct))
+        volumes = {oar.name: np.ascontiguousarray(masks.mask(oar).transpose(1, 2, 0)) for oar in masks.oars}
+        start = time.process_time()
+        for name, volume in volumes.items():
+            builder.add_roi(mask=volume, name=name)
+        builder.save(str(path))
+        return time.process_time() - start
+
+
+def judged(row: Row, masks: OARMasks, header: SeriesHeader, folder: Path) -> str:
+    polygons = read_polygons(row.path, header)
+    points = sum(len(yx) for contours in polygons.values() for _, yx in contours)
+    number = sum(len(contours) for contours in polygons.values())
+    columns = [f"{number:,}", f"{points:,}", f"{row.path.stat().st_size / 1e6:.1f}"]
+    columns += [differing_voxels(row, masks, folder), worst_volume(polygons, masks), dciodvfy_errors(row.path)]
+    return " | ".join(columns)
+
+
+def read_polygons(path: Path, header: SeriesHeader) -> dict[str, list[tuple[int, FloatArray]]]:
+    """Slice and fractional indices of every contour, by the name of the ROI."""
+    dataset = pydicom.dcmread(path)
+    names = {roi.ROINumber: str(roi.ROIName) for roi in dataset.StructureSetROISequence}
+    found: dict[str, list[tuple[int, FloatArray]]] = {}
+    for roi in dataset.ROIContourSequence:
+        contours = [np.array(c.ContourData, dtype=np.float64).reshape(-1, 3) for c in roi.get("ContourSequence", [])]
+        at = [(header.grid.nearest_slice(points[0])[0], points) for points in contours]
+        found[names[roi.ReferencedROINumber]] = [(z, header.grid.to_plane(z, points)[0]) for z, points in at]
+    return found
+
+
+def signed_area(yx: FloatArray) -> float:
+    y, x = yx.T
+    return float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
+
+
+def worst_volume(polygons: dict[str, list[tuple[int, FloatArray]]], masks: OARMasks) -> str:
+    """The organ whose polygons' volume differs most from its voxels'."""
+    errors = {}
+    for oar in masks.oars:
+        voxels = int(np.count_nonzero(masks.mask(oar)))
+        if voxels:
+            errors[oar.name] = abs(sum(signed_area(yx) for _, yx in polygons[oar.name])) / voxels - 1
+    name = max(errors, key=lambda organ: abs(errors[organ]))
+    return f"{errors[name]:+.2%} ({name})"
+
+
+def differing_voxels(row: Row, masks: OARMasks, folder: Path) -> str:
+    """Voxels of all organs that plastimatch reads otherwise than they were."""
+    if shutil.which("plastimatch") is None:
+        return "plastimatch is not installed"
+    out = folder / f"{row.name}-read"
+    out.mkdir()
+    command = ["plastimatch", "convert", "--input", row.path, "--referenced-ct", folder / "ct", "--output-prefix", out]
+    subprocess.run([*map(str, command), "--prefix-format", "nrrd", "--xor-contours"], check=True, capture_output=True)
+    different = 0
+    for oar in masks.oars:
+        different += int(np.count_nonzero(read_mask(out / f"{oar.name}.nrrd") != masks.mask(oar)))
+    return f"{different:,} of {int(np.bitwise_count(masks.bits).sum()):,}"
+
+
+def read_mask(path: Path) -> npt.NDArray[np.bool_]:
+    import SimpleITK
+
+    return np.asarray(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0)
+
+
+def dciodvfy_errors(path: Path) -> str:
+    if shutil.which("dciodvfy") is None:
+        return "not installed"
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, errors="replace", check=False)
+    return f"{sum(line.startswith('Error') for line in (done.stdout + done.stderr).splitlines()):,}"
+
+
+def measure_all(folder: Path) -> None:
+    """Our contours, rounded as in the file, of every organ that every rater drew."""
+    organs = wrong = points = 0
+    worst = small = moved = 0.0
+    for case in cases(folder):
+        for rater in RATERS:
+            masks, grid = case.masks(rater)
+            for oar in masks.oars:
+                cropped = masks.crop(oar)
+                if cropped is None:
+                    continue
+                contours = to_contours(cropped[1], cropped[0], grid)
+                polygons = [(c.z, grid.to_plane(c.z, np.round(c.points_mm, 3))[0]) for c in contours]
+                voxels = int(np.count_nonzero(cropped[1]))
+                error = abs(abs(sum(signed_area(yx) for _, yx in polygons)) / voxels - 1)
+                worst = max(worst, error)
+                small = max(small, error * (voxels * math.prod(grid.spacing_mm) < 500))
+                wrong += int(np.count_nonzero(to_mask(polygons, masks.shape) != masks.mask(oar)))
+                whole = to_contours(cropped[1], cropped[0], grid, tolerance_mm=0)
+                moved = max(moved, furthest(contours, whole, decimation_mm(grid)))
+                organs, points = organs + 1, points + sum(len(yx) for _, yx in polygons)
+    print(f"\n{organs} organs of all scans and raters, {points:,} points: {wrong} voxels lost or won;")
+    print(f"worst volume {worst:.3%}, of organs under 0.5 ml {small:.3%};")
+    print(f"decimation moves the line by at most {moved:.3f} of its bound")
+
+
+def furthest(kept: list[PlanarContour], whole: list[PlanarContour], bound_mm: float) -> float:
+    """The largest distance of the undecimated contours' points from the decimated contours, as a share of the bound."""
+    largest = 0.0
+    for less, more in zip(kept, whole, strict=True):
+        a, along = less.points_mm, np.roll(less.points_mm, -1, axis=0) - less.points_mm
+        offset = more.points_mm[:, None] - a
+        share = np.clip(np.sum(offset * along, axis=2) / np.sum(along**2, axis=1), 0, 1)
+        distance = np.linalg.norm(offset - share[..., None] * along, axis=2).min(axis=1)
+        largest = max(largest, float(distance.max()) / bound_mm)
+    return largest
+
+
+if __name__ == "__main__":
+    main()
