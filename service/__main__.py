@@ -50,6 +50,7 @@ def _listen(settings: Settings) -> socket.socket:
         where = f"{settings.host}:{settings.port}"
         msg = f"{where} cannot be listened on ({error.strerror}); choose others with OARLOCK_HOST and OARLOCK_PORT"
         raise OSError(msg) from error
+    listener.listen(2048)  # from now on a client waits instead of being turned away
     return listener
 
 

@@ -113,7 +113,7 @@ def _address(process: "subprocess.Popen[str]", log: Path) -> str:
     url = "http://" + line.split("http://")[1].split()[0]
     deadline = monotonic() + READY_LIMIT_S
     while monotonic() < deadline:
-        answer = httpx.get(f"{url}/readyz")
+        answer = httpx.get(f"{url}/readyz", timeout=READY_LIMIT_S)
         if answer.status_code == httpx.codes.OK:
             print(f"Service  {url}")
             return url
