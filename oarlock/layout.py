@@ -21,6 +21,7 @@ COARSE: Final = (2, 6, 6)
 _MIN_FIELD_MM: Final = 225.0
 _SURROUNDINGS_MM: Final = 45.0
 _BARS_MM: Final = (50, 20, 10)
+_LONGEST: Final = 64
 _LEVELS_WIDE: Final = 38
 
 
@@ -65,7 +66,7 @@ def draw_marks(canvas: Canvas, corner: tuple[int, int], frame: Frame, caption: s
 def draw_header(canvas: Canvas, right: float, title: str, model: str, facts: str) -> None:
     """Title, author and facts across the top; always with the word UNAPPROVED."""
     canvas.text((MARGIN, 46), title, 26)
-    canvas.text((MARGIN, 73), f"Drawn by {model} · Oarlock" if model else "Oarlock", 15, QUIET)
+    canvas.text((MARGIN, 73), f"Drawn by {model[:_LONGEST]} · Oarlock" if model else "Oarlock", 15, QUIET)
     canvas.chip((right, 38), "UNAPPROVED", 16, AMBER)
     canvas.text((right, 73), facts, 15, QUIET, "rs")
 

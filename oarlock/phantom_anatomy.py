@@ -343,7 +343,7 @@ _CANAL_AXIS = (
     (-290, 63),
     (FLOOR_MM, 64),
 )
-"""z and y of the middle of the spinal canal; from the third entry but one on, the middles of C1, C2, … T7."""
+"""z and y of the middle of the spinal canal; from the second entry on, the middles of C1, C2, … T7."""
 
 _VERTEBRAE = _CANAL_AXIS[1:15]
 _CORD_TOP_MM = -38.0
@@ -417,12 +417,15 @@ _LUNG = (
 )
 
 
+_HEART = ((0, -26, -232), (6, -40, -268), (14, -50, FLOOR_MM))
+_AORTA = ((-6, -34, -232), (8, -10, -216), (20, 28, -224), (22, 44, -260), (22, 46, FLOOR_MM))
+
+
 def _lungs() -> dict[Laterality, Solid]:
-    """The left lung makes room for the aortic arch and the heart."""
+    """Both make room for the mediastinum; the left one also for the aortic arch."""
     lung = loft(_LUNG) - (_spine_column() | tube([(0, -30, -160), (0, -8, -205), (0, 6, -232), (30, 16, -256)], 15))
-    left = lung - tube([(-6, -34, -232), (8, -10, -216), (20, 28, -224), (22, 44, -260), (22, 46, FLOOR_MM)], 15)
-    left = left - tube([(10, -50, -262), (26, -50, FLOOR_MM)], [30, 52])
-    return {Laterality.LEFT: left, Laterality.RIGHT: mirrored(lung)}
+    heart = tube(_HEART, [16, 30, 48])
+    return {Laterality.LEFT: lung - (heart | tube(_AORTA, 15)), Laterality.RIGHT: mirrored(lung) - heart}
 
 
 def _spine_column() -> Solid:
@@ -444,9 +447,10 @@ def _ribs() -> Solid:
 
 def _chest(lungs: Mapping[Laterality, Solid]) -> list[Tissue]:
     ribs = _ribs()
-    clavicle = tube([(18, -50, -160), (60, -34, -148), (106, 4, -138), (146, 20, -134)], [7.5, 5.5, 5.5, 6])
+    clavicle = [(18, -50, -160), (60, -34, -148), (106, 4, -138), (146, 20, -134)]
     scapula = tube([(150, 40, -140), (120, 74, -180), (104, 86, -240)], [7, 4.5, 4.5], stretch=(1.6, 1, 1))
     humerus = [(166, 30, -162), (178, 30, -196), (186, 32, FLOOR_MM)]
+    sternum = [(0, -58, -168), (0, -74, -210), (0, -92, FLOOR_MM)]
     fat = tube([(0, -32, -170), (0, -40, -215), (0, -46, FLOOR_MM)], [14, 26, 34], stretch=(1, 0.7, 1))
     return [
         *_pair(tube([(118, 10, -190), (130, 20, FLOOR_MM)], [10, 22]), -95),
@@ -454,16 +458,16 @@ def _chest(lungs: Mapping[Laterality, Solid]) -> list[Tissue]:
         *_pair(ribs & loft(_LUNG, grown_mm=8.5) & (ribs - loft(_LUNG, grown_mm=4.5)), 350),
         *(Tissue(lung, -840) for lung in lungs.values()),
         Tissue(fat, -80),
-        Tissue(tube([(-6, -34, -232), (8, -10, -216), (20, 28, -224), (22, 44, -260), (22, 46, FLOOR_MM)], 12.5), 48),
+        Tissue(tube(_AORTA, 12.5), 48),
         Tissue(tube([(-16, -34, -190), (-20, -34, -240), (-20, -36, FLOOR_MM)], [7, 10, 11]), 45),
-        Tissue(tube([(0, -26, -232), (6, -40, -268), (14, -50, FLOOR_MM)], [14, 28, 46]), 45),
-        *_pair(clavicle, 800),
-        *_pair(tube([(18, -50, -160), (60, -34, -148), (106, 4, -138), (146, 20, -134)], [5, 3, 3, 3.5]), 250),
+        Tissue(tube(_HEART, [14, 28, 46]), 45),
+        *_pair(tube(clavicle, [7.5, 5.5, 5.5, 6]), 800),
+        *_pair(tube(clavicle, [5, 3, 3, 3.5]), 250),
         *_pair(scapula, 600),
         *_pair(tube(humerus, [24, 12.5, 12]), 800),
         *_pair(tube(humerus, [21, 8.5, 8]), 200),
-        Tissue(tube([(0, -58, -168), (0, -74, -210), (0, -92, FLOOR_MM)], 7, stretch=(3, 1, 1)), 500),
-        Tissue(tube([(0, -58, -170), (0, -74, -210), (0, -92, FLOOR_MM)], 4.5, stretch=(3.6, 1, 1)), 150),
+        Tissue(tube(sternum, 7, stretch=(3, 1, 1)), 500),
+        Tissue(tube(sternum, 4.5, stretch=(3.6, 1, 1)), 150),
     ]
 
 

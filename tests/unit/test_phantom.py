@@ -122,6 +122,26 @@ def test_tissues_have_their_hounsfield_units(phantom: Phantom) -> None:
     assert phantom.hu[0, 0, 0] < -950
 
 
+@pytest.mark.parametrize(
+    ("name", "low_hu", "high_hu"),
+    [
+        ("Brain", -10, 75),
+        ("Brainstem", 0, 75),
+        ("Eye_R", -30, 110),
+        ("Glnd_Submand_R", 15, 85),
+        ("Lung_L", -900, -780),
+        ("Lung_R", -900, -780),
+        ("Parotid_R", -45, 35),
+        ("SpinalCanal", -50, 90),
+    ],
+)
+def test_an_organ_holds_nothing_but_its_own_tissue(phantom: Phantom, name: str, low_hu: int, high_hu: int) -> None:
+    cropped = phantom.masks.crop(BY_NAME[name])
+    assert cropped is not None
+    inside = phantom.hu[cropped[0]][scipy.ndimage.binary_erosion(cropped[1])]
+    assert ((inside < low_hu) | (inside > high_hu)).mean() < 0.01
+
+
 def test_the_two_sides_differ(phantom: Phantom) -> None:
     flipped = phantom.masks.bits[:, :, ::-1]
     brain = phantom.masks.bit(BY_NAME["Brain"])
