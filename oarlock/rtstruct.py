@@ -76,7 +76,7 @@ class Authorship:
     def identity(self) -> str:
         """The model and the software, in the 64 characters of an LO."""
         tail = f" {self.model.version} ({self.model.sha256[:12]}), Oarlock {__version__}"
-        return ascii_text(self.model.name, 64 - len(tail)) + ascii_text(tail, 64)
+        return ascii_text(self.model.name, max(0, 64 - len(tail))) + ascii_text(tail, 64)
 
     def uid(self, role: str) -> str:
         """A UID that follows from the job, the model and its role in the file."""

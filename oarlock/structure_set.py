@@ -354,7 +354,8 @@ class _Placing:
         """Pairs of slice index and (n, 2) fractional row and column indices."""
         positions = np.array([self._position(points) for points in self.contours])
         slices = self.grid.slice_positions_mm
-        nearest = np.searchsorted((slices[:-1] + slices[1:]) / 2, np.nan_to_num(positions))
+        # A plane half way between two slices goes to the lower one, whatever the rounding: all planes of such a file move alike.
+        nearest = np.searchsorted((slices[:-1] + slices[1:]) / 2 + EXACT_MM, np.nan_to_num(positions))
         reach = self.grid.slice_thicknesses_mm / 2 + EXACT_MM
         planes: dict[int, list[tuple[float, int]]] = {}
         for i, z in enumerate(nearest):

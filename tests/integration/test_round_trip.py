@@ -1,6 +1,7 @@
 """The written file, read by other people's programs: the masks come back, and everything lies where it is in the patient."""
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from oarlock.oars import BY_NAME, OARS
 from oarlock.phantom import write_ct_series
 from oarlock.rtstruct import WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import SeriesHeader, check_headers
+from oarlock.structure_set import read_structure_set, to_masks
 from tests.fixtures import judges, orientations
 from tests.fixtures.organs import AUTHORSHIP
 
@@ -213,6 +215,29 @@ def assert_same(found: dict[str, Mask], masks: OARMasks) -> None:
         if wanted.any():
             different = int(np.count_nonzero(found[oar.name] != wanted))
             assert different == 0, f"{oar.name}: {different} of {np.count_nonzero(wanted)} voxels"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "on_an_edge"),
+    [("phantom_mim_rtutils", "rt.dcm", 0), ("neck_aria_visiblehuman", "RS_Body_SpinalCord.dcm", 10)],
+)
+def test_files_of_real_planning_systems_are_read_as_plastimatch_reads_them(
+    folder: str, name: str, on_an_edge: int, shared: Path, tmp_path: Path
+) -> None:
+    """But for centres that lie on an edge, where each reader has its own rule."""
+    (tmp_path / "ct").mkdir()
+    for file in (shared / "data/dicom" / folder).glob("*.dcm"):
+        if pydicom.dcmread(file, specific_tags=["Modality"]).Modality == "CT":
+            shutil.copy(file, tmp_path / "ct")
+    path = shared / "data/dicom" / folder / name
+    theirs = read_with_plastimatch(path, tmp_path / "ct", tmp_path / "nrrd")
+    found = read_structure_set(path)
+    ours, _ = to_masks(
+        found, check_headers(list((tmp_path / "ct").iterdir())), {OARS[i]: roi.number for i, roi in enumerate(found.rois)}
+    )
+    for i, roi in enumerate(found.rois):
+        assert np.count_nonzero(theirs[roi.name]) > 0
+        assert np.count_nonzero(theirs[roi.name] != ours.mask(OARS[i])) <= on_an_edge
 
 
 # ── real contours ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -192,6 +192,15 @@ def test_of_several_planes_between_slices_the_nearest_one_is_used_and_the_rest_t
     assert len(warnings) == 2
 
 
+def test_planes_half_way_between_slices_all_move_the_same_way(
+    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    rounding = (0, 1e-4, -1e-4, 2e-4, -2e-4)
+    mask, warnings = brain(*(contour(square_mm(header, z + 0.5 + rounding[z], 0.5, 0.5, 4)) for z in range(5)))
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [0, 1, 2, 3, 4]
+    assert warnings == ["ROI number 7: 5 of 5 contour(s): moved onto the nearest slice, by up to 1.25 mm."]
+
+
 def test_contours_on_every_other_slice_leave_gaps_that_are_told(
     header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
 ) -> None:
