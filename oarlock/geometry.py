@@ -133,7 +133,8 @@ class Grid:
         :returns: (n, 3) positions (x, y, z) in mm.
         """
         nodes = self._nodes_mm
-        origins = np.stack([_extended(indices[:, 0], np.arange(len(nodes)), along) for along in nodes.T], axis=1)
+        left, share = _between(indices[:, 0], np.arange(len(nodes)))
+        origins = np.stack([_blended(axis, left, share) for axis in nodes.T], axis=1)
         down = indices[:, 1:2] * (self.row_spacing_mm * self.column_direction)
         along = indices[:, 2:] * (self.column_spacing_mm * self.row_direction)
         return np.asarray(origins + down + along)
@@ -144,11 +145,12 @@ class Grid:
         :param points_mm: (n, 3) positions (x, y, z).
         :returns: (n, 3) indices (z, y, x).
         """
-        z = _extended(points_mm @ self.normal, self._nodes_mm @ self.normal, np.arange(len(self._nodes_mm)))
-        offset = points_mm - self.to_points(np.stack([z, np.zeros_like(z), np.zeros_like(z)], axis=1))
-        y = offset @ self.column_direction / self.row_spacing_mm
-        x = offset @ self.row_direction / self.column_spacing_mm
-        return np.stack([z, y, x], axis=1)
+        nodes = self._nodes_mm
+        left, share = _between(points_mm @ self.normal, nodes @ self.normal)
+        down, along = nodes @ self.column_direction, nodes @ self.row_direction
+        y = (points_mm @ self.column_direction - _blended(down, left, share)) / self.row_spacing_mm
+        x = (points_mm @ self.row_direction - _blended(along, left, share)) / self.column_spacing_mm
+        return np.stack([left + share, y, x], axis=1)
 
     def along_patient_axes(self, *, within_mm: float = 0.05) -> "tuple[IndexAxis, IndexAxis, IndexAxis] | None":
         """The index axis that runs along each patient axis, in the order (z, y, x), for slices that are axial.
@@ -188,8 +190,12 @@ class Grid:
         return z, float(distances[z])
 
 
-def _extended(x: FloatArray, nodes: npt.NDArray[Any], values: npt.NDArray[Any]) -> FloatArray:
-    """Piecewise linear interpolation at ``x``, continued in a straight line beyond the ends."""
+def _between(x: FloatArray, nodes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """Which pair of ascending nodes each x lies between, and how far along; below 0 and above 1 beyond the ends."""
     left = np.clip(np.searchsorted(nodes, x, side="right") - 1, 0, len(nodes) - 2)
-    share = (x - nodes[left]) / (nodes[left + 1] - nodes[left])
-    return np.asarray(values[left] + share * (values[left + 1] - values[left]))
+    return left, (x - nodes[left]) / (nodes[left + 1] - nodes[left])
+
+
+def _blended(values: FloatArray, left: npt.NDArray[np.intp], share: FloatArray) -> FloatArray:
+    """Linear interpolation between the values of two neighbouring nodes."""
+    return np.asarray(values[left] + share * np.diff(values)[left])

@@ -247,12 +247,14 @@ def _sample_slice(
 ) -> tuple[FloatArray, FloatArray]:
     """Sums (y, x) of the linear samples of each voxel that lie within the scan, and how many do."""
     along_y, along_x = offsets
-    y = (np.arange(target.rows)[:, None] + along_y).ravel()
-    x = (np.arange(target.columns)[:, None] + along_x).ravel()
-    where = np.stack(np.broadcast_arrays(z, y[:, None], x[None, :]), axis=-1).reshape(-1, 3)
-    indices = grid.to_indices(target.to_points(where))
-    known = np.all((indices >= -0.5) & (indices <= np.array(grid.shape) - 0.5), axis=1)
-    values = np.zeros(len(where))
+    y = (np.arange(target.rows)[:, None] + along_y).reshape(-1, 1) * target.row_spacing_mm * target.column_direction
+    x = (np.arange(target.columns)[:, None] + along_x).reshape(-1, 1) * target.column_spacing_mm * target.row_direction
+    points = (target.to_points(np.array([[z, 0.0, 0.0]])) + y)[:, None] + x
+    indices = grid.to_indices(points.reshape(-1, 3))
+    known = np.ones(len(indices), dtype=np.bool_)
+    for along, n in zip(indices.T, grid.shape, strict=True):
+        known &= (along >= -0.5) & (along <= n - 0.5)
+    values = np.zeros(len(indices))
     values[known] = ndimage.map_coordinates(hu, indices[known].T, output=np.float64, order=1, mode="nearest")
     blocks = (target.rows, len(along_y), target.columns, len(along_x))
     return values.reshape(blocks).sum(axis=(1, 3)), known.reshape(blocks).sum(axis=(1, 3), dtype=np.float64)

@@ -1,0 +1,47 @@
+import json
+import logging
+import sys
+from pathlib import Path
+
+from oarlock.jobs import CONTOUR_SERIES, QUEUE
+from oarlock.settings import Settings
+from worker.app import to_configuration
+from worker.log import JsonFormatter
+
+
+def settings(**values: object) -> Settings:
+    return Settings(data=Path("var"), redis_url="unix:///run/redis.sock", **values)  # type: ignore[arg-type]
+
+
+def test_a_message_is_never_given_to_a_second_worker_while_the_first_may_still_run() -> None:
+    configuration = to_configuration(settings(job_limit_s=100.0))
+    assert configuration["broker_transport_options"]["visibility_timeout"] > configuration["task_time_limit"] == 100.0
+
+
+def test_what_lost_jobs_in_trials_is_switched_off_and_what_kept_them_is_on() -> None:
+    configuration = to_configuration(settings())
+    assert configuration["task_acks_late"]
+    assert configuration["task_reject_on_worker_lost"]
+    assert configuration["task_retry_on_worker_lost"]
+    assert configuration["worker_prefetch_multiplier"] == configuration["worker_concurrency"] == 1
+    assert not configuration["worker_cancel_long_running_tasks_on_connection_loss"]
+    assert configuration["task_default_queue"] == QUEUE
+
+
+def test_the_task_is_bounded_and_waits_for_the_lease_of_its_lost_process() -> None:
+    from worker.tasks import contour_series
+
+    assert contour_series.name == CONTOUR_SERIES
+    assert contour_series.max_retries == 2
+    assert contour_series.default_retry_delay > Settings().lease_s
+
+
+def test_a_log_line_is_json_with_its_facts_and_without_the_message_of_an_error() -> None:
+    try:
+        {}["Canary^Yellow"]
+    except KeyError:
+        record = logging.LogRecord("worker", logging.ERROR, "file", 1, "job failed", (), sys.exc_info())
+    record.job_id = "job-1"
+    event = json.loads(JsonFormatter().format(record))
+    assert (event["event"], event["job_id"], event["error"], event["level"]) == ("job failed", "job-1", "KeyError", "error")
+    assert "Canary" not in json.dumps(event)
