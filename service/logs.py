@@ -12,7 +12,7 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oarlock.errors import InternalError
+from oarlock.errors import InternalError, NotReady
 from service.problems import problem
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,9 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 _QUOTING: Final = ("pydicom", "py.warnings", "python_multipart", "uvicorn.access")
 """Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
+
+_PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked every few seconds: an answer as it should be is no event."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -120,11 +123,12 @@ def _note(request: Request, status: int | None, seconds: float) -> None:
     method = request.method if request.method in _METHODS else "other"
     metrics = request.app.state.service.metrics
     metrics.requests.labels(route, method, status or "none").observe(seconds)
-    if state.error_code is not None:
+    if state.error_code not in {None, NotReady.code}:  # a probe that says "not yet" refuses nobody
         metrics.refusals.labels(state.error_code).inc()
     known = {"request_id": state.request_id, "route": route, "method": method, "status": status}
     job_id = getattr(state, "job_id", None)
-    log.info("request", extra=known | {"code": state.error_code, "job_id": job_id, "seconds": round(seconds, 4)})
+    level = logging.DEBUG if route in _PROBES and status == 200 else logging.INFO
+    log.log(level, "request", extra=known | {"code": state.error_code, "job_id": job_id, "seconds": round(seconds, 4)})
 
 
 def _route(scope: Scope) -> str:

@@ -97,7 +97,9 @@ async def post_job(request: Request, service: Here, idempotency_key: Annotated[s
         def accept() -> Response:
             choices = check_choices(upload.fields, service.manifests, service.settings.model)
             header = check_headers(upload.files, max_slices=service.settings.max_slices)
-            return _accepted(service, service.desk.submit(incoming, header, choices, key=key, digest=upload.digest))
+            job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest)
+            request.state.job_id = job.id
+            return _accepted(service, job)
 
         return await anyio.to_thread.run_sync(accept, limiter=service.upload_threads)
 

@@ -1,5 +1,6 @@
 """A real service over real HTTP: uvicorn in a thread of the test's own process, so that a test can look into the job table."""
 
+import os
 import socket
 import threading
 import zipfile
@@ -43,9 +44,13 @@ class Running:
         return self.service.store
 
     def files(self) -> list[str]:
-        """Every file of every upload and job on the disk."""
-        folders = [self.settings.data / name for name in ("incoming", "jobs", "trash")]
-        return sorted(str(path.relative_to(self.settings.data)) for folder in folders for path in folder.rglob("*"))
+        """Every file and folder of every upload and job on the disk; what is being deleted may be among them or not."""
+        return sorted(
+            f"{folder}/{entry}"
+            for name in ("incoming", "jobs", "trash")
+            for folder, folders, files in os.walk(self.settings.data / name)
+            for entry in (*folders, *files)
+        )
 
     def claim(self, job: dict[str, Any]) -> Lease:
         lease = self.store.claim(JobId(job["id"]), worker="test", lease_s=60)

@@ -201,7 +201,7 @@ def test_every_request_is_one_json_line_without_what_the_sender_chose(
     requests = [(line["route"], line["status"], line["job_id"]) for line in lines if line["event"] == "request"]
     assert requests == [
         ("unknown", 404, None),
-        ("/v1/jobs", 202, None),
+        ("/v1/jobs", 202, job["id"]),
         ("/v1/jobs", 200, None),
         ("/v1/jobs/{job_id}", 200, job["id"]),
     ]
