@@ -1,0 +1,57 @@
+"""The shipped model on a real planning CT, in a process of its own, so that its memory can be read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oarlock.jobs import JobId, JobState
+from oarlock.manifest import read_manifest
+from oarlock.oars import OARS
+from oarlock.storage import QA_REPORT, RTSTRUCT
+from oarlock.structure_set import read_structure_set
+from tests.worker.conftest import House
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "models" / "oarlock-hn"
+GIB = 2**30
+
+RUN = """
+import resource, sys
+from pathlib import Path
+from oarlock.job_store import JobStore
+from oarlock.manifest import read_manifests
+from oarlock.storage import Storage
+from worker.inference import Models
+from worker.pipeline import contour
+
+data, models = Path(sys.argv[1]), Models(read_manifests(Path(sys.argv[2])), device="cpu")
+store = JobStore(f"sqlite:///{data / 'oarlock.sqlite'}")
+contour("real", store=store, storage=Storage(data), models=models, worker="test", lease_s=600)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.skipif(not (SHIPPED / "model.onnx").is_file(), reason="models/oarlock-hn is not here")
+def test_a_real_series_is_contoured_within_three_gibibytes(siemens_series: Path, tmp_path: Path) -> None:
+    house = House(tmp_path / "data", read_manifest(SHIPPED))
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in siemens_series.rglob("CT_*.dcm"):
+        (images / path.name).symlink_to(path)
+    job_id = house.post(images, job_id="real")
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, house.data, SHIPPED.parent], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 3 * GIB
+    job = house.store.get(JobId(job_id))
+    assert (job.state, job.error) == (JobState.SUCCEEDED, None)
+    written = read_structure_set(house.storage.result(job_id, RTSTRUCT))
+    assert [roi.name for roi in written.rois] == [oar.name for oar in OARS]
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    assert {check["oar"] for check in report["checks"]} >= {"Brain", "SpinalCord"}
+    house.store.close()
