@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydicom.uid import RTStructureSetStorage
 
 from oarlock.contours import to_mask
-from oarlock.elements import Damaged
+from oarlock.elements import Damaged, read_header
 from oarlock.geometry import FloatArray
 from oarlock.masks import Box, Mask, OARMasks
 from oarlock.sequences import Item, Tag, read_sequences
@@ -62,7 +62,8 @@ def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = No
         return [f"the file cannot be read: {error}"]
     if root is None:
         return ["the file is not an RT Structure Set"]
-    findings = [*_check_header(root, header), *_check_images(root, header), *_check_rois(root, header)]
+    rules = (_check_header, _check_patient, _check_images, _check_rois)
+    findings = [finding for rule in rules for finding in rule(root, header)]
     numbers = {item.text(Tag.ROI_NUMBER): item for item in root.items(Tag.STRUCTURE_SET_ROI_SEQUENCE)}
     drawn: dict[str, list[_Contour]] = {}
     for item in root.items(Tag.ROI_CONTOUR_SEQUENCE):
@@ -94,6 +95,20 @@ def _check_header(root: Item, header: SeriesHeader) -> Iterator[str]:
     frames = [item.text(Tag.FRAME_OF_REFERENCE_UID) for item in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)]
     if {*frames, root.text(Tag.FRAME_OF_REFERENCE_UID) or header.frame_of_reference_uid} != {header.frame_of_reference_uid}:
         yield "the frame of reference is not that of the CT series"
+
+
+def _check_patient(root: Item, header: SeriesHeader) -> Iterator[str]:
+    """The patient's name and id have the very bytes of the CT's, or are empty (where the CT's are not valid)."""
+    wanted = {
+        Tag.SPECIFIC_CHARACTER_SET: "Specific Character Set",
+        Tag.PATIENT_NAME: "patient's name",
+        Tag.PATIENT_ID: "patient's id",
+    }
+    ct = read_header(header.instances[0].path, wanted, keep=lambda _: True)
+    for tag, what in wanted.items():
+        found = root.values.get(tag, b"").strip(b" \0")
+        if found and (ct is None or found != ct.values.get(tag, b"").strip(b" \0")):
+            yield f"the {what} is not that of the CT series, byte for byte"
 
 
 def _check_images(root: Item, header: SeriesHeader) -> Iterator[str]:

@@ -9,7 +9,7 @@ outside: a thin diagonal stays in one piece), and its chains of voxels are unfol
   voxels. Marching squares alone cuts half a voxel off each loop, whatever its size: half of a single voxel, a tenth of a lens's
   last slice. Moving a vertex along its own line can neither make loops cross nor change the side of a voxel's centre.
 
-So a reader that tests voxel centres gets the mask back exactly, and the volume between the polygons is the mask's.
+So a reader that tests voxel centres gets the mask back exactly, and the volume between the polygons is the mask's (ADR 0009).
 
 **Back.** A voxel belongs to a region if a ray from its centre crosses the polygons an odd number of times (even-odd, XOR): holes,
 islands, holes in holes and keyholes need no case of their own.

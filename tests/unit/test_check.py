@@ -78,6 +78,8 @@ HEADER_RULES: list[tuple[str, Callable[[Dataset], Any]]] = [
     ("the SOP class or the modality", lambda d: setattr(d, "Modality", "CT")),
     ("the SOP Instance UID or the Series Instance UID is missing", lambda d: delattr(d, "SeriesInstanceUID")),
     ("the Study Instance UID is not that of the CT", lambda d: setattr(d, "StudyInstanceUID", "1.2.3")),
+    ("the patient's name is not that of the CT", lambda d: setattr(d, "PatientName", "Phantom^Oarl?ck")),
+    ("the patient's id is not that of the CT", lambda d: setattr(d, "PatientID", "PHANTOM2")),
     ("the Structure Set Label is empty or longer", lambda d: setattr(d, "StructureSetLabel", "")),
     ("the frame of reference is not that of the CT", lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3")),
     (

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from oarlock import __version__, rtstruct
+from oarlock.check import check_rtstruct
 from oarlock.contours import PlanarContour
 from oarlock.geometry import Grid
 from oarlock.jobs import ModelFacts
@@ -268,3 +269,4 @@ def test_real_names_of_all_sorts_come_out_as_they_went_in(file: str, shared: Pat
         ct.save_as(path)
     write_rtstruct(tmp_path / "rtstruct.dcm", awkward_masks(), check_headers(files), AUTHORSHIP)
     assert raw_name(pydicom.dcmread(tmp_path / "rtstruct.dcm")) == wanted
+    assert check_rtstruct(tmp_path / "rtstruct.dcm", check_headers(files), awkward_masks()) == []
