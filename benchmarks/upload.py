@@ -26,7 +26,6 @@ import numpy as np
 from fastapi import FastAPI, File, Request, UploadFile
 
 from oarlock.geometry import Grid
-from oarlock.phantom import write_ct_series
 from oarlock.settings import Settings
 from service.app import create_app
 from service.redis_server import PrivateRedis
@@ -182,7 +181,8 @@ def _peak(server: Server, body: Body, count: int) -> tuple[float, float]:
     return took, server.status("VmHWM") - before
 
 
-def _series(folder: Path) -> list[tuple[str, bytes]]:
+def series_files(folder: Path) -> list[tuple[str, bytes]]:
+    """Names and contents of a series of noise, which no packing makes smaller."""
     rng = np.random.default_rng(0)
     hu = rng.integers(-1000, 2000, (SLICES, 512, 512), dtype=np.int16)
     origins = np.stack([np.zeros(SLICES), np.zeros(SLICES), 2.5 * np.arange(SLICES)], axis=1)
@@ -202,7 +202,7 @@ def main(models: Path) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        files = _series(folder / "series")
+        files = series_files(folder / "series")
         redis = PrivateRedis(folder / "redis")
         process = redis.start()
         redis.wait_until_ready()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from oarlock.errors import ArchiveInvalid, UploadTooLarge
+from oarlock.errors import ArchiveInvalid, StorageFull, UploadTooLarge
 
 SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """How a zip file begins; the second is an empty one."""
@@ -31,10 +31,11 @@ _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How much an archive may hold: members, bytes of content, and bytes of content per byte of archive."""
+    """How much an archive may hold: members, bytes of content (by rule, by the disk), and bytes of content per packed byte."""
 
     members: int
     content_bytes: int
+    disk_bytes: int
     ratio: float
 
 
@@ -44,6 +45,7 @@ def open_archive(path: Path, limits: ArchiveLimits) -> Iterator[Iterator[IO[byte
 
     :raises ArchiveInvalid: if it is damaged, or holds what no export of a CT series holds.
     :raises UploadTooLarge: if it holds more than the limits allow.
+    :raises StorageFull: if it holds more than the disk takes.
     """
     try:
         _check_directory_size(path, limits)
@@ -78,6 +80,8 @@ def _check_members(members: list[zipfile.ZipInfo], limits: ArchiveLimits, archiv
         raise ArchiveInvalid(reason=f"it would unpack to more than {limits.ratio:.0f} times its size")
     if content > limits.content_bytes:
         raise UploadTooLarge(limit=limits.content_bytes, unit="bytes")
+    if content > limits.disk_bytes:
+        raise StorageFull
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from oarlock.errors import TransientError
 from service.schemas import JobDocument
 
 POLL_S: Final = 0.25
@@ -26,7 +27,11 @@ async def progress(read: Callable[[], JobDocument]) -> AsyncIterator[str]:
     told: JobDocument | None = None
     count, spoken_at = 0, monotonic()
     while told is None or not told.state.ended:
-        job = await anyio.to_thread.run_sync(read)
+        try:
+            job = await anyio.to_thread.run_sync(read)
+        except TransientError:  # the caller would only ask again
+            await anyio.sleep(POLL_S)
+            continue
         if job != told:
             count += 1
             spoken_at, told = monotonic(), job

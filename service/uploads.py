@@ -7,6 +7,7 @@ sender can make the service hold is one batch.
 
 import errno
 import hashlib
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -286,6 +287,7 @@ class _Files:
         limits = ArchiveLimits(
             members=self._settings.max_upload_files - len(self._upload.files),
             content_bytes=self._settings.max_upload_bytes - self._content_bytes,
+            disk_bytes=shutil.disk_usage(self._incoming.folder).free - self._settings.min_free_bytes,
             ratio=self._settings.max_archive_ratio,
         )
         self._is_archive = False

@@ -9,8 +9,10 @@ import struct
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -248,6 +250,7 @@ def patched(content: bytes, offset_in_directory: int, value: bytes) -> bytes:
     return content[:at] + value + content[at + len(value) :]
 
 
+@cache
 def bomb(megabytes: int) -> bytes:
     return archive(*((f"IM{i}", bytes(10_000_000)) for i in range(megabytes // 10)))
 
@@ -294,6 +297,13 @@ def test_a_directory_too_large_to_be_of_the_allowed_members_is_not_read(refused:
     content = b"PK\x03\x04" + directory * 40_000
     content += struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65_535, 65_535, len(directory) * 40_000, 4, 0)
     refused(413, "upload.too_large", content=content, headers={"Content-Type": "application/zip"})
+
+
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(
+    refused: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.uploads.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    refused(507, "storage.full", files=parts([zipped([os.urandom(6_000)] * 2)]))
 
 
 def test_an_archive_body_that_is_none(refused: Callable[..., Any]) -> None:

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import httpx
 import numpy as np
 import pytest
 
-from oarlock.errors import InferenceFailed, JobExpired
+from oarlock.errors import DatabaseUnavailable, InferenceFailed, JobExpired
 from oarlock.job_store import LeaseLost
-from oarlock.jobs import JobId, Stage
+from oarlock.jobs import JobId, JobState, Stage
 from oarlock.masks import OARMasks
 from oarlock.oars import BY_NAME, OARS
 from oarlock.preview import load_rendering, save_rendering
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from service import events
+from service.schemas import JobDocument
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, parts
 
@@ -139,14 +142,14 @@ def test_events_tell_each_change_until_the_job_ends(client: httpx.Client, runnin
             text += chunk
             if steps:
                 steps.pop(0)()  # each change waits until the one before was told
-    events = events_of(text)
-    assert [(name, job["state"]) for name, job in events] == [
+    told = events_of(text)
+    assert [(name, job["state"]) for name, job in told] == [
         ("progress", "queued"),
         ("progress", "running"),
         ("progress", "running"),
         ("end", "succeeded"),
     ]
-    assert [job["progress"] for _, job in events] == [0.0, 0.0, 0.5, 1.0]
+    assert [job["progress"] for _, job in told] == [0.0, 0.0, 0.5, 1.0]
 
 
 def test_events_of_an_ended_job_end_at_once_and_a_browser_that_reconnects_is_told_to_stop(
@@ -155,6 +158,27 @@ def test_events_of_an_ended_job_end_at_once_and_a_browser_that_reconnects_is_tol
     path = f"{finished['links']['self']}/events"
     assert [name for name, _ in events_of(client.get(path).text)] == ["end"]
     assert client.get(path, headers={"Last-Event-ID": "end"}).status_code == 204
+
+
+def test_a_quiet_stream_is_kept_open_and_a_database_that_is_away_for_a_moment_does_not_end_it(
+    running: Running, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_S", 0)
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", -1)
+    queued = JobDocument.model_validate(job)
+    ended = queued.model_copy(update={"state": JobState.CANCELLED})
+    answers = iter([queued, queued, DatabaseUnavailable(), ended])
+
+    def read() -> JobDocument:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def collect() -> list[str]:
+        return [text.split("\n")[0] async for text in events.progress(read)]
+
+    assert anyio.run(collect) == ["event: progress", ": still here", "event: end"]
 
 
 # ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
