@@ -165,10 +165,11 @@ ITK_GRIDS = [name for name in orientations.ALL if "gantry" not in name and name 
 
 
 @pytest.mark.parametrize("position", ITK_GRIDS)
-def test_dcmrtstruct2nii_gives_the_masks_back_however_the_patient_lies(position: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", ["plastimatch", "dcmrtstruct2nii"])
+def test_other_readers_give_the_masks_back_however_the_patient_lies(position: str, reader: str, tmp_path: Path) -> None:
     written = write_solids(orientations.ALL[position], tmp_path)
-    found = read_with_dcmrtstruct2nii(written.path, tmp_path / "ct", tmp_path / "nii")
-    assert_same(found, written.masks)
+    read = {"plastimatch": read_with_plastimatch, "dcmrtstruct2nii": read_with_dcmrtstruct2nii}[reader]
+    assert_same(read(written.path, tmp_path / "ct", tmp_path / "read"), written.masks)
 
 
 # ── readers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
