@@ -26,6 +26,7 @@ import numpy as np
 from fastapi import FastAPI, File, Request, UploadFile
 
 from oarlock.geometry import Grid
+from oarlock.phantom import write_ct_series
 from oarlock.settings import Settings
 from service.app import create_app
 from service.redis_server import PrivateRedis
