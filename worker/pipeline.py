@@ -23,7 +23,6 @@ from oarlock.errors import (
     DatabaseUnavailable,
     DeviceOutOfMemory,
     InternalError,
-    JobExpired,
     OarlockError,
     ResultInvalid,
     StorageFull,
@@ -101,7 +100,7 @@ def _end(store: JobStore, lease: Lease, error: Exception) -> None:
     """What an error means for the job."""
     about = {"job_id": lease.job_id, "error": getattr(error, "code", "") or type(error).__name__}
     match _foreseen(error):
-        case LeaseLost() | JobExpired():
+        case LeaseLost():
             log.warning("the job is no longer this worker's", extra=about)
         case CancelRequested():
             store.cancelled(lease)

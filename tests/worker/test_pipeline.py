@@ -170,6 +170,16 @@ def test_what_the_sender_can_fix_fails_the_job_with_its_code(house: House, serie
     assert not results(house, job_id)
 
 
+def test_a_job_whose_upload_was_deleted_says_so(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    house.storage.drop_input(job_id)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "job.expired"
+
+
 def test_what_may_pass_is_tried_again_and_then_said(house: House, series: Path) -> None:
     job_id = house.post(series)
 

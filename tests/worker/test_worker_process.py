@@ -160,6 +160,19 @@ def test_a_job_that_kills_its_process_every_time_is_given_up_and_the_next_one_ru
     assert ward.store.get(healthy).state is JobState.SUCCEEDED
 
 
+def test_a_job_whose_whole_worker_was_killed_is_done_by_the_next_one(ward: Ward, series: Path) -> None:
+    process = ward.worker()
+    job_id = ward.post(series, job_id="orphan")
+    ward.send(job_id)
+    wait_until(ward.state_is(job_id, JobState.RUNNING))
+    process.kill()
+    process.wait()
+    ward.worker()
+    wait_until(ward.state_is(job_id, *ENDED), meanwhile=ward.sweeper.requeue)
+    job = ward.store.get(job_id)
+    assert (job.state, job.attempts) == (JobState.SUCCEEDED, 2)
+
+
 def test_a_running_job_can_be_cancelled(ward: Ward, series: Path) -> None:
     ward.worker()
     job_id = ward.post(series, job_id="cancelled")
