@@ -31,20 +31,20 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address that the service listens on")
     port: int = Field(8000, description="port that the service listens on; 0 for any free one")
-    trust_network: bool = Field(
-        False, description="whether to listen beyond loopback although there are no keys"
-    )
+    trust_network: bool = Field(False, description="whether to listen beyond loopback although there are no keys")
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
     threads: int = Field(0, description="CPU threads of the model; 0 for all cores")
     max_upload_bytes: int = Field(4_000_000_000, description="largest body of a post, and largest content of its archives")
     max_upload_files: int = Field(5_000, description="most files in a post, members of archives included")
-    max_archive_ratio: float = Field(200.0, description="largest ratio of an archive member's size to its compressed size")
+    max_archive_ratio: float = Field(
+        200.0, description="largest ratio of an archive's content, where it is over 128 MB, to its packed size"
+    )
     max_slices: int = Field(1_024, description="most slices in a series")
     min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
     lease_s: float = Field(15.0, description="how long a silent worker keeps its job")
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
-    keep_input: bool = Field(True, description="whether uploads stay until the job is purged, so that it can be retried")
+    keep_input: bool = Field(True, description="whether the upload of a job that succeeded stays until the job is purged")
 
     @property
     def job_folder(self) -> Path:
