@@ -350,6 +350,18 @@ def test_a_truncated_file(refused: Callable[..., Any], series: list[Path]) -> No
     assert "File 4 " in refused(422, "series.instance_unreadable", files=parts(in_its_header))["detail"]
 
 
+def test_wherever_a_file_is_cut_off_the_series_is_refused_and_the_server_does_not_fail(
+    client: httpx.Client, running: Running, series: list[Path]
+) -> None:
+    before = running.files()
+    content = series[3].read_bytes()
+    for keep in range(0, 1_800, 61):
+        answer = client.post("/v1/jobs", files=parts([*series[:3], content[:keep], *series[4:9]]))
+        assert answer.status_code == 422, (keep, answer.text)
+        assert answer.json()["code"].startswith("series.")
+    assert running.files() == before
+
+
 def test_noise_behind_the_dicom_preamble(refused: Callable[..., Any]) -> None:
     noise = np.random.default_rng(0).bytes(50_000)
     refused(422, "series.instance_unreadable", files=parts([bytes(128) + b"DICM" + noise]))
