@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import ndimage
 
-from oarlock.anatomy import NORMS, SYMMETRY, Norm
+from oarlock.anatomy import NORMS, PAIRS, Norm, Pair
 from oarlock.geometry import FloatArray, Grid
 from oarlock.masks import Box, Mask, OARMasks
 from oarlock.oars import BY_NAME, OAR, Laterality, mirrored
@@ -194,9 +194,15 @@ def check_masks(masks: OARMasks, grid: Grid) -> tuple[Check, ...]:
     return judge(shapes, masks, grid)
 
 
-def judge(shapes: Mapping[OAR, Shape], masks: OARMasks, grid: Grid, norms: Mapping[str, Norm] = NORMS) -> tuple[Check, ...]:
+def judge(
+    shapes: Mapping[OAR, Shape],
+    masks: OARMasks,
+    grid: Grid,
+    norms: Mapping[str, Norm] = NORMS,
+    twins: Mapping[str, Pair] = PAIRS,
+) -> tuple[Check, ...]:
     """The checks of :func:`check_masks` on organs that are already measured."""
-    found = [check for check_one in _CHECKS for check in check_one(_Anatomy(shapes, masks, grid, norms))]
+    found = [check for check_one in _CHECKS for check in check_one(_Anatomy(shapes, masks, grid, norms, twins))]
     for oar in masks.oars:
         if oar in shapes and not any(check.oar == oar.name and check.level is not Level.GREEN for check in found):
             found.append(Check("organ.plausible", oar.name, Level.GREEN, f"{oar} passes every check."))
@@ -212,6 +218,7 @@ class _Anatomy:
     masks: OARMasks
     grid: Grid
     norms: Mapping[str, Norm]
+    twins: Mapping[str, Pair]
 
     def get(self, name: str) -> Shape | None:
         return self.shapes.get(BY_NAME[name])
@@ -265,13 +272,34 @@ def _symmetry(anatomy: _Anatomy) -> Iterator[Check]:
     for oar, left, right in anatomy.pairs():
         if left.cut_head or right.cut_head or left.cut_foot or right.cut_foot:
             continue
-        ratio, limits = left.volume_ml / right.volume_ml, SYMMETRY[oar.name[:-2]]
-        level = _level(ratio, 1 / limits[1], 1 / limits[0], limits[0], limits[1])
+        ratio, pair = left.volume_ml / right.volume_ml, anatomy.twins[oar.name[:-2]]
+        level = _level(ratio, 1 / pair.implausible, 1 / pair.usual, pair.usual, pair.implausible)
         if level is not Level.GREEN:
-            small = oar if ratio < 1 else mirrored(oar)
-            factor = max(ratio, 1 / ratio)
-            reason = f"{small} is {factor:.2g} times smaller than the other side; {limits[0]:.2g} is usual at most."
-            yield Check("organ.symmetry", small.name, level, reason, ratio, 1 / limits[0], limits[0], "left / right")
+            small, factor = (oar if ratio < 1 else mirrored(oar)), max(ratio, 1 / ratio)
+            reason = f"{small} is {factor:.2g} times smaller than the other side; {pair.usual:.2g} is usual at most."
+            yield Check("organ.symmetry", small.name, level, reason, ratio, 1 / pair.usual, pair.usual, "left / right")
+
+
+def _mirror(anatomy: _Anatomy) -> Iterator[Check]:
+    """Each side lies where the other one's mirror image is; of two that do not, the one is named that is further off."""
+    for oar, left, right in anatomy.pairs():
+        limits = np.array(anatomy.twins[oar.name[:-2]].off_mm)
+        expected = np.array(anatomy.norms[oar.name].position_mm) - anatomy.norms[mirrored(oar).name].position_mm
+        judged = np.array([True, True, not (left.cut_head or right.cut_head)])
+        apart = np.where(judged, left.anchor_mm - right.anchor_mm - expected, 0.0)
+        axis = int(np.argmax(np.abs(apart) / limits))
+        if abs(apart[axis]) > limits[axis]:
+            name = max((oar, mirrored(oar)), key=lambda side: _off_along(side, anatomy, axis)).name
+            way = ("from side to side", "from front to back", "along the body")[axis]
+            reason = f"{oar} and {mirrored(oar)} are {abs(apart[axis]):.0f} mm {way} from being mirror images of each other."
+            yield Check(
+                "organ.mirror", name, Level.RED, reason, float(apart[axis]), -float(limits[axis]), float(limits[axis]), "mm"
+            )
+
+
+def _off_along(oar: OAR, anatomy: _Anatomy, axis: int) -> float:
+    off = offset_mm(oar, anatomy.shapes, anatomy.norms)
+    return 0.0 if off is None else abs(float(off[axis]))
 
 
 def _laterality(anatomy: _Anatomy) -> Iterator[Check]:
@@ -399,6 +427,7 @@ _CHECKS: Final[tuple[Callable[[_Anatomy], Iterator[Check]], ...]] = (
     _position,
     _volume,
     _symmetry,
+    _mirror,
     _flat_faces,
     _continuity,
     _islands,
