@@ -1,4 +1,4 @@
-"""The Celery application. Each setting that is not the default is there because its opposite lost a job (ADR 0004, PLATFORM)."""
+"""The Celery application. Each setting that is not the default is there because its opposite lost a job (ADR 0004)."""
 
 import os
 from typing import Any
