@@ -23,13 +23,15 @@ _NEVER: Final = -30.0  # a logit whose probability, loss and gradient are nothin
 class LossConfig:
     """`top_k_percent` of the voxels of a channel count, or `top_k_volumes` times the organ's own volume where that is more.
 
-    `dice` weighs the Dice term, 0 leaves it out. A sample's loss is the mean over its labelled channels, or their sum over
-    `channels_per_unit`: then a scan with 21 OARs weighs four times one with five. `threshold_stride` finds the k-th largest loss
-    among every n-th voxel only: 1 is exact, more is faster.
+    `absent_percent` counts where the organ is not in the slab, if it is not 0: fewer would let each voxel of a slab without a
+    lung weigh more than a voxel of a lung does. `dice` weighs the Dice term, 0 leaves it out. A sample's loss is the mean over its
+    labelled channels, or their sum over `channels_per_unit`: then a scan with 21 OARs weighs four times one with five.
+    `threshold_stride` finds the k-th largest loss among every n-th voxel only: 1 is exact, more is faster.
     """
 
     top_k_percent: float
     top_k_volumes: float = 0.0
+    absent_percent: float = 0.0
     channels_per_unit: float = 0.0
     dice: float = 0.0
     threshold_stride: int = 1
@@ -119,9 +121,11 @@ def top_k_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor, config: 
 
 def hardest_share(target: Tensor, counts: Tensor, config: LossConfig) -> float:
     """Which share of the voxels of one channel counts: the k % or the organ's volumes, whichever is more."""
-    share = config.top_k_percent / 100.0
+    share, volume = config.top_k_percent / 100.0, float(target.sum())
+    if config.absent_percent and not volume:
+        share = config.absent_percent / 100.0
     if config.top_k_volumes:
-        share = max(share, config.top_k_volumes * float(target.sum()) / max(float(counts.sum()), 1.0))
+        share = max(share, config.top_k_volumes * volume / max(float(counts.sum()), 1.0))
     return min(share, 1.0)
 
 

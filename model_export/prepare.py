@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, read_patients
 from model_export.datasets.released_contours import RATERS, read_case
-from model_export.datasets.training_file import CHANNEL, U8, Case, body_centre_mm, to_codes, write_cases
+from model_export.datasets.training_file import CHANNEL, U8, Case, body_centre_mm, shown_channels, to_codes, write_cases
 from oarlock.oars import OARS
 
 log = logging.getLogger(__name__)
@@ -78,18 +78,20 @@ def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:
     names = sorted(patient.masks, key=CHANNEL.__getitem__)
     masks = [patient.masks[name][box] for name in names]
     slices = [labelled_slices(name, mask, top_is_known="Brainstem" in names) for name, mask in zip(names, masks, strict=True)]
+    labels, channels = np.stack(masks).astype(np.uint8) * 17, tuple(CHANNEL[name] for name in names)  # both raters say the same
     return Case(
         name=patient.name,
         source="openkbp",
         split="tuning" if patient.split == "validation" else "train",
         spacing_mm=patient.spacing_mm,
         ct=ct,
-        labels=np.stack(masks).astype(np.uint8) * 17,  # both raters say the same
+        labels=labels,
         label_factor=1,
         label_full=1,
-        channels=tuple(CHANNEL[name] for name in names),
+        channels=channels,
         labelled_slices=tuple(slices),
         body_centre_mm=body_centre_mm(ct, patient.spacing_mm),
+        shown=shown_channels(ct, labels, 1, channels),
     )
 
 
@@ -107,18 +109,20 @@ def to_matched_case(patient: OpenKBPPatient, match: Match, contours: Path) -> Ca
         ranges = [labelled_slices(name, count > 0, top_is_known=True) for count in counts]
         in_scan = (-match.slice_offset - box[0].start, drawn[0].shape[0] - match.slice_offset - box[0].start - 1)
         slices.append((max(in_scan[0], *(first for first, _ in ranges)), min(in_scan[1], *(last for _, last in ranges))))
+    stacked, channels = np.stack(labels).astype(np.uint8), tuple(CHANNEL[name] for name in names)
     return Case(
         name=patient.name,
         source="matched",
         split="tuning" if match.case in TUNING_CASES else "train",
         spacing_mm=patient.spacing_mm,
         ct=ct,
-        labels=np.stack(labels).astype(np.uint8),
+        labels=stacked,
         label_factor=LABEL_FACTOR,
         label_full=(NATIVE_PER_VOXEL // LABEL_FACTOR) ** 2,
-        channels=tuple(CHANNEL[name] for name in names),
+        channels=channels,
         labelled_slices=tuple(slices),
         body_centre_mm=body_centre_mm(ct, patient.spacing_mm),
+        shown=shown_channels(ct, stacked, LABEL_FACTOR, channels),
     )
 
 
@@ -175,10 +179,9 @@ def _cut(mask: npt.NDArray[np.bool_], *ranges: tuple[int, int]) -> npt.NDArray[n
 
 
 def count_labels(cases: list[Case]) -> Iterator[tuple[str, int, int]]:
-    """(OAR, training cases, tuning cases) in which it is labelled and at least partly in the known CT."""
+    """(OAR, training cases, tuning cases) that show at least half of it in their known CT."""
     for name, channel in CHANNEL.items():
         counts = {"train": 0, "tuning": 0}
         for case in cases:
-            if channel in case.channels and case.labels[case.channels.index(channel)].any():
-                counts[case.split] += 1
+            counts[case.split] += channel in case.shown
         yield name, counts["train"], counts["tuning"]

@@ -29,6 +29,9 @@ from oarlock.oars import OARS, mirrored
 MIRRORED: Final = tuple(CHANNEL[mirrored(oar).name] for oar in OARS)
 """For each channel, the channel of the same organ on the other side."""
 
+PAIRS: Final = tuple(sorted({(min(c, m), max(c, m)) for c, m in enumerate(MIRRORED)}))
+"""The OARs, left and right together; one that has no other side stands beside itself."""
+
 FAR_VOXELS: Final = 3
 MARGIN_VOXELS: Final = 6
 
@@ -67,21 +70,41 @@ class Sample:
     counts: Tensor
 
 
-def draw_sample(case: Case, grid: GridConfig, slices: int, augment: AugmentConfig, rng: Generator) -> Sample:
-    """A random slab of a case, `slices` predicted slices thick."""
+def draw_case(cases: Sequence[Case], matched_share: float, rng: Generator) -> tuple[Case, int | None]:
+    """A scan, and the labelled OAR (its place among the scan's channels) that the slab should show, if any.
+
+    With the probability `matched_share` it is a scan with all 21 OARs: first an OAR is drawn, a pair counting once, then one of
+    the scans that show it. Otherwise an orbit, which two of eight scans show, would hardly ever be seen.
+    """
+    matched = cases_by_source(cases, "matched")
+    if not matched or rng.random() >= matched_share:
+        others = cases_by_source(cases, "openkbp") or matched
+        return others[int(rng.integers(len(others)))], None
+    channel = PAIRS[int(rng.integers(len(PAIRS)))][int(rng.integers(2))]
+    shown = [case for case in matched if channel in case.shown]
+    if not shown:
+        return matched[int(rng.integers(len(matched)))], None
+    case = shown[int(rng.integers(len(shown)))]
+    return case, case.channels.index(channel)
+
+
+def draw_sample(
+    case: Case, grid: GridConfig, slices: int, augment: AugmentConfig, rng: Generator, *, oar: int | None = None
+) -> Sample:
+    """A random slab of a case, `slices` predicted slices thick; `oar` is the labelled OAR that it should show, if any."""
     extent = (slices * grid.spacing_mm[0], grid.size * grid.spacing_mm[1], grid.size * grid.spacing_mm[2])
     deformation = draw_deformation(augment, rng, extent_mm=extent)
-    middle_mm = draw_middle(case, slices * grid.spacing_mm[0], rng)
+    middle_mm = draw_middle(case, slices * grid.spacing_mm[0], rng, oar=oar)
     return sample_slab(case, grid, slices=slices, middle_mm=middle_mm, deformation=deformation, augment=augment, rng=rng)
 
 
-def draw_middle(case: Case, slab_mm: float, rng: Generator) -> float:
-    """The middle of a slab in mm from the foot end: half of the time anywhere, else on a slice of a random labelled organ."""
+def draw_middle(case: Case, slab_mm: float, rng: Generator, *, oar: int | None = None) -> float:
+    """The middle of a slab in mm from the foot end: three times in ten anywhere, else near a slice of a labelled OAR."""
     slice_mm = case.spacing_mm[0]
     length_mm = case.ct.shape[0] * slice_mm
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         return float(rng.uniform(min(slab_mm, length_mm) / 4, length_mm - min(slab_mm, length_mm) / 4))
-    drawn = case.labels[rng.integers(len(case.channels))].any(axis=(1, 2))
+    drawn = case.labels[rng.integers(len(case.channels)) if oar is None else oar].any(axis=(1, 2))
     if not drawn.any():
         return float(length_mm / 2)
     return float((rng.choice(np.flatnonzero(drawn)) + 0.5) * slice_mm + rng.uniform(-slab_mm, slab_mm) / 3)

@@ -17,7 +17,7 @@ from model_export.config import Config, TrainingConfig
 from model_export.datasets.training_file import Case
 from model_export.loss import fast_loss_of_sample
 from model_export.network import Network
-from model_export.sampling import Sample, cases_by_source, draw_sample, to_subpixels
+from model_export.sampling import Sample, draw_case, draw_sample, to_subpixels
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
     run.network.train()
     run.network.set_norm_limit(norm_limit(training, progress))
     samples = [
-        draw_sample(draw_case(cases, training, run.rng), config.grid, training.slices, config.augment, run.rng)
-        for _ in range(training.slabs_per_step)
+        draw_sample(case, config.grid, training.slices, config.augment, run.rng, oar=oar)
+        for case, oar in (draw_case(cases, training.matched_share, run.rng) for _ in range(training.slabs_per_step))
     ]
     loss = loss_of_step(run.network, samples, config)
     run.optimiser.zero_grad(set_to_none=True)
@@ -114,13 +114,6 @@ def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
     run.step += 1
     update_average(run)
     return float(loss.detach())
-
-
-def draw_case(cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator) -> Case:
-    """A scan with all 21 OARs with the probability `matched_share`, else one of the others."""
-    source = "matched" if rng.random() < training.matched_share else "openkbp"
-    pool = cases_by_source(cases, source) or list(cases)
-    return pool[int(rng.integers(len(pool)))]
 
 
 def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) -> Tensor:

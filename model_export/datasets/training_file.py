@@ -30,7 +30,8 @@ class Case:
 
     ``ct`` (z, y, x) bytes; ``labels`` (labelled channels, z, y · label_factor, x · label_factor) bytes, ``label_full`` sub-voxels
     to a label voxel; ``channels`` the labelled channels; ``labelled_slices`` the first and last slice, for each, in which its
-    absence means absence; ``body_centre_mm`` the middle of the body's bounding box in plane (y, x), from the edge of the grid.
+    absence means absence; ``shown`` the channels of which at least half lies in the known CT; ``body_centre_mm`` the middle of
+    the body's bounding box in plane (y, x), from the edge of the grid.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Case:
     channels: tuple[int, ...]
     labelled_slices: tuple[tuple[int, int], ...]
     body_centre_mm: tuple[float, float]
+    shown: tuple[int, ...]
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -75,6 +77,13 @@ def to_codes(hu: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> U8:
     """HU to bytes; unknown voxels to 0."""
     codes, knots = zip(*HU_KNOTS, strict=True)
     return np.where(known, np.rint(np.interp(hu, knots, codes)), 0).astype(np.uint8)
+
+
+def shown_channels(ct: U8, labels: U8, label_factor: int, channels: tuple[int, ...]) -> tuple[int, ...]:
+    """The channels of which at least half of what is drawn lies in the known CT."""
+    known = (ct > 0).repeat(label_factor, axis=1).repeat(label_factor, axis=2)
+    shares = [(int((mask & known).sum()), int(mask.sum())) for mask in (labels[index] > 0 for index in range(len(channels)))]
+    return tuple(channel for channel, (inside, drawn) in zip(channels, shares, strict=True) if drawn and 2 * inside >= drawn)
 
 
 def body_centre_mm(ct: U8, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
@@ -119,5 +128,6 @@ def _to_case(entry: dict[str, Any], ct: U8, labels: U8) -> Case:
     z, y, x = entry["spacing_mm"]
     slices = tuple((int(first), int(last)) for first, last in entry["labelled_slices"])
     kept = {**entry, "spacing_mm": (z, y, x), "channels": tuple(entry["channels"]), "labelled_slices": slices}
+    kept["shown"] = shown_channels(ct, labels, entry["label_factor"], kept["channels"])
     kept["body_centre_mm"] = body_centre_mm(ct, kept["spacing_mm"])
     return Case(ct=ct, labels=labels, **kept)

@@ -47,7 +47,7 @@ def made_case(
     The organs are `drawn` from one slice up to before another. The first lies at small x (the patient's right), the second at
     large x, the third in the middle.
     """
-    from model_export.datasets.training_file import Case, body_centre_mm, to_codes
+    from model_export.datasets.training_file import Case, body_centre_mm, shown_channels, to_codes
 
     shape, spacing = (31, 29, 37), (2.3, 7.9, 8.3)
     z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
@@ -72,4 +72,5 @@ def made_case(
         channels=channels,
         labelled_slices=tuple((0, shape[0] - 1) for _ in channels),
         body_centre_mm=body_centre_mm(ct, spacing),
+        shown=shown_channels(ct, labels, 1, channels),
     )

@@ -76,6 +76,13 @@ def test_k_can_be_a_multiple_of_the_organs_volume() -> None:
     assert found.item() == pytest.approx(sum(expected) / 14, rel=1e-4)
 
 
+def test_a_slab_without_the_organ_has_its_own_k() -> None:
+    logits = torch.linspace(-1.0, -3.0, 1000)[None]
+    config = LossConfig(top_k_percent=0.1, absent_percent=100.0)
+    found = top_k_cross_entropy(logits, torch.zeros(1, 1000), torch.ones(1, 1000, dtype=torch.bool), config)
+    assert found.item() == pytest.approx(torch.nn.functional.softplus(logits).mean().item())
+
+
 def test_a_unit_of_channels_makes_a_full_scan_weigh_more() -> None:
     torch.manual_seed(4)
     logits, target, counts = torch.randn(6, 30), torch.rand(6, 30), torch.ones(6, 30, dtype=torch.bool)
@@ -102,7 +109,9 @@ def test_the_fast_loss_is_the_loss_with_its_gradient(percent: float) -> None:
     torch.manual_seed(2)
     target, counts = torch.rand(3, 2, 50), torch.rand(3, 1, 50) < 0.7
     target[1] = 0  # an organ that is not in the slab
-    config = LossConfig(top_k_percent=percent, top_k_volumes=0.3, dice=0.7, dice_smoothing_voxels=3.0, channels_per_unit=2)
+    config = LossConfig(
+        top_k_percent=percent, top_k_volumes=0.3, absent_percent=40.0, dice=0.7, dice_smoothing_voxels=3.0, channels_per_unit=2
+    )
     slow, fast = (torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
     expected = loss_of_sample(slow.flatten(1), target.flatten(1), counts.expand(3, 2, 50).flatten(1), config)
     found = fast_loss_of_sample(fast, target, counts, config)

@@ -11,7 +11,9 @@ import torch
 
 from model_export.augment import AugmentConfig
 from model_export.config import read_config
-from model_export.train import CHECKPOINT, CURVE, draw_case, norm_limit, resume_run, start_run, train
+from model_export.datasets.training_file import CHANNEL
+from model_export.sampling import draw_case
+from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, start_run, train
 from tests.model_export.conftest import CONFIGS, made_case
 
 if TYPE_CHECKING:
@@ -99,8 +101,18 @@ def test_the_norm_correction_opens_slowly(tiny: Config) -> None:
     assert limits == pytest.approx([1.0, 1.0, 2.0, 3.0, 3.0])
 
 
-def test_half_of_the_slabs_come_from_fully_labelled_scans(tiny: Config) -> None:
+def test_half_of_the_slabs_come_from_fully_labelled_scans() -> None:
     cases = [made_case(name=str(n)) for n in range(9)] + [made_case(name="m", source="matched")]
     rng = np.random.default_rng(1)
-    drawn = [draw_case(cases, tiny.training, rng).source for _ in range(600)]
+    drawn = [draw_case(cases, 0.5, rng)[0].source for _ in range(600)]
     assert drawn.count("matched") == pytest.approx(300, abs=60)
+
+
+def test_a_rare_oar_is_drawn_as_often_as_a_common_one() -> None:
+    lens, cord = CHANNEL["Lens_L"], CHANNEL["SpinalCord"]
+    cases = [made_case(name=str(n), source="matched", channels=(cord,)) for n in range(7)]
+    cases.append(made_case(name="orbit", source="matched", channels=(lens, cord)))
+    rng = np.random.default_rng(1)
+    drawn = [draw_case(cases, 1.0, rng) for _ in range(3000)]
+    wanted = [case.channels[oar] for case, oar in drawn if oar is not None]
+    assert wanted.count(lens) * 2 == pytest.approx(wanted.count(cord), rel=0.3)  # of a pair, half of the draws are the left
