@@ -66,7 +66,8 @@ def _norm(oar: OAR, sets: Sequence[Shapes], positions: Mapping[OAR, np.ndarray],
     """One row; the two sides of the body share everything but the sign of x, front and the order of the side faces."""
     own = [s[oar] for s in sets if oar in s]
     both = own + ([s[mirrored(oar)] for s in sets if mirrored(oar) in s] if oar.laterality else [])
-    whole = np.array([shape.volume_ml for shape in both if not _cut(shape)] or [shape.volume_ml for shape in both])
+    # Of an organ that every scan cuts nothing is known but that it is larger than its parts.
+    whole = np.array([shape.volume_ml for shape in both if not _cut(shape)] or [4 * shape.volume_ml for shape in both])
     return Norm(
         volume_ml=float(np.median(whole)),
         volume_spread=max(float(np.std(np.log(whole))), 0.5 if len(whole) < FEW else 0.0),
@@ -81,17 +82,17 @@ def _off_limits(oar: OAR, sets: Sequence[Shapes], table: Mapping[str, Norm]) -> 
     """The limits of the distance from the predicted position."""
     sides = [oar, mirrored(oar)] if oar.laterality else [oar]
     off = [offset_mm(side, s, table) for s in sets for side in sides if side in s and not _part(side, s[side])]
-    return _red(np.max(np.abs([o for o in off if o is not None]), axis=0), cap_mm=_cap_mm(oar))
+    return _red(oar, np.max(np.abs([o for o in off if o is not None]), axis=0))
 
 
-def _red(extreme: np.ndarray, *, cap_mm: float = 14.0) -> np.ndarray:
-    """The red limit of a distance: 1.5 times the largest one seen, at least 10 mm, and above 14 mm only 1.1 times as much."""
-    return np.maximum(np.clip(1.5 * extreme, 10.0, cap_mm), 1.1 * extreme)
+def _red(oar: OAR, extreme: np.ndarray) -> np.ndarray:
+    """The red limit of a distance: 1.5 times the largest one seen, at least 10 mm, and above 14 mm only 1.1 times as much.
 
-
-def _cap_mm(oar: OAR) -> float:
-    """Lungs lie so differently in the chest that a shift of 2 cm cannot be told: their limits are not drawn tighter for it."""
-    return 50.0 if oar.name.startswith("Lung") else 14.0
+    Lungs lie so differently in the chest that a shift of 2 cm cannot be told: their limits are not drawn tight for it.
+    """
+    if oar.name.startswith("Lung"):
+        return np.maximum(1.5 * extreme, 30.0)
+    return np.maximum(np.clip(1.5 * extreme, 10.0, 14.0), 1.1 * extreme)
 
 
 def _part(oar: OAR, shape: Shape) -> bool:
@@ -122,7 +123,7 @@ def pairs(sets: Sequence[Shapes]) -> dict[str, Pair]:
         apart = np.array([left.anchor_mm - right.anchor_mm for left, right in both])
         off = np.abs(apart - [np.median(apart[:, 0]), 0, 0]).max(axis=0)
         usual, implausible = max(float(np.exp(np.quantile(logs, 0.95))), 1.15), max(float(np.exp(1.4 * max(logs))), 1.35)
-        table[oar.name[:-2]] = Pair(usual, implausible, tuple(_red(off, cap_mm=_cap_mm(oar)).tolist()))
+        table[oar.name[:-2]] = Pair(usual, implausible, tuple(_red(oar, off).tolist()))
     return table
 
 
