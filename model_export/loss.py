@@ -24,8 +24,8 @@ class LossConfig:
     """`top_k_percent` of the voxels of a channel count, or `top_k_volumes` times the organ's own volume where that is more.
 
     `absent_percent` counts where the organ is not in the slab, if it is not 0: fewer would let each voxel of a slab without a
-    lung weigh more than a voxel of a lung does. `dice` weighs the Dice term, 0 leaves it out. A sample's loss is the mean over its
-    labelled channels, or their sum over `channels_per_unit`: then a scan with 21 OARs weighs four times one with five.
+    lung weigh more than a voxel of a lung does. `dice` weighs the Dice term, 0 leaves it out. A sample's loss is the mean over
+    its labelled channels, or their sum over `channels_per_unit`: then a scan with 21 OARs weighs four times one with five.
     `threshold_stride` finds the k-th largest loss among every n-th voxel only: 1 is exact, more is faster.
     """
 
