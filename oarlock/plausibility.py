@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any, Final
 
 import numpy as np
@@ -148,7 +148,8 @@ class _Turn:
     @classmethod
     def of(cls, grid: Grid) -> "_Turn":
         directions = np.stack([grid.normal, grid.column_direction, grid.row_direction])
-        order = tuple(int(np.argmax(np.abs(directions[:, patient]))) for patient in (2, 1, 0))
+        along = np.abs(directions[:, ::-1])  # index axis × patient axis (z, y, x)
+        order = max(permutations(range(3)), key=lambda indices: sum(along[index, i] for i, index in enumerate(indices)))
         return cls(order, tuple(bool(directions[index, 2 - i] < 0) for i, index in enumerate(order)))
 
     def array(self, mask: Mask) -> Mask:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from benchmarks.expert_contours import cases
 from oarlock.anatomy import NORMS, PAIRS
@@ -12,7 +13,8 @@ from oarlock.geometry import Grid
 from oarlock.masks import OARMasks
 from oarlock.oars import BY_NAME, OAR, OARS, Laterality, mirrored
 from oarlock.plausibility import Check, Level, check_masks, shape_of
-from tests.fixtures.crooked import SHAPE
+from tests.fixtures.crooked import SHAPE, oblique_grid
+from tests.fixtures.crooked import crooked_grid as crooked_grid_
 
 LEFTS = [oar for oar in OARS if oar.laterality is Laterality.LEFT]
 
@@ -164,6 +166,28 @@ def test_an_organ_at_the_edge_of_the_images_is_red_and_at_the_end_of_the_scan_am
     levels = {check.code: check.level for check in check_masks(masks, crooked_grid) if check.oar == "Parotid_L"}
     assert levels["scan.cut_at_side"] is Level.RED
     assert levels["scan.cut_at_end"] is Level.AMBER
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 45, 90, 135, 180, 270])
+@pytest.mark.parametrize("axis", [0, 1, 2], ids="xyz")
+def test_any_orientation_of_the_series_is_judged(degrees: int, axis: int) -> None:
+    turn = Rotation.from_euler("xyz"[axis], degrees, degrees=True).as_matrix()
+    masks = OARMasks.empty(OARS, SHAPE)
+    masks.put(BY_NAME["Brainstem"], np.s_[5:20, 10:40, 10:30], np.ones((15, 30, 20), dtype=np.bool_))
+    shape = shape_of(masks, oblique_grid(turn), BY_NAME["Brainstem"])
+    plain = shape_of(masks, crooked_grid_(), BY_NAME["Brainstem"])
+    assert shape is not None
+    assert plain is not None
+    assert shape.volume_ml == pytest.approx(plain.volume_ml)
+    assert shape.anchor_mm == pytest.approx(turn @ plain.anchor_mm)
+    assert check_masks(masks, oblique_grid(turn))
+
+
+def test_a_series_of_one_slice_is_judged() -> None:
+    grid = Grid(20, 21, np.zeros((1, 3)), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.1, 0.9)
+    masks = OARMasks.empty(OARS, (1, 20, 21))
+    masks.put(BY_NAME["SpinalCord"], np.s_[0:1, 5:9, 5:9], np.ones((1, 4, 4), dtype=np.bool_))
+    assert {check.code for check in check_masks(masks, grid) if check.oar == "SpinalCord"} >= {"scan.cut_at_end"}
 
 
 def test_nothing_drawn_is_red_for_the_organs_that_everybody_has(crooked_grid: Grid) -> None:
