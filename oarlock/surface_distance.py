@@ -454,7 +454,7 @@ def added_path_length_mm(predicted: Mask, reference: Mask, *, lattice: Lattice) 
     10.1016/j.phro.2019.12.001, with no tolerance). It is not symmetric: what had only to be deleted does not count.
     """
     added = np.count_nonzero(contour_pixels(reference) & ~contour_pixels(predicted))
-    return added * (lattice.row_spacing_mm + lattice.column_spacing_mm) / 2
+    return float(added * (lattice.row_spacing_mm + lattice.column_spacing_mm) / 2)
 
 
 def contour_pixels(mask: Mask) -> Mask:

@@ -138,8 +138,9 @@ def test_the_json_is_that_of_the_contract_and_strict(crooked_grid: Grid) -> None
     assert content["reference"] == {"sop_instance_uid": "2.25.2", "label": "RS"}
     assert content["unmatched_reference_rois"] == ["PTV70"]
     assert content["ambiguous_reference_rois"] == ["SC"]
-    for item in content["oars"]:
+    for item in report.to_json()["oars"]:
         assert set(KEYS) <= set(item)
+        assert {type(value) for value in item.values()} <= {str, float, int, bool, type(None)}
 
 
 def test_an_organ_on_the_last_slice_is_flagged_as_cut(crooked_grid: Grid) -> None:
