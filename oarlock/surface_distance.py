@@ -427,7 +427,7 @@ def one_sided_slice_share(predicted: npt.NDArray[np.intp], reference: npt.NDArra
     :param predicted, reference: (slices,) voxel counts, not all zero.
     """
     drawn, expected = predicted > 0, reference > 0
-    return np.count_nonzero(drawn ^ expected) / np.count_nonzero(drawn | expected)
+    return float(np.count_nonzero(drawn ^ expected) / np.count_nonzero(drawn | expected))
 
 
 def centre_mm(mask: Mask, *, lattice: Lattice) -> FloatArray:
