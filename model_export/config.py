@@ -22,6 +22,7 @@ class TrainingConfig:
     optimiser: str  # "adam": L2 in the loss; "adamw": decoupled
     learning_rate: float
     weight_decay: float
+    head_rate_factor: float = 1.0  # AdamW only: how much faster the last convolution learns
     milestones: tuple[tuple[int, float], ...] = ()
     warm_up: float = 0.0  # share of the schedule
     average: float = 0.0  # decay of the moving average of the weights; 0: none

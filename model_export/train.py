@@ -54,14 +54,22 @@ def start_run(config: Config) -> Run:
     )
 
 
-def to_optimiser(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam with L2 in the loss as in the paper, or AdamW; norms and biases are not decayed by the latter."""
+def to_optimiser(network: Network, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam with L2 in the loss as in the paper, or AdamW; norms and biases are not decayed by the latter.
+
+    Adam moves a parameter by at most the rate in a step, whatever its gradient. The last convolution's weights and biases are a
+    hundred times larger than the others, and an organ that is rarely seen moves them rarely: they get a rate of their own.
+    """
     parameters = list(network.parameters())
     if training.optimiser == "adam":
         return torch.optim.Adam(parameters, lr=training.learning_rate, weight_decay=2 * training.weight_decay)
-    weights = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
-    groups = [{"params": weights, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    last = list(network.head.conv.parameters())
+    body = [p for p in parameters if not any(p is other for other in last)]
+    groups = [
+        {"params": [p for p in body if p.dim() > 1], "weight_decay": training.weight_decay, "factor": 1.0},
+        {"params": [p for p in body if p.dim() <= 1], "weight_decay": 0.0, "factor": 1.0},
+        {"params": last, "weight_decay": 0.0, "factor": training.head_rate_factor},
+    ]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.99))
 
 
@@ -98,7 +106,7 @@ def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
     """One step of the optimiser at a share of the schedule; returns the loss."""
     config, training = run.config, run.config.training
     for group in run.optimiser.param_groups:
-        group["lr"] = training.rate(run.step, progress)
+        group["lr"] = training.rate(run.step, progress) * group.get("factor", 1.0)
     run.network.train()
     run.network.set_norm_limit(norm_limit(training, progress))
     samples = [
