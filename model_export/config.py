@@ -27,6 +27,7 @@ class TrainingConfig:
     warm_up: float = 0.0  # share of the schedule
     average: float = 0.0  # decay of the moving average of the weights; 0: none
     matched_share: float = 0.5  # share of the slabs that come from scans with all 21 OARs
+    emphasis: tuple[str, ...] = ()  # OARs that those slabs are centred on three times as often as on others
     clip_norm: float = 0.0
     norm_limit: float = 1.0
     bfloat16: bool = False

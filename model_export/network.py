@@ -206,7 +206,7 @@ class Head(nn.Module):
         self.upscale = upscale
         self.norm = Norm(inputs, momentum=momentum)
         self.conv = nn.Conv3d(inputs, outputs * upscale * upscale, 1)
-        nn.init.constant_(cast("Tensor", self.conv.bias), -4.0)  # organs are rare: start from "none"
+        nn.init.constant_(cast("Tensor", self.conv.bias), -2.0)  # organs are rare: start from "none"
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, Z, Y, X) to logits (N, OARs, Z, Y * upscale, X * upscale)."""

@@ -111,7 +111,9 @@ def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
     run.network.set_norm_limit(norm_limit(training, progress))
     samples = [
         draw_sample(case, config.grid, training.slices, config.augment, run.rng, oar=oar)
-        for case, oar in (draw_case(cases, training.matched_share, run.rng) for _ in range(training.slabs_per_step))
+        for case, oar in (
+            draw_case(cases, training.matched_share, run.rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)
+        )
     ]
     loss = loss_of_step(run.network, samples, config)
     run.optimiser.zero_grad(set_to_none=True)
