@@ -51,7 +51,7 @@ def fast_loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: 
 
     `target` and `counts` need only broadcast to the shape of `logits`, (channels, …).
     """
-    return cast("Tensor", _FastLoss.apply(logits, target, counts, config))
+    return cast("Tensor", cast("Any", _FastLoss).apply(logits, target, counts, config))
 
 
 class _FastLoss(torch.autograd.Function):

@@ -179,7 +179,7 @@ class FullyConnectedBlock(nn.Module):
         for layer in self.layers:
             code = code + layer(torch.relu(code))  # (N, Z, width)
         added = self.up(torch.relu(code)).reshape(batch, slices, *self.shape)  # (N, Z, C, Y, X)
-        return features + added.transpose(1, 2)  # (N, C, Z, Y, X)
+        return cast("Tensor", features + added.transpose(1, 2))  # (N, C, Z, Y, X)
 
 
 class UpBlock(nn.Module):

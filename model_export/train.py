@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def start_run(config: Config) -> Run:
     """A fresh run; the same seed gives the same run."""
     torch.manual_seed(config.training.seed)
     network = Network(config.network)
-    network.to(memory_format=torch.channels_last_3d)
+    cast("Any", network).to(memory_format=torch.channels_last_3d)  # torch's types know the 2-D formats only
     return Run(
         config=config,
         network=network,
