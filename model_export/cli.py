@@ -1,4 +1,4 @@
-"""The four commands, each a thin layer over one module."""
+"""The commands, each a thin layer over one module."""
 
 import argparse
 import logging
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 CONFIG: Final = Path(__file__).parent / "configs" / "hn_4mm.toml"
+THRESHOLDS: Final = "thresholds.json"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--threads", type=int, default=1)
     evaluate.add_argument("--surface", action="store_true", help="surface DSC of the matched scans too (slower)")
     evaluate.set_defaults(run=_evaluate)
+
+    calibrate = commands.add_parser("calibrate", help="choose each OAR's threshold on the matched training scans")
+    calibrate.add_argument("--data", type=Path, required=True)
+    calibrate.add_argument("--folder", type=Path, required=True, help="of the run; evaluate and export use what is written there")
+    calibrate.add_argument("--config", type=Path, default=CONFIG)
+    calibrate.set_defaults(run=_calibrate)
 
     look = commands.add_parser("look", help="pictures of what a checkpoint draws on a DICOM series")
     look.add_argument("--folder", type=Path, required=True, help="of the run")
@@ -107,7 +114,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     cases = read_cases(options.data, "tuning")
     cases = [case for source in ("matched", "openkbp") for case in cases_by_source(cases, source)[: options.cases]]
     score = surface_dsc if options.surface else None
-    results = evaluate(run.average, config.grid, cases, bfloat16=config.training.bfloat16, surface_score=score)
+    thresholds = _thresholds(options.folder)
+    bfloat16 = config.training.bfloat16
+    results = evaluate(run.average, config.grid, cases, bfloat16=bfloat16, surface_score=score, thresholds=thresholds)
     facts: dict[str, float | int | str] = {"step": run.step, "training_hours": round(run.elapsed_s / 3600, 3)}
     write_results(options.folder / f"evaluation-{run.step:06d}.json", results, facts)
     draw_curves(options.folder, options.folder / "curves.png")
@@ -126,7 +135,10 @@ def _export(options: argparse.Namespace) -> None:
     evaluations = sorted(options.folder.glob("evaluation-*.json"))
     results = json.loads(evaluations[-1].read_text()) if evaluations else {}
     facts = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2), "config": options.config.name}
-    agreement = export_model(run.average, config, options.out, version=options.release, facts=facts, results=results)
+    thresholds = _thresholds(options.folder)
+    agreement = export_model(
+        run.average, config, options.out, version=options.release, facts=facts, results=results, thresholds=thresholds
+    )
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
 
 
@@ -142,3 +154,33 @@ def _look(options: argparse.Namespace) -> None:
     run = resume_run(config, options.folder / CHECKPOINT)
     for name, volume in look(run.average, config.grid, options.series, options.out).items():
         print(f"{name:16} {volume:9.2f} cm3")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    import json
+
+    import torch
+
+    from model_export.config import read_config
+    from model_export.datasets.training_file import read_cases
+    from model_export.evaluate import choose_thresholds
+    from model_export.sampling import cases_by_source
+    from model_export.train import CHECKPOINT, resume_run
+
+    torch.set_num_threads(1)
+    config = read_config(options.config)
+    run = resume_run(config, options.folder / CHECKPOINT)
+    cases = cases_by_source(read_cases(options.data, "train"), "matched")
+    chosen = choose_thresholds(run.average, config.grid, cases, bfloat16=config.training.bfloat16)
+    (options.folder / THRESHOLDS).write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+    for name, threshold in chosen.items():
+        print(f"{name:16} {threshold}")
+
+
+def _thresholds(folder: Path) -> dict[str, float]:
+    """What `calibrate` left in the folder of a run, if anything."""
+    import json
+
+    path = folder / THRESHOLDS
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found

@@ -11,8 +11,10 @@ import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import numpy as np
@@ -64,11 +66,19 @@ class ExportDisagrees(RuntimeError):
 
 
 def export_model(
-    network: Network, config: Config, folder: Path, *, version: str, facts: dict[str, Any], results: dict[str, Any]
+    network: Network,
+    config: Config,
+    folder: Path,
+    *,
+    version: str,
+    facts: dict[str, Any],
+    results: dict[str, Any],
+    thresholds: Mapping[str, float] = MappingProxyType({}),
 ) -> Agreement:
     """Write ``model.onnx``, the manifest and the card, and check all three.
 
-    `facts` go into the manifest's [training], `results` (what `evaluate` wrote) into [results] and the card.
+    `facts` go into the manifest's [training], `results` (what `evaluate` wrote) into [results] and the card; an OAR without an
+    entry in `thresholds` gets 0.5.
 
     :raises ExportDisagrees: if the file does not give what torch gives.
     """
@@ -79,7 +89,7 @@ def export_model(
     agreement = compare_with_torch(served, path, config)
     if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
         raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
-    manifest = to_manifest(served, config, path, version=version, facts=facts, results=results)
+    manifest = to_manifest(served, config, path, version=version, facts=facts, results=results) + to_organs(thresholds)
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text(to_card(folder.name, version, facts, results), encoding="utf-8")
     check_hash(read_manifest(folder))
@@ -147,7 +157,7 @@ def compare_with_torch(served: nn.Module, path: Path, config: Config) -> Agreeme
 def to_manifest(
     served: nn.Module, config: Config, path: Path, *, version: str, facts: dict[str, Any], results: dict[str, Any]
 ) -> str:
-    """The manifest's TOML; its schema is ``oarlock.manifest``."""
+    """The manifest's TOML but for its OARs; its schema is ``oarlock.manifest``."""
     side = config.grid.size
     with torch.no_grad():
         answer = served(torch.from_numpy(self_check_input(SELF_CHECK_SLICES, (side, side))))
@@ -181,8 +191,12 @@ def to_manifest(
         "limits": {"not_for": list(LIMITS)},
     }
     text = "\n".join(_table(name, keys) for name, keys in tables.items())
-    organs = "\n".join(f'[[oar]]\nname = "{oar.name}"\nthreshold = {THRESHOLD}\n' for oar in OARS)
-    return f"# Written by `python -m model_export export`; the schema is oarlock/manifest.py.\n\n{text}\n{organs}"
+    return f"# Written by `python -m model_export export`; the schema is docs/models.md.\n\n{text}\n"
+
+
+def to_organs(thresholds: Mapping[str, float]) -> str:
+    """The manifest's list of OARs, in the order of the channels."""
+    return "\n".join(f'[[oar]]\nname = "{oar.name}"\nthreshold = {thresholds.get(oar.name, THRESHOLD)}\n' for oar in OARS)
 
 
 LIMITS: Final = (

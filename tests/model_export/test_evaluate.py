@@ -14,6 +14,7 @@ from model_export.augment import AugmentConfig
 from model_export.datasets.training_file import CHANNEL
 from model_export.evaluate import (
     case_slices,
+    choose_thresholds,
     compare_case,
     evaluate,
     summarise,
@@ -45,7 +46,7 @@ def test_labels_survive_the_way_to_the_network_and_back(tiny: Config) -> None:
     perfect = torch.zeros(3, case_slices(case, config), 96, 96)
     rows, columns = (slice(2 * span.start, 2 * span.stop) for span in slab.window)
     perfect[:, :, rows, columns] = slab.target
-    results = list(compare_case(case, to_label_grid(perfect, case, config), None))
+    results = list(compare_case(case, to_label_grid(perfect, case, config)))
     assert [result.oar for result in results] == ["Parotid_L", "Parotid_R", "SpinalCord"]
     assert min(result.dsc or 0 for result in results) > 0.93
 
@@ -60,10 +61,26 @@ def test_raters_are_told_apart() -> None:
     case = dataclasses.replace(made_case(channels=(CHANNEL["Brain"],)), source="matched")
     labels = case.labels.copy()
     labels[labels > 0] = 16  # the oncologist's alone
-    (result,) = compare_case(dataclasses.replace(case, labels=labels), np.zeros(labels.shape, np.float32), None)
+    (result,) = compare_case(dataclasses.replace(case, labels=labels), np.zeros(labels.shape, np.float32))
     assert result.dsc == 0
     assert result.human_dsc == 0
     assert result.reference_cm3 == pytest.approx(5 * 6 * 16 * 2.3 * 7.9 * 8.3 / 1000, rel=1e-3)
+
+
+def test_a_threshold_belongs_to_its_organ() -> None:
+    case = made_case()
+    probabilities = np.where(case.labels > 0, 0.35, 0.1).astype(np.float32)
+    found = {result.oar: result.dsc for result in compare_case(case, probabilities, thresholds={"Parotid_R": 0.3})}
+    assert found == {"Parotid_L": 0.0, "Parotid_R": 1.0, "SpinalCord": 0.0}
+
+
+def test_thresholds_are_chosen_where_they_help(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    with torch.no_grad():  # a network that says 0.31 everywhere draws everything below 0.3 and nothing above
+        network.head.conv.weight.zero_()
+        network.head.conv.bias.fill_(-0.8)
+    chosen = choose_thresholds(network, tiny.grid, [made_case()], bfloat16=False)
+    assert chosen == {"Parotid_L": 0.2, "Parotid_R": 0.2, "SpinalCord": 0.2}
 
 
 def test_an_untrained_network_is_scored_and_tabulated(tiny: Config, tmp_path: Path) -> None:
