@@ -105,6 +105,8 @@ def read_header(path: Path, wanted: Collection[int], *, keep: Callable[[str], bo
         start = _dataset_start(source)
         if start is None:
             return None
+        if start[0] >= source.size:
+            raise Damaged("it is cut off")
         return _Walk(path, source, *start).header(frozenset(wanted), keep)
 
 
@@ -240,7 +242,10 @@ class _Walk:
     def _value(self, offset: int, length: int) -> bytes:
         if length > MAX_VALUE_BYTES:
             raise Damaged("an element is longer than its kind can be")
-        return self._source.read(offset, length)
+        value = self._source.read(offset, length)
+        if len(value) < length and self._source.complete:
+            raise Damaged("it is cut off")
+        return value
 
     def _element(self, offset: int, *, implicit: bool, order: str) -> tuple[int, bytes, int, int]:
         """Tag, VR (empty if implicit), value length and value offset of the element at ``offset``."""

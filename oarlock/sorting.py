@@ -112,6 +112,8 @@ def _place(upload: Upload, file: DicomFile) -> None:
         upload.set_aside[_kind(sop_class)] += 1
     elif "LOCALIZER" in _image_type(file.header):
         upload.set_aside[_LOCALIZER] += 1
+    elif not file.header.text(MODALITY):
+        raise InstanceUnreadable(position=file.position, reason="it does not state its modality, or is cut off before that")
     elif file.header.text(MODALITY) != "CT":
         upload.set_aside["CT image of another modality"] += 1
     elif _frames(file.header) > 1:

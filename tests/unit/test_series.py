@@ -365,6 +365,14 @@ def test_a_damaged_file_is_named(files: list[Path]) -> None:
         check_headers(files)
 
 
+def test_a_file_that_is_cut_off_in_its_first_elements_is_never_taken_for_another_object(files: list[Path]) -> None:
+    content = files[3].read_bytes()
+    for kept in range(134, 900, 2):
+        files[3].write_bytes(content[:kept])
+        with pytest.raises(errors.SeriesError, match="[Ff]ile 4 of the upload"):
+            check_headers(files[:4])
+
+
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
 def test_a_file_without_identity_is_refused(files: list[Path], keyword: str) -> None:
     edit(files[1], **{keyword: ""})
