@@ -92,6 +92,7 @@ class StructureSet:
     frames_of_reference: frozenset[str] = frozenset()
     referenced_instances: frozenset[str] = frozenset()
     findings: tuple[str, ...] = ()
+    patient_id: str = ""
 
 
 def read_structure_set(path: Path) -> StructureSet:
@@ -116,6 +117,7 @@ def read_structure_set(path: Path) -> StructureSet:
         frames_of_reference=frozenset(frames),
         referenced_instances=frozenset(named).union(*(roi.referenced_instances for roi in rois)),
         findings=findings,
+        patient_id=_text(root.values.get(Tag.PATIENT_ID, b""), root),
     )
 
 
@@ -132,7 +134,7 @@ def to_masks(
     :raises FrameOfReferenceMismatch: the file names neither the frame of reference nor an image of the series.
     """
     notes = [JobWarning("structure_set.partly_used", f"In the RTSTRUCT, {finding}.") for finding in structure_set.findings]
-    notes += _check_frame(structure_set, header)
+    notes += [*_check_frame(structure_set, header), *_compare_patients(structure_set, header)]
     rois = {roi.number: roi for roi in reversed(structure_set.rois)}
     masks = OARMasks.empty(tuple(wanted), header.grid.shape)
     for oar, number in wanted.items():
@@ -305,6 +307,15 @@ def _check_frame(structure_set: StructureSet, header: SeriesHeader) -> list[JobW
         raise FrameOfReferenceMismatch
     detail = "The RTSTRUCT names another frame of reference than the CT, but also images of the CT. It is used as it is."
     return [JobWarning("structure_set.frame_of_reference_differs", detail)]
+
+
+def _compare_patients(structure_set: StructureSet, header: SeriesHeader) -> list[JobWarning]:
+    """Geometry decides, not names: a CT is often sent under a pseudonym, and its structure set under another one."""
+    of_ct = str(header.template.get("PatientID") or "").strip()
+    if not (of_ct and structure_set.patient_id) or of_ct == structure_set.patient_id:
+        return []
+    detail = "The RTSTRUCT names another patient than the CT, but lies in its frame of reference. Check whose contours they are."
+    return [JobWarning("structure_set.other_patient", detail)]
 
 
 def _belongs(roi: ROI, header: SeriesHeader) -> bool:

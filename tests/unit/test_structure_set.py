@@ -284,6 +284,18 @@ def test_images_of_the_series_outweigh_another_frame_of_reference(
     assert "another frame of reference" in warnings[0]
 
 
+@pytest.mark.parametrize(("patient_id", "warned"), [("Canary", True), ("", False), (None, False)])
+def test_contours_under_another_patient_id_are_used_and_the_physicist_is_told_without_the_id(
+    series: Series, tmp_path: Path, patient_id: str | None, warned: bool
+) -> None:
+    dataset = foreign(series.header, contour(square_mm(series.header, 3, 0.5, 0.5, 4)))
+    dataset.PatientID = series.header.template.PatientID if patient_id is None else patient_id
+    masks, warnings = to_masks(read_structure_set(save(dataset, tmp_path / "foreign.dcm")), series.header, {BRAIN: 7})
+    assert masks.mask(BRAIN).sum() == 16
+    assert [w.code for w in warnings] == ["structure_set.other_patient"] * warned
+    assert "Canary" not in str(warnings)
+
+
 def test_dead_image_references_do_not_matter_where_the_frame_of_reference_agrees(
     brain: Callable[..., tuple[Mask, list[str]]], header: SeriesHeader
 ) -> None:
