@@ -10,6 +10,7 @@ wakes up.
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -268,7 +269,12 @@ class JobStore:
         now = self._clock()
         values = _series_columns(series) | _model_columns(model) | _FRESH
         values |= {"id": job_id, "profile": profile, "priority": int(priority), "intake_warnings": _dump(warnings)}
-        values |= {"idempotency_key": idempotency_key, "content_sha256": content_sha256, "created_at": now, "queued_at": now}
+        values |= {
+            "idempotency_key": _sealed(idempotency_key),
+            "content_sha256": content_sha256,
+            "created_at": now,
+            "queued_at": now,
+        }
         try:
             with self._writing() as connection:
                 connection.execute(insert(_JOBS).values(values))
@@ -282,7 +288,7 @@ class JobStore:
         :raises IdempotencyConflict: if the key belongs to another content.
         """
         with self._reading() as connection:
-            row = connection.execute(select(_JOBS).where(_JOBS.c.idempotency_key == idempotency_key)).mappings().first()
+            row = connection.execute(select(_JOBS).where(_JOBS.c.idempotency_key == _sealed(idempotency_key))).mappings().first()
         if row is not None and row["content_sha256"] != content_sha256:
             raise IdempotencyConflict
         return None if row is None else _job(row)
@@ -704,6 +710,11 @@ def _older_than(cursor: str) -> ColumnElement[bool]:
 
 
 # ── between rows and values ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sealed(idempotency_key: str | None) -> str | None:
+    """What is stored of a key: a sender may build it from a patient's number."""
+    return None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
 def _dump(warnings: Sequence[JobWarning]) -> str:

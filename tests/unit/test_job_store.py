@@ -316,6 +316,13 @@ def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: Job
     assert create(store, "b", idempotency_key="secret-key", content_sha256="other").id == "b"
 
 
+def test_an_idempotency_key_is_not_in_the_bytes_of_the_database(tmp_path: Path) -> None:
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    create(store, idempotency_key="patient-4711")
+    assert not [path for path in tmp_path.iterdir() if b"4711" in path.read_bytes()]
+    store.close()
+
+
 def test_a_purged_series_is_not_in_the_bytes_of_the_database_file(tmp_path: Path) -> None:
     store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     canary = "2.25.987654321987654321"
