@@ -6,6 +6,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
+_QUOTING: Final = ("pydicom", "py.warnings")
+"""Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
+
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data"}
 
 
@@ -30,3 +33,6 @@ def set_up() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    for quoting in _QUOTING:
+        logging.getLogger(quoting).setLevel(logging.CRITICAL)

@@ -1,5 +1,6 @@
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def test_the_task_is_bounded_and_waits_for_the_lease_of_its_lost_process() -> No
     assert contour_series.name == CONTOUR_SERIES
     assert contour_series.max_retries == 2
     assert contour_series.default_retry_delay > Settings().lease_s
+
+
+def test_what_libraries_say_about_a_value_is_not_logged() -> None:
+    said = "import logging, warnings; warnings.warn('Canary'); logging.getLogger('pydicom').warning('Canary')"
+    command = [sys.executable, "-c", f"from worker import log; log.set_up(); {said}; logging.getLogger('x').info('heard')"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["heard"]
 
 
 def test_a_log_line_is_json_with_its_facts_and_without_the_message_of_an_error() -> None:
