@@ -367,7 +367,7 @@ class JobAlreadyEnded(JobError):
     title = "The job has ended"
 
     def __init__(self, *, state: str) -> None:
-        super().__init__(f"The job has already {state}, so it cannot be cancelled.")
+        super().__init__(f"The job has ended already ({state}), so it cannot be cancelled.")
 
 
 class JobNotRetryable(JobError):
@@ -437,7 +437,7 @@ class BrokerUnavailable(TransientError):
     title = "The queue is not reachable"
 
     def __init__(self) -> None:
-        super().__init__("The queue is not reachable, so the series was not accepted. Post it again in a moment.")
+        super().__init__("The queue is not reachable, and a series is not accepted without it. Post it again in a moment.")
 
 
 class DatabaseUnavailable(TransientError):
