@@ -18,7 +18,7 @@ COPY models /app/models
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     OARLOCK_DATA=/data OARLOCK_MODELS=/app/models
-RUN mkdir /data && chown 10001:10001 /data
+RUN mkdir -p /data && chown 10001:10001 /data
 USER 10001:10001
 VOLUME /data
 HEALTHCHECK NONE
