@@ -85,17 +85,47 @@ _QA: Final[dict[str, Any]] = {
                     "surface_dsc_unrounded": 0.94,
                     "volumetric_dsc": 0.87,
                     "hausdorff_95_mm": 3.3,
+                    "hausdorff_mm": 6.1,
                     "mean_surface_distance_mm": 0.8,
+                    "mean_distance_predicted_to_reference_mm": 0.7,
+                    "mean_distance_reference_to_predicted_mm": 0.9,
                     "added_path_length_mm": 120.0,
                     "predicted_volume_ml": 30.1,
                     "reference_volume_ml": 29.4,
+                    "volume_ratio": 1.024,
+                    "centre_distance_mm": 1.2,
+                    "predicted_slices": 18,
+                    "reference_slices": 17,
+                    "one_sided_slice_share": 0.056,
                     "reason": None,
+                    "tolerance_source": "paper",
+                    "predicted_cut_by_scan": False,
+                    "reference_cut_by_scan": False,
                 }
             ],
             "unmatched_reference_rois": ["PTV70"],
+            "ambiguous_reference_rois": [],
         }
     ],
-    "checks": [],
+    "checks": [
+        {
+            "code": "organ.volume",
+            "oar": "Brain",
+            "level": "red",
+            "reason": "Brain is too small: 33.8 ml; experts drew 1.14e+03 to 1.7e+03 ml.",
+            "value": 33.8,
+            "low": 1138.0,
+            "high": 1697.7,
+            "unit": "ml",
+        }
+    ],
+    "not_compared": [
+        {
+            "position": 2,
+            "code": errors.FrameOfReferenceMismatch.code,
+            "detail": errors.FrameOfReferenceMismatch().detail,
+        }
+    ],
 }
 _MODEL: Final[dict[str, Any]] = {
     "name": "oarlock-hn",

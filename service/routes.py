@@ -179,7 +179,7 @@ def get_preview(
     oar: Annotated[str | None, Query(json_schema_extra={"enum": list(BY_NAME)})] = None,
     slice_number: Annotated[int | None, Query(alias="slice", ge=1)] = None,
 ) -> Response:
-    """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that axial slice (from 1, at the feet)."""
+    """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that slice (from 1, along the slice axis)."""
     if oar is None and slice_number is None:
         return _result(request, _read(service, job, PREVIEW), "image/png")
     if slice_number is not None and slice_number > job.series.slices:

@@ -194,7 +194,7 @@ class Walk:
         not_compared: list[dict[str, Any]] = []
         for position, path in enumerate(header.structure_sets, start=1):
             try:
-                comparisons.append(self._compare_with(path, header, masks, written))
+                comparisons.append(self._compare_with(path, position, header, masks, written))
             except StructureSetError as error:
                 not_compared.append({"position": position, "code": error.code, "detail": error.detail})
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
@@ -204,12 +204,14 @@ class Walk:
         report["not_compared"] = not_compared
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
 
-    def _compare_with(self, path: Path, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT) -> qa.QAReport:
+    def _compare_with(
+        self, path: Path, position: int, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT
+    ) -> qa.QAReport:
         supplied = structure_set.read_structure_set(path)
         matches = match_rois(supplied.rois)
         numbers = {oar: roi.number for oar, roi in matches.matched.items()}
         reference, notes = structure_set.to_masks(supplied, header, numbers)
-        self.warnings += notes
+        self.warnings += [JobWarning(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in notes]
         return qa.compare(
             masks,
             reference,

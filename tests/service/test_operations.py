@@ -12,12 +12,17 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from oarlock import qa
 from oarlock.errors import OarlockError, leaves
 from oarlock.jobs import Stage
+from oarlock.masks import OARMasks
 from oarlock.oars import OARS
+from oarlock.storage import RTSTRUCT
+from service import contract
 from service.broker import Broker
 from service.logs import JSONFormatter
 from service.problems import STATUS_BY_CODE
+from tests.fixtures.crooked import crooked_grid
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -242,6 +247,22 @@ def test_the_examples_in_the_contract_are_of_its_schemas(client: httpx.Client, s
     assert shape(example) == shape(real)
 
 
+def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
+    grid = crooked_grid()
+    masks = OARMasks.empty(OARS, grid.shape)
+    source = qa.Source("2.25.1", "")
+    report = qa.compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
+    real = qa.job_report("2.25.2", [report], qa.check_masks(masks, grid))
+    example = contract.QA["responses"][200]["content"]["application/json"]["example"]
+    assert list(example) == [*real, "not_compared"]
+    for ours, theirs in (
+        (example["comparisons"][0], real["comparisons"][0]),
+        (example["comparisons"][0]["oars"][0], real["comparisons"][0]["oars"][0]),
+        (example["checks"][0], real["checks"][0]),
+    ):
+        assert set(ours) == set(theirs)
+
+
 def test_head_answers_wherever_get_does(client: httpx.Client) -> None:
     for path in ("/livez", "/openapi.json", "/docs", "/v1/models", "/v1/jobs", "/metrics"):
         head, get = client.head(path), client.get(path)
@@ -277,3 +298,11 @@ def test_every_error_has_a_status_and_the_documents_list_them_all() -> None:
     assert {(code, int(status), title.strip()) for code, status, title in rows} == {
         (leaf.code, STATUS_BY_CODE[leaf.code], leaf.title) for leaf in leaves(OarlockError)
     }
+
+
+def test_the_documents_list_every_warning() -> None:
+    sources = [path.read_text(encoding="utf-8") for face in ("oarlock", "worker") for path in (ROOT / face).glob("*.py")]
+    codes = {code for text in sources for code in re.findall(r'"((?:series|structure_set|rtstruct|contours)\.[a-z_]+)"', text)}
+    given = codes - {leaf.code for leaf in leaves(OarlockError)} - {RTSTRUCT}
+    section = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("\n## Warnings")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", section, flags=re.MULTILINE)) == given
