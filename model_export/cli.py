@@ -64,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--folder", type=Path, required=True, help="of the run")
     export.add_argument("--config", type=Path, default=CONFIG)
     export.add_argument("--out", type=Path, default=Path("models/oarlock-hn"))
+    export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
+    export.add_argument("--commit", default="", help="of this repository; goes into the manifest")
     export.add_argument("--release", default="0.1.0", help="the model's version")
     export.set_defaults(run=_export)
     return parser
@@ -127,6 +129,7 @@ def _export(options: argparse.Namespace) -> None:
     import json
 
     from model_export.config import read_config
+    from model_export.datasets.training_file import read_provenance
     from model_export.export import export_model
     from model_export.train import CHECKPOINT, resume_run
 
@@ -134,7 +137,12 @@ def _export(options: argparse.Namespace) -> None:
     run = resume_run(config, options.folder / CHECKPOINT)
     evaluations = sorted(options.folder.glob("evaluation-*.json"))
     results = json.loads(evaluations[-1].read_text()) if evaluations else {}
-    facts = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2), "config": options.config.name}
+    facts: dict[str, float | int | str] = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2)}
+    facts |= {"threads": 1, "config": options.config.name}
+    if options.data:
+        facts["data_sha256"] = read_provenance(options.data)["sha256_of_arrays"]
+    if options.commit:
+        facts["commit"] = options.commit
     thresholds = _thresholds(options.folder)
     agreement = export_model(
         run.average, config, options.out, version=options.release, facts=facts, results=results, thresholds=thresholds
@@ -152,7 +160,8 @@ def _look(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     config = read_config(options.config)
     run = resume_run(config, options.folder / CHECKPOINT)
-    for name, volume in look(run.average, config.grid, options.series, options.out).items():
+    thresholds = _thresholds(options.folder)
+    for name, volume in look(run.average, config.grid, options.series, options.out, thresholds).items():
         print(f"{name:16} {volume:9.2f} cm3")
 
 

@@ -29,7 +29,7 @@ from oarlock.surface_distance import Lattice, rounded_tolerance_mm, surface_dist
 log = logging.getLogger(__name__)
 
 THRESHOLD: Final = 0.5
-CANDIDATES: Final = (0.2, 0.3, 0.4, 0.5, 0.6)
+CANDIDATES: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 CLEARLY_BETTER: Final = 0.005
 SLAB_SLICES: Final = 48
 ALLOWANCE_MM: Final = 1e-6

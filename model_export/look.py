@@ -1,7 +1,8 @@
 """Pictures of what a checkpoint draws on a real DICOM series, in all three planes: for a person's eye, on CT of full extent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -24,10 +25,12 @@ WINDOW_HU: Final = (-160.0, 240.0)
 Mask = npt.NDArray[np.bool_]
 
 
-def look(network: Network, grid: GridConfig, series: Path, path: Path) -> dict[str, float]:
+def look(
+    network: Network, grid: GridConfig, series: Path, path: Path, thresholds: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, float]:
     """Write a PNG, and return the volume of each OAR in cm³."""
     ct_hu = read_on_grid(series, grid)
-    masks = predict_volume(network, ct_hu, grid)
+    masks = predict_volume(network, ct_hu, grid, thresholds)
     draw(ct_hu, masks, grid, path)
     voxel_cm3 = float(np.prod(grid.spacing_mm)) / grid.upscale**2 / 1000.0
     return {oar.name: round(float(mask.sum()) * voxel_cm3, 2) for oar, mask in zip(OARS, masks, strict=True)}
@@ -40,9 +43,12 @@ def read_on_grid(series: Path, grid: GridConfig) -> F32:
     return to_model_grid(ct.hu, ct.header.grid, spec).volume
 
 
-def predict_volume(network: Network, ct_hu: F32, grid: GridConfig) -> Mask:
+def predict_volume(
+    network: Network, ct_hu: F32, grid: GridConfig, thresholds: Mapping[str, float] = MappingProxyType({})
+) -> Mask:
     """Masks (OARs, Z, Y · upscale, X · upscale) of a whole volume."""
     network.eval()
+    limits = np.array([thresholds.get(oar.name, THRESHOLD) for oar in OARS], np.float32)[:, None, None, None]
 
     def predictor(slab: F32) -> F32:
         with torch.no_grad():
@@ -50,7 +56,7 @@ def predict_volume(network: Network, ct_hu: F32, grid: GridConfig) -> Mask:
         return found
 
     slabs = predict(ct_hu, predictor, context_slices=grid.context_slices, slab=SLAB_SLICES, padding_hu=AIR_HU)
-    return np.concatenate([probabilities > THRESHOLD for _, probabilities in slabs], axis=1)
+    return np.concatenate([probabilities > limits for _, probabilities in slabs], axis=1)
 
 
 def draw(ct_hu: F32, masks: Mask, grid: GridConfig, path: Path) -> None:
