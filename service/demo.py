@@ -176,17 +176,19 @@ def _table(out: Path, files: list[Path]) -> None:
     structure_set = read_structure_set(out / "rtstruct.dcm")
     rois = {roi.name: roi for roi in structure_set.rois}
     masks, _ = to_masks(structure_set, header, {BY_NAME[name]: roi.number for name, roi in rois.items()})
-    scores = _scores(out)
-    print(f"\n{'organ':<18}{'volume, ml':>12}{'slices':>9}{'surface DSC':>14}{'DSC':>8}")
+    report = json.loads((out / "qa.json").read_text())
+    scores, lights = _scores(report), _lights(report)
+    print(f"\n{'organ':<18}{'volume, ml':>12}{'slices':>9}{'checks':>9}{'surface DSC':>14}{'DSC':>8}")
     for name in rois:
         crop = masks.crop(BY_NAME[name])
         if crop is None:
-            print(f"{name:<18}{'not found':>12}")
+            print(f"{name:<18}{'not found':>12}{'':>9}{lights.get(name, ''):>9}")
             continue
         box, mask = crop
         per_slice = mask.sum(axis=(1, 2))
         volume_ml = float(per_slice @ header.grid.voxel_volumes_mm3[box[0]]) / 1000
-        print(f"{name:<18}{volume_ml:12.2f}{(per_slice > 0).sum():9d}{scores.get(name, '')}")
+        print(f"{name:<18}{volume_ml:12.2f}{(per_slice > 0).sum():9d}{lights.get(name, ''):>9}{scores.get(name, '')}")
+    _red(report)
 
 
 @contextmanager
@@ -201,13 +203,30 @@ def _series_files(files: list[Path]) -> Iterator[list[Path]]:
         yield [path for path in Path(folder).rglob("*") if path.is_file()]
 
 
-def _scores(out: Path) -> dict[str, str]:
+def _scores(report: dict[str, Any]) -> dict[str, str]:
     """The scores against the first supplied structure set, by organ."""
-    comparisons = json.loads((out / "qa.json").read_text())["comparisons"]
-    rows = comparisons[0]["oars"] if comparisons else []
+    rows = report["comparisons"][0]["oars"] if report["comparisons"] else []
     return {
         row["oar"]: f"{row['surface_dsc']:14.3f}{row['volumetric_dsc']:8.3f}" for row in rows if row["surface_dsc"] is not None
     }
+
+
+def _lights(report: dict[str, Any]) -> dict[str, str]:
+    """The worst level of the checks of each organ."""
+    order = ("green", "amber", "red")
+    worst: dict[str, str] = {}
+    for check in report["checks"]:
+        worst[check["oar"]] = max(worst.get(check["oar"], "green"), check["level"], key=order.index)
+    return worst
+
+
+def _red(report: dict[str, Any]) -> None:
+    """What a person has to look at first."""
+    red = [check for check in report["checks"] if check["level"] == "red"]
+    if red:
+        print("\nRed")
+    for check in red:
+        print(f"  {check['reason']}")
 
 
 if __name__ == "__main__":
