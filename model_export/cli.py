@@ -47,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--surface", action="store_true", help="surface DSC of the matched scans too (slower)")
     evaluate.set_defaults(run=_evaluate)
 
-    calibrate = commands.add_parser("calibrate", help="choose each OAR's threshold on the matched training scans")
+    calibrate = commands.add_parser(
+        "calibrate", help="choose the thresholds of the OARs that only the matched training scans show"
+    )
     calibrate.add_argument("--data", type=Path, required=True)
     calibrate.add_argument("--folder", type=Path, required=True, help="of the run; evaluate and export use what is written there")
     calibrate.add_argument("--config", type=Path, default=CONFIG)
@@ -171,6 +173,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     import torch
 
     from model_export.config import read_config
+    from model_export.datasets.openkbp import OAR_NAMES
     from model_export.datasets.training_file import read_cases
     from model_export.evaluate import choose_thresholds
     from model_export.sampling import cases_by_source
@@ -180,7 +183,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     config = read_config(options.config)
     run = resume_run(config, options.folder / CHECKPOINT)
     cases = cases_by_source(read_cases(options.data, "train"), "matched")
-    chosen = choose_thresholds(run.average, config.grid, cases, bfloat16=config.training.bfloat16)
+    found = choose_thresholds(run.average, config.grid, cases, bfloat16=config.training.bfloat16)
+    chosen = {name: threshold for name, threshold in found.items() if name not in OAR_NAMES.values()}
     (options.folder / THRESHOLDS).write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
     for name, threshold in chosen.items():
         print(f"{name:16} {threshold}")
