@@ -15,7 +15,7 @@ from scipy import ndimage, sparse
 from oarlock.geometry import FloatArray, Grid
 from oarlock.jobs import JobWarning
 from oarlock.masks import Box, Mask, OARMasks, grow
-from oarlock.oars import OAR
+from oarlock.oars import BY_NAME, OAR, mirrored
 from oarlock.preprocess import linear_weights
 
 Probabilities = npt.NDArray[np.float32]
@@ -29,6 +29,8 @@ BROKEN_SHARE: Final = 0.25
 UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
 """Organs whose holes stay: what the model leaves out inside a lung is a vessel, a bronchus or a tumour."""
 
+BRAIN_AND_STEM: Final = (BY_NAME["Brain"], BY_NAME["Brainstem"])
+
 _REACH: Final = 0.75
 """How far, in model voxels, a CT voxel may lie beyond the last model centre and still take its value: half a voxel, and the
 quarter by which a whole number of voxels may be shorter than the scan at each end."""
@@ -39,6 +41,8 @@ def to_masks(
 ) -> OARMasks:
     """Bring probabilities to the voxel centres of the CT, one slab at a time.
 
+    A voxel that two rivals claim (:func:`rivals`) goes to the one whose probability is the larger part of its threshold.
+
     :param slabs: (first slice, (OARs, n, y · upscale, x · upscale)) in ascending order without gaps, as
         :func:`oarlock.windows.predict` gives them; each is let go of before the next is asked for, but for its last slice.
     :param model_grid: canonical grid of the network's *input* (:class:`oarlock.preprocess.ModelInput`).
@@ -46,39 +50,58 @@ def to_masks(
     :param thresholds: for each OAR the probability from which a voxel belongs to it.
     :returns: masks on ``grid``.
     """
-    target = _Target(model_grid, OARMasks.empty(oars, grid.shape), grid)
+    target = _Target(model_grid, OARMasks.empty(oars, grid.shape), grid, thresholds)
     last: Probabilities | None = None
     for first, slab in slabs:
-        target.add(slab, last, first, thresholds)
+        target.add(slab, last, first)
         last = slab[:, -1:].copy()
     return target.masks
+
+
+def rivals(oar: OAR) -> tuple[OAR, ...]:
+    """The organs that cannot share tissue with this one although a network may confuse them: its other side; brain and stem."""
+    other_side = (mirrored(oar),) if oar.laterality else ()
+    return other_side + tuple(other for other in BRAIN_AND_STEM if oar in BRAIN_AND_STEM and other != oar)
 
 
 class _Target:
     """The masks while they fill up."""
 
-    def __init__(self, model_grid: Grid, masks: OARMasks, grid: Grid) -> None:
+    def __init__(self, model_grid: Grid, masks: OARMasks, grid: Grid, thresholds: Sequence[float]) -> None:
         axes = model_grid.along_patient_axes()
         assert axes is not None  # a model's grid is canonical
-        self.model_grid, self.grid, self.masks = model_grid, grid, masks
+        self.model_grid, self.grid, self.masks, self.thresholds = model_grid, grid, masks, thresholds
+        self.rivals = [[masks.oars.index(rival) for rival in rivals(oar) if rival in masks.oars] for oar in masks.oars]
         self.model_mm = tuple(axis.positions_mm for axis in axes)
         self.axes = grid.along_patient_axes()
 
-    def add(self, slab: Probabilities, last: Probabilities | None, first: int, thresholds: Sequence[float]) -> None:
+    def add(self, slab: Probabilities, last: Probabilities | None, first: int) -> None:
         """Set the bits from the last slice of the slab before to the last of this one; at an end of the volume a little beyond.
 
         :param slab: (OARs, n, y, x), its first slice being slice ``first`` of the model.
         :param last: (OARs, 1, y, x), the slice before it.
         """
         start = first if last is None else first - 1
-        for index, threshold in enumerate(thresholds):
-            probabilities = slab[index] if last is None else np.concatenate([last[index], slab[index]])
+        for index, threshold in enumerate(self.thresholds):
+            probabilities = self._undisputed(index, slab, last)
             box = _box(probabilities >= threshold)
             if box is None:
                 continue
             part = _Part.cut(probabilities, grow(box, 1, probabilities.shape), start, self.model_grid.shape)
             place = self._place_axial if self.axes is not None else self._place_tilted
             place(part, threshold, np.uint32(1 << index))
+
+    def _undisputed(self, index: int, slab: Probabilities, last: Probabilities | None) -> Probabilities:
+        """Probabilities (n, y, x) of one organ, 0 where a rival's claim is stronger (a tie goes to the first of the two)."""
+        ours = _joined(index, slab, last)
+        for rival in self.rivals[index]:
+            theirs = _joined(rival, slab, last)
+            if theirs.max(initial=0.0) < self.thresholds[rival]:
+                continue
+            stronger = np.greater if index < rival else np.greater_equal
+            lost = stronger(theirs / np.float32(self.thresholds[rival]), ours / np.float32(self.thresholds[index]))
+            ours = np.where(lost, np.float32(0), ours)
+        return ours
 
     def _place_axial(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
         assert self.axes is not None  # add() asked
@@ -114,6 +137,10 @@ class _Target:
         low = np.clip(np.floor(indices.min(axis=0)).astype(int), 0, self.grid.shape)
         high = np.clip(np.ceil(indices.max(axis=0)).astype(int) + 1, 0, self.grid.shape)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+
+
+def _joined(index: int, slab: Probabilities, last: Probabilities | None) -> Probabilities:
+    return slab[index] if last is None else np.concatenate([last[index], slab[index]])
 
 
 @dataclass(frozen=True, eq=False)

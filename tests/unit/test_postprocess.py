@@ -177,3 +177,37 @@ def test_an_organ_of_several_pieces_loses_only_its_islands(crooked_grid: Grid) -
     (warning,) = clean_up(masks, crooked_grid)
     assert masks.mask(several).sum() == 1200
     assert warning.detail == "Eye_L: 1 piece smaller than 0.05 ml dropped, 0.04 ml in all."
+
+
+def claims(model: ModelInput, left: float, right: float) -> npt.NDArray[np.float32]:
+    return np.stack([np.full(model.volume.shape, value, np.float32) for value in (left, right)])
+
+
+def test_a_voxel_that_both_sides_of_an_organ_claim_goes_to_the_stronger_claim() -> None:
+    grid = orientations.ALL["HFS"]
+    model = model_of(grid)
+    lungs = [LUNG, BY_NAME["Lung_R"]]
+    probabilities = claims(model, 0.6, 0.7)
+    probabilities[:, :, :, 20:] = [[[[0.8]]], [[[0.7]]]]
+    masks = to_masks(slabs(probabilities, 5), model.grid, grid, lungs, [0.5, 0.5])
+    left, right = (masks.mask(lung) for lung in lungs)
+    assert left.any()
+    assert right.any()
+    assert not (left & right).any()
+
+
+def test_a_claim_is_measured_by_its_own_threshold_and_a_tie_goes_to_the_first() -> None:
+    grid = orientations.ALL["HFS"]
+    model = model_of(grid)
+    for left, right, thresholds, wins in [(0.6, 0.5, [0.5, 0.3], 1), (0.6, 0.6, [0.5, 0.5], 0)]:
+        lungs = [LUNG, BY_NAME["Lung_R"]]
+        masks = to_masks(slabs(claims(model, left, right), 5), model.grid, grid, lungs, thresholds)
+        drawn = [bool(masks.mask(lung).any()) for lung in lungs]
+        assert drawn == [wins == 0, wins == 1]
+
+
+def test_organs_that_lie_in_one_another_share_their_voxels() -> None:
+    grid = orientations.ALL["HFS"]
+    model = model_of(grid)
+    masks = to_masks(slabs(claims(model, 0.9, 0.6), 5), model.grid, grid, [BY_NAME["SpinalCanal"], CORD], [0.5, 0.5])
+    assert (masks.mask(CORD) & masks.mask(BY_NAME["SpinalCanal"])).any()
