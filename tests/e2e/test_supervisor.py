@@ -36,6 +36,28 @@ def test_a_child_that_dies_is_started_again() -> None:
     assert all(child.returncode is not None for child in started)
 
 
+def test_a_child_that_cannot_be_started_again_at_once_is_tried_again_and_costs_no_other_child() -> None:
+    other, started = [sleeper()], [sleeper()]
+    failures = [OSError("no memory for a process"), TimeoutError("it does not answer")]
+
+    def start() -> "subprocess.Popen[bytes]":
+        if len(started) == 1 and started[0].poll() is not None and failures:
+            raise failures.pop()
+        if started[0].poll() is not None:
+            started.append(sleeper())
+        return started[-1]
+
+    supervisor = Supervisor()
+    supervisor.add("other", lambda: other[0])
+    supervisor.add("sleeper", start)
+    supervisor.start()
+    started[0].kill()
+    assert eventually(lambda: len(started) == 2, within_s=10)
+    assert other[0].poll() is None
+    supervisor.stop()
+    assert all(child.returncode is not None for child in (*other, *started))
+
+
 def test_what_cannot_be_started_is_said_at_once_and_nothing_stays_behind() -> None:
     first: list[subprocess.Popen[bytes]] = []
 

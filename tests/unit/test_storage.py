@@ -166,6 +166,22 @@ def test_an_upload_that_still_grows_is_not_swept_however_long_ago_it_began(stora
         assert storage.sweep(older_than_s=60) == 0
 
 
+def test_an_upload_in_which_a_file_vanishes_while_it_is_looked_at_is_not_swept(storage: Storage) -> None:
+    """An unpacked archive goes in the middle of an upload; a dangling link is what a look at it finds then."""
+    with storage.incoming() as incoming:
+        incoming.next_file().write_bytes(b"x")
+        (incoming.folder / "archive").symlink_to("gone")
+        assert storage.sweep(older_than_s=60) == 0
+        assert incoming.files[0].exists()
+
+
+def test_a_job_that_is_purged_while_the_jobs_are_listed_is_no_error(storage: Storage, tmp_path: Path) -> None:
+    receive(storage)
+    age(tmp_path / "data" / "jobs", 3600)
+    (tmp_path / "data" / "jobs" / "gone").symlink_to("nowhere")
+    assert storage.job_ids(older_than_s=60) == [A]
+
+
 def test_a_process_that_is_killed_while_it_receives_leaves_no_job(tmp_path: Path) -> None:
     program = f"""
 import os, signal

@@ -252,11 +252,13 @@ def test_rois_without_a_number_with_the_same_number_and_unlisted_ones_are_told(h
     dataset = foreign(header)
     frame = header.frame_of_reference_uid
     dataset.StructureSetROISequence.extend([roi(8, "A", frame), roi(8, "B", frame), Dataset()])
+    dataset.StructureSetROISequence.extend([roi(0, "C", frame), roi(0, "D", frame)])
     dataset.ROIContourSequence.append(drawn(99, [contour(square_mm(header, 3, 0, 0, 4))]))
     found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
     assert [roi.number for roi in found.rois] == [7]
     assert set(found.findings) == {
         "2 ROIs share the number 8 and are left out",
+        "2 ROIs share the number 0 and are left out",
         "1 ROI(s) without a number are left out",
         "the contours of 1 ROI(s) that are not listed are left out",
     }
