@@ -167,7 +167,9 @@ class Storage:
     def job_ids(self, older_than_s: float) -> list[JobId]:
         """The jobs that have had bytes here for a while."""
         limit = time.time() - older_than_s
-        return [JobId(entry.name) for entry in os.scandir(self._jobs) if entry.stat().st_mtime < limit]
+        with os.scandir(self._jobs) as entries:
+            changed = [(entry.name, _changed_at(Path(entry.path))) for entry in entries]
+        return [JobId(name) for name, at in changed if 0.0 < at < limit]
 
     def free_bytes(self) -> int:
         """Space left for unprivileged users on the data folder's file system."""
@@ -219,6 +221,12 @@ def _flush(path: Path) -> None:
 
 def _last_change(folder: Path) -> float:
     """When the newest entry of a folder was changed; long ago if the folder is gone."""
-    with suppress(FileNotFoundError):
-        return max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
-    return 0.0
+    return max((_changed_at(path) for path in [folder, *folder.rglob("*")]), default=0.0)
+
+
+def _changed_at(path: Path) -> float:
+    """When a path was changed; long ago if it is gone, which says nothing about its neighbours."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
