@@ -208,7 +208,7 @@ class _Rois:
             for number, item in listed
             if number is not None and numbers[number] == 1
         )
-        findings = [f"{n} ROIs share the number {number} and are left out" for number, n in numbers.items() if number and n > 1]
+        findings = [f"{n} ROIs share the number {number} and are left out" for number, n in _shared(numbers)]
         if numbers[None]:
             findings.append(f"{numbers[None]} ROI(s) without a number are left out")
         unlisted = sum(number not in numbers for number in drawn)
@@ -268,6 +268,11 @@ class _Rois:
         if len(points) < 3:
             return None, "left out: fewer than three points"
         return points, problem
+
+
+def _shared(numbers: Counter[int | None]) -> Iterable[tuple[int, int]]:
+    """Numbers that several ROIs have, 0 like any other, and how many have each."""
+    return ((number, n) for number, n in numbers.items() if number is not None and n > 1)
 
 
 def _by_number(items: Sequence[Item]) -> dict[int | None, list[Item]]:
