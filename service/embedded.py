@@ -136,10 +136,17 @@ class Supervisor:
             for name, start, ready in self._programs:
                 if self._running[name].poll() is not None:
                     log.warning("child process ended; starting it again", extra={"child": name})
-                    self._launch(name, start, ready)
+                    self._launch_again(name, start, ready)
         for name, _, _ in reversed(self._programs):
             if name in self._running:
                 _end(self._running[name])
+
+    def _launch_again(self, name: str, start: Callable[[], "subprocess.Popen[bytes]"], ready: Callable[[], None]) -> None:
+        """Tried again in the next round if it fails: were this thread to end, the kernel would end every child with it."""
+        try:
+            self._launch(name, start, ready)
+        except Exception:  # whatever keeps a child from starting may pass
+            log.exception("child process did not start", extra={"child": name})
 
     def _launch(self, name: str, start: Callable[[], "subprocess.Popen[bytes]"], ready: Callable[[], None]) -> None:
         self._running[name] = start()
