@@ -48,6 +48,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.types import TypeDecorator
 
 from oarlock.errors import (
@@ -635,7 +636,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, NoConnectionFree) as error:
         raise DatabaseUnavailable from error
 
 
