@@ -369,7 +369,7 @@ def test_a_file_that_is_cut_off_in_its_first_elements_is_never_taken_for_another
     content = files[3].read_bytes()
     for kept in range(134, 900, 2):
         files[3].write_bytes(content[:kept])
-        with pytest.raises(errors.SeriesError, match="[Ff]ile 4 of the upload"):
+        with pytest.raises(errors.SeriesError, match=r"[Ff]ile 4 of the upload"):
             check_headers(files[:4])
 
 
