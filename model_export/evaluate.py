@@ -23,7 +23,8 @@ from model_export.datasets.training_file import CHANNEL, Case
 from model_export.network import Network
 from model_export.prepare import known_box
 from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
-from oarlock.oars import OARS
+from oarlock.oars import BY_NAME, OARS, mirrored
+from oarlock.postprocess import rival_channels, undisputed
 from oarlock.surface_distance import Lattice, rounded_tolerance_mm, surface_distances
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,8 @@ def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
 def choose_thresholds(network: Network, grid: GridConfig, cases: Sequence[Case], *, bfloat16: bool = True) -> dict[str, float]:
     """For each OAR the threshold with the highest mean volumetric DSC on some cases: training cases, never those that judge.
 
-    A threshold other than 0.5 is taken only where it is better by `CLEARLY_BETTER`.
+    A threshold other than 0.5 is taken only where it is better by `CLEARLY_BETTER`. Both sides of an organ share one: the network
+    has been shown as many mirrored scans as others, and a voxel that both sides claim goes to the stronger claim.
     """
     network.eval()
     scores: dict[str, list[list[float]]] = {}
@@ -147,14 +149,19 @@ def choose_thresholds(network: Network, grid: GridConfig, cases: Sequence[Case],
         ]
         for name, dsc in by_threshold[0].items():
             if dsc is not None:
-                scores.setdefault(name, []).append([found[name] or 0.0 for found in by_threshold])
+                scores.setdefault(_pair(name), []).append([found[name] or 0.0 for found in by_threshold])
     chosen = {}
     for name, rows in scores.items():
         means = np.mean(rows, axis=0)
         best = int(np.argmax(means))
         better = means[best] > means[CANDIDATES.index(THRESHOLD)] + CLEARLY_BETTER
         chosen[name] = CANDIDATES[best] if better else THRESHOLD
-    return chosen
+    return {name: chosen[_pair(name)] for name in BY_NAME if _pair(name) in chosen}
+
+
+def _pair(name: str) -> str:
+    """One name for both sides of an organ."""
+    return min(name, mirrored(BY_NAME[name]).name)
 
 
 def compare_case(
@@ -168,13 +175,15 @@ def compare_case(
     known = case.known.repeat(factor, axis=1).repeat(factor, axis=2)
     spacing = (case.spacing_mm[0], case.spacing_mm[1] / factor, case.spacing_mm[2] / factor)
     fractions = [case.fraction_of_label(rater) for rater in (ONCOLOGIST, RADIOGRAPHER)]
+    oars = [OARS[channel] for channel in case.channels]
+    limits, rivals = [thresholds.get(oar.name, THRESHOLD) for oar in oars], rival_channels(oars)
     for index, channel in enumerate(case.channels):
         first, last = (max(slice_, 0) for slice_ in case.labelled_slices[index])
         inside = slice(first, last + 1)
         masks = [fraction[case.labels[index, inside]] >= 0.5 for fraction in fractions]
         reference, human = (mask & known[inside] for mask in masks)
-        threshold = thresholds.get(OARS[channel].name, THRESHOLD)
-        predicted = (probabilities[index, inside] > threshold) & known[inside]
+        drawn = undisputed(index, probabilities[:, inside].__getitem__, rivals[index], limits)
+        predicted = (drawn > limits[index]) & known[inside]
         matched = case.source == "matched"
         score = surface_score if matched else None
         tolerance_mm = OARS[channel].tolerance_mm

@@ -4,7 +4,7 @@ Linear interpolation reaches a threshold only next to a voxel that reaches it. S
 its own voxels, grown by one, and nowhere else: the result is that of whole volumes, at a hundredth of their cost.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,6 +64,29 @@ def rivals(oar: OAR) -> tuple[OAR, ...]:
     return other_side + tuple(other for other in BRAIN_AND_STEM if oar in BRAIN_AND_STEM and other != oar)
 
 
+def rival_channels(oars: Sequence[OAR]) -> list[list[int]]:
+    """For each channel the channels of its rivals."""
+    return [[oars.index(rival) for rival in rivals(oar) if rival in oars] for oar in oars]
+
+
+def undisputed(
+    channel: int, claim: Callable[[int], Probabilities], rivals: Sequence[int], thresholds: Sequence[float]
+) -> Probabilities:
+    """Probabilities of one organ, 0 where a rival's claim is stronger (a tie goes to the first of the two).
+
+    :param claim: gives the probabilities of a channel, all of one shape.
+    """
+    ours = claim(channel)
+    for rival in rivals:
+        theirs = claim(rival)
+        if theirs.max(initial=0.0) < thresholds[rival]:
+            continue
+        stronger = np.greater if channel < rival else np.greater_equal
+        lost = stronger(theirs / np.float32(thresholds[rival]), ours / np.float32(thresholds[channel]))
+        ours = np.asarray(np.where(lost, np.float32(0), ours), dtype=np.float32)
+    return ours
+
+
 class _Target:
     """The masks while they fill up."""
 
@@ -71,7 +94,7 @@ class _Target:
         axes = model_grid.along_patient_axes()
         assert axes is not None  # a model's grid is canonical
         self.model_grid, self.grid, self.masks, self.thresholds = model_grid, grid, masks, thresholds
-        self.rivals = [[masks.oars.index(rival) for rival in rivals(oar) if rival in masks.oars] for oar in masks.oars]
+        self.rivals = rival_channels(masks.oars)
         self.model_mm = tuple(axis.positions_mm for axis in axes)
         self.axes = grid.along_patient_axes()
 
@@ -83,25 +106,13 @@ class _Target:
         """
         start = first if last is None else first - 1
         for index, threshold in enumerate(self.thresholds):
-            probabilities = self._undisputed(index, slab, last)
+            probabilities = undisputed(index, lambda i: _joined(i, slab, last), self.rivals[index], self.thresholds)
             box = _box(probabilities >= threshold)
             if box is None:
                 continue
             part = _Part.cut(probabilities, grow(box, 1, probabilities.shape), start, self.model_grid.shape)
             place = self._place_axial if self.axes is not None else self._place_tilted
             place(part, threshold, np.uint32(1 << index))
-
-    def _undisputed(self, index: int, slab: Probabilities, last: Probabilities | None) -> Probabilities:
-        """Probabilities (n, y, x) of one organ, 0 where a rival's claim is stronger (a tie goes to the first of the two)."""
-        ours = _joined(index, slab, last)
-        for rival in self.rivals[index]:
-            theirs = _joined(rival, slab, last)
-            if theirs.max(initial=0.0) < self.thresholds[rival]:
-                continue
-            stronger = np.greater if index < rival else np.greater_equal
-            lost = stronger(theirs / np.float32(self.thresholds[rival]), ours / np.float32(self.thresholds[index]))
-            ours = np.where(lost, np.float32(0), ours)
-        return ours
 
     def _place_axial(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
         assert self.axes is not None  # add() asked
