@@ -6,9 +6,11 @@ with an example, is in :mod:`service.contract`.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
+import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
@@ -26,7 +28,7 @@ from oarlock.jobs import Job, JobId, JobState
 from oarlock.oars import BY_NAME, OAR
 from oarlock.preview import load_rendering
 from oarlock.series import check_headers
-from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Incoming
 from service import contract, events, metrics, reference, uploads
 from service.problems import problem
 from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, Readiness
@@ -81,6 +83,17 @@ def _accepted(service: Service, job: Job) -> Response:
     return Response(document.model_dump_json(), status_code=202, media_type="application/json", headers=headers)
 
 
+@asynccontextmanager
+async def _incoming(service: Service) -> AsyncIterator[Incoming]:
+    """A folder for an upload. Deleting a refused one may take long: in a thread, and not cut short when the sender leaves."""
+    folder = service.storage.incoming()
+    try:
+        yield folder.__enter__()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(folder.__exit__, None, None, None, limiter=service.upload_threads)
+
+
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -91,7 +104,7 @@ async def post_job(request: Request, service: Here, idempotency_key: Annotated[s
     announced = int(request.headers.get("content-length", 0))
     if service.storage.free_bytes() - min(announced, service.settings.max_upload_bytes) < service.settings.min_free_bytes:
         raise StorageFull
-    with service.storage.incoming() as incoming:
+    async with _incoming(service) as incoming:
         upload = await uploads.receive(request, incoming, service.settings, service.upload_threads)
 
         def accept() -> Response:

@@ -5,6 +5,7 @@ is gone is no error.
 """
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -38,15 +39,19 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep until cancelled. What fails now is tried again in a moment: a database or a Redis may be away for a while."""
         while True:
-            await anyio.to_thread.run_sync(self._once)
+            await anyio.to_thread.run_sync(self.sweep)
             await anyio.sleep(self._period_s)
 
-    def _once(self) -> None:
+    def sweep(self) -> None:
+        """Once; while the queue is away, what lies about is deleted all the same."""
+        self._attempt(self.requeue)
+        if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
+            self._cleaned_at = monotonic()
+            self._attempt(self.clean)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
         try:
-            self.requeue()
-            if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
-                self._cleaned_at = monotonic()
-                self.clean()
+            step()
         except (TransientError, OSError) as error:
             log.warning("sweep interrupted", extra={"error": type(error).__name__})
         except Exception:  # a sweeper that stops loses jobs in silence; one that goes on says so with every sweep

@@ -73,7 +73,10 @@ class LeaseKeeper:
 
     def _beat(self) -> None:
         while not self._done.wait(self._lease_s / RENEWALS):
-            self._renew()
+            try:
+                self._renew()
+            except Exception:  # a thread that ends in silence loses the lease of a job that runs well
+                log.exception("the lease could not be renewed", extra={"job_id": self._lease.job_id})
 
     def _renew(self) -> None:
         """One report; a database that is away for a moment does not stop the job, as its result is fenced anyway."""

@@ -82,6 +82,8 @@ class Runtime:
                 self._store.heartbeat(self.name, models, device)
             except OarlockError:
                 log.warning("a sign of life could not be written")
+            except Exception:  # a worker that falls silent for good is taken for dead while it works
+                log.exception("a sign of life could not be written")
             if self._ended.wait(self._settings.lease_s / BEATS):
                 return
 

@@ -201,6 +201,9 @@ class _Down(Broker):
     def enqueue(self, job: Any) -> None:
         raise BrokerUnavailable
 
+    def depth(self) -> int:
+        raise BrokerUnavailable
+
 
 def sweeper(running: Running, broker: Broker) -> Sweeper:
     return Sweeper(running.settings, running.store, running.service.storage, broker)
@@ -257,6 +260,21 @@ def test_bytes_without_a_job_are_deleted_and_bytes_of_a_job_are_not(
     sweeper(running, _Sent()).clean()
     assert not any(orphan in name for name in running.files())
     assert len(storage.input_files(JobId(job["id"]))) == 37
+
+
+def test_leftovers_are_deleted_while_redis_is_down(
+    running: Running, client: httpx.Client, series: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(client, series)
+    storage = running.service.storage
+    orphan = JobId("00000000-0000-0000-0000-000000000001")
+    with storage.incoming() as incoming:
+        incoming.next_file().write_bytes(b"adopted, and then the service was killed")
+        storage.adopt(incoming, orphan)
+    monkeypatch.setattr("service.sweeper.ORPHAN_S", -60)
+    monkeypatch.setattr("service.sweeper.MESSAGE_LATE_S", 0)
+    sweeper(running, _Down()).sweep()
+    assert not any(orphan in name for name in running.files())
 
 
 def test_an_upload_that_is_not_to_be_kept_goes_when_its_job_has_succeeded_and_the_results_stay(

@@ -71,3 +71,9 @@ def test_cancellation_and_the_end_of_the_worker_are_told_apart() -> None:
         held.report(Stage.READING)
     with keeper(Table(False), stopping=lambda: True) as held, pytest.raises(WorkerStopping):
         held.report(Stage.READING)
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_renewals() -> None:
+    table = Table(RuntimeError("a driver's own"), RuntimeError("once more"))
+    with keeper(table, lease_s=0.03):
+        assert table.enough.wait(30)
