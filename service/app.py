@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oarlock import __version__
+from oarlock import logs as core_logs
 from oarlock.settings import Settings
 from service import contract, logs, problems, routes
 from service.state import running
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        logs.configure()
+        core_logs.set_up()
         with running(settings) as service:
             app.state.service = service
             async with anyio.create_task_group() as tasks:

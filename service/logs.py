@@ -1,12 +1,8 @@
-"""Logs: one JSON line an event on stderr, and one line a request. Never a path, a parameter or a message that a sender chose."""
+"""One log line a request, and an answer where nothing else gave one. Never a path or a parameter that a sender chose."""
 
-import json
 import logging
-import sys
-import traceback
-from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -17,53 +13,10 @@ from service.problems import problem
 
 log = logging.getLogger(__name__)
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-
-_QUOTING: Final = ("pydicom", "py.warnings", "python_multipart", "uvicorn.access")
-"""Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
-
 _PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked every few seconds: an answer as it should be is no event."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class JSONFormatter(logging.Formatter):
-    """One JSON object a line.
-
-    Of an exception the type and the places are told and the message is not: a library's message may quote the file it read.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        if record.exc_info and record.exc_info[1] is not None:
-            line |= _describe(record.exc_info[1])
-        return json.dumps(line, default=str)
-
-
-def _describe(error: BaseException) -> dict[str, Any]:
-    frames = traceback.extract_tb(error.__traceback__)
-    return {"error": type(error).__qualname__, "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]}
-
-
-def configure() -> None:
-    """Send every log line of this process to stderr, unless something else was set up before."""
-    root = logging.getLogger()
-    if root.handlers:
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONFormatter())
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(capture=True)
-    for quoting in _QUOTING:
-        logging.getLogger(quoting).setLevel(logging.CRITICAL)
 
 
 class RequestLog:

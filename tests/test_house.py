@@ -54,6 +54,7 @@ IMPURE = (
     "rtstruct",
     "sequences",
     "series",
+    "logs",
     "settings",
     "sorting",
     "storage",

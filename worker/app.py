@@ -6,9 +6,9 @@ from typing import Any
 from billiard.process import active_children
 from celery import Celery, signals
 
+from oarlock import logs
 from oarlock.jobs import QUEUE
 from oarlock.settings import Settings
-from worker import log
 from worker.runtime import HAND_BACK
 
 
@@ -46,7 +46,7 @@ app.conf.update(to_configuration(Settings()))
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: object) -> None:
-    log.set_up()
+    logs.set_up(replace=True)
 
 
 @signals.worker_shutting_down.connect

@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from oarlock import qa
 from oarlock.errors import OarlockError, leaves
 from oarlock.jobs import Stage
+from oarlock.logs import JSONFormatter
 from oarlock.masks import OARMasks
 from oarlock.oars import OARS
 from oarlock.storage import RTSTRUCT
 from service import contract
 from service.broker import Broker
-from service.logs import JSONFormatter
 from service.problems import STATUS_BY_CODE
 from tests.fixtures.crooked import crooked_grid
 from tests.service.conftest import make_settings

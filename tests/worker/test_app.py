@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from oarlock.jobs import CONTOUR_SERIES, QUEUE
+from oarlock.logs import JSONFormatter
 from oarlock.settings import Settings
 from worker.app import to_configuration
-from worker.log import JsonFormatter
 
 
 def settings(**values: object) -> Settings:
@@ -39,7 +39,7 @@ def test_the_task_is_bounded_and_waits_for_the_lease_of_its_lost_process() -> No
 
 def test_what_libraries_say_about_a_value_is_not_logged() -> None:
     said = "import logging, warnings; warnings.warn('Canary'); logging.getLogger('pydicom').warning('Canary')"
-    command = [sys.executable, "-c", f"from worker import log; log.set_up(); {said}; logging.getLogger('x').info('heard')"]
+    command = [sys.executable, "-c", f"from oarlock import logs; logs.set_up(); {said}; logging.getLogger('x').info('heard')"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["heard"]
 
@@ -50,6 +50,6 @@ def test_a_log_line_is_json_with_its_facts_and_without_the_message_of_an_error()
     except KeyError:
         record = logging.LogRecord("worker", logging.ERROR, "file", 1, "job failed", (), sys.exc_info())
     record.job_id = "job-1"
-    event = json.loads(JsonFormatter().format(record))
+    event = json.loads(JSONFormatter().format(record))
     assert (event["event"], event["job_id"], event["error"], event["level"]) == ("job failed", "job-1", "KeyError", "error")
     assert "Canary" not in json.dumps(event)

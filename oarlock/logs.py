@@ -1,0 +1,54 @@
+"""Logs: one JSON line an event on standard error, the same from every process. No patient data: events are named in the code.
+
+What a sender wrote never gets in by the back door either: of an exception the type and the places are told and the message is
+not, and loggers that quote values are silent.
+"""
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_QUOTING: Final = ("pydicom", "py.warnings", "python_multipart", "uvicorn.access")
+"""Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName", "data"}
+
+
+class JSONFormatter(logging.Formatter):
+    """A record as one JSON object on a line; what was passed as ``extra`` becomes keys of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info and record.exc_info[1] is not None:
+            line |= _describe(record.exc_info[1])
+        return json.dumps(line, default=str)
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"error": type(error).__qualname__, "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]}
+
+
+def set_up(*, replace: bool = False) -> None:
+    """Send everything from ``info`` on to standard error.
+
+    :param replace: whether handlers that something else has set up go; otherwise they stay and nothing is done.
+    """
+    root = logging.getLogger()
+    if root.handlers and not replace:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=replace)
+    logging.captureWarnings(capture=True)
+    for quoting in _QUOTING:
+        logging.getLogger(quoting).setLevel(logging.CRITICAL)
