@@ -9,10 +9,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oarlock import __version__
-from oarlock import logs as core_logs
+from oarlock import __version__, logs
 from oarlock.settings import Settings
-from service import contract, logs, problems, routes
+from service import contract, problems, request_log, routes
 from service.state import running
 from service.sweeper import Sweeper
 
@@ -36,14 +35,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     contract.install(app, app.state.routes)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(logs.RequestLog)  # the last one added sees a request first
+    app.add_middleware(request_log.RequestLog)  # the last one added sees a request first
     return app
 
 
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        core_logs.set_up()
+        logs.set_up()
         with running(settings) as service:
             app.state.service = service
             async with anyio.create_task_group() as tasks:

@@ -191,10 +191,16 @@ def test_a_sender_who_goes_away_in_the_middle_leaves_nothing(running: Running, s
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         head += f"Content-Type: {request.headers['content-type']}\r\n\r\n"
         connection.sendall(head.encode() + body[: len(body) // 2])
-    deadline = monotonic() + LIMIT_S
-    while running.files() != before and monotonic() < deadline:
-        pass  # the server notices in its own time
-    assert running.files() == before
+        assert becomes(lambda: running.files() != before)  # the server has begun to take it in
+    assert becomes(lambda: running.files() == before)  # and notices in its own time
+
+
+def becomes(claim: Callable[[], bool]) -> bool:
+    deadline = monotonic() + 5 * LIMIT_S
+    while not claim():
+        if monotonic() > deadline:
+            return False
+    return True
 
 
 def test_a_disk_that_is_low_is_said_before_anything_is_read(tmp_path: Path, redis_url: str, series: list[Path]) -> None:
