@@ -9,7 +9,6 @@ masks once. ``--expected`` compares every row of the table of reference values a
 
 import argparse
 import csv
-import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import surface_distance as library
 
+from benchmarks.clock import least_cpu_s
 from benchmarks.expert_contours import RATERS, Case, cases
 from oarlock.geometry import Grid
 from oarlock.masks import OARMasks
@@ -64,16 +64,6 @@ def floor(predicted: OARMasks, reference: OARMasks) -> None:
         np.bitwise_or.reduce(masks.bits.ravel())
 
 
-def cpu_s(work: Callable[[], Any], repeats: int = 3) -> float:
-    """The least CPU time of a few runs."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
 def peak_mib(work: Callable[[], Any]) -> float:
     """Memory that a piece of work adds at its peak."""
     tracemalloc.start()
@@ -85,11 +75,11 @@ def peak_mib(work: Callable[[], Any]) -> float:
 
 def measure(case: Case) -> None:
     (reference, grid), (predicted, _) = case.masks(RATERS[0]), case.masks(RATERS[1])
-    our_s = cpu_s(lambda: ours(predicted, reference, grid))
-    our_mib = peak_mib(lambda: ours(predicted, reference, grid))
-    floor_s = cpu_s(lambda: floor(predicted, reference))
+    our_s = least_cpu_s(lambda: ours(predicted, reference, grid), repeats=3)
+    our_mib = peak_mib(lambda: ours(predicted, reference, grid), repeats=3)
+    floor_s = least_cpu_s(lambda: floor(predicted, reference), repeats=3)
     volumes = [[masks.mask(oar) for oar in OARS] for masks in (predicted, reference)]
-    their_s = cpu_s(lambda: theirs(*volumes, grid), repeats=1)
+    their_s = least_cpu_s(lambda: theirs(*volumes, grid), repeats=1)
     their_mib = peak_mib(lambda: theirs(*volumes, grid))
     size = "×".join(str(n) for n in grid.shape)
     seconds = f"{our_s:8.2f} {their_s:17.2f} {floor_s:8.2f} {their_s / our_s:7.1f}"

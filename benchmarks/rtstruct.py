@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
+from benchmarks.clock import least_cpu_s
 from benchmarks.expert_contours import RATERS, cases
 from oarlock.contours import PlanarContour, decimation_mm, to_contours, to_mask
 from oarlock.geometry import FloatArray, Grid
@@ -65,10 +65,10 @@ def compare_writers(masks: OARMasks, grid: Grid, folder: Path) -> None:
     ours = folder / "ours.dcm"
     theirs = folder / "rt-utils.dcm"
     rows = [
-        Row("Oarlock", best(lambda: write_rtstruct(ours, masks, header, AUTHORSHIP)), ours),
+        Row("Oarlock", least_cpu_s(lambda: write_rtstruct(ours, masks, header, AUTHORSHIP), repeats=5), ours),
         Row(f"rt-utils {version('rt-utils')}", write_with_rt_utils(theirs, ct, masks), theirs),
     ]
-    floor = best(lambda: (folder / "floor.dcm").write_bytes(ours.read_bytes()))
+    floor = least_cpu_s(lambda: (folder / "floor.dcm").write_bytes(ours.read_bytes()), repeats=5)
     cost = rows[0].cpu_s
     print(f"{len(masks.oars)} OARs on {masks.shape[0]} slices of {masks.shape[1]} × {masks.shape[2]}\n")
     print("| writer | CPU s | × ours | contours | points | MB | voxels lost or won | worst volume | dciodvfy errors |")
@@ -76,16 +76,6 @@ def compare_writers(masks: OARMasks, grid: Grid, folder: Path) -> None:
     print(f"| floor: the bytes of ours to the disk | {floor:.4f} | {floor / cost:.2f} | | | | | | |")
     for row in rows:
         print(f"| {row.name} | {row.cpu_s:.3f} | {row.cpu_s / cost:.0f} | {judged(row, masks, header, folder)} |")
-
-
-def best(work: Callable[[], object], repeats: int = 5) -> float:
-    """Least CPU time of some runs, in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def write_with_rt_utils(path: Path, ct: Path, masks: OARMasks) -> float:

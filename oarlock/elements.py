@@ -33,15 +33,15 @@ INFLATE_LIMIT: Final = 1_048_576
 """Most bytes that are inflated to read a header of the deflated transfer syntax."""
 
 _CHUNK: Final = 16_384
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+UNDEFINED: Final = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_GROUPS: Final = (b"\xfe\xff", b"\xff\xfe")
 MEDIA_SOP_CLASS: Final = 0x00020002
 TRANSFER_SYNTAX: Final = 0x00020010
 SOP_CLASS: Final = 0x00080016
 _DIRECTORY_GROUP: Final = 0x0004
 _PIXEL_DATA: Final = 0x7FE00010
-_LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT"}
     | {b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
@@ -186,7 +186,7 @@ def _explicit(head: bytes, offset: int, order: str) -> tuple[int, int, int]:
     vr = head[4:6]
     if vr in _SHORT_VRS:
         return group << 16 | element, struct.unpack_from(f"{order}H", head, 6)[0], offset + 8
-    if vr in _LONG_VRS and len(head) == 12:
+    if vr in LONG_VRS and len(head) == 12:
         return group << 16 | element, struct.unpack_from(f"{order}I", head, 8)[0], offset + 12
     raise Damaged(f"the element ({group:04X},{element:04X}) has no valid value representation")
 
@@ -202,7 +202,7 @@ class _Walk:
             source.inflate(offset)
             self._start = 0
         self._order = ">" if self._syntax == BIG_ENDIAN or source.read(self._start, 2) == b"\x00\x08" else "<"
-        self._implicit = source.read(self._start + 4, 2) not in _SHORT_VRS | _LONG_VRS
+        self._implicit = source.read(self._start + 4, 2) not in _SHORT_VRS | LONG_VRS
         """Seen, not believed: in some files the data set is encoded otherwise than the transfer syntax says. The first element is
         short and of group 0008, so two capital letters there are a VR and never the low half of an implicit length."""
 
@@ -212,7 +212,7 @@ class _Walk:
         while offset < self._source.size and pixels is None:
             tag, vr, length, value_offset = self._element(offset, implicit=self._implicit, order=self._order)
             if tag == _PIXEL_DATA:
-                pixels = PixelData(value_offset, None if length == _UNDEFINED else length)
+                pixels = PixelData(value_offset, None if length == UNDEFINED else length)
             elif tag in wanted or tag == SOP_CLASS:
                 values[tag] = self._value(value_offset, length)
             if self._ends(tag, values, keep):
@@ -232,7 +232,7 @@ class _Walk:
         """Offset of the element that follows; of pixel data, which end the walk, the place of the value."""
         if tag == _PIXEL_DATA:
             return value_offset
-        offset = value_offset + length if length != _UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
+        offset = value_offset + length if length != UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
         if offset > self._source.size and self._source.complete:
             raise Damaged("it is cut off")
         if offset >= self._source.size and not self._source.complete:
@@ -274,11 +274,11 @@ class _Walk:
             in_sequence, foreign = stack[-1]
             order = "<" if foreign else self._order
             tag, vr, length, offset = self._element(offset, implicit=foreign or self._implicit, order=order)
-            if tag == (_SEQUENCE_END if in_sequence else _ITEM_END):
+            if tag == (SEQUENCE_END if in_sequence else ITEM_END):
                 stack.pop()
-            elif in_sequence and tag != _ITEM:
+            elif in_sequence and tag != ITEM:
                 raise Damaged("a sequence holds something else than items")
-            elif length == _UNDEFINED:
+            elif length == UNDEFINED:
                 stack.append((not in_sequence, foreign or vr == b"UN"))
             else:
                 offset += length

@@ -16,7 +16,7 @@ from oarlock.geometry import FloatArray, Grid
 from oarlock.jobs import JobWarning
 from oarlock.masks import Box, Mask, OARMasks, grow
 from oarlock.oars import BY_NAME, OAR, mirrored
-from oarlock.preprocess import linear_weights
+from oarlock.preprocess import linear_weights, median_step_mm
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -201,17 +201,13 @@ class _Part:
         indices = np.arange(self.values.shape[axis]) + self.first[axis]
         if self.refine[axis] == 1.0:
             return np.asarray(model_mm[indices.astype(int)])
-        return np.asarray(model_mm[0] + ((indices + 0.5) / self.refine[axis] - 0.5) * _step(model_mm))
+        return np.asarray(model_mm[0] + ((indices + 0.5) / self.refine[axis] - 0.5) * median_step_mm(model_mm))
 
     def reach(self, axis: int, model_mm: FloatArray) -> tuple[float, float]:
         """:meth:`span` in mm beyond the first and the last node."""
         low, high = self.at_end[axis]
-        step = _REACH * _step(model_mm) / float(self.refine[axis])
+        step = _REACH * median_step_mm(model_mm) / float(self.refine[axis])
         return step * low, step * high
-
-
-def _step(positions_mm: FloatArray) -> float:
-    return float(np.median(np.diff(positions_mm))) if len(positions_mm) > 1 else 1.0
 
 
 def _box(mask: Mask) -> Box | None:

@@ -161,7 +161,7 @@ def _window_weights(to_mm: FloatArray, of_mm: FloatArray) -> "sparse.csr_array[A
     A row is empty where less than half of its extent lies within the scan; the others have the sum 1.
     """
     ascending = np.sort(of_mm)
-    gap, step = _spacing(ascending), _spacing(to_mm)
+    gap, step = median_step_mm(ascending), median_step_mm(to_mm)
     width = window_mm(step, gap)
     if width == 0.0:
         matrix = linear_weights(to_mm, ascending, reach=(gap / 2, gap / 2))
@@ -187,7 +187,8 @@ def window_mm(step_mm: float, gap_mm: float) -> float:
     return float(np.sqrt(max(0.0, step_mm**2 - 2 * gap_mm**2)))
 
 
-def _spacing(positions_mm: FloatArray) -> float:
+def median_step_mm(positions_mm: FloatArray) -> float:
+    """Median distance between neighbouring positions; 1.0 where there is only one."""
     return float(np.median(np.diff(positions_mm))) if len(positions_mm) > 1 else 1.0
 
 

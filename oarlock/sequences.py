@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from oarlock.elements import DEFLATED, SOP_CLASS, Damaged, read_header
+from oarlock.elements import DEFLATED, ITEM, ITEM_END, LONG_VRS, SEQUENCE_END, SOP_CLASS, UNDEFINED, Damaged, read_header
 
 MAX_FILE_BYTES: Final = 256 * 2**20
 """Largest file, inflated, that is read; the largest of a clinic are a tenth of it."""
@@ -65,10 +65,6 @@ class Tag(IntEnum):
 
 _SEQUENCES: Final = frozenset(tag for tag in Tag if tag.name.endswith("_SEQUENCE"))
 _VALUES: Final = frozenset(Tag) - _SEQUENCES
-
-_LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 
 @dataclass(slots=True)
@@ -140,11 +136,11 @@ class _Parser:
         item = Item()
         while offset < end:
             tag, vr, length, offset = self._head(offset, implicit=implicit)
-            if tag == _ITEM_END:
+            if tag == ITEM_END:
                 break
             nested_implicit = implicit or vr == b"UN"
-            if tag in _SEQUENCES or length == _UNDEFINED:
-                stop = end if length == _UNDEFINED else offset + length
+            if tag in _SEQUENCES or length == UNDEFINED:
+                stop = end if length == UNDEFINED else offset + length
                 items, offset = self._items(offset, stop, implicit=nested_implicit, depth=depth)
                 if tag in _SEQUENCES:
                     item.sequences[tag] = items
@@ -163,11 +159,11 @@ class _Parser:
         items = []
         while offset < end:
             tag, _, length, offset = self._head(offset, implicit=True)
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_END:
                 break
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise Damaged("a sequence holds something else than items")
-            stop = end if length == _UNDEFINED else offset + length
+            stop = end if length == UNDEFINED else offset + length
             if stop > end:
                 raise Damaged("it is cut off")
             item, offset = self._item(offset, stop, implicit=implicit, depth=depth + 1)
@@ -188,7 +184,7 @@ class _Parser:
         vr = self._content[offset + 4 : offset + 6]
         if not vr.isalpha():
             raise Damaged(f"the element ({group:04X},{element:04X}) has no valid value representation")
-        if vr not in _LONG_VRS:
+        if vr not in LONG_VRS:
             return tag, vr, self._short.unpack_from(self._content, offset + 6)[0], offset + 8
         if offset + 12 > len(self._content):
             raise Damaged("it is cut off")

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import IO, Final
 
 from oarlock.settings import Settings
@@ -157,9 +156,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
-    deadline = monotonic() + GRACE_S
     try:
-        process.wait(timeout=deadline - monotonic())
+        process.wait(timeout=GRACE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -22,6 +22,7 @@ import pytest
 from pydicom.uid import MRImageStorage
 
 from oarlock.phantom import write_ct_series
+from tests.e2e.processes import eventually
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
@@ -191,16 +192,8 @@ def test_a_sender_who_goes_away_in_the_middle_leaves_nothing(running: Running, s
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         head += f"Content-Type: {request.headers['content-type']}\r\n\r\n"
         connection.sendall(head.encode() + body[: len(body) // 2])
-        assert becomes(lambda: running.files() != before)  # the server has begun to take it in
-    assert becomes(lambda: running.files() == before)  # and notices in its own time
-
-
-def becomes(claim: Callable[[], bool]) -> bool:
-    deadline = monotonic() + 5 * LIMIT_S
-    while not claim():
-        if monotonic() > deadline:
-            return False
-    return True
+        assert eventually(lambda: running.files() != before, within_s=5 * LIMIT_S)  # the server has begun to take it in
+    assert eventually(lambda: running.files() == before, within_s=5 * LIMIT_S)  # and notices in its own time
 
 
 def test_a_disk_that_is_low_is_said_before_anything_is_read(tmp_path: Path, redis_url: str, series: list[Path]) -> None:
