@@ -1,4 +1,4 @@
-"""oarlock check FILE --ct DIR; oarlock qa PREDICTED REFERENCE --ct DIR; oarlock phantom DIR.
+"""oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR.
 
 What the service does with a job's files, for files at hand. Exit status: 0 good, 1 findings, 2 the input cannot be used.
 """
@@ -11,13 +11,14 @@ from pathlib import Path
 
 from oarlock import __version__
 from oarlock.check import check_rtstruct
+from oarlock.comparison import PLAIN, Drawing, Panel, read_drawing
 from oarlock.errors import OarlockError
 from oarlock.jobs import JobWarning
-from oarlock.names import match_rois
+from oarlock.observers import Spread
 from oarlock.phantom import write_phantom
-from oarlock.qa import QAReport, Source, compare
+from oarlock.qa import QAReport, check_masks
 from oarlock.series import SeriesHeader, check_headers
-from oarlock.structure_set import read_structure_set, to_masks
+from oarlock.site import Site, read_site
 
 GOOD, FINDINGS, UNUSABLE = 0, 1, 2
 
@@ -45,10 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, help="the RTSTRUCT")
     check.set_defaults(run=_check)
 
-    qa = commands.add_parser("qa", help="score one RTSTRUCT against another: surface DSC, volumetric DSC, HD95, …")
+    qa = commands.add_parser("qa", help="score one RTSTRUCT against others (surface DSC, …), or check it without one")
     qa.add_argument("predicted", type=Path, help="the RTSTRUCT to be judged")
-    qa.add_argument("reference", type=Path, help="the RTSTRUCT to judge it by")
-    qa.add_argument("--json", action="store_true", help="print the report as the service gives it")
+    qa.add_argument("references", type=Path, nargs="*", metavar="reference", help="RTSTRUCTs to judge it by, one per observer")
+    qa.add_argument("--site", type=Path, metavar="FILE", help="TOML file of the site's own names and tolerances")
+    qa.add_argument(
+        "--json",
+        action="store_true",
+        help="print the service's report: a comparison for one reference, a job's report for none or several",
+    )
     qa.set_defaults(run=_qa)
 
     for command in (check, qa):
@@ -70,15 +76,44 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _qa(chosen: argparse.Namespace) -> int:
-    report = _compare(chosen.predicted, chosen.reference, _series(chosen.ct))
+    site = read_site(chosen.site) if chosen.site else PLAIN
+    header = _series(chosen.ct)
+    panel = Panel(_drawing(chosen.predicted, header, site), header, site)
+    for path in chosen.references:
+        panel.add(_drawing(path, header, site))
+    is_pair = len(panel.reports) == 1
+    checks = () if is_pair else check_masks(panel.predicted.masks, header.grid)
     if chosen.json:
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        content = panel.reports[0].to_json() if is_pair else panel.report(checks)
+        print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
         return GOOD
+    for report in panel.reports:
+        _print_scores(report)
+    for spread in panel.observers():
+        _print_spread(spread)
+    for check in checks:
+        print(f"{check.level.value:<6} {check.oar or '':<16} {check.reason}")
+    return GOOD
+
+
+def _drawing(path: Path, header: SeriesHeader, site: Site) -> Drawing:
+    drawing = read_drawing(path, header, site)
+    _warn(drawing.warnings)
+    return drawing
+
+
+def _print_scores(report: QAReport) -> None:
     print(f"{'OAR':<16}{'surface DSC':>12}{'DSC':>8}{'HD95 mm':>9}  ")
     for score in report.to_json()["oars"]:
         numbers = (_number(score[key], width) for key, width in (("surface_dsc", 12), ("volumetric_dsc", 8)))
         print(f"{score['oar']:<16}{''.join(numbers)}{_number(score['hausdorff_95_mm'], 9, 2)}  {score['reason'] or ''}".rstrip())
-    return GOOD
+
+
+def _print_spread(spread: Spread) -> None:
+    """Surface DSC of ours against the observers, and of the observers against each other: lowest, median, highest."""
+    sides = (spread.ours["surface_dsc"], spread.between["surface_dsc"])
+    ours, between = ("–" if side is None else f"{side.lowest:.3f} {side.median:.3f} {side.highest:.3f}" for side in sides)
+    print(f"{spread.oar.name:<16} ours {ours:<18} between observers {between:<18} {spread.reason or ''}".rstrip())
 
 
 def _number(value: float | None, width: int, digits: int = 4) -> str:
@@ -96,25 +131,6 @@ def _series(folder: Path) -> SeriesHeader:
     header = check_headers(sorted(path for path in folder.rglob("*") if path.is_file()))
     _warn(header.warnings)
     return header
-
-
-def _compare(predicted_file: Path, reference_file: Path, header: SeriesHeader) -> QAReport:
-    predicted, reference = read_structure_set(predicted_file), read_structure_set(reference_file)
-    ours, theirs = match_rois(predicted.rois), match_rois(reference.rois)
-    drawn, notes = to_masks(predicted, header, {oar: roi.number for oar, roi in ours.matched.items()})
-    wanted, more = to_masks(reference, header, {oar: roi.number for oar, roi in theirs.matched.items()})
-    _warn((*notes, *more))
-    return compare(
-        drawn,
-        wanted,
-        header.grid,
-        matched_rois={oar: roi.name for oar, roi in theirs.matched.items()},
-        predicted_source=Source(predicted.sop_instance_uid, predicted.label),
-        reference_source=Source(reference.sop_instance_uid, reference.label),
-        unmatched=theirs.unmatched,
-        ambiguous=theirs.ambiguous,
-        series_instance_uid=header.series_instance_uid,
-    )
 
 
 def _warn(warnings: Sequence[JobWarning]) -> None:

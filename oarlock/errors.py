@@ -38,7 +38,7 @@ class JobError(OarlockError):
 
 
 class ModelError(OarlockError):
-    """A model, or what came out of it, cannot be used; the operator can fix it."""
+    """A model, what came out of it, or what it is judged by cannot be used; the operator can fix it."""
 
 
 class TransientError(OarlockError):
@@ -403,6 +403,14 @@ class ManifestInvalid(ModelError):
 
     def __init__(self, *, model: str, reason: str) -> None:
         super().__init__(f"The manifest of the model '{model}' is not valid: {reason}.")
+
+
+class SiteFileInvalid(ModelError):
+    code = "site.file_invalid"
+    title = "The site's file is not valid"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The file of the site's own names and tolerances is not valid: {reason}.")
 
 
 class InferenceFailed(ModelError):

@@ -14,6 +14,8 @@ from oarlock.oars import OAR
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
+Crop = tuple[Box, Mask]
+"""One organ: the box that it lies in, and the mask in that box."""
 
 MAX_OARS = 32
 
@@ -55,7 +57,7 @@ class OARMasks:
         """(z, y, x) whole boolean volume of one organ; prefer :meth:`crop` where the box is enough."""
         return np.asarray(self.bits & self.bit(oar) != 0)
 
-    def crop(self, oar: OAR, margin: int = 0) -> tuple[Box, Mask] | None:
+    def crop(self, oar: OAR, margin: int = 0) -> Crop | None:
         """The organ's bounding box, grown by ``margin`` voxels but not over the edge, and the mask in it; None if it is empty."""
         box = self.boxes()[oar.name]
         if box is None:

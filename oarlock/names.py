@@ -59,9 +59,9 @@ def match_rois(rois: Sequence[R], *, site_names: Mapping[str, str] | None = None
     :param rois: with ``number``, ``name`` and ``codes``.
     :param site_names: a site's own spellings, each with the TG-263 name of an OAR of this house, or with "" for a name that is
         never an OAR; case and outer blanks do not matter. They come before everything else.
-    :raises ValueError: if ``site_names`` names an organ that is none of this house.
+    :raises ValueError: as :func:`known_names` does.
     """
-    known = _site_names(site_names or {})
+    known = known_names(site_names or {})
     claims: dict[OAR, list[R]] = {}
     unmatched: list[str] = []
     ambiguous: list[str] = []
@@ -338,11 +338,21 @@ def _is_derived(name: str) -> bool:
     )
 
 
-def _site_names(site_names: Mapping[str, str]) -> dict[str, OAR | None]:
+def known_names(site_names: Mapping[str, str]) -> dict[str, OAR | None]:
+    """A site's own spellings as they are compared with: without case and outer blanks; None for a name that is never an OAR.
+
+    :raises ValueError: if one names an organ that is none of this house, is empty, or is said twice with different meanings.
+    """
     unknown = sorted({oar for oar in site_names.values() if oar and oar not in BY_NAME})
     if unknown:
         raise ValueError(f"not an OAR of this house: {', '.join(unknown)}")
-    return {_key(name): BY_NAME[oar] if oar else None for name, oar in site_names.items()}
+    known: dict[str, OAR | None] = {}
+    for name, oar in site_names.items():
+        key, meaning = _key(name), BY_NAME[oar] if oar else None
+        if not key or known.get(key, meaning) != meaning:
+            raise ValueError(f"{name!r} is empty, or means two things")
+        known[key] = meaning
+    return known
 
 
 def _key(name: str) -> str:

@@ -459,7 +459,7 @@ def _shared(masks: OARMasks, a: OAR, b: OAR) -> float:
     if any(s.start >= s.stop for s in box):
         return 0.0
     bits = masks.bit(a) | masks.bit(b)
-    both = np.count_nonzero((masks.bits[box] & bits) == bits)
+    both = int(np.count_nonzero((masks.bits[box] & bits) == bits))
     return both / min(_voxels(masks, a), _voxels(masks, b)) if both else 0.0
 
 
@@ -467,7 +467,7 @@ def _covered(masks: OARMasks, inner: OAR, outer: OAR) -> float:
     box = masks.boxes()[inner.name]
     assert box is not None  # it is drawn
     bits = masks.bit(inner) | masks.bit(outer)
-    return np.count_nonzero((masks.bits[box] & bits) == bits) / _voxels(masks, inner)
+    return int(np.count_nonzero((masks.bits[box] & bits) == bits)) / _voxels(masks, inner)
 
 
 def _voxels(masks: OARMasks, oar: OAR) -> int:

@@ -10,25 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-import numpy as np
-
 from oarlock.geometry import Grid
-from oarlock.masks import Box, Mask, OARMasks, grow
+from oarlock.masks import Crop, OARMasks
+from oarlock.measures import Measured, measure, measure_crops, score
 from oarlock.oars import OAR, OARS
+from oarlock.observers import Spread
 from oarlock.plausibility import Check, Level, check_masks
-from oarlock.surface_distance import (
-    ALLOWANCE_MM,
-    ZYX,
-    Lattice,
-    added_path_length_mm,
-    centre_mm,
-    one_sided_slice_share,
-    rounded_tolerance_mm,
-    surface_distances,
-    volume_ml,
-    volumetric_dsc,
-    voxels_per_slice,
-)
+from oarlock.surface_distance import Lattice
 
 __all__ = [
     "DEFINITION",
@@ -43,6 +31,7 @@ __all__ = [
     "compare",
     "job_report",
     "measure",
+    "measure_crops",
     "score",
 ]
 
@@ -63,32 +52,6 @@ class Presence(StrEnum):
         if predicted:
             return cls.BOTH if reference else cls.PREDICTED_ONLY
         return cls.REFERENCE_ONLY if reference else cls.NEITHER
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What one mask is against another; every field is a finite number, or None where it is not defined.
-
-    Lengths are in mm, volumes in ml, shares and coefficients in [0, 1].
-    """
-
-    tolerance_rounded_mm: float | None = None
-    surface_dsc: float | None = None
-    surface_dsc_unrounded: float | None = None
-    volumetric_dsc: float | None = None
-    hausdorff_95_mm: float | None = None
-    hausdorff_mm: float | None = None
-    mean_surface_distance_mm: float | None = None
-    mean_distance_predicted_to_reference_mm: float | None = None
-    mean_distance_reference_to_predicted_mm: float | None = None
-    added_path_length_mm: float | None = None
-    predicted_volume_ml: float = 0.0
-    reference_volume_ml: float = 0.0
-    volume_ratio: float | None = None
-    centre_distance_mm: float | None = None
-    predicted_slices: int = 0
-    reference_slices: int = 0
-    one_sided_slice_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +115,13 @@ class QAReport:
     scores: tuple[OARScore, ...]
     unmatched: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
+    predicted_unmatched: tuple[str, ...] = ()
+    predicted_ambiguous: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> dict[OAR, Measured]:
+        """The numbers by OAR."""
+        return {score.oar: score.measured for score in self.scores}
 
     def to_json(self) -> dict[str, Any]:
         """The report as ``docs/api.md`` fixes it."""
@@ -163,17 +133,31 @@ class QAReport:
             "oars": [score.to_json() for score in self.scores],
             "unmatched_reference_rois": list(self.unmatched),
             "ambiguous_reference_rois": list(self.ambiguous),
+            "unmatched_predicted_rois": list(self.predicted_unmatched),
+            "ambiguous_predicted_rois": list(self.predicted_ambiguous),
         }
 
 
-def job_report(series_instance_uid: str, comparisons: Iterable[QAReport], checks: Iterable[Check]) -> dict[str, Any]:
-    """The answer of ``GET /v1/jobs/{id}/qa``: a comparison with each supplied RTSTRUCT, and the checks that need none."""
+def job_report(
+    series_instance_uid: str,
+    comparisons: Iterable[QAReport],
+    checks: Iterable[Check],
+    observers: Iterable[Spread] = (),
+    not_compared: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The answer of ``GET /v1/jobs/{id}/qa``: a comparison with each supplied RTSTRUCT, and the checks that need none.
+
+    :param observers: how far several supplied RTSTRUCTs are from each other, see :mod:`oarlock.observers`.
+    :param not_compared: position, code and detail of each RTSTRUCT that could not be used.
+    """
     reports = [replace(report, series_instance_uid=series_instance_uid) for report in comparisons]
     return {
         "definition": DEFINITION,
         "series_instance_uid": series_instance_uid,
         "comparisons": [report.to_json() for report in reports],
         "checks": [check.to_json() for check in checks],
+        "observers": [spread.to_json() for spread in observers],
+        "not_compared": list(not_compared),
     }
 
 
@@ -187,6 +171,8 @@ def compare(
     reference_source: Source,
     unmatched: Sequence[str] = (),
     ambiguous: Sequence[str] = (),
+    predicted_unmatched: Sequence[str] = (),
+    predicted_ambiguous: Sequence[str] = (),
     series_instance_uid: str = "",
     tolerances_mm: Mapping[OAR, float] | None = None,
 ) -> QAReport:
@@ -194,7 +180,7 @@ def compare(
 
     :param predicted, reference: masks on the same grid; an OAR that is not among a side's ``oars`` counts as not drawn there.
     :param matched_rois: name of the reference's ROI for each OAR that was matched (:func:`oarlock.names.match_rois`).
-    :param unmatched, ambiguous: names of the reference's ROIs that were left out.
+    :param unmatched, ambiguous: names of the reference's ROIs that were left out; ``predicted_…`` those of the predicted.
     :param tolerances_mm: a site's own tolerances in place of the paper's.
     :raises ValueError: if the shapes differ from the grid's.
     """
@@ -203,51 +189,8 @@ def compare(
     pair = _Pair(predicted, reference, Lattice.of(grid), tolerances_mm or {})
     known = {*predicted.oars, *reference.oars}
     scores = tuple(pair.score(oar, matched_rois.get(oar)) for oar in OARS if oar in known)
-    return QAReport(series_instance_uid, predicted_source, reference_source, scores, tuple(unmatched), tuple(ambiguous))
-
-
-def score(predicted: Mask, reference: Mask, *, spacing_mm: ZYX, tolerance_mm: float) -> Measured:
-    """Every number for two masks of one organ on an upright grid with even spacings.
-
-    :param predicted, reference: (z, y, x) of one shape; cropped to their common box this is fastest, and gives the same.
-    :param spacing_mm: (z, y, x).
-    """
-    return measure(predicted, reference, lattice=Lattice.upright(len(predicted), spacing_mm), tolerance_mm=tolerance_mm)
-
-
-def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:
-    """Every number for two masks of one organ; only volumes and slices where one of them is empty.
-
-    :param lattice: of the arrays' slices.
-    """
-    drawn, expected = voxels_per_slice(predicted), voxels_per_slice(reference)
-    amounts = Measured(
-        predicted_volume_ml=volume_ml(drawn, lattice=lattice),
-        reference_volume_ml=volume_ml(expected, lattice=lattice),
-        predicted_slices=int(np.count_nonzero(drawn)),
-        reference_slices=int(np.count_nonzero(expected)),
-    )
-    if not drawn.any() or not expected.any():
-        return amounts
-    distances = surface_distances(predicted, reference, lattice=lattice)
-    rounded_mm = rounded_tolerance_mm(tolerance_mm, lattice)
-    apart_mm = centre_mm(predicted, lattice=lattice) - centre_mm(reference, lattice=lattice)
-    return replace(
-        amounts,
-        tolerance_rounded_mm=rounded_mm,
-        surface_dsc=None if rounded_mm is None else distances.surface_dsc(rounded_mm + ALLOWANCE_MM),
-        surface_dsc_unrounded=distances.surface_dsc(tolerance_mm),
-        volumetric_dsc=volumetric_dsc(predicted, reference, lattice=lattice),
-        hausdorff_95_mm=distances.hausdorff_mm(95),
-        hausdorff_mm=distances.hausdorff_mm(100),
-        mean_surface_distance_mm=distances.mean_mm(),
-        mean_distance_predicted_to_reference_mm=distances.predicted.mean_mm(),
-        mean_distance_reference_to_predicted_mm=distances.reference.mean_mm(),
-        added_path_length_mm=added_path_length_mm(predicted, reference, lattice=lattice),
-        volume_ratio=amounts.predicted_volume_ml / amounts.reference_volume_ml,
-        centre_distance_mm=float(np.linalg.norm(apart_mm)),
-        one_sided_slice_share=one_sided_slice_share(drawn, expected),
-    )
+    left_out = (tuple(names) for names in (unmatched, ambiguous, predicted_unmatched, predicted_ambiguous))
+    return QAReport(series_instance_uid, predicted_source, reference_source, scores, *left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,10 +203,10 @@ class _Pair:
     tolerances_mm: Mapping[OAR, float]
 
     def score(self, oar: OAR, matched_roi: str | None) -> OARScore:
-        boxes = _box(self.predicted, oar), _box(self.reference, oar)
-        presence = Presence.of(predicted=boxes[0] is not None, reference=boxes[1] is not None)
+        crops = [masks.crop(oar) if oar in masks.oars else None for masks in (self.predicted, self.reference)]
+        presence = Presence.of(predicted=crops[0] is not None, reference=crops[1] is not None)
         tolerance_mm = self.tolerances_mm.get(oar, oar.tolerance_mm)
-        measured = self._measure(oar, boxes, tolerance_mm)
+        measured = measure_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
         return OARScore(
             oar=oar,
             matched_roi=matched_roi,
@@ -272,25 +215,15 @@ class _Pair:
             tolerance_source="the site's own" if oar in self.tolerances_mm else oar.tolerance_source,
             measured=measured,
             reason=self._reason(oar, presence, matched_roi, measured),
-            predicted_cut_by_scan=self._is_cut(boxes[0]),
-            reference_cut_by_scan=self._is_cut(boxes[1]),
+            predicted_cut_by_scan=self._is_cut(crops[0]),
+            reference_cut_by_scan=self._is_cut(crops[1]),
         )
 
-    def _measure(self, oar: OAR, boxes: tuple[Box | None, Box | None], tolerance_mm: float) -> Measured:
-        box = _union(*boxes)
-        if box is None:
-            return Measured()
-        # One slice more at each end: where the spacing is uneven, the gap to the next slice belongs to the surface.
-        box = (grow(box, 1, self.predicted.shape)[0], box[1], box[2])
-        lattice = self.lattice.between(box[0].start, box[0].stop)
-        predicted, reference = _mask(self.predicted, oar, box), _mask(self.reference, oar, box)
-        return measure(predicted, reference, lattice=lattice, tolerance_mm=tolerance_mm)
-
-    def _is_cut(self, box: Box | None) -> bool:
-        return box is not None and (box[0].start == 0 or box[0].stop == self.predicted.shape[0])
+    def _is_cut(self, crop: Crop | None) -> bool:
+        return crop is not None and (crop[0][0].start == 0 or crop[0][0].stop == self.predicted.shape[0])
 
     def _reason(self, oar: OAR, presence: Presence, matched_roi: str | None, measured: Measured) -> str | None:
-        ours = "is not drawn by the model" if oar not in self.predicted.oars else "is empty in the prediction"
+        ours = "has no ROI in the prediction" if oar not in self.predicted.oars else "is empty in the prediction"
         theirs = "has no ROI in the reference" if matched_roi is None else "is empty in the reference"
         match presence:
             case Presence.PREDICTED_ONLY:
@@ -305,21 +238,3 @@ class _Pair:
                 "defined; all other numbers use the slices' true positions."
             )
         return None
-
-
-def _box(masks: OARMasks, oar: OAR) -> Box | None:
-    return masks.boxes()[oar.name] if oar in masks.oars else None
-
-
-def _mask(masks: OARMasks, oar: OAR, box: Box) -> Mask:
-    if oar not in masks.oars:
-        return np.zeros(masks.bits[box].shape, dtype=np.bool_)
-    mask: Mask = np.not_equal(masks.bits[box] & masks.bit(oar), 0)
-    return mask
-
-
-def _union(a: Box | None, b: Box | None) -> Box | None:
-    if a is None or b is None:
-        return a or b
-    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
-    return z, y, x

@@ -4,11 +4,14 @@ Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL
 ``docs/operations.md`` lists them all; a test compares the two.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from oarlock.site import Site, read_site
 
 
 class Settings(BaseSettings):
@@ -44,6 +47,7 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
     lease_s: float = Field(15.0, description="how long a silent worker keeps its job")
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
+    site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
     keep_input: bool = Field(True, description="whether the upload of a job that succeeded stays until the job is purged")
 
     @property
@@ -64,6 +68,14 @@ class Settings(BaseSettings):
         """URL of the queue as Celery spells it: a unix socket has a scheme of its own there."""
         url = self.redis_url or "redis://localhost:6379/0"
         return url.replace("unix://", "redis+socket://", 1)
+
+    @cached_property
+    def site(self) -> Site:
+        """The site's own names and tolerances; asked for at the start of each process, so that a bad file is not met later.
+
+        :raises SiteFileInvalid: see :func:`oarlock.site.read_site`.
+        """
+        return read_site(self.site_file) if self.site_file else Site()
 
     def broker_transport_options(self) -> dict[str, Any]:
         """Options of Celery's Redis transport that both faces must share.

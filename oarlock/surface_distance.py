@@ -77,6 +77,11 @@ class Lattice:
         thicknesses = np.full(len(offsets), step[0]) if even else grid.slice_thicknesses_mm
         return cls(offsets, thicknesses, step if even else None, grid.row_spacing_mm, grid.column_spacing_mm)
 
+    @property
+    def slices(self) -> int:
+        """How many slices there are."""
+        return len(self.slice_offsets_mm)
+
     def between(self, start: int, stop: int) -> "Lattice":
         """The part of it from one slice up to, not including, another."""
         part = slice(start, stop)

@@ -19,6 +19,7 @@ def main() -> int:
     settings = Settings()
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
+        _ = settings.site  # a bad file is said now, not with the first comparison
         with companions(settings) as reached, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
             print(f"Oarlock listens on http://{host}:{port} (documentation: /docs)", flush=True)

@@ -105,6 +105,8 @@ _QA: Final[dict[str, Any]] = {
             ],
             "unmatched_reference_rois": ["PTV70"],
             "ambiguous_reference_rois": [],
+            "unmatched_predicted_rois": [],
+            "ambiguous_predicted_rois": [],
         }
     ],
     "checks": [
@@ -117,6 +119,31 @@ _QA: Final[dict[str, Any]] = {
             "low": 1138.0,
             "high": 1697.7,
             "unit": "ml",
+        }
+    ],
+    "observers": [
+        {
+            "oar": "Parotid_L",
+            "observers": 2,
+            "pairs": 1,
+            "surface_dsc": {
+                "ours": {"lowest": 0.91, "median": 0.925, "highest": 0.94},
+                "between": {"lowest": 0.9, "median": 0.9, "highest": 0.9},
+            },
+            "volumetric_dsc": {
+                "ours": {"lowest": 0.85, "median": 0.86, "highest": 0.87},
+                "between": {"lowest": 0.84, "median": 0.84, "highest": 0.84},
+            },
+            "hausdorff_95_mm": {
+                "ours": {"lowest": 3.3, "median": 3.6, "highest": 3.9},
+                "between": {"lowest": 4.1, "median": 4.1, "highest": 4.1},
+            },
+            "mean_surface_distance_mm": {
+                "ours": {"lowest": 0.8, "median": 0.85, "highest": 0.9},
+                "between": {"lowest": 1.0, "median": 1.0, "highest": 1.0},
+            },
+            "within_observers": True,
+            "reason": None,
         }
     ],
     "not_compared": [

@@ -15,6 +15,7 @@ def main() -> int:
     """Work until a signal asks to stop; 0 after an orderly end."""
     settings = Settings()
     try:
+        _ = settings.site  # a bad file is said now, not with the first comparison
         names = manifests_of(settings.models)
     except OarlockError as error:
         print(f"Oarlock's worker cannot start: {error}", file=sys.stderr)

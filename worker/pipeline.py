@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import orjson
 
-from oarlock import preview, qa, structure_set
+from oarlock import preview, qa
 from oarlock.check import check_rtstruct
+from oarlock.comparison import PLAIN, Drawing, Panel, read_drawing
 from oarlock.errors import (
     DatabaseUnavailable,
     DeviceOutOfMemory,
@@ -32,11 +33,11 @@ from oarlock.errors import (
 from oarlock.job_store import JobStore, Lease, LeaseLost
 from oarlock.jobs import MAX_ATTEMPTS, Job, JobId, JobWarning, ModelFacts, Stage
 from oarlock.masks import OARMasks
-from oarlock.names import match_rois
 from oarlock.postprocess import clean_up, to_masks
 from oarlock.preprocess import to_model_grid
 from oarlock.rtstruct import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
+from oarlock.site import Site
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Storage
 from oarlock.windows import predict, slab_for
 from worker.inference import Model
@@ -59,6 +60,7 @@ def contour(
     worker: str,
     lease_s: float,
     max_slices: int = 1024,
+    site: Site = PLAIN,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Contour the series of one job, if there is still something to do.
@@ -67,6 +69,7 @@ def contour(
 
     :param models: gives the model that a job names.
     :param worker: name of this worker, for the job table.
+    :param site: the site's own names of ROIs and its own tolerances.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
     """
     lease = _claim(store, job_id, worker, lease_s)
@@ -77,7 +80,7 @@ def contour(
         try:
             job = store.get(job_id)
             with storage.results_writer(job_id, lease.token) as folder:
-                walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices)
+                walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices, site)
                 walk.run(models)
                 keeper.report(Stage.COMPARING, 1.0)
             store.succeed(lease, warnings=walk.warnings)
@@ -146,6 +149,7 @@ class Walk:
     job: Job
     report: Report
     max_slices: int = 1024
+    site: Site = PLAIN
     warnings: list[JobWarning] = field(default_factory=list)
 
     def run(self, models: ModelOf) -> None:
@@ -190,39 +194,23 @@ class Walk:
 
     def _compare(self, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
         self.report(Stage.COMPARING, 0.0)
-        comparisons: list[qa.QAReport] = []
+        panel = Panel(Drawing(qa.Source(written.sop_instance_uid, written.label), masks), header, self.site)
         not_compared: list[dict[str, Any]] = []
         for position, path in enumerate(header.structure_sets, start=1):
             try:
-                comparisons.append(self._compare_with(path, position, header, masks, written))
+                self._compare_with(path, position, panel)
             except StructureSetError as error:
                 not_compared.append({"position": position, "code": error.code, "detail": error.detail})
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
                 self.warnings.append(JobWarning("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
-        report = qa.job_report(header.series_instance_uid, comparisons, qa.check_masks(masks, header.grid))
-        report["not_compared"] = not_compared
-        (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+        report = panel.report(qa.check_masks(masks, header.grid), not_compared)
+        (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
-    def _compare_with(
-        self, path: Path, position: int, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT
-    ) -> qa.QAReport:
-        supplied = structure_set.read_structure_set(path)
-        matches = match_rois(supplied.rois)
-        numbers = {oar: roi.number for oar, roi in matches.matched.items()}
-        reference, notes = structure_set.to_masks(supplied, header, numbers)
-        self.warnings += [JobWarning(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in notes]
-        return qa.compare(
-            masks,
-            reference,
-            header.grid,
-            matched_rois={oar: roi.name for oar, roi in matches.matched.items()},
-            predicted_source=qa.Source(written.sop_instance_uid, written.label),
-            reference_source=qa.Source(supplied.sop_instance_uid, supplied.label),
-            unmatched=matches.unmatched,
-            ambiguous=matches.ambiguous,
-            series_instance_uid=header.series_instance_uid,
-        )
+    def _compare_with(self, path: Path, position: int, panel: Panel) -> None:
+        supplied = read_drawing(path, panel.header, self.site)
+        self.warnings += [JobWarning(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in supplied.warnings]
+        panel.add(supplied)
 
     def _draw(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
         self.report(Stage.COMPARING, 0.8)

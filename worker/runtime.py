@@ -55,6 +55,7 @@ class Runtime:
             worker=self.name,
             lease_s=self._settings.lease_s,
             max_slices=self._settings.max_slices,
+            site=self._settings.site,
             stopping=self._stopping.is_set,
         )
 

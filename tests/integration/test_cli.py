@@ -1,12 +1,15 @@
 """The command line, from the files to the exit status."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
 from oarlock.cli import main
+from oarlock.masks import OARMasks
 from oarlock.rtstruct import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
@@ -65,6 +68,53 @@ def test_the_table_has_a_line_for_every_organ(rtstruct: Path, tmp_path: Path, ca
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["OAR", "Brain", "Cochlea_L", "Lens_R", "OpticNrv_L", "Parotid_R"]
     assert lines[1].split()[1:] == ["1.0000", "1.0000", "0.00"]
+
+
+def test_several_references_each_get_their_comparison_and_the_spread_between_them(
+    rtstruct: Path, series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = OARMasks(series.masks.oars, np.roll(series.masks.bits, 4, axis=2))
+    other = tmp_path / "other.dcm"
+    write_rtstruct(other, moved, series.header, replace(AUTHORSHIP, job_id="job-2"))
+    pair = [str(rtstruct), str(other), "--ct", str(tmp_path / "ct"), "--json"]
+    assert main(["qa", *pair]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert main(["qa", str(rtstruct), *pair]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["comparisons"][1] == alone
+    brain = next(entry for entry in report["observers"] if entry["oar"] == "Brain")
+    between = next(score["surface_dsc"] for score in alone["oars"] if score["oar"] == "Brain")
+    assert brain["surface_dsc"]["between"]["median"] == between < 1.0
+    assert brain["surface_dsc"]["ours"] == {"lowest": between, "median": (1 + between) / 2, "highest": 1.0}
+
+
+def test_without_a_reference_the_checks_still_stand(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["qa", str(rtstruct), "--ct", str(tmp_path / "ct"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["comparisons"] == report["observers"] == []
+    assert "Parotid_R" in {check["oar"] for check in report["checks"] if check["code"] == "organ.volume"}
+    assert main(["qa", str(rtstruct), "--ct", str(tmp_path / "ct")]) == 0
+    assert "Parotid_R is too small" in capsys.readouterr().out
+
+
+def test_a_site_file_gives_names_and_tolerances(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = pydicom.dcmread(rtstruct)
+    for roi, observation in zip(dataset.StructureSetROISequence, dataset.RTROIObservationsSequence, strict=True):
+        if roi.ROIName == "Brain":
+            roi.ROIName = "Denkorgan"
+            del observation.RTROIIdentificationCodeSequence
+    dataset.save_as(tmp_path / "own.dcm")
+    (tmp_path / "site.toml").write_text('[names]\nDenkorgan = "Brain"\n[tolerances_mm]\nBrain = 2.2\n')
+    call = ["qa", str(rtstruct), str(tmp_path / "own.dcm"), "--ct", str(tmp_path / "ct"), "--json"]
+    assert main(call) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["unmatched_reference_rois"] == ["Denkorgan"]
+    assert main([*call, "--site", str(tmp_path / "site.toml")]) == 0
+    brain = json.loads(capsys.readouterr().out)["oars"][0]
+    assert (brain["matched_roi"], brain["tolerance_mm"], brain["tolerance_source"]) == ("Denkorgan", 2.2, "the site's own")
+    (tmp_path / "site.toml").write_text("[names]\nDenkorgan = 3\n")
+    assert main([*call, "--site", str(tmp_path / "site.toml")]) == 2
+    assert "(site.file_invalid)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

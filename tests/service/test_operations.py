@@ -17,7 +17,8 @@ from oarlock.errors import OarlockError, leaves
 from oarlock.jobs import Stage
 from oarlock.logs import JSONFormatter
 from oarlock.masks import OARMasks
-from oarlock.oars import OARS
+from oarlock.oars import BY_NAME, OARS
+from oarlock.observers import METRICS, Spread
 from oarlock.storage import RTSTRUCT
 from service import contract
 from service.broker import Broker
@@ -252,13 +253,15 @@ def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
     masks = OARMasks.empty(OARS, grid.shape)
     source = qa.Source("2.25.1", "")
     report = qa.compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
-    real = qa.job_report("2.25.2", [report], qa.check_masks(masks, grid))
+    spread = Spread(BY_NAME["Brain"], 2, 1, dict.fromkeys(METRICS), dict.fromkeys(METRICS))
+    real = qa.job_report("2.25.2", [report], qa.check_masks(masks, grid), [spread])
     example = contract.QA["responses"][200]["content"]["application/json"]["example"]
-    assert list(example) == [*real, "not_compared"]
+    assert list(example) == list(real)
     for ours, theirs in (
         (example["comparisons"][0], real["comparisons"][0]),
         (example["comparisons"][0]["oars"][0], real["comparisons"][0]["oars"][0]),
         (example["checks"][0], real["checks"][0]),
+        (example["observers"][0], real["observers"][0]),
     ):
         assert set(ours) == set(theirs)
 

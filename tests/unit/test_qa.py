@@ -109,7 +109,7 @@ def test_the_reason_tells_an_unmatched_roi_from_an_empty_one_and_an_unknown_orga
     assert "has no ROI in the reference" in unmatched["reason"]
     assert "is empty in the reference" in entry(report_of(drawn, empty, crooked_grid), BRAINSTEM)["reason"]
     unknown = entry(report_of(OARMasks.empty([CORD], SHAPE), drawn, crooked_grid), BRAINSTEM)
-    assert "is not drawn by the model" in unknown["reason"]
+    assert "has no ROI in the prediction" in unknown["reason"]
 
 
 def test_every_organ_that_either_side_knows_is_listed_once_in_the_order_of_the_house(crooked_grid: Grid) -> None:

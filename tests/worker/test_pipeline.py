@@ -13,6 +13,7 @@ from oarlock.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.oars import BY_NAME
 from oarlock.phantom import write_ct_series
 from oarlock.series import check_headers
+from oarlock.site import Site
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
 from oarlock.structure_set import read_structure_set, to_masks
 from oarlock.windows import Volume
@@ -247,3 +248,27 @@ def test_supplied_contours_are_compared_with_and_unusable_ones_are_named(
         "Supplied RTSTRUCT 1 was not compared with",
         "Supplied RTSTRUCT 3 was not compared with",
     ]
+
+
+def test_several_observers_are_compared_with_each_other_too(house: House, series: Path) -> None:
+    observers = [house.post(series, job_id=name) for name in ("job-1", "job-2")]
+    for job_id in observers:
+        run(house, job_id)
+    job_id = house.post(series, *(house.storage.result(job_id, RTSTRUCT) for job_id in observers), job_id="job-3")
+    run(house, job_id)
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    assert len(report["comparisons"]) == 2
+    assert {(spread["oar"], spread["pairs"], spread["within_observers"]) for spread in report["observers"]} == {
+        ("Brain", 1, True),
+        ("Bone_Mandible", 1, True),
+    }
+
+
+def test_the_sites_own_tolerance_is_used_and_said(house: House, series: Path) -> None:
+    first = house.post(series)
+    run(house, first)
+    job_id = house.post(series, house.storage.result(first, RTSTRUCT), job_id="job-2")
+    run(house, job_id, site=Site(tolerances_mm={BONE: 3.3}))
+    (comparison,) = json.loads(house.storage.result(job_id, QA_REPORT).read_text())["comparisons"]
+    (row,) = [row for row in comparison["oars"] if row["oar"] == BONE.name]
+    assert (row["tolerance_mm"], row["tolerance_source"]) == (3.3, "the site's own")
