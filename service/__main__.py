@@ -4,10 +4,13 @@ import ipaddress
 import signal
 import socket
 import sys
+from contextlib import closing
 
 import uvicorn
 
+from oarlock.database import Database
 from oarlock.errors import OarlockError
+from oarlock.migrations import DatabaseNewer
 from oarlock.settings import Settings
 from service.app import create_app
 from service.embedded import DataFolderInUse, companions
@@ -20,12 +23,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
         _ = settings.site  # a bad file is said now, not with the first comparison
-        with companions(settings) as reached, _listen(settings) as listener:
+        with companions(settings) as reached, closing(Database(reached.database)), _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
             print(f"Oarlock listens on http://{host}:{port} (documentation: /docs)", flush=True)
             config = uvicorn.Config(create_app(reached), log_config=None, access_log=False, timeout_graceful_shutdown=10)
             uvicorn.Server(config).run(sockets=[listener])
-    except (DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
+    except (DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from oarlock.database import Database
 from oarlock.errors import ManifestInvalid
 from oarlock.job_store import JobStore
 from oarlock.manifest import ModelManifest, read_manifests
@@ -31,6 +32,7 @@ class Service:
 
     settings: Settings
     manifests: Mapping[str, ModelManifest]
+    database: Database
     store: JobStore
     storage: Storage
     broker: Broker
@@ -44,7 +46,8 @@ class Service:
 def running(settings: Settings) -> Iterator[Service]:
     """Everything that the application needs."""
     storage = Storage(settings.data)
-    store = JobStore(settings.database)
+    database = Database(settings.database)
+    store = JobStore(database)
     broker = Broker(settings)
     manifests = _manifests(settings)
     health = Health(settings, store, storage, broker, manifests)
@@ -52,6 +55,7 @@ def running(settings: Settings) -> Iterator[Service]:
         yield Service(
             settings=settings,
             manifests=manifests,
+            database=database,
             store=store,
             storage=storage,
             broker=broker,
@@ -62,7 +66,7 @@ def running(settings: Settings) -> Iterator[Service]:
         )
     finally:
         broker.close()
-        store.close()
+        database.close()
 
 
 def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from oarlock.database import Database
 from oarlock.geometry import Grid
 from oarlock.phantom import Phantom, head_and_neck
 from service.redis_server import PrivateRedis
-from tests.fixtures import crooked
+from tests.fixtures import crooked, postgresql
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +84,32 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield server.url
     process.terminate()
     process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A real PostgreSQL for this session."""
+    programs = postgresql.find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
+    with postgresql.running(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'oarlock.sqlite'}"
+        return
+    server: postgresql.Server = request.getfixturevalue("postgresql_server")
+    with server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open database of each kind, with the schema of today."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()

@@ -6,9 +6,10 @@ import warnings
 from celery.exceptions import SecurityWarning
 
 from oarlock.errors import OarlockError
+from oarlock.migrations import DatabaseNewer
 from oarlock.settings import Settings
 from worker.app import app
-from worker.runtime import manifests_of
+from worker.runtime import check_schema, manifests_of
 
 
 def main() -> int:
@@ -17,7 +18,8 @@ def main() -> int:
     try:
         _ = settings.site  # a bad file is said now, not with the first comparison
         names = manifests_of(settings.models)
-    except OarlockError as error:
+        check_schema(settings)
+    except (DatabaseNewer, OarlockError) as error:
         print(f"Oarlock's worker cannot start: {error}", file=sys.stderr)
         return 1
     if settings.model not in names:

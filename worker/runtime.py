@@ -4,11 +4,13 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from oarlock.errors import OarlockError
+from oarlock.database import Database
+from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.job_store import JobStore
 from oarlock.jobs import JobId
 from oarlock.manifest import read_manifests
@@ -35,7 +37,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
-        self._store, self._storage = JobStore(settings.database), Storage(settings.data)
+        self._database, self._storage = Database(settings.database), Storage(settings.data)
+        self._store = JobStore(self._database)
         self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
         self._stopping, self._ended = Event(), Event()
         self._life = Thread(target=self._live, name="life", daemon=True)
@@ -67,7 +70,7 @@ class Runtime:
             self._store.farewell(self.name)
         except OarlockError:
             log.warning("the farewell could not be written")
-        self._store.close()
+        self._database.close()
 
     def _live(self) -> None:
         try:
@@ -87,6 +90,15 @@ class Runtime:
                 log.exception("a sign of life could not be written")
             if self._ended.wait(self._settings.lease_s / BEATS):
                 return
+
+
+def check_schema(settings: Settings) -> None:
+    """Bring the database to the schema of this version before any process depends on it. One that is away now may come back.
+
+    :raises DatabaseNewer: if a newer Oarlock has changed it.
+    """
+    with suppress(DatabaseUnavailable):
+        Database(settings.database).close()
 
 
 def manifests_of(models: Path) -> list[str]:

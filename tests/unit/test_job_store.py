@@ -1,8 +1,6 @@
 """The job table: what it allows, what it refuses, and who wins a race."""
 
 import multiprocessing
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
-from sqlalchemy import create_engine, text
 
+from oarlock.database import Database
 from oarlock.errors import (
     AttemptsExhausted,
     DatabaseUnavailable,
@@ -39,7 +37,6 @@ from oarlock.jobs import (
 
 SERIES = SeriesFacts("2.25.1", "2.25.2", "2.25.3", 37, (2.5, 1.1, 0.9))
 MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
-POSTGRES = os.environ.get("OARLOCK_TEST_DATABASE_URL")
 
 
 class Clock:
@@ -60,25 +57,15 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'jobs.sqlite'}"
-        return
-    if not POSTGRES:
-        pytest.skip("OARLOCK_TEST_DATABASE_URL is not set: it names an empty PostgreSQL database for tests")
-    yield POSTGRES
-    engine = create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS jobs, workers, stage_durations, schema_version"))
-    engine.dispose()
+@pytest.fixture
+def store(database: Database, clock: Clock) -> JobStore:
+    return JobStore(database, clock=clock)
 
 
 @pytest.fixture
-def store(url: str, clock: Clock) -> Iterator[JobStore]:
-    store = JobStore(url, clock=clock)
-    yield store
-    store.close()
+def sqlite_file(tmp_path: Path) -> Database:
+    """A SQLite file that is alone in its folder; the test closes it."""
+    return Database(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
 
 
 def create(store: JobStore, job_id: str = "a", **changes: object) -> Job:
@@ -295,7 +282,7 @@ def test_what_has_ended_cannot_be_cancelled_and_only_what_failed_or_was_cancelle
 
 
 @pytest.mark.parametrize("when", ["queued", "running", "succeeded"])
-def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: JobStore, url: str, when: str) -> None:
+def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: JobStore, database_url: str, when: str) -> None:
     create(store, idempotency_key="secret-key", profile="clinic", warnings=[JobWarning("x", "secret-detail")])
     lease = None if when == "queued" else claim(store)
     if when == "succeeded" and lease:
@@ -316,19 +303,19 @@ def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: Job
     assert create(store, "b", idempotency_key="secret-key", content_sha256="other").id == "b"
 
 
-def test_an_idempotency_key_is_not_in_the_bytes_of_the_database(tmp_path: Path) -> None:
-    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+def test_an_idempotency_key_is_not_in_the_bytes_of_the_database(tmp_path: Path, sqlite_file: Database) -> None:
+    store = JobStore(sqlite_file)
     create(store, idempotency_key="patient-4711")
     assert not [path for path in tmp_path.iterdir() if b"4711" in path.read_bytes()]
-    store.close()
+    sqlite_file.close()
 
 
-def test_a_purged_series_is_not_in_the_bytes_of_the_database_file(tmp_path: Path) -> None:
-    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+def test_a_purged_series_is_not_in_the_bytes_of_the_database_file(tmp_path: Path, sqlite_file: Database) -> None:
+    store = JobStore(sqlite_file)
     canary = "2.25.987654321987654321"
     create(store, series=SeriesFacts(canary, canary, canary, 3, (1.0, 1.0, 1.0)))
     store.purge(JobId("a"))
-    store.close()  # the last connection folds the write-ahead log into the file
+    sqlite_file.close()  # the last connection folds the write-ahead log into the file
     assert all(canary.encode() not in path.read_bytes() for path in tmp_path.iterdir())
 
 
@@ -464,21 +451,22 @@ def test_of_many_threads_that_claim_at_once_each_job_has_one_owner(store: JobSto
 
 def _claim_all(url: str, worker: str, start: "multiprocessing.synchronize.Barrier", won: "multiprocessing.Queue[str]") -> None:
     start.wait()
-    store = JobStore(url)  # the schema too is made by all at once
+    database = Database(url)  # the schema too is made by all at once
+    store = JobStore(database)
     for i in range(20):
         store.create(job_id=JobId(f"job{i}"), series=SERIES, model=MODEL, idempotency_key=f"key{i}", content_sha256="c")
         if lease := store.claim(JobId(f"job{i}"), worker=worker, lease_s=60):
             store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
             store.succeed(lease)
             won.put(lease.job_id)
-    store.close()
+    database.close()
 
 
 @pytest.mark.slow
-def test_of_several_processes_that_start_create_and_claim_at_once_each_job_has_one_owner(url: str) -> None:
+def test_of_several_processes_that_start_create_and_claim_at_once_each_job_has_one_owner(database_url: str) -> None:
     context = multiprocessing.get_context("spawn")
     start, won = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=_claim_all, args=(url, f"worker{i}", start, won)) for i in range(3)]
+    processes = [context.Process(target=_claim_all, args=(database_url, f"worker{i}", start, won)) for i in range(3)]
     for process in processes:
         process.start()
     winners = [won.get(timeout=60) for _ in range(20)]
@@ -490,15 +478,15 @@ def test_of_several_processes_that_start_create_and_claim_at_once_each_job_has_o
 
 def test_a_database_that_is_gone_is_a_transient_error(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable):
-        JobStore(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'jobs.sqlite'}")
+        Database(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'jobs.sqlite'}")
 
 
-def test_a_database_survives_being_opened_again(url: str) -> None:
-    first = JobStore(url)
-    create(first)
+def test_a_database_survives_being_opened_again(database_url: str) -> None:
+    first = Database(database_url)
+    create(JobStore(first))
     first.close()
-    second = JobStore(url)
-    assert second.get(JobId("a")).state is JobState.QUEUED
+    second = Database(database_url)
+    assert JobStore(second).get(JobId("a")).state is JobState.QUEUED
     second.close()
 
 
@@ -513,13 +501,14 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.store = JobStore("sqlite://", clock=self.clock)
+        self.database = Database("sqlite://")
+        self.store = JobStore(self.database, clock=self.clock)
         create(self.store)
         self.seen = self.store.get(JobId("a"))
         self.newest = 0
 
     def teardown(self) -> None:
-        self.store.close()
+        self.database.close()
 
     @rule(target=leases, lease_s=st.sampled_from([1, 10]))
     def a_worker_claims(self, lease_s: float) -> Lease | None:

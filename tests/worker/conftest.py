@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oarlock.database import Database
 from oarlock.geometry import Grid
 from oarlock.job_store import JobStore
 from oarlock.jobs import JobId
@@ -56,7 +57,8 @@ class House:
 
     def __post_init__(self) -> None:
         self.storage = Storage(self.data)
-        self.store = JobStore(f"sqlite:///{self.data / 'oarlock.sqlite'}", clock=self.clock)
+        self.database = Database(f"sqlite:///{self.data / 'oarlock.sqlite'}")
+        self.store = JobStore(self.database, clock=self.clock)
 
     def post(self, series: Path, *others: Path, job_id: str = "job-1") -> JobId:
         """What the service does with an upload."""
@@ -77,7 +79,7 @@ class House:
 def house(tmp_path: Path, tiny_manifest: ModelManifest) -> Iterator[House]:
     made = House(tmp_path / "data", tiny_manifest)
     yield made
-    made.store.close()
+    made.database.close()
 
 
 @pytest.fixture(scope="session")

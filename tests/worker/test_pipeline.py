@@ -69,7 +69,7 @@ def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs
             place.clock.advance(2)
         run(place, job_id)
         files.append(place.storage.result(job_id, RTSTRUCT).read_bytes())
-    other.store.close()
+    other.database.close()
     assert files[0] == files[1]
 
 

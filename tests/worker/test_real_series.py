@@ -23,6 +23,7 @@ GIB = 2**30
 RUN = """
 import resource, sys
 from pathlib import Path
+from oarlock.database import Database
 from oarlock.job_store import JobStore
 from oarlock.manifest import read_manifests
 from oarlock.storage import Storage
@@ -30,7 +31,7 @@ from worker.inference import Models
 from worker.pipeline import contour
 
 data, models = Path(sys.argv[1]), Models(read_manifests(Path(sys.argv[2])), device="cpu")
-store = JobStore(f"sqlite:///{data / 'oarlock.sqlite'}")
+store = JobStore(Database(f"sqlite:///{data / 'oarlock.sqlite'}"))
 contour("real", store=store, storage=Storage(data), models=models, worker="test", lease_s=600)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
@@ -54,4 +55,4 @@ def test_a_real_series_is_contoured_within_three_gibibytes(siemens_series: Path,
     assert [roi.name for roi in written.rois] == [oar.name for oar in OARS]
     report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
     assert {check["oar"] for check in report["checks"]} >= {"Brain", "SpinalCord"}
-    house.store.close()
+    house.database.close()

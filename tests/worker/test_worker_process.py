@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from oarlock.job_store import utc_now
+from oarlock.database import utc_now
 from oarlock.jobs import ENDED, JobId, JobState
 from oarlock.settings import Settings
 from oarlock.storage import RTSTRUCT
@@ -84,7 +84,7 @@ class Ward(House):
             self.process.terminate()
             self.process.wait()
         self.broker.close()
-        self.store.close()
+        self.database.close()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def undisturbed(ward: Ward, job_id: JobId, folder: Path) -> bytes:
             incoming.next_file().write_bytes(path.read_bytes())
         calm.storage.adopt(incoming, job_id)
     contour(job_id, store=calm.store, storage=calm.storage, models=calm.model, worker="calm", lease_s=60)
-    calm.store.close()
+    calm.database.close()
     return calm.storage.result(job_id, RTSTRUCT).read_bytes()
 
 

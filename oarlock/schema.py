@@ -1,0 +1,93 @@
+"""Schema: every table of the database, as this version of the code reads and writes it (ADR 0010).
+
+What is here and what the steps in ``oarlock/migrations/versions`` build are the same; a test compares the two on SQLite and on
+PostgreSQL. So a change here comes with a step there.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, Table, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Time(TypeDecorator[datetime]):
+    """An aware UTC time, as whole microseconds since 1970: exact, and sorted alike in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        del dialect
+        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+METADATA: Final = MetaData()
+
+JOBS: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("stage", Text),
+    Column("stage_since", Time),
+    Column("progress", Float, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, nullable=False),
+    Column("frame_of_reference_uid", Text, nullable=False),
+    Column("slices", Integer, nullable=False),
+    Column("spacing_z_mm", Float, nullable=False),
+    Column("spacing_y_mm", Float, nullable=False),
+    Column("spacing_x_mm", Float, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("profile", Text),
+    Column("idempotency_key", Text, unique=True),
+    Column("content_sha256", Text, nullable=False),
+    Column("intake_warnings", Text, nullable=False),
+    Column("result_warnings", Text, nullable=False),
+    Column("error_code", Text),
+    Column("error_title", Text),
+    Column("error_detail", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("worker", Text),
+    Column("lease_token", Integer, nullable=False),
+    Column("lease_until", Time),
+    Column("created_at", Time, nullable=False),
+    Column("queued_at", Time, nullable=False),
+    Column("sent_at", Time),
+    Column("started_at", Time),
+    Column("finished_at", Time),
+    Column("purged_at", Time),
+    Index("jobs_by_age", "created_at", "id"),
+    Index("jobs_by_state", "state", "created_at", "id"),
+    Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
+)
+
+WORKERS: Final = Table(
+    "workers",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("models", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("seen_at", Time, nullable=False),
+)
+
+STAGES: Final = Table(
+    "stage_durations",
+    METADATA,
+    Column("stage", Text, primary_key=True),
+    Column("bucket", Integer, primary_key=True),
+    Column("jobs", BigInteger, nullable=False),
+    Column("total_s", Float, nullable=False),
+)
