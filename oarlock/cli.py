@@ -1,4 +1,4 @@
-"""oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR.
+"""oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock keys ACTION.
 
 What the service does with a job's files, for files at hand. Exit status: 0 good, 1 findings, 2 the input cannot be used.
 """
@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from oarlock import __version__
+from oarlock import __version__, administration
 from oarlock.check import check_rtstruct
 from oarlock.comparison import PLAIN, Drawing, Panel, read_drawing
 from oarlock.errors import OarlockError
 from oarlock.jobs import JobWarning
+from oarlock.migrations import DatabaseNewer
 from oarlock.observers import Spread
 from oarlock.phantom import write_phantom
 from oarlock.qa import QAReport, check_masks
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
     except OSError as error:
         print(f"oarlock: {error.strerror or error}", file=sys.stderr)
+        return UNUSABLE
+    except DatabaseNewer as error:
+        print(f"oarlock: {error}", file=sys.stderr)
         return UNUSABLE
     return status
 
@@ -63,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     phantom = commands.add_parser("phantom", help="write a made-up head and neck CT series and its known contours")
     phantom.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is missing")
     phantom.set_defaults(run=_phantom)
+
+    administration.add_commands(commands)
     return parser
 
 

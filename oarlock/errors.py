@@ -3,6 +3,7 @@
     OarlockError
     ├── InputError        the sender can fix it
     │   ├── RequestError
+    │   ├── AccessError
     │   ├── UploadError
     │   ├── SeriesError
     │   └── StructureSetError
@@ -83,6 +84,47 @@ class MethodNotAllowed(RequestError):
 
     def __init__(self) -> None:
         super().__init__("This address exists, but not with this method. See the header Allow, and /docs.")
+
+
+# ── who may call ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class AccessError(InputError):
+    """Who calls may not, or not now."""
+
+
+class Unauthenticated(AccessError):
+    code = "access.unauthenticated"
+    title = "A key is needed"
+
+    def __init__(self) -> None:
+        super().__init__("This server answers only to those it knows. Send a key as 'Authorization: Bearer KEY'.")
+
+
+class InvalidToken(AccessError):
+    code = "access.invalid_token"
+    title = "The key is not valid"
+
+    def __init__(self) -> None:
+        super().__init__("What was sent as 'Authorization: Bearer' opens nothing here: it is unknown, revoked or expired.")
+
+
+class Forbidden(AccessError):
+    code = "access.forbidden"
+    title = "The key does not allow this"
+
+    def __init__(self, *, scopes: Sequence[str]) -> None:
+        self.scopes = tuple(scopes)
+        super().__init__(f"This call needs a key with the scope {' or '.join([*scopes, 'admin'])}.")
+
+
+class RateLimited(AccessError):
+    code = "access.rate_limited"
+    title = "Too many calls"
+
+    def __init__(self, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__("This key has made more calls in a minute than the server allows. See Retry-After.")
 
 
 # ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -91,3 +91,16 @@ STAGES: Final = Table(
     Column("jobs", BigInteger, nullable=False),
     Column("total_s", Float, nullable=False),
 )
+
+KEYS: Final = Table(
+    "keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("digest", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("profile", Text),
+    Column("created_at", Time, nullable=False),
+    Column("expires_at", Time),
+    Column("revoked_at", Time),
+)

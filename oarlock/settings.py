@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address that the service listens on")
     port: int = Field(8000, description="port that the service listens on; 0 for any free one")
-    trust_network: bool = Field(False, description="whether to listen beyond loopback although there are no keys")
+    rate_per_minute: int = Field(1_200, description="most calls a minute from one key; 0 for no limit")
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
     threads: int = Field(0, description="CPU threads of the model; 0 for all cores")

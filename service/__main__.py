@@ -1,6 +1,5 @@
 """``python -m service``: the HTTP service, with a private Redis and a worker of its own unless the settings name others."""
 
-import ipaddress
 import signal
 import socket
 import sys
@@ -10,11 +9,23 @@ import uvicorn
 
 from oarlock.database import Database
 from oarlock.errors import OarlockError
+from oarlock.keys import KeyStore
 from oarlock.migrations import DatabaseNewer
 from oarlock.settings import Settings
 from service.app import create_app
+from service.auth import is_loopback
 from service.embedded import DataFolderInUse, companions
 from service.redis_server import RedisServerNotFound
+
+
+class KeyMissing(RuntimeError):
+    """The service would be open to a network."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"{host} can be reached from other machines, and there is no valid key. Make one first, for the same database: "
+            "oarlock keys create NAME --scope admin"
+        )
 
 
 def main() -> int:
@@ -23,12 +34,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
         _ = settings.site  # a bad file is said now, not with the first comparison
-        with companions(settings) as reached, closing(Database(reached.database)), _listen(settings) as listener:
+        check_keys(settings)
+        with companions(settings) as reached, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
             print(f"Oarlock listens on http://{host}:{port} (documentation: /docs)", flush=True)
             config = uvicorn.Config(create_app(reached), log_config=None, access_log=False, timeout_graceful_shutdown=10)
             uvicorn.Server(config).run(sockets=[listener])
-    except (DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
+    except (KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -36,14 +48,22 @@ def main() -> int:
     return 0
 
 
+def check_keys(settings: Settings) -> None:
+    """Bring the database to the schema of this version, and see that strangers cannot walk in.
+
+    :raises KeyMissing: if the service is to listen beyond loopback and nobody has a valid key.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with closing(Database(settings.database)) as database:
+        if not is_loopback(settings.host) and not KeyStore(database).any_valid():
+            raise KeyMissing(settings.host)
+
+
 def _listen(settings: Settings) -> socket.socket:
     """A socket bound to the address of the settings.
 
-    :raises OSError: if it cannot be bound, or if it is open to a network that the settings do not vouch for.
+    :raises OSError: if it cannot be bound.
     """
-    if not settings.trust_network and not _is_loopback(settings.host):
-        msg = f"{settings.host} can be reached from other machines and the service has no keys; see OARLOCK_TRUST_NETWORK"
-        raise OSError(msg)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,13 +76,6 @@ def _listen(settings: Settings) -> socket.socket:
         raise OSError(msg) from error
     listener.listen(2048)  # from now on a client waits instead of being turned away
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

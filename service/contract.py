@@ -170,6 +170,12 @@ _MODEL: Final[dict[str, Any]] = {
 _READY: Final = {"ready": True, "detail": None}
 _DEPENDENCIES: Final = dict.fromkeys(("database", "broker", "storage", "workers", "model"), _READY)
 
+_ACCESS: Final = (
+    errors.Unauthenticated(),
+    errors.InvalidToken(),
+    errors.Forbidden(scopes=["jobs:read"]),
+    errors.RateLimited(retry_after_s=3),
+)
 _NOT_FOUND: Final = (errors.JobNotFound(), errors.JobExpired())
 _NO_RESULT: Final = (*_NOT_FOUND, errors.JobNotFinished(state="running"), errors.ResultNotFound(what="rendering.npz"))
 _DATABASE: Final = errors.DatabaseUnavailable()
@@ -185,7 +191,7 @@ def _problem(error: OarlockError) -> dict[str, Any]:
 def _problems(*found: OarlockError) -> dict[int | str, dict[str, Any]]:
     """One entry a status, one example an error."""
     examples: defaultdict[int, dict[str, Any]] = defaultdict(dict)
-    for error in (*found, _DATABASE, _INTERNAL):
+    for error in (*found, *_ACCESS, _DATABASE, _INTERNAL):
         document = _problem(error)
         examples[document["status"]][error.code] = {"summary": error.title, "value": document}
     schema = {"$ref": "#/components/schemas/Problem"}
@@ -331,7 +337,9 @@ READYZ: Final[Call] = {
         },
     }
 }
-METRICS: Final[Call] = {"responses": {200: _bytes("Prometheus text format", "text/plain", 'oarlock_jobs{state="queued"} 3.0\n')}}
+METRICS: Final[Call] = {
+    "responses": {200: _bytes("Prometheus text format", "text/plain", 'oarlock_jobs{state="queued"} 3.0\n'), **_problems()}
+}
 
 
 def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
@@ -360,4 +368,12 @@ def _document(app: FastAPI, routes: Sequence[APIRoute]) -> dict[str, Any]:
 def _replace_answers(route: APIRoute, operations: dict[str, Any]) -> None:
     """FastAPI leaves nulls out of examples and adds answers that this service never gives; what is written here stands."""
     for method in route.methods or ():
-        operations[method.lower()]["responses"] = {str(status): answer for status, answer in route.responses.items()}
+        operation = operations[method.lower()]
+        operation["responses"] = {str(status): answer for status, answer in route.responses.items()}
+        if "security" in operation:
+            operation["security"] = _alternatives(operation["security"])
+
+
+def _alternatives(required: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """One of the scopes of a call is enough; a list inside one requirement would mean that all are needed."""
+    return [{scheme: [scope]} for entry in required for scheme, scopes in entry.items() for scope in scopes] or required

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 
 import anyio
@@ -20,11 +21,15 @@ from oarlock.errors import OarlockError, leaves
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
 LINGER_S: Final = 10.0
+_CHALLENGE: Final = 'Bearer realm="oarlock"'
 
 STATUS: Final[Mapping[type[OarlockError], int]] = {
     errors.InputError: 422,
     errors.RouteNotFound: 404,
     errors.MethodNotAllowed: 405,
+    errors.AccessError: 401,
+    errors.Forbidden: 403,
+    errors.RateLimited: 429,
     errors.UploadMalformed: 400,
     errors.UploadTooLarge: 413,
     errors.UnsupportedMediaType: 415,
@@ -69,8 +74,23 @@ def problem(
     document |= members or {}
     request.state.error_code = error.code
     answer = _Lingering if request.state.unread else Response
-    all_headers = dict(headers or {}) | ({"Retry-After": str(RETRY_AFTER_S)} if document["status"] in {503, 507} else {})
+    all_headers = {**(headers or {}), **_headers_of(error, document["status"])}
     return answer(orjson.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=all_headers)
+
+
+def _headers_of(error: OarlockError, status: int) -> Mapping[str, str]:
+    """What a caller's program must know: when to try again (RFC 9110, 10.2.3), or how to be let in (RFC 6750, 3)."""
+    match error:
+        case errors.RateLimited():
+            return {"Retry-After": str(ceil(error.retry_after_s))}
+        case errors.InvalidToken():
+            return {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
+        case errors.Forbidden():
+            wanted = " ".join(error.scopes)
+            return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{wanted}"'}
+        case errors.AccessError():
+            return {"WWW-Authenticate": _CHALLENGE}
+    return {"Retry-After": str(RETRY_AFTER_S)} if status in {503, 507} else {}
 
 
 class _Lingering(Response):

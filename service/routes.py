@@ -25,11 +25,13 @@ from oarlock.errors import (
     StorageFull,
 )
 from oarlock.jobs import Job, JobId, JobState
+from oarlock.keys import Scope
 from oarlock.oars import BY_NAME, OAR
 from oarlock.preview import load_rendering
 from oarlock.series import check_headers
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Incoming
 from service import contract, events, metrics, reference, uploads
+from service.access import needs
 from service.problems import problem
 from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, Readiness
 from service.state import Here, Service
@@ -38,6 +40,9 @@ from service.submission import check_choices, check_idempotency_key
 POLL_AFTER_S: Final = 2
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PRIVATE: Final = {"Cache-Control": "no-store"}
+
+_READ: Final = [needs(Scope.JOBS_READ)]
+_WRITE: Final = [needs(Scope.JOBS_WRITE)]
 
 jobs = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 models = APIRouter(prefix="/v1/models", tags=["models"])
@@ -97,7 +102,7 @@ async def _incoming(service: Service) -> AsyncIterator[Incoming]:
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@jobs.post("", status_code=202, summary="Post a CT series", **contract.POST_JOB)
+@jobs.post("", status_code=202, summary="Post a CT series", dependencies=_WRITE, **contract.POST_JOB)
 async def post_job(request: Request, service: Here, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
     """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
     key = check_idempotency_key(idempotency_key)
@@ -117,7 +122,7 @@ async def post_job(request: Request, service: Here, idempotency_key: Annotated[s
         return await anyio.to_thread.run_sync(accept, limiter=service.upload_threads)
 
 
-@jobs.get("", summary="List jobs", **contract.LIST_JOBS)
+@jobs.get("", summary="List jobs", dependencies=_READ, **contract.LIST_JOBS)
 def list_jobs(
     service: Here,
     state: JobState | None = None,
@@ -131,14 +136,14 @@ def list_jobs(
     return JobPage(jobs=[JobDocument.of(job, places.get(job.id)) for job in found], next=following)
 
 
-@jobs.get("/{job_id}", summary="Look at a job", **contract.GET_JOB)
+@jobs.get("/{job_id}", summary="Look at a job", dependencies=_READ, **contract.GET_JOB)
 def get_job(service: Here, job: TheJob, response: Response) -> JobDocument:
     """How a job stands."""
     response.headers.update(_PRIVATE if job.state.ended else _PRIVATE | {"Retry-After": str(POLL_AFTER_S)})
     return _document(service, job)
 
 
-@jobs.get("/{job_id}/events", summary="Follow a job", **contract.EVENTS)
+@jobs.get("/{job_id}/events", summary="Follow a job", dependencies=_READ, **contract.EVENTS)
 def get_events(service: Here, job: TheJob, last_event_id: Annotated[str | None, Header()] = None) -> Response:
     """The job as server-sent events, one for each change, until it ends."""
     if last_event_id == events.END and job.state.ended:
@@ -149,19 +154,19 @@ def get_events(service: Here, job: TheJob, last_event_id: Annotated[str | None, 
     )
 
 
-@jobs.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", **contract.CANCEL)
+@jobs.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", dependencies=_WRITE, **contract.CANCEL)
 def cancel_job(service: Here, job: TheJob) -> Response:
     """Cancel a queued job at once, a running one at its next step."""
     return _accepted(service, service.store.request_cancel(job.id))
 
 
-@jobs.post("/{job_id}/retry", status_code=202, summary="Try a job again", **contract.RETRY)
+@jobs.post("/{job_id}/retry", status_code=202, summary="Try a job again", dependencies=_WRITE, **contract.RETRY)
 def retry_job(service: Here, job: TheJob) -> Response:
     """Queue a failed or cancelled job again, with the series that was sent."""
     return _accepted(service, service.desk.retry(job.id))
 
 
-@jobs.delete("/{job_id}", status_code=204, summary="Purge a job", **contract.PURGE)
+@jobs.delete("/{job_id}", status_code=204, summary="Purge a job", dependencies=_WRITE, **contract.PURGE)
 def delete_job(service: Here, job: AnyJob) -> Response:
     """Delete every byte of the series and of its results. A job that runs is stopped."""
     service.desk.purge(job.id)  # again, too, where it was purged before: a crash may have left files
@@ -172,19 +177,19 @@ def delete_job(service: Here, job: AnyJob) -> Response:
 # ── results ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@jobs.get("/{job_id}/rtstruct", summary="Fetch the RTSTRUCT", **contract.RTSTRUCT)
+@jobs.get("/{job_id}/rtstruct", summary="Fetch the RTSTRUCT", dependencies=_READ, **contract.RTSTRUCT)
 def get_rtstruct(request: Request, service: Here, job: TheJob) -> Response:
     """The structure set as a DICOM file."""
     return _result(request, _read(service, job, RTSTRUCT), "application/dicom", file_name=RTSTRUCT)
 
 
-@jobs.get("/{job_id}/qa", summary="Fetch the QA report", **contract.QA)
+@jobs.get("/{job_id}/qa", summary="Fetch the QA report", dependencies=[needs(Scope.JOBS_READ, Scope.QA_READ)], **contract.QA)
 def get_qa(request: Request, service: Here, job: TheJob) -> Response:
     """Scores against the supplied structure sets, and the checks that need none."""
     return _result(request, _read(service, job, QA_REPORT), "application/json")
 
 
-@jobs.get("/{job_id}/preview.png", summary="Fetch a picture", **contract.PREVIEW)
+@jobs.get("/{job_id}/preview.png", summary="Fetch a picture", dependencies=_READ, **contract.PREVIEW)
 def get_preview(
     request: Request,
     service: Here,
@@ -237,7 +242,7 @@ def _result(request: Request, content: bytes, media_type: str, file_name: str | 
 # ── models and operations ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@models.get("", summary="List models", **contract.MODELS)
+@models.get("", summary="List models", dependencies=[needs()], **contract.MODELS)
 def list_models(service: Here) -> ModelList:
     """The models that a job can be given to: their organs, where they were trained, what was measured, what they are not for."""
     default = service.settings.model
@@ -261,7 +266,7 @@ def readyz(request: Request, service: Here) -> Response:
     return problem(request, NotReady(missing=missing), members=entries)
 
 
-@operations.get("/metrics", summary="Numbers for Prometheus", **contract.METRICS)
+@operations.get("/metrics", summary="Numbers for Prometheus", dependencies=[needs(Scope.METRICS_READ)], **contract.METRICS)
 def get_metrics(service: Here) -> Response:
     """Jobs by state, queue depth, stage durations, refusals by code, models and workers, in the Prometheus text format."""
     return Response(service.metrics.exposition(), headers={"Content-Type": metrics.MEDIA_TYPE})

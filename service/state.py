@@ -12,9 +12,11 @@ from fastapi import Depends, Request
 from oarlock.database import Database
 from oarlock.errors import ManifestInvalid
 from oarlock.job_store import JobStore
+from oarlock.keys import KeyStore
 from oarlock.manifest import ModelManifest, read_manifests
 from oarlock.settings import Settings
 from oarlock.storage import Storage
+from service.auth import Doorkeeper
 from service.broker import Broker
 from service.health import Health
 from service.metrics import Metrics
@@ -37,6 +39,7 @@ class Service:
     storage: Storage
     broker: Broker
     desk: Desk
+    doorkeeper: Doorkeeper
     health: Health
     metrics: Metrics
     upload_threads: CapacityLimiter
@@ -60,6 +63,7 @@ def running(settings: Settings) -> Iterator[Service]:
             storage=storage,
             broker=broker,
             desk=Desk(store, storage, broker),
+            doorkeeper=Doorkeeper(settings, KeyStore(database)),
             health=health,
             metrics=Metrics(store, broker, health, manifests),
             upload_threads=CapacityLimiter(UPLOAD_THREADS),

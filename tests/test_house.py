@@ -44,6 +44,7 @@ CONTRACTS = ("jobs", "manifest")
 """Values that both halves share; what reads a manifest's file stands beside them."""
 
 IMPURE = (
+    "administration",
     "check",
     "cli",
     "comparison",
@@ -51,6 +52,7 @@ IMPURE = (
     "elements",
     "identity",
     "job_store",
+    "keys",
     "phantom",
     "pixels",
     "preview",

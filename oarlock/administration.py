@@ -1,0 +1,108 @@
+"""oarlock keys create NAME --scope SCOPE; oarlock keys list; oarlock keys revoke NAME.
+
+What an administrator does to the database that the settings name (``DATABASE_URL``, ``OARLOCK_DATA``).
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from oarlock.database import Database, utc_now
+from oarlock.errors import InvalidParameter
+from oarlock.keys import Key, KeyStore, Scope
+from oarlock.settings import Settings
+
+GOOD: Final = 0
+
+
+def add_commands(commands: Any) -> None:
+    """Add these subcommands to those of ``oarlock``."""
+    keys = commands.add_parser("keys", help="make, list and revoke the keys of the service")
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+
+    create = actions.add_parser("create", help="make a key and print it, once")
+    create.add_argument("name", metavar="NAME", help="who will use it")
+    create.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        choices=list(Scope),
+        metavar="SCOPE",
+        help=f"may be repeated: {', '.join(Scope)}",
+    )
+    create.add_argument("--expires", metavar="WHEN", help="90d, 2027-01-31 or 2027-01-31T12:00:00Z; without it, never")
+    create.add_argument("--profile", metavar="NAME", help="how RTSTRUCTs are written for jobs that name no profile")
+    create.set_defaults(run=_create_key)
+
+    listing = actions.add_parser("list", help="every key that was ever made, without its secret")
+    listing.set_defaults(run=_list_keys)
+
+    revoke = actions.add_parser("revoke", help="make a key useless at once")
+    revoke.add_argument("name", metavar="NAME", help="the key's name or id")
+    revoke.set_defaults(run=_revoke_key)
+
+
+def to_time(text: str, now: datetime) -> datetime:
+    """When something expires: so many days from now, a date (its beginning, in UTC), or a time (in UTC unless it says otherwise).
+
+    :raises InvalidParameter: if it is none of these.
+    """
+    if days := re.fullmatch(r"(\d{1,5})d", text):
+        return now + timedelta(days=int(days[1]))
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidParameter(name="expires", reason="is no time: write 90d, 2027-01-31 or 2027-01-31T12:00:00Z") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    """The database of the settings; a data folder that is not there yet is made."""
+    settings = Settings()
+    settings.data.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _create_key(chosen: argparse.Namespace) -> int:
+    expires_at = to_time(chosen.expires, utc_now()) if chosen.expires else None
+    scopes = [Scope(scope) for scope in chosen.scope]
+    with _database() as database:
+        key, token = KeyStore(database).create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile)
+    print(f"Key '{key.name}' ({key.id}). It is shown this once and stored nowhere:", file=sys.stderr)
+    print(token)
+    return GOOD
+
+
+def _list_keys(chosen: argparse.Namespace) -> int:
+    del chosen
+    with _database() as database:
+        keys = KeyStore(database).all()
+    now = utc_now()
+    print(f"{'NAME':<24}{'ID':<14}{'STATE':<10}{'EXPIRES':<22}{'PROFILE':<14}SCOPES")
+    for key in keys:
+        expires = f"{key.expires_at:%Y-%m-%dT%H:%M:%SZ}" if key.expires_at else "never"
+        scopes = " ".join(sorted(key.scopes))
+        print(f"{key.name:<24}{key.id:<14}{_state(key, now):<10}{expires:<22}{key.profile or '–':<14}{scopes}")
+    return GOOD
+
+
+def _state(key: Key, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "valid" if key.is_valid(now) else "expired"
+
+
+def _revoke_key(chosen: argparse.Namespace) -> int:
+    with _database() as database:
+        key = KeyStore(database).revoke(chosen.name)
+    print(f"Key '{key.name}' ({key.id}) opens nothing any more.", file=sys.stderr)
+    return GOOD
