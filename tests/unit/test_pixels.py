@@ -246,6 +246,18 @@ def test_what_is_no_grey_image_in_hounsfield_units_is_refused(files: list[Path],
     assert "of file 3 of the upload" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["1_0", "1\\1", "nan", "inf", "1e999", "+-1", "0x1", "١"])
+def test_what_only_python_takes_for_a_rescale_is_refused(files: list[Path], text: str) -> None:
+    """Python reads "1_0" as 10 (PS3.5 6.2 has no such number): a slope ten times too large and a scan without air."""
+    content = files[2].read_bytes()
+    at = content.index(b"\x28\x00\x53\x10DS") + 6
+    end = at + 2 + int.from_bytes(content[at : at + 2], "little")
+    value = text.encode() + b" " * (len(text.encode()) % 2)
+    files[2].write_bytes(content[:at] + len(value).to_bytes(2, "little") + value + content[end:])
+    with pytest.raises(errors.UnsupportedPixelData, match=r"of file 3 of the upload.*Rescale Slope"):
+        check_headers(files)
+
+
 def test_a_file_that_ends_before_its_last_pixel_is_refused_before_reading(files: list[Path]) -> None:
     files[0].write_bytes(files[0].read_bytes()[:-10])
     with pytest.raises(errors.UnsupportedPixelData, match="cut off"):
