@@ -8,7 +8,9 @@ wanted. It is also several times faster than a general reader, which matters in 
 Sources: PS3.10 section 7 (file format), PS3.5 section 7 (data elements), 7.5 (nesting), A.4 (encapsulation), A.5 (deflate).
 """
 
+import math
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Collection
@@ -31,6 +33,10 @@ MAX_VALUE_BYTES: Final = 65_536
 
 INFLATE_LIMIT: Final = 1_048_576
 """Most bytes that are inflated to read a header of the deflated transfer syntax."""
+
+_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_DECIMAL: Final = 32
+"""Twice what a Decimal String may have: numbers of 17 to 20 characters are common and mean what they say."""
 
 _CHUNK: Final = 16_384
 UNDEFINED: Final = 0xFFFFFFFF
@@ -85,6 +91,17 @@ class Header:
     def text(self, tag: int) -> str:
         """An element of ASCII text (CS, DS, IS, UI) without its padding; empty where absent."""
         return self.values.get(tag, b"").decode("ascii", "replace").strip(" \0")
+
+    def numbers(self, tag: int) -> tuple[float, ...]:
+        """The values of a DS element, or none at all if one of them is not a finite number.
+
+        Judged by the grammar of PS3.5 6.2 and not by Python's, which reads "1_0" as 10.
+        """
+        parts = [part.strip() for part in self.text(tag).split("\\")]
+        if not all(len(part) <= _LONGEST_DECIMAL and _DECIMAL.fullmatch(part) for part in parts):
+            return ()
+        values = tuple(float(part) for part in parts)
+        return values if all(map(math.isfinite, values)) else ()
 
     def unsigned(self, tag: int) -> int | None:
         """The first value of a US element; None where absent or of a wrong length."""

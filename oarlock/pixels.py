@@ -132,13 +132,12 @@ def _stored(header: Header) -> StoredPixels:
 def _rescale(header: Header, tag: int) -> float:
     """Rescale Slope and Intercept are Type 1 in a CT image: without them the values mean nothing, and nothing is assumed."""
     name = "Rescale Slope" if tag == SLOPE else "Rescale Intercept"
-    try:
-        value = float(header.text(tag))
-    except ValueError:
-        raise _Unusable(f"it has no valid {name}, so its values cannot be turned into Hounsfield units") from None
-    if not np.isfinite(value) or (tag == SLOPE and value == 0):
+    values = header.numbers(tag)
+    if len(values) != 1:
+        raise _Unusable(f"it has no valid {name}, so its values cannot be turned into Hounsfield units")
+    if tag == SLOPE and values[0] == 0:
         raise _Unusable(f"its {name} is not usable")
-    return value
+    return values[0]
 
 
 def _padding(header: Header, *, signed: bool) -> tuple[int, int] | None:

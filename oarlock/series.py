@@ -5,7 +5,6 @@ image, and lets through exactly one complete stack of parallel slices in one fra
 what is accepted, corrected with a warning, or refused, each with its clause of the standard.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -49,7 +48,6 @@ WANTED: Final = (
     | identity.WANTED
 )
 
-_DS: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _HEAD_AND_NECK: Final = re.compile(
     r".*(HEAD|NECK|BRAIN|SKULL|SINUS|PHARYN|LARYN|MAXIL|MANDIB).*|FACE|JAW|ORBIT|EYE|EAR|IAC|NOSE|TONGUE|THYROID|CSPINE|TMJ|HN|H&N"
 )
@@ -211,25 +209,16 @@ def _plane(file: DicomFile) -> Plane:
     spacing = _decimals(file, SPACING, "PixelSpacing", 2, _is_spacing)
     cosines = _decimals(file, ORIENTATION, "ImageOrientationPatient", 6, _are_orthonormal)
     rows, columns = file.header.unsigned(pixel_data.ROWS) or 0, file.header.unsigned(pixel_data.COLUMNS) or 0
-    thickness = _numbers(file.header.text(THICKNESS))
+    thickness = file.header.numbers(THICKNESS)
     known = len(thickness) == 1 and thickness[0] > 0
     return Plane((x, y, z), cosines, (spacing[0], spacing[1]), rows, columns, thickness[0] if known else None)
 
 
 def _decimals(file: DicomFile, tag: int, keyword: str, count: int, valid: Callable[[Sequence[float]], bool]) -> tuple[float, ...]:
-    values = _numbers(file.header.text(tag))
+    values = file.header.numbers(tag)
     if len(values) != count or not valid(values):
         raise GeometryMissing(position=file.position, keyword=keyword)
     return values
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """The values of a DS element, or none at all if one of them is not a finite number (PS3.5 6.2)."""
-    parts = [part.strip() for part in text.split("\\")]
-    if not all(len(part) <= 32 and _DS.fullmatch(part) for part in parts):
-        return ()
-    values = tuple(float(part) for part in parts)
-    return values if all(map(math.isfinite, values)) else ()
 
 
 def _in_a_room(values: Sequence[float]) -> bool:
@@ -261,7 +250,7 @@ def _tilt(slices: Sequence[DicomFile], grid: Grid) -> list[JobWarning]:
     """The orientation counts (PS3.3 C.7.6.2.1.1); a Gantry/Detector Tilt that it does not show is a conversion gone wrong, or an
     attribute left over from before a reformat.
     """
-    stated = max((abs(value) for file in slices for value in _numbers(file.header.text(TILT))), default=0.0)
+    stated = max((abs(value) for file in slices for value in file.header.numbers(TILT)), default=0.0)
     if stated < 0.5 or abs(grid.normal[2]) < np.cos(np.radians(0.05)):
         return []
     detail = f"The files state a gantry tilt of {stated:.1f}° but their orientation is exactly axial, which is what counts here."
