@@ -14,6 +14,7 @@ from typing import Any, Final
 from oarlock.database import Database, utc_now
 from oarlock.errors import InvalidParameter
 from oarlock.keys import Key, KeyStore, Scope
+from oarlock.profiles import profile_named, read_profiles
 from oarlock.settings import Settings
 
 GOOD: Final = 0
@@ -75,6 +76,8 @@ def _database() -> Iterator[Database]:
 def _create_key(chosen: argparse.Namespace) -> int:
     expires_at = to_time(chosen.expires, utc_now()) if chosen.expires else None
     scopes = [Scope(scope) for scope in chosen.scope]
+    if chosen.profile is not None:
+        profile_named(read_profiles(Settings().profiles), chosen.profile)
     with _database() as database:
         key, token = KeyStore(database).create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile)
     print(f"Key '{key.name}' ({key.id}). It is shown this once and stored nowhere:", file=sys.stderr)

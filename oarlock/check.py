@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.uid import RTStructureSetStorage
 
+from oarlock import identity
 from oarlock.contours import to_mask
 from oarlock.elements import Damaged, read_header
 from oarlock.geometry import FloatArray
 from oarlock.masks import Box, Mask, OARMasks
+from oarlock.profiles import GENERIC, Profile
 from oarlock.sequences import Item, Tag, read_sequences
 from oarlock.series import SeriesHeader
 
@@ -50,11 +52,12 @@ class _Contour:
     yx: FloatArray
 
 
-def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = None) -> list[str]:
+def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = None, profile: Profile = GENERIC) -> list[str]:
     """Findings that make an RTSTRUCT unfit to be delivered; none for a good one. They hold no text of the file.
 
     :param header: the CT series that the file claims to belong to.
-    :param masks: what the file should hold: ROIs are compared by the names of the OARs.
+    :param masks: what the file should hold.
+    :param profile: how the file was written: it gives the names by which ROIs are compared with masks.
     """
     try:
         root = read_sequences(path, sop_class=RTStructureSetStorage)
@@ -74,7 +77,7 @@ def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = No
         findings += roi.findings()
     if masks is not None:
         named = {item.values.get(Tag.ROI_NAME, b"").strip(b" "): drawn.get(number, []) for number, item in numbers.items()}
-        findings += _compare(named, masks, header)
+        findings += _compare(named, masks, header, profile)
     return findings
 
 
@@ -340,12 +343,14 @@ def _side(a: FloatArray, b: FloatArray, p: FloatArray) -> FloatArray:
 # ── against the masks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compare(named: dict[bytes, list[_Contour]], masks: OARMasks, header: SeriesHeader) -> Iterator[str]:
+def _compare(named: dict[bytes, list[_Contour]], masks: OARMasks, header: SeriesHeader, profile: Profile) -> Iterator[str]:
     """Each OAR is there, a reader that tests voxel centres gets its mask back, and the polygons have its volume."""
-    for oar in masks.oars:
-        contours, cropped = named.get(oar.name.encode("ascii")), masks.crop(oar, margin=1)
+    for style in profile.styles_of(masks.oars):
+        oar, name = style.oar, identity.encoded(style.name, header.template)
+        contours, cropped = None if name is None else named.get(name), masks.crop(oar, margin=1)
         if contours is None:
-            yield f"{oar.name} is not among the ROIs"
+            if cropped is not None or profile.keep_empty:
+                yield f"{oar.name} is not among the ROIs"
         elif cropped is None:
             if contours:
                 yield f"{oar.name} is empty and has contours"

@@ -1,13 +1,18 @@
-"""oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock keys ACTION.
+"""oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock contour DIR;
+oarlock keys ACTION.
 
-What the service does with a job's files, for files at hand. Exit status: 0 good, 1 findings, 2 the input cannot be used.
+What the service does with a job's files, for files at hand. The core draws nothing itself: ``contour`` is there where the worker
+is, which the distribution names as an entry point. Exit status: 0 good, 1 findings, 2 the input cannot be used.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Final
 
 from oarlock import __version__, administration
 from oarlock.check import check_rtstruct
@@ -22,6 +27,9 @@ from oarlock.series import SeriesHeader, check_headers
 from oarlock.site import Site, read_site
 
 GOOD, FINDINGS, UNUSABLE = 0, 1, 2
+
+COMMANDS: Final = "oarlock.commands"
+"""Group of entry points that add a command to the subparsers they are given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(run=_phantom)
 
     administration.add_commands(commands)
+    for entry in entry_points(group=COMMANDS):
+        with suppress(ImportError, AttributeError):  # the core alone is installed
+            entry.load()(commands)
     return parser
 
 

@@ -70,6 +70,27 @@ class UnknownModel(RequestError):
         super().__init__(f"The field 'model' names no model of this server. Available: {known} (GET /v1/models).")
 
 
+class UnknownProfile(RequestError):
+    code = "request.unknown_profile"
+    title = "No such profile"
+
+    def __init__(self, *, available: Sequence[str]) -> None:
+        super().__init__(
+            f"The field 'profile' names no profile of this server. Available: {', '.join(available)} (GET /v1/profiles)."
+        )
+
+
+class ProfileNotWritable(RequestError):
+    code = "request.profile_not_writable"
+    title = "The profile's names cannot be written for this series"
+
+    def __init__(self, *, profile: str, oar: str) -> None:
+        super().__init__(
+            f"The profile '{profile}' gives {oar} a name with letters that the CT's Specific Character Set does not have, and an "
+            "RTSTRUCT has the character set of its CT. Choose a profile with plain names."
+        )
+
+
 class RouteNotFound(RequestError):
     code = "request.not_found"
     title = "There is nothing at this address"
@@ -469,6 +490,26 @@ class ResultInvalid(ModelError):
 
     def __init__(self, *, findings: Sequence[str]) -> None:
         super().__init__("The RTSTRUCT was not delivered because it failed the check: " + "; ".join(findings) + ".")
+
+
+class ProfileInvalid(ModelError):
+    code = "profile.invalid"
+    title = "A site profile is not valid"
+
+    def __init__(self, *, profile: str, reason: str) -> None:
+        which = f"The profile '{profile}'" if profile else "The profiles"
+        super().__init__(f"{which} cannot be used: {reason}.")
+
+
+class TooManyPoints(ModelError):
+    code = "profile.too_many_points"
+    title = "A contour has more points than the profile allows"
+
+    def __init__(self, *, oar: str, slice_number: int, points: int, limit: int, deviation_mm: float) -> None:
+        super().__init__(
+            f"The contour of {oar} on slice {slice_number} (counted along the slice axis from 1) needs {points} points to stay "
+            f"within {deviation_mm:.2f} mm of the exact one; the profile allows {limit}. Raise max_points or max_deviation_mm."
+        )
 
 
 class InternalError(ModelError):

@@ -79,6 +79,25 @@ def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]
     return template, [*_left_empty(empty), *_undeclared(undeclared)]
 
 
+def encoded(text: str, template: Dataset) -> bytes | None:
+    """Text of our own in the character set of the template; None if the set does not have all of its letters.
+
+    Plain ASCII is the same in every set that a CT may have (PS3.3 C.12.1.1.2), and all that there is without one.
+    """
+    if text.isascii():
+        return text.encode("ascii")
+    terms = template.get("SpecificCharacterSet")
+    if not terms:
+        return None
+    encodings = convert_encodings(terms)
+    if not (terms if isinstance(terms, str) else terms[0]) and any("\x80" <= letter <= "\xff" for letter in text):
+        return None  # pydicom takes the default repertoire, which is ASCII, for Latin-1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what cannot be encoded is told by the way back
+        raw = encode_string(text, encodings)
+        return raw if decode_bytes(raw, encodings, TEXT_VR_DELIMS) == text else None
+
+
 def _left_empty(keywords: list[str]) -> list[JobWarning]:
     detail = f"The CT holds values in {', '.join(keywords)} that are not valid there; the RTSTRUCT has them empty."
     return [JobWarning("series.invalid_attributes", detail)] if keywords else []

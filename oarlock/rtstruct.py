@@ -26,18 +26,20 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
-from oarlock import __version__
+from oarlock import __version__, identity
 from oarlock.contours import PlanarContour, to_contours
+from oarlock.errors import ProfileNotWritable, TooManyPoints
 from oarlock.jobs import JobWarning, ModelFacts
 from oarlock.masks import OARMasks
 from oarlock.oars import ANATOMICAL_STRUCTURE_CODE, LATERALITY_CODES, OAR
+from oarlock.profiles import GENERIC, LONGEST_LABEL, Profile, ROIStyle
 from oarlock.series import SeriesHeader
+from oarlock.thinning import deviation_bound_mm, thin
 
 NAMESPACE: Final = uuid.UUID("0c9d9a34-6b2e-4a5f-8f53-6a3c6a5a1f2e")
 """Of the UIDs that the house derives from names (RFC 9562 version 5; PS3.5 B.2)."""
 
 MANUFACTURER: Final = "Oarlock"
-SERIES_DESCRIPTION: Final = "Oarlock contours (UNAPPROVED)"
 SERIES_NUMBER: Final = 9021
 
 _STUDY_MANAGEMENT: Final = "1.2.840.10008.3.1.2.3.1"
@@ -85,7 +87,7 @@ class Authorship:
 
 @dataclass(frozen=True, slots=True)
 class WrittenRTSTRUCT:
-    """What was written. ``contours`` maps the name of an OAR to its contours, none for an empty one."""
+    """What was written. ``contours`` maps the TG-263 name of an OAR to its contours, none for an empty one."""
 
     sop_instance_uid: str
     label: str
@@ -93,20 +95,66 @@ class WrittenRTSTRUCT:
     contours: Mapping[str, list[PlanarContour]]
 
 
-def write_rtstruct(path: Path, masks: OARMasks, header: SeriesHeader, authorship: Authorship) -> WrittenRTSTRUCT:
+@dataclass(frozen=True, slots=True)
+class _ROI:
+    """An ROI of the file: its number, its style, its name in the CT's character set, and its contours."""
+
+    number: int
+    style: ROIStyle
+    name: bytes
+    contours: Sequence[PlanarContour]
+
+    @property
+    def oar(self) -> OAR:
+        return self.style.oar
+
+
+def write_rtstruct(
+    path: Path, masks: OARMasks, header: SeriesHeader, authorship: Authorship, profile: Profile = GENERIC
+) -> WrittenRTSTRUCT:
     """Write the contours of all OARs, whole or not at all: into a temporary file that takes the place of ``path`` at the end.
 
-    An empty OAR is listed among the ROIs, has no contours and is named in a warning.
+    An empty OAR is named in a warning. It is listed among the ROIs without contours, unless the profile leaves it out.
 
     :param masks: on ``header.grid``.
+    :raises ProfileNotWritable: a name of the profile has letters that the CT's character set does not have.
+    :raises TooManyPoints: a contour cannot be brought down to the profile's maximum.
     """
     if masks.shape != header.grid.shape:
         raise ValueError(f"the masks have shape {masks.shape} and the grid {header.grid.shape}")
-    contours = {oar.name: _contours(masks, oar, header) for oar in masks.oars}
-    dataset = _header(header, authorship)
-    _write_whole(path, _part_10(dataset, header, masks.oars, contours, authorship))
-    warnings = tuple(_empty(oar) for oar in masks.oars if not contours[oar.name])
-    return WrittenRTSTRUCT(dataset.SOPInstanceUID, dataset.StructureSetLabel, warnings, contours)
+    styles = profile.styles_of(masks.oars)
+    names = roi_names(profile, styles, header)
+    contours, warnings = _contours(masks, styles, header, profile)
+    rois = _rois(styles, names, contours, keep_empty=profile.keep_empty)
+    dataset = _header(header, authorship, profile)
+    _write_whole(path, _part_10(dataset, header, rois, authorship))
+    warnings += [
+        _empty(style.oar, kept=any(roi.oar == style.oar for roi in rois)) for style in styles if not contours[style.oar.name]
+    ]
+    return WrittenRTSTRUCT(dataset.SOPInstanceUID, dataset.StructureSetLabel, tuple(warnings), contours)
+
+
+def roi_names(profile: Profile, styles: Sequence[ROIStyle], header: SeriesHeader) -> list[bytes]:
+    """The ROI names of a file in the character set of its CT.
+
+    :raises ProfileNotWritable: one of them has letters that the character set does not have.
+    """
+    names = []
+    for style in styles:
+        name = identity.encoded(style.name, header.template)
+        if name is None:
+            raise ProfileNotWritable(profile=profile.name, oar=style.oar.name)
+        names.append(name)
+    return names
+
+
+def _rois(
+    styles: Sequence[ROIStyle], names: Sequence[bytes], contours: Mapping[str, list[PlanarContour]], *, keep_empty: bool
+) -> list[_ROI]:
+    """The ROIs of the file, numbered from 1; all of them if otherwise there were none, as there must be one (PS3.3 C.8.8.5)."""
+    every = [(style, name, contours[style.oar.name]) for style, name in zip(styles, names, strict=True)]
+    listed = every if keep_empty else [entry for entry in every if entry[2]] or every
+    return [_ROI(number, *entry) for number, entry in enumerate(listed, start=1)]
 
 
 def derived_uid(*parts: str) -> str:
@@ -120,19 +168,46 @@ def ascii_text(text: str, length: int) -> str:
     return cleaned[:length]
 
 
-def _contours(masks: OARMasks, oar: OAR, header: SeriesHeader) -> list[PlanarContour]:
-    cropped = masks.crop(oar)
-    return [] if cropped is None else to_contours(cropped[1], cropped[0], header.grid)
+def _contours(
+    masks: OARMasks, styles: Sequence[ROIStyle], header: SeriesHeader, profile: Profile
+) -> tuple[dict[str, list[PlanarContour]], list[JobWarning]]:
+    """The contours of every OAR by name, with no more points than the profile allows."""
+    found: dict[str, list[PlanarContour]] = {}
+    warnings: list[JobWarning] = []
+    for style in styles:
+        cropped = masks.crop(style.oar)
+        found[style.oar.name] = [] if cropped is None else to_contours(cropped[1], cropped[0], header.grid)
+        if profile.max_points is not None:
+            found[style.oar.name], thinned = _thinned(style.oar, found[style.oar.name], header, profile, profile.max_points)
+            warnings += thinned
+    return found, warnings
 
 
-def _empty(oar: OAR) -> JobWarning:
-    return JobWarning("rtstruct.empty_roi", f"{oar.name} is empty: the model drew nothing, and its ROI has no contours.")
+def _thinned(
+    oar: OAR, contours: list[PlanarContour], header: SeriesHeader, profile: Profile, max_points: int
+) -> tuple[list[PlanarContour], list[JobWarning]]:
+    """Contours within the profile's maximum of points, and a warning that says how far they leave the exact ones."""
+    thinned = thin(contours, header.grid, max_points=max_points, max_deviation_mm=profile.max_deviation_mm)
+    if (stubborn := thinned.stubborn) is not None:
+        bound_mm = deviation_bound_mm(header.grid, profile.max_deviation_mm)
+        points, slice_number = len(stubborn.points_mm), stubborn.z + 1
+        raise TooManyPoints(oar=oar.name, slice_number=slice_number, points=points, limit=max_points, deviation_mm=bound_mm)
+    if not thinned.changed:
+        return thinned.contours, []
+    detail = f"{thinned.changed} contour(s) of {oar.name} were brought down to the profile's {max_points} points"
+    detail += f"; they leave the exact line by up to {thinned.deviation_mm:.2f} mm."
+    return thinned.contours, [JobWarning("rtstruct.thinned", detail)]
+
+
+def _empty(oar: OAR, *, kept: bool) -> JobWarning:
+    roi = "its ROI has no contours" if kept else "the profile leaves its ROI out"
+    return JobWarning("rtstruct.empty_roi", f"{oar.name} is empty: the model drew nothing, and {roi}.")
 
 
 # ── the header ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _header(header: SeriesHeader, authorship: Authorship) -> Dataset:
+def _header(header: SeriesHeader, authorship: Authorship, profile: Profile) -> Dataset:
     """All elements in front of the sequences: none has a tag above (3006,0009)."""
     dataset = _patient_and_study(header)
     created = authorship.created_at.astimezone(_timezone(dataset))
@@ -144,13 +219,14 @@ def _header(header: SeriesHeader, authorship: Authorship) -> Dataset:
     dataset.Modality = "RTSTRUCT"
     dataset.SeriesDate, dataset.SeriesTime = date, time
     dataset.SeriesNumber = SERIES_NUMBER
-    dataset.SeriesDescription = SERIES_DESCRIPTION
+    dataset.SeriesDescription = profile.series_description
     dataset.OperatorsName = ""
     dataset.InstanceNumber = 1
     _describe_equipment(dataset, authorship)
-    dataset.StructureSetLabel = f"OARLOCK {created:%y%m%d}"
+    model, version = ascii_text(authorship.model.name, 16), ascii_text(authorship.model.version, 16)
+    dataset.StructureSetLabel = profile.structure_set_label(created, model=model, version=version)
     dataset.StructureSetName = ascii_text(f"{MANUFACTURER} {authorship.model.name}", 64)
-    dataset.StructureSetDescription = f"Automatic contours, not approved. {authorship.identity}"
+    dataset.StructureSetDescription = f"Automatic contours, not approved. {authorship.identity}. Profile {profile.name}"
     dataset.StructureSetDate, dataset.StructureSetTime = date, time
     return dataset
 
@@ -189,26 +265,19 @@ def _timezone(dataset: Dataset) -> timezone:
 # ── the bytes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _part_10(
-    dataset: Dataset,
-    header: SeriesHeader,
-    oars: Sequence[OAR],
-    contours: Mapping[str, list[PlanarContour]],
-    authorship: Authorship,
-) -> bytes:
+def _part_10(dataset: Dataset, header: SeriesHeader, rois: Sequence[_ROI], authorship: Authorship) -> bytes:
     """The file: header, sequences in the order of their tags, approval."""
     buffer = BytesIO()
     dataset.file_meta = _file_meta(dataset)
     dataset.save_as(buffer, enforce_file_format=True)
     images = [_reference(instance.sop_class_uid, instance.sop_instance_uid) for instance in header.instances]
-    numbered = list(enumerate(oars, start=1))
     return b"".join(
         (
             buffer.getvalue(),
             _sequence("ReferencedFrameOfReferenceSequence", [_frame_of_reference(header, images)]),
-            _sequence("StructureSetROISequence", [_roi(number, oar, header, authorship) for number, oar in numbered]),
-            _sequence("ROIContourSequence", [_roi_contour(number, oar, contours[oar.name], images) for number, oar in numbered]),
-            _sequence("RTROIObservationsSequence", [_observation(number, oar) for number, oar in numbered]),
+            _sequence("StructureSetROISequence", [_roi(roi, header, authorship) for roi in rois]),
+            _sequence("ROIContourSequence", [_roi_contour(roi, images) for roi in rois]),
+            _sequence("RTROIObservationsSequence", [_observation(roi) for roi in rois]),
             _value("ApprovalStatus", "UNAPPROVED"),
         )
     )
@@ -231,28 +300,28 @@ def _frame_of_reference(header: SeriesHeader, images: Iterable[bytes]) -> bytes:
     return _value("FrameOfReferenceUID", header.frame_of_reference_uid) + _sequence("RTReferencedStudySequence", [study])
 
 
-def _roi(number: int, oar: OAR, header: SeriesHeader, authorship: Authorship) -> bytes:
+def _roi(roi: _ROI, header: SeriesHeader, authorship: Authorship) -> bytes:
     """Item of Structure Set ROI Sequence (PS3.3 C.8.8.5)."""
     return b"".join(
         (
-            _value("ROINumber", str(number)),
+            _value("ROINumber", str(roi.number)),
             _value("ReferencedFrameOfReferenceUID", header.frame_of_reference_uid),
-            _value("ROIName", oar.name),
+            _element("ROIName", roi.name),
             _value("ROIGenerationAlgorithm", _ROI_ALGORITHM),
             _value("ROIGenerationDescription", authorship.identity),
         )
     )
 
 
-def _roi_contour(number: int, oar: OAR, contours: Sequence[PlanarContour], images: Sequence[bytes]) -> bytes:
+def _roi_contour(roi: _ROI, images: Sequence[bytes]) -> bytes:
     """Item of ROI Contour Sequence (PS3.3 C.8.8.6); an empty ROI has no Contour Sequence at all."""
     items = (
         _contour(i, contour, numbers, images[contour.z])
-        for i, (contour, numbers) in enumerate(zip(contours, _decimal_strings(contours), strict=True), start=1)
+        for i, (contour, numbers) in enumerate(zip(roi.contours, _decimal_strings(roi.contours), strict=True), start=1)
     )
-    colour = _value("ROIDisplayColor", "\\".join(str(level) for level in oar.colour))
-    drawn = _sequence("ContourSequence", items) if contours else b""
-    return colour + drawn + _value("ReferencedROINumber", str(number))
+    colour = _value("ROIDisplayColor", "\\".join(str(level) for level in roi.style.colour))
+    drawn = _sequence("ContourSequence", items) if roi.contours else b""
+    return colour + drawn + _value("ReferencedROINumber", str(roi.number))
 
 
 def _contour(number: int, contour: PlanarContour, numbers: bytes, image: bytes) -> bytes:
@@ -276,15 +345,19 @@ def _decimal_strings(contours: Sequence[PlanarContour]) -> Iterator[bytes]:
     return iter(text[2:-2].replace(b",", b"\\").split(b"]\\["))
 
 
-def _observation(number: int, oar: OAR) -> bytes:
-    """Item of RT ROI Observations Sequence (PS3.3 C.8.8.8)."""
+def _observation(roi: _ROI) -> bytes:
+    """Item of RT ROI Observations Sequence (PS3.3 C.8.8.8); its label, a Short String, is left out where the name is longer.
+
+    A Short String has 16 characters; validators count 16 bytes, and so do we.
+    """
+    short = len(roi.name) <= LONGEST_LABEL
     return b"".join(
         (
             _sequence("SegmentedPropertyCategoryCodeSequence", [_code(ANATOMICAL_STRUCTURE_CODE)]),
-            _value("ObservationNumber", str(number)),
-            _value("ReferencedROINumber", str(number)),
-            _value("ROIObservationLabel", oar.name),
-            _sequence("RTROIIdentificationCodeSequence", [_organ_code(oar)]),
+            _value("ObservationNumber", str(roi.number)),
+            _value("ReferencedROINumber", str(roi.number)),
+            _element("ROIObservationLabel", roi.name) if short else b"",
+            _sequence("RTROIIdentificationCodeSequence", [_organ_code(roi.oar)]),
             _value("RTROIInterpretedType", _INTERPRETED_TYPE),
             _value("ROIInterpreter", ""),
         )

@@ -22,6 +22,8 @@ class Settings(BaseSettings):
     data: Path = Field(Path("var"), description="folder of the database and of the jobs' bytes")
     models: Path = Field(Path("models"), description="folder of the models")
     model: str = Field("oarlock-hn", description="model that is used when a job names none")
+    profile: str = Field("generic", description="site profile that is used when neither a job nor its key names one")
+    profiles: Path | None = Field(None, description="folder of the site's own profiles; without it the shipped ones alone")
     redis_url: str | None = Field(
         None,
         validation_alias=AliasChoices("REDIS_URL", "OARLOCK_REDIS_URL"),

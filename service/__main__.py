@@ -11,6 +11,7 @@ from oarlock.database import Database
 from oarlock.errors import OarlockError
 from oarlock.keys import KeyStore
 from oarlock.migrations import DatabaseNewer
+from oarlock.profiles import check_default, read_profiles
 from oarlock.settings import Settings
 from service.app import create_app
 from service.auth import is_loopback
@@ -34,6 +35,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
         _ = settings.site  # a bad file is said now, not with the first comparison
+        check_default(read_profiles(settings.profiles), settings.profile)
         check_keys(settings)
         with companions(settings) as reached, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]

@@ -29,7 +29,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    routers = (routes.jobs, routes.models, routes.operations)
+    routers = (routes.jobs, routes.models, routes.profiles, routes.operations)
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]

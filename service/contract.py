@@ -167,6 +167,20 @@ _MODEL: Final[dict[str, Any]] = {
     "results": {},
     "limits": ["children"],
 }
+_PROFILE: Final[dict[str, Any]] = {
+    "name": "eclipse",
+    "description": "Varian Eclipse",
+    "default": False,
+    "label": "OARLOCK {date}",
+    "series_description": "Oarlock contours (UNAPPROVED)",
+    "empty_rois": "keep",
+    "max_name_length": 16,
+    "max_points": None,
+    "max_deviation_mm": 0.3,
+    "ordered": False,
+    "rois": [{"oar": "Parotid_L", "name": "Parotid_L", "colour": [255, 160, 60]}],
+    "limits": [{"what": "length of a structure set label", "value": "16 characters", "source": "pytrip/pytrip issue 285"}],
+}
 _READY: Final = {"ready": True, "detail": None}
 _DEPENDENCIES: Final = dict.fromkeys(("database", "broker", "storage", "workers", "model"), _READY)
 
@@ -240,7 +254,7 @@ _FORM: Final = {
             "description": "DICOM Part 10 files and zip archives of them, in any order: one CT series, RTSTRUCTs to compare with",
         },
         "model": {"type": "string", "description": "name of a model (GET /v1/models)"},
-        "profile": {"type": "string", "enum": ["generic"]},
+        "profile": {"type": "string", "description": "name of a site profile (GET /v1/profiles)"},
         "priority": {"type": "string", "enum": ["urgent", "normal", "low"], "default": "normal"},
         "callback_url": {"type": "string", "description": "refused unless the operator allows its host"},
     },
@@ -256,6 +270,8 @@ _REFUSALS: Final = (
     errors.ArchiveInvalid(reason="a member's name leads out of the archive"),
     errors.InvalidParameter(name="priority", reason="is none of urgent, normal, low"),
     errors.UnknownModel(available=["oarlock-hn"]),
+    errors.UnknownProfile(available=["eclipse", "generic"]),
+    errors.ProfileNotWritable(profile="site", oar="Parotid_L"),
     errors.NotDicom(files=1),
     errors.InstanceUnreadable(position=7, reason="it ends in the middle of an element"),
     errors.NoCTImages(found=["MR Image Storage"]),
@@ -319,6 +335,7 @@ PREVIEW: Final[Call] = {
     }
 }
 MODELS: Final[Call] = {"responses": {200: _json("The models", {"models": [_MODEL]}, "ModelList"), **_problems()}}
+PROFILES: Final[Call] = {"responses": {200: _json("The profiles", {"profiles": [_PROFILE]}, "ProfileList"), **_problems()}}
 LIVEZ: Final[Call] = {"responses": {200: _json("The process is up", {"status": "alive"}, "Liveness")}}
 READYZ: Final[Call] = {
     "responses": {

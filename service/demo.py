@@ -92,7 +92,12 @@ def _phantom(folder: Path) -> list[Path]:
 def _service(data: Path, *, log: Path) -> Iterator[str]:
     """A service of its own on any free port; gives its address, and ends it with all of its children."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OARLOCK_DATA": str(data), "OARLOCK_PORT": "0", "OARLOCK_HOST": "127.0.0.1"}
+    environment = os.environ | {
+        "OARLOCK_DATA": str(data),
+        "OARLOCK_PORT": "0",
+        "OARLOCK_HOST": "127.0.0.1",
+        "OARLOCK_PROFILE": "generic",  # the table reads the organs by their TG-263 names
+    }
     with (
         log.open("wb") as errors,
         subprocess.Popen(

@@ -33,9 +33,9 @@ from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Incoming
 from service import contract, events, metrics, reference, uploads
 from service.access import needs
 from service.problems import problem
-from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, Readiness
+from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, ProfileDocument, ProfileList, Readiness
 from service.state import Here, Service
-from service.submission import check_choices, check_idempotency_key
+from service.submission import Offer, check_choices, check_idempotency_key, check_writable
 
 POLL_AFTER_S: Final = 2
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -46,6 +46,7 @@ _WRITE: Final = [needs(Scope.JOBS_WRITE)]
 
 jobs = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 models = APIRouter(prefix="/v1/models", tags=["models"])
+profiles = APIRouter(prefix="/v1/profiles", tags=["profiles"])
 operations = APIRouter(tags=["operations"])
 
 
@@ -88,6 +89,11 @@ def _accepted(service: Service, job: Job) -> Response:
     return Response(document.model_dump_json(), status_code=202, media_type="application/json", headers=headers)
 
 
+def _offer(service: Service, profile: str | None) -> Offer:
+    """What a caller can choose from; his key may name a profile of his own."""
+    return Offer(service.manifests, service.settings.model, service.profiles, profile or service.settings.profile)
+
+
 @asynccontextmanager
 async def _incoming(service: Service) -> AsyncIterator[Incoming]:
     """A folder for an upload. Deleting a refused one may take long: in a thread, and not cut short when the sender leaves."""
@@ -113,8 +119,9 @@ async def post_job(request: Request, service: Here, idempotency_key: Annotated[s
         upload = await uploads.receive(request, incoming, service.settings, service.upload_threads)
 
         def accept() -> Response:
-            choices = check_choices(upload.fields, service.manifests, service.settings.model)
+            choices = check_choices(upload.fields, _offer(service, request.state.caller.profile))
             header = check_headers(upload.files, max_slices=service.settings.max_slices)
+            check_writable(choices.profile, header)
             job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest)
             request.state.job_id = job.id
             return _accepted(service, job)
@@ -247,6 +254,13 @@ def list_models(service: Here) -> ModelList:
     """The models that a job can be given to: their organs, where they were trained, what was measured, what they are not for."""
     default = service.settings.model
     return ModelList(models=[ModelDocument.of(found, default=found.name == default) for found in service.manifests.values()])
+
+
+@profiles.get("", summary="List site profiles", dependencies=[needs()], **contract.PROFILES)
+def list_profiles(service: Here) -> ProfileList:
+    """How an RTSTRUCT can be written: names, order, colours, labels, and what planning systems are known to accept."""
+    default = service.settings.profile
+    return ProfileList(profiles=[ProfileDocument.of(found, default=found.name == default) for found in service.profiles.values()])
 
 
 @operations.get("/livez", summary="Is the process up?", **contract.LIVEZ)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from oarlock.jobs import Job, JobFailure, JobState, Priority, Stage
 from oarlock.manifest import ModelManifest
+from oarlock.profiles import Profile
 from service.problems import describe
 
 
@@ -173,6 +174,62 @@ class ModelList(_Schema):
     """The models of this server."""
 
     models: list[ModelDocument]
+
+
+class ProfileROI(_Schema):
+    """How an OAR is written."""
+
+    oar: str = Field(description="TG-263 name")
+    name: str = Field(description="ROI Name in the RTSTRUCT")
+    colour: tuple[int, int, int] = Field(description="sRGB, 0 to 255")
+
+
+class ProfileLimit(_Schema):
+    """What a planning system is known to accept."""
+
+    what: str
+    value: str
+    source: str = Field(description='who says so, or "unverified"')
+
+
+class ProfileDocument(_Schema):
+    """A site profile that a job can be given to."""
+
+    name: str
+    description: str
+    default: bool = Field(description="whether it is used when neither a post nor its key names one")
+    label: str = Field(description="template of Structure Set Label")
+    series_description: str
+    empty_rois: Literal["keep", "leave_out"]
+    max_name_length: int
+    max_points: int | None = Field(description="most points of one contour; null: no maximum")
+    max_deviation_mm: float = Field(description="how far a contour may leave the exact one to come down to max_points")
+    ordered: bool = Field(description="whether rois also gives their order and choice; otherwise that of the model counts")
+    rois: list[ProfileROI]
+    limits: list[ProfileLimit]
+
+    @classmethod
+    def of(cls, profile: Profile, *, default: bool) -> Self:
+        return cls(
+            name=profile.name,
+            description=profile.description,
+            default=default,
+            label=profile.label,
+            series_description=profile.series_description,
+            empty_rois="keep" if profile.keep_empty else "leave_out",
+            max_name_length=profile.max_name_length,
+            max_points=profile.max_points,
+            max_deviation_mm=profile.max_deviation_mm,
+            ordered=profile.ordered,
+            rois=[ProfileROI(oar=style.oar.name, name=style.name, colour=style.colour) for style in profile.styles],
+            limits=[ProfileLimit.model_validate(limit, from_attributes=True) for limit in profile.limits],
+        )
+
+
+class ProfileList(_Schema):
+    """The site profiles of this server."""
+
+    profiles: list[ProfileDocument]
 
 
 class Liveness(_Schema):

@@ -14,6 +14,7 @@ from oarlock.errors import ManifestInvalid
 from oarlock.job_store import JobStore
 from oarlock.keys import KeyStore
 from oarlock.manifest import ModelManifest, read_manifests
+from oarlock.profiles import Profile, check_default, read_profiles
 from oarlock.settings import Settings
 from oarlock.storage import Storage
 from service.auth import Doorkeeper
@@ -35,6 +36,7 @@ class Service:
     settings: Settings
     manifests: Mapping[str, ModelManifest]
     database: Database
+    profiles: Mapping[str, Profile]
     store: JobStore
     storage: Storage
     broker: Broker
@@ -47,7 +49,12 @@ class Service:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Service]:
-    """Everything that the application needs."""
+    """Everything that the application needs.
+
+    :raises ProfileInvalid: a site profile is wrong, or there is none of the name of the default one.
+    """
+    profiles = read_profiles(settings.profiles)
+    check_default(profiles, settings.profile)
     storage = Storage(settings.data)
     database = Database(settings.database)
     store = JobStore(database)
@@ -59,6 +66,7 @@ def running(settings: Settings) -> Iterator[Service]:
             settings=settings,
             manifests=manifests,
             database=database,
+            profiles=profiles,
             store=store,
             storage=storage,
             broker=broker,

@@ -17,13 +17,12 @@ from oarlock.errors import BrokerUnavailable, InvalidParameter, UnknownModel
 from oarlock.job_store import JobStore
 from oarlock.jobs import Job, JobId, ModelFacts, Priority
 from oarlock.manifest import ModelManifest
+from oarlock.profiles import Profile, profile_named
+from oarlock.rtstruct import roi_names
 from oarlock.series import SeriesHeader
 from oarlock.storage import Incoming, Storage
 from service.broker import Broker
 from service.schemas import PRIORITIES
-
-PROFILES: Final = ("generic",)
-"""How the RTSTRUCT is written: one profile, which the planning systems of docs/dicom.md read."""
 
 IDEMPOTENCY_KEY_LIMIT: Final = 255
 
@@ -33,28 +32,45 @@ class Choices:
     """What the sender chose, checked."""
 
     model: ModelFacts
-    profile: str | None
+    profile: Profile
     priority: Priority
 
 
-def check_choices(fields: Mapping[str, str], manifests: Mapping[str, ModelManifest], default_model: str) -> Choices:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a sender can choose from, and what is chosen where nothing is named."""
+
+    manifests: Mapping[str, ModelManifest]
+    model: str
+    profiles: Mapping[str, Profile]
+    profile: str
+
+
+def check_choices(fields: Mapping[str, str], offer: Offer) -> Choices:
     """The form fields of a post as values.
 
     :raises InvalidParameter: if a field is not one of its allowed values.
     :raises UnknownModel: if there is no such model.
+    :raises UnknownProfile: if there is no such profile.
     """
     priority = fields.get("priority") or "normal"
     if priority not in PRIORITIES:
         raise InvalidParameter(name="priority", reason=f"is none of {', '.join(PRIORITIES)}")
-    profile = fields.get("profile") or None
-    if profile is not None and profile not in PROFILES:
-        raise InvalidParameter(name="profile", reason=f"names no profile of this server; there is {', '.join(PROFILES)}")
+    profile = profile_named(offer.profiles, fields.get("profile") or offer.profile)
     if fields.get("callback_url"):
         raise InvalidParameter(name="callback_url", reason="is refused: no host may be called back from this server")
-    manifest = manifests.get(fields.get("model") or default_model)
+    manifest = offer.manifests.get(fields.get("model") or offer.model)
     if manifest is None:
-        raise UnknownModel(available=list(manifests))
+        raise UnknownModel(available=list(offer.manifests))
     return Choices(ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority])
+
+
+def check_writable(profile: Profile, header: SeriesHeader) -> None:
+    """See that the names of a profile can be written in the character set of a series.
+
+    :raises ProfileNotWritable: if not.
+    """
+    roi_names(profile, profile.styles, header)
 
 
 def check_idempotency_key(key: str | None) -> str | None:
@@ -99,7 +115,7 @@ class Desk:
                 job_id=job_id,
                 series=header.facts(),
                 model=choices.model,
-                profile=choices.profile,
+                profile=choices.profile.name,
                 priority=choices.priority,
                 warnings=header.warnings,
                 idempotency_key=key,

@@ -38,6 +38,7 @@ PURE = (
     "anatomy",
     "plausibility",
     "stack",
+    "thinning",
 )
 
 CONTRACTS = ("jobs", "manifest")
@@ -56,6 +57,7 @@ IMPURE = (
     "phantom",
     "pixels",
     "preview",
+    "profiles",
     "rendering",
     "rtstruct",
     "schema",

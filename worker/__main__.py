@@ -7,6 +7,7 @@ from celery.exceptions import SecurityWarning
 
 from oarlock.errors import OarlockError
 from oarlock.migrations import DatabaseNewer
+from oarlock.profiles import check_default, read_profiles
 from oarlock.settings import Settings
 from worker.app import app
 from worker.runtime import check_schema, manifests_of
@@ -18,6 +19,7 @@ def main() -> int:
     try:
         _ = settings.site  # a bad file is said now, not with the first comparison
         names = manifests_of(settings.models)
+        check_default(read_profiles(settings.profiles), settings.profile)
         check_schema(settings)
     except (DatabaseNewer, OarlockError) as error:
         print(f"Oarlock's worker cannot start: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ import errno
 import logging
 import secrets
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from oarlock.errors import (
     DeviceOutOfMemory,
     InternalError,
     OarlockError,
+    ProfileInvalid,
     ResultInvalid,
     StorageFull,
     StructureSetError,
@@ -35,6 +36,7 @@ from oarlock.jobs import MAX_ATTEMPTS, Job, JobId, JobWarning, ModelFacts, Stage
 from oarlock.masks import OARMasks
 from oarlock.postprocess import clean_up, to_masks
 from oarlock.preprocess import to_model_grid
+from oarlock.profiles import GENERIC, GENERIC_NAME, Profile
 from oarlock.rtstruct import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.site import Site
@@ -61,6 +63,7 @@ def contour(
     lease_s: float,
     max_slices: int = 1024,
     site: Site = PLAIN,
+    profiles: Mapping[str, Profile] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Contour the series of one job, if there is still something to do.
@@ -70,6 +73,7 @@ def contour(
     :param models: gives the model that a job names.
     :param worker: name of this worker, for the job table.
     :param site: the site's own names of ROIs and its own tolerances.
+    :param profiles: the site profiles by name; without them the generic one alone.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
     """
     lease = _claim(store, job_id, worker, lease_s)
@@ -80,7 +84,8 @@ def contour(
         try:
             job = store.get(job_id)
             with storage.results_writer(job_id, lease.token) as folder:
-                walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices, site)
+                profile = _profile_of(job, profiles or {GENERIC_NAME: GENERIC})
+                walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices, site, profile)
                 walk.run(models)
                 keeper.report(Stage.COMPARING, 1.0)
             store.succeed(lease, warnings=walk.warnings)
@@ -97,6 +102,17 @@ def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease
     except DatabaseUnavailable:  # the job is as it was: queued, and the sweeper sends it again
         log.warning("a job could not be claimed", extra={"job_id": job_id})
         return None
+
+
+def _profile_of(job: Job, profiles: Mapping[str, Profile]) -> Profile:
+    """How the result of a job is to be written; a job from before there were profiles is written as the generic one says.
+
+    :raises ProfileInvalid: if this worker has no profile of that name, although the service had one.
+    """
+    name = job.profile or GENERIC_NAME
+    if name not in profiles:
+        raise ProfileInvalid(profile=name, reason="the worker has none of that name; give it the folder that the service has")
+    return profiles[name]
 
 
 def _end(store: JobStore, lease: Lease, error: Exception) -> None:
@@ -142,6 +158,7 @@ class Walk:
     :param folder: where the results are written.
     :param job: for what must be the same in every run: its id, when it was created, its model.
     :param report: told the stage and its share; raises to stop the walk.
+    :param profile: what of the result is delivered, and how it is written.
     """
 
     files: Sequence[Path]
@@ -150,6 +167,7 @@ class Walk:
     report: Report
     max_slices: int = 1024
     site: Site = PLAIN
+    profile: Profile = GENERIC
     warnings: list[JobWarning] = field(default_factory=list)
 
     def run(self, models: ModelOf) -> None:
@@ -160,7 +178,7 @@ class Walk:
         self.report(Stage.READING, 0.0)
         model = models(self.job.model)
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
-        masks = self._infer(series, model)
+        masks = self._chosen(self._infer(series, model))
         written = self._contour(series.header, masks, model.facts)
         self._compare(series.header, masks, written)
         self._draw(series, masks, model)
@@ -180,15 +198,23 @@ class Walk:
         )
         return to_masks(slabs, fed.grid, grid, model.manifest.oars, model.manifest.thresholds)
 
+    def _chosen(self, masks: OARMasks) -> OARMasks:
+        """The organs that the profile asks for: what is not delivered is not scored or shown either."""
+        missing = [oar.name for oar in self.profile.not_drawn(masks.oars)]
+        if missing:
+            detail = f"The profile asks for {', '.join(missing)}, which the model does not draw."
+            self.warnings.append(JobWarning("rtstruct.not_drawn", detail))
+        return masks.select([style.oar for style in self.profile.styles_of(masks.oars)])
+
     def _contour(self, header: SeriesHeader, masks: OARMasks, model: ModelFacts) -> WrittenRTSTRUCT:
         self.report(Stage.CONTOURING, 0.0)
         self.warnings += clean_up(masks, header.grid)
         self.report(Stage.CONTOURING, 0.4)
         path = self.folder / RTSTRUCT
-        written = write_rtstruct(path, masks, header, Authorship(self.job.id, self.job.created_at, model))
+        written = write_rtstruct(path, masks, header, Authorship(self.job.id, self.job.created_at, model), self.profile)
         self.warnings += written.warnings
         self.report(Stage.CONTOURING, 0.7)
-        if findings := check_rtstruct(path, header, masks):
+        if findings := check_rtstruct(path, header, masks, self.profile):
             raise ResultInvalid(findings=findings)
         return written
 

@@ -14,6 +14,7 @@ from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.job_store import JobStore
 from oarlock.jobs import JobId
 from oarlock.manifest import read_manifests
+from oarlock.profiles import read_profiles
 from oarlock.settings import Settings
 from oarlock.storage import Storage
 from worker.inference import Models
@@ -40,6 +41,7 @@ class Runtime:
         self._database, self._storage = Database(settings.database), Storage(settings.data)
         self._store = JobStore(self._database)
         self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
+        self._profiles = read_profiles(settings.profiles)
         self._stopping, self._ended = Event(), Event()
         self._life = Thread(target=self._live, name="life", daemon=True)
 
@@ -59,6 +61,7 @@ class Runtime:
             lease_s=self._settings.lease_s,
             max_slices=self._settings.max_slices,
             site=self._settings.site,
+            profiles=self._profiles,
             stopping=self._stopping.is_set,
         )
 

@@ -212,7 +212,7 @@ def test_a_disk_that_is_low_is_said_before_anything_is_read(tmp_path: Path, redi
     ("field", "value", "code", "hint"),
     [
         ("priority", "asap", "request.invalid_parameter", "urgent, normal, low"),
-        ("profile", "unheard-of", "request.invalid_parameter", "generic"),
+        ("profile", "unheard-of", "request.unknown_profile", "eclipse, generic, monaco, pinnacle, raystation"),
         ("callback_url", "http://127.0.0.1/", "request.invalid_parameter", "callback_url"),
         ("model", "unheard-of", "request.unknown_model", "oarlock-hn"),
     ],

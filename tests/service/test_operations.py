@@ -226,7 +226,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
         *((("POST"), path) for path in ("/v1/jobs", f"{job}/cancel", f"{job}/retry")),
         *(("GET", job + path) for path in ("", "/events", "/rtstruct", "/qa", "/preview.png")),
         ("DELETE", job),
-        *(("GET", path) for path in ("/v1/jobs", "/v1/models", "/livez", "/readyz", "/metrics")),
+        *(("GET", path) for path in ("/v1/jobs", "/v1/models", "/v1/profiles", "/livez", "/readyz", "/metrics")),
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():

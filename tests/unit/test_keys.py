@@ -148,16 +148,16 @@ def test_an_administrator_makes_lists_and_revokes_keys(
 ) -> None:
     monkeypatch.setenv("OARLOCK_DATA", str(tmp_path / "new" / "data"))
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    assert main(["keys", "create", "planning", "--scope", "jobs:write", "--scope", "jobs:read", "--profile", "p"]) == 0
+    assert main(["keys", "create", "planning", "--scope", "jobs:write", "--scope", "jobs:read", "--profile", "eclipse"]) == 0
     token = capsys.readouterr().out.strip()
     database = Database(f"sqlite:///{tmp_path / 'new' / 'data' / 'oarlock.sqlite'}")
     found = KeyStore(database).find(token)
     assert found is not None
-    assert (found.scopes, found.profile) == ({Scope.JOBS_WRITE, Scope.JOBS_READ}, "p")
+    assert (found.scopes, found.profile) == ({Scope.JOBS_WRITE, Scope.JOBS_READ}, "eclipse")
 
     assert main(["keys", "list"]) == 0
     listing = capsys.readouterr().out
-    assert re.search(rf"^planning +{found.id} +valid +never +p +jobs:read jobs:write$", listing, flags=re.MULTILINE)
+    assert re.search(rf"^planning +{found.id} +valid +never +eclipse +jobs:read jobs:write$", listing, flags=re.MULTILINE)
     assert token[-43:] not in listing
 
     assert main(["keys", "revoke", "planning"]) == 0

@@ -60,7 +60,7 @@ class House:
         self.database = Database(f"sqlite:///{self.data / 'oarlock.sqlite'}")
         self.store = JobStore(self.database, clock=self.clock)
 
-    def post(self, series: Path, *others: Path, job_id: str = "job-1") -> JobId:
+    def post(self, series: Path, *others: Path, job_id: str = "job-1", profile: str | None = None) -> JobId:
         """What the service does with an upload."""
         with self.storage.incoming() as incoming:
             for path in [*sorted(series.iterdir()), *others]:
@@ -68,7 +68,7 @@ class House:
             header = check_headers(incoming.files)
             self.storage.adopt(incoming, JobId(job_id))
         facts = self.model(None).facts
-        self.store.create(job_id=JobId(job_id), series=header.facts(), model=facts, content_sha256="0" * 64)
+        self.store.create(job_id=JobId(job_id), series=header.facts(), model=facts, profile=profile, content_sha256="0" * 64)
         return JobId(job_id)
 
     def model(self, _: object) -> Model:

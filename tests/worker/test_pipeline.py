@@ -1,9 +1,11 @@
 import json
 import logging
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from oarlock.errors import DeviceOutOfMemory
@@ -12,6 +14,7 @@ from oarlock.job_store import JobStore, Lease
 from oarlock.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.oars import BY_NAME
 from oarlock.phantom import write_ct_series
+from oarlock.profiles import Profile, to_profile
 from oarlock.series import check_headers
 from oarlock.site import Site
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
@@ -272,3 +275,54 @@ def test_the_sites_own_tolerance_is_used_and_said(house: House, series: Path) ->
     (comparison,) = json.loads(house.storage.result(job_id, QA_REPORT).read_text())["comparisons"]
     (row,) = [row for row in comparison["oars"] if row["oar"] == BONE.name]
     assert (row["tolerance_mm"], row["tolerance_source"]) == (3.3, "the site's own")
+
+
+# ── profiles ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def profile_of(text: str) -> dict[str, Profile]:
+    return {"site": to_profile("site", tomllib.loads(text))}
+
+
+MYELON = """
+[structure_set]
+label = "AI {date}"
+[[roi]]
+oar = "SpinalCord"
+[[roi]]
+oar = "Bone_Mandible"
+name = "Unterkiefer"
+"""
+
+
+def test_a_job_is_written_by_its_profile_and_shows_nothing_that_it_does_not_deliver(house: House, series: Path) -> None:
+    job_id = house.post(series, profile="site")
+    run(house, job_id, profiles=profile_of(MYELON))
+    job = house.store.get(job_id)
+    assert job.state is JobState.SUCCEEDED, job.error
+    dataset = pydicom.dcmread(house.storage.result(job_id, RTSTRUCT))
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["Unterkiefer"]
+    assert dataset.StructureSetLabel == "AI 260304"
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    assert {check["oar"] for check in report["checks"]} == {BONE.name}
+    assert [(w.code, "SpinalCord" in w.detail) for w in job.warnings if w.code.startswith("rtstruct")] == [
+        ("rtstruct.not_drawn", True)
+    ]
+
+
+def test_a_profile_that_the_worker_does_not_have_fails_the_job_with_the_reason(house: House, series: Path) -> None:
+    job_id = house.post(series, profile="site")
+    run(house, job_id)
+    error = house.store.get(job_id).error
+    assert error is not None
+    assert (error.code, "the worker has none of that name" in error.detail) == ("profile.invalid", True)
+    assert not results(house, job_id)
+
+
+def test_a_contour_with_too_many_points_fails_the_job_and_is_not_delivered(house: House, series: Path) -> None:
+    job_id = house.post(series, profile="site")
+    run(house, job_id, profiles=profile_of("[contours]\nmax_points = 16\nmax_deviation_mm = 0.01"))
+    error = house.store.get(job_id).error
+    assert error is not None
+    assert error.code == "profile.too_many_points"
+    assert not results(house, job_id)

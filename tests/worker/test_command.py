@@ -1,0 +1,52 @@
+"""``oarlock contour``: a folder in, a folder out."""
+
+import json
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from oarlock.cli import main
+from oarlock.manifest import ModelManifest
+from oarlock.storage import PREVIEW, QA_REPORT, RTSTRUCT
+from tests.worker.tiny_model import LIMITS_HU
+
+
+@pytest.fixture
+def models(tiny_manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("OARLOCK_MODELS", str(tiny_manifest.path.parent.parent))
+    monkeypatch.setenv("OARLOCK_MODEL", tiny_manifest.name)
+    return tiny_manifest.name
+
+
+@pytest.mark.usefixtures("models")
+def test_a_series_is_contoured_by_the_profile_that_is_named(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "site.toml").write_text('[[roi]]\noar = "Bone_Mandible"\nname = "Unterkiefer"\n', encoding="utf-8")
+    monkeypatch.setenv("OARLOCK_PROFILES", str(tmp_path))
+    out = tmp_path / "new" / "out"
+    assert main(["contour", str(series), "--out", str(out), "--profile", "site"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted([RTSTRUCT, QA_REPORT, PREVIEW])
+    assert capsys.readouterr().out.split() == [str(out / name) for name in (RTSTRUCT, QA_REPORT, PREVIEW)]
+    dataset = pydicom.dcmread(out / RTSTRUCT)
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["Unterkiefer"]
+    assert "tiny" in dataset.StructureSetDescription
+    assert {check["oar"] for check in json.loads((out / QA_REPORT).read_text())["checks"]} <= {"Bone_Mandible", None}
+
+
+@pytest.mark.usefixtures("models")
+def test_without_a_choice_every_organ_of_the_default_model_is_written(series: Path, tmp_path: Path) -> None:
+    assert main(["contour", str(series), "--out", str(tmp_path)]) == 0
+    assert [roi.ROIName for roi in pydicom.dcmread(tmp_path / RTSTRUCT).StructureSetROISequence] == list(LIMITS_HU)
+    assert main(["check", str(tmp_path / RTSTRUCT), "--ct", str(series)]) == 0
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(("choice", "code"), [("--profile", "request.unknown_profile"), ("--model", "request.unknown_model")])
+def test_what_there_is_not_makes_the_exit_status_2_and_no_file(
+    choice: str, code: str, series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["contour", str(series), "--out", str(tmp_path / "out"), choice, "unheard-of"]) == 2
+    assert f"({code})" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
