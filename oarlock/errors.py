@@ -539,6 +539,14 @@ class DatabaseUnavailable(TransientError):
         super().__init__("The job table is not reachable. Repeat the call in a moment.")
 
 
+class IssuerUnavailable(TransientError):
+    code = "access.issuer_unavailable"
+    title = "The identity provider is not reachable"
+
+    def __init__(self) -> None:
+        super().__init__("The token cannot be checked, as the identity provider does not answer. Repeat the call in a moment.")
+
+
 class NotReady(TransientError):
     code = "service.not_ready"
     title = "The service is not ready"

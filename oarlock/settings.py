@@ -6,11 +6,12 @@ Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from oarlock.keys import Scope
 from oarlock.site import Site, read_site
 
 
@@ -37,6 +38,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address that the service listens on")
     port: int = Field(8000, description="port that the service listens on; 0 for any free one")
     rate_per_minute: int = Field(1_200, description="most calls a minute from one key; 0 for no limit")
+    oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose bearer tokens are taken beside keys")
+    oidc_audience: str | None = Field(None, description="audience that such a token must name")
+    oidc_scope_claim: str = Field("scope", description="claim, or path of claims with dots, that holds what the bearer may do")
+    oidc_scope_map: dict[str, list[Scope]] = Field(
+        {}, description="what the values of that claim mean, as JSON; a value that is itself a scope needs no entry"
+    )
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
     threads: int = Field(0, description="CPU threads of the model; 0 for all cores")
@@ -51,6 +58,13 @@ class Settings(BaseSettings):
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
     keep_input: bool = Field(True, description="whether the upload of a job that succeeded stays until the job is purged")
+
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Self:
+        if self.oidc_issuer and not self.oidc_audience:
+            msg = "OARLOCK_OIDC_ISSUER needs OARLOCK_OIDC_AUDIENCE: a token for another service must not open this one"
+            raise ValueError(msg)
+        return self
 
     @property
     def job_folder(self) -> Path:

@@ -13,7 +13,8 @@ SCHEME: Final = "bearer"
 _BEARER: Final = HTTPBearer(
     auto_error=False,
     scheme_name=SCHEME,
-    description="A key of this server (`oarlock keys create`). A server on loopback without any key is open.",
+    description="A key of this server (`oarlock keys create`), or a token of the identity provider that it trusts. "
+    "A server on loopback without any key is open.",
 )
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 

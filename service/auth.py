@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from oarlock.errors import Forbidden, InvalidToken, RateLimited, Unauthenticated
 from oarlock.keys import KeyStore, Scope
@@ -34,15 +34,28 @@ ANYONE: Final = Caller("anyone", "anyone", frozenset({Scope.ADMIN}))
 """Whoever calls a service that is open."""
 
 
+class Recogniser(Protocol):
+    """Whatever can tell from a token who calls."""
+
+    def recognise(self, token: str) -> Caller:
+        """Who a token speaks of.
+
+        :raises InvalidToken: if it speaks of nobody.
+        """
+        ...
+
+
 class Doorkeeper:
     """Lets callers in.
 
     On loopback the service is open as long as no key was ever made. One key closes it, and it stays closed when that key expires.
+
+    :param tokens: recognises bearer tokens that are not keys of ours; without it there are none.
     """
 
-    def __init__(self, settings: Settings, keys: KeyStore) -> None:
-        self._keys = keys
-        self._closed = not is_loopback(settings.host)
+    def __init__(self, settings: Settings, keys: KeyStore, tokens: Recogniser | None = None) -> None:
+        self._keys, self._tokens = keys, tokens
+        self._closed = not is_loopback(settings.host) or tokens is not None
         self._rate = RateLimit(settings.rate_per_minute)
 
     def admit(self, token: str | None, wanted: Collection[Scope]) -> Caller:
@@ -67,6 +80,8 @@ class Doorkeeper:
         return caller
 
     def _recognise(self, token: str) -> Caller:
+        if self._tokens is not None and token.count(".") == 2:  # a signed JWT; a key of ours has no dots
+            return self._tokens.recognise(token)
         key = self._keys.find(token)
         if key is None:
             raise InvalidToken

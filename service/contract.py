@@ -189,6 +189,7 @@ _ACCESS: Final = (
     errors.InvalidToken(),
     errors.Forbidden(scopes=["jobs:read"]),
     errors.RateLimited(retry_after_s=3),
+    errors.IssuerUnavailable(),
 )
 _NOT_FOUND: Final = (errors.JobNotFound(), errors.JobExpired())
 _NO_RESULT: Final = (*_NOT_FOUND, errors.JobNotFinished(state="running"), errors.ResultNotFound(what="rendering.npz"))

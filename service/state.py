@@ -21,6 +21,7 @@ from service.auth import Doorkeeper
 from service.broker import Broker
 from service.health import Health
 from service.metrics import Metrics
+from service.oidc import OIDC
 from service.submission import Desk
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def running(settings: Settings) -> Iterator[Service]:
             storage=storage,
             broker=broker,
             desk=Desk(store, storage, broker),
-            doorkeeper=Doorkeeper(settings, KeyStore(database)),
+            doorkeeper=Doorkeeper(settings, KeyStore(database), OIDC.of(settings)),
             health=health,
             metrics=Metrics(store, broker, health, manifests),
             upload_threads=CapacityLimiter(UPLOAD_THREADS),
