@@ -5,11 +5,12 @@ Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL
 """
 
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from oarlock.keys import Scope
 from oarlock.site import Site, read_site
@@ -37,6 +38,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address that the service listens on")
     port: int = Field(8000, description="port that the service listens on; 0 for any free one")
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate and its chain: the service speaks TLS")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
+    tls_client_ca: Path | None = Field(None, description="PEM file of the authorities whose client certificates are asked for")
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        [], description="addresses or networks of proxies, by commas, whose X-Forwarded-For and -Proto are believed"
+    )
     rate_per_minute: int = Field(1_200, description="most calls a minute from one key; 0 for no limit")
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose bearer tokens are taken beside keys")
     oidc_audience: str | None = Field(None, description="audience that such a token must name")
@@ -58,6 +65,24 @@ class Settings(BaseSettings):
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
     keep_input: bool = Field(True, description="whether the upload of a job that succeeded stays until the job is purged")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: list[str]) -> list[str]:
+        """A name, or everybody, is no address: what cannot be compared with an address would be believed by mistake."""
+        return [str(ip_network(entry)) for entry in value]
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None) or (self.tls_client_ca and not self.tls_certificate):
+            msg = "OARLOCK_TLS_CERTIFICATE and OARLOCK_TLS_KEY go together, and OARLOCK_TLS_CLIENT_CA needs both"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Self:

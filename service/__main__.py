@@ -17,6 +17,7 @@ from service.app import create_app
 from service.auth import is_loopback
 from service.embedded import DataFolderInUse, companions
 from service.redis_server import RedisServerNotFound
+from service.server import configuration, scheme
 
 
 class KeyMissing(RuntimeError):
@@ -39,9 +40,8 @@ def main() -> int:
         check_keys(settings)
         with companions(settings) as reached, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
-            print(f"Oarlock listens on http://{host}:{port} (documentation: /docs)", flush=True)
-            config = uvicorn.Config(create_app(reached), log_config=None, access_log=False, timeout_graceful_shutdown=10)
-            uvicorn.Server(config).run(sockets=[listener])
+            print(f"Oarlock listens on {scheme(settings)}://{host}:{port} (documentation: /docs)", flush=True)
+            uvicorn.Server(configuration(create_app(reached), reached)).run(sockets=[listener])
     except (KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)
         return 1

@@ -79,7 +79,7 @@ def _note(request: Request, status: int | None, seconds: float) -> None:
     if state.error_code not in {None, NotReady.code}:  # a probe that says "not yet" refuses nobody
         metrics.refusals.labels(state.error_code).inc()
     known = {"request_id": state.request_id, "route": route, "method": method, "status": status}
-    known |= {"caller": state.caller.id if hasattr(state, "caller") else None}
+    known |= {"caller": state.caller.id if hasattr(state, "caller") else None, "address": request.client and request.client.host}
     job_id = getattr(state, "job_id", None)
     level = logging.DEBUG if route in _PROBES and status == 200 else logging.INFO
     log.log(level, "request", extra=known | {"code": state.error_code, "job_id": job_id, "seconds": round(seconds, 4)})

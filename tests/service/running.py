@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from oarlock.jobs import JobId
 from oarlock.oars import OARS
 from oarlock.settings import Settings
 from service.app import create_app
+from service.server import configuration, scheme
 from service.state import Service
 
 Parts = list[tuple[str, tuple[str, bytes, str]]]
@@ -67,16 +69,21 @@ class Running:
 
 
 @contextmanager
-def serve(settings: Settings) -> Iterator[Running]:
-    """Run the service on these settings until the block ends."""
+def serve(settings: Settings, *, tls: ssl.SSLContext | None = None) -> Iterator[Running]:
+    """Run the service on these settings until the block ends.
+
+    :param tls: what a client needs to be let in, where the settings ask for TLS.
+    """
     app = create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+        config = configuration(app, settings)
+        config.timeout_graceful_shutdown = 2
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            httpx.get(f"{url}/livez", timeout=30).raise_for_status()
+            url = f"{scheme(settings)}://127.0.0.1:{listener.getsockname()[1]}"
+            httpx.get(f"{url}/livez", timeout=30, verify=tls or True).raise_for_status()
             yield Running(url, app, settings)
         finally:
             server.should_exit = True
