@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 
 from oarlock import errors
 from oarlock.jobs import JobWarning
-from oarlock.stack import Plane, to_grid
-
-POSITIONS = {
-    "HFS": (1, 0, 0, 0, 1, 0),
-    "HFP": (-1, 0, 0, 0, -1, 0),
-    "FFS": (-1, 0, 0, 0, 1, 0),
-    "FFP": (1, 0, 0, 0, -1, 0),
-    "HFDR": (0, 1, 0, -1, 0, 0),
-    "HFDL": (0, -1, 0, 1, 0, 0),
-    "FFDR": (0, 1, 0, 1, 0, 0),
-    "FFDL": (0, -1, 0, -1, 0, 0),
-}
-"""Direction cosines of an image as the scanner's couch turns it: rows along the patient's x or y, up or down."""
+from oarlock.stack import SAME_PLANE_MM, Plane, to_grid
+from tests.fixtures.orientations import PATIENT_POSITIONS
 
 
 def planes(
@@ -49,9 +38,10 @@ def codes(found: list[JobWarning]) -> list[str]:
     return [warning.code for warning in found]
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", PATIENT_POSITIONS)
 def test_every_patient_position_is_axial(position: str) -> None:
-    cosines = POSITIONS[position]
+    row, column = PATIENT_POSITIONS[position]
+    cosines = (*row, *column)
     grid, order, warnings = to_grid(planes(even(), cosines=cosines))
     normal = np.cross(cosines[:3], cosines[3:])
     assert abs(normal[2]) == 1
@@ -107,6 +97,23 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_complete() -> None:
     np.testing.assert_array_equal(grid.origins_mm[:, 2], zs)
 
 
+@pytest.mark.parametrize("spacing_mm", [0.4, 0.5, 0.6, 0.625, 0.7, 0.75, 0.8, 1.0])
+@pytest.mark.parametrize("missing", [False, True])
+def test_thin_slices_whose_positions_were_rounded_are_complete_and_a_missing_one_is_still_found(
+    spacing_mm: float, missing: bool
+) -> None:
+    """Slices of 0.625 mm whose positions were rounded to 0.1 mm are 0.6 and 0.7 mm apart, which is no gap."""
+    exact = spacing_mm * np.arange(80) + 0.013
+    zs = np.round(np.delete(exact, 33) if missing else exact, 1)
+    if missing:
+        with pytest.raises(errors.MissingSlices, match=r"Between slices 33 and 34 "):
+            to_grid(planes(zs, thickness_mm=spacing_mm))
+    else:
+        grid, _, warnings = to_grid(planes(zs, thickness_mm=spacing_mm))
+        np.testing.assert_array_equal(grid.origins_mm[:, 2], zs)
+        assert codes(warnings) == []
+
+
 @pytest.mark.parametrize("junction_mm", [3.0, 2.25, 1.5])
 def test_two_slabs_whose_thickness_explains_their_spacing_are_complete(junction_mm: float) -> None:
     """Slices of 3 mm every 3 mm, then of 1.5 mm every 1.5 mm."""
@@ -129,6 +136,14 @@ def test_two_slabs_of_unexplained_spacing_are_refused(thickness_mm: float | None
     zs = np.cumsum([0.0, *[3.0] * 6, *[1.5] * 8])
     with pytest.raises(errors.MissingSlices):
         to_grid(planes(zs, thickness_mm=thickness_mm))
+
+
+def turned(tilt: float, turn: float) -> npt.NDArray[np.float64]:
+    """(6,) direction cosines, turned about the x axis and then within the axial plane."""
+    a, b = np.radians((tilt, turn))
+    about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    about_z = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
+    return np.concatenate([(about_z @ about_x)[:, 0], (about_z @ about_x)[:, 1]])
 
 
 def tilted(degrees: float) -> tuple[float, ...]:
@@ -184,19 +199,54 @@ def test_a_kink_in_the_stack_is_refused() -> None:
 
 
 def test_directions_that_differ_by_rounding_are_taken_with_a_warning() -> None:
+    """0.00005 over a row of 52 × 0.9 mm is 0.002 mm, and over a column of 60 × 1.1 mm 0.003 mm."""
     stack = planes(even())
     stack[3] = replace(stack[3], cosines=(1, 0.00005, 0, -0.00005, 1, 0))
     grid, _, warnings = to_grid(stack)
     assert codes(warnings) == ["series.uneven_orientation"]
+    assert "up to 0.004 mm" in warnings[0].detail  # the last voxel moves by both, at a right angle
     np.testing.assert_allclose(grid.row_direction @ grid.column_direction, 0, atol=1e-15)
 
 
-def test_directions_that_would_lift_a_contour_off_its_plane_are_refused() -> None:
-    """0.0002 over a column of 61 × 1.1 mm is 0.013 mm."""
+@pytest.mark.parametrize("cosines", [(1, 0, 0, 0, 1, 0.0002), (1, 0, 0.00011, 0, 1, 0.00011), (1, 0.0003, 0, -0.0003, 1, 0)])
+def test_directions_that_would_move_a_contour_are_refused(cosines: tuple[float, ...]) -> None:
+    """0.0002 over a column of 60 × 1.1 mm is 0.013 mm; 0.00011 along both axes lifts the last voxel by 0.012 mm."""
     stack = planes(even())
-    stack[3] = replace(stack[3], cosines=(1, 0, 0, 0, 1, 0.0002))
+    stack[3] = replace(stack[3], cosines=cosines)
     with pytest.raises(errors.InconsistentGeometry, match="ImageOrientationPatient"):
         to_grid(stack)
+
+
+def test_directions_of_another_length_are_the_same_directions() -> None:
+    """Cosines that were written with four decimals, in one slice with fewer: no slice is turned against another."""
+    stack = planes(even())
+    stack[3] = replace(stack[3], cosines=(0.9998, 0, 0, 0, 0.9998, 0))
+    _, _, warnings = to_grid(stack)
+    assert codes(warnings) == ["series.rounded_orientation"]
+    assert "up to 0.016 mm" in warnings[0].detail
+
+
+@given(tilt=st.floats(-29, 29), turn=st.floats(-29, 29), noise=st.floats(0, 4e-5), seed=st.integers(0, 2**16))
+def test_every_accepted_slice_is_described_to_a_hundredth_of_a_millimetre(
+    tilt: float, turn: float, noise: float, seed: int
+) -> None:
+    """Its corners by its own position and orientation, unrounded (PS3.3 Equation C.7.6.2.1-1), against those of the grid."""
+    rng = np.random.default_rng(seed)
+    cosines = [turned(tilt, turn) + rng.uniform(-noise, noise, 6) for _ in range(5)]
+    stack = [replace(plane, cosines=tuple(own)) for plane, own in zip(planes(even(5)), cosines, strict=True)]
+    try:
+        grid, order, _ = to_grid(stack)
+    except (errors.InconsistentGeometry, errors.OrientationUnsupported):
+        return
+    for z, i in enumerate(order):
+        row, column = np.split(np.array(stack[i].cosines), 2)
+        row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
+        normal = np.cross(row, column)
+        corners = np.array([(0, 52), (60, 0), (60, 52)], dtype=float)
+        ours = grid.to_patient(z, corners)
+        own = np.array(stack[i].origin_mm) + corners[:, :1] * 1.1 * column + corners[:, 1:] * 0.9 * row
+        assert np.abs((ours - stack[i].origin_mm) @ normal).max() <= SAME_PLANE_MM
+        assert np.linalg.norm(ours - own, axis=1).max() <= SAME_PLANE_MM + 66 * abs(row @ column)
 
 
 def test_a_long_scan_warns() -> None:
