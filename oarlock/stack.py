@@ -27,12 +27,17 @@ MIN_SLICES: Final = 3
 
 MAX_TILT_DEGREES: Final = 30.0
 SAME_PLANE_MM: Final = 0.01
-"""By how much the far corner of a slice may move when the orientation of another slice is used for it: a contour must not leave
+"""By how much the far corners of a slice may move when the orientation of another slice is used for it: a contour must not leave
 the plane of its own slice by more."""
 
 SPACING_TOLERANCE: Final = 0.1
-"""Share by which a distance between slices may differ from the expected one: positions are often rounded to 0.1 mm, and one
-missing slice doubles the distance."""
+"""Share by which a distance between slices may differ from the expected one; one missing slice doubles the distance."""
+
+ROUNDING_MM: Final = 0.1 + 1e-6
+"""By how much it may differ in any case: positions rounded to 0.1 mm are 0.6 and 0.7 mm apart for slices of 0.625 mm."""
+
+_MOST_TOLERANCE: Final = 0.4
+"""The rounding of very thin slices, as a share of the distance: half of it would be a slice too few or too many."""
 
 SAME_POSITION_MM: Final = 0.01
 JITTER_MM: Final = 0.1
@@ -101,37 +106,45 @@ def _directions(planes: Sequence[Plane]) -> tuple[FloatArray, FloatArray, list[J
 
     The reference is the plane that comes first in the order of its numbers, so that the order of an upload does not matter.
     """
-    cosines = np.array([plane.cosines for plane in planes], dtype=np.float64)
-    shift_mm = float(np.ptp(cosines, axis=0).max()) * _reach_mm(planes[0])
-    if shift_mm > SAME_PLANE_MM:
-        degrees = _largest_angle_degrees(cosines)
+    stated = np.array([plane.cosines for plane in planes], dtype=np.float64).reshape(-1, 2, 3)
+    exact = _orthonormal(stated)
+    reference = exact[planes.index(min(planes, key=lambda plane: plane.cosines))]
+    apart_mm = _far_corner_mm(exact - reference, planes[0])
+    if apart_mm > SAME_PLANE_MM:
+        degrees = float(np.degrees(2 * np.arcsin(np.linalg.norm(exact - reference, axis=2).max() / 2)))
         reason = f"orientations up to {degrees:.2f}° apart (localizers, reformats or two acquisitions in one series)"
         raise InconsistentGeometry(keyword="ImageOrientationPatient", reason=reason)
-    reference = np.array(min(plane.cosines for plane in planes))
-    row = reference[:3] / np.linalg.norm(reference[:3])
-    column = reference[3:] - row * (reference[3:] @ row)
-    column /= np.linalg.norm(column)
-    return row, column, [_uneven_orientation(shift_mm)] if shift_mm > 0.001 else []
+    rounded_mm = _far_corner_mm(exact - stated, planes[0])
+    warnings = [_uneven_orientation(apart_mm)] if apart_mm > 0.001 else []
+    return reference[0], reference[1], warnings + ([_rounded_orientation(rounded_mm)] if rounded_mm > SAME_PLANE_MM else [])
 
 
-def _reach_mm(plane: Plane) -> float:
-    """How far the last voxel of a slice is from the first, along the rows and down the columns."""
-    return plane.rows * plane.pixel_spacing_mm[0] + plane.columns * plane.pixel_spacing_mm[1]
+def _orthonormal(directions: FloatArray) -> FloatArray:
+    """(n, 2, 3) row and column directions, of length 1 and at right angles; each pair stays in its plane."""
+    row = directions[:, 0] / np.linalg.norm(directions[:, 0], axis=1, keepdims=True)
+    column = directions[:, 1] - row * np.sum(directions[:, 1] * row, axis=1, keepdims=True)
+    return np.stack([row, column / np.linalg.norm(column, axis=1, keepdims=True)], axis=1)
 
 
-def _largest_angle_degrees(cosines: FloatArray) -> float:
-    normals = np.cross(cosines[:, :3], cosines[:, 3:])
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    by_normal = np.clip(normals @ normals[0], -1, 1).min()
-    by_row = np.clip(cosines[:, :3] @ cosines[0, :3], -1, 1).min()
-    return float(np.degrees(np.arccos(min(by_normal, by_row))))
+def _far_corner_mm(changes: FloatArray, plane: Plane) -> float:
+    """How far any of the last voxels of a slice moves with such changes of its row and column direction, (n, 2, 3)."""
+    along = changes[:, 0] * ((plane.columns - 1) * plane.pixel_spacing_mm[1])
+    down = changes[:, 1] * ((plane.rows - 1) * plane.pixel_spacing_mm[0])
+    return float(np.linalg.norm(np.concatenate([along, down, along + down]), axis=1).max())
 
 
-def _uneven_orientation(shift_mm: float) -> JobWarning:
+def _uneven_orientation(apart_mm: float) -> JobWarning:
     detail = (
-        f"The direction cosines of the slices differ by rounding, which is up to {shift_mm:.3f} mm at the far corner of a slice"
+        f"The direction cosines of the slices differ by rounding, which is up to {apart_mm:.3f} mm at the far corner of a slice"
     )
     return JobWarning("series.uneven_orientation", detail + "; one orientation is used for all of them.")
+
+
+def _rounded_orientation(rounded_mm: float) -> JobWarning:
+    detail = "The direction cosines are rounded, so that rows and columns are not quite of length 1 or at right angles"
+    return JobWarning(
+        "series.rounded_orientation", detail + f"; making them so moves the far corner by up to {rounded_mm:.3f} mm."
+    )
 
 
 def _check_tilt(row: FloatArray, column: FloatArray, normal: FloatArray) -> list[JobWarning]:
@@ -155,18 +168,22 @@ def _check_spacing(origins: FloatArray, normal: FloatArray, thicknesses: Sequenc
         count = int(np.sum(np.abs(origins @ normal - position) < SAME_POSITION_MM))
         raise DuplicatePosition(position_mm=float(origins[same[0], 2]), count=count)
     expected = _usual(distances)
-    uneven = np.abs(distances - expected) > SPACING_TOLERANCE * expected
-    if not uneven.any():
+    if np.all(np.abs(distances - expected) <= _slack_mm(expected)):
         return []
     if _thickness_explains(distances, thicknesses):
         return [_uneven_spacing(distances)]
     raise _spacing_error(origins, distances, expected)
 
 
+def _slack_mm(distance: FloatArray | float) -> FloatArray:
+    """By how much a distance between slices may differ from an expected one."""
+    return np.minimum(np.maximum(SPACING_TOLERANCE * np.asarray(distance), ROUNDING_MM), _MOST_TOLERANCE * np.asarray(distance))
+
+
 def _usual(distances: FloatArray) -> float:
     """The distance with the most others within the tolerance; of several the smallest, as a gap is never the rule."""
     ordered = np.sort(distances)
-    near = np.searchsorted(ordered, ordered * (1 + SPACING_TOLERANCE), "right") - np.arange(len(ordered))
+    near = np.searchsorted(ordered, ordered + _slack_mm(ordered), "right") - np.arange(len(ordered))
     start = int(np.argmax(near))
     return float(np.median(ordered[start : start + near[start]]))
 
@@ -180,9 +197,8 @@ def _thickness_explains(distances: FloatArray, thicknesses: Sequence[float | Non
     if any(thickness is None for thickness in thicknesses):
         return False
     t = np.array(thicknesses, dtype=np.float64)
-    low = np.minimum(t[:-1], t[1:]) * (1 - SPACING_TOLERANCE)
-    high = np.maximum(t[:-1], t[1:]) * (1 + SPACING_TOLERANCE)
-    return bool(np.all((distances >= low) & (distances <= high)))
+    low, high = np.minimum(t[:-1], t[1:]), np.maximum(t[:-1], t[1:])
+    return bool(np.all((distances >= low - _slack_mm(low)) & (distances <= high + _slack_mm(high))))
 
 
 def _uneven_spacing(distances: FloatArray) -> JobWarning:
@@ -195,7 +211,7 @@ def _uneven_spacing(distances: FloatArray) -> JobWarning:
 
 def _spacing_error(origins: FloatArray, distances: FloatArray, expected: float) -> SeriesError:
     """The first gap, or else the narrowest distance."""
-    gaps = np.flatnonzero(distances > (1 + SPACING_TOLERANCE) * expected)
+    gaps = np.flatnonzero(distances > expected + _slack_mm(expected))
     if gaps.size:
         z = int(gaps[0])
         between = (float(origins[z, 2]), float(origins[z + 1, 2]))
