@@ -163,6 +163,21 @@ def test_a_contour_drawn_twice_counts_once_and_is_told(
     assert warnings == ["ROI number 7: 1 of 2 contour(s): left out: drawn twice."]
 
 
+@pytest.mark.parametrize(
+    ("second", "overlap"),
+    [((4.5, 4.5, 10), True), ((4.5, 4.5, 4), False), ((20.5, 0.5, 4), False), ((0.5, 10.5, 5), False), ((-3.5, -3.5, 25), False)],
+    ids=["in part", "hole", "apart", "neighbours", "around"],
+)
+def test_contours_that_overlap_in_part_are_told(
+    second: tuple[float, float, float], overlap: bool, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """What both enclose is outside by XOR, which a system that takes their union does not mean; a hole or an island is none."""
+    hole_in_first = contour(square_mm(header, 3, 1.5, 1.5, 2))
+    _, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 10)), hole_in_first, contour(square_mm(header, 3, *second)))
+    told = "ROI number 7: on 1 slice(s) its contours overlap in part; what two of them share counts as outside (XOR)."
+    assert (told in warnings) == overlap
+
+
 def test_what_reaches_over_the_edge_is_cut_and_told(header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
     mask, warnings = brain(contour(square_mm(header, 3, -10.5, -10.5, 20)))
     assert mask.sum() == mask[3, :10, :10].sum() == 100
@@ -178,6 +193,16 @@ def test_a_contour_a_little_off_its_plane_goes_to_the_nearest_slice_and_is_told(
     mask, warnings = brain(contour(square_mm(header, 3.08, 0.5, 0.5, 4)), contour(square_mm(header, 4, 0.5, 0.5, 4)))
     assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [3, 4]
     assert warnings == ["ROI number 7: 1 of 2 contour(s): moved onto the nearest slice, by up to 0.20 mm."]
+
+
+def test_a_contour_that_leans_a_little_is_told_with_the_point_that_is_furthest_off(
+    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """Half a millimetre from one side to the other, as a structure set that was turned with a registration has it."""
+    points = square_mm(header, 3, 0.5, 0.5, 4) + np.array([(0, 0, -0.25), (0, 0, 0.25), (0, 0, 0.25), (0, 0, -0.25)])
+    mask, warnings = brain(contour(points))
+    assert mask.sum() == mask[3].sum() == 16
+    assert warnings == ["ROI number 7: 1 of 1 contour(s): moved onto the nearest slice, by up to 0.25 mm."]
 
 
 def test_of_several_planes_between_slices_the_nearest_one_is_used_and_the_rest_told(
@@ -219,6 +244,35 @@ def test_contours_above_the_slices_or_across_them_are_left_out_and_told(
         "ROI number 7: 1 of 2 contour(s): left out: above or below all slices.",
         "ROI number 7: 1 of 2 contour(s): left out: not in a plane parallel to the slices.",
     }
+
+
+def image(uid: str) -> DicomSequence:
+    item = Dataset()
+    item.ReferencedSOPInstanceUID = uid
+    return DicomSequence([item])
+
+
+@pytest.mark.parametrize(("named", "off_mm"), [(5, "5.00"), (4, "2.50"), (3, None)])
+def test_contours_that_name_the_image_of_another_slice_are_told(
+    named: int, off_mm: str | None, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """Slices lie every 2.5 mm. Where points and image disagree, the structure set was shifted, or its references are wrong."""
+    uids = [instance.sop_instance_uid for instance in header.instances]
+    first = contour(square_mm(header, 3, 0.5, 0.5, 4), ContourImageSequence=image(uids[3]))
+    second = contour(square_mm(header, 3, 0.5, 9.5, 4), ContourImageSequence=image(uids[named]))
+    mask, warnings = brain(first, second)
+    assert mask[3].sum() == mask.sum() == 32
+    told = f"ROI number 7: 1 of 2 contour(s): they lie up to {off_mm} mm off the image that they name; their points count."
+    assert warnings == ([told] if off_mm else [])
+
+
+def test_a_contour_half_way_between_two_slices_may_name_either(
+    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    uid = header.instances[4].sop_instance_uid
+    mask, warnings = brain(contour(square_mm(header, 3.5, 0.5, 0.5, 4), ContourImageSequence=image(uid)))
+    assert mask[3].sum() == 16
+    assert warnings == ["ROI number 7: 1 of 1 contour(s): moved onto the nearest slice, by up to 1.25 mm."]
 
 
 # ── what cannot be used ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -389,13 +443,23 @@ def test_too_many_points_are_refused(header: SeriesHeader, tmp_path: Path, monke
         read_structure_set(save(foreign(header, *squares), tmp_path / "foreign.dcm"))
 
 
+@pytest.mark.parametrize(("limit", "most"), [("MAX_CROSSINGS", 7), ("MAX_CONTOURS", 0)])
 def test_contours_that_would_take_too_long_are_left_out_and_told(
-    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]], monkeypatch: pytest.MonkeyPatch
+    limit: str, most: int, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structure_set, "MAX_CROSSINGS", 7)
+    monkeypatch.setattr(structure_set, limit, most)
     mask, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 4)))  # two edges cross four rows each
     assert mask.sum() == 0
     assert warnings == ["ROI number 7: its contours are too many or too long to be used."]
+
+
+def test_contours_too_many_to_be_compared_are_used_and_told(
+    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure_set, "MAX_COMPARED", 1)
+    mask, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 4)), contour(square_mm(header, 3, 0.5, 9.5, 4)))
+    assert mask.sum() == 32
+    assert warnings == ["ROI number 7: its contours are too many to tell whether any of them overlap in part."]
 
 
 def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: SeriesHeader) -> None:
