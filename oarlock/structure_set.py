@@ -21,12 +21,12 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import RTStructureSetStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
 
-from oarlock.contours import count_crossings, to_mask
+from oarlock.contours import box_of, count_crossings, slices_with_overlap, to_mask
 from oarlock.elements import Damaged
 from oarlock.errors import FrameOfReferenceMismatch, StructureSetUnreadable
 from oarlock.geometry import FloatArray, Grid
 from oarlock.jobs import JobWarning
-from oarlock.masks import Box, OARMasks
+from oarlock.masks import OARMasks
 from oarlock.oars import OAR
 from oarlock.sequences import Item, Tag, read_sequences
 from oarlock.series import SeriesHeader
@@ -42,6 +42,12 @@ SAME_PLANE_MM: Final = 0.05
 
 EXACT_MM: Final = 0.01
 """Contours nearer to a slice's plane than this lie in it."""
+
+MAX_CONTOURS: Final = 50_000
+"""Most contours of an ROI that is laid on a grid (about 5 s); all bones of a body have a tenth."""
+
+MAX_COMPARED: Final = 10_000
+"""Contours of one ROI that share slices with others and are compared with them (about 2 s)."""
 
 _AREAS: Final = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR"})
 
@@ -66,6 +72,7 @@ class ROI:
     :param contours: (n, 3) points each, in mm, n >= 3; closed, the first point not repeated.
     :param findings: what of it cannot be used, and why; no text of the file.
     :param referenced_instances: SOP Instance UIDs of the images that its contours name.
+    :param images: for each contour the SOP Instance UID of the one image that it names, or empty.
     """
 
     number: int
@@ -75,6 +82,7 @@ class ROI:
     findings: tuple[str, ...]
     frame_of_reference_uid: str = ""
     referenced_instances: frozenset[str] = frozenset()
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,8 +147,10 @@ def to_masks(
     masks = OARMasks.empty(tuple(wanted), header.grid.shape)
     for oar, number in wanted.items():
         findings = list(rois[number].findings)
-        if _belongs(rois[number], header):
-            _draw(masks, oar, _Placing(header.grid, rois[number].contours, findings).polygons(), findings)
+        if len(rois[number].contours) > MAX_CONTOURS:
+            findings.append("its contours are too many or too long to be used")
+        elif _belongs(rois[number], header):
+            _draw(masks, oar, _Placing.of(rois[number], header, findings).polygons(), findings)
         else:
             findings.append("it lies in another frame of reference and is left out")
         notes += [JobWarning("structure_set.roi_partly_used", f"ROI number {number}: {finding}.") for finding in findings]
@@ -218,18 +228,16 @@ class _Rois:
 
     def _roi(self, number: int, item: Item, drawn: Sequence[Item], observed: Sequence[Item]) -> ROI:
         items = [contour for one in drawn for contour in one.items(Tag.CONTOUR_SEQUENCE)]
-        contours, problems = [], Counter[str]()
+        contours, images, named, problems = [], [], set(), Counter[str]()
         for contour in items:
+            uids = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for image in contour.items(Tag.CONTOUR_IMAGE_SEQUENCE)]
+            named.update(uids)
             points, problem = self._contour(contour)
             problems[problem] += bool(problem)
             if points is not None:
                 contours.append(points)
+                images.append(uids[0] if len(uids) == 1 else "")
         findings = [f"{n} of {len(items)} contour(s): {problem}" for problem, n in problems.items() if problem]
-        images = (
-            image.text(Tag.REFERENCED_SOP_INSTANCE_UID)
-            for contour in items
-            for image in contour.items(Tag.CONTOUR_IMAGE_SEQUENCE)
-        )
         return ROI(
             number=number,
             name=_text(item.values.get(Tag.ROI_NAME, b""), self._root),
@@ -237,7 +245,8 @@ class _Rois:
             contours=tuple(contours),
             findings=tuple(findings or ([] if items else ["it has no contours"])),
             frame_of_reference_uid=item.text(Tag.REFERENCED_FRAME_OF_REFERENCE_UID),
-            referenced_instances=frozenset(images) - {""},
+            referenced_instances=frozenset(named) - {""},
+            images=tuple(images),
         )
 
     def _codes(self, observed: Sequence[Item]) -> Iterable[Code]:
@@ -339,36 +348,48 @@ def _draw(masks: OARMasks, oar: OAR, polygons: list[tuple[int, FloatArray]], fin
     if count_crossings(polygons, masks.shape[1]) > MAX_CROSSINGS:
         findings.append("its contours are too many or too long to be used")
     elif polygons:
-        box = _box(polygons, masks.shape)
+        box = box_of(polygons, masks.shape)
         corner = np.array([box[1].start, box[2].start])
         shape = tuple(along.stop - along.start for along in box)
         mask = to_mask([(z - box[0].start, yx - corner) for z, yx in polygons], (shape[0], shape[1], shape[2]))
         masks.bits[box] |= np.where(mask, masks.bit(oar), np.uint32(0))
+        _tell_overlaps(polygons, masks.shape, findings)
 
 
-def _box(polygons: Sequence[tuple[int, FloatArray]], shape: tuple[int, int, int]) -> Box:
-    """The voxels whose centres polygons can enclose; at least one voxel."""
-    lowest = np.min([yx.min(axis=0) for _, yx in polygons], axis=0)
-    highest = np.max([yx.max(axis=0) for _, yx in polygons], axis=0)
-    start = np.clip(np.floor(lowest), 0, np.array(shape[1:]) - 1).astype(int)
-    stop = np.clip(np.ceil(highest) + 1, start + 1, shape[1:]).astype(int)
-    slices = [z for z, _ in polygons]
-    return slice(min(slices), max(slices) + 1), slice(start[0], stop[0]), slice(start[1], stop[1])
+def _tell_overlaps(polygons: list[tuple[int, FloatArray]], shape: tuple[int, int, int], findings: list[str]) -> None:
+    """XOR is what the standard says of holes; of contours that overlap in part it says nothing, and others take their union."""
+    drawn = Counter(z for z, _ in polygons)
+    shared = [(z, yx) for z, yx in polygons if drawn[z] > 1]
+    if len(shared) > MAX_COMPARED:
+        findings.append("its contours are too many to tell whether any of them overlap in part")
+    elif overlapping := slices_with_overlap(shared, shape):
+        what = "its contours overlap in part; what two of them share counts as outside (XOR)"
+        findings.append(f"on {len(overlapping)} slice(s) {what}")
 
 
 @dataclass
 class _Placing:
-    """Finds the slice of each contour of one ROI; what cannot be placed is added to ``findings``."""
+    """Finds the slice of each contour of one ROI; what cannot be placed is added to ``findings``.
+
+    :param named: for each contour the slice of the image that it names, or None.
+    """
 
     grid: Grid
     contours: Sequence[FloatArray]
+    named: Sequence[int | None]
     findings: list[str]
     _problems: Counter[str] = field(default_factory=Counter)
     _moved: list[float] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, roi: ROI, header: SeriesHeader, findings: list[str]) -> "_Placing":
+        slices = {instance.sop_instance_uid: z for z, instance in enumerate(header.instances)}
+        return cls(header.grid, roi.contours, [slices.get(uid) for uid in roi.images], findings)
+
     def polygons(self) -> list[tuple[int, FloatArray]]:
         """Pairs of slice index and (n, 2) fractional row and column indices."""
-        positions = np.array([self._position(points) for points in self.contours])
+        heights = [self._height(points) for points in self.contours]
+        positions = np.array([(low + high) / 2 for low, high in heights])
         slices = self.grid.slice_positions_mm
         # A plane half way between two slices goes to the lower one, whatever the rounding: all planes of such a file move alike.
         nearest = np.searchsorted((slices[:-1] + slices[1:]) / 2 + EXACT_MM, np.nan_to_num(positions))
@@ -383,14 +404,17 @@ class _Placing:
             else:
                 planes.setdefault(int(z), []).append((offset, i))
         chosen = [(z, i) for z, offsets in sorted(planes.items()) for i in self._nearest_plane(offsets)]
+        off_mm = {i: max(abs(height - slices[z]) for height in heights[i]) for z, i in chosen}
+        self._moved += [off for off in off_mm.values() if off > EXACT_MM]
+        self._compare_images([i for _, i in chosen], positions, reach)
         self._report(sorted(planes))
         return [(z, self.grid.to_plane(z, self.contours[i])[0]) for z, i in self._distinct(chosen)]
 
-    def _position(self, points: FloatArray) -> float:
-        """Where the plane of a contour lies along the normal; NaN if it is not parallel to the slices."""
+    def _height(self, points: FloatArray) -> tuple[float, float]:
+        """The lowest and the highest point of a contour along the normal; NaN if it is not parallel to the slices."""
         along = points @ self.grid.normal
         low, high = float(along.min()), float(along.max())
-        return (low + high) / 2 if high - low <= self.grid.spacing_mm[0] / 2 else math.nan
+        return (low, high) if high - low <= self.grid.spacing_mm[0] / 2 else (math.nan, math.nan)
 
     def _nearest_plane(self, offsets: list[tuple[float, int]]) -> list[int]:
         """The contours of the plane nearest to a slice, of those that have no nearer slice."""
@@ -398,9 +422,16 @@ class _Placing:
         used = [i for offset, i in offsets if abs(offset - best) <= SAME_PLANE_MM]
         if len(used) < len(offsets):
             self._problems["left out: between the slices, another plane is nearer"] += len(offsets) - len(used)
-        if abs(best) > EXACT_MM:
-            self._moved += [abs(best)] * len(used)
         return used
+
+    def _compare_images(self, used: Sequence[int], positions: FloatArray, reach: FloatArray) -> None:
+        """The points count; an image of the series that lies elsewhere is a sign that one of the two is wrong."""
+        slices = self.grid.slice_positions_mm
+        named = [(i, z) for i in used if (z := self.named[i]) is not None]
+        off_mm = [off for i, z in named if (off := abs(float(positions[i] - slices[z]))) > reach[z]]
+        if off_mm:
+            problem = f"they lie up to {max(off_mm):.2f} mm off the image that they name; their points count"
+            self._problems[problem] = len(off_mm)
 
     def _distinct(self, chosen: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Without contours that are drawn twice: even-odd would make them cancel one another."""
