@@ -1,10 +1,6 @@
 """The written file, read by other people's programs: the masks come back, and everything lies where it is in the patient."""
 
-import logging
-import shutil
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +8,25 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-import SimpleITK
 
 from benchmarks.expert_contours import cases
 from oarlock.check import check_rtstruct
 from oarlock.contours import to_contours
 from oarlock.geometry import Grid
-from oarlock.masks import Mask, OARMasks
+from oarlock.masks import OARMasks
 from oarlock.oars import BY_NAME, OARS
 from oarlock.phantom import write_ct_series
 from oarlock.rtstruct import WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import SeriesHeader, check_headers
-from oarlock.structure_set import read_structure_set, to_masks
 from tests.fixtures import judges, orientations
 from tests.fixtures.organs import AUTHORSHIP
+from tests.fixtures.readers import (
+    assert_same,
+    peers_own_style,
+    read_at_voxel_centres,
+    read_with_dcmrtstruct2nii,
+    read_with_plastimatch,
+)
 
 Points = npt.NDArray[np.float64]
 Distance = Callable[[Points], npt.NDArray[np.float64]]
@@ -160,6 +161,11 @@ def test_the_file_passes_its_check_and_the_validators(written: Written) -> None:
     assert judges.dcentvfy([*written.files, written.path]) == ""
 
 
+def test_the_masks_come_back_through_the_equation_of_the_standard(written: Written) -> None:
+    """Every stack, also those that no image of ITK can hold: each contour by the plane of its own slice alone."""
+    assert_same(read_at_voxel_centres(written.path, written.files), written.masks)
+
+
 ITK_GRIDS = [name for name in orientations.ALL if "gantry" not in name and name != "uneven"]
 """An image of ITK has one spacing between slices and no shear."""
 
@@ -170,75 +176,6 @@ def test_other_readers_give_the_masks_back_however_the_patient_lies(position: st
     written = write_solids(orientations.ALL[position], tmp_path)
     read = {"plastimatch": read_with_plastimatch, "dcmrtstruct2nii": read_with_dcmrtstruct2nii}[reader]
     assert_same(read(written.path, tmp_path / "ct", tmp_path / "read"), written.masks)
-
-
-# ── readers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def peers_own_style() -> Iterator[None]:
-    """Peers use what their libraries have deprecated, and dcmrtstruct2nii a name that pydicom 3 has dropped."""
-    pydicom.read_file = pydicom.dcmread  # type: ignore[attr-defined]
-    level = logging.root.level
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        del pydicom.read_file  # type: ignore[attr-defined]
-        logging.root.setLevel(level)
-
-
-def read_with_dcmrtstruct2nii(path: Path, ct: Path, out: Path) -> dict[str, Mask]:
-    """Converts every point to the image's indices with ITK and fills polygons at voxel centres with scikit-image."""
-    with peers_own_style():
-        module = pytest.importorskip("dcmrtstruct2nii", reason="dcmrtstruct2nii is not installed")
-        module.dcmrtstruct2nii(str(path), str(ct), str(out), convert_original_dicom=False, gzip=False)
-    return {file.stem.removeprefix("mask_"): read_image(file) for file in out.glob("mask_*.nii")}
-
-
-def read_with_plastimatch(path: Path, ct: Path, out: Path) -> dict[str, Mask]:
-    """Plastimatch, which combines the contours of a slice by XOR."""
-    out.mkdir()
-    options = ("--output-prefix", out, "--prefix-format", "nrrd", "--xor-contours")
-    judges.run("plastimatch", "convert", "--input", path, "--referenced-ct", ct, *options)
-    return {file.stem: read_image(file) for file in out.glob("*.nrrd")}
-
-
-def read_image(path: Path) -> Mask:
-    return np.asarray(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) > 0)
-
-
-def assert_same(found: dict[str, Mask], masks: OARMasks) -> None:
-    """Dice is exactly 1 for every organ that is not empty."""
-    for oar in masks.oars:
-        wanted = masks.mask(oar)
-        if wanted.any():
-            different = int(np.count_nonzero(found[oar.name] != wanted))
-            assert different == 0, f"{oar.name}: {different} of {np.count_nonzero(wanted)} voxels"
-
-
-@pytest.mark.parametrize(
-    ("folder", "name", "on_an_edge"),
-    [("phantom_mim_rtutils", "rt.dcm", 0), ("neck_aria_visiblehuman", "RS_Body_SpinalCord.dcm", 10)],
-)
-def test_files_of_real_planning_systems_are_read_as_plastimatch_reads_them(
-    folder: str, name: str, on_an_edge: int, shared: Path, tmp_path: Path
-) -> None:
-    """But for centres that lie on an edge, where each reader has its own rule."""
-    (tmp_path / "ct").mkdir()
-    for file in (shared / "data/dicom" / folder).glob("*.dcm"):
-        if pydicom.dcmread(file, specific_tags=["Modality"]).Modality == "CT":
-            shutil.copy(file, tmp_path / "ct")
-    path = shared / "data/dicom" / folder / name
-    theirs = read_with_plastimatch(path, tmp_path / "ct", tmp_path / "nrrd")
-    found = read_structure_set(path)
-    ours, _ = to_masks(
-        found, check_headers(list((tmp_path / "ct").iterdir())), {OARS[i]: roi.number for i, roi in enumerate(found.rois)}
-    )
-    for i, roi in enumerate(found.rois):
-        assert np.count_nonzero(theirs[roi.name]) > 0
-        assert np.count_nonzero(theirs[roi.name] != ours.mask(OARS[i])) <= on_an_edge
 
 
 # ── real contours ─────────────────────────────────────────────────────────────────────────────────────────────────────
