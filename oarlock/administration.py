@@ -1,23 +1,28 @@
-"""oarlock keys create NAME --scope SCOPE; oarlock keys list; oarlock keys revoke NAME.
+"""oarlock keys create | list | revoke; oarlock audit verify | export.
 
 What an administrator does to the database that the settings name (``DATABASE_URL``, ``OARLOCK_DATA``).
 """
 
 import argparse
+import getpass
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
+from oarlock import audit
+from oarlock.audit import Actor, Head, Verdict
 from oarlock.database import Database, utc_now
 from oarlock.errors import InvalidParameter
 from oarlock.keys import Key, KeyStore, Scope
 from oarlock.profiles import profile_named, read_profiles
 from oarlock.settings import Settings
 
-GOOD: Final = 0
+GOOD, FINDINGS = 0, 1
 
 
 def add_commands(commands: Any) -> None:
@@ -46,6 +51,17 @@ def add_commands(commands: Any) -> None:
     revoke.add_argument("name", metavar="NAME", help="the key's name or id")
     revoke.set_defaults(run=_revoke_key)
 
+    log = commands.add_parser("audit", help="check and export the audit log")
+    actions = log.add_subparsers(required=True, metavar="ACTION")
+
+    verify = actions.add_parser("verify", help="is the log as it was written? exit status 1 with findings")
+    verify.add_argument("--file", type=Path, metavar="FILE", help="check an export instead of the database")
+    verify.add_argument("--expect", type=to_head, metavar="SEQ:HASH", help="a last entry that was written down before")
+    verify.set_defaults(run=_verify_audit)
+
+    export = actions.add_parser("export", help="print every entry as a line of JSON")
+    export.set_defaults(run=_export_audit)
+
 
 def to_time(text: str, now: datetime) -> datetime:
     """When something expires: so many days from now, a date (its beginning, in UTC), or a time (in UTC unless it says otherwise).
@@ -59,6 +75,15 @@ def to_time(text: str, now: datetime) -> datetime:
     except ValueError as error:
         raise InvalidParameter(name="expires", reason="is no time: write 90d, 2027-01-31 or 2027-01-31T12:00:00Z") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _administrator() -> Actor:
+    """Who types, as the machine knows him."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = str(os.getuid())
+    return Actor(f"cli:{name}", name)
 
 
 @contextmanager
@@ -79,7 +104,8 @@ def _create_key(chosen: argparse.Namespace) -> int:
     if chosen.profile is not None:
         profile_named(read_profiles(Settings().profiles), chosen.profile)
     with _database() as database:
-        key, token = KeyStore(database).create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile)
+        store = KeyStore(database)
+        key, token = store.create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile, by=_administrator())
     print(f"Key '{key.name}' ({key.id}). It is shown this once and stored nowhere:", file=sys.stderr)
     print(token)
     return GOOD
@@ -106,6 +132,47 @@ def _state(key: Key, now: datetime) -> str:
 
 def _revoke_key(chosen: argparse.Namespace) -> int:
     with _database() as database:
-        key = KeyStore(database).revoke(chosen.name)
+        key = KeyStore(database).revoke(chosen.name, by=_administrator())
     print(f"Key '{key.name}' ({key.id}) opens nothing any more.", file=sys.stderr)
+    return GOOD
+
+
+def to_head(text: str) -> Head:
+    """A last entry as ``oarlock audit verify`` and the service's log print it.
+
+    :raises ValueError: if it is none.
+    """
+    seq, _, digest = text.partition(":")
+    if not (seq.isdecimal() and re.fullmatch(r"[0-9a-f]{64}", digest)):
+        msg = "a last entry is written SEQ:HASH"
+        raise ValueError(msg)
+    return Head(int(seq), digest)
+
+
+def _verify_audit(chosen: argparse.Namespace) -> int:
+    kept = [chosen.expect] if chosen.expect else []
+    if chosen.file:
+        verdict = _verify_export(chosen.file, kept)
+    else:
+        with _database() as database:
+            verdict = audit.verify(audit.read_entries(database), [audit.read_head(database), *kept])
+    for finding in verdict.findings:
+        print(finding)
+    print(f"last entry {verdict.head}", file=sys.stderr)
+    return FINDINGS if verdict.findings else GOOD
+
+
+def _verify_export(file: Path, kept: Sequence[Head]) -> Verdict:
+    try:
+        with file.open(encoding="ascii") as lines:
+            return audit.verify(map(audit.of_json, lines), kept)
+    except ValueError as error:
+        raise InvalidParameter(name="--file", reason="is not what oarlock audit export prints") from error
+
+
+def _export_audit(chosen: argparse.Namespace) -> int:
+    del chosen
+    with _database() as database:
+        for entry in audit.read_entries(database):
+            print(audit.to_json(entry))
     return GOOD

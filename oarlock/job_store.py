@@ -33,6 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from oarlock import audit
+from oarlock.audit import SYSTEM, Action, Actor, Event
 from oarlock.database import Database, utc_now
 from oarlock.errors import (
     AttemptsExhausted,
@@ -138,9 +140,11 @@ class JobStore:
         warnings: Sequence[JobWarning] = (),
         idempotency_key: str | None = None,
         content_sha256: str,
+        by: Actor = SYSTEM,
     ) -> Job:
         """Put a new job into the queue, or find the job that the same post made before.
 
+        :param by: who posts it, for the audit log; so in the other calls.
         :param content_sha256: digest of what was posted; the same key with another digest is a conflict.
         :returns: the new job; or, where the key is known, the job that has it (told by its id).
         :raises IdempotencyConflict: if the key belongs to another content.
@@ -157,6 +161,7 @@ class JobStore:
         try:
             with self._database.writing() as connection:
                 connection.execute(insert(JOBS).values(values))
+                audit.append(connection, now, _event(Action.JOB_POSTED, by, values))
         except IntegrityError:
             return self._same_post(idempotency_key, content_sha256)
         return self.get(job_id)
@@ -178,7 +183,7 @@ class JobStore:
             raise IdempotencyConflict  # the id itself was taken, or the key was freed by a purge in this very moment
         return job
 
-    def discard(self, job_id: JobId) -> bool:
+    def discard(self, job_id: JobId, *, by: Actor = SYSTEM) -> bool:
         """Remove a job that was created but could not be sent, as if it had never been posted.
 
         :returns: False if it was sent or claimed in the meantime (by the sweeper, or by a second post with the same key): it
@@ -186,7 +191,10 @@ class JobStore:
         """
         never_sent = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.lease_token == 0) & JOBS.c.sent_at.is_(None)
         with self._database.writing() as connection:
-            return connection.execute(delete(JOBS).where(JOBS.c.id == job_id, never_sent)).rowcount == 1
+            gone = connection.execute(delete(JOBS).where(JOBS.c.id == job_id, never_sent)).rowcount == 1
+            if gone:
+                audit.append(connection, self._clock(), Event(Action.JOB_WITHDRAWN, by, job_id))
+            return gone
 
     def get(self, job_id: JobId) -> Job:
         """One job. Of a purged job only id, state and times are left, and ``purged_at`` is set.
@@ -240,35 +248,41 @@ class JobStore:
             ids = connection.scalars(select(JOBS.c.id).where(JOBS.c.state == JobState.QUEUED).order_by(*order))
             return {JobId(job_id): place for place, job_id in enumerate(ids, start=1)}
 
-    def request_cancel(self, job_id: JobId) -> Job:
+    def request_cancel(self, job_id: JobId, *, by: Actor = SYSTEM) -> Job:
         """Cancel a queued job at once, or ask the worker of a running one to stop at its next step.
 
         :raises JobAlreadyEnded: if there is nothing to cancel.
         """
-        ended = {"state": JobState.CANCELLED, "finished_at": self._clock(), "cancel_requested": True}
+        now = self._clock()
+        ended = {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True}
         with self._database.writing() as connection:
-            changed = _change(connection, job_id, JOBS.c.state == JobState.QUEUED, ended)
-            changed |= _change(connection, job_id, JOBS.c.state == JobState.RUNNING, {"cancel_requested": True})
+            at_once = _change(connection, job_id, JOBS.c.state == JobState.QUEUED, ended)
+            changed = at_once or _change(connection, job_id, JOBS.c.state == JobState.RUNNING, {"cancel_requested": True})
+            if changed:
+                audit.append(connection, now, Event(Action.JOB_CANCELLED if at_once else Action.JOB_CANCEL_REQUESTED, by, job_id))
         job = self.get(job_id)
         if not changed:
             raise JobAlreadyEnded(state=job.state)
         return job
 
-    def retry(self, job_id: JobId) -> Job:
+    def retry(self, job_id: JobId, *, by: Actor = SYSTEM) -> Job:
         """Queue a failed or cancelled job again, with all its attempts before it. Its progress stays: it never falls.
 
         :raises JobNotRetryable: if the job is in another state, or purged.
         """
-        again = _AGAIN | {"attempts": 0, "started_at": None, "queued_at": self._clock(), "cancel_requested": False}
+        now = self._clock()
+        again = _AGAIN | {"attempts": 0, "started_at": None, "queued_at": now, "cancel_requested": False}
         with self._database.writing() as connection:
             ended = JOBS.c.state.in_([JobState.FAILED, JobState.CANCELLED])
             changed = _change(connection, job_id, ended & JOBS.c.purged_at.is_(None), again)
+            if changed:
+                audit.append(connection, now, Event(Action.JOB_RETRIED, by, job_id))
         job = self.get(job_id)
         if not changed:
             raise JobNotRetryable(state=job.state)
         return job
 
-    def purge(self, job_id: JobId) -> None:
+    def purge(self, job_id: JobId, *, by: Actor = SYSTEM) -> None:
         """Forget everything of a job but its id, its state and its times. A job that has not ended is cancelled.
 
         A worker that still runs it loses its lease with this. Purging twice is no error.
@@ -279,7 +293,8 @@ class JobStore:
         unfinished = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
         with self._database.writing() as connection:
             _change(connection, job_id, unfinished, {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True})
-            _change(connection, job_id, JOBS.c.purged_at.is_(None), _TOMBSTONE | {"purged_at": now})
+            if _change(connection, job_id, JOBS.c.purged_at.is_(None), _TOMBSTONE | {"purged_at": now}):
+                audit.append(connection, now, Event(Action.JOB_PURGED, by, job_id))
         self.get(job_id)
 
     # ── jobs, as a worker sees them ───────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +308,7 @@ class JobStore:
         """
         now = self._clock()
         with self._database.writing() as connection:
-            self._end_hopeless(connection, now, JOBS.c.id == job_id, _is_free(now))
+            hopeless = _end_hopeless(connection, now, JOBS.c.id == job_id, _is_free(now))
             taken = (
                 update(JOBS)
                 .where(JOBS.c.id == job_id, _is_free(now))
@@ -310,6 +325,7 @@ class JobStore:
                 .returning(JOBS.c.lease_token, JOBS.c.attempts)
             )
             row = connection.execute(taken).first()
+            audit.append(connection, now, *hopeless)
         return None if row is None else Lease(job_id, token=row[0], worker=worker, attempt=row[1])
 
     def progress(self, lease: Lease, *, stage: Stage, progress: float, lease_s: float) -> bool:
@@ -330,26 +346,28 @@ class JobStore:
             _change(connection, lease.job_id, _is_held(lease), renewed)
             return bool(before["cancel_requested"])
 
-    def succeed(self, lease: Lease, *, warnings: Sequence[JobWarning] = ()) -> None:
+    def succeed(self, lease: Lease, *, warnings: Sequence[JobWarning] = (), result: str | None = None) -> None:
         """The job's results are in the storage.
 
+        :param result: the RTSTRUCT's name and SHA-256, for the audit log.
         :raises LeaseLost: if the job is no longer this worker's.
         """
-        self._end(lease, state=JobState.SUCCEEDED, progress=1.0, result_warnings=_dump(warnings))
+        values = {"state": JobState.SUCCEEDED, "progress": 1.0, "result_warnings": _dump(warnings)}
+        self._end(lease, Action.JOB_SUCCEEDED, values, result=result)
 
     def fail(self, lease: Lease, error: OarlockError) -> None:
         """The job cannot be done.
 
         :raises LeaseLost: if the job is no longer this worker's.
         """
-        self._end(lease, state=JobState.FAILED, **_error_columns(error))
+        self._end(lease, Action.JOB_FAILED, {"state": JobState.FAILED} | _error_columns(error), result=error.code)
 
     def cancelled(self, lease: Lease) -> None:
         """The worker stopped because it was asked to.
 
         :raises LeaseLost: if the job is no longer this worker's.
         """
-        self._end(lease, state=JobState.CANCELLED)
+        self._end(lease, Action.JOB_CANCELLED, {"state": JobState.CANCELLED})
 
     def hand_back(self, lease: Lease, *, attempt_counts: bool = False) -> None:
         """Put the job back into the queue, unsent: the sweeper sends it. If its cancellation was asked for, it is cancelled.
@@ -357,17 +375,22 @@ class JobStore:
         :param attempt_counts: False if the worker stops for a reason of its own, which is not to be held against the series.
         :raises LeaseLost: if the job is no longer this worker's.
         """
+        now = self._clock()
         with self._database.writing() as connection:
             before = _held(connection, lease)
             back = _AGAIN | {"attempts": before["attempts"] - (0 if attempt_counts else 1)}
-            stopped = _IDLE | {"state": JobState.CANCELLED, "finished_at": self._clock()}
+            stopped = _IDLE | {"state": JobState.CANCELLED, "finished_at": now}
             _change(connection, lease.job_id, _is_held(lease), stopped if before["cancel_requested"] else back)
+            if before["cancel_requested"]:
+                audit.append(connection, now, _event(Action.JOB_CANCELLED, _actor_of(lease), before))
 
-    def _end(self, lease: Lease, **values: Any) -> None:
+    def _end(self, lease: Lease, action: Action, values: dict[str, Any], *, result: str | None = None) -> None:
         now = self._clock()
         with self._database.writing() as connection:
-            _count_stage(connection, _held(connection, lease), now)
+            before = _held(connection, lease)
+            _count_stage(connection, before, now)
             _change(connection, lease.job_id, _is_held(lease), _IDLE | {"finished_at": now} | values)
+            audit.append(connection, now, _event(action, _actor_of(lease), before, result))
 
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -379,9 +402,10 @@ class JobStore:
         now = self._clock()
         expired = (JOBS.c.state == JobState.RUNNING) & (JOBS.c.lease_until < now)
         with self._database.writing() as connection:
-            self._end_hopeless(connection, now, expired)
+            hopeless = _end_hopeless(connection, now, expired)
             back = update(JOBS).where(expired).values(_AGAIN).returning(JOBS.c.id, JOBS.c.priority, JOBS.c.queued_at)
             rows = sorted(connection.execute(back), key=lambda row: (row.priority, row.queued_at, row.id))
+            audit.append(connection, now, *hopeless)
         return [JobId(row.id) for row in rows]
 
     def unsent(self, older_than_s: float, *, never: bool = False) -> list[Job]:
@@ -406,13 +430,6 @@ class JobStore:
         """Note that a message with this id is on the queue; False if the job is gone."""
         with self._database.writing() as connection:
             return _change(connection, job_id, JOBS.c.purged_at.is_(None), {"sent_at": self._clock()})
-
-    def _end_hopeless(self, connection: Connection, now: datetime, *which: ColumnElement[bool]) -> None:
-        """Of jobs that no worker holds, cancel those that were asked to, and fail those without an attempt left."""
-        ended = _IDLE | {"finished_at": now}
-        connection.execute(update(JOBS).where(*which, JOBS.c.cancel_requested).values(ended | {"state": JobState.CANCELLED}))
-        exhausted = ended | _error_columns(AttemptsExhausted(attempts=MAX_ATTEMPTS)) | {"state": JobState.FAILED}
-        connection.execute(update(JOBS).where(*which, JOBS.c.attempts >= MAX_ATTEMPTS).values(exhausted))
 
     # ── what operators ask ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -500,6 +517,28 @@ def _held(connection: Connection, lease: Lease) -> RowMapping:
     if row is None:
         raise LeaseLost
     return row
+
+
+def _end_hopeless(connection: Connection, now: datetime, *which: ColumnElement[bool]) -> list[Event]:
+    """Of jobs that no worker holds, cancel those that were asked to, and fail those without an attempt left."""
+    ended = _IDLE | {"finished_at": now}
+    exhausted = ended | _error_columns(AttemptsExhausted(attempts=MAX_ATTEMPTS)) | {"state": JobState.FAILED}
+    cancel = update(JOBS).where(*which, JOBS.c.cancel_requested).values(ended | {"state": JobState.CANCELLED})
+    fail = update(JOBS).where(*which, JOBS.c.attempts >= MAX_ATTEMPTS).values(exhausted)
+    cancelled = connection.execute(cancel.returning(JOBS)).mappings().all()
+    failed = connection.execute(fail.returning(JOBS)).mappings().all()
+    return [_event(Action.JOB_CANCELLED, SYSTEM, row) for row in cancelled] + [
+        _event(Action.JOB_FAILED, SYSTEM, row, AttemptsExhausted.code) for row in failed
+    ]
+
+
+def _event(action: Action, actor: Actor, row: Mapping[str, Any] | RowMapping, result: str | None = None) -> Event:
+    model = audit.to_text(ModelFacts(row["model_name"], row["model_version"], row["model_sha256"]))
+    return Event(action, actor, row["id"], model, result)
+
+
+def _actor_of(lease: Lease) -> Actor:
+    return Actor(f"worker:{lease.worker}", lease.worker)
 
 
 def _count_stage(connection: Connection, before: RowMapping, now: datetime) -> None:

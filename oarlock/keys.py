@@ -16,6 +16,8 @@ from typing import Any, Final
 from sqlalchemy import RowMapping, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from oarlock import audit
+from oarlock.audit import SYSTEM, Action, Actor, Event
 from oarlock.database import Database, utc_now
 from oarlock.errors import InvalidParameter
 from oarlock.schema import KEYS
@@ -67,10 +69,17 @@ class KeyStore:
         self._database, self._clock = database, clock
 
     def create(
-        self, name: str, scopes: Collection[Scope], *, expires_at: datetime | None = None, profile: str | None = None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        *,
+        expires_at: datetime | None = None,
+        profile: str | None = None,
+        by: Actor = SYSTEM,
     ) -> tuple[Key, str]:
         """Make a key.
 
+        :param by: who makes it, for the audit log.
         :returns: the key, and what its owner sends. This is the only time that it can be had.
         :raises InvalidParameter: if the name is taken or not usable, no scope is given, or it would have expired already.
         """
@@ -86,6 +95,7 @@ class KeyStore:
         try:
             with self._database.writing() as connection:
                 connection.execute(insert(KEYS).values(_columns(key) | {"digest": _digest(token)}))
+                audit.append(connection, now, Event(Action.KEY_CREATED, by, result=f"key:{key.id}"))
         except IntegrityError as error:
             raise InvalidParameter(name="NAME", reason="is the name of another key; names are not used again") from error
         return key, token
@@ -114,15 +124,19 @@ class KeyStore:
         """Whether there is a key that opens anything now."""
         return any(key.is_valid(self._clock()) for key in self.all())
 
-    def revoke(self, name_or_id: str) -> Key:
+    def revoke(self, name_or_id: str, *, by: Actor = SYSTEM) -> Key:
         """Make a key useless from now on. Revoking twice is no error; the first time stands.
 
         :raises InvalidParameter: if there is no such key.
         """
         which = or_(KEYS.c.name == name_or_id, KEYS.c.id == name_or_id)
         with self._database.writing() as connection:
-            connection.execute(update(KEYS).where(which, KEYS.c.revoked_at.is_(None)).values(revoked_at=self._clock()))
+            end = update(KEYS).where(which, KEYS.c.revoked_at.is_(None)).values(revoked_at=self._clock())
+            revoked = connection.scalars(end.returning(KEYS.c.id)).all()
             row = connection.execute(select(KEYS).where(which)).mappings().first()
+            audit.append(
+                connection, self._clock(), *(Event(Action.KEY_REVOKED, by, result=f"key:{key_id}") for key_id in revoked)
+            )
         if row is None:
             raise InvalidParameter(name="NAME", reason="is neither the name nor the id of a key")
         return _key(row)

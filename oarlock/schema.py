@@ -104,3 +104,27 @@ KEYS: Final = Table(
     Column("expires_at", Time),
     Column("revoked_at", Time),
 )
+
+AUDIT: Final = Table(
+    "audit",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+    Column("address", Text),
+    Column("action", Text, nullable=False),
+    Column("job_id", Text),
+    Column("model", Text),
+    Column("result", Text),
+    Column("hash", Text, nullable=False),
+)
+"""Triggers refuse to change or delete a row (step 0003)."""
+
+AUDIT_HEAD: Final = Table(
+    "audit_head",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", Text, nullable=False),
+)
+"""One row: the last entry of the audit log."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
+from oarlock.audit import Actor
 from oarlock.keys import Scope
 from service.auth import Caller
 from service.state import Here
@@ -28,6 +29,16 @@ def admit(request: Request, service: Here, wanted: SecurityScopes, credentials: 
     caller = service.doorkeeper.admit(token, [Scope(scope) for scope in wanted.scopes])
     request.state.caller = caller
     return caller
+
+
+def _actor(request: Request) -> Actor:
+    """Who calls, as the audit log has it; :func:`admit` has let him in before."""
+    caller: Caller = request.state.caller
+    return Actor(caller.id, caller.name, request.client.host if request.client else None)
+
+
+By = Annotated[Actor, Depends(_actor)]
+"""Who calls, as a parameter of a route that does something for him."""
 
 
 def needs(*scopes: Scope) -> Any:

@@ -2,18 +2,23 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import anyio
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oarlock import __version__, logs
+from oarlock import __version__, audit, logs
 from oarlock.settings import Settings
 from service import contract, problems, request_log, routes
+from service.periodic import every
 from service.state import running
 from service.sweeper import Sweeper
+
+WITNESS_EVERY_S: Final = 600.0
+"""How often the last entry of the audit log is told to the service's own log, which is kept elsewhere."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -47,6 +52,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             app.state.service = service
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(Sweeper(settings, service.store, service.storage, service.broker).run)
+                tasks.start_soon(every, WITNESS_EVERY_S, partial(audit.tell_head, service.database))
                 yield
                 tasks.cancel_scope.cancel()
 

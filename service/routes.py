@@ -15,6 +15,8 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from oarlock import audit
+from oarlock.audit import Action, Actor, Event
 from oarlock.errors import (
     InvalidParameter,
     JobExpired,
@@ -31,7 +33,7 @@ from oarlock.preview import load_rendering
 from oarlock.series import check_headers
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Incoming
 from service import contract, events, metrics, reference, uploads
-from service.access import needs
+from service.access import By, needs
 from service.problems import problem
 from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, ProfileDocument, ProfileList, Readiness
 from service.state import Here, Service
@@ -109,7 +111,7 @@ async def _incoming(service: Service) -> AsyncIterator[Incoming]:
 
 
 @jobs.post("", status_code=202, summary="Post a CT series", dependencies=_WRITE, **contract.POST_JOB)
-async def post_job(request: Request, service: Here, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
+async def post_job(request: Request, service: Here, by: By, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
     """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
     key = check_idempotency_key(idempotency_key)
     announced = int(request.headers.get("content-length", 0))
@@ -122,7 +124,7 @@ async def post_job(request: Request, service: Here, idempotency_key: Annotated[s
             choices = check_choices(upload.fields, _offer(service, request.state.caller.profile))
             header = check_headers(upload.files, max_slices=service.settings.max_slices)
             check_writable(choices.profile, header)
-            job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest)
+            job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest, by=by)
             request.state.job_id = job.id
             return _accepted(service, job)
 
@@ -162,21 +164,21 @@ def get_events(service: Here, job: TheJob, last_event_id: Annotated[str | None, 
 
 
 @jobs.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", dependencies=_WRITE, **contract.CANCEL)
-def cancel_job(service: Here, job: TheJob) -> Response:
+def cancel_job(service: Here, job: TheJob, by: By) -> Response:
     """Cancel a queued job at once, a running one at its next step."""
-    return _accepted(service, service.store.request_cancel(job.id))
+    return _accepted(service, service.store.request_cancel(job.id, by=by))
 
 
 @jobs.post("/{job_id}/retry", status_code=202, summary="Try a job again", dependencies=_WRITE, **contract.RETRY)
-def retry_job(service: Here, job: TheJob) -> Response:
+def retry_job(service: Here, job: TheJob, by: By) -> Response:
     """Queue a failed or cancelled job again, with the series that was sent."""
-    return _accepted(service, service.desk.retry(job.id))
+    return _accepted(service, service.desk.retry(job.id, by=by))
 
 
 @jobs.delete("/{job_id}", status_code=204, summary="Purge a job", dependencies=_WRITE, **contract.PURGE)
-def delete_job(service: Here, job: AnyJob) -> Response:
+def delete_job(service: Here, job: AnyJob, by: By) -> Response:
     """Delete every byte of the series and of its results. A job that runs is stopped."""
-    service.desk.purge(job.id)  # again, too, where it was purged before: a crash may have left files
+    service.desk.purge(job.id, by=by)  # again, too, where it was purged before: a crash may have left files
     _job_of(job)
     return Response(status_code=204)
 
@@ -185,15 +187,19 @@ def delete_job(service: Here, job: AnyJob) -> Response:
 
 
 @jobs.get("/{job_id}/rtstruct", summary="Fetch the RTSTRUCT", dependencies=_READ, **contract.RTSTRUCT)
-def get_rtstruct(request: Request, service: Here, job: TheJob) -> Response:
+def get_rtstruct(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """The structure set as a DICOM file."""
-    return _result(request, _read(service, job, RTSTRUCT), "application/dicom", file_name=RTSTRUCT)
+    content = _read(service, job, RTSTRUCT)
+    _note_read(service, job, by, RTSTRUCT, content)
+    return _result(request, content, "application/dicom", file_name=RTSTRUCT)
 
 
 @jobs.get("/{job_id}/qa", summary="Fetch the QA report", dependencies=[needs(Scope.JOBS_READ, Scope.QA_READ)], **contract.QA)
-def get_qa(request: Request, service: Here, job: TheJob) -> Response:
+def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """Scores against the supplied structure sets, and the checks that need none."""
-    return _result(request, _read(service, job, QA_REPORT), "application/json")
+    content = _read(service, job, QA_REPORT)
+    _note_read(service, job, by, QA_REPORT, content)
+    return _result(request, content, "application/json")
 
 
 @jobs.get("/{job_id}/preview.png", summary="Fetch a picture", dependencies=_READ, **contract.PREVIEW)
@@ -201,18 +207,23 @@ def get_preview(
     request: Request,
     service: Here,
     job: TheJob,
+    by: By,
+    *,
     oar: Annotated[str | None, Query(json_schema_extra={"enum": list(BY_NAME)})] = None,
     slice_number: Annotated[int | None, Query(alias="slice", ge=1)] = None,
 ) -> Response:
     """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that slice (from 1, along the slice axis)."""
     if oar is None and slice_number is None:
-        return _result(request, _read(service, job, PREVIEW), "image/png")
+        sheet = _read(service, job, PREVIEW)
+        _note_read(service, job, by, PREVIEW, sheet)
+        return _result(request, sheet, "image/png")
     if slice_number is not None and slice_number > job.series.slices:
         raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
     chosen = _oar(oar)
     _check_finished(job)
     z = None if slice_number is None else slice_number - 1
     picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
+    _note_read(service, job, by, PREVIEW, picture)
     return _result(request, picture, "image/png")
 
 
@@ -233,6 +244,12 @@ def _read(service: Service, job: Job, name: str) -> bytes:
         return service.storage.result(job.id, name).read_bytes()
     except FileNotFoundError as error:  # purged in this very moment
         raise ResultNotFound(what=name) from error
+
+
+def _note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) -> None:
+    """Write into the audit log who is given what, before it is given."""
+    result = f"{name} sha256:{hashlib.sha256(content).hexdigest()}"
+    audit.record(service.database, Event(Action.RESULT_READ, by, job.id, audit.to_text(job.model), result))
 
 
 def _result(request: Request, content: bytes, media_type: str, file_name: str | None = None) -> Response:

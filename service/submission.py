@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from oarlock.audit import Actor
 from oarlock.errors import BrokerUnavailable, InvalidParameter, UnknownModel
 from oarlock.job_store import JobStore
 from oarlock.jobs import Job, JobId, ModelFacts, Priority
@@ -91,23 +92,27 @@ class Desk:
     storage: Storage
     broker: Broker
 
-    def submit(self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str) -> Job:
+    def submit(
+        self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str, by: Actor
+    ) -> Job:
         """Make a job of an upload, or find the one that the same post made before.
 
         :raises IdempotencyConflict: if the key belongs to another post.
         :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
         """
         earlier = None if key is None else self.store.find_post(key, digest)
-        job = earlier or self._create(incoming, header, choices, key=key, digest=digest)
+        job = earlier or self._create(incoming, header, choices, key=key, digest=digest, by=by)
         try:
             self._send(job)
         except BrokerUnavailable:
-            if not self._withdraw(job):
+            if not self._withdraw(job, by):
                 return job
             raise
         return self.store.get(job.id)
 
-    def _create(self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str) -> Job:
+    def _create(
+        self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str, by: Actor
+    ) -> Job:
         job_id = JobId(str(uuid4()))
         self.storage.adopt(incoming, job_id)
         try:
@@ -120,6 +125,7 @@ class Desk:
                 warnings=header.warnings,
                 idempotency_key=key,
                 content_sha256=digest,
+                by=by,
             )
         except Exception:
             self.storage.purge(job_id)  # there is no row that would ever lead to these files
@@ -136,26 +142,26 @@ class Desk:
         if not self.store.marked_sent(job.id):
             raise BrokerUnavailable  # a post with the same key gave the job up in the meantime
 
-    def _withdraw(self, job: Job) -> bool:
+    def _withdraw(self, job: Job, by: Actor) -> bool:
         """Forget a job that was not sent; False if a worker or another post has it by now."""
-        if self.store.discard(job.id):
+        if self.store.discard(job.id, by=by):
             self.storage.purge(job.id)
             return True
         return not self.store.exists(job.id)
 
-    def retry(self, job_id: JobId) -> Job:
+    def retry(self, job_id: JobId, *, by: Actor) -> Job:
         """Queue an ended job again. If the queue is not reachable now, the sweeper sends it later: the job is accepted already.
 
         :raises JobNotRetryable: if it did not fail and was not cancelled.
         """
-        job = self.store.retry(job_id)
+        job = self.store.retry(job_id, by=by)
         try:
             self._send(job)
         except BrokerUnavailable:
             return job
         return self.store.get(job_id)
 
-    def purge(self, job_id: JobId) -> None:
+    def purge(self, job_id: JobId, *, by: Actor) -> None:
         """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing any more."""
-        self.store.purge(job_id)
+        self.store.purge(job_id, by=by)
         self.storage.purge(job_id)

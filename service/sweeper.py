@@ -5,19 +5,15 @@ is gone is no error.
 """
 
 import logging
-from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-import anyio
-import anyio.to_thread
-
-from oarlock.errors import TransientError
 from oarlock.job_store import JobStore
 from oarlock.jobs import Job, JobState
 from oarlock.settings import Settings
 from oarlock.storage import Storage
 from service.broker import Broker
+from service.periodic import attempt, every
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +33,15 @@ class Sweeper:
         self._cleaned_at = float("-inf")
 
     async def run(self) -> None:
-        """Sweep until cancelled. What fails now is tried again in a moment: a database or a Redis may be away for a while."""
-        while True:
-            await anyio.to_thread.run_sync(self.sweep)
-            await anyio.sleep(self._period_s)
+        """Sweep until cancelled."""
+        await every(self._period_s, self.sweep)
 
     def sweep(self) -> None:
         """Once; while the queue is away, what lies about is deleted all the same."""
-        self._attempt(self.requeue)
+        attempt(self.requeue)
         if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
             self._cleaned_at = monotonic()
-            self._attempt(self.clean)
-
-    def _attempt(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except (TransientError, OSError) as error:
-            log.warning("sweep interrupted", extra={"error": type(error).__name__})
-        except Exception:  # a sweeper that stops loses jobs in silence; one that goes on says so with every sweep
-            log.exception("sweep failed")
+            attempt(self.clean)
 
     def requeue(self) -> None:
         """Send the jobs whose worker fell silent, and those whose message is lost."""

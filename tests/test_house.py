@@ -46,6 +46,7 @@ CONTRACTS = ("jobs", "manifest")
 
 IMPURE = (
     "administration",
+    "audit",
     "check",
     "cli",
     "comparison",

@@ -6,6 +6,7 @@ was run.
 """
 
 import errno
+import hashlib
 import logging
 import secrets
 import traceback
@@ -88,12 +89,18 @@ def contour(
                 walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices, site, profile)
                 walk.run(models)
                 keeper.report(Stage.COMPARING, 1.0)
-            store.succeed(lease, warnings=walk.warnings)
+                digest = _digest(folder / RTSTRUCT)
+            store.succeed(lease, warnings=walk.warnings, result=digest)
         except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new owner
             with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
                 _end(store, lease, error)
         else:
             log.info("job succeeded", extra={"job_id": job_id})
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease | None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import tomllib
@@ -8,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from oarlock import audit
 from oarlock.errors import DeviceOutOfMemory
 from oarlock.geometry import Grid
 from oarlock.job_store import JobStore, Lease
@@ -74,6 +76,16 @@ def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs
         files.append(place.storage.result(job_id, RTSTRUCT).read_bytes())
     other.database.close()
     assert files[0] == files[1]
+
+
+def test_the_audit_log_names_the_very_file_that_was_drawn_and_the_model_that_drew_it(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    run(house, job_id)
+    *_, last = audit.read_entries(house.database)
+    digest = hashlib.sha256(house.storage.result(job_id, RTSTRUCT).read_bytes()).hexdigest()
+    assert (last.action, last.actor, last.job_id) == ("job.succeeded", "worker:test", job_id)
+    assert last.result == f"rtstruct.dcm sha256:{digest}"
+    assert last.model == f"{house.manifest.name} {house.manifest.version} {house.manifest.sha256}"
 
 
 def test_a_finished_job_is_left_alone(house: House, series: Path) -> None:
