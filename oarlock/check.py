@@ -7,7 +7,7 @@ runs it on every file: one that has findings is not delivered. ``docs/dicom.md``
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ MOST_REPORTED: Final = 5
 """Contours of one ROI that are named for one rule; the rest is counted."""
 
 _DECIMAL: Final = re.compile(rb" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
+_FRAME: Final = re.compile(r"[0-9]{1,9}")
 _NOISE_MM2: Final = 1e-6
 """Twice the area of a triangle that is taken for a straight line."""
 
@@ -120,7 +121,8 @@ def _check_images(root: Item, header: SeriesHeader) -> Iterator[str]:
     series = list(_below(studies, Tag.RT_REFERENCED_SERIES_SEQUENCE))
     if {item.text(Tag.SERIES_INSTANCE_UID) for item in series} != {header.series_instance_uid}:
         yield "it does not reference the CT series, or not that alone"
-    listed = Counter(item.text(Tag.REFERENCED_SOP_INSTANCE_UID) for item in _below(series, Tag.CONTOUR_IMAGE_SEQUENCE))
+    images = list(_below(series, Tag.CONTOUR_IMAGE_SEQUENCE))
+    listed = Counter(item.text(Tag.REFERENCED_SOP_INSTANCE_UID) for item in images)
     received = {instance.sop_instance_uid for instance in header.instances}
     if missing := len(received - listed.keys()):
         yield f"{missing} of {len(received)} images of the series are not referenced"
@@ -128,6 +130,26 @@ def _check_images(root: Item, header: SeriesHeader) -> Iterator[str]:
         yield f"{foreign} referenced image(s) do not belong to the series"
     if twice := sum(count > 1 for count in listed.values()):
         yield f"{twice} image(s) are referenced more than once"
+    frames, slices = _frames_of(header), set(_slices_of(header))
+    if {pair for item in images for pair in _referenced(item, frames) if pair[0] in received} != slices and not missing:
+        yield "the frames that are referenced are not those of the series"
+
+
+def _slices_of(header: SeriesHeader) -> dict[tuple[str, int], int]:
+    """Index of each slice by the UID of its image and the number of its frame, which is 1 in a single-frame image."""
+    return {(instance.sop_instance_uid, instance.frame or 1): z for z, instance in enumerate(header.instances)}
+
+
+def _frames_of(header: SeriesHeader) -> dict[str, int]:
+    return {instance.sop_instance_uid: instance.frames for instance in header.instances}
+
+
+def _referenced(item: Item, frames: Mapping[str, int]) -> list[tuple[str, int]]:
+    """What a reference to an image means: the frames it numbers, or all of them (PS3.3 Table 10-3)."""
+    uid, named = item.text(Tag.REFERENCED_SOP_INSTANCE_UID), item.text(Tag.REFERENCED_FRAME_NUMBER)
+    if not named:
+        return [(uid, frame) for frame in range(1, frames.get(uid, 1) + 1)]
+    return [(uid, int(text)) if _FRAME.fullmatch(text.strip()) else (uid, 0) for text in named.split("\\")]
 
 
 def _below(items: Iterable[Item], *path: Tag) -> Iterator[Item]:
@@ -170,7 +192,7 @@ class _RoiCheck:
 
     def __init__(self, number: str, header: SeriesHeader) -> None:
         self._number, self._grid = number, header.grid
-        self._slices = {instance.sop_instance_uid: z for z, instance in enumerate(header.instances)}
+        self._slices, self._frames = _slices_of(header), _frames_of(header)
         self._broken: dict[str, list[int]] = {}
 
     def findings(self) -> Iterator[str]:
@@ -187,7 +209,7 @@ class _RoiCheck:
         found = []
         for number, item in enumerate(items, start=1):
             points_mm = self._points(number, item)
-            images = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for image in item.items(Tag.CONTOUR_IMAGE_SEQUENCE)]
+            images = [pair for image in item.items(Tag.CONTOUR_IMAGE_SEQUENCE) for pair in _referenced(image, self._frames)]
             if len(images) != 1 or images[0] not in self._slices:
                 self._breaks(number, "it does not name exactly one image of the series")
             elif points_mm is not None:

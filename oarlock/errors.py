@@ -231,10 +231,13 @@ class NoCTImages(SeriesError):
 
 class MultiFrameCT(SeriesError):
     code = "series.multi_frame_ct"
-    title = "Enhanced multi-frame CT is not supported"
+    title = "A multi-frame CT cannot be read"
 
-    def __init__(self) -> None:
-        super().__init__("The series is one multi-frame CT object. Export it as single-frame CT images (one file a slice).")
+    def __init__(self, *, position: int, reason: str) -> None:
+        super().__init__(
+            f"File {position} of the upload is a multi-frame CT that cannot be read: {reason}. "
+            "If that is not the planning CT, leave it out; else export single-frame CT images (one file a slice)."
+        )
 
 
 class MixedSeries(SeriesError):

@@ -53,8 +53,8 @@ _PLUGIN: Final = {_JPEG + "80": "pyjpegls", _JPEG + "81": "pyjpegls"}
 class StoredPixels:
     """How the pixels of one slice are stored, checked.
 
-    ``offset`` and ``length`` as in :class:`oarlock.elements.PixelData`; ``padding`` the inclusive range of stored values that
-    stand for nothing; HU = ``slope`` * stored + ``intercept``.
+    ``offset``, ``length`` and ``fragments`` as in :class:`oarlock.elements.PixelData`; ``padding`` the inclusive range of stored
+    values that stand for nothing; HU = ``slope`` * stored + ``intercept``.
     """
 
     transfer_syntax: str
@@ -69,6 +69,7 @@ class StoredPixels:
     slope: float
     intercept: float
     padding: tuple[int, int] | None
+    fragments: tuple[tuple[int, int], ...] = ()
 
 
 def check_pixels(header: Header, position: int) -> StoredPixels:
@@ -126,6 +127,7 @@ def _stored(header: Header) -> StoredPixels:
         slope=_rescale(header, SLOPE),
         intercept=_rescale(header, INTERCEPT),
         padding=_padding(header, signed=signed),
+        fragments=header.pixel_data.fragments,
     )
 
 
@@ -165,8 +167,13 @@ def _check_room(header: Header, pixels: StoredPixels) -> None:
         raise _Unusable("its transfer syntax is not supported; export it uncompressed (Explicit VR Little Endian)")
     elif pixels.length is not None:
         raise _Unusable("the file says that it is compressed, but it is not encapsulated (wrong transfer syntax)")
-    elif header.size - pixels.offset > 2 * needed + 1_048_576:
+    elif _compressed_bytes(header, pixels) > 2 * needed + 1_048_576:
         raise _Unusable("its compressed form is larger than the image itself can be")
+
+
+def _compressed_bytes(header: Header, pixels: StoredPixels) -> int:
+    """What the compressed form of a slice takes at most: its fragments, or the rest of its file."""
+    return sum(length for _, length in pixels.fragments) or header.size - pixels.offset
 
 
 def warnings_for(header: Header, pixels: StoredPixels) -> Iterator[str]:
@@ -251,7 +258,8 @@ def _inflated(path: Path, pixels: StoredPixels, needed: int) -> bytes:
 
 
 def _decode(path: Path, pixels: StoredPixels) -> npt.NDArray[Any]:
-    frame = _frame(_bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset))
+    frame = b"".join(_bytes_at(path, offset, length) for offset, length in pixels.fragments)
+    frame = frame or _frame(_bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset))
     _check_codestream(frame, pixels)
     array = _decoded(frame, pixels)
     if array.shape != (pixels.rows, pixels.columns) or array.dtype.itemsize != 2:

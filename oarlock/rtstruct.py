@@ -33,7 +33,7 @@ from oarlock.jobs import JobWarning, ModelFacts
 from oarlock.masks import OARMasks
 from oarlock.oars import ANATOMICAL_STRUCTURE_CODE, LATERALITY_CODES, OAR
 from oarlock.profiles import GENERIC, LONGEST_LABEL, Profile, ROIStyle
-from oarlock.series import SeriesHeader
+from oarlock.series import Instance, SeriesHeader
 from oarlock.thinning import deviation_bound_mm, thin
 
 NAMESPACE: Final = uuid.UUID("0c9d9a34-6b2e-4a5f-8f53-6a3c6a5a1f2e")
@@ -270,11 +270,11 @@ def _part_10(dataset: Dataset, header: SeriesHeader, rois: Sequence[_ROI], autho
     buffer = BytesIO()
     dataset.file_meta = _file_meta(dataset)
     dataset.save_as(buffer, enforce_file_format=True)
-    images = [_reference(instance.sop_class_uid, instance.sop_instance_uid) for instance in header.instances]
+    images = [_image(instance, [instance.frame] if instance.frame else []) for instance in header.instances]
     return b"".join(
         (
             buffer.getvalue(),
-            _sequence("ReferencedFrameOfReferenceSequence", [_frame_of_reference(header, images)]),
+            _sequence("ReferencedFrameOfReferenceSequence", [_frame_of_reference(header)]),
             _sequence("StructureSetROISequence", [_roi(roi, header, authorship) for roi in rois]),
             _sequence("ROIContourSequence", [_roi_contour(roi, images) for roi in rois]),
             _sequence("RTROIObservationsSequence", [_observation(roi) for roi in rois]),
@@ -293,9 +293,10 @@ def _file_meta(dataset: Dataset) -> FileMetaDataset:
     return meta
 
 
-def _frame_of_reference(header: SeriesHeader, images: Iterable[bytes]) -> bytes:
+def _frame_of_reference(header: SeriesHeader) -> bytes:
     """Item of Referenced Frame of Reference Sequence: study, series, and exactly the instances that were received."""
-    series = _value("SeriesInstanceUID", header.series_instance_uid) + _sequence("ContourImageSequence", images)
+    images = _sequence("ContourImageSequence", _images(header.instances))
+    series = _value("SeriesInstanceUID", header.series_instance_uid) + images
     study = _reference(_STUDY_MANAGEMENT, header.study_instance_uid) + _sequence("RTReferencedSeriesSequence", [series])
     return _value("FrameOfReferenceUID", header.frame_of_reference_uid) + _sequence("RTReferencedStudySequence", [study])
 
@@ -380,6 +381,23 @@ def _code(code: tuple[str, str, str]) -> bytes:
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> bytes:
     """Item of a sequence that references an instance (PS3.3 Table 10-11)."""
     return _value("ReferencedSOPClassUID", sop_class_uid) + _value("ReferencedSOPInstanceUID", sop_instance_uid)
+
+
+def _image(instance: Instance, frames: Sequence[int]) -> bytes:
+    """Reference to an image, or to some of its frames (PS3.3 Table 10-3)."""
+    reference = _reference(instance.sop_class_uid, instance.sop_instance_uid)
+    return reference + (_value("ReferencedFrameNumber", "\\".join(map(str, frames))) if frames else b"")
+
+
+def _images(instances: Sequence[Instance]) -> list[bytes]:
+    """References to each image once, by slice; frames are numbered only where not all of an image's are meant."""
+    frames: dict[str, list[int]] = {}
+    for instance in instances:
+        frames.setdefault(instance.sop_instance_uid, []).append(instance.frame or 1)
+    unique = {instance.sop_instance_uid: instance for instance in instances}
+    return [
+        _image(instance, [] if len(frames[uid]) == instance.frames else sorted(frames[uid])) for uid, instance in unique.items()
+    ]
 
 
 def _sequence(keyword: str, items: Iterable[bytes]) -> bytes:

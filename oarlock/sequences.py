@@ -1,9 +1,10 @@
 """A DICOM data set with chosen sequences, read in bounded time and memory whatever the file holds.
 
-The companion of :mod:`oarlock.elements` for RT Structure Sets, where everything of interest lies in nested sequences. A general
-reader builds every item of every sequence as an object of a kilobyte, recursively; this one descends into the wanted sequences
-alone, counts what it visits, and stops at a limit. Sources: PS3.5 section 7 (data elements), 7.5 (nesting), 6.2.2 (UN), A.5
-(deflate).
+The companion of :mod:`oarlock.elements` for RT Structure Sets and for the functional groups of multi-frame images, where all that
+is of interest lies in nested sequences. A general reader builds every item of every sequence as an object of a kilobyte,
+recursively; this one descends into the wanted sequences alone, counts what it visits, and stops at a limit.
+
+Sources: PS3.5 section 7 (data elements), 7.5 (nesting), 6.2.2 (UN), A.5 (deflate).
 """
 
 import struct
@@ -13,10 +14,24 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from oarlock.elements import DEFLATED, ITEM, ITEM_END, LONG_VRS, SEQUENCE_END, SOP_CLASS, UNDEFINED, Damaged, read_header
+from oarlock.elements import (
+    DEFLATED,
+    ITEM,
+    ITEM_END,
+    LONG_VRS,
+    SEQUENCE_END,
+    SOP_CLASS,
+    UNDEFINED,
+    Damaged,
+    Header,
+    read_header,
+)
 
 MAX_FILE_BYTES: Final = 256 * 2**20
 """Largest file, inflated, that is read; the largest of a clinic are a tenth of it."""
+
+MAX_HEADER_BYTES: Final = 64 * 2**20
+"""Most bytes in front of the pixel data of a multi-frame image; those of a thousand frames are a few."""
 
 MAX_ELEMENTS: Final = 1_000_000
 """Most elements and items that are visited (2 s); the largest of a clinic have a tenth of them."""
@@ -36,11 +51,24 @@ class Tag(IntEnum):
     CODING_SCHEME_DESIGNATOR = 0x00080102
     CODE_MEANING = 0x00080104
     REFERENCED_SOP_INSTANCE_UID = 0x00081155
+    REFERENCED_FRAME_NUMBER = 0x00081160
+    FRAME_TYPE = 0x00089007
+    PIXEL_PRESENTATION = 0x00089205
+    VOLUMETRIC_PROPERTIES = 0x00089206
+    VOLUME_BASED_CALCULATION_TECHNIQUE = 0x00089207
     PATIENT_NAME = 0x00100010
     PATIENT_ID = 0x00100020
+    SLICE_THICKNESS = 0x00180050
+    GANTRY_DETECTOR_TILT = 0x00181120
     STUDY_INSTANCE_UID = 0x0020000D
     SERIES_INSTANCE_UID = 0x0020000E
+    IMAGE_POSITION_PATIENT = 0x00200032
+    IMAGE_ORIENTATION_PATIENT = 0x00200037
     FRAME_OF_REFERENCE_UID = 0x00200052
+    PIXEL_SPACING = 0x00280030
+    RESCALE_INTERCEPT = 0x00281052
+    RESCALE_SLOPE = 0x00281053
+    RESCALE_TYPE = 0x00281054
     STRUCTURE_SET_LABEL = 0x30060002
     ROI_NUMBER = 0x30060022
     REFERENCED_FRAME_OF_REFERENCE_UID = 0x30060024
@@ -61,6 +89,17 @@ class Tag(IntEnum):
     RT_ROI_OBSERVATIONS_SEQUENCE = 0x30060080
     RT_ROI_IDENTIFICATION_CODE_SEQUENCE = 0x30060086
     SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE = 0x00620011
+
+    ANATOMIC_REGION_SEQUENCE = 0x00082218
+    CT_ACQUISITION_DETAILS_SEQUENCE = 0x00189304
+    CT_IMAGE_FRAME_TYPE_SEQUENCE = 0x00189329
+    FRAME_ANATOMY_SEQUENCE = 0x00209071
+    PLANE_POSITION_SEQUENCE = 0x00209113
+    PLANE_ORIENTATION_SEQUENCE = 0x00209116
+    PIXEL_MEASURES_SEQUENCE = 0x00289110
+    PIXEL_VALUE_TRANSFORMATION_SEQUENCE = 0x00289145
+    SHARED_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009229
+    PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009230
 
 
 _SEQUENCES: Final = frozenset(tag for tag in Tag if tag.name.endswith("_SEQUENCE"))
@@ -98,6 +137,22 @@ def read_sequences(path: Path, *, sop_class: str) -> Item | None:
     return parser.dataset(start)
 
 
+def read_sequences_before_pixels(header: Header) -> tuple[Item, int]:
+    """Read the data set of an image up to its pixel data; not of one that is deflated.
+
+    :returns: the data set, and how many elements and items were visited.
+    :raises Damaged: with the reason, which holds no byte of the file.
+    """
+    start, end = header.dataset_offset, header.pixel_data.element_offset if header.pixel_data else header.size
+    if end - start > MAX_HEADER_BYTES:
+        raise Damaged(f"its header is longer than {MAX_HEADER_BYTES >> 20} MiB")
+    with header.path.open("rb") as file:
+        file.seek(start)
+        content = file.read(end - start)
+    parser = _Parser(content, ">" if header.big_endian else "<")
+    return parser.dataset(0), parser.visited
+
+
 def _inflate(path: Path) -> bytes:
     """The data set of the deflated transfer syntax, behind its file meta information (PS3.5 A.5: raw deflate)."""
     content = path.read_bytes()
@@ -121,7 +176,7 @@ class _Parser:
         self._content = content
         self._implicit_head = struct.Struct(f"{order}HHI")
         self._short, self._long = struct.Struct(f"{order}H"), struct.Struct(f"{order}I")
-        self._visited = 0
+        self.visited = 0
 
     def dataset(self, start: int) -> Item:
         """The whole data set. Its encoding is seen, not believed: some files are encoded otherwise than they say."""
@@ -172,8 +227,8 @@ class _Parser:
 
     def _head(self, offset: int, *, implicit: bool) -> tuple[int, bytes, int, int]:
         """Tag, VR (empty if implicit), value length and value offset of the element or item at ``offset``."""
-        self._visited += 1
-        if self._visited > MAX_ELEMENTS:
+        self.visited += 1
+        if self.visited > MAX_ELEMENTS:
             raise Damaged(f"it holds more than {MAX_ELEMENTS:,} elements")
         if offset + 8 > len(self._content):
             raise Damaged("it is cut off")

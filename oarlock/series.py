@@ -56,9 +56,10 @@ _HEAD_AND_NECK: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One CT image of the series.
+    """One slice of the series: a CT image, or a frame of a multi-frame one.
 
-    ``position`` is that of the file in the upload, from 1; ``pixels`` how its pixel data are stored.
+    ``position`` is that of the file in the upload, from 1; ``pixels`` how its pixel data are stored. ``frame`` counts the frames
+    of the file from 1, and ``frames`` says how many it has; None and 1 for a single-frame image.
     """
 
     path: Path
@@ -66,14 +67,16 @@ class Instance:
     sop_class_uid: str
     position: int
     pixels: StoredPixels | None = field(default=None, repr=False, compare=False)
+    frame: int | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True)
 class SeriesHeader:
     """One CT series that can be contoured, before its pixels are read.
 
-    ``instances[z]`` is the file of slice z of the grid; ``structure_sets`` the RTSTRUCT files of the upload in its order;
-    ``template`` the patient and study attributes in the CT's character set (see :mod:`oarlock.identity`).
+    ``instances[z]`` is the file, or the frame, of slice z of the grid; ``structure_sets`` the RTSTRUCT files of the upload in its
+    order; ``template`` the patient and study attributes in the CT's character set (see :mod:`oarlock.identity`).
     """
 
     study_instance_uid: str
@@ -197,7 +200,8 @@ def _check_volume(stored: Sequence[StoredPixels]) -> None:
 
 def _instance(file: DicomFile, stored: StoredPixels) -> Instance:
     header = file.header
-    return Instance(header.path, header.text(SOP_INSTANCE), header.text(SOP_CLASS), file.position, stored)
+    uids = header.text(SOP_INSTANCE), header.text(SOP_CLASS)
+    return Instance(header.path, *uids, file.position, stored, file.frame, file.frames)
 
 
 # ── geometry of one slice ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ from pydicom.uid import UID
 from oarlock.elements import MEDIA_SOP_CLASS, SOP_CLASS, Damaged, Header, read_header
 from oarlock.errors import DuplicateInstance, InstanceUnreadable, MultiFrameCT, NoCTImages, NotDicom
 from oarlock.jobs import JobWarning
+from oarlock.multiframe import Unreadable, to_frames
 from oarlock.pixels import FRAMES
 
 CT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -30,6 +31,9 @@ MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 MAX_ELEMENTS: Final = 3_000_000
 """Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 each."""
 
+MAX_FRAMES: Final = 16_384
+"""Most frames that the multi-frame images of an upload may claim: those of the longest series 16 times over."""
+
 IMAGE_TYPE, SOP_INSTANCE, MODALITY = 0x00080008, 0x00080018, 0x00080060
 WANTED: Final = frozenset({IMAGE_TYPE, SOP_CLASS, SOP_INSTANCE, MODALITY, FRAMES})
 
@@ -38,10 +42,15 @@ _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """A DICOM file of the upload."""
+    """A DICOM file of the upload, or one frame of it.
+
+    ``frame`` counts the frames of a multi-frame image from 1, and ``frames`` says how many it has; None and 1 for other files.
+    """
 
     position: int
     header: Header
+    frame: int | None = None
+    frames: int = 1
 
     def uid(self, tag: int) -> str:
         """A UID, or empty if it is absent or not valid (PS3.5 9.1)."""
@@ -59,17 +68,52 @@ class Upload:
         self.set_aside: Counter[str] = Counter()
         self.doubles = 0
         self.not_dicom = 0
+        self._visited = 0
+        self._frames = 0
+
+    def visit(self, file: DicomFile) -> None:
+        """Count the elements that were looked at in a file.
+
+        :raises InstanceUnreadable: with those of the files before it there are too many.
+        """
+        self._visited += file.header.visited
+        if self._visited > MAX_ELEMENTS:
+            reason = f"the headers up to it hold more than {MAX_ELEMENTS:,} elements"
+            raise InstanceUnreadable(position=file.position, reason=reason)
 
     def slices(self) -> list[DicomFile]:
-        """The axial CT images, each once, in the order of their UIDs; what was set aside becomes a warning."""
-        if not self.ct:
+        """The axial CT images, each once, in the order of their UIDs; what was set aside becomes a warning.
+
+        A multi-frame image gives as many slices as it has frames that are no localizers.
+        """
+        unique, doubles = _without_doubles(self.ct)
+        slices = [frame for file in unique for frame in self._frames_of(file)]
+        if not slices:
             raise NoCTImages(found=[*self.set_aside, *(["RT structure set"] if self.structure_sets else [])])
         self.warnings += _set_aside_warnings(self.set_aside, self.not_dicom)
-        unique, doubles = _without_doubles(self.ct)
         if doubles + self.doubles:
             detail = f"{doubles + self.doubles} file(s) were sent more than once, byte for byte the same; each is used once."
             self.warnings.append(JobWarning("series.duplicate_ignored", detail))
-        return unique
+        return slices
+
+    def _frames_of(self, file: DicomFile) -> list[DicomFile]:
+        if file.header.text(SOP_CLASS) not in MULTI_FRAME_CT:
+            return [file]
+        claimed = _frames(file.header)
+        self._frames += claimed
+        if self._frames > MAX_FRAMES:
+            reason = f"it claims {claimed} frames, and an upload may hold {MAX_FRAMES:,}"
+            raise MultiFrameCT(position=file.position, reason=reason)
+        try:
+            headers = to_frames(file.header, claimed)
+        except (Unreadable, Damaged) as reason:
+            raise MultiFrameCT(position=file.position, reason=str(reason)) from None
+        frames = [DicomFile(file.position, header, i, len(headers)) for i, header in enumerate(headers, start=1)]
+        self.visit(frames[0])
+        slices = [frame for frame in frames if "LOCALIZER" not in _image_type(frame.header)]
+        if len(slices) < len(frames):
+            self.set_aside[_LOCALIZER] += 1
+        return slices
 
 
 def sort_out(files: Sequence[Path], wanted: frozenset[int]) -> Upload:
@@ -77,19 +121,17 @@ def sort_out(files: Sequence[Path], wanted: frozenset[int]) -> Upload:
 
     :param files: the files of the upload, in its order; positions count them from 1.
     :param wanted: tags of the elements that the CT images are read for, those of :data:`WANTED` among them.
-    :raises SeriesError: nothing is DICOM, a file is damaged, or a CT is multi-frame.
+    :raises SeriesError: nothing is DICOM, or a file is damaged.
     """
     upload = Upload()
-    visited = 0
     for position, path in enumerate(files, start=1):
         header = _read(path, position, wanted)
         if header is None:
             upload.not_dicom += 1
             continue
-        _place(upload, DicomFile(position, header))
-        visited += header.visited
-        if visited > MAX_ELEMENTS:
-            raise InstanceUnreadable(position=position, reason=f"the headers up to it hold more than {MAX_ELEMENTS:,} elements")
+        file = DicomFile(position, header)
+        _place(upload, file)
+        upload.visit(file)
     if files and upload.not_dicom == len(files):
         raise NotDicom(files=len(files))
     return upload
@@ -97,18 +139,16 @@ def sort_out(files: Sequence[Path], wanted: frozenset[int]) -> Upload:
 
 def _read(path: Path, position: int, wanted: frozenset[int]) -> Header | None:
     try:
-        return read_header(path, wanted, keep=lambda sop_class: sop_class == CT_IMAGE)
+        return read_header(path, wanted, keep=lambda sop_class: sop_class == CT_IMAGE or sop_class in MULTI_FRAME_CT)
     except Damaged as reason:
         raise InstanceUnreadable(position=position, reason=str(reason)) from None
 
 
 def _place(upload: Upload, file: DicomFile) -> None:
     sop_class = file.header.text(SOP_CLASS) or file.header.text(MEDIA_SOP_CLASS)
-    if sop_class in MULTI_FRAME_CT:
-        raise MultiFrameCT
     if sop_class == RT_STRUCTURE_SET:
         _take_structure_set(upload, file.header.path)
-    elif sop_class != CT_IMAGE:
+    elif sop_class != CT_IMAGE and sop_class not in MULTI_FRAME_CT:
         upload.set_aside[_kind(sop_class)] += 1
     elif "LOCALIZER" in _image_type(file.header):
         upload.set_aside[_LOCALIZER] += 1
@@ -116,8 +156,9 @@ def _place(upload: Upload, file: DicomFile) -> None:
         raise InstanceUnreadable(position=file.position, reason="it does not state its modality, or is cut off before that")
     elif file.header.text(MODALITY) != "CT":
         upload.set_aside["CT image of another modality"] += 1
-    elif _frames(file.header) > 1:
-        raise MultiFrameCT
+    elif sop_class == CT_IMAGE and _frames(file.header) > 1:
+        reason = "it is of the class for single frames, which has no place for the planes of several"
+        raise MultiFrameCT(position=file.position, reason=reason)
     else:
         upload.ct.append(file)
 

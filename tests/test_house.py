@@ -65,6 +65,7 @@ IMPURE = (
     "sequences",
     "series",
     "logs",
+    "multiframe",
     "settings",
     "site",
     "sorting",

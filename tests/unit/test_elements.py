@@ -118,8 +118,8 @@ def nested(levels: int) -> bytes:
     [
         (START + nested(100_000), "nested deeper"),
         (START + (SEQUENCE + ITEM + UNDEFINED) * 20, "cut off"),
-        (START + SEQUENCE + ITEM + UNDEFINED + element(8, 1, b"CS", b"") * (MAX_ELEMENTS + 1), "more than 100,000 elements"),
-        (START + element(8, 8, b"CS", b"") * (MAX_ELEMENTS + 1), "more than 100,000 elements"),
+        (START + SEQUENCE + ITEM + UNDEFINED + element(8, 1, b"CS", b"") * (MAX_ELEMENTS + 1), "more than 300,000 elements"),
+        (START + element(8, 8, b"CS", b"") * (MAX_ELEMENTS + 1), "more than 300,000 elements"),
         (START + struct.pack("<HH2sHI", 8, 9, b"UT", 0, 0x7FFFFFF0), "cut off"),
         (START + SEQUENCE + element(8, 8, b"CS", b"AB"), "something else than items"),
         (START + struct.pack("<HH2sH", 8, 9, b"zz", 4), "no valid value representation"),

@@ -129,6 +129,17 @@ def test_a_mixed_study_is_sorted_out_series_by_series(unpacked: Unpacked) -> Non
     assert {warning.code for warning in header.warnings} == {"series.localizer_set_aside", "series.other_object_set_aside"}
 
 
+def test_a_real_multi_frame_ct_is_read_frame_by_frame(shared: Path) -> None:
+    """Legacy converted: three frames of a phantom, the first in the file the lowest."""
+    path = shared / ODD / "multiframe/mf.dcm"
+    header, source = check_headers([path]), pydicom.dcmread(path)
+    assert [instance.frame for instance in header.instances] == [1, 2, 3]
+    np.testing.assert_array_equal(read_ct_series(header).hu, source.pixel_array)
+    planes = [groups.PlanePositionSequence[0].ImagePositionPatient for groups in source.PerFrameFunctionalGroupsSequence]
+    np.testing.assert_array_equal(header.grid.origins_mm, np.array(planes, dtype=float))
+    assert header.grid.spacing_mm == (2.5, 0.7, 0.7)
+
+
 # ── encodings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SAME_PIXELS = (
@@ -198,7 +209,7 @@ EXPECTED_CODES = {
     "geometry/2024-05-30-GuillemVela.dcm": "series.orientation_unsupported",
     "geometry/jpeg_lossless_sel1.dcm": "series.no_ct_images",
     "geometry/ctbrain1.dcm": "series.no_ct_images",
-    "multiframe/mf.dcm": "series.multi_frame_ct",
+    "multiframe/mf.dcm": "accepted",
     "multiframe/eCT_Supplemental.dcm": "series.multi_frame_ct",
     "multiframe/CT0012.fragmented_no_bot_jpeg_ls.80.dcm": "series.multi_frame_ct",
     "othermodality/MR_small.dcm": "series.no_ct_images",
