@@ -76,7 +76,7 @@ def peak_mib(work: Callable[[], Any]) -> float:
 def measure(case: Case) -> None:
     (reference, grid), (predicted, _) = case.masks(RATERS[0]), case.masks(RATERS[1])
     our_s = least_cpu_s(lambda: ours(predicted, reference, grid), repeats=3)
-    our_mib = peak_mib(lambda: ours(predicted, reference, grid), repeats=3)
+    our_mib = peak_mib(lambda: ours(predicted, reference, grid))
     floor_s = least_cpu_s(lambda: floor(predicted, reference), repeats=3)
     volumes = [[masks.mask(oar) for oar in OARS] for masks in (predicted, reference)]
     their_s = least_cpu_s(lambda: theirs(*volumes, grid), repeats=1)

@@ -257,23 +257,6 @@ def test_surface_dsc_grows_with_the_tolerance_from_0_to_1(pair: tuple[Mask, Mask
     assert values[-1] == pytest.approx(1.0)
 
 
-def test_the_example_of_the_handbook() -> None:
-    # docs/qa.md, "An example by hand": two voxels on neighbouring slices.
-    one, other = block((4, 3, 3), np.s_[1:2, 1:2, 1:2]), block((4, 3, 3), np.s_[2:3, 1:2, 1:2])
-    lattice = Lattice.upright(4, (2.5, 1.0, 1.0))
-    distances = surface_distances(one, other, lattice=lattice)
-    corner = math.sqrt(2 * (1.25 * 0.5) ** 2 + (0.5 * 0.5) ** 2) / 2
-    assert distances.predicted.area_mm2 == pytest.approx(8 * corner)
-    assert rounded_tolerance_mm(2.5, lattice) == 2.5
-    assert rounded_tolerance_mm(1.01, lattice) == 1.0
-    assert distances.surface_dsc(2.5) == pytest.approx(1.0)
-    assert distances.surface_dsc(1.0) == pytest.approx(0.5)
-    assert distances.mean_mm() == pytest.approx(1.25)
-    assert distances.hausdorff_mm(95) == 2.5
-    assert volumetric_dsc(one, other, lattice=lattice) == 0.0
-    assert added_path_length_mm(one, other, lattice=lattice) == 1.0
-
-
 def test_a_mask_agrees_with_itself() -> None:
     mask = block((5, 7, 6), np.s_[1:4, 2:6, 1:5])
     distances = surface_distances(mask, mask, lattice=Lattice.upright(5, (2.5, 1.1, 0.9)))

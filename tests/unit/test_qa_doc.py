@@ -1,0 +1,99 @@
+"""docs/qa.md is true: its worked examples are recomputed, and it defines every key that a report has."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oarlock.geometry import Grid
+from oarlock.masks import OARMasks
+from oarlock.oars import BY_NAME
+from oarlock.qa import Source, compare
+from oarlock.surface_distance import Lattice, sparse_volumetric_dsc
+
+DOC = Path(__file__).parents[2].joinpath("docs", "qa.md").read_text(encoding="utf-8")
+SIDE = Source("2.25.1", "HANDBOOK")
+STEM = BY_NAME["Brainstem"]
+TEXTS = {"oar", "matched_roi", "presence", "reason", "tolerance_source"}
+"""Keys of an entry that are no number."""
+
+
+def section(heading: str) -> str:
+    """What stands between a heading and the next one."""
+    return re.split(r"^#+ ", DOC.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of a table, without its head."""
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+EXAMPLE = {key.strip("`"): (hand.strip("`"), float(value)) for key, hand, value in rows(section("An example by hand"))}
+
+CORNER = math.sqrt((1.25 * 0.5) ** 2 + (1.25 * 0.5) ** 2 + (0.5 * 0.5) ** 2) / 2
+EDGE = 2.5 * math.sqrt(0.5**2 + 0.5**2)
+
+
+def towers() -> tuple[OARMasks, OARMasks, Grid]:
+    """The two masks of the example and their grid."""
+    heights = np.arange(4) * 2.5
+    origins = np.stack([0 * heights, 0 * heights, heights], axis=1)
+    grid = Grid(3, 3, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0)
+    predicted, reference = OARMasks.empty([STEM], grid.shape), OARMasks.empty([STEM], grid.shape)
+    predicted.bits[2, 1, 1] = reference.bits[2:4, 1, 1] = 1
+    return predicted, reference, grid
+
+
+def entry(predicted: OARMasks, reference: OARMasks, grid: Grid) -> dict[str, Any]:
+    sides = {"predicted_source": SIDE, "reference_source": SIDE}
+    report = compare(predicted, reference, grid, matched_rois={STEM: "stem"}, tolerances_mm={STEM: 2.49}, **sides)
+    found: dict[str, Any] = report.to_json()["oars"][0]
+    return found
+
+
+def test_the_example_has_every_number_of_the_report_and_every_number_is_defined() -> None:
+    numbers = entry(*towers()).keys() - TEXTS
+    assert EXAMPLE.keys() == numbers
+    defined = {key for cells in rows(section("The numbers")) for key in re.findall(r"`([a-z_0-9]+)`", cells[0])}
+    assert numbers <= defined
+
+
+@pytest.mark.parametrize("key", EXAMPLE)
+def test_a_number_of_the_example_is_what_the_hand_and_the_code_find(key: str) -> None:
+    hand, printed = EXAMPLE[key]
+    worked_out = float(eval(hand, {"sqrt": math.sqrt, "max": max, "c": CORNER, "e": EDGE}))
+    assert worked_out == pytest.approx(printed, abs=5e-5)
+    assert float(entry(*towers())[key]) == pytest.approx(printed, abs=5e-5)
+
+
+def test_the_areas_of_the_example() -> None:
+    assert pytest.approx(CORNER, abs=5e-5) == 0.4593
+    assert pytest.approx(EDGE, abs=5e-5) == 1.7678
+    for said in ("c = ½ √((1.25·0.5)² + (1.25·0.5)² + (0.5·0.5)²) = 0.4593", "e = 2.5 √(0.5² + 0.5²) = 1.7678"):
+        assert said in DOC
+
+
+def test_the_example_the_other_way_round_needs_nothing_drawn_anew() -> None:
+    predicted, reference, grid = towers()
+    assert entry(reference, predicted, grid)["added_path_length_mm"] == 0.0
+
+
+def test_the_sparse_estimate_of_the_handbook() -> None:
+    def patient(*, ours: slice, theirs: slice, labelled: list[bool], slice_mm: float) -> Any:
+        sides = np.zeros((2, 2, 1, 9), dtype=np.bool_)
+        sides[0, 0, 0, ours], sides[1, 0, 0, theirs] = True, True
+        sides[0, 1] = not labelled[1]  # what is drawn on a slice that is not labelled does not count
+        return (*sides, np.array(labelled), Lattice.upright(2, (slice_mm, 1, 1)))
+
+    first = patient(ours=np.s_[0:4], theirs=np.s_[2:4], labelled=[True, False], slice_mm=1)
+    second = patient(ours=np.s_[0:6], theirs=np.s_[3:9], labelled=[True, True], slice_mm=2)
+    assert sparse_volumetric_dsc([first, second]) == pytest.approx(16 / 30)
+    assert "= 16/30 = 0.533" in DOC
+    own = [sparse_volumetric_dsc([case]) for case in (first, second)]
+    assert sum(own) / 2 == pytest.approx(0.583, abs=5e-4)
