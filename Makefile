@@ -76,7 +76,7 @@ bench: $(VENV)/dev
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet
 RUN     := --extra service --extra worker --extra embedded --extra postgres --extra build
-DEV     := $(RUN) --extra model-export --extra test --extra check
+DEV     := $(RUN) --extra model-export --extra test --extra check --extra bundle
 
 lock: $(BIN)/uv
 	@$(COMPILE) $(DEV) -o requirements/dev.lock

@@ -7,8 +7,8 @@ RUN python3 -m venv /build \
     && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --require-hashes -r /requirements/service.lock
 
 FROM python:3.11-slim-bookworm
-LABEL org.opencontainers.image.title="oarlock-service" \
-      org.opencontainers.image.licenses="Apache-2.0"
+# What installs has no work here.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip
 COPY --from=build /venv /venv
 COPY oarlock /app/oarlock
 COPY service /app/service
@@ -16,10 +16,16 @@ COPY models /app/models
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_HOST=0.0.0.0 OARLOCK_EMBEDDED_WORKER=false
-RUN mkdir -p /data && chown 10001:10001 /data
+# A new volume takes its owner from the folder that it is mounted on.
+RUN mkdir /data /keys && chown 10001:10001 /data /keys
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/livez', timeout=4)"]
 CMD ["python", "-m", "service"]
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="oarlock-service" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="Apache-2.0"

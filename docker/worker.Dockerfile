@@ -9,17 +9,23 @@ RUN python3 -m venv /build \
     && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --require-hashes -r "/requirements/$LOCK"
 
 FROM python:3.11-slim-bookworm
-LABEL org.opencontainers.image.title="oarlock-worker" \
-      org.opencontainers.image.licenses="Apache-2.0"
+# What installs has no work here.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip
 COPY --from=build /venv /venv
 COPY oarlock /app/oarlock
 COPY worker /app/worker
 COPY models /app/models
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    OARLOCK_DATA=/data OARLOCK_MODELS=/app/models
-RUN mkdir -p /data && chown 10001:10001 /data
+    OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_ALIVE_FILE=/tmp/alive
+# A new volume takes its owner from the folder that it is mounted on.
+RUN mkdir /data && chown 10001:10001 /data
 USER 10001:10001
 VOLUME /data
-HEALTHCHECK NONE
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive"]
 CMD ["python", "-m", "worker"]
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="oarlock-worker" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="Apache-2.0"

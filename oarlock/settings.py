@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
     lease_s: float = Field(15.0, description="how long a silent worker keeps its job")
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
+    alive_file: Path | None = Field(None, description="file that a worker touches with each sign of life, for a health check")
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
     keep_input: bool = Field(True, description="whether the upload of a job that succeeded stays until the job is purged")
 

@@ -91,8 +91,16 @@ class Runtime:
                 log.warning("a sign of life could not be written")
             except Exception:  # a worker that falls silent for good is taken for dead while it works
                 log.exception("a sign of life could not be written")
+            self._touch()
             if self._ended.wait(self._settings.lease_s / BEATS):
                 return
+
+    def _touch(self) -> None:
+        if self._settings.alive_file is not None:
+            try:
+                self._settings.alive_file.touch()
+            except OSError as error:
+                log.warning("the file of the health check could not be touched", extra={"reason": error.strerror})
 
 
 def check_schema(settings: Settings) -> None:

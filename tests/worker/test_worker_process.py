@@ -48,6 +48,7 @@ class Ward(House):
         self.store._clock = utc_now
         self.environment = {"REDIS_URL": redis_url, "OARLOCK_DATA": str(data), "OARLOCK_MODELS": str(models)}
         self.environment |= {"OARLOCK_MODEL": "tiny", "OARLOCK_LEASE_S": str(LEASE_S), "OARLOCK_DEVICE": "cpu"}
+        self.environment |= {"OARLOCK_ALIVE_FILE": str(data / "alive")}
         settings = Settings(data=data, redis_url=redis_url, lease_s=LEASE_S)  # type: ignore[call-arg]
         self.broker = Broker(settings)
         self.sweeper = Sweeper(settings, self.store, self.storage, self.broker)
@@ -108,6 +109,13 @@ def undisturbed(ward: Ward, job_id: JobId, folder: Path) -> bytes:
     contour(job_id, store=calm.store, storage=calm.storage, models=calm.model, worker="calm", lease_s=60)
     calm.database.close()
     return calm.storage.result(job_id, RTSTRUCT).read_bytes()
+
+
+def test_a_worker_that_is_ready_is_alive_for_a_health_check(ward: Ward) -> None:
+    ward.worker()
+    wait_until((ward.data / "alive").exists)
+    command = [sys.executable, "-m", "worker.alive"]
+    assert subprocess.run(command, cwd=ROOT, env=os.environ | ward.environment, check=False).returncode == 0
 
 
 def test_a_job_from_the_queue_is_done_once_though_it_was_sent_twice(ward: Ward, series: Path) -> None:

@@ -1,0 +1,218 @@
+"""What the images hold, how the composition wires them, and what neither may contain. No engine is needed: the files say it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from oarlock import __version__
+
+ROOT = Path(__file__).parents[2]
+TOOLS = Path(sys.executable).parent
+IMAGES = {"service": ROOT / "docker" / "service.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
+OURS = ("service", "first-key", "worker", "worker-gpu")
+LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in ("service", "worker", "worker-cuda")}
+
+image = pytest.mark.parametrize("face", IMAGES)
+ours = pytest.mark.parametrize("name", OURS)
+
+
+def run(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Each instruction of the final stage with its arguments, in order; the first one is its FROM."""
+    text = re.sub(r"\\\n\s*", " ", re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE))
+    lines = [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line.strip())]
+    last = max(i for i, (word, _) in enumerate(lines) if word == "FROM")
+    assert sum(word == "FROM" for word, _ in lines) == 2, "one stage builds, another one is delivered"
+    return lines[last:]
+
+
+def arguments(face: str, word: str) -> list[str]:
+    return [rest for found, rest in instructions(IMAGES[face]) if found == word]
+
+
+@pytest.fixture(scope="module")
+def composition() -> Any:
+    return YAML(typ="safe").load(ROOT / "docker-compose.yml")
+
+
+def packages(lock: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9.-]+)==", LOCKS[lock].read_text(), flags=re.MULTILINE))
+
+
+# ── as their own linters see them ────────────────────────────────────────────────────────────────────────────────────
+
+
+@image
+def test_hadolint_finds_nothing(face: str) -> None:
+    found = run(TOOLS / "hadolint", "--no-color", IMAGES[face])
+    assert found.returncode == 0, found.stdout
+
+
+def test_hadolint_would_find_something(tmp_path: Path) -> None:
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM python:latest\nRUN cd /tmp && pip install numpy\n")
+    assert "DL3007" in run(TOOLS / "hadolint", "--no-color", bad).stdout
+
+
+def check_composition(file: Path) -> "subprocess.CompletedProcess[str]":
+    return run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+
+
+def test_the_composition_is_of_the_schema() -> None:
+    found = check_composition(ROOT / "docker-compose.yml")
+    assert found.returncode == 0, found.stdout
+
+
+def test_a_misspelt_composition_is_not_of_the_schema(tmp_path: Path) -> None:
+    bad = tmp_path / "docker-compose.yml"
+    bad.write_text((ROOT / "docker-compose.yml").read_text().replace("read_only:", "readonly:"))
+    assert check_composition(bad).returncode != 0
+
+
+# ── the images ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@image
+def test_an_image_starts_from_a_slim_one_and_installs_nothing_in_it(face: str) -> None:
+    assert re.fullmatch(r"python:3\.11-slim-\w+", arguments(face, "FROM")[0])
+    assert not [command for command in arguments(face, "RUN") if re.search(r"\b(install|apt-get|apk|curl|wget)\b", command)]
+
+
+@image
+def test_an_image_has_no_installer_left(face: str) -> None:
+    (removal,) = [command for command in arguments(face, "RUN") if command.startswith("rm ")]
+    assert {"/usr/local/bin/pip*", "/usr/local/lib/python3.11/site-packages/*", "/usr/local/lib/python3.11/ensurepip"} <= set(
+        removal.split()
+    )
+    assert [rest for rest in arguments(face, "COPY") if rest.startswith("--from")] == ["--from=build /venv /venv"]
+    assert "python3 -m venv --without-pip /venv" in IMAGES[face].read_text()
+
+
+@image
+def test_an_image_runs_as_a_number_that_is_not_root(face: str) -> None:
+    user, group = arguments(face, "USER")[-1].split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+@image
+def test_an_image_holds_the_core_its_face_and_the_models(face: str) -> None:
+    copied = {rest.split()[0] for rest in arguments(face, "COPY") if not rest.startswith("--from")}
+    assert copied == {"oarlock", face, "models"}
+
+
+@image
+def test_an_image_says_what_it_is(face: str) -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', arguments(face, "LABEL")[0]))
+    assert labels == {
+        "title": f"oarlock-{face}",
+        "version": __version__,
+        "revision": "$REVISION",
+        "licenses": "Apache-2.0",
+    }
+
+
+def test_each_image_has_a_health_check_of_its_own() -> None:
+    checks = {face: arguments(face, "HEALTHCHECK") for face in IMAGES}
+    assert "/livez" in checks["service"][0]
+    assert "worker.alive" in checks["worker"][0]
+
+
+def test_the_health_check_of_the_worker_asks_for_the_file_that_its_image_names() -> None:
+    assert any("OARLOCK_ALIVE_FILE=" in rest for rest in arguments("worker", "ENV"))
+    environment = os.environ | {"OARLOCK_ALIVE_FILE": "/proc/none"}
+    command = [sys.executable, "-m", "worker.alive"]
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 1
+
+
+def test_the_service_has_no_runtime_of_models() -> None:
+    assert not [name for name in packages("service") if name.startswith(("onnx", "torch", "nvidia"))]
+
+
+def test_the_worker_on_the_cpu_has_no_cuda_and_no_web_framework() -> None:
+    assert not [name for name in packages("worker") if name.startswith(("nvidia", "cuda", "torch", "fastapi", "uvicorn"))]
+    assert [name for name in packages("worker") if name.startswith("onnxruntime")]
+
+
+def test_the_worker_on_a_gpu_brings_cuda_along() -> None:
+    assert {"nvidia-cudnn-cu13", "nvidia-cublas"} <= packages("worker-cuda")
+    assert packages("worker") < packages("worker-cuda")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_no_image_gets_a_build_tool(lock: str) -> None:
+    assert not packages(lock) & {"pip", "setuptools", "wheel", "uv", "hatchling", "cython", "ninja", "cmake", "pytest", "ruff"}
+
+
+# ── the composition ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_up_without_and_with_a_profile(composition: Any) -> None:
+    profiles = {name: tuple(service.get("profiles", ())) for name, service in composition["services"].items()}
+    assert {name for name, wanted in profiles.items() if not wanted} == {"redis", "postgres", "service", "first-key", "worker"}
+    assert {name for name, wanted in profiles.items() if "gpu" in wanted} == {"worker-gpu"}
+
+
+@ours
+def test_our_containers_can_write_to_their_volumes_alone_and_do_nothing_privileged(composition: Any, name: str) -> None:
+    service = composition["services"][name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.keys() & {"privileged", "cap_add", "user", "devices", "pid", "network_mode"}
+    assert not [volume for volume in service["volumes"] if "docker.sock" in volume]
+
+
+@ours
+def test_our_containers_run_the_version_of_this_tree(composition: Any, name: str) -> None:
+    service = composition["services"][name]
+    assert service["image"].split(":")[1] == __version__
+    assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+def test_every_image_is_named_with_its_version(composition: Any) -> None:
+    for service in composition["services"].values():
+        assert re.fullmatch(r"[\w/-]+:v?\d[\w.-]*", service["image"])
+
+
+def test_nothing_is_published_beyond_this_machine(composition: Any) -> None:
+    ports = [port for service in composition["services"].values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_database_the_queue_and_the_workers_reach_nobody_outside(composition: Any) -> None:
+    assert composition["networks"]["inside"] == {"internal": True}
+    for name in ("redis", "postgres", "worker", "worker-gpu", "first-key"):
+        assert composition["services"][name]["networks"] == ["inside"]
+
+
+def test_the_gpu_is_reserved_and_insisted_on(composition: Any) -> None:
+    worker = composition["services"]["worker-gpu"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert worker["environment"]["OARLOCK_DEVICE"] == "cuda"
+    assert worker["build"]["args"]["LOCK"] == LOCKS["worker-cuda"].name
+    assert worker["environment"].items() > composition["services"]["worker"]["environment"].items()
+
+
+def test_every_container_that_stays_is_asked_for_its_health(composition: Any) -> None:
+    for name, service in composition["services"].items():
+        if name not in OURS:
+            assert service["healthcheck"]["test"], name
+    assert composition["services"]["first-key"]["restart"] == "no"
+
+
+def test_what_is_kept_is_kept_in_volumes(composition: Any) -> None:
+    named = {volume.split(":")[0] for service in composition["services"].values() for volume in service.get("volumes", ())}
+    assert set(composition["volumes"]) == {name for name in named if "/" not in name}
