@@ -1,6 +1,7 @@
 """Pixel data of CT slices: whether they can be used, and their way to Hounsfield units.
 
-Uncompressed slices are read straight from their place in the file into the volume; compressed ones go through pydicom's decoders.
+Uncompressed slices are read straight from their place in the file into the volume; compressed ones are decoded in
+a process of their own (:mod:`oarlock.decoding`).
 Sources: PS3.3 C.8.2.1 (CT image: grey, 16 bits allocated, 12 to 16 stored, rescale to HU), C.7.6.3 (pixel), C.7.5.1.1.2
 (padding), PS3.5 8 and A (encodings).
 """
@@ -15,9 +16,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.encaps import encapsulate
-from pydicom.pixels.decoders.base import get_decoder
 
+from oarlock.codestreams import Faulty, whole_codestream
+from oarlock.decoding import Decoder, Frame, NotDecoded
 from oarlock.elements import BIG_ENDIAN, DEFLATED, Header
 from oarlock.errors import UnsupportedPixelData
 
@@ -45,8 +46,6 @@ _JPEG: Final = "1.2.840.10008.1.2.4."
 MAYBE_LOSSY: Final = frozenset(_JPEG + end for end in ("50", "51", "81", "91", "203"))
 RLE: Final = "1.2.840.10008.1.2.5"
 ENCAPSULATED: Final = MAYBE_LOSSY | {RLE} | {_JPEG + end for end in ("57", "70", "80", "90", "201", "202")}
-_PLUGIN: Final = {_JPEG + "80": "pyjpegls", _JPEG + "81": "pyjpegls"}
-"""CharLS through pyjpegls takes a quarter of the time of the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,19 +209,20 @@ def read_volume(slices: list[tuple[Path, int, StoredPixels]]) -> npt.NDArray[np.
     """
     first = slices[0][2]
     volume = np.empty((len(slices), first.rows, first.columns), dtype=np.int16)
-    for z, (path, position, pixels) in enumerate(slices):
-        try:
-            read_slice(path, pixels, volume[z])
-        except _Unusable as reason:
-            raise UnsupportedPixelData(position=position, reason=str(reason)) from None
-        except OSError:
-            raise UnsupportedPixelData(position=position, reason="the file cannot be opened") from None
+    with Decoder() as decoder:
+        for z, (path, position, pixels) in enumerate(slices):
+            try:
+                _read_slice(path, pixels, decoder, volume[z])
+            except _Unusable as reason:
+                raise UnsupportedPixelData(position=position, reason=str(reason)) from None
+            except OSError:
+                raise UnsupportedPixelData(position=position, reason="the file cannot be opened") from None
     return volume
 
 
-def read_slice(path: Path, pixels: StoredPixels, out: npt.NDArray[np.int16]) -> None:
+def _read_slice(path: Path, pixels: StoredPixels, decoder: Decoder, out: npt.NDArray[np.int16]) -> None:
     """Write the Hounsfield units of one slice into ``out`` (y, x)."""
-    stored = _read_native(path, pixels) if pixels.transfer_syntax in NATIVE else _decode(path, pixels)
+    stored = _read_native(path, pixels) if pixels.transfer_syntax in NATIVE else _decode(path, pixels, decoder)
     _to_hu(_sign_extended(stored, pixels), pixels, out)
 
 
@@ -257,25 +257,15 @@ def _inflated(path: Path, pixels: StoredPixels, needed: int) -> bytes:
     return data[pixels.offset :]
 
 
-def _decode(path: Path, pixels: StoredPixels) -> npt.NDArray[Any]:
-    frame = b"".join(_bytes_at(path, offset, length) for offset, length in pixels.fragments)
-    frame = frame or _frame(_bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset))
-    _check_codestream(frame, pixels)
-    array = _decoded(frame, pixels)
-    if array.shape != (pixels.rows, pixels.columns) or array.dtype.itemsize != 2:
-        raise _Unusable("its compressed data hold an image of another size")
-    return array
-
-
-def _decoded(frame: bytes, pixels: StoredPixels) -> npt.NDArray[Any]:
-    decoder = get_decoder(pixels.transfer_syntax)
-    plugin = _PLUGIN.get(pixels.transfer_syntax, "")
+def _decode(path: Path, pixels: StoredPixels, decoder: Decoder) -> npt.NDArray[Any]:
+    content = b"".join(_bytes_at(path, offset, length) for offset, length in pixels.fragments)
+    content = content or _frame(_bytes_at(path, pixels.offset, path.stat().st_size - pixels.offset))
+    frame = Frame(pixels.transfer_syntax, pixels.rows, pixels.columns, pixels.bits_stored, pixels.signed)
     try:
-        return decoder.as_array(encapsulate([frame]), raw=True, decoding_plugin=plugin, **_description(pixels))[0]
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # foreign decoders raise anything on damaged data; a panic in Rust is no Exception
-        raise _Unusable("its compressed data cannot be decoded") from error
+        whole = content if pixels.transfer_syntax == RLE else whole_codestream(content, pixels.rows, pixels.columns)
+        return decoder.decode(whole, frame)
+    except (Faulty, NotDecoded) as reason:
+        raise _Unusable(str(reason)) from None
 
 
 def _frame(encapsulated: bytes) -> bytes:
@@ -295,52 +285,6 @@ def _frame(encapsulated: bytes) -> bytes:
         fragments.append(encapsulated[offset : offset + length])
         offset += length
     raise _Unusable("its compressed data are cut off or not in fragments")
-
-
-def _description(pixels: StoredPixels) -> dict[str, Any]:
-    return {
-        "rows": pixels.rows,
-        "columns": pixels.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "pixel_representation": int(pixels.signed),
-        "bits_allocated": 16,
-        "bits_stored": pixels.bits_stored,
-        "pixel_keyword": "PixelData",
-    }
-
-
-def _check_codestream(frame: bytes, pixels: StoredPixels) -> None:
-    """The codestream is whole, and of the size that the header says: a decoder allocates what the codestream claims."""
-    if pixels.transfer_syntax == RLE:
-        return
-    if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):  # end of image, padded to an even length with either
-        raise _Unusable("its compressed data are cut off")
-    if _codestream_size(frame) != (pixels.rows, pixels.columns):
-        raise _Unusable("its compressed data claim another size than the header")
-
-
-def _codestream_size(frame: bytes) -> tuple[int, int]:
-    """Rows and columns from the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS."""
-    siz = frame.find(b"\xff\x4f\xff\x51", 0, 4_096)
-    if siz < 0:
-        return _sof_size(frame)
-    if len(frame) < siz + 24:
-        raise _Unusable("its compressed data have no frame header")
-    width, height, left, top = struct.unpack_from(">4I", frame, siz + 8)
-    return height - top, width - left
-
-
-def _sof_size(frame: bytes) -> tuple[int, int]:
-    offset = 2
-    while offset + 9 <= len(frame):
-        marker, length = struct.unpack_from(">HH", frame, offset)
-        if marker == 0xFFF7 or (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)):
-            rows, columns = struct.unpack_from(">HH", frame, offset + 5)
-            return rows, columns
-        offset += 1 if marker == 0xFFFF else 2 + length
-    raise _Unusable("its compressed data have no frame header")
 
 
 def _sign_extended(stored: npt.NDArray[Any], pixels: StoredPixels) -> npt.NDArray[Any]:
