@@ -1,7 +1,7 @@
 """From RTSTRUCT files on one series to the QA report: the one way that the worker, the service and the command line share."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ def read_drawing(path: Path, header: SeriesHeader, site: Site = PLAIN) -> Drawin
 
 def compare_drawings(predicted: Drawing, reference: Drawing, header: SeriesHeader, site: Site = PLAIN) -> QAReport:
     """The report of one pair."""
-    return compare(
+    report = compare(
         predicted.masks,
         reference.masks,
         header.grid,
@@ -75,6 +75,9 @@ def compare_drawings(predicted: Drawing, reference: Drawing, header: SeriesHeade
         series_instance_uid=header.series_instance_uid,
         tolerances_mm=site.tolerances_mm,
     )
+    sides = (("Predicted", predicted), ("Reference", reference))
+    notes = [JobWarning(note.code, f"{side} RTSTRUCT: {note.detail}") for side, drawing in sides for note in drawing.warnings]
+    return replace(report, warnings=(*header.warnings, *notes))
 
 
 @dataclass(eq=False)

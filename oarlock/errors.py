@@ -163,6 +163,16 @@ class UploadEmpty(UploadError):
         super().__init__("The post holds no file. Send the DICOM files, or zip archives of them, as parts named 'files'.")
 
 
+class PartMissing(UploadError):
+    code = "upload.part_missing"
+    title = "A part is missing"
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(
+            f"The post has no file in a part named '{name}', and this call needs one. Send it as multipart/form-data."
+        )
+
+
 class UploadMalformed(UploadError):
     code = "upload.malformed"
     title = "The body cannot be parsed"
@@ -175,8 +185,8 @@ class UnsupportedMediaType(UploadError):
     code = "upload.unsupported_media_type"
     title = "The content type is not supported"
 
-    def __init__(self) -> None:
-        super().__init__("Send multipart/form-data with parts named 'files', or one zip archive as application/zip.")
+    def __init__(self, *, accepted: str) -> None:
+        super().__init__(f"Send {accepted}.")
 
 
 class UploadTooLarge(UploadError):

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from oarlock.geometry import Grid
+from oarlock.jobs import JobWarning
 from oarlock.masks import Crop, OARMasks
 from oarlock.measures import Measured, measure, measure_crops, score
 from oarlock.oars import OAR, OARS
@@ -107,7 +108,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class QAReport:
-    """The comparison of two structure sets on one series."""
+    """The comparison of two structure sets on one series.
+
+    :param warnings: what of the two files was not used as it stands, or should be known of them.
+    """
 
     series_instance_uid: str
     predicted: Source
@@ -117,6 +121,7 @@ class QAReport:
     ambiguous: tuple[str, ...] = ()
     predicted_unmatched: tuple[str, ...] = ()
     predicted_ambiguous: tuple[str, ...] = ()
+    warnings: tuple[JobWarning, ...] = ()
 
     @property
     def measured(self) -> dict[OAR, Measured]:
@@ -135,6 +140,7 @@ class QAReport:
             "ambiguous_reference_rois": list(self.ambiguous),
             "unmatched_predicted_rois": list(self.predicted_unmatched),
             "ambiguous_predicted_rois": list(self.predicted_ambiguous),
+            "warnings": [asdict(warning) for warning in self.warnings],
         }
 
 
@@ -189,8 +195,16 @@ def compare(
     pair = _Pair(predicted, reference, Lattice.of(grid), tolerances_mm or {})
     known = {*predicted.oars, *reference.oars}
     scores = tuple(pair.score(oar, matched_rois.get(oar)) for oar in OARS if oar in known)
-    left_out = (tuple(names) for names in (unmatched, ambiguous, predicted_unmatched, predicted_ambiguous))
-    return QAReport(series_instance_uid, predicted_source, reference_source, scores, *left_out)
+    return QAReport(
+        series_instance_uid,
+        predicted_source,
+        reference_source,
+        scores,
+        unmatched=tuple(unmatched),
+        ambiguous=tuple(ambiguous),
+        predicted_unmatched=tuple(predicted_unmatched),
+        predicted_ambiguous=tuple(predicted_ambiguous),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oarlock import __version__, audit, logs
 from oarlock.settings import Settings
-from service import contract, problems, request_log, routes
+from service import contract, problems, qa_routes, request_log, routes
 from service.periodic import every
 from service.state import running
 from service.sweeper import Sweeper
@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    routers = (routes.jobs, routes.models, routes.profiles, routes.operations)
+    routers = (routes.jobs, qa_routes.comparisons, routes.models, routes.profiles, routes.operations)
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]

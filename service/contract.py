@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from oarlock import errors
 from oarlock.errors import OarlockError
+from service import uploads
 from service.problems import MEDIA_TYPE, describe
 from service.schemas import Problem
 
@@ -107,6 +108,9 @@ _QA: Final[dict[str, Any]] = {
             "ambiguous_reference_rois": [],
             "unmatched_predicted_rois": [],
             "ambiguous_predicted_rois": [],
+            "warnings": [
+                {"code": "structure_set.roi_partly_used", "detail": "Reference RTSTRUCT: ROI number 7: it has no contours."}
+            ],
         }
     ],
     "checks": [
@@ -260,13 +264,29 @@ _FORM: Final = {
         "callback_url": {"type": "string", "description": "refused unless the operator allows its host"},
     },
 }
+_RTSTRUCT: Final = {"type": "string", "format": "binary", "description": "one RTSTRUCT"}
+_COMPARISON_FORM: Final = {
+    "type": "object",
+    "required": ["files", "predicted", "reference"],
+    "additionalProperties": False,
+    "properties": {
+        "files": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "string", "format": "binary"},
+            "description": "DICOM Part 10 files and zip archives of them, in any order: one CT series",
+        },
+        "predicted": _RTSTRUCT,
+        "reference": _RTSTRUCT,
+    },
+}
 _ARCHIVE: Final = {"schema": {"type": "string", "format": "binary"}}
 
 _REFUSALS: Final = (
     errors.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
     errors.IdempotencyConflict(),
     errors.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
-    errors.UnsupportedMediaType(),
+    errors.UnsupportedMediaType(accepted=uploads.JOB.accepted),
     errors.UploadEmpty(),
     errors.ArchiveInvalid(reason="a member's name leads out of the archive"),
     errors.InvalidParameter(name="priority", reason="is none of urgent, normal, low"),
@@ -282,6 +302,8 @@ _REFUSALS: Final = (
     errors.BrokerUnavailable(),
     errors.StorageFull(),
 )
+
+_OF_JOBS_ALONE: Final = (errors.RequestError, errors.JobError, errors.BrokerUnavailable, errors.UnsupportedMediaType)
 
 POST_JOB: Final[Call] = {
     "responses": {202: _accepted("The series was taken in and will be contoured", _QUEUED), **_problems(*_REFUSALS)},
@@ -325,6 +347,19 @@ RTSTRUCT: Final[Call] = {
 }
 QA: Final[Call] = {
     "responses": {200: _bytes("The QA report", "application/json", _QA), 304: _NOT_MODIFIED, **_problems(*_NO_RESULT)}
+}
+COMPARISON: Final[Call] = {
+    "responses": {
+        200: _bytes("The comparison", "application/json", _QA["comparisons"][0]),
+        **_problems(
+            *(error for error in _REFUSALS if not isinstance(error, _OF_JOBS_ALONE)),
+            errors.UnsupportedMediaType(accepted=uploads.COMPARISON.accepted),
+            errors.PartMissing(name="reference"),
+            errors.StructureSetUnreadable(reason="it is not an RT Structure Set"),
+            errors.FrameOfReferenceMismatch(),
+        ),
+    },
+    "openapi_extra": {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _COMPARISON_FORM}}}},
 }
 PREVIEW: Final[Call] = {
     "responses": {

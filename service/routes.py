@@ -41,7 +41,7 @@ from service.submission import Offer, check_choices, check_idempotency_key, chec
 
 POLL_AFTER_S: Final = 2
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_PRIVATE: Final = {"Cache-Control": "no-store"}
+PRIVATE: Final = {"Cache-Control": "no-store"}
 
 _READ: Final = [needs(Scope.JOBS_READ)]
 _WRITE: Final = [needs(Scope.JOBS_WRITE)]
@@ -87,7 +87,7 @@ def _document(service: Service, job: Job) -> JobDocument:
 
 def _accepted(service: Service, job: Job) -> Response:
     document = _document(service, job)
-    headers = _PRIVATE | {"Location": document.links.self, "Retry-After": str(POLL_AFTER_S)}
+    headers = PRIVATE | {"Location": document.links.self, "Retry-After": str(POLL_AFTER_S)}
     return Response(document.model_dump_json(), status_code=202, media_type="application/json", headers=headers)
 
 
@@ -96,8 +96,18 @@ def _offer(service: Service, profile: str | None) -> Offer:
     return Offer(service.manifests, service.settings.model, service.profiles, profile or service.settings.profile)
 
 
+def check_space(request: Request, service: Service) -> None:
+    """See that the disk has room for what a request announces.
+
+    :raises StorageFull: if not.
+    """
+    announced = int(request.headers.get("content-length", 0))
+    if service.storage.free_bytes() - min(announced, service.settings.max_upload_bytes) < service.settings.min_free_bytes:
+        raise StorageFull
+
+
 @asynccontextmanager
-async def _incoming(service: Service) -> AsyncIterator[Incoming]:
+async def incoming_folder(service: Service) -> AsyncIterator[Incoming]:
     """A folder for an upload. Deleting a refused one may take long: in a thread, and not cut short when the sender leaves."""
     folder = service.storage.incoming()
     try:
@@ -114,10 +124,8 @@ async def _incoming(service: Service) -> AsyncIterator[Incoming]:
 async def post_job(request: Request, service: Here, by: By, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
     """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
     key = check_idempotency_key(idempotency_key)
-    announced = int(request.headers.get("content-length", 0))
-    if service.storage.free_bytes() - min(announced, service.settings.max_upload_bytes) < service.settings.min_free_bytes:
-        raise StorageFull
-    async with _incoming(service) as incoming:
+    check_space(request, service)
+    async with incoming_folder(service) as incoming:
         upload = await uploads.receive(request, incoming, service.settings, service.upload_threads)
 
         def accept() -> Response:
@@ -148,7 +156,7 @@ def list_jobs(
 @jobs.get("/{job_id}", summary="Look at a job", dependencies=_READ, **contract.GET_JOB)
 def get_job(service: Here, job: TheJob, response: Response) -> JobDocument:
     """How a job stands."""
-    response.headers.update(_PRIVATE if job.state.ended else _PRIVATE | {"Retry-After": str(POLL_AFTER_S)})
+    response.headers.update(PRIVATE if job.state.ended else PRIVATE | {"Retry-After": str(POLL_AFTER_S)})
     return _document(service, job)
 
 
@@ -291,7 +299,7 @@ def readyz(request: Request, service: Here) -> Response:
     """Each thing that a job needs, by name."""
     found = service.health.readiness()
     if found.ready:
-        return Response(found.model_dump_json(), media_type="application/json", headers=_PRIVATE)
+        return Response(found.model_dump_json(), media_type="application/json", headers=PRIVATE)
     entries: Mapping[str, object] = found.model_dump()
     missing = [name for name, entry in entries.items() if isinstance(entry, dict) and not entry["ready"]]
     return problem(request, NotReady(missing=missing), members=entries)

@@ -17,6 +17,7 @@ from oarlock.manifest import ModelManifest, read_manifests
 from oarlock.profiles import Profile, check_default, read_profiles
 from oarlock.settings import Settings
 from oarlock.storage import Storage
+from service import comparing
 from service.auth import Doorkeeper
 from service.broker import Broker
 from service.health import Health
@@ -46,6 +47,7 @@ class Service:
     health: Health
     metrics: Metrics
     upload_threads: CapacityLimiter
+    comparison_threads: CapacityLimiter
 
 
 @contextmanager
@@ -76,6 +78,7 @@ def running(settings: Settings) -> Iterator[Service]:
             health=health,
             metrics=Metrics(store, broker, health, manifests),
             upload_threads=CapacityLimiter(UPLOAD_THREADS),
+            comparison_threads=CapacityLimiter(comparing.AT_ONCE),
         )
     finally:
         broker.close()

@@ -20,27 +20,76 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from oarlock.errors import ArchiveInvalid, StorageFull, UnsupportedMediaType, UploadEmpty, UploadMalformed, UploadTooLarge
+from oarlock.errors import (
+    ArchiveInvalid,
+    OarlockError,
+    PartMissing,
+    StorageFull,
+    UnsupportedMediaType,
+    UploadEmpty,
+    UploadMalformed,
+    UploadTooLarge,
+)
 from oarlock.settings import Settings
 from oarlock.storage import Incoming
 from service.archives import SIGNATURES, ArchiveLimits, open_archive
 
-FIELDS: Final = frozenset({"model", "profile", "priority", "callback_url"})
 FIELD_LIMIT_BYTES: Final = 2_048
 BATCH_BYTES: Final = 1_048_576
 COPY_BYTES: Final = 262_144
-_ZIP_TYPES = {b"application/zip", b"application/x-zip-compressed"}
+_ZIP_TYPES: Final = frozenset({b"application/zip", b"application/x-zip-compressed"})
+_FILES: Final = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a call takes.
+
+    :ivar accepted: what its body may be, as a sender who sent something else is told.
+    :ivar series: whether it takes the files of a series: any number of parts named ``files``, archives among them.
+    :ivar parts: names of parts that are one file each, and must come.
+    :ivar fields: names of text fields.
+    :ivar media_types: of a body that is one file and no form; it counts as the part ``files``, or as the one of ``parts``.
+    """
+
+    accepted: str
+    series: bool = True
+    parts: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    media_types: frozenset[bytes] = frozenset()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parts that are files; a body without a form counts as the first."""
+        return [*([_FILES] if self.series else []), *sorted(self.parts)]
+
+    def missing(self) -> OarlockError:
+        """What a sender is told who sent nothing."""
+        return UploadEmpty() if self.series else PartMissing(name=self.names[0])
+
+
+JOB: Final = Form(
+    "multipart/form-data with parts named 'files', or one zip archive as application/zip",
+    fields=frozenset({"model", "profile", "priority", "callback_url"}),
+    media_types=_ZIP_TYPES,
+)
+COMPARISON: Final = Form(
+    "multipart/form-data: the CT series in parts named 'files', one RTSTRUCT named 'predicted' and one named 'reference'",
+    parts=frozenset({"predicted", "reference"}),
+)
 
 
 @dataclass
 class Upload:
     """What a post brought: its form fields, and its files in the order of the upload, archives unpacked.
 
-    ``digest`` is the same for the same fields and the same files in any order, packed or not.
+    ``digest`` is the same for the same fields and the same files in any order, packed or not. ``parts`` are the files that have
+    a name of their own in the form.
     """
 
     files: list[Path]
     fields: dict[str, str]
+    parts: dict[str, Path] = field(default_factory=dict)
     file_digests: list[bytes] = field(default_factory=list)
 
     @property
@@ -51,16 +100,17 @@ class Upload:
         return whole.hexdigest()
 
 
-async def receive(request: Request, incoming: Incoming, settings: Settings, threads: CapacityLimiter) -> Upload:
+async def receive(request: Request, incoming: Incoming, settings: Settings, threads: CapacityLimiter, form: Form = JOB) -> Upload:
     """Take the body of a post into a folder.
 
     :param threads: how many posts may use the disk at once.
+    :param form: what the call takes.
     :raises UploadError: if it is too large, not well-formed, or of another type.
     :raises StorageFull: if the disk runs full while it is written.
     """
-    files = _Files(incoming, settings)
+    files = _Files(incoming, settings, form)
     try:
-        body = _body(request, files)
+        body = _body(request, files, form)
         async for batch in _batches(request, settings.max_upload_bytes):
             await anyio.to_thread.run_sync(body.write, batch, limiter=threads)
         return await anyio.to_thread.run_sync(body.finish, limiter=threads)
@@ -68,17 +118,17 @@ async def receive(request: Request, incoming: Incoming, settings: Settings, thre
         files.close()
 
 
-def _body(request: Request, files: "_Files") -> "_Body":
+def _body(request: Request, files: "_Files", form: Form) -> "_Body":
     if not request.state.unread:
-        raise UploadEmpty
+        raise form.missing()
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind in _ZIP_TYPES:
-        return _ZipBody(files)
+    if kind in form.media_types:
+        return _FileBody(files, form.names[0], SIGNATURES if kind in _ZIP_TYPES else (b"",))
     if kind == b"multipart/form-data" and options.get(b"boundary"):
-        return _MultipartBody(files, options[b"boundary"])
+        return _MultipartBody(files, options[b"boundary"], form)
     if kind == b"multipart/form-data":
         raise UploadMalformed(reason="its Content-Type names no boundary")
-    raise UnsupportedMediaType
+    raise UnsupportedMediaType(accepted=form.accepted)
 
 
 async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -109,18 +159,18 @@ class _Body(Protocol):
     def finish(self) -> Upload: ...
 
 
-class _ZipBody:
-    """One archive as the whole body."""
+class _FileBody:
+    """One file as the whole body."""
 
-    def __init__(self, files: "_Files") -> None:
-        self._files = files
+    def __init__(self, files: "_Files", name: str, signatures: tuple[bytes, ...]) -> None:
+        self._files, self._name, self._signatures = files, name, signatures
         self._begun = False
 
     def write(self, batch: bytes) -> None:
         if not self._begun:
-            if not batch.startswith(SIGNATURES):
+            if not batch.startswith(self._signatures):
                 raise ArchiveInvalid(reason="it does not begin like one")
-            self._files.begin()
+            self._files.begin(self._name)
             self._begun = True
         self._files.write(batch)
 
@@ -133,8 +183,8 @@ class _ZipBody:
 class _MultipartBody:
     """``multipart/form-data`` (RFC 7578), driven by python-multipart's parser."""
 
-    def __init__(self, files: "_Files", boundary: bytes) -> None:
-        self._files = files
+    def __init__(self, files: "_Files", boundary: bytes, form: Form) -> None:
+        self._files, self._form = files, form
         self._fields: dict[str, str] = {}
         self._header, self._value = bytearray(), bytearray()
         self._disposition = b""
@@ -181,13 +231,16 @@ class _MultipartBody:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if name == "files":
+        if self._files.takes(name):
             self._field = None
-            self._files.begin(unnamed=not options.get(b"filename"))
-        elif name in FIELDS and name not in self._fields:
+            self._files.begin(name, unnamed=not options.get(b"filename"))
+        elif name in self._form.fields and name not in self._fields:
             self._field = (name, bytearray())
         else:
-            raise UploadMalformed(reason="it holds a part that this call does not know, or a field twice; name the files 'files'")
+            known = ", ".join(f"'{part}'" for part in self._form.names)
+            raise UploadMalformed(
+                reason=f"it holds a part that this call does not know, or a field twice; name the files {known}"
+            )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._field is None:
@@ -218,8 +271,9 @@ class _MultipartBody:
 class _Files:
     """Writes parts into the incoming folder: a DICOM file as it is, the members of an archive in its place."""
 
-    def __init__(self, incoming: Incoming, settings: Settings) -> None:
-        self._incoming, self._settings = incoming, settings
+    def __init__(self, incoming: Incoming, settings: Settings, form: Form) -> None:
+        self._incoming, self._settings, self._form = incoming, settings, form
+        self._name = _FILES
         self._upload = Upload(incoming.files, {})
         self._head = bytearray()
         self._file: IO[bytes] | None = None
@@ -228,10 +282,14 @@ class _Files:
         self._is_archive, self._unnamed = False, False
         self._content_bytes = 0
 
-    def begin(self, *, unnamed: bool = False) -> None:
+    def takes(self, name: str) -> bool:
+        """Whether a file of this name may come now."""
+        return name in self._form.names and name not in self._upload.parts
+
+    def begin(self, name: str, *, unnamed: bool = False) -> None:
         """A file begins. A browser sends an empty file without a name where nothing was chosen."""
         self._head.clear()
-        self._file, self._unnamed = None, unnamed
+        self._name, self._file, self._unnamed = name, None, unnamed
 
     def write(self, data: bytes | memoryview) -> None:
         if self._file is None:
@@ -249,7 +307,7 @@ class _Files:
         if self._is_archive:
             self._unpack()
             self._archive.unlink()
-        else:
+        elif self._name == _FILES:
             self._upload.file_digests.append(self._digest.digest())
 
     def close(self) -> None:
@@ -258,20 +316,24 @@ class _Files:
             self._file.close()
 
     def upload(self, fields: dict[str, str]) -> Upload:
-        if not self._upload.files:
-            raise UploadEmpty
+        if self._form.series and not self._upload.files:
+            raise self._form.missing()
+        if missing := sorted(self._form.parts - self._upload.parts.keys()):
+            raise PartMissing(name=missing[0])
         self._upload.fields = fields
         return self._upload
 
     def _open(self) -> IO[bytes]:
         """Open the file that a part goes to, now that its first bytes say what it is, and write those bytes."""
-        self._is_archive = bytes(self._head[:4]) in SIGNATURES
+        self._is_archive = self._name == _FILES and bytes(self._head[:4]) in SIGNATURES
         self._file = (self._archive if self._is_archive else self._next_file()).open("wb", buffering=0)
         self._digest = hashlib.sha256()
         self._put(self._file, bytes(self._head))
         return self._file
 
     def _next_file(self) -> Path:
+        if self._name != _FILES:
+            return self._upload.parts.setdefault(self._name, self._incoming.folder / self._name)
         if len(self._upload.files) >= self._settings.max_upload_files:
             raise UploadTooLarge(limit=self._settings.max_upload_files, unit="files")
         return self._incoming.next_file()

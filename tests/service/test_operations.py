@@ -155,7 +155,7 @@ def test_models_say_what_they_draw_and_what_they_are_not_for(client: httpx.Clien
         ("GET", "/v1/jobs/", 404, "job.not_found"),
         ("PUT", "/v1/jobs", 405, "request.method_not_allowed"),
         ("PATCH", "/livez", 405, "request.method_not_allowed"),
-        ("POST", "/v1/comparisons", 404, "request.not_found"),
+        ("POST", "/v1/comparison", 404, "request.not_found"),
     ],
 )
 def test_what_is_not_there_is_a_problem_document_too(
@@ -223,7 +223,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     calls = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     job = "/v1/jobs/{job_id}"
     assert calls == {
-        *((("POST"), path) for path in ("/v1/jobs", f"{job}/cancel", f"{job}/retry")),
+        *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry")),
         *(("GET", job + path) for path in ("", "/events", "/rtstruct", "/qa", "/preview.png")),
         ("DELETE", job),
         *(("GET", path) for path in ("/v1/jobs", "/v1/models", "/v1/profiles", "/livez", "/readyz", "/metrics")),
