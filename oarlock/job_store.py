@@ -8,8 +8,6 @@ written only while its token is the newest and the job still runs, so a worker t
 wakes up.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -33,13 +31,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from oarlock import audit
+from oarlock import audit, qa_store
 from oarlock.audit import SYSTEM, Action, Actor, Event
 from oarlock.database import Database, utc_now
 from oarlock.errors import (
     AttemptsExhausted,
     IdempotencyConflict,
-    InvalidParameter,
     JobAlreadyEnded,
     JobError,
     JobNotFound,
@@ -58,7 +55,9 @@ from oarlock.jobs import (
     SeriesFacts,
     Stage,
 )
-from oarlock.schema import EPOCH, JOBS, STAGES, WORKERS, Time
+from oarlock.paging import of_cursor, to_cursor
+from oarlock.qa_store import Scored
+from oarlock.schema import JOBS, STAGES, WORKERS, Time
 
 STAGE_BUCKETS_S: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, float("inf"))
 """Upper bounds of the histogram of stage durations."""
@@ -235,7 +234,8 @@ class JobStore:
         query = select(JOBS).where(*wanted).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit + 1)
         with self._database.reading() as connection:
             jobs = [_job(row) for row in connection.execute(query).mappings()]
-        return jobs[:limit], _cursor(jobs[limit - 1]) if len(jobs) > limit else None
+        following = to_cursor(jobs[limit - 1].created_at, jobs[limit - 1].id) if len(jobs) > limit else None
+        return jobs[:limit], following
 
     def queue_position(self, job_id: JobId) -> int | None:
         """Which place a queued job has, from 1; None if it is not queued."""
@@ -346,14 +346,22 @@ class JobStore:
             _change(connection, lease.job_id, _is_held(lease), renewed)
             return bool(before["cancel_requested"])
 
-    def succeed(self, lease: Lease, *, warnings: Sequence[JobWarning] = (), result: str | None = None) -> None:
+    def succeed(
+        self,
+        lease: Lease,
+        *,
+        warnings: Sequence[JobWarning] = (),
+        result: str | None = None,
+        scored: Scored | None = None,
+    ) -> None:
         """The job's results are in the storage.
 
         :param result: the RTSTRUCT's name and SHA-256, for the audit log.
+        :param scored: what goes into the table of scores.
         :raises LeaseLost: if the job is no longer this worker's.
         """
         values = {"state": JobState.SUCCEEDED, "progress": 1.0, "result_warnings": _dump(warnings)}
-        self._end(lease, Action.JOB_SUCCEEDED, values, result=result)
+        self._end(lease, Action.JOB_SUCCEEDED, values, result=result, scored=scored)
 
     def fail(self, lease: Lease, error: OarlockError) -> None:
         """The job cannot be done.
@@ -384,12 +392,22 @@ class JobStore:
             if before["cancel_requested"]:
                 audit.append(connection, now, _event(Action.JOB_CANCELLED, _actor_of(lease), before))
 
-    def _end(self, lease: Lease, action: Action, values: dict[str, Any], *, result: str | None = None) -> None:
+    def _end(
+        self,
+        lease: Lease,
+        action: Action,
+        values: dict[str, Any],
+        *,
+        result: str | None = None,
+        scored: Scored | None = None,
+    ) -> None:
         now = self._clock()
         with self._database.writing() as connection:
             before = _held(connection, lease)
             _count_stage(connection, before, now)
             _change(connection, lease.job_id, _is_held(lease), _IDLE | {"finished_at": now} | values)
+            if scored is not None:
+                qa_store.append(connection, now, lease.job_id, _model(before), scored)
             audit.append(connection, now, _event(action, _actor_of(lease), before, result))
 
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
@@ -533,8 +551,7 @@ def _end_hopeless(connection: Connection, now: datetime, *which: ColumnElement[b
 
 
 def _event(action: Action, actor: Actor, row: Mapping[str, Any] | RowMapping, result: str | None = None) -> Event:
-    model = audit.to_text(ModelFacts(row["model_name"], row["model_version"], row["model_sha256"]))
-    return Event(action, actor, row["id"], model, result)
+    return Event(action, actor, row["id"], audit.to_text(_model(row)), result)
 
 
 def _actor_of(lease: Lease) -> Actor:
@@ -553,19 +570,10 @@ def _count_stage(connection: Connection, before: RowMapping, now: datetime) -> N
 # ── pages ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _cursor(job: Job) -> str:
-    microseconds = (job.created_at - EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(f"{microseconds}.{job.id}".encode()).decode().rstrip("=")
-
-
 def _older_than(cursor: str) -> ColumnElement[bool]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        microseconds, job_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(".", 1)
-        created_at = EPOCH + timedelta(microseconds=int(microseconds))
-    except (ValueError, OverflowError, binascii.Error) as error:
-        raise InvalidParameter(name="cursor", reason="is not a cursor that this server gave") from error
-    return or_(JOBS.c.created_at < created_at, and_(JOBS.c.created_at == created_at, JOBS.c.id < job_id))
+    created_at, job_id = of_cursor(cursor)
+    before = or_(JOBS.c.created_at < created_at, JOBS.c.id < job_id)
+    return and_(JOBS.c.created_at <= created_at, before)  # the first alone already says where in the index to begin
 
 
 # ── between rows and values ───────────────────────────────────────────────────────────────────────────────────────────
@@ -632,7 +640,7 @@ def _job(row: RowMapping) -> Job:
             row["slices"],
             (row["spacing_z_mm"], row["spacing_y_mm"], row["spacing_x_mm"]),
         ),
-        model=ModelFacts(row["model_name"], row["model_version"], row["model_sha256"]),
+        model=_model(row),
         profile=row["profile"],
         created_at=row["created_at"],
         started_at=row["started_at"],
@@ -642,6 +650,10 @@ def _job(row: RowMapping) -> Job:
         warnings=tuple(JobWarning(**warning) for warning in warnings),
         error=_failure(row),
     )
+
+
+def _model(row: Mapping[str, Any] | RowMapping) -> ModelFacts:
+    return ModelFacts(row["model_name"], row["model_version"], row["model_sha256"])
 
 
 def _failure(row: RowMapping) -> JobFailure | None:

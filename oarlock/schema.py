@@ -7,7 +7,20 @@ PostgreSQL. So a change here comes with a step there.
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -128,3 +141,91 @@ AUDIT_HEAD: Final = Table(
     Column("hash", Text, nullable=False),
 )
 """One row: the last entry of the audit log."""
+
+QA_STREAMS: Final = Table(
+    "qa_streams",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("scanner", Text, nullable=False),
+    UniqueConstraint("model", "model_version", "model_sha256", "scanner", name="qa_streams_once"),
+)
+"""What a score depends on beside the organ and the patient: the model that drew, and the scanner."""
+
+QA_CASES: Final = Table(
+    "qa_cases",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Time, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("content_sha256", Text),
+    Column("superseded", Boolean, nullable=False),
+    Index("qa_cases_by_age", "at", "id"),
+    Index("qa_cases_by_stream", "stream_id", "at", "id"),
+    Index("qa_cases_by_origin", "origin", "at", "id"),
+    Index("qa_cases_by_job", "job_id"),
+)
+"""One comparison of a job's contours with an RTSTRUCT. No patient data, so that it may stay when its job is purged.
+
+Of an approved RTSTRUCT there is the digest of its content; it is superseded when another one is approved for the same job.
+"""
+
+QA_SCORES: Final = Table(
+    "qa_scores",
+    METADATA,
+    Column("case_id", Integer, ForeignKey("qa_cases.id"), primary_key=True),
+    Column("oar", Text, primary_key=True),
+    Column("presence", Text, nullable=False),
+    Column("tolerance_mm", Float, nullable=False),
+    Column("tolerance_rounded_mm", Float),
+    Column("surface_dsc", Float),
+    Column("surface_dsc_unrounded", Float),
+    Column("volumetric_dsc", Float),
+    Column("hausdorff_95_mm", Float),
+    Column("mean_surface_distance_mm", Float),
+    Column("added_path_length_mm", Float),
+    Column("predicted_volume_ml", Float, nullable=False),
+    Column("reference_volume_ml", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The numbers of one organ in a case."""
+
+QA_DAYS: Final = Table(
+    "qa_days",
+    METADATA,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), primary_key=True),
+    Column("origin", Text, primary_key=True),
+    Column("oar", Text, primary_key=True),
+    Column("one_sided", Integer, nullable=False),
+    Column("scores", LargeBinary, nullable=False),
+)
+"""The same numbers by day (since 1970, UTC), for summaries: of each case that both sides drew, surface and volumetric DSC as two
+little-endian 64-bit floats, NaN where not defined; and how many cases one side alone drew.
+"""
+
+QA_HISTOGRAM: Final = Table(
+    "qa_histogram",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("oar", Text, primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("cases", BigInteger, nullable=False),
+    Column("total", Float, nullable=False),
+)
+"""Surface DSC of all cases ever, as Prometheus counts."""
+
+QA_CHECKS: Final = Table(
+    "qa_checks",
+    METADATA,
+    Column("code", Text, primary_key=True),
+    Column("level", Text, primary_key=True),
+    Column("findings", BigInteger, nullable=False),
+)
+"""How often a check gave a level, over all jobs ever."""

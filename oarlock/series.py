@@ -37,16 +37,20 @@ from oarlock.stack import Plane, to_grid
 MAX_VOXELS: Final = 2**30
 """Most voxels of a series: 2 GiB of Hounsfield units, 1,024 slices of 1,024 × 1,024."""
 
+MANUFACTURER, MODEL_NAME, STATION = 0x00080070, 0x00081090, 0x00081010
 BODY_PART, THICKNESS, TILT = 0x00180015, 0x00180050, 0x00181120
 STUDY, SERIES, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
 WANTED: Final = (
-    frozenset({BODY_PART, THICKNESS, TILT, STUDY, SERIES})
+    frozenset({BODY_PART, THICKNESS, TILT, STUDY, SERIES, MANUFACTURER, MODEL_NAME, STATION})
     | {FRAME_OF_REFERENCE, POSITION, ORIENTATION, SPACING}
     | pixel_data.WANTED
     | sorting.WANTED
     | identity.WANTED
 )
+
+_UNPLAIN: Final = re.compile(r"[^A-Za-z0-9._+/()-]+")
+_LONGEST_SCANNER: Final = 100
 
 _HEAD_AND_NECK: Final = re.compile(
     r".*(HEAD|NECK|BRAIN|SKULL|SINUS|PHARYN|LARYN|MAXIL|MANDIB).*|FACE|JAW|ORBIT|EYE|EAR|IAC|NOSE|TONGUE|THYROID|CSPINE|TMJ|HN|H&N"
@@ -76,7 +80,8 @@ class SeriesHeader:
     """One CT series that can be contoured, before its pixels are read.
 
     ``instances[z]`` is the file, or the frame, of slice z of the grid; ``structure_sets`` the RTSTRUCT files of the upload in its
-    order; ``template`` the patient and study attributes in the CT's character set (see :mod:`oarlock.identity`).
+    order; ``template`` the patient and study attributes in the CT's character set (see :mod:`oarlock.identity`). ``scanner`` is
+    what the slices came from, in plain letters: Manufacturer, Manufacturer's Model Name, Station Name; empty where none is named.
     """
 
     study_instance_uid: str
@@ -87,6 +92,7 @@ class SeriesHeader:
     structure_sets: tuple[Path, ...]
     template: pydicom.Dataset
     warnings: tuple[JobWarning, ...]
+    scanner: str = ""
 
     def facts(self) -> SeriesFacts:
         """What the API tells about the series."""
@@ -136,7 +142,15 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         *identity_warnings,
     ]
     return SeriesHeader(
-        study, series, frame_of_reference, grid, instances, tuple(upload.structure_sets.values()), template, tuple(warnings)
+        study,
+        series,
+        frame_of_reference,
+        grid,
+        instances,
+        tuple(upload.structure_sets.values()),
+        template,
+        tuple(warnings),
+        _scanner(slices[order[0]]),
     )
 
 
@@ -183,6 +197,12 @@ def _frame_of_reference(slices: Sequence[DicomFile]) -> str:
         if not file.uid(FRAME_OF_REFERENCE):
             raise GeometryMissing(position=file.position, keyword="FrameOfReferenceUID")
     return slices[0].uid(FRAME_OF_REFERENCE)
+
+
+def _scanner(file: DicomFile) -> str:
+    """What is no plain letter is left out: the name becomes a label of charts."""
+    words = [_UNPLAIN.sub(" ", file.header.text(tag)).split() for tag in (MANUFACTURER, MODEL_NAME, STATION)]
+    return " ".join(word for part in words for word in part)[:_LONGEST_SCANNER].strip()
 
 
 def _check_patient(slices: Sequence[DicomFile], tag: int) -> None:

@@ -245,6 +245,15 @@ def _bytes(description: str, media_type: str, example: object = None) -> dict[st
     return {"description": description, "content": {media_type: content}}
 
 
+def _scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A page of scores, as JSON or as CSV."""
+    values = ("" if value is None else str(value) for value in row.values())
+    lines = {"schema": {"type": "string"}, "example": f"{','.join(row)}\r\n{','.join(values)}\r\n"}
+    answer = _json("A page of rows", {"scores": [row], "next": None}, "ScorePage", {"Link": "the next page, where there is one"})
+    answer["content"]["text/csv"] = lines
+    return answer
+
+
 _NOT_MODIFIED: Final = {"description": "The result is the one whose ETag was sent as If-None-Match"}
 
 _FORM: Final = {
@@ -360,6 +369,65 @@ COMPARISON: Final[Call] = {
         ),
     },
     "openapi_extra": {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _COMPARISON_FORM}}}},
+}
+_SCORE: Final[dict[str, Any]] = {
+    "at": "2026-03-05T12:00:31.000Z",
+    "job_id": _JOB_ID,
+    "origin": "supplied",
+    "position": 1,
+    "model": "oarlock-hn",
+    "model_version": "1.0.0",
+    "model_sha256": "9f" * 32,
+    "scanner": "SIEMENS SOMATOM Confidence CT1",
+    "oar": "Parotid_L",
+    "presence": "both",
+    "definition": "surface-dsc/1",
+    "tolerance_mm": 2.85,
+    "surface_dsc": 0.94,
+    "surface_dsc_unrounded": 0.94,
+    "volumetric_dsc": 0.87,
+    "hausdorff_95_mm": 3.3,
+    "mean_surface_distance_mm": 0.8,
+    "added_path_length_mm": 120.0,
+    "predicted_volume_ml": 30.1,
+    "reference_volume_ml": 29.4,
+    "tolerance_rounded_mm": 2.856,
+}
+_DISTRIBUTION: Final = {
+    "n": 2,
+    "mean": 0.92,
+    "lower_quartile": 0.91,
+    "median": 0.92,
+    "upper_quartile": 0.93,
+    "below_alert": 0.0,
+}
+_OAR_SUMMARY: Final = {"n": 2, "one_sided": 0, "surface_dsc": _DISTRIBUTION, "volumetric_dsc": _DISTRIBUTION}
+_BAD_FILTERS: Final = (
+    errors.InvalidParameter(name="from", reason="is neither a day (2026-03-05) nor an RFC 3339 time (2026-03-05T12:00:00Z)"),
+)
+SCORES: Final[Call] = {
+    "responses": {
+        200: _scores(_SCORE),
+        **_problems(*_BAD_FILTERS, errors.InvalidParameter(name="cursor", reason="is not a cursor that this server gave")),
+    }
+}
+SUMMARY: Final[Call] = {
+    "responses": {
+        200: _json(
+            "The summary",
+            {
+                "from": "2026-03-01",
+                "to": "2026-03-31",
+                "bucket": "day",
+                "alert_level": 0.8,
+                "oars": [
+                    {"oar": "Parotid_L"} | _OAR_SUMMARY | {"over_time": [{"start": "2026-03-05"} | _OAR_SUMMARY]},
+                ],
+            },
+            "QASummary",
+        ),
+        **_problems(*_BAD_FILTERS),
+    }
 }
 PREVIEW: Final[Call] = {
     "responses": {

@@ -1,18 +1,19 @@
 """Metrics: what GET /metrics says to Prometheus. Counted from the job table, so that it holds across restarts and processes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from oarlock.errors import TransientError
 from oarlock.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
 from oarlock.manifest import ModelManifest
+from oarlock.qa_store import BUCKETS, QAStore
 from service.broker import Broker
 from service.health import Health
 
@@ -22,9 +23,11 @@ MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 class Metrics:
     """Counters of this process, and a collector of what the job table and the queue say."""
 
-    def __init__(self, store: JobStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]) -> None:
+    def __init__(
+        self, store: JobStore, scores: QAStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Table(store, broker, health, manifests))
+        self._registry.register(_Table(store, scores, broker, health, manifests))
         self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
         self.requests = Histogram(
             "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
@@ -36,12 +39,14 @@ class Metrics:
 
 
 class _Table(Collector):
-    def __init__(self, store: JobStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]) -> None:
-        self._store, self._broker, self._health, self._manifests = store, broker, health, manifests
+    def __init__(
+        self, store: JobStore, scores: QAStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]
+    ) -> None:
+        self._store, self._scores, self._broker, self._health, self._manifests = store, scores, broker, health, manifests
 
     def collect(self) -> Iterable[Metric]:
         """What can be known now; a dependency that does not answer leaves its metrics out, and /readyz says so."""
-        families: tuple[Callable[[], Metric], ...] = (self._jobs, self._depth, self._workers, self._stages, self._models)
+        families = (self._jobs, self._depth, self._workers, self._stages, self._models, self._surface_dsc, self._checks)
         for family in families:
             with suppress(TransientError):
                 yield family()
@@ -73,6 +78,19 @@ class _Table(Collector):
         for manifest in self._manifests.values():
             models.add_metric([manifest.name], {"version": manifest.version, "sha256": manifest.sha256})
         return models
+
+    def _surface_dsc(self) -> Metric:
+        scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=["model", "oar"])
+        for entry in self._scores.histograms():
+            counts = map(float, (*entry.counts, entry.counts[-1]))
+            scores.add_metric([entry.model, entry.oar], list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)), entry.total)
+        return scores
+
+    def _checks(self) -> Metric:
+        checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=["check", "level"])
+        for code, level, findings in self._scores.check_counts():
+            checks.add_metric([code, level], findings)
+        return checks
 
 
 def _buckets(entry: StageDurations) -> list[tuple[str, float]]:

@@ -1,4 +1,6 @@
-"""Routes of QA: comparisons on demand."""
+"""Routes of QA: comparisons on demand, and what dashboards plot."""
+
+from datetime import UTC, datetime
 
 import anyio.to_thread
 import orjson
@@ -6,13 +8,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from oarlock.keys import Scope
-from service import contract, uploads
+from service import contract, dashboards, uploads
 from service.access import needs
 from service.comparing import compare_upload
 from service.routes import PRIVATE, check_space, incoming_folder
+from service.schemas import QASummary, ScorePage, ScoreRow
 from service.state import Here
 
 comparisons = APIRouter(prefix="/v1/comparisons", tags=["qa"])
+qa = APIRouter(prefix="/v1/qa", tags=["qa"], dependencies=[needs(Scope.QA_READ)])
 
 
 @comparisons.post(
@@ -25,3 +29,29 @@ async def post_comparison(request: Request, service: Here) -> Response:
         upload = await uploads.receive(request, incoming, service.settings, service.upload_threads, uploads.COMPARISON)
         report = await anyio.to_thread.run_sync(compare_upload, upload, service.settings, limiter=service.comparison_threads)
     return Response(orjson.dumps(report.to_json()), media_type="application/json", headers=PRIVATE)
+
+
+@qa.get("/scores", summary="List scores", response_model=ScorePage, **contract.SCORES)
+def list_scores(request: Request, service: Here, asked: dashboards.Rows) -> Response:
+    """One row for each organ of each comparison of a finished job, newest first. ``Accept: text/csv`` gives CSV."""
+    found, following = service.qa_store.scores(asked.filters(), limit=asked.limit, cursor=asked.cursor)
+    page = ScorePage(scores=[ScoreRow.model_validate(row) for row in found], next=following)
+    headers = PRIVATE | {"Vary": "Accept"}
+    if following is not None:
+        url = request.url.include_query_params(cursor=following)
+        headers |= {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+    if dashboards.prefers_csv(request.headers.get("accept", "")):
+        return Response(dashboards.to_csv(page.scores), media_type="text/csv; header=present", headers=headers)
+    return Response(page.model_dump_json(), media_type="application/json", headers=headers)
+
+
+@qa.get("/summary", summary="Summarise scores", response_model=QASummary, **contract.SUMMARY)
+def get_summary(service: Here, asked: dashboards.Parts) -> Response:
+    """For each organ how surface and volumetric DSC are distributed, over the whole time and by day, week or month."""
+    filters = asked.filters()
+    since, to = dashboards.window(filters, datetime.now(UTC).date(), asked.bucket)
+    found = service.qa_store.summary(
+        dashboards.between(filters, since, to), alert_level=asked.alert_level, part_of=dashboards.part_of(asked.bucket)
+    )
+    summary = dashboards.to_summary(found, since, to, asked.bucket, asked.alert_level)
+    return Response(summary.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)

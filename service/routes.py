@@ -307,7 +307,7 @@ def readyz(request: Request, service: Here) -> Response:
 
 @operations.get("/metrics", summary="Numbers for Prometheus", dependencies=[needs(Scope.METRICS_READ)], **contract.METRICS)
 def get_metrics(service: Here) -> Response:
-    """Jobs by state, queue depth, stage durations, refusals by code, models and workers, in the Prometheus text format."""
+    """Jobs, queue, stage durations, scores, checks, refusals, models and workers, in the Prometheus text format."""
     return Response(service.metrics.exposition(), headers={"Content-Type": metrics.MEDIA_TYPE})
 
 

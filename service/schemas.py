@@ -1,7 +1,7 @@
 """The JSON of the HTTP contract. Every field is always present; one without a value is null."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from oarlock.jobs import Job, JobFailure, JobState, Priority, Stage
 from oarlock.manifest import ModelManifest
 from oarlock.profiles import Profile
+from oarlock.qa_store import Origin
 from service.problems import describe
 
 
@@ -18,6 +19,7 @@ def _rfc3339(time: datetime) -> str:
 
 Time = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
 PriorityName = Literal["urgent", "normal", "low"]
+BucketName = Literal["day", "week", "month", "all"]
 
 
 class _Schema(BaseModel):
@@ -230,6 +232,82 @@ class ProfileList(_Schema):
     """The site profiles of this server."""
 
     profiles: list[ProfileDocument]
+
+
+class ScoreRow(_Schema):
+    """One organ of one comparison, without patient data."""
+
+    at: Time = Field(description="when it was compared")
+    job_id: str
+    origin: Origin = Field(description="whether the RTSTRUCT came with the series or was approved afterwards")
+    position: int = Field(description="of the RTSTRUCT among those of its origin for the job, from 1")
+    model: str
+    model_version: str
+    model_sha256: str
+    scanner: str = Field(description="Manufacturer, Manufacturer's Model Name and Station Name of the CT, in plain letters")
+    oar: str = Field(description="TG-263 name")
+    presence: Literal["both", "predicted_only", "reference_only"]
+    definition: str
+    tolerance_mm: float
+    surface_dsc: float | None
+    surface_dsc_unrounded: float | None
+    volumetric_dsc: float | None
+    hausdorff_95_mm: float | None
+    mean_surface_distance_mm: float | None
+    added_path_length_mm: float | None
+    predicted_volume_ml: float
+    reference_volume_ml: float
+    tolerance_rounded_mm: float | None
+
+
+class ScorePage(_Schema):
+    """Some scores, newest first."""
+
+    scores: list[ScoreRow]
+    next: str | None = Field(description="the cursor of the next page; null on the last one")
+
+
+class ScoreDistribution(_Schema):
+    """What the defined scores say together."""
+
+    n: int = Field(description="how many are defined")
+    mean: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    below_alert: float = Field(description="share under the alert level, 0 to 1")
+
+
+class ScoreSummary(_Schema):
+    """The scores of an organ over some time; a distribution is null where no score is defined."""
+
+    n: int = Field(description="cases that both sides drew")
+    one_sided: int = Field(description="cases that one side alone drew")
+    surface_dsc: ScoreDistribution | None
+    volumetric_dsc: ScoreDistribution | None
+
+
+class ScoreBucket(ScoreSummary):
+    """The part of the summary that lies in one day, week or month."""
+
+    start: date = Field(description="its first day, UTC")
+
+
+class OARScores(ScoreSummary):
+    """The summary of an organ, over the whole time and over each part of it that has a case."""
+
+    oar: str
+    over_time: list[ScoreBucket]
+
+
+class QASummary(_Schema):
+    """What a QA dashboard plots."""
+
+    since: date = Field(serialization_alias="from", description="first day, UTC")
+    to: date = Field(description="last day, UTC")
+    bucket: BucketName
+    alert_level: float
+    oars: list[OARScores] = Field(description="in the order of the RTSTRUCT; without those that have no case")
 
 
 class Liveness(_Schema):

@@ -15,6 +15,7 @@ from oarlock.job_store import JobStore
 from oarlock.keys import KeyStore
 from oarlock.manifest import ModelManifest, read_manifests
 from oarlock.profiles import Profile, check_default, read_profiles
+from oarlock.qa_store import QAStore
 from oarlock.settings import Settings
 from oarlock.storage import Storage
 from service import comparing
@@ -40,6 +41,7 @@ class Service:
     database: Database
     profiles: Mapping[str, Profile]
     store: JobStore
+    qa_store: QAStore
     storage: Storage
     broker: Broker
     desk: Desk
@@ -61,6 +63,7 @@ def running(settings: Settings) -> Iterator[Service]:
     storage = Storage(settings.data)
     database = Database(settings.database)
     store = JobStore(database)
+    qa_store = QAStore(database)
     broker = Broker(settings)
     manifests = _manifests(settings)
     health = Health(settings, store, storage, broker, manifests)
@@ -71,12 +74,13 @@ def running(settings: Settings) -> Iterator[Service]:
             database=database,
             profiles=profiles,
             store=store,
+            qa_store=qa_store,
             storage=storage,
             broker=broker,
             desk=Desk(store, storage, broker),
             doorkeeper=Doorkeeper(settings, KeyStore(database), OIDC.of(settings)),
             health=health,
-            metrics=Metrics(store, broker, health, manifests),
+            metrics=Metrics(store, qa_store, broker, health, manifests),
             upload_threads=CapacityLimiter(UPLOAD_THREADS),
             comparison_threads=CapacityLimiter(comparing.AT_ONCE),
         )

@@ -38,6 +38,7 @@ from oarlock.masks import OARMasks
 from oarlock.postprocess import clean_up, to_masks
 from oarlock.preprocess import to_model_grid
 from oarlock.profiles import GENERIC, GENERIC_NAME, Profile
+from oarlock.qa_store import Scored
 from oarlock.rtstruct import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.site import Site
@@ -90,7 +91,7 @@ def contour(
                 walk.run(models)
                 keeper.report(Stage.COMPARING, 1.0)
                 digest = _digest(folder / RTSTRUCT)
-            store.succeed(lease, warnings=walk.warnings, result=digest)
+            store.succeed(lease, warnings=walk.warnings, result=digest, scored=walk.scored)
         except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new owner
             with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
                 _end(store, lease, error)
@@ -176,6 +177,7 @@ class Walk:
     site: Site = PLAIN
     profile: Profile = GENERIC
     warnings: list[JobWarning] = field(default_factory=list)
+    scored: Scored | None = None
 
     def run(self, models: ModelOf) -> None:
         """Read, infer, contour, compare.
@@ -237,7 +239,9 @@ class Walk:
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
                 self.warnings.append(JobWarning("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
-        report = panel.report(qa.check_masks(masks, header.grid), not_compared)
+        checks = qa.check_masks(masks, header.grid)
+        self.scored = Scored(header.scanner, panel.reports, checks)
+        report = panel.report(checks, not_compared)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
     def _compare_with(self, path: Path, position: int, panel: Panel) -> None:

@@ -33,6 +33,8 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", f"{NO_JOB}/preview.png"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/qa"): {Scope.JOBS_READ, Scope.QA_READ},
     ("POST", "/v1/comparisons"): {Scope.JOBS_WRITE, Scope.QA_READ},
+    ("GET", "/v1/qa/scores"): {Scope.QA_READ},
+    ("GET", "/v1/qa/summary"): {Scope.QA_READ},
     ("GET", "/v1/models"): set(Scope),
     ("GET", "/v1/profiles"): set(Scope),
     ("GET", "/metrics"): {Scope.METRICS_READ},

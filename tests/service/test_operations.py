@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oarlock import qa
 from oarlock.errors import OarlockError, leaves
-from oarlock.jobs import Stage
+from oarlock.jobs import ModelFacts, Stage
 from oarlock.logs import JSONFormatter
 from oarlock.masks import OARMasks
 from oarlock.oars import BY_NAME, OARS
 from oarlock.observers import METRICS, Spread
+from oarlock.qa_store import Scored, append
 from oarlock.storage import RTSTRUCT
 from service import contract
 from service.broker import Broker
 from service.problems import STATUS_BY_CODE
 from tests.fixtures.crooked import crooked_grid
+from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -127,6 +130,27 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(
     assert value(after, "oarlock_model_info", name="oarlock-hn", version="1.2.3", sha256="ab" * 32) == 1
 
 
+def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_checks(client: httpx.Client, running: Running) -> None:
+    model = ModelFacts("histogram", "1", "ab" * 32)
+    checks = [qa.Check("organ.volume", "Brain", level, "reason") for level in (qa.Level.RED, qa.Level.AMBER, qa.Level.RED)]
+    scored = Scored("CT", [report(score("Brain", value)) for value in (0.93, 0.41, None)], checks)
+    before = metrics(client)
+    with running.service.database.writing() as connection:
+        append(connection, datetime.now(UTC), "job", model, scored)
+    after = metrics(client)
+
+    def found(sample: str, **labels: str) -> float:
+        return value(after, sample, **labels)
+
+    brain = {"model": "histogram", "oar": "Brain"}
+    assert [found("oarlock_surface_dsc_bucket", **brain, le=bound) for bound in ("0.5", "0.925", "0.95", "+Inf")] == [1, 1, 2, 2]
+    assert (found("oarlock_surface_dsc_count", **brain), found("oarlock_surface_dsc_sum", **brain)) == (2, pytest.approx(1.34))
+    for level, n in (("red", 2), ("amber", 1), ("green", 0)):
+        labels = {"check": "organ.volume", "level": level}
+        assert found("oarlock_qa_checks_total", **labels) - value(before, "oarlock_qa_checks_total", **labels) == n
+    assert "Doe" not in client.get("/metrics").text
+
+
 def test_strange_methods_and_addresses_do_not_become_labels(client: httpx.Client) -> None:
     client.request("PROPFIND", "/patients/Doe-John")
     text = client.get("/metrics").text
@@ -226,7 +250,19 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
         *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry")),
         *(("GET", job + path) for path in ("", "/events", "/rtstruct", "/qa", "/preview.png")),
         ("DELETE", job),
-        *(("GET", path) for path in ("/v1/jobs", "/v1/models", "/v1/profiles", "/livez", "/readyz", "/metrics")),
+        *(
+            ("GET", path)
+            for path in (
+                "/v1/qa/scores",
+                "/v1/qa/summary",
+                "/v1/jobs",
+                "/v1/models",
+                "/v1/profiles",
+                "/livez",
+                "/readyz",
+                "/metrics",
+            )
+        ),
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():

@@ -415,3 +415,12 @@ def test_no_message_holds_what_the_sender_wrote(tmp_path: Path) -> None:
     header = check_headers(files)
     assert {"series.other_body_part", "series.invalid_attributes"} <= set(codes(header))
     assert not re.search(secret, " ".join(warning.detail for warning in header.warnings))
+
+
+def test_the_scanner_is_named_in_plain_letters(tmp_path: Path) -> None:
+    named = {"Manufacturer": "SIEMENS, Ltd.", "ManufacturerModelName": "Sensation=64 \n", "StationName": "CT^1"}
+    files = write(tmp_path / "named", overrides=named)
+    assert check_headers(files).scanner == "SIEMENS Ltd. Sensation 64 CT 1"
+    silent = {"Manufacturer": "", "ManufacturerModelName": "", "StationName": ""}
+    files = write(tmp_path / "silent", overrides=silent)
+    assert check_headers(files).scanner == ""

@@ -2,6 +2,7 @@ import hashlib
 import json
 import logging
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from oarlock.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.oars import BY_NAME
 from oarlock.phantom import write_ct_series
 from oarlock.profiles import Profile, to_profile
+from oarlock.qa_store import Filters, QAStore
 from oarlock.series import check_headers
 from oarlock.site import Site
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
@@ -86,6 +88,24 @@ def test_the_audit_log_names_the_very_file_that_was_drawn_and_the_model_that_dre
     assert (last.action, last.actor, last.job_id) == ("job.succeeded", "worker:test", job_id)
     assert last.result == f"rtstruct.dcm sha256:{digest}"
     assert last.model == f"{house.manifest.name} {house.manifest.version} {house.manifest.sha256}"
+
+
+def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(house: House, series: Path, tmp_path: Path) -> None:
+    first = house.post(series)
+    run(house, first)
+    own = tmp_path / "own.dcm"
+    own.write_bytes(house.storage.result(first, RTSTRUCT).read_bytes())
+    job_id = house.post(series, own, job_id="job-2")
+    run(house, job_id)
+    rows, _ = QAStore(house.database).scores(Filters(), limit=100)
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    (comparison,) = report["comparisons"]
+    scores = {score["oar"]: score for score in comparison["oars"] if score["presence"] != "neither"}
+    assert scores
+    assert {row["oar"]: row["surface_dsc"] for row in rows} == {oar: score["surface_dsc"] for oar, score in scores.items()}
+    assert {(row["job_id"], row["origin"], row["model_sha256"]) for row in rows} == {(job_id, "supplied", house.manifest.sha256)}
+    counted = {(code, level): n for code, level, n in QAStore(house.database).check_counts()}
+    assert counted == {key: 2 * n for key, n in Counter((c["code"], c["level"]) for c in report["checks"]).items()}
 
 
 def test_a_finished_job_is_left_alone(house: House, series: Path) -> None:

@@ -1,0 +1,171 @@
+"""Dashboards: what callers may ask of the table of scores, and what they are given."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Final
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from oarlock.errors import InvalidParameter
+from oarlock.oars import BY_NAME
+from oarlock.qa_store import Filters, OARSummary, Origin, Summary
+from oarlock.schema import EPOCH
+from service.schemas import BucketName, OARScores, QASummary, ScoreBucket, ScoreDistribution, ScoreRow, ScoreSummary
+
+DEFAULT_DAYS: Final = 90
+"""How far back a summary reaches that names no beginning."""
+
+MOST_BUCKETS: Final = 400
+DAYS_IN: Final[Mapping[str, int]] = {"day": 1, "week": 7, "month": 28, "all": 1_000_000}
+
+_MOMENT: Final[TypeAdapter[date | datetime]] = TypeAdapter(date | datetime)
+_Word = Annotated[str | None, Field(max_length=200)]
+
+
+class Asked(BaseModel):
+    """The filters that every call about scores takes."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, protected_namespaces=())
+
+    since: _Word = Field(None, alias="from", description="first moment: an RFC 3339 time, or a day (UTC)")
+    to: _Word = Field(None, description="first moment that is too late: an RFC 3339 time; or the last day (UTC)")
+    model: _Word = Field(None, description="name of a model")
+    model_version: _Word = Field(None, description="version of a model")
+    scanner: _Word = Field(None, description="name of a scanner, as the rows have it")
+    origin: Origin | None = Field(None, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
+    oar: _Word = Field(None, description="TG-263 name", json_schema_extra={"enum": list(BY_NAME)})
+
+    def filters(self) -> Filters:
+        """What they mean.
+
+        :raises InvalidParameter: if one of them means nothing.
+        """
+        if self.oar is not None and self.oar not in BY_NAME:
+            raise InvalidParameter(name="oar", reason="is no TG-263 name of an organ that this server knows (GET /v1/models)")
+        since, until = _moment("from", self.since, last=False), _moment("to", self.to, last=True)
+        if since is not None and until is not None and since >= until:
+            raise InvalidParameter(name="to", reason="lies before 'from'")
+        return Filters(
+            since=since,
+            until=until,
+            model=self.model,
+            model_version=self.model_version,
+            scanner=self.scanner,
+            origin=self.origin,
+            oar=self.oar,
+        )
+
+
+class AskedRows(Asked):
+    """What the rows are asked for with."""
+
+    limit: int = Field(500, ge=1, le=5_000, description="most rows of a page")
+    cursor: str | None = Field(None, max_length=200, description="`next` of the page before")
+
+
+class AskedSummary(Asked):
+    """What the summary is asked for with; it counts whole days."""
+
+    bucket: BucketName = Field("day", description="parts of time: `all` for none; weeks begin on Monday")
+    alert_level: float = Field(0.8, ge=0, le=1, description="of both coefficients; a number of the site's own choice")
+
+
+Rows = Annotated[AskedRows, Query()]
+Parts = Annotated[AskedSummary, Query()]
+
+
+def _moment(name: str, text: str | None, *, last: bool) -> datetime | None:
+    """A moment; of a day the first one, or the first one after it."""
+    if text is None:
+        return None
+    try:
+        found = _MOMENT.validate_strings(text)
+        if isinstance(found, datetime):
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return datetime.combine(found, time(), UTC) + timedelta(days=int(last))
+    except (ValidationError, OverflowError) as error:
+        reason = "is neither a day (2026-03-05) nor an RFC 3339 time (2026-03-05T12:00:00Z)"
+        raise InvalidParameter(name=name, reason=reason) from error
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def prefers_csv(accept: str) -> bool:
+    """Whether an Accept header (RFC 9110, 12.5.1) names text/csv, and JSON not before it."""
+    weights = {"text/csv": 0.0, "application/json": 0.0}
+    for part in accept.split(","):
+        media_type, *parameters = (word.strip().lower() for word in part.split(";"))
+        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        if media_type in weights and weight.replace(".", "", 1).isdecimal():
+            weights[media_type] = float(weight)
+    return weights["text/csv"] > weights["application/json"]
+
+
+def to_csv(rows: Iterable[ScoreRow]) -> str:
+    """RFC 4180: a header, then one line a row; a number that is not defined is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(ScoreRow.model_fields))
+    writer.writeheader()
+    writer.writerows({name: _safe(value) for name, value in row.model_dump(mode="json").items()} for row in rows)
+    return text.getvalue()
+
+
+def _safe(value: object) -> object:
+    """A spreadsheet takes text that begins like a formula for one; a scanner's name was chosen by whoever set it up."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+# ── summary ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def window(filters: Filters, today: date, bucket: BucketName) -> tuple[date, date]:
+    """The first and the last day of a summary.
+
+    :raises InvalidParameter: if it would have too many parts.
+    """
+    to = today if filters.until is None else (filters.until - timedelta(microseconds=1)).date()
+    since = filters.since.date() if filters.since else max(to - timedelta(days=DEFAULT_DAYS - 1), EPOCH.date())
+    if (to - since).days // DAYS_IN[bucket] >= MOST_BUCKETS:
+        raise InvalidParameter(name="bucket", reason=f"makes more than {MOST_BUCKETS} parts of that time; take a longer one")
+    return since, to
+
+
+def between(filters: Filters, since: date, to: date) -> Filters:
+    """The same filters for whole days."""
+    first, after = (datetime.combine(day, time(), UTC) for day in (since, to + timedelta(days=1)))
+    return replace(filters, since=first, until=after)
+
+
+def part_of(bucket: BucketName) -> Callable[[int], int] | None:
+    """From a day, counted from 1970, to the first day of its week (Monday) or month."""
+    functions: dict[str, Callable[[int], int] | None] = {"day": lambda day: day, "week": _monday, "month": _first, "all": None}
+    return functions[bucket]
+
+
+def _monday(day: int) -> int:
+    return day - (day + 3) % 7  # 1970 began on a Thursday
+
+
+def _first(day: int) -> int:
+    return day - (EPOCH + timedelta(days=day)).day + 1
+
+
+def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: BucketName, alert_level: float) -> QASummary:
+    """The answer of ``GET /v1/qa/summary``."""
+    return QASummary(since=since, to=to, bucket=bucket, alert_level=alert_level, oars=[_of_oar(entry) for entry in found])
+
+
+def _of_oar(entry: OARSummary) -> OARScores:
+    parts = [ScoreBucket(start=(EPOCH + timedelta(days=day)).date(), **_members(part)) for day, part in entry.parts.items()]
+    return OARScores(oar=entry.oar, over_time=parts, **_members(entry.whole))
+
+
+def _members(summary: Summary) -> dict[str, Any]:
+    scores = {name: getattr(summary, name) for name in ("surface_dsc", "volumetric_dsc")}
+    distributions = {name: None if one is None else ScoreDistribution(**asdict(one)) for name, one in scores.items()}
+    return ScoreSummary(n=summary.n, one_sided=summary.one_sided, **distributions).__dict__
