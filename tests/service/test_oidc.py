@@ -177,8 +177,8 @@ def minutes(count: float) -> datetime:
     "changes",
     [
         {"exp": minutes(-2)},
-        {"nbf": minutes(5)},
-        {"iat": minutes(5)},
+        {"nbf": minutes(24 * 60)},
+        {"iat": minutes(24 * 60)},
         {"aud": "another-service"},
         {"aud": None},
         {"iss": "https://other.example"},
