@@ -1,18 +1,23 @@
 """Logs: one JSON line an event on standard error, the same from every process. No patient data: events are named in the code.
 
-What a sender wrote never gets in by the back door either: of an exception the type and the places are told and the message is
-not, and loggers that quote values are silent.
+What a sender wrote never gets in by the back door either: of an exception, caught or not, the type and the places are told and
+the message is not, and loggers that quote values are silent.
 """
 
 import json
 import logging
 import sys
+import threading
 import traceback
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Final
 
 _QUOTING: Final = ("pydicom", "py.warnings", "python_multipart", "uvicorn.access")
 """Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
+
+_CHATTY: Final = "alembic.runtime.migration"
+"""Writes two lines with each look at the schema, which /readyz takes every few seconds."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName", "data"}
 
@@ -25,7 +30,7 @@ class JSONFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": _event(record),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info and record.exc_info[1] is not None:
@@ -33,9 +38,24 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def _event(record: logging.LogRecord) -> str:
+    """The message; beside an exception without its arguments, and without more than one line, as libraries quote it there."""
+    if record.exc_info is None:
+        return record.getMessage()
+    return str(record.msg).split("\n", 1)[0]
+
+
 def _describe(error: BaseException) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
     return {"error": type(error).__qualname__, "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]}
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Instead of the interpreter's traceback, which ends with the message."""
+    if error is None or isinstance(error, KeyboardInterrupt):
+        sys.__excepthook__(kind, error or kind(), trace)
+        return
+    logging.getLogger(__name__).critical("uncaught", exc_info=(kind, error, trace))
 
 
 def set_up(*, replace: bool = False) -> None:
@@ -50,5 +70,8 @@ def set_up(*, replace: bool = False) -> None:
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=replace)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     for quoting in _QUOTING:
         logging.getLogger(quoting).setLevel(logging.CRITICAL)
+    logging.getLogger(_CHATTY).setLevel(logging.WARNING)

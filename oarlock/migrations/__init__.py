@@ -4,6 +4,7 @@ Each step is a file in ``versions``; Alembic keeps in the table ``alembic_versio
 released is never changed: what is new is a new step. Steps add; what an older process still reads stays until the release after.
 """
 
+import logging
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+
+log = logging.getLogger(__name__)
 
 FIRST: Final = "0001"
 _POSTGRESQL_LOCK: Final = 7226519
@@ -47,6 +50,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
         if version is None:
             _adopt(connection)
         command.upgrade(_config(connection), to)
+    log.info("schema brought up to date", extra={"found": version})
 
 
 def version_of(connection: Connection) -> str | None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from oarlock.jobs import CONTOUR_SERIES, QUEUE
 from oarlock.logs import JSONFormatter
 from oarlock.settings import Settings
@@ -53,3 +55,41 @@ def test_a_log_line_is_json_with_its_facts_and_without_the_message_of_an_error()
     event = json.loads(JSONFormatter().format(record))
     assert (event["event"], event["job_id"], event["error"], event["level"]) == ("job failed", "job-1", "KeyError", "error")
     assert "Canary" not in json.dumps(event)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        "app = celery.Celery(); build_tracer('t', app.task(name='t')(fly), app=app)('id', (), {})",
+        "threading.Thread(target=fly).start()",
+        "fly()",
+        "asyncio.run(forgotten())",
+        "logging.getLogger('x').error('it failed: %s', 'Canary', exc_info=KeyError('Canary'))",
+    ],
+    ids=["task", "thread", "process", "asyncio", "quoted"],
+)
+def test_an_error_that_nobody_caught_is_logged_without_its_message(happens: str) -> None:
+    script = f"""
+import asyncio, gc, logging, threading
+import celery
+from celery.app.trace import build_tracer
+from oarlock import logs
+
+def fly():
+    raise KeyError("Canary^Yellow")
+
+async def forgotten():
+    async def fails():
+        fly()
+    task = asyncio.ensure_future(fails())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
+
+logs.set_up(replace=True)
+{happens}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "Canary" not in done.stderr
+    assert [json.loads(line)["error"] for line in done.stderr.splitlines()] == ["KeyError"]
