@@ -160,6 +160,7 @@ def test_what_is_up_without_and_with_a_profile(composition: Any) -> None:
     profiles = {name: tuple(service.get("profiles", ())) for name, service in composition["services"].items()}
     assert {name for name, wanted in profiles.items() if not wanted} == {"redis", "postgres", "service", "first-key", "worker"}
     assert {name for name, wanted in profiles.items() if "gpu" in wanted} == {"worker-gpu"}
+    assert {name for name, wanted in profiles.items() if "monitoring" in wanted} == {"prometheus", "grafana"}
 
 
 @ours
@@ -211,6 +212,25 @@ def test_every_container_that_stays_is_asked_for_its_health(composition: Any) ->
         if name not in OURS:
             assert service["healthcheck"]["test"], name
     assert composition["services"]["first-key"]["restart"] == "no"
+
+
+def test_monitoring_writes_to_volumes_alone_knows_one_key_and_asks_nobody_outside(composition: Any) -> None:
+    prometheus, grafana = (composition["services"][name] for name in ("prometheus", "grafana"))
+    for service in (prometheus, grafana):
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert all(volume.endswith(":ro") for volume in service["volumes"] if not volume.startswith("metrics:"))
+    assert "keys:/keys:ro" in prometheus["volumes"]
+    said = grafana["environment"]
+    assert said["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert said["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == said["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    for outward in (
+        "ANALYTICS_REPORTING_ENABLED",
+        "ANALYTICS_CHECK_FOR_UPDATES",
+        "ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+        "NEWS_NEWS_FEED_ENABLED",
+    ):
+        assert said[f"GF_{outward}"] == "false"
 
 
 def test_what_is_kept_is_kept_in_volumes(composition: Any) -> None:

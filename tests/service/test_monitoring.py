@@ -1,0 +1,174 @@
+"""The dashboard and the alerts: their queries can be read, and ask only for metrics and labels that the service gives."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser as promql
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from ruamel.yaml import YAML
+
+from oarlock.errors import InferenceFailed, leaves
+from oarlock.jobs import Stage
+from tests.service.running import Running, parts
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "oarlock.json"
+ALERTS = ROOT / "docker" / "prometheus" / "alerts.yml"
+SCENES = Path(__file__).parent / "alerts_test.yml"
+
+SCRAPED = {"job", "instance"}
+"""Labels that Prometheus adds."""
+
+UP = {"up": set[str]()}
+"""Prometheus makes this metric itself."""
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in YAML(typ="safe").load(ALERTS)["groups"] for rule in group["rules"]]
+
+
+def shown() -> dict[str, str]:
+    """Each query of the dashboard, with its variables filled in as Grafana does."""
+    found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel.get("targets", ())}
+    return {name: query.replace("$__range", "24h").replace("$model", ".*") for name, query in found.items()}
+
+
+QUERIES = shown() | {rule["alert"]: rule["expr"] for rule in rules()}
+
+
+def selectors(query: str) -> Iterator[tuple[str, set[str]]]:
+    """Each metric that a query asks for, with the labels that it is chosen or grouped by."""
+    found: list[tuple[str, set[str]]] = []
+    groups: list[set[str]] = []
+
+    def enter(part: Any) -> None:
+        if isinstance(part, promql.AggregateExpr) and part.modifier:
+            groups.append(set(part.modifier.labels))
+        if isinstance(part, promql.VectorSelector):
+            chosen = {matcher.name for matcher in part.matchers.matchers}
+            found.append((part.name, chosen.union(*groups)))
+
+    def leave(part: Any) -> None:
+        if isinstance(part, promql.AggregateExpr) and part.modifier:
+            groups.pop()
+
+    promql.walk(promql.parse(query), enter, leave)
+    yield from found
+
+
+@pytest.fixture(scope="module")
+def labels(running: Running, series: list[Path]) -> dict[str, set[str]]:
+    """The labels of every metric, as seen after a little of everything has happened."""
+    with httpx.Client(base_url=running.url, timeout=30) as client:
+        running.store.heartbeat("monitored", {}, "cpu")
+        lease = running.claim(client.post("/v1/jobs", files=parts(series[:5])).json())
+        running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        client.get("/v1/jobs/none")
+        text = client.get("/metrics").text
+        running.store.fail(lease, InferenceFailed(reason="it was only a test"))
+        running.store.farewell("monitored")
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found | UP
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_query_asks_only_for_what_there_is(labels: dict[str, set[str]], name: str) -> None:
+    asked = list(selectors(QUERIES[name]))
+    assert asked
+    for metric, chosen in asked:
+        assert metric in labels
+        assert chosen <= labels[metric] | SCRAPED, metric
+
+
+def test_a_query_for_a_metric_that_is_not_there_would_be_found() -> None:
+    query = 'sum by (organ) (rate(oarlock_volume_sum{side="left"}[5m])) / on (instance) oarlock_jobs'
+    assert list(selectors(query)) == [("oarlock_volume_sum", {"side", "organ"}), ("oarlock_jobs", set())]
+
+
+def test_everything_that_the_service_counts_is_on_the_dashboard(labels: dict[str, set[str]]) -> None:
+    families = {re.sub(r"_(bucket|sum|count|created|total|info)$", "", name) for name in labels}
+    asked = {metric for query in shown().values() for metric, _ in selectors(query)}
+    assert families == {re.sub(r"_(bucket|sum|count|total|info)$", "", name) for name in asked}
+
+
+def test_alerts_name_codes_that_exist() -> None:
+    named = {code for rule in rules() for value in re.findall(r'code=~?"([^"]+)"', rule["expr"]) for code in value.split("|")}
+    assert named
+    assert named <= {leaf.code for leaf in leaves()}
+
+
+def test_the_first_refusal_of_its_kind_is_an_increase_too(client: httpx.Client) -> None:
+    counted = set(re.findall(r'^oarlock_refusals_total\{code="([a-z_.]+)"\}', client.get("/metrics").text, flags=re.MULTILINE))
+    assert counted == {leaf.code for leaf in leaves()}
+
+
+def test_every_alert_says_how_bad_it_is_and_the_handbook_what_to_do() -> None:
+    handbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for rule in rules():
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["annotations"]["summary"]
+        assert f"| `{rule['alert']}` |" in handbook
+
+
+def test_the_dashboard_is_found_by_grafana_and_finds_its_source() -> None:
+    provisioning = ROOT / "docker" / "grafana" / "provisioning"
+    (source,) = YAML(typ="safe").load(provisioning / "datasources" / "prometheus.yml")["datasources"]
+    (provider,) = YAML(typ="safe").load(provisioning / "dashboards" / "oarlock.yml")["providers"]
+    grafana = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]["grafana"]
+    assert f"./docker/grafana/dashboards:{provider['options']['path']}:ro" in grafana["volumes"]
+    assert (
+        grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{provider['options']['path']}/{DASHBOARD.name}"
+    )
+    asked = [target["datasource"] for panel in panels() for target in panel.get("targets", ())]
+    assert all(datasource == {"type": source["type"], "uid": source["uid"]} for datasource in asked)
+
+
+def test_panels_do_not_overlap_and_are_numbered_once() -> None:
+    everything = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    cells = [
+        (x, y)
+        for panel in everything
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+def promtool(*arguments: str | Path) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (apt-get install prometheus)")
+    done = subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    promtool("check", "config", "--syntax-only", ROOT / "docker" / "prometheus" / "prometheus.yml")
+
+
+def test_prometheus_takes_the_alerts_and_they_fire_when_they_should() -> None:
+    promtool("check", "rules", ALERTS)
+    promtool("test", "rules", SCENES)
+
+
+def test_every_alert_has_a_scene_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    scenes = [case for test in YAML(typ="safe").load(SCENES)["tests"] for case in test["alert_rule_test"]]
+    fires = {case["alertname"] for case in scenes if case.get("exp_alerts")}
+    silent = {case["alertname"] for case in scenes if not case.get("exp_alerts")}
+    assert fires == silent == {rule["alert"] for rule in rules()}
