@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from oarlock.errors import TransientError
+from oarlock.errors import TransientError, leaves
 from oarlock.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
 from oarlock.manifest import ModelManifest
 from oarlock.qa_store import BUCKETS, QAStore
@@ -29,6 +29,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_Table(store, scores, broker, health, manifests))
         self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
+        for leaf in leaves():
+            self.refusals.labels(leaf.code)  # from 0, or the first one would be no increase
         self.requests = Histogram(
             "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
         )
