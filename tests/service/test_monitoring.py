@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
+from oarlock import qa
 from oarlock.errors import InferenceFailed, leaves
-from oarlock.jobs import Stage
+from oarlock.jobs import ModelFacts, Stage
+from oarlock.qa_store import Scored, append
+from tests.fixtures.scores import report, score
 from tests.service.running import Running, parts
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +32,9 @@ SCRAPED = {"job", "instance"}
 
 UP = {"up": set[str]()}
 """Prometheus makes this metric itself."""
+
+
+SCORED = Scored("CT", [report(score("Brain", 0.93))], [qa.Check("organ.volume", "Brain", qa.Level.RED, "too large")])
 
 
 def panels() -> list[dict[str, Any]]:
@@ -75,6 +82,8 @@ def labels(running: Running, series: list[Path]) -> dict[str, set[str]]:
         lease = running.claim(client.post("/v1/jobs", files=parts(series[:5])).json())
         running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
+        with running.service.database.writing() as connection:
+            append(connection, datetime.now(UTC), lease.job_id, ModelFacts("monitored", "1", "ab" * 32), SCORED)
         text = client.get("/metrics").text
         running.store.fail(lease, InferenceFailed(reason="it was only a test"))
         running.store.farewell("monitored")
