@@ -1,24 +1,25 @@
-"""Derives the limits of oarlock/anatomy.py from the expert contours, and measures how often the checks are wrong about them.
+"""Derives the limits of oarlock/anatomy.py from the expert contours, and prints its tables.
 
-    python -m benchmarks.anatomy FOLDER            prints the two tables of oarlock/anatomy.py
-    python -m benchmarks.anatomy FOLDER --honest   leaves each patient out in turn: false alarms, and faults that were found
+    python -m benchmarks.anatomy FOLDER
 
-FOLDER holds the contours in their public layout (see expert_contours.py). The method is in docs/qa.md.
+FOLDER holds the contours in their public layout (see expert_contours.py). The method is in docs/qa.md; how often checks with
+these limits are wrong is measured by benchmarks/faults.py.
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.expert_contours import RATERS, cases
-from oarlock.anatomy import Norm, Pair
+from benchmarks.expert_contours import RATERS, Case, cases
+from oarlock.anatomy import Halving, Norm, Pair
 from oarlock.geometry import Grid
-from oarlock.masks import OARMasks
+from oarlock.masks import Crop
 from oarlock.oars import OAR, OARS, Laterality, mirrored
-from oarlock.plausibility import FROM_HEAD, Check, Level, Shape, judge, offset_mm, shape_of
+from oarlock.plausibility import HALF_AMBER, Limits, half_features, offset_mm
+from oarlock.shapes import FROM_HEAD, Shape, shape_of
 
 Shapes = Mapping[OAR, Shape]
 
@@ -29,14 +30,121 @@ FLAT = 0.75
 """An end face that is this flat in an expert's contour may be flat: no limit is set for it."""
 
 
-def measured(folder: Path) -> dict[tuple[str, str], Shapes]:
-    """The shapes of every set of contours, by case and rater."""
-    found = {}
+SHRINKAGE = 0.1
+"""Added to the diagonal of the covariance of whole organs, as a share of it: 21 patients do not tell seven features apart."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One set of contours: its organs, their shapes, and those of the six halves of each."""
+
+    case: str
+    rater: str
+    grid: Grid
+    crops: Mapping[OAR, Crop]
+    shapes: Shapes
+    halves: Mapping[OAR, Sequence[Shape | None]]
+
+    @property
+    def patient(self) -> str:
+        """Two scans of one patient differ by a letter."""
+        return self.case.rstrip("abc")
+
+
+def read(folder: Path) -> Iterator[Drawn]:
+    """Every set of contours."""
     for case in cases(folder):
         for rater in RATERS:
-            masks, grid = case.masks(rater)
-            found[case.name, rater] = {oar: shape for oar in OARS if (shape := shape_of(masks, grid, oar)) is not None}
-    return found
+            yield drawn_of(case, rater)
+
+
+def drawn_of(case: Case, rater: str) -> Drawn:
+    """What one rater drew on one scan."""
+    masks, grid = case.masks(rater)
+    crops = {oar: crop for oar in OARS if (crop := masks.crop(oar)) is not None}
+    shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
+    halves = {
+        oar: [None if half is None else shape_of(half, grid, oar) for half in halved(oar, crops[oar])]
+        for oar in crops
+        if oar.laterality and oar.name not in FROM_HEAD
+    }
+    return Drawn(case.name, rater, grid, crops, shapes, halves)
+
+
+def halved(oar: OAR, crop: Crop) -> list[Crop | None]:
+    """What is left without the outer, inner, front, back, upper and lower half; None where an organ is one voxel wide.
+
+    :param crop: of a grid whose axes run to the head, to the back and to the left; so do the axes of an expert's contours.
+    """
+    outer_last = oar.laterality is not Laterality.RIGHT
+    return [
+        _without(crop, axis, last=last)
+        for axis, last in zip((2, 2, 1, 1, 0, 0), (outer_last, not outer_last, False, True, True, False), strict=True)
+    ]
+
+
+def _without(crop: Crop, axis: int, *, last: bool) -> Crop | None:
+    """An organ without the half at the end (or the beginning) of an axis, cut between the two planes nearest to its middle."""
+    box, mask = crop
+    areas = np.count_nonzero(mask, axis=tuple(i for i in range(3) if i != axis))
+    if len(areas) < 2:
+        return None
+    left = np.cumsum(areas)[:-1] / areas.sum()
+    cut = int(np.argmin(np.abs(left - 0.5))) + 1
+    kept = mask.copy()
+    kept[(slice(None),) * axis + (slice(cut, None) if last else slice(None, cut),)] = False
+    return tight((box, kept))
+
+
+def tight(crop: Crop) -> Crop:
+    """The same organ in the smallest box."""
+    box, mask = crop
+    hits = [np.flatnonzero(mask.any(axis=tuple(i for i in range(3) if i != axis))) for axis in range(3)]
+    inner = [slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits]
+    z, y, x = (slice(s.start + i.start, s.start + i.stop) for s, i in zip(box, inner, strict=True))
+    return (z, y, x), np.ascontiguousarray(mask[tuple(inner)])
+
+
+def limits(sets: Sequence[Drawn]) -> Limits:
+    """All tables."""
+    shapes = [drawn.shapes for drawn in sets]
+    table = norms(shapes)
+    return Limits(table, pairs(shapes), halvings(sets, table), _lung_tops_mm(shapes))
+
+
+def halvings(sets: Sequence[Drawn], table: Mapping[str, Norm]) -> dict[str, Halving]:
+    """The table HALVES: Fisher's discriminant between whole organs and each of their halves."""
+    return {
+        oar.name[:-2]: _halving(oar, sets, table)
+        for oar in OARS
+        if oar.laterality is Laterality.LEFT and oar.name not in FROM_HEAD
+    }
+
+
+def _halving(left: OAR, sets: Sequence[Drawn], table: Mapping[str, Norm]) -> Halving:
+    """Its limits are 1.3 times the highest score of a whole organ, and no lower than half way to the average half.
+
+    Each of two twins is the other one's twin, so the features of whole organs are 0 on average.
+    """
+    sides = [(s, oar) for s in sets for oar in (left, mirrored(left)) if {oar, mirrored(oar)} <= s.shapes.keys()]
+    whole = np.array([half_features(oar, s.shapes[oar], s.shapes[mirrored(oar)], table) for s, oar in sides])
+    spread = np.cov(whole.T)
+    spread += SHRINKAGE * np.diag(np.diag(spread))
+    weights = []
+    for place in range(6):
+        halves = [(oar, half, s.shapes[mirrored(oar)]) for s, oar in sides if (half := s.halves[oar][place]) is not None]
+        moved = np.mean([half_features(oar, half, other, table) for oar, half, other in halves], axis=0)
+        direction = np.linalg.solve(spread, moved)
+        limit = max(float(np.max(whole @ direction)) / HALF_AMBER, float(moved @ direction) / 2)
+        weights.append(tuple((direction / limit).tolist()))
+    return Halving(tuple(weights))
+
+
+def _lung_tops_mm(sets: Sequence[Shapes]) -> float:
+    """The limit LUNG_TOPS_MM."""
+    left, right = (next(oar for oar in OARS if oar.name == f"Lung_{side}") for side in "LR")
+    apart = [abs(s[left].head_mm - s[right].head_mm) for s in sets if left in s and right in s]
+    return 1.5 * max(apart)
 
 
 def norms(sets: Sequence[Shapes]) -> dict[str, Norm]:
@@ -131,103 +239,31 @@ def _cut(shape: Shape) -> bool:
     return shape.cut_foot or shape.cut_head
 
 
-def printed(table: Mapping[str, Norm], twins: Mapping[str, Pair]) -> str:
-    """The two tables as they stand in oarlock/anatomy.py."""
+def printed(found: Limits) -> str:
+    """The tables as they stand in oarlock/anatomy.py."""
     lines = ["NORMS: Final[dict[str, Norm]] = {"]
-    for name, norm in table.items():
+    for name, norm in found.norms.items():
         volume = f"{norm.volume_ml:.3g}, {norm.volume_spread:.2f}, {_tuple(norm.volume_range_ml, 4)}"
         position, off = _tuple(norm.position_mm, 3), _tuple(norm.off_mm, 3)
         lines.append(f'    "{name}": Norm({volume}, {position}, {off}, {_tuple(norm.faces, 2)}),')
     lines += ["}", "", "PAIRS: Final[dict[str, Pair]] = {"]
-    for name, pair in twins.items():
+    for name, pair in found.twins.items():
         lines.append(f'    "{name}": Pair({pair.usual:.3g}, {pair.implausible:.3g}, {_tuple(pair.off_mm, 3)}),')
-    return "\n".join([*lines, "}"])
+    lines += ["}", "", "HALVES: Final[dict[str, Halving]] = {"]
+    for name, halving in found.halves.items():
+        rows = (f"            {_tuple(row, 3)}," for row in halving.weights)
+        lines += [f'    "{name}": Halving(', "        (", *rows, "        )", "    ),"]
+    return "\n".join([*lines, "}", "", f"LUNG_TOPS_MM: Final = {found.lung_tops_mm:.3g}"])
 
 
 def _tuple(values: Sequence[float], digits: int) -> str:
     return f"({', '.join(str(float(f'{value:.{digits}g}')) for value in values)})"
 
 
-# ── how often the checks are wrong ────────────────────────────────────────────────────────────────────────────────────
-
-
-def honest(folder: Path) -> None:
-    """Judge each patient by limits that were made from the others, as drawn and with faults."""
-    sets = measured(folder)
-    alarms, found, tried = Counter[str](), Counter[str](), Counter[str]()
-    for case in cases(folder):
-        others = [shapes for (name, _), shapes in sets.items() if _patient(name) != _patient(case.name)]
-        table, twins = norms(others), pairs(others)
-        for rater in RATERS:
-            masks, grid = case.masks(rater)
-            checks = judge(sets[case.name, rater], masks, grid, table, twins)
-            alarms.update({level.value for level in Level if any(check.level is level for check in checks)})
-            print(f"{case.name:14} {rater:13} red: {', '.join(_reds(checks)) or 'none'}", flush=True)
-            if rater == RATERS[0]:
-                for fault, oar, spoilt in faults(masks, grid):
-                    shapes = dict(sets[case.name, rater])
-                    shapes |= {o: shape for o in (oar, mirrored(oar)) if (shape := shape_of(spoilt, grid, o)) is not None}
-                    reds = judge(shapes, spoilt, grid, table, twins)
-                    tried[fault, oar.name] += 1
-                    found[fault, oar.name] += any(c.level is Level.RED and c.oar in {oar.name, mirrored(oar).name} for c in reds)
-    print(f"sets with a red check: {alarms['red']} of {len(sets)}; with an amber one: {alarms['amber']}")
-    kinds = list(dict.fromkeys(fault for fault, _ in tried))
-    print("red after a fault\t" + "\t".join(kinds))
-    for oar in OARS:
-        print(f"{oar}\t" + "\t".join(f"{found[kind, oar.name]}/{tried[kind, oar.name]}" for kind in kinds))
-
-
-def _patient(case: str) -> str:
-    """Two scans of one patient differ by a letter."""
-    return case.rstrip("abc")
-
-
-def faults(masks: OARMasks, grid: Grid) -> Iterator[tuple[str, OAR, OARMasks]]:
-    """One organ at a time: halved at its middle and shifted by 2 cm, in the six directions, and exchanged with the other side."""
-    for oar in OARS:
-        cropped = masks.crop(oar)
-        if cropped is None:
-            continue
-        box, mask = cropped
-        for axis, side in ((axis, side) for axis in range(3) for side in (0, 1)):
-            name = f"{('z', 'y', 'x')[axis]}{'-+'[side]}"
-            half = mask.copy()
-            middle = int(np.searchsorted(np.cumsum(np.count_nonzero(mask, axis=_others(axis))), mask.sum() / 2)) + 1
-            half[(slice(None),) * axis + (slice(None, middle) if side else slice(middle, None),)] = False
-            yield f"half {name}", oar, _with(masks, oar, box, half)
-            steps = round(20 / grid.spacing_mm[axis]) * (2 * side - 1)
-            moved = tuple(slice(s.start + steps, s.stop + steps) if i == axis else s for i, s in enumerate(box))
-            kept = tuple(slice(max(0, s.start), min(n, s.stop)) for s, n in zip(moved, masks.shape, strict=True))
-            part = tuple(slice(k.start - m.start, k.stop - m.start) for k, m in zip(kept, moved, strict=True))
-            yield f"2 cm {name}", oar, _with(masks, oar, kept, mask[part])
-        if oar.laterality is Laterality.LEFT and (other := masks.crop(mirrored(oar))) is not None:
-            yield "swap", oar, _with(_with(masks, oar, *other), mirrored(oar), box, mask)
-
-
-def _others(axis: int) -> tuple[int, ...]:
-    return tuple(i for i in range(3) if i != axis)
-
-
-def _with(masks: OARMasks, oar: OAR, box: tuple[slice, ...], mask: np.ndarray) -> OARMasks:
-    spoilt = OARMasks(masks.oars, masks.bits.copy())
-    spoilt.put(oar, box, mask)
-    return spoilt
-
-
-def _reds(checks: Sequence[Check]) -> list[str]:
-    return [f"{check.oar} {check.code}" for check in checks if check.level is Level.RED]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.anatomy", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--honest", action="store_true", help="judge every patient by the others' limits")
-    arguments = parser.parse_args()
-    if arguments.honest:
-        honest(arguments.folder)
-    else:
-        sets = list(measured(arguments.folder).values())
-        print(printed(norms(sets), pairs(sets)))
+    print(printed(limits(list(read(parser.parse_args().folder)))))
 
 
 if __name__ == "__main__":

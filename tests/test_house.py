@@ -39,6 +39,7 @@ PURE = (
     "layout",
     "anatomy",
     "plausibility",
+    "shapes",
     "stack",
     "thinning",
 )

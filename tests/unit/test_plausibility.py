@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from benchmarks.anatomy import Drawn, drawn_of, halved
 from benchmarks.expert_contours import cases
-from oarlock.anatomy import NORMS, PAIRS
+from benchmarks.faults import anatomy, level, shifted
+from oarlock.anatomy import HALVES, NORMS, PAIRS
 from oarlock.geometry import Grid
-from oarlock.masks import OARMasks
+from oarlock.masks import Crop, OARMasks
 from oarlock.oars import BY_NAME, OAR, OARS, Laterality, mirrored
-from oarlock.plausibility import Check, Level, check_masks, shape_of
+from oarlock.plausibility import HOUSE, Check, Level, check_masks, judge
+from oarlock.shapes import Shape, shape_of
 from tests.fixtures.crooked import SHAPE, oblique_grid
 from tests.fixtures.crooked import crooked_grid as crooked_grid_
 
@@ -56,12 +59,57 @@ def patient(expert_contours: Path) -> Patient:
     return Patient(OARMasks(masks.oars, np.ascontiguousarray(masks.bits[:, ::2, ::2])), coarse)
 
 
-def shifted(volume: np.ndarray, steps: int, axis: int) -> np.ndarray:
-    moved = np.roll(volume, steps, axis=axis)
-    ends = [slice(None)] * 3
-    ends[axis] = slice(None, steps) if steps > 0 else slice(steps, None)
-    moved[tuple(ends)] = False
-    return moved
+def shape(masks: OARMasks, grid: Grid, oar: OAR) -> Shape:
+    crop = masks.crop(oar)
+    assert crop is not None
+    return shape_of(crop, grid, oar)
+
+
+@pytest.fixture(scope="module", params=["0522c0669", "TCGA-CV-7245"])
+def drawn(request: pytest.FixtureRequest, expert_contours: Path) -> Drawn:
+    """An expert's contours at full size, of two centres."""
+    return drawn_of(next(case for case in cases(expert_contours) if case.name == request.param), "oncologist")
+
+
+def worst(drawn: Drawn, oar: OAR, change: Crop | None) -> Level:
+    """The level of an organ, or of its twin, after it was replaced."""
+    return level(judge(anatomy(drawn, HOUSE, {oar: change})), oar, mirrored(oar))
+
+
+FEW_VOXELS = {"Cochlea_L", "Cochlea_R", "Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("oar", OARS, ids=str)
+def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: Drawn) -> None:
+    levels = [worst(drawn, oar, half) for half in halved(oar, drawn.crops[oar]) if half is not None]
+    if oar.name not in FEW_VOXELS:
+        assert levels == [Level.RED] * 6
+    else:  # of twenty voxels ten may also be a small whole one: most halves are red (docs/qa.md says how many)
+        assert levels.count(Level.RED) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
+@pytest.mark.parametrize("shift_mm", [-20.0, 20.0])
+@pytest.mark.parametrize("oar", OARS, ids=str)
+def test_an_organ_shifted_by_2_cm_is_red(oar: OAR, shift_mm: float, axis: int, drawn: Drawn) -> None:
+    if oar.name.startswith("Lung") and axis > 0:
+        pytest.skip("chests differ by more than 2 cm from front to back and from side to side")
+    found = worst(drawn, oar, shifted(drawn.crops[oar], axis, shift_mm, drawn))
+    # How far the jaw is from the skull depends on how the head is bent and the mouth opened: a fifth of its shifts are amber.
+    assert found is Level.RED or (oar.name == "Bone_Mandible" and found is Level.AMBER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("oar", OARS, ids=str)
+def test_an_organ_that_was_not_drawn_is_never_green(oar: OAR, drawn: Drawn) -> None:
+    assert worst(drawn, oar, None) is not Level.GREEN
+
+
+@pytest.mark.slow
+def test_an_experts_contours_at_full_size_are_not_red(drawn: Drawn) -> None:
+    assert [check for check in judge(anatomy(drawn, HOUSE)) if check.level is Level.RED] == []
 
 
 @pytest.mark.slow
@@ -88,30 +136,6 @@ def test_a_mirrored_scan_is_red_on_every_paired_organ(patient: Patient) -> None:
 def test_a_scan_upside_down_is_red(patient: Patient) -> None:
     fallen = Patient(OARMasks(patient.masks.oars, np.ascontiguousarray(patient.masks.bits[::-1])), patient.grid)
     assert ("organ.order", "Brain") in fallen.reds()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
-@pytest.mark.parametrize("direction", [-1, 1])
-@pytest.mark.parametrize("name", ["Brainstem", "Parotid_L", "Eye_R", "SpinalCord", "Glnd_Submand_L", "OpticNrv_R", "Cochlea_L"])
-def test_an_organ_shifted_by_2_cm_is_red(name: str, direction: int, axis: int, patient: Patient) -> None:
-    oar = BY_NAME[name]
-    steps = direction * round(20 / patient.grid.spacing_mm[axis])
-    spoilt = patient.with_mask(oar, shifted(patient.masks.mask(oar), steps, axis))
-    assert name in spoilt.red_organs()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kept", ["head", "feet"])
-@pytest.mark.parametrize(
-    "name", ["Brain", "Brainstem", "Parotid_R", "Bone_Mandible", "Eye_L", "SpinalCord", "SpinalCanal", "Lung_L"]
-)
-def test_half_of_an_organ_deleted_is_red(name: str, kept: str, patient: Patient) -> None:
-    oar = BY_NAME[name]
-    volume = patient.masks.mask(oar)
-    middle = int(np.searchsorted(np.cumsum(volume.sum(axis=(1, 2))), volume.sum() / 2))
-    volume[slice(None, middle) if kept == "head" else slice(middle, None)] = False
-    assert patient.with_mask(oar, volume).red_organs() & {name, mirrored(oar).name}
 
 
 @pytest.mark.slow
@@ -142,10 +166,9 @@ def test_the_checks_do_not_depend_on_how_the_series_is_stored(patient: Patient) 
         patient.grid.column_spacing_mm,
     )
     for oar in OARS:
-        one = shape_of(patient.masks, patient.grid, oar)
-        other = shape_of(OARMasks(patient.masks.oars, bits), turned, oar)
-        assert one is not None
-        assert other is not None
+        one = shape(patient.masks, patient.grid, oar)
+        other = shape(OARMasks(patient.masks.oars, bits), turned, oar)
+        assert other.spread_mm == pytest.approx(one.spread_mm)
         assert other.anchor_mm == pytest.approx(one.anchor_mm)
         assert other.faces == pytest.approx(one.faces)
         assert (other.cut_foot, other.cut_head, other.head_mm) == (one.cut_foot, one.cut_head, pytest.approx(one.head_mm))
@@ -174,12 +197,10 @@ def test_any_orientation_of_the_series_is_judged(degrees: int, axis: int) -> Non
     turn = Rotation.from_euler("xyz"[axis], degrees, degrees=True).as_matrix()
     masks = OARMasks.empty(OARS, SHAPE)
     masks.put(BY_NAME["Brainstem"], np.s_[5:20, 10:40, 10:30], np.ones((15, 30, 20), dtype=np.bool_))
-    shape = shape_of(masks, oblique_grid(turn), BY_NAME["Brainstem"])
-    plain = shape_of(masks, crooked_grid_(), BY_NAME["Brainstem"])
-    assert shape is not None
-    assert plain is not None
-    assert shape.volume_ml == pytest.approx(plain.volume_ml)
-    assert shape.anchor_mm == pytest.approx(turn @ plain.anchor_mm)
+    turned = shape(masks, oblique_grid(turn), BY_NAME["Brainstem"])
+    plain = shape(masks, crooked_grid_(), BY_NAME["Brainstem"])
+    assert turned.volume_ml == pytest.approx(plain.volume_ml)
+    assert turned.anchor_mm == pytest.approx(turn @ plain.anchor_mm)
     assert check_masks(masks, oblique_grid(turn))
 
 
@@ -206,3 +227,39 @@ def test_the_table_of_norms_has_every_organ_and_is_mirror_symmetric() -> None:
         assert one.off_mm == other.off_mm
         assert one.faces == (*other.faces[:4], other.faces[5], other.faces[4])
         assert one.volume_limits_ml() == other.volume_limits_ml()
+
+
+def test_the_table_of_halves_has_every_organ_with_a_twin_but_the_lungs_and_scores_a_mirror_image_0() -> None:
+    assert set(HALVES) == set(PAIRS) - {"Lung"}
+    for halving in HALVES.values():
+        assert halving.scores(np.zeros(7)).tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("missing", ["front", "upper"])
+def test_a_half_is_told_by_its_twin_and_named(missing: str) -> None:
+    # Two balls of 9 mm, the lenses' size, 65 mm apart, on 1 mm voxels; of the left one a half is missing.
+    grid = Grid(40, 100, np.arange(40)[:, None] * np.array([0, 0, 1.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0)
+    ball = sum((axis - 4.0) ** 2 for axis in np.meshgrid(*[np.arange(9)] * 3, indexing="ij")) <= 4.5**2
+    masks = OARMasks.empty(OARS, grid.shape)
+    masks.put(BY_NAME["Lens_R"], np.s_[10:19, 10:19, 10:19], ball)
+    half = ball.copy()
+    half[np.s_[:, :4] if missing == "front" else np.s_[5:]] = False
+    masks.put(BY_NAME["Lens_L"], np.s_[10:19, 10:19, 75:84], half)
+    found = next(check for check in check_masks(masks, grid) if check.code == "organ.half")
+    assert (found.oar, found.level) == ("Lens_L", Level.RED)
+    assert found.reason.startswith(f"The {missing} half of Lens_L seems to be missing: it has ")
+
+
+def test_a_lung_that_begins_2_cm_lower_than_the_other_is_red(crooked_grid: Grid) -> None:
+    masks = OARMasks.empty(OARS, SHAPE)
+    masks.put(BY_NAME["Lung_L"], np.s_[0:30, 10:40, 30:45], np.ones((30, 30, 15), dtype=np.bool_))
+    masks.put(BY_NAME["Lung_R"], np.s_[0:22, 10:40, 5:20], np.ones((22, 30, 15), dtype=np.bool_))
+    found = next(check for check in check_masks(masks, crooked_grid) if check.code == "organ.lung_tops")
+    assert (found.oar, found.level, found.value) == ("Lung_R", Level.RED, pytest.approx(20.0))
+
+
+def test_a_lung_that_ends_above_the_end_of_the_scan_is_red_unless_it_is_whole(crooked_grid: Grid) -> None:
+    masks = OARMasks.empty(OARS, SHAPE)
+    masks.put(BY_NAME["Lung_L"], np.s_[6:30, 10:40, 30:45], np.ones((24, 30, 15), dtype=np.bool_))
+    found = next(check for check in check_masks(masks, crooked_grid) if check.code == "organ.incomplete")
+    assert (found.oar, found.value) == ("Lung_L", pytest.approx(6 * 2.5))
