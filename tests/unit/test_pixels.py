@@ -187,6 +187,20 @@ def test_a_range_of_padding_becomes_air(files: list[Path]) -> None:
     np.testing.assert_array_equal(hu_of(change(store(files, stored), edit))[0], [[-1024, -1024], [-1024, -1000]])
 
 
+def test_padding_that_compression_with_loss_has_blurred_becomes_air_and_nothing_else_does(files: list[Path]) -> None:
+    """Near-lossless by 3: among the stored values around the padding hardly one is exactly -2000."""
+    body = np.random.default_rng(3).integers(900, 1100, (40, 40)).astype("<i2")
+    stored = np.where(np.arange(40)[:, None] + np.arange(40) < 30, np.int16(-2000), body)
+
+    def near_lossless(dataset: Dataset) -> None:
+        dataset.add(DataElement(0x00280120, "SS", -2000))
+        dataset.compress("1.2.840.10008.1.2.4.81", jls_error=3, generate_instance_uid=False)
+
+    found = hu_of(change(store(files, stored), near_lossless))[0]
+    assert set(found[stored == -2000]) == {-1024}
+    assert np.abs(found - (stored.astype(int) - 1024))[stored != -2000].max() <= 3
+
+
 def test_padding_that_could_be_tissue_is_left_with_a_warning(files: list[Path]) -> None:
     """1064 - 1024 = 40 HU: muscle."""
     header = check_headers(change(files, lambda dataset: dataset.add(DataElement(0x00280120, "SS", 1064))))

@@ -34,6 +34,12 @@ def read_slice(path: Path) -> npt.NDArray[np.int16]:
     return pixels.read_volume([(path, 1, stored)])[0]
 
 
+def warnings_of(path: Path) -> list[str]:
+    header = read_header(path, WANTED, keep=lambda _: True)
+    assert header is not None
+    return list(pixels.warnings_for(header, pixels.check_pixels(header, 1)))
+
+
 # ── whole series ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -160,6 +166,29 @@ def test_eight_encodings_of_one_image_give_the_same_pixels(shared: Path) -> None
         np.testing.assert_array_equal(read_slice(shared / ODD / "ts" / name), expected, err_msg=name)
 
 
+@pytest.mark.parametrize(("name", "most_hu"), [("CT1_JLSN", 10), ("CT1_J2KI", 30)])
+def test_an_encoding_with_loss_is_close_to_the_image_and_warns(shared: Path, name: str, most_hu: int) -> None:
+    """Near-lossless JPEG-LS holds its stated bound; irreversible JPEG 2000, 37 to 1, is near in the mean."""
+    difference = read_slice(shared / ODD / "ts" / name).astype(int) - read_slice(shared / ODD / "ts/CT1_UNC")
+    assert 0 < np.abs(difference).mean() < most_hu
+    assert warnings_of(shared / ODD / "ts" / name) == ["series.lossy_compression"]
+
+
+def test_of_the_real_encodings_those_with_loss_warn_and_no_other(shared: Path) -> None:
+    warned = {path.name for path in dicom_files(shared / ODD / "ts") if "JPEGProcess1T" not in path.name and warnings_of(path)}
+    assert warned == {
+        "CT1_J2KI",
+        "CT1_JLSN",
+        "CTImage.dcm_JPEGProcess2_4TransferSyntax_1.2.840.10008.1.2.4.51.dcm",
+    }
+
+
+def test_eight_bit_lossy_jpeg_of_a_ct_is_refused(shared: Path) -> None:
+    path = next((shared / ODD / "ts").glob("*JPEGProcess1T*"))
+    with pytest.raises(errors.UnsupportedPixelData, match="8 bits"):
+        read_slice(path)
+
+
 def test_two_encodings_of_another_image_give_the_same_pixels(shared: Path) -> None:
     deflated, jpeg = (next((shared / ODD / "ts").glob(f"CTImage.dcm_{kind}*")) for kind in ("Deflated", "JPEGProcess14"))
     np.testing.assert_array_equal(read_slice(deflated), read_slice(jpeg))
@@ -185,20 +214,36 @@ def test_padding_is_all_that_differs_from_simpleitk(shared: Path) -> None:
 # ── odd files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 PROBE = """
-import json, re, sys, time
+import json, re, resource, sys, time
 from pathlib import Path
-from oarlock.errors import SeriesError
-from oarlock.series import check_headers, read_ct_series
+from oarlock import pixels
+from oarlock.elements import Damaged, read_header
+from oarlock.errors import NotDicom, SeriesError
+from oarlock.series import WANTED, check_headers, read_ct_series
+def series(path):
+    read_ct_series(check_headers([path]))
+def slice_alone(path):
+    header = read_header(path, WANTED, keep=lambda _: True)
+    if header is None:
+        raise NotDicom(files=1)
+    pixels.read_volume([(path, 1, pixels.check_pixels(header, 1))])
 def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+    own = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+def spent():
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 for name in sys.stdin.read().splitlines():
-    before = time.process_time()
-    try:
-        read_ct_series(check_headers([Path(name)]))
-        code = "accepted"
-    except SeriesError as error:
-        code = error.code
-    print(json.dumps([name, code, time.process_time() - before, peak()]))
+    answers = []
+    before = spent()
+    for read in (series, slice_alone):
+        try:
+            read(Path(name))
+            answers.append("accepted")
+        except SeriesError as error:
+            answers.append(error.code)
+        except Damaged:
+            answers.append("damaged")
+    print(json.dumps([name, *answers, spent() - before, peak()]))
 """
 
 EXPECTED_CODES = {
@@ -219,25 +264,37 @@ EXPECTED_CODES = {
 }
 
 
-def probed(files: list[Path]) -> Iterator[tuple[Path, str, float, int]]:
-    """Code, CPU seconds and peak memory (kB) of every file posted alone, in a process of its own."""
+READABLE_ALONE = {
+    *(f"ts/{name}" for name in (*SAME_PIXELS, "CT1_J2KI", "CT1_JLSN", "693_J2KR.dcm", "CT2_JPLL", "J2K_pixelrep_mismatch.dcm")),
+    "ts/CTImage.dcm_JPEGProcess2_4TransferSyntax_1.2.840.10008.1.2.4.51.dcm",
+    "geometry/2024-05-30-GuillemVela.dcm",
+    "geometry/CT_small.dcm",
+    "broken/explicit_VR-UN.dcm",
+}
+"""Some of the files whose pixels are read where nothing is asked of the series around them."""
+
+
+def probed(files: list[Path]) -> Iterator[tuple[Path, str, str, float, int]]:
+    """Of every file, posted alone and read without a series: both codes, CPU seconds and peak memory (kB), children included."""
     names = "\n".join(map(str, files))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
     result = subprocess.run(
         [sys.executable, "-c", PROBE], input=names, capture_output=True, check=True, text=True, env=environment
     )
     for line in result.stdout.splitlines():
-        name, code, seconds, peak = json.loads(line)
-        yield Path(name), code, seconds, peak
+        name, *answers = json.loads(line)
+        yield Path(name), *answers
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
-def test_every_odd_file_ends_in_a_clear_code_within_its_bounds(shared: Path) -> None:
+def test_every_odd_file_ends_in_a_right_reading_or_a_clear_code_within_its_bounds(shared: Path) -> None:
     """5 s and 500 MB for each; any other exception fails the probe itself."""
     files = dicom_files(shared / ODD)
-    answers = list(probed(files))
+    answers = {str(path.relative_to(shared / ODD)): found for path, *found in probed(files)}
     assert len(answers) == len(files)
-    assert max(seconds for _, _, seconds, _ in answers) < 5
-    assert max(peak for *_, peak in answers) < 500_000
-    found = {str(path.relative_to(shared / ODD)): code for path, code, *_ in answers}
-    assert {name: found[name] for name in EXPECTED_CODES} == EXPECTED_CODES
+    assert max(seconds for *_, seconds, _ in answers.values()) < 5
+    assert max(peak for *_, peak in answers.values()) < 500_000
+    assert {name: answers[name][0] for name in EXPECTED_CODES} == EXPECTED_CODES
+    alone = {name: code for name, (_, code, *_) in answers.items()}
+    assert {name: alone[name] for name in READABLE_ALONE} == dict.fromkeys(READABLE_ALONE, "accepted")
+    assert set(alone.values()) == {"accepted", "damaged", "series.not_dicom", "series.unsupported_pixel_data"}

@@ -19,6 +19,7 @@ from oarlock.oars import BY_NAME
 from oarlock.phantom import write_ct_series
 from oarlock.profiles import Profile, to_profile
 from oarlock.qa_store import Filters, QAStore
+from oarlock.rtstruct import WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import check_headers
 from oarlock.site import Site
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
@@ -340,6 +341,31 @@ def test_a_job_is_written_by_its_profile_and_shows_nothing_that_it_does_not_deli
     assert [(w.code, "SpinalCord" in w.detail) for w in job.warnings if w.code.startswith("rtstruct")] == [
         ("rtstruct.not_drawn", True)
     ]
+
+
+def test_a_file_that_fails_its_check_is_not_delivered_and_the_job_says_why(
+    house: House, series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer gone wrong: every contour of the file lies 0.5 mm too far towards the head."""
+
+    def write_shifted(path: Path, *arguments: Any) -> WrittenRTSTRUCT:
+        written = write_rtstruct(path, *arguments)
+        dataset = pydicom.dcmread(path)
+        for roi in dataset.ROIContourSequence:
+            for contour in roi.get("ContourSequence", []):
+                points = np.array(contour.ContourData, dtype=float).reshape(-1, 3) + [0, 0, 0.5]
+                contour.ContourData = [f"{number:.3f}" for number in points.reshape(-1)]
+        dataset.save_as(path)
+        return written
+
+    monkeypatch.setattr("worker.pipeline.write_rtstruct", write_shifted)
+    job_id = house.post(series)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.error is not None
+    assert (job.state, job.error.code) == (JobState.FAILED, "model.result_invalid")
+    assert "it lies more than 0.01 mm off the plane of its slice" in job.error.detail
+    assert not results(house, job_id)
 
 
 def test_a_profile_that_the_worker_does_not_have_fails_the_job_with_the_reason(house: House, series: Path) -> None:
