@@ -309,9 +309,14 @@ def _to_hu(stored: npt.NDArray[Any], pixels: StoredPixels, out: npt.NDArray[np.i
 
 
 def _pad_with_air(stored: npt.NDArray[Any], pixels: StoredPixels, found: tuple[int, int], out: npt.NDArray[np.int16]) -> None:
-    """Air where the scanner padded, so that a value far off the scale does not reach the network."""
+    """Air where the scanner padded, so that a value far off the scale does not reach the network.
+
+    Compression with loss leaves values near the padding, and between it and the image, instead of its very value.
+    """
     if pixels.padding is None or _is_tissue(pixels):
         return
     low, high = pixels.padding
     if low <= found[1] and high >= found[0]:
         out[(stored >= low) & (stored <= high)] = AIR_HU
+    if pixels.transfer_syntax in MAYBE_LOSSY and max(end * pixels.slope + pixels.intercept for end in pixels.padding) < AIR_HU:
+        np.maximum(out, AIR_HU, out=out)
