@@ -352,9 +352,9 @@ def test_a_file_that_fails_its_check_is_not_delivered_and_the_job_says_why(
         written = write_rtstruct(path, *arguments)
         dataset = pydicom.dcmread(path)
         for roi in dataset.ROIContourSequence:
-            for contour in roi.get("ContourSequence", []):
-                points = np.array(contour.ContourData, dtype=float).reshape(-1, 3) + [0, 0, 0.5]
-                contour.ContourData = [f"{number:.3f}" for number in points.reshape(-1)]
+            for item in roi.get("ContourSequence", []):
+                points = np.array(item.ContourData, dtype=float).reshape(-1, 3) + np.array([0, 0, 0.5])
+                item.ContourData = [f"{number:.3f}" for number in points.reshape(-1)]
         dataset.save_as(path)
         return written
 
