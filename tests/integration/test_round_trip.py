@@ -105,9 +105,9 @@ def write_solids(grid: Grid, folder: Path) -> Written:
     for oar in masks.oars:
         masks.bits[SOLIDS[oar.name].distance_mm(centres) <= 0] |= masks.bit(oar)
     files = write_ct_series(folder / "ct", np.zeros(grid.shape, dtype=np.int16), grid)
-    for file, thickness in zip(files[:-1], grid.slice_spacings_mm, strict=True):
+    for file, thickness in zip(files, orientations.thicknesses_mm(grid), strict=True):
         ct = pydicom.dcmread(file)
-        ct.SliceThickness = f"{thickness:.3f}"  # an uneven stack is known to be complete by the thickness of its slices
+        ct.SliceThickness = f"{thickness:.3f}"
         ct.save_as(file)
     header = check_headers(files)
     path = folder / "rtstruct.dcm"

@@ -125,8 +125,8 @@ def test_an_organ_that_is_one_piece_keeps_its_largest_and_the_rest_is_said(crook
 def test_the_largest_piece_is_the_one_with_the_most_volume_and_not_the_most_voxels() -> None:
     grid = orientations.uneven()
     mask = np.zeros(grid.shape, np.bool_)
-    thin, thick = 8, 10  # gaps of 2 mm and 1 mm beside the one, of 3 mm and 2 mm beside the other
-    assert grid.slice_thicknesses_mm[[thin, thick]] == pytest.approx([1.5, 2.5])
+    thin, thick = 9, 10  # 1.5 mm and 2 mm to the neighbours of the one, 2 mm and 2.5 mm to those of the other
+    assert grid.slice_thicknesses_mm[[thin, thick]] == pytest.approx([1.75, 2.25])
     mask[thin, 5:15, 5:15] = True  # 100 voxels
     mask[thick, 5:15, 30:39] = True  # 90 thicker ones
     masks = masks_of(grid, Eye_L=mask)

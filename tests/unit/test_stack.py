@@ -114,21 +114,36 @@ def test_thin_slices_whose_positions_were_rounded_are_complete_and_a_missing_one
         assert codes(warnings) == []
 
 
-@pytest.mark.parametrize("junction_mm", [3.0, 2.25, 1.5])
-def test_two_slabs_whose_thickness_explains_their_spacing_are_complete(junction_mm: float) -> None:
-    """Slices of 3 mm every 3 mm, then of 1.5 mm every 1.5 mm."""
-    zs = np.cumsum([0.0, *[3.0] * 6, junction_mm, *[1.5] * 8])
-    slabs = [replace(plane, thickness_mm=3.0 if z < 7 else 1.5) for z, plane in enumerate(planes(zs))]
-    grid, _, warnings = to_grid(slabs)
-    np.testing.assert_array_equal(grid.origins_mm[:, 2], zs)
+def slabs(junction_mm: float, *, thick_mm: float = 3.0, thin_mm: float = 1.5) -> list[Plane]:
+    """Seven slices as far apart as they are thick, then nine thinner ones."""
+    zs = np.cumsum([0.0, *[thick_mm] * 6, junction_mm, *[thin_mm] * 8])
+    return [replace(plane, thickness_mm=thick_mm if z < 7 else thin_mm) for z, plane in enumerate(planes(zs))]
+
+
+@pytest.mark.parametrize("junction_mm", [2.25, 2.4, 1.5])
+def test_two_slabs_whose_slices_touch_or_overlap_are_complete(junction_mm: float) -> None:
+    """Positions are those of the middle of a slice: where 3 mm meet 1.5 mm, slices that touch are 2.25 mm apart."""
+    stack = slabs(junction_mm)
+    grid, _, warnings = to_grid(stack)
+    np.testing.assert_array_equal(grid.origins_mm, [plane.origin_mm for plane in stack])
     assert codes(warnings) == ["series.uneven_spacing"]
 
 
-def test_two_slabs_with_a_gap_between_them_are_refused() -> None:
-    zs = np.cumsum([0.0, *[3.0] * 6, 4.5, *[1.5] * 8])
-    slabs = [replace(plane, thickness_mm=3.0 if z < 7 else 1.5) for z, plane in enumerate(planes(zs))]
+@pytest.mark.parametrize("junction_mm", [3.0, 3.75, 4.5, 5.25])
+def test_two_slabs_that_leave_tissue_out_between_them_are_refused(junction_mm: float) -> None:
     with pytest.raises(errors.MissingSlices):
-        to_grid(slabs)
+        to_grid(slabs(junction_mm))
+
+
+@given(thick_mm=st.floats(1.0, 8.0), share=st.floats(0.25, 0.8), missing=st.integers(1, 14), seed=st.integers(0, 99))
+def test_of_two_slabs_no_slice_can_be_missing(thick_mm: float, share: float, missing: int, seed: int) -> None:
+    """Not even a thin one where they meet: what is left is then as far apart as thick slices are."""
+    thin_mm = share * thick_mm
+    stack = slabs((thick_mm + thin_mm) / 2, thick_mm=thick_mm, thin_mm=thin_mm)
+    to_grid(random.Random(seed).sample(stack, len(stack)))
+    del stack[missing]
+    with pytest.raises((errors.MissingSlices, errors.InconsistentGeometry)):
+        to_grid(stack)
 
 
 @pytest.mark.parametrize("thickness_mm", [None, 1.5, 3.0, 5.0])
