@@ -26,9 +26,9 @@ MIN_SLICES: Final = 3
 """With fewer there is one distance only, which cannot show whether a slice is missing."""
 
 MAX_TILT_DEGREES: Final = 30.0
-SAME_PLANE_MM: Final = 0.01
-"""By how much the far corners of a slice may move when the orientation of another slice is used for it: a contour must not leave
-the plane of its own slice by more."""
+SAME_PLANE_MM: Final = 0.009
+"""By how much the far corners of a slice may move when the orientation of another slice is used for it: with the rounding to
+micrometres, no contour leaves the plane of its own slice by more than 0.01 mm."""
 
 SPACING_TOLERANCE: Final = 0.1
 """Share by which a distance between slices may differ from the expected one; one missing slice doubles the distance."""
@@ -189,16 +189,17 @@ def _usual(distances: FloatArray) -> float:
 
 
 def _thickness_explains(distances: FloatArray, thicknesses: Sequence[float | None]) -> bool:
-    """Whether every distance equals the thickness of its two slices, or lies between them where slabs of two kinds meet.
+    """Whether every slice touches the next one, or overlaps it by no more than the thinner of the two stands for.
 
     Only then is an uneven stack known to be complete: slices of 3 mm every 3 mm that go over into slices of 1.5 mm every 1.5 mm
-    leave nothing out, and a missing slice of either kind would show as a distance that no thickness explains.
+    leave nothing out, and a missing slice of either kind would leave tissue between two slices. A position is that of the middle
+    of a slice (PS3.3 C.7.6.2.1.1): two that touch are half of both thicknesses apart.
     """
     if any(thickness is None for thickness in thicknesses):
         return False
     t = np.array(thicknesses, dtype=np.float64)
-    low, high = np.minimum(t[:-1], t[1:]), np.maximum(t[:-1], t[1:])
-    return bool(np.all((distances >= low - _slack_mm(low)) & (distances <= high + _slack_mm(high))))
+    thinner, touching = np.minimum(t[:-1], t[1:]), (t[:-1] + t[1:]) / 2
+    return bool(np.all((distances >= thinner - _slack_mm(thinner)) & (distances <= touching + _slack_mm(touching))))
 
 
 def _uneven_spacing(distances: FloatArray) -> JobWarning:
