@@ -1,4 +1,4 @@
-"""oarlock keys create | list | revoke; oarlock audit verify | export.
+"""oarlock keys create | list | revoke; oarlock audit verify | export; oarlock callbacks list | resend.
 
 What an administrator does to the database that the settings name (``DATABASE_URL``, ``OARLOCK_DATA``).
 """
@@ -13,13 +13,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from oarlock import audit
 from oarlock.audit import Actor, Head, Verdict
+from oarlock.callbacks import CallbackState, CallbackStore
 from oarlock.database import Database, utc_now
 from oarlock.errors import InvalidParameter
 from oarlock.keys import Key, KeyStore, Scope
 from oarlock.profiles import profile_named, read_profiles
+from oarlock.retention import Retention, to_seconds
 from oarlock.settings import Settings
 
 GOOD, FINDINGS = 0, 1
@@ -42,6 +45,10 @@ def add_commands(commands: Any) -> None:
     )
     create.add_argument("--expires", metavar="WHEN", help="90d, 2027-01-31 or 2027-01-31T12:00:00Z; without it, never")
     create.add_argument("--profile", metavar="NAME", help="how RTSTRUCTs are written for jobs that name no profile")
+    for what in ("input", "results"):
+        create.add_argument(
+            f"--keep-{what}", type=to_seconds, metavar="TIME", help=f"how long the {what} of its jobs stay: 0, 12h, 30d"
+        )
     create.set_defaults(run=_create_key)
 
     listing = actions.add_parser("list", help="every key that was ever made, without its secret")
@@ -50,6 +57,17 @@ def add_commands(commands: Any) -> None:
     revoke = actions.add_parser("revoke", help="make a key useless at once")
     revoke.add_argument("name", metavar="NAME", help="the key's name or id")
     revoke.set_defaults(run=_revoke_key)
+
+    calls = commands.add_parser("callbacks", help="look at what was told to callback_url, and tell it again")
+    actions = calls.add_subparsers(required=True, metavar="ACTION")
+
+    told = actions.add_parser("list", help="who was told of which job's end, and what came of it")
+    told.add_argument("--state", choices=list(CallbackState), metavar="STATE", help=f"one of {', '.join(CallbackState)}")
+    told.set_defaults(run=_list_callbacks)
+
+    resend = actions.add_parser("resend", help="deliver a callback again, also one that was given up")
+    resend.add_argument("id", metavar="ID", nargs="+", help="id of a callback, or of a job")
+    resend.set_defaults(run=_resend_callbacks)
 
     log = commands.add_parser("audit", help="check and export the audit log")
     actions = log.add_subparsers(required=True, metavar="ACTION")
@@ -105,7 +123,9 @@ def _create_key(chosen: argparse.Namespace) -> int:
         profile_named(read_profiles(Settings().profiles), chosen.profile)
     with _database() as database:
         store = KeyStore(database)
-        key, token = store.create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile, by=_administrator())
+        retention = Retention(chosen.keep_input, chosen.keep_results)
+        by = _administrator()
+        key, token = store.create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile, retention=retention, by=by)
     print(f"Key '{key.name}' ({key.id}). It is shown this once and stored nowhere:", file=sys.stderr)
     print(token)
     return GOOD
@@ -134,6 +154,27 @@ def _revoke_key(chosen: argparse.Namespace) -> int:
     with _database() as database:
         key = KeyStore(database).revoke(chosen.name, by=_administrator())
     print(f"Key '{key.name}' ({key.id}) opens nothing any more.", file=sys.stderr)
+    return GOOD
+
+
+def _list_callbacks(chosen: argparse.Namespace) -> int:
+    """Without the URL's path, which a sender chose."""
+    with _database() as database:
+        callbacks = CallbackStore(database).all(CallbackState(chosen.state) if chosen.state else None)
+    print(f"{'ID':<38}{'JOB':<38}{'STATE':<11}{'ATTEMPTS':<10}{'NEXT':<22}{'HOST':<30}OUTCOME")
+    for found in callbacks:
+        next_at = f"{found.next_at:%Y-%m-%dT%H:%M:%SZ}" if found.state is CallbackState.WAITING else "–"
+        told = f"{found.state:<11}{found.attempts:<10}{next_at:<22}{urlsplit(found.url).hostname or '':<30}{found.outcome or '–'}"
+        print(f"{found.id:<38}{found.job_id:<38}{told}")
+    return GOOD
+
+
+def _resend_callbacks(chosen: argparse.Namespace) -> int:
+    with _database() as database:
+        store = CallbackStore(database)
+        for callback_id in chosen.id:
+            store.resend(callback_id, by=_administrator())
+    print("They are delivered again by a service that runs.", file=sys.stderr)
     return GOOD
 
 

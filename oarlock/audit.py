@@ -38,6 +38,7 @@ class Action(StrEnum):
     JOB_CANCELLED = "job.cancelled"
     JOB_PURGED = "job.purged"
     INPUT_PURGED = "input.purged"
+    CALLBACK_RESENT = "callback.resent"
     RESULT_READ = "result.read"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"

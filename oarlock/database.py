@@ -4,7 +4,7 @@ SQLite runs with a write-ahead log. A transaction that will write says so when i
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +50,19 @@ class Database:
         """
         with self.reading() as connection:
             migrations.version_of(connection)
+
+    def fold(self) -> bool:
+        """Take what was deleted out of the files now. SQLite's write-ahead log keeps old rows until it is emptied.
+
+        PostgreSQL does it in its own time (VACUUM, recycling of its log).
+
+        :returns: whether it was done; not while somebody reads for long.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return True
+        with _translated(), closing(self._engine.raw_connection()) as connection:
+            busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

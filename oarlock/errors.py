@@ -427,7 +427,7 @@ class JobExpired(JobError):
     title = "The job was purged"
 
     def __init__(self) -> None:
-        super().__init__("The series of this job and its results were deleted. Post the series again.")
+        super().__init__("The series of this job was deleted. Post it again.")
 
 
 class JobNotFinished(JobError):

@@ -10,12 +10,14 @@ wakes up.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     RowMapping,
@@ -27,6 +29,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -39,11 +42,13 @@ from oarlock.errors import (
     IdempotencyConflict,
     JobAlreadyEnded,
     JobError,
+    JobExpired,
     JobNotFound,
     JobNotRetryable,
     OarlockError,
 )
 from oarlock.jobs import (
+    ENDED,
     MAX_ATTEMPTS,
     Job,
     JobFailure,
@@ -57,7 +62,10 @@ from oarlock.jobs import (
 )
 from oarlock.paging import of_cursor, to_cursor
 from oarlock.qa_store import Scored
-from oarlock.schema import JOBS, STAGES, WORKERS, Time
+from oarlock.retention import UNSAID, Retention
+from oarlock.schema import CALLBACKS, EPOCH, JOBS, STAGES, WORKERS, Time
+
+log = logging.getLogger(__name__)
 
 STAGE_BUCKETS_S: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, float("inf"))
 """Upper bounds of the histogram of stage durations."""
@@ -126,6 +134,11 @@ class JobStore:
         """
         self._database.check()
 
+    def fold(self) -> None:
+        """Take what was purged out of the database's files, as far as that can be done now; otherwise the next time."""
+        if not self._database.fold():
+            log.warning("the database's log could not be emptied; it is tried again")
+
     # ── jobs, as the service sees them ────────────────────────────────────────────────────────────────────────────────
 
     def create(
@@ -135,6 +148,8 @@ class JobStore:
         series: SeriesFacts,
         model: ModelFacts,
         profile: str | None = None,
+        retention: Retention = UNSAID,
+        callback_url: str | None = None,
         priority: Priority = Priority.NORMAL,
         warnings: Sequence[JobWarning] = (),
         idempotency_key: str | None = None,
@@ -144,6 +159,8 @@ class JobStore:
         """Put a new job into the queue, or find the job that the same post made before.
 
         :param by: who posts it, for the audit log; so in the other calls.
+        :param retention: how long its bytes stay, where that is not for the settings to say.
+        :param callback_url: where its end is told.
         :param content_sha256: digest of what was posted; the same key with another digest is a conflict.
         :returns: the new job; or, where the key is known, the job that has it (told by its id).
         :raises IdempotencyConflict: if the key belongs to another content.
@@ -156,6 +173,10 @@ class JobStore:
             "content_sha256": content_sha256,
             "created_at": now,
             "queued_at": now,
+            "keep_input_s": retention.input_s,
+            "keep_results_s": retention.results_s,
+            "callback_url": callback_url,
+            "callback_pending": None if callback_url is None else True,
         }
         try:
             with self._database.writing() as connection:
@@ -269,15 +290,26 @@ class JobStore:
         """Queue a failed or cancelled job again, with all its attempts before it. Its progress stays: it never falls.
 
         :raises JobNotRetryable: if the job is in another state, or purged.
+        :raises JobExpired: if its input was purged.
         """
         now = self._clock()
-        again = _AGAIN | {"attempts": 0, "started_at": None, "queued_at": now, "cancel_requested": False}
+        pending = case((JOBS.c.callback_url.is_not(None), True), else_=None)
+        again = _AGAIN | {
+            "callback_pending": pending,
+            "attempts": 0,
+            "started_at": None,
+            "queued_at": now,
+            "cancel_requested": False,
+        }
         with self._database.writing() as connection:
             ended = JOBS.c.state.in_([JobState.FAILED, JobState.CANCELLED])
-            changed = _change(connection, job_id, ended & JOBS.c.purged_at.is_(None), again)
+            kept = JOBS.c.purged_at.is_(None) & JOBS.c.input_purged_at.is_(None)
+            changed = _change(connection, job_id, ended & kept, again)
             if changed:
                 audit.append(connection, now, Event(Action.JOB_RETRIED, by, job_id))
         job = self.get(job_id)
+        if not changed and job.input_purged_at is not None and job.state is not JobState.SUCCEEDED:
+            raise JobExpired
         if not changed:
             raise JobNotRetryable(state=job.state)
         return job
@@ -293,9 +325,40 @@ class JobStore:
         unfinished = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
         with self._database.writing() as connection:
             _change(connection, job_id, unfinished, {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True})
+            connection.execute(delete(CALLBACKS).where(CALLBACKS.c.job_id == job_id))
             if _change(connection, job_id, JOBS.c.purged_at.is_(None), _TOMBSTONE | {"purged_at": now}):
                 audit.append(connection, now, Event(Action.JOB_PURGED, by, job_id))
         self.get(job_id)
+
+    def purge_due(self, retention: Retention) -> list[JobId]:
+        """Forget the jobs whose time is over, as a purge on request does; their bytes are to be deleted behind this.
+
+        :param retention: what counts for jobs that have no times of their own.
+        """
+        now = self._clock()
+        due = _is_over(JOBS.c.keep_results_s, retention.results_s, now) & JOBS.c.purged_at.is_(None)
+        return self._retire(due, Action.JOB_PURGED, _TOMBSTONE | {"purged_at": now}, now)
+
+    def purge_inputs_due(self, retention: Retention) -> list[JobId]:
+        """Note whose input's time is over: none of these jobs is retried, and their input is to be deleted behind this."""
+        now = self._clock()
+        due = _is_over(JOBS.c.keep_input_s, retention.input_s, now)
+        due &= JOBS.c.purged_at.is_(None) & JOBS.c.input_purged_at.is_(None)
+        return self._retire(due, Action.INPUT_PURGED, {"input_purged_at": now}, now)
+
+    def _retire(self, due: ColumnElement[bool], action: Action, values: Mapping[str, Any], now: datetime) -> list[JobId]:
+        with self._database.writing() as connection:
+            rows = connection.execute(update(JOBS).where(due).values(**values).returning(JOBS.c.id)).all()
+            if action is Action.JOB_PURGED:
+                connection.execute(delete(CALLBACKS).where(CALLBACKS.c.job_id.in_([row.id for row in rows])))
+            audit.append(connection, now, *(Event(action, SYSTEM, row.id) for row in rows))
+        return [JobId(row.id) for row in rows]
+
+    def without_input(self) -> set[JobId]:
+        """Jobs whose input was purged and whose results stay."""
+        query = select(JOBS.c.id).where(JOBS.c.purged_at.is_(None), JOBS.c.input_purged_at.is_not(None))
+        with self._database.reading() as connection:
+            return {JobId(job_id) for job_id in connection.scalars(query)}
 
     # ── jobs, as a worker sees them ───────────────────────────────────────────────────────────────────────────────────
 
@@ -524,6 +587,14 @@ def _is_free(now: datetime) -> ColumnElement[bool]:
     return or_(JOBS.c.state == JobState.QUEUED, expired)
 
 
+def _is_over(column: ColumnElement[int], otherwise_s: int | None, now: datetime) -> ColumnElement[bool]:
+    """Whether a job ended so long ago; never where neither the row nor the settings say how long."""
+    keep_s = func.coalesce(column, literal(otherwise_s, BigInteger()))
+    finished = type_coerce(JOBS.c.finished_at, BigInteger())
+    over = finished <= literal((now - EPOCH) // timedelta(microseconds=1), BigInteger()) - keep_s * 1_000_000
+    return JOBS.c.state.in_([state.value for state in ENDED]) & over
+
+
 def _is_held(lease: Lease) -> ColumnElement[bool]:
     return and_(JOBS.c.state == JobState.RUNNING, JOBS.c.lease_token == lease.token)
 
@@ -616,6 +687,8 @@ _TOMBSTONE: Final[dict[str, Any]] = {
     "profile": None,
     "idempotency_key": None,
     "content_sha256": "",
+    "callback_url": None,
+    "callback_pending": None,
     "intake_warnings": "[]",
     "result_warnings": "[]",
     "error_code": None,
@@ -646,6 +719,7 @@ def _job(row: RowMapping) -> Job:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         purged_at=row["purged_at"],
+        input_purged_at=row["input_purged_at"],
         cancel_requested=row["cancel_requested"],
         warnings=tuple(JobWarning(**warning) for warning in warnings),
         error=_failure(row),

@@ -126,6 +126,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     purged_at: datetime | None
+    input_purged_at: datetime | None
     cancel_requested: bool
     warnings: tuple[JobWarning, ...]
     error: JobFailure | None

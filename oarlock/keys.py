@@ -20,6 +20,7 @@ from oarlock import audit
 from oarlock.audit import SYSTEM, Action, Actor, Event
 from oarlock.database import Database, utc_now
 from oarlock.errors import InvalidParameter
+from oarlock.retention import UNSAID, Retention
 from oarlock.schema import KEYS
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -44,12 +45,14 @@ class Key:
     """A key as it is stored, without its secret.
 
     :ivar profile: how RTSTRUCTs are written for jobs that name no profile themselves; None for the server's default.
+    :ivar retention: how long jobs stay that are posted with it.
     """
 
     id: str
     name: str
     scopes: frozenset[Scope]
     profile: str | None
+    retention: Retention
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -75,6 +78,7 @@ class KeyStore:
         *,
         expires_at: datetime | None = None,
         profile: str | None = None,
+        retention: Retention = UNSAID,
         by: Actor = SYSTEM,
     ) -> tuple[Key, str]:
         """Make a key.
@@ -90,7 +94,7 @@ class KeyStore:
         now = self._clock()
         if expires_at is not None and expires_at <= now:
             raise InvalidParameter(name="expires", reason="is not in the future")
-        key = Key(secrets.token_hex(6), name, frozenset(scopes), profile, now, expires_at, None)
+        key = Key(secrets.token_hex(6), name, frozenset(scopes), profile, retention, now, expires_at, None)
         token = f"oarlock_{key.id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         try:
             with self._database.writing() as connection:
@@ -153,6 +157,8 @@ def _columns(key: Key) -> dict[str, Any]:
         "name": key.name,
         "scopes": " ".join(sorted(key.scopes)),
         "profile": key.profile,
+        "keep_input_s": key.retention.input_s,
+        "keep_results_s": key.retention.results_s,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
@@ -165,6 +171,7 @@ def _key(row: RowMapping) -> Key:
         name=row["name"],
         scopes=frozenset(Scope(scope) for scope in row["scopes"].split()),
         profile=row["profile"],
+        retention=Retention(row["keep_input_s"], row["keep_results_s"]),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],

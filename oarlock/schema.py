@@ -82,9 +82,32 @@ JOBS: Final = Table(
     Column("started_at", Time),
     Column("finished_at", Time),
     Column("purged_at", Time),
+    Column("keep_input_s", BigInteger),
+    Column("keep_results_s", BigInteger),
+    Column("input_purged_at", Time),
+    Column("callback_url", Text),
+    Column("callback_pending", Boolean),
     Index("jobs_by_age", "created_at", "id"),
     Index("jobs_by_state", "state", "created_at", "id"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
+    Index("jobs_by_callback", "callback_pending", "state"),
+)
+
+CALLBACKS: Final = Table(
+    "callbacks",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("job_state", Text, nullable=False),
+    Column("error_code", Text),
+    Column("ended_at", Time, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Time, nullable=False),
+    Column("outcome", Text),
+    Index("callbacks_by_time", "state", "next_at"),
+    Index("callbacks_by_job", "job_id"),
 )
 
 WORKERS: Final = Table(
@@ -116,6 +139,8 @@ KEYS: Final = Table(
     Column("created_at", Time, nullable=False),
     Column("expires_at", Time),
     Column("revoked_at", Time),
+    Column("keep_input_s", BigInteger),
+    Column("keep_results_s", BigInteger),
 )
 
 AUDIT: Final = Table(

@@ -9,11 +9,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from oarlock.keys import Scope
+from oarlock.retention import Retention, to_seconds
 from oarlock.site import Site, read_site
+
+Duration = Annotated[int, BeforeValidator(lambda value: to_seconds(value) if isinstance(value, str) else value)]
+"""In seconds; written as ``0``, ``45m``, ``12h``, ``30d``."""
 
 
 class Settings(BaseSettings):
@@ -65,14 +69,24 @@ class Settings(BaseSettings):
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
     alive_file: Path | None = Field(None, description="file that a worker touches with each sign of life, for a health check")
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
-    keep_input: bool = Field(True, description="whether the upload of a job that succeeded stays until the job is purged")
+    callback_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="hosts, by commas, with a port where it is not the usual one, that jobs may name in callback_url"
+    )
+    callback_networks: Annotated[list[str], NoDecode] = Field(
+        [], description="networks, by commas, that are not public and that callbacks may go into all the same"
+    )
+    callback_secrets: Annotated[list[str], NoDecode] = Field(
+        [], repr=False, description="what callbacks are signed with, by commas: whsec_ and base64; of each there is one signature"
+    )
+    keep_input: Duration | None = Field(None, description="how long the input of a job stays after its end")
+    keep_results: Duration | None = Field(None, description="how long a job and its results stay after its end")
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "callback_networks")
     @classmethod
     def _check_proxies(cls, value: list[str]) -> list[str]:
         """A name, or everybody, is no address: what cannot be compared with an address would be believed by mistake."""
@@ -82,6 +96,13 @@ class Settings(BaseSettings):
     def _check_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None) or (self.tls_client_ca and not self.tls_certificate):
             msg = "OARLOCK_TLS_CERTIFICATE and OARLOCK_TLS_KEY go together, and OARLOCK_TLS_CLIENT_CA needs both"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _check_callbacks(self) -> Self:
+        if self.callback_hosts and not self.callback_secrets:
+            msg = "OARLOCK_CALLBACK_HOSTS needs OARLOCK_CALLBACK_SECRETS: a receiver must be able to tell who calls"
             raise ValueError(msg)
         return self
 
@@ -110,6 +131,11 @@ class Settings(BaseSettings):
         """URL of the queue as Celery spells it: a unix socket has a scheme of its own there."""
         url = self.redis_url or "redis://localhost:6379/0"
         return url.replace("unix://", "redis+socket://", 1)
+
+    @property
+    def retention(self) -> Retention:
+        """How long jobs stay whose key says nothing of it."""
+        return Retention(self.keep_input, self.keep_results)
 
     @cached_property
     def site(self) -> Site:

@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oarlock import __version__, audit, logs
 from oarlock.settings import Settings
-from service import contract, problems, qa_routes, request_log, routes
+from service import contract, problems, qa_routes, request_log, routes, webhooks
 from service.periodic import every
 from service.state import running
 from service.sweeper import Sweeper
+from service.webhooks import Caller, Messenger
 
 WITNESS_EVERY_S: Final = 600.0
 """How often the last entry of the audit log is told to the service's own log, which is kept elsewhere."""
@@ -53,6 +54,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(Sweeper(settings, service.store, service.storage, service.broker).run)
                 tasks.start_soon(every, WITNESS_EVERY_S, partial(audit.tell_head, service.database))
+                if service.callback_rules.hosts:
+                    messenger = Messenger(service.callbacks, Caller(service.callback_rules))
+                    tasks.start_soon(every, webhooks.PERIOD_S, messenger.deliver)
                 yield
                 tasks.cancel_scope.cancel()
 

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from oarlock.errors import Forbidden, InvalidToken, RateLimited, Unauthenticated
 from oarlock.keys import KeyStore, Scope
+from oarlock.retention import UNSAID, Retention
 from oarlock.settings import Settings
 
 _MANY: Final = 1_000
@@ -22,12 +23,14 @@ class Caller:
     :ivar id: what logs call him: a key's id, never its secret.
     :ivar name: what people call him.
     :ivar profile: how RTSTRUCTs are written for him unless a job says otherwise; None for the server's default.
+    :ivar retention: how long his jobs stay, where that is not for the settings to say.
     """
 
     id: str
     name: str
     scopes: frozenset[Scope]
     profile: str | None = None
+    retention: Retention = UNSAID
 
 
 ANYONE: Final = Caller("anyone", "anyone", frozenset({Scope.ADMIN}))
@@ -85,7 +88,7 @@ class Doorkeeper:
         key = self._keys.find(token)
         if key is None:
             raise InvalidToken
-        return Caller(f"key:{key.id}", key.name, key.scopes, key.profile)
+        return Caller(f"key:{key.id}", key.name, key.scopes, key.profile, key.retention)
 
     def _is_open(self) -> bool:
         self._closed = self._closed or self._keys.were_made()

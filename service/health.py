@@ -39,6 +39,10 @@ class Health:
         """The workers that were heard of lately."""
         return self._store.live_workers(within_s=SILENT_LEASES * self._settings.lease_s)
 
+    def free_bytes(self) -> int:
+        """Free space on the data folder's disk."""
+        return self._storage.free_bytes()
+
     def _database(self) -> str | None:
         self._store.check()
         return None

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from oarlock.callbacks import CallbackStore
 from oarlock.errors import TransientError, leaves
 from oarlock.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
 from oarlock.manifest import ModelManifest
@@ -24,10 +25,17 @@ class Metrics:
     """Counters of this process, and a collector of what the job table and the queue say."""
 
     def __init__(
-        self, store: JobStore, scores: QAStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]
+        self,
+        store: JobStore,
+        scores: QAStore,
+        broker: Broker,
+        health: Health,
+        manifests: Mapping[str, ModelManifest],
+        *,
+        outbox: CallbackStore,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Table(store, scores, broker, health, manifests))
+        self._registry.register(_Table(store, scores, broker, health, manifests, outbox=outbox))
         self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
         for leaf in leaves():
             self.refusals.labels(leaf.code)  # from 0, or the first one would be no increase
@@ -42,13 +50,31 @@ class Metrics:
 
 class _Table(Collector):
     def __init__(
-        self, store: JobStore, scores: QAStore, broker: Broker, health: Health, manifests: Mapping[str, ModelManifest]
+        self,
+        store: JobStore,
+        scores: QAStore,
+        broker: Broker,
+        health: Health,
+        manifests: Mapping[str, ModelManifest],
+        *,
+        outbox: CallbackStore,
     ) -> None:
+        self._outbox = outbox
         self._store, self._scores, self._broker, self._health, self._manifests = store, scores, broker, health, manifests
 
     def collect(self) -> Iterable[Metric]:
         """What can be known now; a dependency that does not answer leaves its metrics out, and /readyz says so."""
-        families = (self._jobs, self._depth, self._workers, self._stages, self._models, self._surface_dsc, self._checks)
+        families = (
+            self._jobs,
+            self._depth,
+            self._workers,
+            self._stages,
+            self._models,
+            self._surface_dsc,
+            self._checks,
+            self._callbacks,
+            self._disk,
+        )
         for family in families:
             with suppress(TransientError):
                 yield family()
@@ -58,6 +84,17 @@ class _Table(Collector):
         for state, count in self._store.counts().items():
             jobs.add_metric([state], count)
         return jobs
+
+    def _callbacks(self) -> Metric:
+        callbacks = GaugeMetricFamily("oarlock_callbacks", "Callbacks by state; dead ones were given up", labels=["state"])
+        for state, count in self._outbox.counts().items():
+            callbacks.add_metric([state], count)
+        return callbacks
+
+    def _disk(self) -> Metric:
+        return GaugeMetricFamily(
+            "oarlock_storage_free_bytes", "Free disk space of the data folder", value=self._health.free_bytes()
+        )
 
     def _depth(self) -> Metric:
         return GaugeMetricFamily("oarlock_queue_depth", "Messages that wait for a worker", value=self._broker.depth())

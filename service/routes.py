@@ -34,6 +34,7 @@ from oarlock.series import check_headers
 from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Incoming
 from service import contract, events, metrics, reference, uploads
 from service.access import By, needs
+from service.auth import Caller
 from service.problems import problem
 from service.schemas import JobDocument, JobPage, Liveness, ModelDocument, ModelList, ProfileDocument, ProfileList, Readiness
 from service.state import Here, Service
@@ -93,7 +94,8 @@ def _accepted(service: Service, job: Job) -> Response:
 
 def _offer(service: Service, profile: str | None) -> Offer:
     """What a caller can choose from; his key may name a profile of his own."""
-    return Offer(service.manifests, service.settings.model, service.profiles, profile or service.settings.profile)
+    settings = service.settings
+    return Offer(service.manifests, settings.model, service.profiles, profile or settings.profile, service.callback_rules)
 
 
 def check_space(request: Request, service: Service) -> None:
@@ -129,7 +131,8 @@ async def post_job(request: Request, service: Here, by: By, idempotency_key: Ann
         upload = await uploads.receive(request, incoming, service.settings, service.upload_threads)
 
         def accept() -> Response:
-            choices = check_choices(upload.fields, _offer(service, request.state.caller.profile))
+            caller: Caller = request.state.caller
+            choices = check_choices(upload.fields, _offer(service, caller.profile), caller.retention)
             header = check_headers(upload.files, max_slices=service.settings.max_slices)
             check_writable(choices.profile, header)
             job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest, by=by)

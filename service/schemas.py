@@ -13,11 +13,12 @@ from oarlock.qa_store import Origin
 from service.problems import describe
 
 
-def _rfc3339(time: datetime) -> str:
+def rfc3339(time: datetime) -> str:
+    """A time as RFC 3339 in UTC, to the millisecond."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Time = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
 PriorityName = Literal["urgent", "normal", "low"]
 BucketName = Literal["day", "week", "month", "all"]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from oarlock.callbacks import CallbackStore
 from oarlock.database import Database
 from oarlock.errors import ManifestInvalid
 from oarlock.job_store import JobStore
@@ -25,6 +26,7 @@ from service.health import Health
 from service.metrics import Metrics
 from service.oidc import OIDC
 from service.submission import Desk
+from service.webhooks import Rules
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class Service:
     broker: Broker
     desk: Desk
     doorkeeper: Doorkeeper
+    callback_rules: Rules
+    callbacks: CallbackStore
     health: Health
     metrics: Metrics
     upload_threads: CapacityLimiter
@@ -56,13 +60,16 @@ class Service:
 def running(settings: Settings) -> Iterator[Service]:
     """Everything that the application needs.
 
+    :raises ValueError: a secret of callbacks is none.
     :raises ProfileInvalid: a site profile is wrong, or there is none of the name of the default one.
     """
     profiles = read_profiles(settings.profiles)
     check_default(profiles, settings.profile)
+    callback_rules = Rules.of(settings)
     storage = Storage(settings.data)
     database = Database(settings.database)
     store = JobStore(database)
+    callbacks = CallbackStore(database)
     qa_store = QAStore(database)
     broker = Broker(settings)
     manifests = _manifests(settings)
@@ -79,8 +86,10 @@ def running(settings: Settings) -> Iterator[Service]:
             broker=broker,
             desk=Desk(store, storage, broker),
             doorkeeper=Doorkeeper(settings, KeyStore(database), OIDC.of(settings)),
+            callback_rules=callback_rules,
+            callbacks=callbacks,
             health=health,
-            metrics=Metrics(store, qa_store, broker, health, manifests),
+            metrics=Metrics(store, qa_store, broker, health, manifests, outbox=callbacks),
             upload_threads=CapacityLimiter(UPLOAD_THREADS),
             comparison_threads=CapacityLimiter(comparing.AT_ONCE),
         )

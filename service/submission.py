@@ -19,11 +19,13 @@ from oarlock.job_store import JobStore
 from oarlock.jobs import Job, JobId, ModelFacts, Priority
 from oarlock.manifest import ModelManifest
 from oarlock.profiles import Profile, profile_named
+from oarlock.retention import Retention
 from oarlock.rtstruct import roi_names
 from oarlock.series import SeriesHeader
 from oarlock.storage import Incoming, Storage
 from service.broker import Broker
 from service.schemas import PRIORITIES
+from service.webhooks import Rules
 
 IDEMPOTENCY_KEY_LIMIT: Final = 255
 
@@ -35,6 +37,8 @@ class Choices:
     model: ModelFacts
     profile: Profile
     priority: Priority
+    retention: Retention
+    callback_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,13 @@ class Offer:
     model: str
     profiles: Mapping[str, Profile]
     profile: str
+    callbacks: Rules
 
 
-def check_choices(fields: Mapping[str, str], offer: Offer) -> Choices:
+def check_choices(fields: Mapping[str, str], offer: Offer, retention: Retention) -> Choices:
     """The form fields of a post as values.
 
+    :param retention: how long the sender's jobs stay.
     :raises InvalidParameter: if a field is not one of its allowed values.
     :raises UnknownModel: if there is no such model.
     :raises UnknownProfile: if there is no such profile.
@@ -58,12 +64,13 @@ def check_choices(fields: Mapping[str, str], offer: Offer) -> Choices:
     if priority not in PRIORITIES:
         raise InvalidParameter(name="priority", reason=f"is none of {', '.join(PRIORITIES)}")
     profile = profile_named(offer.profiles, fields.get("profile") or offer.profile)
-    if fields.get("callback_url"):
-        raise InvalidParameter(name="callback_url", reason="is refused: no host may be called back from this server")
+    callback_url = offer.callbacks.check_url(fields["callback_url"]) if fields.get("callback_url") else None
     manifest = offer.manifests.get(fields.get("model") or offer.model)
     if manifest is None:
         raise UnknownModel(available=list(offer.manifests))
-    return Choices(ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority])
+    return Choices(
+        ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority], retention, callback_url
+    )
 
 
 def check_writable(profile: Profile, header: SeriesHeader) -> None:
@@ -121,6 +128,8 @@ class Desk:
                 series=header.facts(),
                 model=choices.model,
                 profile=choices.profile.name,
+                retention=choices.retention,
+                callback_url=choices.callback_url,
                 priority=choices.priority,
                 warnings=header.warnings,
                 idempotency_key=key,
@@ -165,3 +174,4 @@ class Desk:
         """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing any more."""
         self.store.purge(job_id, by=by)
         self.storage.purge(job_id)
+        self.store.fold()

@@ -27,7 +27,7 @@ class Sweeper:
     """Puts lost jobs back on the queue, and deletes bytes that belong to no job."""
 
     def __init__(self, settings: Settings, store: JobStore, storage: Storage, broker: Broker) -> None:
-        self._keep_input = settings.keep_input
+        self._retention = settings.retention
         self._period_s = min(5.0, settings.lease_s / 3)
         self._store, self._storage, self._broker = store, storage, broker
         self._cleaned_at = float("-inf")
@@ -39,6 +39,7 @@ class Sweeper:
     def sweep(self) -> None:
         """Once; while the queue is away, what lies about is deleted all the same."""
         attempt(self.requeue)
+        attempt(self.retire)
         if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
             self._cleaned_at = monotonic()
             attempt(self.clean)
@@ -66,16 +67,27 @@ class Sweeper:
         self._broker.enqueue(job)
         self._store.marked_sent(job.id)
 
+    def retire(self) -> None:
+        """Purge the jobs and the inputs whose time is over. First the row: what is being retried must not lose its input."""
+        purged, inputs = self._store.purge_due(self._retention), self._store.purge_inputs_due(self._retention)
+        for job_id in purged:
+            self._storage.purge(job_id)
+        for job_id in inputs:
+            self._storage.drop_input(job_id)
+        if purged or inputs:
+            self._store.fold()
+            log.info("time is over", extra={"jobs": len(purged), "inputs": len(inputs)})
+
     def clean(self) -> None:
-        """Delete what nobody finished, bytes whose job was purged or never came to be, and uploads that are not to be kept."""
+        """Delete what nobody finished, and what a crash left: bytes whose job was purged or never came to be."""
         swept = self._storage.sweep(STALE_S)
         found = self._storage.job_ids(ORPHAN_S)
         states = self._store.states()  # asked second: a job whose folder was seen has its row by now
         orphans = [job_id for job_id in found if job_id not in states]
         for job_id in orphans:
             self._storage.purge(job_id)
-        if not self._keep_input:
-            for job_id in (job_id for job_id in found if states.get(job_id) is JobState.SUCCEEDED):
-                self._storage.drop_input(job_id)
+        for job_id in self._store.without_input().intersection(found):
+            self._storage.drop_input(job_id)
+        self._store.fold()
         if swept or orphans:
             log.info("leftovers deleted", extra={"folders": swept, "orphans": len(orphans)})

@@ -106,13 +106,18 @@ async def receive(request: Request, incoming: Incoming, settings: Settings, thre
     :param threads: how many posts may use the disk at once.
     :param form: what the call takes.
     :raises UploadError: if it is too large, not well-formed, or of another type.
-    :raises StorageFull: if the disk runs full while it is written.
+    :raises StorageFull: if less disk space than is to stay free is left while it is written.
     """
     files = _Files(incoming, settings, form)
     try:
         body = _body(request, files, form)
+
+        def write(batch: bytes) -> None:
+            files.check_space()
+            body.write(batch)
+
         async for batch in _batches(request, settings.max_upload_bytes):
-            await anyio.to_thread.run_sync(body.write, batch, limiter=threads)
+            await anyio.to_thread.run_sync(write, batch, limiter=threads)
         return await anyio.to_thread.run_sync(body.finish, limiter=threads)
     finally:
         files.close()
@@ -310,6 +315,17 @@ class _Files:
         elif self._name == _FILES:
             self._upload.file_digests.append(self._digest.digest())
 
+    def check_space(self) -> None:
+        """See that there is room for more: a body without a length, or many at once, were let in while there was.
+
+        :raises StorageFull: if not.
+        """
+        if self._free_bytes() < 0:
+            raise StorageFull
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self._incoming.folder).free - self._settings.min_free_bytes
+
     def close(self) -> None:
         """Close what an interrupted upload left open."""
         if self._file is not None:
@@ -349,7 +365,7 @@ class _Files:
         limits = ArchiveLimits(
             members=self._settings.max_upload_files - len(self._upload.files),
             content_bytes=self._settings.max_upload_bytes - self._content_bytes,
-            disk_bytes=shutil.disk_usage(self._incoming.folder).free - self._settings.min_free_bytes,
+            disk_bytes=self._free_bytes(),
             ratio=self._settings.max_archive_ratio,
         )
         self._is_archive = False

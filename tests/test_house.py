@@ -50,6 +50,7 @@ CONTRACTS = ("jobs", "manifest")
 IMPURE = (
     "administration",
     "audit",
+    "callbacks",
     "check",
     "cli",
     "comparison",
@@ -64,6 +65,7 @@ IMPURE = (
     "preview",
     "paging",
     "profiles",
+    "retention",
     "qa_store",
     "rendering",
     "rtstruct",

@@ -85,6 +85,7 @@ def _job(header: SeriesHeader, model: ModelFacts) -> Job:
         started_at=now,
         finished_at=None,
         purged_at=None,
+        input_purged_at=None,
         cancel_requested=False,
         warnings=header.warnings,
         error=None,

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,8 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 
 from oarlock.jobs import JobState
-from tests.e2e.installed import Installed, installed
+from tests.e2e.installed import PATIENCE_S, Installed, installed
+from tests.e2e.processes import eventually
 from tests.fixtures import canaries
 from tests.service.running import zipped
 
@@ -33,6 +34,7 @@ class Haunted:
     store: dict[str, bytes]
     uids: list[str]
     job_uids: list[str]
+    remains: dict[str, bytes]
 
 
 def parts(files: Sequence[Path], name: str = "files") -> list[tuple[str, tuple[str, bytes, str]]]:
@@ -155,18 +157,43 @@ def haunted(tmp_path_factory: pytest.TempPathFactory) -> Haunted:
             be_refused(sender, files, known, folder / "refused")
             metrics = sender.call("GET", "/metrics").content
         audit = house.oarlock("audit", "export").encode()
+        store = contents(house.data)
         names = [f"{path.relative_to(house.data)}" for path in house.data.rglob("*")]
+        purge_all(house, key)
+        remains = contents(house.data)
         house.stop()
         said = {"service.log": house.log.read_bytes(), "worker.log": (house.data / "logs" / "worker.log").read_bytes()}
     said |= {"metrics": metrics, "audit log": audit, "answers": b"\n".join(sender.answers)}
-    stored = [path for path in house.data.rglob("*") if path.is_file() and path.relative_to(house.data).parts[0] != "jobs"]
     return Haunted(
         said,
         names,
-        {f"{path.relative_to(house.data)}": path.read_bytes() for path in stored},
+        {name: content for name, content in store.items() if not name.startswith("jobs/")},
         [dcmread(file).SOPInstanceUID for file in (*files, known, elsewhere)],
         [dcmread(files[0])[keyword].value for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")],
+        remains,
     )
+
+
+def contents(data: Path) -> dict[str, bytes]:
+    """Every file below a folder by its name; what others delete meanwhile may be missing."""
+    found = {}
+    for path in data.rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            found[f"{path.relative_to(data)}"] = path.read_bytes()
+    return found
+
+
+def purge_all(house: Installed, key: str) -> None:
+    """Purge every job; one of them while a worker is at it."""
+    with httpx.Client(base_url=house.url, timeout=60, headers={"Authorization": f"Bearer {key}"}) as client:
+        answer = client.post("/v1/jobs", files=parts(sorted((house.data.parent / "Canary").iterdir())))
+        house.wait(answer.json()["id"], JobState.RUNNING)
+        jobs = client.get("/v1/jobs").json()["jobs"]
+        assert len(jobs) == 3
+        assert [client.delete(f"/v1/jobs/{job['id']}").status_code for job in jobs] == [204] * 3
+    worker_log = house.data / "logs" / "worker.log"
+    given_up = b"the job is no longer this worker's"
+    assert eventually(lambda: given_up in worker_log.read_bytes(), within_s=PATIENCE_S), worker_log.read_text()
 
 
 def found_in(content: bytes, strings: Sequence[str]) -> list[str]:
@@ -204,4 +231,13 @@ def test_no_file_is_named_after_a_canary(haunted: Haunted) -> None:
 def test_nothing_beside_the_folders_of_the_jobs_holds_a_canary(haunted: Haunted) -> None:
     """The database with its write-ahead log, the queue's files, the logs."""
     found = {name: found_in(content, (*canaries.STRINGS, *haunted.uids)) for name, content in haunted.store.items()}
+    assert {name: strings for name, strings in found.items() if strings} == {}
+
+
+def test_after_a_purge_no_byte_of_a_series_is_on_the_disk_or_in_the_database(haunted: Haunted) -> None:
+    """Searched while the service still runs, with its database open: the write-ahead log and freed pages hold nothing either."""
+    assert any(name.startswith("oarlock.sqlite") for name in haunted.remains)
+    assert [name for name in haunted.remains if name.startswith(("jobs/", "incoming/", "trash/"))] == []
+    strings = (*canaries.STRINGS, *haunted.uids, *haunted.job_uids)
+    found = {name: found_in(content, strings) for name, content in haunted.remains.items()}
     assert {name: strings for name, strings in found.items() if strings} == {}

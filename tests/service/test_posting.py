@@ -10,9 +10,8 @@ import httpx
 import pytest
 import redis
 
-from oarlock.errors import BrokerUnavailable, JobExpired
+from oarlock.errors import BrokerUnavailable
 from oarlock.jobs import QUEUE, JobId, JobState
-from oarlock.storage import RTSTRUCT
 from service.broker import Broker
 from service.redis_server import PrivateRedis
 from service.sweeper import Sweeper
@@ -275,18 +274,3 @@ def test_leftovers_are_deleted_while_redis_is_down(
     monkeypatch.setattr("service.sweeper.MESSAGE_LATE_S", 0)
     sweeper(running, _Down()).sweep()
     assert not any(orphan in name for name in running.files())
-
-
-def test_an_upload_that_is_not_to_be_kept_goes_when_its_job_has_succeeded_and_the_results_stay(
-    client: httpx.Client, running: Running, series: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done, waiting = post(client, series), post(client, series)
-    running.finish(done, {RTSTRUCT: b"contours"})
-    monkeypatch.setattr("service.sweeper.ORPHAN_S", -60)
-    frugal = running.settings.model_copy(update={"keep_input": False})
-    storage = running.service.storage
-    Sweeper(frugal, running.store, storage, _Sent()).clean()
-    with pytest.raises(JobExpired):
-        storage.input_files(JobId(done["id"]))
-    assert storage.result(JobId(done["id"]), RTSTRUCT).read_bytes() == b"contours"
-    assert len(storage.input_files(JobId(waiting["id"]))) == 37
