@@ -168,7 +168,7 @@ def _volume(anatomy: Anatomy) -> Iterator[Check]:
         level = _level(shape.volume_ml, *limits, no_lower=is_part)
         if level is not Level.GREEN:
             size = "small" if shape.volume_ml < limits[1] else "large"
-            reason = f"{oar} is too {size}: {shape.volume_ml:.3g} ml; experts drew {limits[1]:.3g} to {limits[2]:.3g} ml."
+            reason = f"{oar} is too {size}: {_ml(shape.volume_ml)}; experts drew {_ml(limits[1])} to {_ml(limits[2])}."
             yield Check("organ.volume", oar.name, level, reason, shape.volume_ml, limits[1], limits[2], "ml")
 
 
@@ -395,10 +395,17 @@ def _level(
     return Level.AMBER if low < amber_below or value > amber_above else Level.GREEN
 
 
+def _ml(volume_ml: float) -> str:
+    """Three digits as a person writes them: 0.0312 ml, 37 ml, 1140 ml."""
+    digits = 2 - math.floor(math.log10(volume_ml)) if volume_ml > 0 else 0
+    rounded = round(volume_ml, digits)
+    return f"{rounded:.{max(digits, 0)}f} ml"
+
+
 def _shared(a: Crop, b: Crop) -> float:
     """Volume of the overlap over that of the smaller organ, by voxels."""
     both = _in_both(a, b)
-    return both / min(np.count_nonzero(a[1]), np.count_nonzero(b[1])) if both else 0.0
+    return both / int(min(np.count_nonzero(a[1]), np.count_nonzero(b[1]))) if both else 0.0
 
 
 def _covered(inner: Crop, outer: Crop) -> float:
