@@ -9,7 +9,7 @@ Positions are patient millimetres (x to the left, y to the back, z to the head).
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import combinations
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from oarlock.anatomy import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, Halving, Norm, Pair
+from oarlock.certainty import Certainty
 from oarlock.geometry import FloatArray, Grid
 from oarlock.masks import Crop, Mask, OARMasks
 from oarlock.oars import BY_NAME, OAR, Laterality, mirrored
@@ -78,14 +79,16 @@ class Check:
 # ── judging ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_masks(masks: OARMasks, grid: Grid) -> tuple[Check, ...]:
+def check_masks(masks: OARMasks, grid: Grid, certainty: Mapping[OAR, Certainty] | None = None) -> tuple[Check, ...]:
     """All checks of a set of contours, those of one organ together, in the order of ``masks.oars``.
+
+    :param certainty: what the model's probabilities said, where the contours are a model's own.
 
     A green check is only listed for an organ as a whole (``organ.plausible``), so that the list stays as short as its news.
     """
     crops = {oar: crop for oar in masks.oars if (crop := masks.crop(oar)) is not None}
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
-    return judge(Anatomy(masks.oars, crops, shapes, grid))
+    return judge(Anatomy(masks.oars, crops, shapes, grid, certainty=certainty or {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class Anatomy:
     shapes: Mapping[OAR, Shape]
     grid: Grid
     limits: Limits = HOUSE
+    certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
 
     def get(self, name: str) -> Shape | None:
         return self.shapes.get(BY_NAME[name])
@@ -361,6 +365,26 @@ def _inside(anatomy: Anatomy) -> Iterator[Check]:
                 yield Check("organ.not_inside", inner.name, level, reason, share, 0.95, 1.0, "share inside")
 
 
+def _certainty(anatomy: Anatomy) -> Iterator[Check]:
+    """Does the model's probability stand behind the line, and is what it drew in the contour?"""
+    for oar, seen in anatomy.certainty.items():
+        shape = anatomy.shapes.get(oar)
+        if shape is None or seen.share is None or seen.drawn_ml == 0:
+            continue
+        level = _level(seen.share, *CERTAINTY_LIMITS, 1.0, 1.0)
+        if level is not Level.GREEN:
+            reason = (
+                f"The model is not sure of {oar}: were it a little stricter, {_ml(seen.strict_ml)} would be left, "
+                f"were it a little less strict, there would be {_ml(seen.loose_ml)}; {_ml(shape.volume_ml)} are drawn."
+            )
+            yield Check("organ.certainty", oar.name, level, reason, seen.share, CERTAINTY_LIMITS[1], 1.0, "strict / loose volume")
+        ratio = shape.volume_ml / seen.drawn_ml
+        level = _level(ratio, *DELIVERED_LIMITS)
+        if level is not Level.GREEN:
+            reason = f"{oar} has {_ml(shape.volume_ml)}, but the model saw {_ml(seen.drawn_ml)}: pieces were dropped or lost."
+            yield Check("organ.delivered", oar.name, level, reason, ratio, *DELIVERED_LIMITS[1:3], "drawn / seen volume")
+
+
 _CHECKS: Final[tuple[Callable[[Anatomy], Iterator[Check]], ...]] = (
     _empty,
     _laterality,
@@ -377,10 +401,17 @@ _CHECKS: Final[tuple[Callable[[Anatomy], Iterator[Check]], ...]] = (
     _overlaps,
     _inside,
     _field_of_view,
+    _certainty,
 )
 
 _AMBER_SHARE: Final = 0.8
 """An organ that is off by this share of the red limit is amber."""
+
+CERTAINTY_LIMITS: Final = (0.25, 0.5)
+"""Of the strict volume over the loose one (:class:`oarlock.certainty.Certainty`): red and amber below."""
+
+DELIVERED_LIMITS: Final = (0.5, 0.7, 1.4, 2.0)
+"""Of the delivered volume over the one that the model saw: red below, amber below, amber above, red above."""
 
 HALF_AMBER: Final = 1 / 1.3
 """No whole organ that the limits come from has a score above this share of the red limit."""

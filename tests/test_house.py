@@ -40,6 +40,7 @@ PURE = (
     "anatomy",
     "plausibility",
     "shapes",
+    "certainty",
     "stack",
     "thinning",
 )

@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from oarlock import preview, qa
+from oarlock.certainty import Certainty, Watch
 from oarlock.check import check_rtstruct
 from oarlock.comparison import PLAIN, Drawing, Panel, read_drawing
 from oarlock.errors import (
@@ -35,6 +36,7 @@ from oarlock.errors import (
 from oarlock.job_store import JobStore, Lease, LeaseLost
 from oarlock.jobs import MAX_ATTEMPTS, Job, JobId, JobWarning, ModelFacts, Stage
 from oarlock.masks import OARMasks
+from oarlock.oars import OAR
 from oarlock.postprocess import clean_up, to_masks
 from oarlock.preprocess import to_model_grid
 from oarlock.profiles import GENERIC, GENERIC_NAME, Profile
@@ -177,6 +179,7 @@ class Walk:
     site: Site = PLAIN
     profile: Profile = GENERIC
     warnings: list[JobWarning] = field(default_factory=list)
+    certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
     scored: Scored | None = None
 
     def run(self, models: ModelOf) -> None:
@@ -205,7 +208,10 @@ class Walk:
             padding_hu=spec.padding_hu,
             progress=lambda share: self.report(Stage.INFERRING, share),
         )
-        return to_masks(slabs, fed.grid, grid, model.manifest.oars, model.manifest.thresholds)
+        watch = Watch(fed.grid, model.manifest.oars, model.manifest.thresholds)
+        masks = to_masks(watch.over(slabs), fed.grid, grid, model.manifest.oars, model.manifest.thresholds)
+        self.certainty = watch.found()
+        return masks
 
     def _chosen(self, masks: OARMasks) -> OARMasks:
         """The organs that the profile asks for: what is not delivered is not scored or shown either."""
@@ -239,7 +245,7 @@ class Walk:
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
                 self.warnings.append(JobWarning("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
-        checks = qa.check_masks(masks, header.grid)
+        checks = qa.check_masks(masks, header.grid, self.certainty)
         self.scored = Scored(header.scanner, panel.reports, checks)
         report = panel.report(checks, not_compared)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

@@ -1,5 +1,6 @@
 """Faults that a dosimetrist must not miss, done to real contours; and how quiet the checks are about contours without one."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -263,3 +264,16 @@ def test_a_lung_that_ends_above_the_end_of_the_scan_is_red_unless_it_is_whole(cr
     masks.put(BY_NAME["Lung_L"], np.s_[6:30, 10:40, 30:45], np.ones((24, 30, 15), dtype=np.bool_))
     found = next(check for check in check_masks(masks, crooked_grid) if check.code == "organ.incomplete")
     assert (found.oar, found.value) == ("Lung_L", pytest.approx(6 * 2.5))
+
+
+def test_every_number_of_a_check_is_a_number_of_json(crooked_grid: Grid) -> None:
+    # Overlapping blocks of every organ break most rules at once.
+    masks = OARMasks.empty(OARS, SHAPE)
+    for place, oar in enumerate(OARS):
+        low = place % 7
+        masks.put(oar, np.s_[low : 20 + low, low : 40 + low, 10:40], np.ones((20, 40, 30), dtype=np.bool_))
+    checks = check_masks(masks, crooked_grid)
+    assert {"organs.overlap", "organ.volume", "organ.position", "organ.flat_face", "organ.laterality"} <= {c.code for c in checks}
+    for check in checks:
+        assert {type(value) for value in check.to_json().values()} <= {str, float, type(None)}, check
+        json.dumps(check.to_json(), allow_nan=False)

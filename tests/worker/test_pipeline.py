@@ -63,6 +63,19 @@ def test_a_series_goes_in_and_its_contours_come_out_where_the_organ_is(house: Ho
     assert report["checks"]
 
 
+def test_a_model_that_is_not_sure_of_what_it_drew_is_told_in_the_report(house: House, series: Path) -> None:
+    # Over the threshold of 0.5, and under the stricter one of 0.73, wherever the sure model draws.
+    house.predict = lambda hu: (0.2 + 0.4 * sigmoid_of_means(hu)).astype(np.float32)
+    job_id = house.post(series)
+    run(house, job_id)
+    report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
+    unsure = {check["oar"]: check for check in report["checks"] if check["code"] == "organ.certainty"}
+    assert {oar: (check["level"], check["value"]) for oar, check in unsure.items()} == {
+        "Brain": ("red", 0.0),
+        "Bone_Mandible": ("red", 0.0),
+    }
+
+
 def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs(
     house: House, series: Path, tmp_path: Path
 ) -> None:
