@@ -139,6 +139,35 @@ def test_every_form_of_a_time_is_kept(value: bytes, tmp_path: Path) -> None:
     assert written(template, tmp_path)[STUDY_TIME].rstrip() == value
 
 
+AGE, WEIGHT, COMMENTS, PREGNANT, READERS = 0x00101010, 0x00101030, 0x00104000, 0x001021C0, 0x00081060
+
+
+def test_text_of_several_lines_and_names_of_several_people_are_kept(tmp_path: Path) -> None:
+    """The second byte of a sign may be that of a backslash: in GB18030 it is part of the letter."""
+    values = {CHARSET: b"GB18030", COMMENTS: "一\r\n二".encode("gb18030"), READERS: "Wang^乗=\\Li^Si".encode("gb18030")}
+    assert in_and_out(values, tmp_path) == values
+
+
+@pytest.mark.parametrize("value", [b"080", b"+80.5", b"8.05E1"])
+def test_numbers_keep_their_spelling(value: bytes, tmp_path: Path) -> None:
+    assert in_and_out({WEIGHT: value}, tmp_path) == {WEIGHT: value}
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(AGE, b"50"), (AGE, b"050y"), (WEIGHT, b"80,5"), (WEIGHT, b"80 kg"), (COMMENTS, b"\7")]
+)
+def test_what_is_not_valid_of_the_patient_is_left_empty_and_named(tag: int, value: bytes) -> None:
+    template, warnings = identity.to_template({tag: value})
+    assert str(template[tag].value or "") == ""
+    assert [warning.code for warning in warnings] == ["series.invalid_attributes"]
+
+
+@pytest.mark.parametrize(("value", "big_endian"), [(b"\4\0", False), (b"\0\4", True)])
+def test_binary_numbers_are_read_in_the_order_of_the_ct(value: bytes, big_endian: bool) -> None:
+    template, _ = identity.to_template({PREGNANT: value}, big_endian=big_endian)
+    assert template.PregnancyStatus == 4
+
+
 @pytest.mark.parametrize("charset", [b"ISO_IR 999", b"UTF-8 ", b"ISO_IR 192\\ISO_IR 100"])
 def test_an_unknown_character_set_keeps_only_what_is_ascii(charset: bytes) -> None:
     template, warnings = identity.to_template({CHARSET: charset, NAME: "Müller".encode(), ID: b"PAT-7"})

@@ -51,6 +51,60 @@ def test_the_validators_have_nothing_to_say(path: Path, series: Series) -> None:
     assert judges.dcentvfy([*series.files, path]) == ""
 
 
+OF_PATIENT_AND_STUDY = {
+    "PatientBirthTime": "101010",
+    "TypeOfPatientID": "TEXT",
+    "QualityControlSubject": "NO",
+    "OtherPatientNames": ["Doe^Janet", "Roe^J"],
+    "EthnicGroup": "unknown",
+    "PatientComments": "two\r\nlines",
+    "PhysiciansOfRecord": ["House^G", "Wilson^J"],
+    "NameOfPhysiciansReadingStudy": "Cuddy^L",
+    "ConsultingPhysicianName": "Foreman^E",
+    "AdmittingDiagnosesDescription": ["C10", "C77"],
+    "PatientAge": "050Y",
+    "PatientSize": "1.80",
+    "PatientBodyMassIndex": "24.7",
+    "PatientWeight": "080",
+    "MedicalAlerts": "pacemaker",
+    "Allergies": ["iodine", "latex"],
+    "Occupation": "baker",
+    "SmokingStatus": "NO",
+    "AdditionalPatientHistory": "none",
+    "PregnancyStatus": 4,
+    "LastMenstrualDate": "20200101",
+    "ReasonForVisit": "planning",
+    "AdmissionID": "123",
+    "ServiceEpisodeID": "1",
+    "ServiceEpisodeDescription": "radiotherapy",
+    "PatientState": "stable",
+    "ClinicalTrialSponsorName": "a",
+    "ClinicalTrialProtocolID": "b",
+    "ClinicalTrialProtocolName": "c",
+    "ClinicalTrialSiteID": "d",
+    "ClinicalTrialSiteName": "e",
+    "ClinicalTrialSubjectID": "f",
+    "ClinicalTrialTimePointID": "g",
+    "ClinicalTrialTimePointDescription": "h",
+}
+"""What dicom3tools compares of a patient and of a study, animals left out."""
+
+
+def test_all_that_a_scanner_says_of_patient_and_study_is_said_of_the_structure_set_too(tmp_path: Path) -> None:
+    """Age and weight are in nearly every CT: two objects of one study must agree on them (PS3.3 A.1.2)."""
+    files = write_series(tmp_path / "ct", overrides=OF_PATIENT_AND_STUDY).files
+    header = check_headers(files)
+    assert header.warnings == ()
+    path = tmp_path / "rtstruct.dcm"
+    write_rtstruct(path, awkward_masks(), header, AUTHORSHIP)
+    dataset = pydicom.dcmread(path)
+    assert {keyword: str(dataset[keyword].value) for keyword in OF_PATIENT_AND_STUDY} == {
+        keyword: str(pydicom.dcmread(files[0])[keyword].value) for keyword in OF_PATIENT_AND_STUDY
+    }
+    assert judges.dciodvfy(path) == []
+    assert judges.dcentvfy([*files, path]) == ""
+
+
 def test_the_same_input_gives_the_same_bytes(path: Path, series: Series, tmp_path: Path) -> None:
     write_rtstruct(tmp_path / "again.dcm", awkward_masks(), series.header, AUTHORSHIP)
     assert (tmp_path / "again.dcm").read_bytes() == path.read_bytes()
