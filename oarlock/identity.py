@@ -8,7 +8,7 @@ C.12.1.1.2 (character sets), PS3.5 6.2 (value representations).
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Final
 
@@ -39,27 +39,80 @@ TYPE_2: Final = (
 )
 """Present in the template even if empty, as an RTSTRUCT must have them."""
 
-TYPE_3: Final = (
-    0x00080201,  # Timezone Offset From UTC
-    0x00081030,  # Study Description
-    0x00100021,  # Issuer of Patient ID
-    0x00120062,  # Patient Identity Removed
-    0x00120063,  # De-identification Method
+SEVERAL: Final = frozenset(
+    {
+        0x00081048,  # Physician(s) of Record
+        0x00081060,  # Name of Physician(s) Reading Study
+        0x00081080,  # Admitting Diagnoses Description
+        0x0008009C,  # Consulting Physician's Name
+        0x00101001,  # Other Patient Names
+        0x00102000,  # Medical Alerts
+        0x00102110,  # Allergies
+    }
 )
+"""Attributes that may have several values."""
+
+TYPE_3: Final = SEVERAL | frozenset(
+    {
+        0x00080201,  # Timezone Offset From UTC
+        0x00081030,  # Study Description
+        0x00100021,  # Issuer of Patient ID
+        0x00100022,  # Type of Patient ID
+        0x00100032,  # Patient's Birth Time
+        0x00100200,  # Quality Control Subject
+        0x00101010,  # Patient's Age
+        0x00101020,  # Patient's Size
+        0x00101022,  # Patient's Body Mass Index
+        0x00101030,  # Patient's Weight
+        0x00102160,  # Ethnic Group
+        0x00102180,  # Occupation
+        0x001021A0,  # Smoking Status
+        0x001021B0,  # Additional Patient History
+        0x001021C0,  # Pregnancy Status
+        0x001021D0,  # Last Menstrual Date
+        0x00104000,  # Patient Comments
+        0x00120010,  # Clinical Trial Sponsor Name
+        0x00120020,  # Clinical Trial Protocol ID
+        0x00120021,  # Clinical Trial Protocol Name
+        0x00120030,  # Clinical Trial Site ID
+        0x00120031,  # Clinical Trial Site Name
+        0x00120040,  # Clinical Trial Subject ID
+        0x00120042,  # Clinical Trial Subject Reading ID
+        0x00120050,  # Clinical Trial Time Point ID
+        0x00120051,  # Clinical Trial Time Point Description
+        0x00120062,  # Patient Identity Removed
+        0x00120063,  # De-identification Method
+        0x00321066,  # Reason for Visit
+        0x00380010,  # Admission ID
+        0x00380060,  # Service Episode ID
+        0x00380062,  # Service Episode Description
+        0x00380500,  # Patient State
+    }
+)
+"""Written if the CT has them: all images of a patient, and of a study, agree on what they say of it (PS3.3 A.1.2)."""
+
 WANTED: Final = frozenset({CHARACTER_SET, *TYPE_2, *TYPE_3})
 
-_ASCII: Final = frozenset({"DA", "TM", "CS"})
-_LONGEST: Final = {"SH": 16, "LO": 64, "CS": 16, "PN": 64}
+_ASCII: Final = frozenset({"DA", "TM", "CS", "AS", "DS"})
+_LONGEST: Final = {"SH": 16, "LO": 64, "CS": 16, "PN": 64, "ST": 1_024, "LT": 10_240, "UT": 65_536}
+_AGE: Final = re.compile(r"\d{3}[DWMY]")
+_DECIMAL: Final = re.compile(r"(?=.{1,16}$) *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
+_LINES: Final = frozenset("\t\n\f\r")
+"""What a text of several lines may have beside letters."""
+
+_TEXTS: Final = frozenset({"ST", "LT", "UT"})
+
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?")
 _ZONE: Final = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 _CODES: Final = {0x00100040: frozenset({"M", "F", "O"}), 0x00120062: frozenset({"YES", "NO"})}
-_BACKSLASH_ALLOWED: Final = frozenset({0x00120063})
+_BACKSLASH_ALLOWED: Final = SEVERAL | {0x00120063}
 
 
-def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]:
+def to_template(values: Mapping[int, bytes], *, big_endian: bool = False) -> tuple[Dataset, list[JobWarning]]:
     """The attributes as a data set, with the character set that they are written in.
 
     :param values: raw bytes of :data:`WANTED` elements by tag, of one instance.
+    :param big_endian: how the instance stores binary numbers.
     :returns: the data set, and a warning that names (by keyword, never by value) what was left empty.
     """
     template, empty, undeclared = Dataset(), [], []
@@ -68,7 +121,11 @@ def to_template(values: Mapping[int, bytes]) -> tuple[Dataset, list[JobWarning]]
         empty.append("SpecificCharacterSet")
     elif terms:
         template.add(DataElement(Tag(CHARACTER_SET), "CS", terms if len(terms) > 1 else terms[0]))
-    for tag in sorted({*TYPE_2, *(values.keys() & set(TYPE_3))}):
+    for tag in sorted({*TYPE_2, *(values.keys() & TYPE_3)}):
+        if dictionary_VR(tag) == "US":
+            number = int.from_bytes(values[tag], "big" if big_endian else "little") if len(values[tag]) == 2 else None
+            template.add(DataElement(Tag(tag), "US", number))
+            continue
         raw = values.get(tag, b"").rstrip(b" \0")
         value = _value(tag, raw, encodings)
         if value is None:
@@ -149,18 +206,24 @@ def _text(vr: str, raw: bytes, encodings: list[str] | None) -> str | None:
 
 
 def _is_valid(tag: int, vr: str, text: str) -> bool:
-    if vr == "DA":
-        return _is_date(text)
-    if vr == "TM":
-        return _TIME.fullmatch(text) is not None
+    if vr in _FORMS:
+        return bool(_FORMS[vr](text))
     if tag in _CODES:
         return text in _CODES[tag]
     if tag == 0x00080201:
         return _ZONE.fullmatch(text) is not None
-    if any(ord(letter) < 32 and letter != "\x1b" for letter in text) or ("\\" in text and tag not in _BACKSLASH_ALLOWED):
+    controls = {letter for letter in text if ord(letter) < 32} - {"\x1b"}
+    if vr in _TEXTS:
+        return controls <= _LINES and len(text) <= _LONGEST[vr]
+    if controls or ("\\" in text and tag not in _BACKSLASH_ALLOWED):
         return False
-    parts = text.split("=") if vr == "PN" else text.split("\\")
-    return all(len(part) <= _LONGEST[vr] for part in parts) and (vr != "PN" or len(parts) <= 3)
+    return all(_fits(vr, value) for value in text.split("\\"))
+
+
+def _fits(vr: str, value: str) -> bool:
+    """Whether one value is short enough; of a name each of at most three groups."""
+    groups = value.split("=") if vr == "PN" else [value]
+    return all(len(group) <= _LONGEST[vr] for group in groups) and len(groups) <= 3
 
 
 def _is_date(text: str) -> bool:
@@ -171,3 +234,11 @@ def _is_date(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_FORMS: Final[Mapping[str, Callable[[str], object]]] = {
+    "DA": _is_date,
+    "TM": _TIME.fullmatch,
+    "AS": _AGE.fullmatch,
+    "DS": _DECIMAL.fullmatch,
+}

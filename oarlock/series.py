@@ -132,7 +132,8 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
     grid, order, geometry_warnings = to_grid([_plane(file) for file in slices])
     frame_of_reference = _frame_of_reference(slices)
     instances = tuple(_instance(slices[i], stored[i]) for i in order)
-    template, identity_warnings = identity.to_template(slices[order[0]].header.values)
+    lowest = slices[order[0]].header
+    template, identity_warnings = identity.to_template(lowest.values, big_endian=lowest.big_endian)
     warnings = [
         *upload.warnings,
         *geometry_warnings,
