@@ -85,10 +85,23 @@ def oar_of_name(name: str) -> OAR | None:
         organ = _ORGANS.get(frozenset(word for word in words if word not in _SIDES))
         if organ is not None and not _is_repeated(words):
             return _with_side(organ, sides)
-        french = _FRENCH.get(frozenset(word for word in words if word not in _FRENCH_SIDES))
-        if french is not None:
-            return _with_side(french, {_FRENCH_SIDES[word] for word in words if word in _FRENCH_SIDES})
+        if (french := _french(words)) is not None:
+            return french
     return None
+
+
+def _french(words: Sequence[str]) -> OAR | None:
+    """The OAR of French words, the letter of a side beside them ("Parotide G") or behind one of them ("parotideg")."""
+    apart = [part for word in words for part in _without_letter(word)]
+    named = [word for word in apart if word not in _FRENCH_SIDES]
+    organ = _FRENCH.get(frozenset(named))
+    if organ is None or len(named) != len(set(named)):
+        return None
+    return _with_side(organ, {_FRENCH_SIDES[word] for word in apart if word in _FRENCH_SIDES})
+
+
+def _without_letter(word: str) -> tuple[str, ...]:
+    return (word[:-1], word[-1]) if word[:-1] in _FRENCH_LONG and word[-1] in "gd" else (word,)
 
 
 # ── codes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,14 +201,14 @@ _DERIVED_WORDS: Final = _split(
 
 _SIDES: Final = dict.fromkeys(
     _split(
-        "l lt lft left li lks lk links linke linker linkes lnks sin sinister sinistra sinistrum sinistro sx",
+        "l lt lft left li lks lk links linke linker linkes lnks sin sinister sinistra sinistrum sinistro sx sn",
         "izq izda izquierda izquierdo gauche gche esq esquerda esquerdo",
     ),
     Laterality.LEFT,
 ) | dict.fromkeys(
     _split(
         "r rt rgt right re rts rechts rechte rechter rechtes rchts dex dext dexter dextra dextrum destra destro dx",
-        "dcha der derecha derecho droit droite drt dte dir direita direito",
+        "dcha dcho der derecha derecho droit droite drt dte dir direita direito",
     ),
     Laterality.RIGHT,
 )
@@ -214,21 +227,23 @@ _SPELLINGS: Final[dict[str, tuple[frozenset[Phrase], ...]]] = {
     ),
     "Brainstem": (
         _phrases("brainstem|brain stem|bstem|b stem|brnstem|brainstm|brain stm|hirnstamm|stammhirn|hersenstam"),
-        _phrases("tronc|tronc cerebral|tr cerebral|tronco|tronco encefalico|tronco encefalo|tronco cerebral|tronco cerebrale"),
+        _phrases("tronc|tronc cerebral|tronccerebral|tr cerebral|tronco|tronco encefalico|tronco encefalo|tronco del encefalo"),
+        _phrases("tronco cerebral|tronco cerebrale|tallo cerebral"),
         _phrases("truncus encephali|truncus cerebri"),
     ),
     "Cochlea": (_phrases("cochlea|cochlear|coclea|coch|cochlee|schnecke|hoerschnecke|horschnecke|koklea"),),
     "Glnd_Lacrimal": (
         _phrases("lacrimal|lachrymal|lacrimalis|lacrim|lacr|lacrymal|lacrymale|lacrimale|lagrimal|traenen|tranen", _GLAND),
-        _phrases("traenendruese|tranendruse"),
+        _phrases("traenendruese|tranendruse|traanklier"),
     ),
     "Lens": (_phrases("lens|lense|linse|augenlinse|cristallin|cristalino|cristallino|ooglens|lens eye"),),
-    "Lung": (_phrases("lung|lunge|lungenfluegel|lungenflugel|pulmo|pulmon|poumon|polmone|pulmao"),),
+    "Lung": (_phrases("lung|lunge|long|lungenfluegel|lungenflugel|pulmo|pulmon|poumon|polmone|pulmao"),),
     "Bone_Mandible": (
         _phrases(
-            "mandible|mandibula|mandibel|mandib|mand|mandibule|mandibola|mandibular|unterkiefer|jaw|lower jaw|onderkaak",
+            "mandible|mandibula|mandibel|mandib|mand|mandibule|mandibola|mandibular|unterkiefer|jaw|lower jaw",
             "|bone|knochen|os|ganz|whole",
         ),
+        _phrases("onderkaak|maxilar inferior"),
     ),
     "OpticNrv": (
         _phrases("optic|opt|op|optical|opticus|optikus|opticum|o", "nerve|nrv|nerv|nv|n|nervus"),
@@ -240,7 +255,7 @@ _SPELLINGS: Final[dict[str, tuple[frozenset[Phrase], ...]]] = {
         _phrases("oeil|globe oculaire|ojo|globo ocular|occhio|bulbo oculare|olho"),
     ),
     "Parotid": (
-        _phrases("parotid|parotis|parot|parotide|parotida|parotideus|ohrspeichel", _GLAND),
+        _phrases("parotid|parotis|parot|parotide|parotida|parotideus|parotidea|ohrspeichel", _GLAND),
         _phrases("ohrspeicheldruese|ohrspeicheldruse"),
     ),
     "SpinalCanal": (
@@ -278,6 +293,8 @@ _FRENCH_SPELLINGS: Final[dict[str, frozenset[Phrase]]] = {
 
 _ORGANS: Final = {phrase: organ for organ, groups in _SPELLINGS.items() for phrases in groups for phrase in phrases}
 _FRENCH: Final = {phrase: organ for organ, phrases in _FRENCH_SPELLINGS.items() for phrase in phrases}
+
+_FRENCH_LONG: Final = frozenset(word for phrase in _FRENCH for word in phrase if len(word) > 3)
 
 _VOCABULARY: Final = frozenset(word for phrase in _ORGANS for word in phrase)
 _NOT_GLUED: Final = frozenset({"orbital", "orbita", "lensl"})

@@ -1,10 +1,12 @@
 """Names of ROIs as clinics write them.
 
-The spellings are real ones. Most come from the ROI names of the VoxTox head and neck cohort (scikit-rt, examples/voxtox: planning
-contours of Addenbrooke's Hospital); others from the planning scripts and data sets named beside them, from the RTSTRUCTs that the
-shared folder holds, and from TG-263.
+``tests/fixtures/spellings.csv`` holds real spellings, each with the public source that it was read in: for the greater part the
+ROI names of the VoxTox head and neck cohort (planning contours of Addenbrooke's Hospital). A row without an OAR is a margin, a
+part, a copy or an optimiser's structure of the same sources. The tables in this file are further spellings: of TG-263, of other
+languages, and of RTSTRUCTs that the shared folder holds.
 """
 
+import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,84 @@ SPELLINGS: dict[str, str] = {
     """,
 }
 
+LANGUAGES: dict[str, str] = {
+    "Parotid_L": """
+        Parotida izq | Parotida_izq | Parótida izquierda | PAROTIDA_IZQ | Parotide sx | Parotide sn | Parotis links |
+        Glandula parotidea li | Glande parotide gauche | Ohrspeicheldruese_L | Glande_parotide_G | Parotis_li
+    """,
+    "Parotid_R": """
+        PAROTIDA_DER | Parótida dcha | Parotide dx | parotide dx | Parotide destra | Parotis rechts | Glandula parotis
+        re
+    """,
+    "SpinalCord": """
+        Médula | Medula espinal | Midollo | Midollo spinale | Ruggenmerg | Myelum | Myelon | Rückenmark | Moelle
+        épinière
+    """,
+    "Brainstem": """
+        Tronco | Tronco cerebral | Tronco del encéfalo | Tronco encefalico | Hersenstam | Hirnstamm | Tronc cérébral |
+        Tallo cerebral
+    """,
+    "Brain": """
+        Cerebro | Encéfalo | Cervello | Encefalo | Hersenen | Hirn | Gehirn | Cerveau | Encéphale
+    """,
+    "Lens_L": """
+        Cristalino izq | Cristallino sx | Linse li | Lens links | Ooglens links | Cristallin gauche | Cristallin G
+    """,
+    "Lens_R": """
+        Cristalino derecho | Cristallino dx | Linse rechts | Cristallin D
+    """,
+    "OpticNrv_L": """
+        Nervio optico izq | Nervio óptico izquierdo | Nervo ottico sx | Sehnerv li | N. opticus links | Oogzenuw links
+        | Nerf optique gauche | NO gauche | Nerf_Optique_G
+    """,
+    "OpticNrv_R": """
+        Nervio optico dcho | Nervo ottico dx | Sehnerv re | Nerf optique D | Nerf_Optique_D
+    """,
+    "Eye_L": """
+        Ojo izq | Globo ocular izquierdo | Occhio sx | Bulbo oculare sx | Oog links | Auge links | Oeil gauche | Globe
+        oculaire gauche
+    """,
+    "Eye_R": """
+        Ojo der | Ojo dcho | Occhio dx | Oog rechts | Auge rechts | Oeil droit | Œil D
+    """,
+    "Lung_L": """
+        Pulmón izquierdo | Pulmon izq | Polmone sx | Long links | Lunge links | Poumon gauche | Poumon G
+    """,
+    "Lung_R": """
+        Pulmón derecho | Pulmon dcho | Polmone dx | polmone dx | Long rechts | Lunge rechts | Poumon droit | Poumon D
+    """,
+    "Bone_Mandible": """
+        Mandíbula | Mandibola | Mandibula | Onderkaak | Unterkiefer | Mandibule | Maxilar inferior
+    """,
+    "Glnd_Submand_L": """
+        Submaxilar izq | Submandibular izquierda | Glándula submandibular izquierda | Sottomandibolare sx | Ghiandola
+        sottomandibolare sx | Submandibularis links | Gl. submandibularis li | Sous-maxillaire gauche | Sous
+        maxillaire G | Glande sous-maxillaire gauche | Unterkieferspeicheldrüse links
+    """,
+    "Glnd_Submand_R": """
+        Submaxilar dcha | Sottomandibolare dx | Gl_Submandibular_R | Submandibularis re | Sous maxillaire D
+    """,
+    "Cochlea_L": """
+        Cóclea izq | Coclea sx | Cochlea links | Cochlée gauche | Hörschnecke links
+    """,
+    "Cochlea_R": """
+        Cóclea derecha | Coclea dx | Coclea re | Cochlée D
+    """,
+    "Glnd_Lacrimal_L": """
+        Lagrimal izq | Glándula lagrimal izquierda | Ghiandola lacrimale sx | Traanklier links | Tränendrüse li |
+        Glande lacrymale gauche | Glande lacrymale G
+    """,
+    "Glnd_Lacrimal_R": """
+        Glandula lagrimal derecha | Ghiandola lacrimale dx | Tränendrüse rechts | Glande lacrymale D
+    """,
+    "SpinalCanal": """
+        Canal medular | Canal raquídeo | Canale midollare | Canale spinale | Wervelkanaal | Spinalkanal | Wirbelkanal
+        | Canal médullaire | Canal rachidien
+    """,
+}
+"""What the organs are called in German, French, Spanish, Italian and Dutch clinics."""
+
+
 OTHERS: dict[str, str] = {
     "margins, structures for optimisation, what is left of an organ, targets (VoxTox)": """
         Brain Stem PRV | B StemPRV | BRAINSTEM_PRV | PRV Brain stem | PRVBrainstem | Stem PRV | Brainstem AVoid1mm |
@@ -146,7 +226,7 @@ OTHERS: dict[str, str] = {
     """,
     "copies and sides that contradict each other": """
         Parotid_L (1) | L parotid 2 | BRAIN2 | cord2 for IOV | L parotid_old | Parotid L R | Parotid LR | left lung
-        right | L Lens_R | Parotid_D | Lens G
+        right | L Lens_R | Parotid_D | Lens G | Parotide Parotide G | parotideg d | parotidegd
     """,
     "no side where one is needed, a side where none can be": """
         Parotid | Lens | Lung | Eye | Cochlea | SMG | Optic nerve | Brain L | Cord_R | Brainstem right | Areola |
@@ -170,17 +250,33 @@ def _rois(*names: str) -> list[FakeROI]:
     return [FakeROI(number, name) for number, name in enumerate(names, start=1)]
 
 
-CASES = [(oar, name) for oar, names in SPELLINGS.items() for name in _names(names)]
+with Path(__file__).parents[1].joinpath("fixtures", "spellings.csv").open(encoding="utf-8", newline="") as _file:
+    SOURCED = list(csv.DictReader(_file))
+
+CASES = [(oar, name) for table in (SPELLINGS, LANGUAGES) for oar, names in table.items() for name in _names(names)]
+CASES = list(dict.fromkeys(CASES + [(row["oar"], row["name"]) for row in SOURCED if row["oar"]]))
 
 
-def test_the_table_has_every_organ_and_two_hundred_spellings() -> None:
-    assert set(SPELLINGS) == set(BY_NAME)
-    assert len(set(CASES)) >= 200
+def test_the_table_has_every_organ_and_two_hundred_spellings_each_with_its_source() -> None:
+    assert set(SPELLINGS) == {row["oar"] for row in SOURCED} - {""} == set(BY_NAME)
+    assert len({row["name"] for row in SOURCED if row["oar"]}) >= 200
+    assert len({row["name"] for row in SOURCED if not row["oar"]}) >= 100
+    assert all(row["source"] for row in SOURCED)
+
+
+def test_no_spelling_of_the_table_is_read_as_the_other_side() -> None:
+    for oar, name in CASES:
+        assert oar_of_name(name) is not (mirrored(BY_NAME[oar]) if BY_NAME[oar].laterality else None), name
 
 
 @pytest.mark.parametrize(("oar", "name"), CASES)
 def test_a_clinical_spelling_is_its_organ(oar: str, name: str) -> None:
     assert oar_of_name(name) is BY_NAME[oar]
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in SOURCED if not row["oar"]])
+def test_what_a_clinic_made_from_an_organ_is_never_matched(name: str) -> None:
+    assert oar_of_name(name) is None
 
 
 @pytest.mark.parametrize("name", ["", "   ", "_", *(name for names in OTHERS.values() for name in _names(names))])
