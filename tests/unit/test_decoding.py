@@ -2,15 +2,19 @@
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from oarlock import errors
+from oarlock.codestreams import Faulty, whole_codestream
 from oarlock.decoding import Decoder, Frame, NotDecoded
 from oarlock.geometry import Grid
 from oarlock.phantom import write_ct_series
@@ -232,3 +236,20 @@ def test_no_decoder_stays_behind(files: list[Path]) -> None:
 def test_an_uncompressed_series_starts_no_decoder(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oarlock.decoding._start", lambda: pytest.fail("a decoder was started"))
     read_ct_series(check_headers(files))
+
+
+# ── any bytes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(data=st.data(), syntax=st.sampled_from([JPEG2000Lossless, JPEGLSLossless]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_flipped_or_missing_bytes_make_a_look_at_a_codestream_fail_otherwise(
+    data: st.DataObject, syntax: UID, files: list[Path]
+) -> None:
+    frame = bytearray(frame_of(files[1], syntax))
+    for at, junk in data.draw(st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=6)), max_size=4)):
+        frame[at : at + len(junk)] = junk
+    del frame[data.draw(st.integers(0, len(frame))) :]
+    frame += data.draw(st.sampled_from([b"", b"\xff\xd9", b"\xff\xd9\0"]))
+    with suppress(Faulty):
+        assert whole_codestream(bytes(frame), *SIZE) in frame

@@ -1,5 +1,6 @@
 """The RTSTRUCT that planning systems import."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ OF_PATIENT_AND_STUDY = {
 }
 """What dicom3tools compares of a patient and of a study, animals left out."""
 
+ALSO_TAKEN_OVER = {
+    "IssuerOfPatientID": "hospital",
+    "PatientIdentityRemoved": "YES",
+    "DeidentificationMethod": "phantom",
+    "TimezoneOffsetFromUTC": "+0100",
+    "ClinicalTrialSubjectReadingID": "i",
+    "PositionReferenceIndicator": "SN",
+}
+
 
 def test_all_that_a_scanner_says_of_patient_and_study_is_said_of_the_structure_set_too(tmp_path: Path) -> None:
     """Age and weight are in nearly every CT: two objects of one study must agree on them (PS3.3 A.1.2)."""
@@ -103,6 +113,18 @@ def test_all_that_a_scanner_says_of_patient_and_study_is_said_of_the_structure_s
     }
     assert judges.dciodvfy(path) == []
     assert judges.dcentvfy([*files, path]) == ""
+
+
+def test_every_tag_of_a_file_is_on_the_conformance_page_and_no_other(tmp_path: Path) -> None:
+    """Of the file's own part and of what it takes over from a CT that says all that a CT can say."""
+    series = write_series(tmp_path / "ct", overrides={**OF_PATIENT_AND_STUDY, **ALSO_TAKEN_OVER})
+    write_rtstruct(tmp_path / "rtstruct.dcm", series.masks, series.header, AUTHORSHIP)
+    dataset = pydicom.dcmread(tmp_path / "rtstruct.dcm")
+    found = {element.tag for element in [*dataset.file_meta, *dataset.iterall()]}
+    page = (Path(__file__).parents[2] / "docs/dicom.md").read_text(encoding="utf-8")
+    part = page[page.index("### Whose it is") : page.index("### Bounds on hostile files")] + page[page.index("### Attributes") :]
+    listed = {Tag(f"0x{group}{element}") for group, element in re.findall(r"\(([0-9A-F]{4}),([0-9A-F]{4})\)", part)}
+    assert listed - {Tag("ReferencedFrameNumber")} == found
 
 
 def test_the_same_input_gives_the_same_bytes(path: Path, series: Series, tmp_path: Path) -> None:
