@@ -239,6 +239,16 @@ class NoCTImages(SeriesError):
         super().__init__(f"The upload holds no axial CT image (found: {kinds}). Send the planning CT series.")
 
 
+class NotDeidentifiable(SeriesError):
+    code = "series.not_deidentifiable"
+    title = "The series cannot be de-identified"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(
+            f"This server takes the patient out of a series before it is worked on, and cannot with this one: {reason}."
+        )
+
+
 class MultiFrameCT(SeriesError):
     code = "series.multi_frame_ct"
     title = "A multi-frame CT cannot be read"
@@ -471,6 +481,16 @@ class AttemptsExhausted(JobError):
 
 
 # ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class IdentityLocked(ModelError):
+    code = "identity.locked"
+    title = "The patient of the result cannot be put back"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The series was de-identified with a key that this server does not have. Its operator can set OARLOCK_DEIDENTIFY_KEY."
+        )
 
 
 class ManifestInvalid(ModelError):

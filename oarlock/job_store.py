@@ -150,6 +150,7 @@ class JobStore:
         profile: str | None = None,
         retention: Retention = UNSAID,
         callback_url: str | None = None,
+        identity: bytes | None = None,
         priority: Priority = Priority.NORMAL,
         warnings: Sequence[JobWarning] = (),
         idempotency_key: str | None = None,
@@ -161,6 +162,7 @@ class JobStore:
         :param by: who posts it, for the audit log; so in the other calls.
         :param retention: how long its bytes stay, where that is not for the settings to say.
         :param callback_url: where its end is told.
+        :param identity: what was taken out of its series, sealed.
         :param content_sha256: digest of what was posted; the same key with another digest is a conflict.
         :returns: the new job; or, where the key is known, the job that has it (told by its id).
         :raises IdempotencyConflict: if the key belongs to another content.
@@ -177,6 +179,7 @@ class JobStore:
             "keep_results_s": retention.results_s,
             "callback_url": callback_url,
             "callback_pending": None if callback_url is None else True,
+            "identity": identity,
         }
         try:
             with self._database.writing() as connection:
@@ -238,18 +241,20 @@ class JobStore:
         *,
         state: JobState | None = None,
         series_instance_uid: str | None = None,
+        stands_in: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[list[Job], str | None]:
         """A page of jobs, newest first, without the purged ones, and the cursor of the next page (None at the end).
 
+        :param stands_in: the UID that the series has where it was de-identified.
         :raises InvalidParameter: if the cursor is not one that this method gave.
         """
         wanted: list[ColumnElement[bool]] = [JOBS.c.purged_at.is_(None)]
         if state is not None:
             wanted.append(JOBS.c.state == state)
         if series_instance_uid is not None:
-            wanted.append(JOBS.c.series_instance_uid == series_instance_uid)
+            wanted.append(JOBS.c.series_instance_uid.in_([series_instance_uid, stands_in or series_instance_uid]))
         if cursor is not None:
             wanted.append(_older_than(cursor))
         query = select(JOBS).where(*wanted).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit + 1)
@@ -689,6 +694,7 @@ _TOMBSTONE: Final[dict[str, Any]] = {
     "content_sha256": "",
     "callback_url": None,
     "callback_pending": None,
+    "identity": None,
     "intake_warnings": "[]",
     "result_warnings": "[]",
     "error_code": None,
@@ -723,6 +729,7 @@ def _job(row: RowMapping) -> Job:
         cancel_requested=row["cancel_requested"],
         warnings=tuple(JobWarning(**warning) for warning in warnings),
         error=_failure(row),
+        identity=row["identity"],
     )
 
 

@@ -110,7 +110,7 @@ class JobFailure:
 class Job:
     """One row of the job table, as everyone sees it.
 
-    Times are aware, in UTC. ``progress`` is from 0 to 1 and never falls.
+    Times are aware, in UTC. ``progress`` is from 0 to 1 and never falls. ``identity`` is sealed; only a service can open it.
     """
 
     id: JobId
@@ -130,3 +130,4 @@ class Job:
     cancel_requested: bool
     warnings: tuple[JobWarning, ...]
     error: JobFailure | None
+    identity: bytes | None = None

@@ -87,6 +87,7 @@ JOBS: Final = Table(
     Column("input_purged_at", Time),
     Column("callback_url", Text),
     Column("callback_pending", Boolean),
+    Column("identity", LargeBinary),
     Index("jobs_by_age", "created_at", "id"),
     Index("jobs_by_state", "state", "created_at", "id"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),

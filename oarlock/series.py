@@ -62,8 +62,8 @@ _HEAD_AND_NECK: Final = re.compile(
 class Instance:
     """One slice of the series: a CT image, or a frame of a multi-frame one.
 
-    ``position`` is that of the file in the upload, from 1; ``pixels`` how its pixel data are stored. ``frame`` counts the frames
-    of the file from 1, and ``frames`` says how many it has; None and 1 for a single-frame image.
+    ``position`` is that of the file in the upload, from 1; ``pixels`` how its pixel data are stored; ``plane`` where it says to
+    lie. ``frame`` counts the frames of the file from 1, and ``frames`` says how many it has; None and 1 for a single-frame image.
     """
 
     path: Path
@@ -71,6 +71,7 @@ class Instance:
     sop_class_uid: str
     position: int
     pixels: StoredPixels | None = field(default=None, repr=False, compare=False)
+    plane: Plane | None = field(default=None, repr=False, compare=False)
     frame: int | None = None
     frames: int = 1
 
@@ -129,9 +130,10 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         raise TooManySlices(found=len(slices), limit=max_slices)
     stored = [pixel_data.check_pixels(file.header, file.position) for file in slices]
     _check_volume(stored)
-    grid, order, geometry_warnings = to_grid([_plane(file) for file in slices])
+    planes = [_plane(file) for file in slices]
+    grid, order, geometry_warnings = to_grid(planes)
     frame_of_reference = _frame_of_reference(slices)
-    instances = tuple(_instance(slices[i], stored[i]) for i in order)
+    instances = tuple(_instance(slices[i], stored[i], planes[i]) for i in order)
     lowest = slices[order[0]].header
     template, identity_warnings = identity.to_template(lowest.values, big_endian=lowest.big_endian)
     warnings = [
@@ -219,10 +221,10 @@ def _check_volume(stored: Sequence[StoredPixels]) -> None:
         raise SeriesTooLarge(slices=len(stored), rows=rows, columns=columns, limit=MAX_VOXELS)
 
 
-def _instance(file: DicomFile, stored: StoredPixels) -> Instance:
+def _instance(file: DicomFile, stored: StoredPixels, plane: Plane) -> Instance:
     header = file.header
     uids = header.text(SOP_INSTANCE), header.text(SOP_CLASS)
-    return Instance(header.path, *uids, file.position, stored, file.frame, file.frames)
+    return Instance(header.path, *uids, file.position, stored, plane, file.frame, file.frames)
 
 
 # ── geometry of one slice ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     callback_secrets: Annotated[list[str], NoDecode] = Field(
         [], repr=False, description="what callbacks are signed with, by commas: whsec_ and base64; of each there is one signature"
     )
+    deidentify_key: str | None = Field(
+        None, repr=False, description="key that patients are sealed with when a series is de-identified; without it none is"
+    )
     keep_input: Duration | None = Field(None, description="how long the input of a job stays after its end")
     keep_results: Duration | None = Field(None, description="how long a job and its results stay after its end")
 

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -47,6 +47,16 @@ class Incoming:
         path = self.folder / _INPUT / f"{len(self.files) + 1:06d}"
         self.files.append(path)
         return path
+
+    @contextmanager
+    def replaced(self) -> Iterator[Callable[[], Path]]:
+        """Write other files in place of those that came: gives the path of each next one, and deletes the old ones at the end."""
+        anew = Incoming(self.folder / "anew")
+        yield anew.next_file
+        shutil.rmtree(self.folder / _INPUT)
+        (anew.folder / _INPUT).rename(self.folder / _INPUT)
+        anew.folder.rmdir()
+        self.files[:] = [self.folder / _INPUT / path.name for path in anew.files]
 
 
 class Storage:

@@ -22,6 +22,9 @@ from service.redis_server import PrivateRedis, die_with_parent
 
 log = logging.getLogger(__name__)
 
+_SECRETS: Final = frozenset({"OARLOCK_DEIDENTIFY_KEY", "OARLOCK_CALLBACK_SECRETS"})
+"""What a worker has no need to know."""
+
 GRACE_S: Final = 30.0
 RESTART_S: Final = 1.0
 
@@ -66,7 +69,7 @@ def companions(settings: Settings) -> Iterator[Settings]:
 
 def start_worker(settings: Settings) -> "subprocess.Popen[bytes]":
     """Start ``python -m worker`` on the same data, models and Redis, its log in the data folder."""
-    environment = os.environ | {
+    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS} | {
         "REDIS_URL": settings.redis_url or "",
         "OARLOCK_DATA": str(settings.data.resolve()),
         "OARLOCK_MODELS": str(settings.models.resolve()),

@@ -83,7 +83,7 @@ Uid = Annotated[str | None, Query(pattern=r"^[0-9.]{1,64}$")]
 
 def _document(service: Service, job: Job) -> JobDocument:
     place = service.store.queue_position(job.id) if job.state is JobState.QUEUED else None
-    return JobDocument.of(job, place)
+    return JobDocument.of(service.vault.reveal(job), place)
 
 
 def _accepted(service: Service, job: Job) -> Response:
@@ -135,7 +135,8 @@ async def post_job(request: Request, service: Here, by: By, idempotency_key: Ann
             choices = check_choices(upload.fields, _offer(service, caller.profile), caller.retention)
             header = check_headers(upload.files, max_slices=service.settings.max_slices)
             check_writable(choices.profile, header)
-            job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest, by=by)
+            header, identity = service.vault.lock_away(incoming, header)
+            job = service.desk.submit(incoming, header, choices, key=key, digest=upload.digest, by=by, identity=identity)
             request.state.job_id = job.id
             return _accepted(service, job)
 
@@ -151,9 +152,12 @@ def list_jobs(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> JobPage:
     """Jobs that were not purged, newest first. ``next`` is the ``cursor`` of the page after this one."""
-    found, following = service.store.page(state=state, series_instance_uid=series_instance_uid, limit=limit, cursor=cursor)
+    stands_in = None if series_instance_uid is None else service.vault.pseudonym(series_instance_uid)
+    found, following = service.store.page(
+        state=state, series_instance_uid=series_instance_uid, stands_in=stands_in, limit=limit, cursor=cursor
+    )
     places = service.store.queue_positions() if any(job.state is JobState.QUEUED for job in found) else {}
-    return JobPage(jobs=[JobDocument.of(job, places.get(job.id)) for job in found], next=following)
+    return JobPage(jobs=[JobDocument.of(service.vault.reveal(job), places.get(job.id)) for job in found], next=following)
 
 
 @jobs.get("/{job_id}", summary="Look at a job", dependencies=_READ, **contract.GET_JOB)
@@ -200,7 +204,7 @@ def delete_job(service: Here, job: AnyJob, by: By) -> Response:
 @jobs.get("/{job_id}/rtstruct", summary="Fetch the RTSTRUCT", dependencies=_READ, **contract.RTSTRUCT)
 def get_rtstruct(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """The structure set as a DICOM file."""
-    content = _read(service, job, RTSTRUCT)
+    content = service.vault.rtstruct(job, _read(service, job, RTSTRUCT))
     _note_read(service, job, by, RTSTRUCT, content)
     return _result(request, content, "application/dicom", file_name=RTSTRUCT)
 
@@ -208,7 +212,7 @@ def get_rtstruct(request: Request, service: Here, job: TheJob, by: By) -> Respon
 @jobs.get("/{job_id}/qa", summary="Fetch the QA report", dependencies=[needs(Scope.JOBS_READ, Scope.QA_READ)], **contract.QA)
 def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """Scores against the supplied structure sets, and the checks that need none."""
-    content = _read(service, job, QA_REPORT)
+    content = service.vault.report(job, _read(service, job, QA_REPORT))
     _note_read(service, job, by, QA_REPORT, content)
     return _result(request, content, "application/json")
 

@@ -26,6 +26,7 @@ from service.health import Health
 from service.metrics import Metrics
 from service.oidc import OIDC
 from service.submission import Desk
+from service.vault import Vault
 from service.webhooks import Rules
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Service:
     broker: Broker
     desk: Desk
     doorkeeper: Doorkeeper
+    vault: Vault
     callback_rules: Rules
     callbacks: CallbackStore
     health: Health
@@ -60,12 +62,12 @@ class Service:
 def running(settings: Settings) -> Iterator[Service]:
     """Everything that the application needs.
 
-    :raises ValueError: a secret of callbacks is none.
+    :raises ValueError: a secret of callbacks, or the key of de-identification, is none.
     :raises ProfileInvalid: a site profile is wrong, or there is none of the name of the default one.
     """
     profiles = read_profiles(settings.profiles)
     check_default(profiles, settings.profile)
-    callback_rules = Rules.of(settings)
+    callback_rules, vault = Rules.of(settings), Vault(settings.deidentify_key)
     storage = Storage(settings.data)
     database = Database(settings.database)
     store = JobStore(database)
@@ -86,6 +88,7 @@ def running(settings: Settings) -> Iterator[Service]:
             broker=broker,
             desk=Desk(store, storage, broker),
             doorkeeper=Doorkeeper(settings, KeyStore(database), OIDC.of(settings)),
+            vault=vault,
             callback_rules=callback_rules,
             callbacks=callbacks,
             health=health,

@@ -100,15 +100,24 @@ class Desk:
     broker: Broker
 
     def submit(
-        self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str, by: Actor
+        self,
+        incoming: Incoming,
+        header: SeriesHeader,
+        choices: Choices,
+        *,
+        key: str | None,
+        digest: str,
+        by: Actor,
+        identity: bytes | None = None,
     ) -> Job:
         """Make a job of an upload, or find the one that the same post made before.
 
+        :param identity: what was taken out of the series, sealed.
         :raises IdempotencyConflict: if the key belongs to another post.
         :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
         """
         earlier = None if key is None else self.store.find_post(key, digest)
-        job = earlier or self._create(incoming, header, choices, key=key, digest=digest, by=by)
+        job = earlier or self._create(incoming, header, choices, key=key, digest=digest, by=by, identity=identity)
         try:
             self._send(job)
         except BrokerUnavailable:
@@ -118,7 +127,15 @@ class Desk:
         return self.store.get(job.id)
 
     def _create(
-        self, incoming: Incoming, header: SeriesHeader, choices: Choices, *, key: str | None, digest: str, by: Actor
+        self,
+        incoming: Incoming,
+        header: SeriesHeader,
+        choices: Choices,
+        *,
+        key: str | None,
+        digest: str,
+        by: Actor,
+        identity: bytes | None,
     ) -> Job:
         job_id = JobId(str(uuid4()))
         self.storage.adopt(incoming, job_id)
@@ -130,6 +147,7 @@ class Desk:
                 profile=choices.profile.name,
                 retention=choices.retention,
                 callback_url=choices.callback_url,
+                identity=identity,
                 priority=choices.priority,
                 warnings=header.warnings,
                 idempotency_key=key,

@@ -57,6 +57,7 @@ IMPURE = (
     "comparison",
     "database",
     "decoding",
+    "deidentify",
     "elements",
     "identity",
     "job_store",

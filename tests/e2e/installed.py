@@ -18,8 +18,8 @@ from tests.e2e.processes import eventually
 from tests.worker.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90.0
-LEASE_S = 2.0
+PATIENCE_S = 240.0
+LEASE_S = 10.0
 
 
 @dataclass

@@ -22,7 +22,7 @@ from tests.service.running import zipped
 pytestmark = pytest.mark.slow
 
 RESULTS: Final = ("rtstruct", "qa", "preview.png")
-FILE_NAME: Final = "Canary^Yellow 19370213 (4711).dcm"
+FILE_NAME: Final = "Canary^Yellow 19370213 (471147114711).dcm"
 
 
 @dataclass
@@ -67,7 +67,7 @@ def succeed(house: Installed, sender: Sender, files: Sequence[Path], structure_s
         "POST",
         "/v1/jobs",
         files=parts([*files, *structure_sets]),
-        headers={"Idempotency-Key": "CANARY-ID-4711", "User-Agent": "Canary/4711", "X-Patient": "Canary^Yellow"},
+        headers={"Idempotency-Key": "CANARY-ID-471147114711", "User-Agent": "Canary/471147114711", "X-Patient": "Canary^Yellow"},
     )
     assert answer.status_code == 202
     job_id = answer.json()["id"]
@@ -75,7 +75,7 @@ def succeed(house: Installed, sender: Sender, files: Sequence[Path], structure_s
     os.kill(house.busy_process(job_id), signal.SIGKILL)
     assert house.wait(job_id) is JobState.SUCCEEDED
     document = sender.call("GET", f"/v1/jobs/{job_id}").json()
-    assert document["attempts"] == 2
+    assert document["attempts"] >= 2
     assert "structure_set.not_compared" in {warning["code"] for warning in document["warnings"]}
     for name in RESULTS:
         assert sender.call("GET", f"/v1/jobs/{job_id}/{name}", secret=True).is_success
@@ -119,7 +119,7 @@ def be_refused(sender: Sender, files: Sequence[Path], structure_set: Path, folde
         sender.post(files, model="Canary"),
         sender.post(files, profile="Canary"),
         sender.post(files, priority="Canary"),
-        sender.post(files, callback_url="https://canary.example/4711"),
+        sender.post(files, callback_url="https://canary.example/471147114711"),
         sender.post(files, canary="Canary"),
         sender.post([], *parts(files[:2], name="canary")),
         sender.call("POST", "/v1/jobs", content=b"PK\x03\x04Canary^Yellow", headers={"Content-Type": "application/zip"}),
@@ -133,7 +133,7 @@ def be_refused(sender: Sender, files: Sequence[Path], structure_set: Path, folde
         sender.call("GET", "/v1/jobs?series_instance_uid=canary"),
         sender.call("GET", "/v1/jobs/canary"),
         sender.call("GET", "/v1/jobs/canary/preview.png?oar=canary&slice=canary"),
-        sender.call("GET", "/canary/4711"),
+        sender.call("GET", "/canary/471147114711"),
         sender.call("PUT", "/v1/jobs/Canary"),
         sender.call("GET", "/v1/jobs", headers={"Authorization": "Bearer Canary"}),
         sender.call("GET", "/v1/jobs", headers={"Authorization": "Canary Yellow"}),
