@@ -101,26 +101,69 @@ class _Network:
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self._insists and self.device != "cuda":
             raise InferenceFailed(reason="CUDA was insisted on (OARLOCK_DEVICE=cuda) and the session did not get it")
-        self._fallback: Any = None
+        self._run: Predictor = _BoundRun(self._session, manifest, "cuda") if self.device == "cuda" else self._plain(self._session)
+        self._fallback: Predictor | None = None
         _check_signature(manifest, self._session)
 
     def __call__(self, hu: Volume) -> Volume:
         try:
-            return self._run(self._session, hu, self.device)
+            return _translating(self._run, hu, self.device)
         except DeviceOutOfMemory:
             if self.device == "cpu" or self._insists:
                 raise
             log.warning("the device ran out of memory; the slab runs on the CPU")
         if self._fallback is None:
-            self._fallback = _session(self._manifest, [CPU], self._threads, insist=False)
-        return self._run(self._fallback, hu, "cpu")
+            self._fallback = self._plain(_session(self._manifest, [CPU], self._threads, insist=False))
+        return _translating(self._fallback, hu, "cpu")
 
-    def _run(self, session: Any, hu: Volume, device: str) -> Volume:
-        try:
-            (answer,) = session.run([self._manifest.output.name], {self._manifest.input.name: hu})
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-            raise _translated(error, device) from error
-        return np.asarray(answer, dtype=np.float32)
+    def _plain(self, session: Any) -> Predictor:
+        outputs, name = [self._manifest.output.name], self._manifest.input.name
+        return lambda hu: np.asarray(session.run(outputs, {name: hu})[0], dtype=np.float32)
+
+
+class _BoundRun:
+    """Runs over buffers on the device that are made once, for slabs of one shape (I/O binding).
+
+    Every new shape makes cuDNN choose its kernels anew, and every new buffer costs more than a slab's computing. So the buffers
+    stay, a shorter slab (the last one) is filled up with padding, and what was predicted from padding alone is cut off.
+    """
+
+    def __init__(self, session: Any, manifest: ModelManifest, device: str) -> None:
+        self._session, self._manifest, self._device = session, manifest, device
+        self._shape: tuple[int, ...] = ()
+
+    def __call__(self, hu: Volume) -> Volume:
+        if not self._holds(hu.shape):
+            self._make_buffers(hu.shape)
+        missing = self._shape[2] - hu.shape[2]
+        padding = ((0, 0), (0, 0), (0, missing), (0, 0), (0, 0))
+        full = np.pad(hu, padding, constant_values=np.float32(self._manifest.input.padding_hu)) if missing else hu
+        self._input.update_inplace(np.ascontiguousarray(full))
+        self._session.run_with_iobinding(self._binding)
+        answer: Volume = self._output.numpy()
+        return answer[:, :, : answer.shape[2] - missing]
+
+    def _holds(self, shape: tuple[int, ...]) -> bool:
+        return bool(self._shape) and shape[:2] + shape[3:] == self._shape[:2] + self._shape[3:] and shape[2] <= self._shape[2]
+
+    def _make_buffers(self, shape: tuple[int, ...]) -> None:
+        batch, _, slices, rows, columns = shape
+        spec, upscale = self._manifest.input, self._manifest.output.upscale
+        answer = (batch, len(self._manifest.oars), slices - spec.context_slices + 1, rows * upscale, columns * upscale)
+        self._shape = ()  # were there too little memory for the new ones, the old ones are gone all the same
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        self._input, self._output = (make(list(sizes), np.float32, self._device, 0) for sizes in (shape, answer))
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(spec.name, self._input)
+        self._binding.bind_ortvalue_output(self._manifest.output.name, self._output)
+        self._shape = shape
+
+
+def _translating(run: Predictor, hu: Volume, device: str) -> Volume:
+    try:
+        return run(hu)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+        raise _translated(error, device) from error
 
 
 def _providers(device: str) -> list[str]:
@@ -150,8 +193,11 @@ def _session(manifest: ModelManifest, providers: list[str], threads: int, *, ins
 
 
 def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
-    """CUDA memory grows by what is needed, not by doubling, so that several processes can share a device."""
-    return (CUDA, {"arena_extend_strategy": "kSameAsRequested"}) if provider == CUDA else provider
+    """CUDA memory grows by what is needed, not by doubling, so that several processes can share a device.
+
+    TF32 stays off: with it 7 voxels in 10,000 of the masks differed from the CPU's, without it none, at 9 ms a scan.
+    """
+    return (CUDA, {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}) if provider == CUDA else provider
 
 
 def _translated(error: Exception, device: str) -> DeviceOutOfMemory | InferenceFailed:

@@ -7,10 +7,10 @@ import pytest
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.jobs import ModelFacts
-from oarlock.manifest import ModelManifest
+from oarlock.manifest import ModelManifest, read_manifest, self_check_input
 from oarlock.oars import BY_NAME
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
-from worker.inference import CPU, Models, _Network, load
+from worker.inference import Models, _BoundRun, _Network, load
 
 HAS_CUDA = onnxruntime.get_device() == "GPU" and Path("/dev/nvidiactl").exists()
 
@@ -75,20 +75,38 @@ def test_too_little_memory_is_an_error_that_may_pass(tmp_path: Path) -> None:
 
 def test_where_the_gpu_runs_out_of_memory_the_slab_runs_on_the_cpu(manifest: ModelManifest) -> None:
     class Exhausted:
-        def get_providers(self) -> list[str]:
-            return ["CUDAExecutionProvider"]
-
-        def run(self, *_: object) -> None:
+        def __call__(self, *_: object) -> np.ndarray:
             raise RuntimeError("CUDA failure 2: out of memory")
 
     network = _Network(manifest, "auto", 1)
-    network._session, network.device = Exhausted(), "cuda"
+    network._run, network.device = Exhausted(), "cuda"
     hu = np.random.default_rng(0).normal(100, 200, (1, 1, 5, 8, 8)).astype(np.float32)
     assert np.allclose(network(hu), sigmoid_of_means(hu), atol=1e-6)
-    assert network._fallback.get_providers() == [CPU]
+    assert network._fallback is not None
     network._insists = True
     with pytest.raises(DeviceOutOfMemory):
         network(hu)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HAS_CUDA, reason="no GPU here"))])
+def test_runs_over_bound_buffers_answer_slabs_of_any_length(manifest: ModelManifest, device: str) -> None:
+    """The same code on either device; a shorter slab after a longer one, a longer one, another size in plane."""
+    run = _BoundRun(_Network(manifest, device, 1)._session, manifest, device)
+    rng = np.random.default_rng(3)
+    for shape in ((9, 8, 8), (5, 8, 8), (9, 8, 8), (11, 8, 8), (4, 12, 6)):
+        hu = rng.normal(100, 200, (1, 1, *shape)).astype(np.float32)
+        answer = run(hu)
+        assert answer.shape == (1, 2, shape[0] - 2, *shape[1:])
+        assert np.allclose(answer, sigmoid_of_means(hu), atol=1e-6)
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="no GPU here")
+def test_the_shipped_model_draws_the_same_on_both_devices() -> None:
+    """At most one mask voxel in a thousand may differ."""
+    shipped = read_manifest(Path(__file__).parents[2] / "models" / "oarlock-hn")
+    hu = self_check_input(52, (96, 96)) + np.random.default_rng(1).normal(0, 60, (1, 1, 52, 96, 96)).astype(np.float32)
+    on_cpu, on_gpu = (load(shipped, device=device).predict(hu) > 0.5 for device in ("cpu", "cuda"))
+    assert (on_cpu != on_gpu).sum() <= 1e-3 * on_cpu.sum()
 
 
 def test_a_job_gets_the_very_model_that_it_was_given_to(manifest: ModelManifest) -> None:
