@@ -1,0 +1,62 @@
+"""A manifest that breaks the schema is refused with the key that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from oarlock.errors import ManifestInvalid
+from oarlock.manifest import MANIFEST_NAME, read_manifest, read_manifests
+from tests.worker.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tiny_model(tmp_path / "hospital", name="hospital")
+    return tmp_path / "hospital"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "reason"),
+    [
+        ('name = "hospital"', "", r"\[model\] name is missing"),
+        ('version = "1"', "version = 1", r"\[model\] version is missing or of the wrong type"),
+        ('file = "model.onnx"', 'file = "../model.onnx"', "plain file name"),
+        ('file = "model.onnx"', 'file = "other.onnx"', "names no file"),
+        ("context_slices = 3", "context_slices = 4", "must be odd"),
+        ("context_slices = 3", "context_slices = 0", "at least 1"),
+        ("spacing_mm = [2.5, 2.0, 2.0]", "spacing_mm = [2.5, 2.0]", "three positive numbers"),
+        ("spacing_mm = [2.5, 2.0, 2.0]", "spacing_mm = [2.5, 2.0, -2.0]", "three positive numbers"),
+        ("spacing_mm = [2.5, 2.0, 2.0]", 'spacing_mm = "natural"', '"native"'),
+        ("size_yx = [64, 64]", "size_yx = [64]", "two positive whole numbers"),
+        ('name = "Brain"', 'name = "Gehirn"', "Gehirn is not an OAR"),
+        ('name = "Brain"', 'name = "Bone_Mandible"', "lists an OAR twice"),
+        ("threshold = 0.5", "threshold = 1.5", "between 0 and 1"),
+        ("upscale = 1", "upscale = true", r"\[output\] upscale is missing or of the wrong type"),
+        ("tolerance = 1e-4", "", r"\[self_check\] tolerance is missing"),
+        ("expected_means = [", "expected_means = [0.5, ", "one number per OAR"),
+    ],
+)
+def test_what_is_wrong_is_named(folder: Path, line: str, instead: str, reason: str) -> None:
+    path = folder / MANIFEST_NAME
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, instead, 1))
+    with pytest.raises(ManifestInvalid, match=reason):
+        read_manifest(folder)
+
+
+def test_a_hash_that_is_none_and_a_file_that_is_no_toml_are_refused(folder: Path) -> None:
+    path = folder / MANIFEST_NAME
+    text = path.read_text()
+    path.write_text(text.replace('sha256 = "', 'sha256 = "x'))
+    with pytest.raises(ManifestInvalid, match="64 hexadecimal digits"):
+        read_manifest(folder)
+    path.write_text(text + "\n[model\n")
+    with pytest.raises(ManifestInvalid, match="TOML"):
+        read_manifest(folder)
+
+
+def test_one_name_in_two_folders_is_refused(folder: Path) -> None:
+    write_tiny_model(folder.parent / "copy", name="hospital")
+    with pytest.raises(ManifestInvalid, match="two folders"):
+        read_manifests(folder.parent)
