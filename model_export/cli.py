@@ -3,10 +3,12 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 CONFIG: Final = Path(__file__).parent / "configs" / "hn_4mm.toml"
 THRESHOLDS: Final = "thresholds.json"
+
+Commands: TypeAlias = Any  # what `add_subparsers` gives; argparse keeps the type to itself
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,6 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model_export", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
+    for add in (_add_training, _add_judging, _add_writing):
+        add(commands)
+    return parser
+
+
+def _add_training(commands: Commands) -> None:
     prepare = commands.add_parser("prepare", help="public data sets to one compact training file")
     prepare.add_argument("--openkbp", type=Path, required=True, help="clone of open-kbp, or a folder of SPLIT/pt_N.npz")
     prepare.add_argument("--contours", type=Path, required=True, help="clone of tcia-ct-scan-dataset")
@@ -33,11 +41,18 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--config", type=Path, default=CONFIG)
     train.add_argument("--data", type=Path, required=True, help="what prepare wrote")
     train.add_argument("--folder", type=Path, required=True, help="for checkpoints and curves")
+    train.add_argument("--start", type=Path, help="a model folder whose weights a fresh run starts from")
     train.add_argument("--hours", type=float, help="length of the schedule in hours of training, instead of in steps")
     train.add_argument("--all", action="store_true", help="train on the tuning split too (a last run, once the design is fixed)")
     train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--device", default="cpu", help="cpu or cuda")
+    train.add_argument(
+        "--workers", type=int, default=0, help="processes that draw slabs ahead; for a GPU as many as there are cores"
+    )
     train.set_defaults(run=_train)
 
+
+def _add_judging(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on the tuning split")
     evaluate.add_argument("--data", type=Path, required=True)
     evaluate.add_argument("--folder", type=Path, required=True, help="of the run; the results and curves are written there")
@@ -48,11 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     calibrate = commands.add_parser(
-        "calibrate", help="choose the thresholds of the OARs that only the matched training scans show"
+        "calibrate", help="choose the thresholds on training scans: every matched one, and some of OpenKBP's"
     )
     calibrate.add_argument("--data", type=Path, required=True)
     calibrate.add_argument("--folder", type=Path, required=True, help="of the run; evaluate and export use what is written there")
     calibrate.add_argument("--config", type=Path, default=CONFIG)
+    calibrate.add_argument("--openkbp", type=int, default=24, help="how many of OpenKBP's training scans to judge by")
     calibrate.set_defaults(run=_calibrate)
 
     look = commands.add_parser("look", help="pictures of what a checkpoint draws on a DICOM series")
@@ -62,15 +78,26 @@ def build_parser() -> argparse.ArgumentParser:
     look.add_argument("--out", type=Path, required=True, help="PNG")
     look.set_defaults(run=_look)
 
+
+def _add_writing(commands: Commands) -> None:
     export = commands.add_parser("export", help="write the model folder of a checkpoint's averaged weights, and check it")
     export.add_argument("--folder", type=Path, required=True, help="of the run")
     export.add_argument("--config", type=Path, default=CONFIG)
     export.add_argument("--out", type=Path, default=Path("models/oarlock-hn"))
     export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
     export.add_argument("--commit", default="", help="of this repository; goes into the manifest")
+    export.add_argument("--picture", type=Path, help="what `look` made, for the card")
+    export.add_argument("--robustness", type=Path, help="the table of benchmarks.robustness, for the card")
     export.add_argument("--release", default="0.1.0", help="the model's version")
     export.set_defaults(run=_export)
-    return parser
+
+    halve = commands.add_parser(
+        "halve", help="write the half-precision twin of a model folder, and measure it against its source"
+    )
+    halve.add_argument("--model", type=Path, default=Path("models/oarlock-hn"))
+    halve.add_argument("--out", type=Path, required=True, help="a model folder of its own; its name is the twin's")
+    halve.add_argument("--series", type=Path, help="a folder of DICOM files to compare on, instead of the self-check's picture")
+    halve.set_defaults(run=_halve)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -89,17 +116,23 @@ def _train(options: argparse.Namespace) -> None:
 
     from model_export.config import read_config
     from model_export.datasets.training_file import read_cases
+    from model_export.start import start_from_model
     from model_export.train import CHECKPOINT, resume_run, start_run, train
 
     torch.set_num_threads(options.threads)
     config = read_config(options.config)
     cases = read_cases(options.data, None if options.all else "train")
     checkpoint = options.folder / CHECKPOINT
-    run = resume_run(config, checkpoint) if checkpoint.is_file() else start_run(config)
+    if checkpoint.is_file():
+        run = resume_run(config, checkpoint, device=options.device)
+    elif options.start:
+        run = start_from_model(config, options.start, cases, device=options.device)
+    else:
+        run = start_run(config, device=options.device)
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: asked.append(received))
-    train(run, cases, options.folder, hours=options.hours, stop=lambda: bool(asked))
+    train(run, cases, options.folder, hours=options.hours, workers=options.workers, stop=lambda: bool(asked))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -110,7 +143,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from model_export.datasets.training_file import read_cases
     from model_export.evaluate import evaluate, summarise, surface_dsc, to_table, write_results
     from model_export.sampling import cases_by_source
-    from model_export.train import CHECKPOINT, resume_run
+    from model_export.train import CHECKPOINT, CURVE, computes_in_bfloat16, resume_run
 
     torch.set_num_threads(options.threads)
     config = read_config(options.config)
@@ -119,11 +152,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     cases = [case for source in ("matched", "openkbp") for case in cases_by_source(cases, source)[: options.cases]]
     score = surface_dsc if options.surface else None
     thresholds = _thresholds(options.folder)
-    bfloat16 = config.training.bfloat16
+    bfloat16 = computes_in_bfloat16(config.training)
     results = evaluate(run.average, config.grid, cases, bfloat16=bfloat16, surface_score=score, thresholds=thresholds)
     facts: dict[str, float | int | str] = {"step": run.step, "training_hours": round(run.elapsed_s / 3600, 3)}
     write_results(options.folder / f"evaluation-{run.step:06d}.json", results, facts)
-    draw_curves(options.folder, options.folder / "curves.png")
+    if (options.folder / CURVE).is_file():
+        draw_curves(options.folder, options.folder / "curves.png")
     print(to_table(summarise(results)))
 
 
@@ -132,7 +166,7 @@ def _export(options: argparse.Namespace) -> None:
 
     from model_export.config import read_config
     from model_export.datasets.training_file import read_provenance
-    from model_export.export import export_model
+    from model_export.export import Seen, export_model
     from model_export.train import CHECKPOINT, resume_run
 
     config = read_config(options.config)
@@ -140,16 +174,35 @@ def _export(options: argparse.Namespace) -> None:
     evaluations = sorted(options.folder.glob("evaluation-*.json"))
     results = json.loads(evaluations[-1].read_text()) if evaluations else {}
     facts: dict[str, float | int | str] = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2)}
-    facts |= {"threads": 1, "config": options.config.name}
+    facts |= {"config": options.config.name, **run.origin}
     if options.data:
         facts["data_sha256"] = read_provenance(options.data)["sha256_of_arrays"]
     if options.commit:
         facts["commit"] = options.commit
     thresholds = _thresholds(options.folder)
     agreement = export_model(
-        run.average, config, options.out, version=options.release, facts=facts, results=results, thresholds=thresholds
+        run.average,
+        config,
+        options.out,
+        version=options.release,
+        facts=facts,
+        results=results,
+        thresholds=thresholds,
+        seen=Seen(options.picture, options.robustness),
     )
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
+
+
+def _halve(options: argparse.Namespace) -> None:
+    from model_export.halve import halve
+    from model_export.look import slabs_of_series
+    from oarlock.manifest import read_manifest
+
+    slabs = slabs_of_series(options.series, read_manifest(options.model).input) if options.series else None
+    agreement = halve(options.model, options.out, slabs=slabs)
+    megabytes = [(folder / "model.onnx").stat().st_size / 1e6 for folder in (options.model, options.out)]
+    print(f"{megabytes[0]:.1f} MB to {megabytes[1]:.1f} MB: probabilities within {agreement.probability:.1e}, ", end="")
+    print(f"{agreement.mask_share:.1e} of the drawn voxels differ")
 
 
 def _look(options: argparse.Namespace) -> None:
@@ -173,18 +226,20 @@ def _calibrate(options: argparse.Namespace) -> None:
     import torch
 
     from model_export.config import read_config
-    from model_export.datasets.openkbp import OAR_NAMES
     from model_export.datasets.training_file import read_cases
     from model_export.evaluate import choose_thresholds
     from model_export.sampling import cases_by_source
-    from model_export.train import CHECKPOINT, resume_run
+    from model_export.train import CHECKPOINT, computes_in_bfloat16, resume_run
 
     torch.set_num_threads(1)
     config = read_config(options.config)
     run = resume_run(config, options.folder / CHECKPOINT)
-    cases = cases_by_source(read_cases(options.data, "train"), "matched")
-    found = choose_thresholds(run.average, config.grid, cases, bfloat16=config.training.bfloat16)
-    chosen = {name: threshold for name, threshold in found.items() if name not in OAR_NAMES.values()}
+    cases = read_cases(options.data, "train")
+    openkbp = cases_by_source(cases, "openkbp")
+    some = openkbp[:: max(1, len(openkbp) // options.openkbp)]
+    chosen = choose_thresholds(
+        run.average, config.grid, cases_by_source(cases, "matched") + some, bfloat16=computes_in_bfloat16(config.training)
+    )
     (options.folder / THRESHOLDS).write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
     for name, threshold in chosen.items():
         print(f"{name:16} {threshold}")

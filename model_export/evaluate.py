@@ -23,6 +23,7 @@ from model_export.datasets.training_file import CHANNEL, Case
 from model_export.network import Network
 from model_export.prepare import known_box
 from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
+from model_export.served import Served
 from oarlock.oars import BY_NAME, OARS, mirrored
 from oarlock.postprocess import rival_channels, undisputed
 from oarlock.surface_distance import Lattice, rounded_tolerance_mm, surface_distances
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 THRESHOLD: Final = 0.5
 CANDIDATES: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 CLEARLY_BETTER: Final = 0.005
+ENOUGH: Final = 10
 SLAB_SLICES: Final = 48
 ALLOWANCE_MM: Final = 1e-6
 ONCOLOGIST, RADIOGRAPHER = 0, 1
@@ -81,17 +83,17 @@ def evaluate(
     thresholds: Mapping[str, float] = MappingProxyType({}),
 ) -> list[OrganResult]:
     """Every labelled organ of every case; `thresholds` by OAR, else 0.5."""
-    network.eval()
+    served = Served(network).eval()
     results: list[OrganResult] = []
     for case in cases:
-        probabilities = predict_case(network, case, grid, bfloat16=bfloat16)
+        probabilities = predict_case(served, case, grid, bfloat16=bfloat16)
         on_labels = to_label_grid(probabilities, case, grid)
         results.extend(compare_case(case, on_labels, surface_score, thresholds))
         log.info("%s (%s): %d organs", case.name, case.source, len(case.channels))
     return results
 
 
-def predict_case(network: Network, case: Case, grid: GridConfig, *, bfloat16: bool) -> Tensor:
+def predict_case(served: Served, case: Case, grid: GridConfig, *, bfloat16: bool) -> Tensor:
     """Probabilities (labelled channels, Z, Y · upscale, X · upscale) on the network's grid, centred on the case."""
     slices = case_slices(case, grid)
     middle_mm = case.ct.shape[0] * case.spacing_mm[0] / 2
@@ -103,8 +105,7 @@ def predict_case(network: Network, case: Case, grid: GridConfig, *, bfloat16: bo
     for first in range(0, slices, SLAB_SLICES):
         part = slab.ct_hu[first : min(first + SLAB_SLICES, slices) + grid.context_slices - 1]
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            logits = network(part[None, None])[0, list(case.channels)]
-        found.append(torch.sigmoid(logits.float()))
+            found.append(served(part[None, None])[0, list(case.channels)])
     return torch.cat(found, dim=1)
 
 
@@ -136,27 +137,34 @@ def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
 def choose_thresholds(network: Network, grid: GridConfig, cases: Sequence[Case], *, bfloat16: bool = True) -> dict[str, float]:
     """For each OAR the threshold with the highest mean volumetric DSC on some cases: training cases, never those that judge.
 
-    A threshold other than 0.5 is taken only where it is better by `CLEARLY_BETTER`. Both sides of an organ share one: the network
+    An OAR that at least `ENOUGH` cases of OpenKBP show is judged on those, for the matched ones are few; any other on all. A
+    threshold other than 0.5 is taken only where it is better by `CLEARLY_BETTER`. Both sides of an organ share one: the network
     has been shown as many mirrored scans as others, and a voxel that both sides claim goes to the stronger claim.
     """
-    network.eval()
-    scores: dict[str, list[list[float]]] = {}
+    served = Served(network).eval()
+    scores: dict[str, dict[str, list[list[float]]]] = {}
     for case in cases:
-        on_labels = to_label_grid(predict_case(network, case, grid, bfloat16=bfloat16), case, grid)
+        on_labels = to_label_grid(predict_case(served, case, grid, bfloat16=bfloat16), case, grid)
         by_threshold = [
             {r.oar: r.dsc for r in compare_case(case, on_labels, None, dict.fromkeys(CHANNEL, threshold))}
             for threshold in CANDIDATES
         ]
         for name, dsc in by_threshold[0].items():
             if dsc is not None:
-                scores.setdefault(_pair(name), []).append([found[name] or 0.0 for found in by_threshold])
-    chosen = {}
-    for name, rows in scores.items():
-        means = np.mean(rows, axis=0)
-        best = int(np.argmax(means))
-        better = means[best] > means[CANDIDATES.index(THRESHOLD)] + CLEARLY_BETTER
-        chosen[name] = CANDIDATES[best] if better else THRESHOLD
+                rows = scores.setdefault(_pair(name), {}).setdefault(case.source, [])
+                rows.append([found[name] or 0.0 for found in by_threshold])
+        log.info("%s (%s): %d organs", case.name, case.source, len(case.channels))
+    chosen = {pair: _best_threshold(by_source) for pair, by_source in scores.items()}
     return {name: chosen[_pair(name)] for name in BY_NAME if _pair(name) in chosen}
+
+
+def _best_threshold(by_source: Mapping[str, list[list[float]]]) -> float:
+    """From the scores of one OAR at each of the candidates, by the source of the cases."""
+    openkbp = by_source.get("openkbp", [])
+    rows = openkbp if len(openkbp) >= ENOUGH else [row for rows in by_source.values() for row in rows]
+    means = np.mean(rows, axis=0)
+    best = int(np.argmax(means))
+    return CANDIDATES[best] if means[best] > means[CANDIDATES.index(THRESHOLD)] + CLEARLY_BETTER else THRESHOLD
 
 
 def _pair(name: str) -> str:

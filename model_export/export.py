@@ -4,9 +4,6 @@ The exporter folds every norm that follows a convolution into it; a norm that fo
 BatchNormalization. The sigmoid is in the graph, as is the Hounsfield window: HU in, probabilities out.
 """
 
-# mypy: allow-subclassing-any
-# (torch is not there where the types are checked without it)
-
 import hashlib
 import json
 import logging
@@ -20,12 +17,13 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model_export.config import Config
 from model_export.datasets.training_file import AIR_HU
 from model_export.evaluate import THRESHOLD, Summary, to_table
 from model_export.network import Network
+from model_export.served import Served
 from oarlock.manifest import MANIFEST_NAME, check_hash, read_manifest, self_check_input
 from oarlock.oars import OARS
 
@@ -42,15 +40,12 @@ MASK_TOLERANCE: Final = 1e-3
 F32 = npt.NDArray[np.float32]
 
 
-class WithSigmoid(nn.Module):
-    """The network as it is served: (N, 1, Z, Y, X) HU to (N, OARs, Z - 20, Y · upscale, X · upscale) probabilities."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was looked at: the picture that `look` made (a PNG), and the table of ``benchmarks.robustness`` (Markdown)."""
 
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, ct_hu: Tensor) -> Tensor:
-        return torch.sigmoid(cast("Tensor", self.network(ct_hu)))
+    picture: Path | None = None
+    robustness: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +69,17 @@ def export_model(
     facts: dict[str, Any],
     results: dict[str, Any],
     thresholds: Mapping[str, float] = MappingProxyType({}),
+    seen: Seen = Seen(),
 ) -> Agreement:
     """Write ``model.onnx``, the manifest and the card, and check all three.
 
     `facts` go into the manifest's [training], `results` (what `evaluate` wrote) into [results] and the card; an OAR without an
-    entry in `thresholds` gets 0.5.
+    entry in `thresholds` gets 0.5. `seen` is what is shown in the card beside the numbers.
 
     :raises ExportDisagrees: if the file does not give what torch gives.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    served = WithSigmoid(network).eval()
+    served = Served(network).eval()
     path = folder / "model.onnx"
     write_onnx(served, path, config)
     agreement = compare_with_torch(served, path, config)
@@ -91,7 +87,7 @@ def export_model(
         raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
     manifest = to_manifest(served, config, path, version=version, facts=facts, results=results) + to_organs(thresholds)
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
-    (folder / "MODEL_CARD.md").write_text(to_card(folder.name, version, facts, results), encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(to_card(folder, version, facts, results, seen), encoding="utf-8")
     check_hash(read_manifest(folder))
     log.info("%s: %.1f MB, %s", path.name, path.stat().st_size / 1e6, agreement)
     return agreement
@@ -207,18 +203,23 @@ LIMITS: Final = (
 )
 
 
-def to_card(name: str, version: str, facts: dict[str, Any], results: dict[str, Any]) -> str:
-    """The model card: what it was made from, how well it does, what it is not for."""
+def to_card(folder: Path, version: str, facts: dict[str, Any], results: dict[str, Any], seen: Seen) -> str:
+    """The model card: what it was made from, how well it does, what it is not for. The picture is copied beside it."""
+    if seen.picture:
+        (folder / PICTURE).write_bytes(seen.picture.read_bytes())
     lines = [Summary(**line) for line in results.get("summary", [])]
     return CARD.read_text(encoding="utf-8").format(
-        name=name,
+        name=folder.name,
         version=version,
         facts="\n".join(f"- {key}: {value}" for key, value in facts.items()),
         table=to_table(lines) if lines else "Not yet measured.",
+        picture=f"![Contours on axial, coronal and sagittal cuts]({PICTURE})" if seen.picture else "Not yet looked at.",
+        robustness=seen.robustness.read_text(encoding="utf-8").strip() if seen.robustness else "Not yet measured.",
         limits="\n".join(f"- {limit}" for limit in LIMITS),
     )
 
 
+PICTURE: Final = "native.png"
 CARD: Final = Path(__file__).with_name("card.md")
 
 

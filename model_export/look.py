@@ -14,6 +14,7 @@ from model_export.datasets.training_file import AIR_HU
 from model_export.evaluate import SLAB_SLICES, THRESHOLD
 from model_export.network import Network
 from model_export.sampling import GridConfig
+from model_export.served import Served
 from oarlock.manifest import InputSpec
 from oarlock.oars import OARS
 from oarlock.preprocess import to_model_grid
@@ -29,30 +30,36 @@ def look(
     network: Network, grid: GridConfig, series: Path, path: Path, thresholds: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, float]:
     """Write a PNG, and return the volume of each OAR in cm³."""
-    ct_hu = read_on_grid(series, grid)
+    spec = InputSpec("ct_hu", grid.spacing_mm, (grid.size, grid.size), grid.context_slices, AIR_HU)
+    ct_hu = read_on_grid(series, spec)
     masks = predict_volume(network, ct_hu, grid, thresholds)
     draw(ct_hu, masks, grid, path)
     voxel_cm3 = float(np.prod(grid.spacing_mm)) / grid.upscale**2 / 1000.0
     return {oar.name: round(float(mask.sum()) * voxel_cm3, 2) for oar, mask in zip(OARS, masks, strict=True)}
 
 
-def read_on_grid(series: Path, grid: GridConfig) -> F32:
+def read_on_grid(series: Path, spec: InputSpec) -> F32:
     """The CT of a folder of DICOM files on the network's grid, (z, y, x) HU, as the worker prepares it."""
     ct = read_ct_series(check_headers(sorted(path for path in series.iterdir() if path.is_file())))
-    spec = InputSpec("ct_hu", grid.spacing_mm, (grid.size, grid.size), grid.context_slices, AIR_HU)
     return to_model_grid(ct.hu, ct.header.grid, spec).volume
+
+
+def slabs_of_series(series: Path, spec: InputSpec) -> F32:
+    """The same in slabs of `SLAB_SLICES` and their context, (N, 1, Z, Y, X) HU; what is over at the head end is left out."""
+    volume, length = read_on_grid(series, spec), SLAB_SLICES + spec.context_slices - 1
+    return np.stack([volume[first : first + length] for first in range(0, len(volume) - length + 1, SLAB_SLICES)])[:, None]
 
 
 def predict_volume(
     network: Network, ct_hu: F32, grid: GridConfig, thresholds: Mapping[str, float] = MappingProxyType({})
 ) -> Mask:
     """Masks (OARs, Z, Y · upscale, X · upscale) of a whole volume."""
-    network.eval()
+    served = Served(network).eval()
     limits = np.array([thresholds.get(oar.name, THRESHOLD) for oar in OARS], np.float32)[:, None, None, None]
 
     def predictor(slab: F32) -> F32:
         with torch.no_grad():
-            found: F32 = torch.sigmoid(network(torch.from_numpy(slab))).numpy()
+            found: F32 = served(torch.from_numpy(slab)).numpy()
         return found
 
     slabs = predict(ct_hu, predictor, context_slices=grid.context_slices, slab=SLAB_SLICES, padding_hu=AIR_HU)

@@ -76,7 +76,7 @@ class _FastLoss(torch.autograd.Function):
                 slope.add_(dice_slope, alpha=config.dice / unit)
             gradient[index] = slope
         ctx.save_for_backward(gradient)
-        return torch.tensor(total)
+        return torch.tensor(total, device=logits.device)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:

@@ -36,6 +36,8 @@ class NetworkConfig:
     upscale: int = 1  # output voxels per input voxel along a row and along a column
     hu_windows: tuple[tuple[float, float], ...] = ((-1000.0, 2000.0),)  # one input feature each
     norm_momentum: float = 0.02
+    stem: bool = False  # a plain convolution first: the norm of a block would cut off what is darker than a slab's mean
+    both_sides: bool = False  # when it is served: the mean of what it says of a scan and of its mirror image
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built."""
@@ -239,10 +241,12 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         widths, momentum = config.channels, config.norm_momentum
-        stem = (len(config.hu_windows), *widths)
+        windows = len(config.hu_windows)
         self.hu_windows = HUWindows(config.hu_windows)
+        self.stem = nn.Conv3d(windows, widths[0], (1, 3, 3), padding=(0, 1, 1)) if config.stem else nn.Identity()
+        inputs = (widths[0] if config.stem else windows, *widths)
         self.down = nn.ModuleList(
-            ResidualBlock(stem[i], stem[i + 1], convs=convs, context_convs=context, momentum=momentum)
+            ResidualBlock(inputs[i], inputs[i + 1], convs=convs, context_convs=context, momentum=momentum)
             for i, (convs, context) in enumerate(zip(config.convs, config.context_convs, strict=True))
         )
         self.bottom = FullyConnectedBlock(
@@ -261,7 +265,7 @@ class Network(nn.Module):
 
     def features(self, ct_hu: Tensor) -> Tensor:
         """Everything but the head: (N, 1, Z, Y, X) in HU to (N, C, Z - 20, Y, X)."""
-        features, skips = self.hu_windows(ct_hu), []
+        features, skips = self.stem(self.hu_windows(ct_hu)), []
         for number, block in enumerate(self.down, start=1):
             features = block(features)
             skips.append(features)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, read_patients
+from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import CHANNEL, U8, Case, body_centre_mm, shown_channels, to_codes, write_cases
 from oarlock.oars import OARS
@@ -60,6 +61,8 @@ def prepare(openkbp: Path, contours: Path, matched: Path, out: Path) -> list[Cas
         if case is None:
             log.info("%s: no OAR of ours is drawn; left out", patient.name)
             continue
+        if case.source == "openkbp" and case.split == "train":
+            case = with_plain_lungs(case)
         digest.update(case.ct.tobytes())
         digest.update(case.labels.tobytes())
         cases.append(case)

@@ -5,7 +5,7 @@ least `FAR_VOXELS` in plane) the network sees nothing but air, and there every o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -68,6 +68,11 @@ class Sample:
     channels: tuple[int, ...]
     target: Tensor
     counts: Tensor
+
+    def to(self, device: torch.device) -> "Sample":
+        """The same on a device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("ct_hu", "target", "counts")}
+        return replace(self, **tensors)
 
 
 def draw_case(

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from model_export.config import Config, TrainingConfig
 from model_export.datasets.training_file import Case
@@ -22,6 +23,7 @@ from model_export.sampling import Sample, draw_case, draw_sample, to_subpixels
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S: Final = 300.0
+ENDLESS: Final = 1 << 40
 CHECKPOINT: Final = "checkpoint.pt"
 CURVE: Final = "curve.jsonl"
 
@@ -34,23 +36,54 @@ class Run:
     network: Network
     average: Network
     optimiser: torch.optim.Optimizer
-    rng: np.random.Generator
     step: int = 0
     elapsed_s: float = 0.0
     losses: list[float] = field(default_factory=list)
+    origin: dict[str, str | float] = field(default_factory=dict)  # the model that it started from, with its steps and hours
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.head.conv.weight.device
 
 
-def start_run(config: Config) -> Run:
-    """A fresh run; the same seed gives the same run."""
+class Slabs(Dataset[list[Sample]]):
+    """What each step sees. A step's slabs depend on the seed and its number alone, whoever draws them, and when."""
+
+    def __init__(self, cases: Sequence[Case], config: Config) -> None:
+        self.cases, self.config = cases, config
+
+    def __getitem__(self, step: int) -> list[Sample]:
+        config, training = self.config, self.config.training
+        rng = np.random.default_rng([training.seed, step])
+        drawn = (
+            draw_case(self.cases, training.matched_share, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)
+        )
+        return [draw_sample(case, config.grid, training.slices, config.augment, rng, oar=oar) for case, oar in drawn]
+
+
+def slabs_from(step: int, cases: Sequence[Case], config: Config, workers: int) -> Iterator[list[Sample]]:
+    """The slabs of a step and of all that follow, drawn by this process when they are asked for, or ahead by others."""
+    loader = DataLoader(
+        Slabs(cases, config), sampler=range(step, ENDLESS), batch_size=None, num_workers=workers, collate_fn=_as_they_are
+    )
+    return iter(loader)
+
+
+def _as_they_are(samples: list[Sample]) -> list[Sample]:
+    return samples
+
+
+def start_run(config: Config, *, device: str = "cpu", network: Network | None = None) -> Run:
+    """A fresh run, of a fresh network or a given one; the same seed gives the same run."""
     torch.manual_seed(config.training.seed)
-    network = Network(config.network)
-    cast("Any", network).to(memory_format=torch.channels_last_3d)  # torch's types know the 2-D formats only
+    network = network or Network(config.network)
+    cast("Any", network).to(device=device, memory_format=torch.channels_last_3d)  # torch's types know the 2-D formats only
     return Run(
         config=config,
         network=network,
         average=deepcopy(network),
         optimiser=to_optimiser(network, config.training),
-        rng=np.random.default_rng(config.training.seed),
     )
 
 
@@ -80,19 +113,22 @@ def train(
     *,
     hours: float | None = None,
     steps: int | None = None,
+    workers: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train until the schedule ends: after `hours` of training in all, or after the config's `steps`.
 
-    `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule.
+    `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule. `workers` processes
+    draw the slabs ahead: a GPU waits for one process.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    slabs = slabs_from(run.step, cases, run.config, workers)
     started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
     while run.step != steps and not stop():
         progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
         if progress >= 1.0:
             break
-        run.losses.append(train_step(run, cases, progress))
+        run.losses.append(train_step(run, next(slabs), progress))
         run.elapsed_s = time.monotonic() - started_s
         if run.step % 50 == 0:
             write_point(run, folder, progress)
@@ -102,20 +138,14 @@ def train(
     write_checkpoint(run, folder / CHECKPOINT)
 
 
-def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
-    """One step of the optimiser at a share of the schedule; returns the loss."""
+def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
+    """One step of the optimiser on some slabs at a share of the schedule; returns the loss."""
     config, training = run.config, run.config.training
     for group in run.optimiser.param_groups:
         group["lr"] = training.rate(run.step, progress) * group.get("factor", 1.0)
     run.network.train()
     run.network.set_norm_limit(norm_limit(training, progress))
-    samples = [
-        draw_sample(case, config.grid, training.slices, config.augment, run.rng, oar=oar)
-        for case, oar in (
-            draw_case(cases, training.matched_share, run.rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)
-        )
-    ]
-    loss = loss_of_step(run.network, samples, config)
+    loss = loss_of_step(run.network, [sample.to(run.device) for sample in samples], config)
     run.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     if training.clip_norm:
@@ -129,7 +159,8 @@ def train_step(run: Run, cases: Sequence[Case], progress: float) -> float:
 def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) -> Tensor:
     """Mean loss over the slabs of a step; logits are made only for the labelled channels, where the loss looks."""
     ct_hu = torch.stack([sample.ct_hu for sample in samples])[:, None]  # (N, 1, Z + 20, Y, X)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.training.bfloat16):
+    device = ct_hu.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bfloat16(config.training, device)):
         features = network.features(ct_hu)  # (N, C, Z, Y, X)
         logits = [
             network.head.subpixels(features[index : index + 1, :, :, *sample.window], sample.channels)[0]
@@ -140,6 +171,11 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) ->
         for found, sample in zip(logits, samples, strict=True)
     ]
     return torch.stack(losses).mean()
+
+
+def computes_in_bfloat16(training: TrainingConfig, device: str = "cpu") -> bool:
+    """Whether to compute in bfloat16: where a CPU has no units for it, it is many times slower than float32."""
+    return training.bfloat16 and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public name for it
 
 
 def norm_limit(training: TrainingConfig, progress: float) -> float:
@@ -178,23 +214,23 @@ def write_checkpoint(run: Run, path: Path) -> None:
         "network": run.network.state_dict(),
         "average": run.average.state_dict(),
         "optimiser": run.optimiser.state_dict(),
-        "rng": run.rng.bit_generator.state,
         "step": run.step,
         "elapsed_s": run.elapsed_s,
         "losses": run.losses,
+        "origin": run.origin,
     }
     aside = path.with_suffix(".part")
     torch.save(state, aside)
     aside.replace(path)
 
 
-def resume_run(config: Config, path: Path) -> Run:
+def resume_run(config: Config, path: Path, *, device: str = "cpu") -> Run:
     """The run that a checkpoint holds. The config may differ in all that does not change the network's shape."""
-    run = start_run(config)
-    state = torch.load(path, weights_only=True)
+    run = start_run(config, device=device)
+    state = torch.load(path, weights_only=True, map_location=device)
     run.network.load_state_dict(state["network"])
     run.average.load_state_dict(state["average"])
     run.optimiser.load_state_dict(state["optimiser"])
-    run.rng.bit_generator.state = state["rng"]
     run.step, run.elapsed_s, run.losses = state["step"], state["elapsed_s"], state["losses"]
+    run.origin = state.get("origin", {})
     return run

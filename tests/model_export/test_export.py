@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from model_export.served import Served
 from oarlock.manifest import check_hash, read_manifest, self_check_input
 from oarlock.oars import OARS
 from tests.model_export.test_network import trained_looking
@@ -40,7 +41,7 @@ def test_the_file_takes_any_batch_and_any_number_of_slices(tiny: Config, exporte
         ct_hu = np.random.default_rng(slices).normal(0, 300, (batch, 1, slices, 32, 32)).astype(np.float32)
         found = run_onnx(exported / "model.onnx", ct_hu)
         with torch.no_grad():
-            expected = torch.sigmoid(network(torch.from_numpy(ct_hu))).numpy()
+            expected = Served(network)(torch.from_numpy(ct_hu)).numpy()
         assert found.shape == (batch, 21, slices - 20, 64, 64)
         np.testing.assert_allclose(found, expected, atol=1e-4)
 

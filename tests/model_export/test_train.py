@@ -13,7 +13,7 @@ from model_export.augment import AugmentConfig
 from model_export.config import read_config
 from model_export.datasets.training_file import CHANNEL
 from model_export.sampling import draw_case
-from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, start_run, train
+from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, slabs_from, start_run, train
 from tests.model_export.conftest import CONFIGS, made_case
 
 if TYPE_CHECKING:
@@ -58,6 +58,24 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(tiny: Config, tmp_path: Path)
     for theirs, ours in ((whole.network, resumed.network), (whole.average, resumed.average)):
         for name, value in theirs.state_dict().items():
             assert torch.equal(value, ours.state_dict()[name]), name
+
+
+def test_slabs_drawn_ahead_by_other_processes_are_the_same(tiny: Config) -> None:
+    cases = [made_case()]
+    ahead, here = slabs_from(5, cases, tiny, workers=2), slabs_from(5, cases, tiny, workers=0)
+    for _ in range(4):
+        for theirs, ours in zip(next(ahead), next(here), strict=True):
+            assert torch.equal(theirs.ct_hu, ours.ct_hu)
+            assert torch.equal(theirs.target, ours.target)
+            assert theirs.channels == ours.channels
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_run_moves_between_devices(tiny: Config, tmp_path: Path) -> None:
+    train(start_run(tiny, device="cuda"), [made_case()], tmp_path, steps=3)
+    resumed = resume_run(tiny, tmp_path / CHECKPOINT, device="cpu")
+    train(resumed, [made_case()], tmp_path, steps=5)
+    assert np.isfinite(resumed.losses).all()
 
 
 def test_a_schedule_in_hours_ends_with_them(tiny: Config, tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""To go on from a model that has been shipped: its ONNX file gives back a network that can be trained.
+
+The export folded each norm that follows a convolution into it, and with it the statistics that training needs. They are measured
+anew on some slabs, and the norms set so that the network's answers stay what they were.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from model_export.config import Config
+from model_export.datasets.training_file import Case
+from model_export.network import Network, NormReLUConv
+from model_export.train import Run, Slabs, start_run
+from oarlock.manifest import read_manifest
+
+MEASURED_STEPS: Final = 8
+
+
+class NotOurs(ValueError):
+    """The file does not hold a network of this shape."""
+
+
+def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, device: str = "cpu") -> Run:
+    """A fresh run whose weights are those of a model folder.
+
+    :raises NotOurs: if the file's weights do not fit the config's network.
+    """
+    network, slabs = Network(config.network), Slabs(cases, config)
+    manifest = read_manifest(folder)
+    folded = load_onnx(network, manifest.path)
+    measure_norms(network, folded, (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs[step]))
+    run = start_run(config, device=device, network=network)
+    run.origin = {"start": manifest.identity, **{f"{key}_before": manifest.training.get(key, 0) for key in ("steps", "hours")}}
+    return run
+
+
+def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
+    """Copy the weights of an exported file into a network of the same shape.
+
+    Returns the blocks whose norm was folded into the convolution before it: they hold its bias, and no statistics as yet.
+
+    :raises NotOurs: if the file's weights do not fit the network.
+    """
+    state, folded = network.state_dict(), []
+    for exported, value in exported_weights(path).items():
+        name = exported
+        if name not in state and name.endswith(".conv.bias"):  # ours has none: it is the folded norm's
+            name = next_norm_bias(exported)
+            folded.append(network.get_submodule(name.removesuffix(".norm.bias")))
+        if name not in state or state[name].shape != value.shape:
+            raise NotOurs(f"{path.name}: {name} {tuple(value.shape)} does not fit the network of this config")
+        state[name] = value
+    network.load_state_dict(state)
+    return [cast("NormReLUConv", block) for block in folded]
+
+
+def exported_weights(path: Path) -> dict[str, Tensor]:
+    """The file's weights under torch's names; those that the exporter renamed are found by the node that uses them."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    arrays = {weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for weight in graph.initializer}
+    found: dict[str, Tensor] = {}
+    for node in graph.node:
+        used = [name for name in node.input if name in arrays]
+        for name, part in zip(used, ("weight", "bias"), strict=False):
+            if not name.startswith("onnx::"):
+                found[name.removeprefix("network.")] = arrays[name]
+            elif node.op_type in ("Conv", "MatMul"):
+                value = arrays[name].t().contiguous() if node.op_type == "MatMul" else arrays[name]
+                found[f"{module_of_node(node.name)}.{part}"] = value
+        if node.op_type == "BatchNormalization":
+            found |= {name.removeprefix("network."): arrays[name] for name in used[2:]}
+    return found
+
+
+def module_of_node(name: str) -> str:
+    """``/network/up.6/block/convs/convs.0/conv/Conv`` is ``up.6.block.convs.0.conv``."""
+    scopes = name.strip("/").split("/")[1:-1]
+    following = [*scopes[1:], ""]
+    return ".".join(scope for scope, after in zip(scopes, following, strict=True) if not after.startswith(f"{scope}."))
+
+
+def next_norm_bias(name: str) -> str:
+    """``….convs.0.conv.bias`` to ``….convs.1.norm.bias``."""
+    block, number = name.removesuffix(".conv.bias").rsplit(".", 1)
+    return f"{block}.{int(number) + 1}.norm.bias"
+
+
+def measure_norms(network: Network, blocks: Iterable[NormReLUConv], slabs: Iterable[Tensor]) -> None:
+    """Give folded norms the statistics of their input over some slabs (each (Z, Y, X) in HU), and scale what comes before to 1.
+
+    What the network answers does not change: y = x + b becomes y = s (x - m) / s + (b + m).
+    """
+    before = dict(_convolutions_before(network))
+    sums: dict[nn.Module, list[Any]] = {block.norm: [0, 0.0, 0.0] for block in blocks}
+
+    def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].detach().double()
+        sums[norm][0] += values[:, 0].numel()
+        sums[norm][1] += values.sum((0, 2, 3, 4))
+        sums[norm][2] += values.square().sum((0, 2, 3, 4))
+
+    for norm in sums:
+        _as_bias(norm)
+    hooks = [norm.register_forward_pre_hook(add) for norm in sums]
+    network.eval()
+    with torch.no_grad():
+        for slab in slabs:
+            network.features(slab[None, None])
+        for hook in hooks:
+            hook.remove()
+        for norm, (count, total, squares) in sums.items():
+            mean = total / count
+            _set_statistics(norm, before[norm], mean, (squares / count - mean.square()).clamp_min(1e-6))
+
+
+def _as_bias(norm: Any) -> None:
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1.0 - norm.eps)
+    nn.init.ones_(norm.weight)
+
+
+def _set_statistics(norm: Any, conv: nn.Conv3d, mean: Tensor, var: Tensor) -> None:
+    """The convolution's output to mean m / s and variance 1, the norm to take it back."""
+    deviation = var.sqrt()
+    conv.weight /= deviation.to(conv.weight.dtype).view(-1, 1, 1, 1, 1)
+    norm.running_mean.copy_(mean / deviation)
+    norm.running_var.fill_(1.0 - norm.eps)
+    norm.weight.copy_(deviation)
+    norm.bias += mean.to(norm.bias.dtype)
+
+
+def _convolutions_before(network: Network) -> Iterable[tuple[nn.Module, nn.Conv3d]]:
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            blocks = [cast("NormReLUConv", block) for block in module]
+            yield from ((after.norm, block.conv) for block, after in pairwise(blocks))

@@ -1,0 +1,66 @@
+"""To go on from a shipped model: the network that its file gives back answers as the file does, and can be trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from model_export.network import Network, Norm
+from model_export.train import Slabs, train_step
+from oarlock.manifest import read_manifest
+from tests.model_export.conftest import made_case
+from tests.model_export.test_network import trained_looking
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model_export.config import Config
+
+pytest.importorskip("onnx", reason="model_export needs onnx: install the extra model-export")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def shipped(tiny: Config, tmp_path: Path) -> Path:
+    from model_export.export import export_model
+
+    folder = tmp_path / "made-hn"
+    export_model(trained_looking(tiny), tiny, folder, version="1", facts={}, results={})
+    return folder
+
+
+def test_the_network_answers_as_the_file_it_came_from(tiny: Config, shipped: Path) -> None:
+    from model_export.start import start_from_model
+
+    run = start_from_model(tiny, shipped, [made_case()])
+    assert run.origin["start"] == read_manifest(shipped).identity
+    ct_hu = torch.from_numpy(np.random.default_rng(2).normal(0, 300, (1, 1, 24, 32, 32)).astype(np.float32))
+    with torch.no_grad():
+        found, expected = run.average.eval()(ct_hu), trained_looking(tiny).eval()(ct_hu)
+    np.testing.assert_allclose(torch.sigmoid(found), torch.sigmoid(expected), atol=1e-4)
+
+
+def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path) -> None:
+    """Those that were folded away see features of variance one; a training step then finds them near what it measures."""
+    from model_export.start import start_from_model
+
+    run = start_from_model(tiny, shipped, [made_case()])
+    folded = [module for name, module in run.network.named_modules() if isinstance(module, Norm) and ".convs.1.norm" in name]
+    assert len(folded) == 14
+    assert all(bool(norm.running_mean.abs().max() > 0) for norm in folded)
+    before = run.network.head.conv.weight.detach().clone()
+    assert np.isfinite(train_step(run, Slabs([made_case()], tiny)[0], progress=0.5))
+    assert not torch.equal(before, run.network.head.conv.weight)
+
+
+def test_a_file_of_another_shape_is_refused_and_the_weight_is_named(tiny: Config, shipped: Path) -> None:
+    from dataclasses import replace
+
+    from model_export.start import NotOurs, load_onnx
+
+    wider = Network(replace(tiny.network, channels=(8, 5, 6, 6, 7, 7, 8)))
+    with pytest.raises(NotOurs, match=r"down\.\d.* does not fit"):
+        load_onnx(wider, shipped / "model.onnx")
