@@ -1,0 +1,194 @@
+"""The network on the CPU under three runtimes, and the paper's size: ``python -m benchmarks.inference SERIES``.
+
+The same slabs of one real scan go through torch, ONNX Runtime (what the worker uses; also the half-precision twin) and OpenVINO:
+wall and CPU seconds a scan (median of a few rounds, the runtimes in turn), and how many mask voxels differ from torch's. Then a
+network of the paper's size with random weights goes through the worker's own runtime at 512 × 512, one slab after the other; its
+seconds a scan are those of a slab times their number. GFLOP are counted by torch (two for each multiply-add).
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.robustness import read_scan
+from model_export.config import Config, read_config
+from model_export.export import export_model
+from model_export.halve import write_half
+from model_export.network import Network
+from model_export.served import Served
+from model_export.start import load_onnx
+from oarlock.manifest import ModelManifest, read_manifest
+from oarlock.preprocess import to_model_grid
+from oarlock.windows import Predictor, Volume, predict, slab_for
+from worker.inference import load
+
+CONFIGS = Path(__file__).parents[1] / "model_export" / "configs"
+PAPER_SLICES = 150
+
+
+@dataclass
+class Row:
+    """One runtime: seconds of its rounds, and the share of the drawn voxels that differ from torch's."""
+
+    name: str
+    wall_s: list[float]
+    cpu_s: list[float]
+    differing: float | None = None
+
+
+def shipped_config() -> Config:
+    """The config of the shipped model."""
+    return read_config(CONFIGS / "hn_4mm.toml")
+
+
+def runtimes(manifest: ModelManifest, folder: Path) -> Iterator[tuple[str, Predictor]]:
+    """Each by name; torch first, for it judges the others."""
+    network = Network(shipped_config().network)
+    load_onnx(network, manifest.path)
+    yield "torch, float32", torch_predictor(Served(network).eval())
+    yield "**ONNX Runtime, float32 (ours)**", load(manifest, device="cpu").predict
+    half = folder / "half.onnx"
+    write_half(manifest.path, half)
+    yield "ONNX Runtime, half-size file", onnx_predictor(half, manifest)
+    try:
+        import openvino
+    except ImportError:
+        print("OpenVINO is not installed: pip install openvino", file=sys.stderr)
+        return
+    for precision in ("f32", "bf16"):
+        if precision == "f32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - torch has no public name for it
+            yield f"OpenVINO, {precision}", openvino_predictor(openvino, manifest, precision)
+
+
+def torch_predictor(served: Served) -> Predictor:
+    """The network under torch."""
+
+    def run(hu: Volume) -> Volume:
+        with torch.no_grad():
+            answer: Volume = served(torch.from_numpy(hu)).numpy()
+        return answer
+
+    return run
+
+
+def onnx_predictor(path: Path, manifest: ModelManifest) -> Predictor:
+    """Another file under ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda hu: np.asarray(session.run([manifest.output.name], {manifest.input.name: hu})[0])
+
+
+def openvino_predictor(openvino: Any, manifest: ModelManifest, precision: str) -> Predictor:
+    """The file under OpenVINO on the CPU."""
+    compiled = openvino.Core().compile_model(str(manifest.path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    return lambda hu: np.asarray(compiled(hu)[0])
+
+
+def slabs_of(volume: Volume, manifest: ModelManifest) -> list[Volume]:
+    """What the worker feeds, slab by slab."""
+    fed: list[Volume] = []
+    spec, upscale = manifest.input, manifest.output.upscale
+
+    def note(hu: Volume) -> Volume:
+        fed.append(hu)
+        slices, rows, columns = hu.shape[2] - spec.context_slices + 1, hu.shape[3] * upscale, hu.shape[4] * upscale
+        return np.zeros((1, len(manifest.oars), slices, rows, columns), np.float32)
+
+    slab = slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
+    for _ in predict(volume, note, context_slices=spec.context_slices, slab=slab, padding_hu=spec.padding_hu):
+        pass
+    return fed
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare(manifest: ModelManifest, slabs: list[Volume], rounds: int, folder: Path) -> list[Row]:
+    """Every runtime on every slab, in turn, some rounds."""
+    predictors = list(runtimes(manifest, folder))
+    rows = [Row(name, [], []) for name, _ in predictors]
+    thresholds = np.array(manifest.thresholds, np.float32)[:, None, None, None]
+    judge = [predictors[0][1](hu)[0] >= thresholds for hu in slabs]  # the first call of each warms it up
+    for row, (_, run) in zip(rows, predictors, strict=True):
+        found = [run(hu)[0] >= thresholds for hu in slabs]
+        drawn = sum(int(mask.sum()) for mask in judge)
+        row.differing = sum(int((a != b).sum()) for a, b in zip(found, judge, strict=True)) / max(drawn, 1)
+    for _ in range(rounds):
+        for row, (_, run) in zip(rows, predictors, strict=True):
+            wall, cpu = timed(lambda run=run: [run(hu) for hu in slabs])  # type: ignore[misc]
+            row.wall_s.append(wall)
+            row.cpu_s.append(cpu)
+    return rows
+
+
+def gflop(config: Config, slab: Volume) -> float:
+    """GFLOP of one slab."""
+    served = Served(Network(config.network)).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        served(torch.from_numpy(slab))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def paper_size(folder: Path, slabs: int) -> None:
+    """The paper's network with random weights under the worker's runtime."""
+    config = read_config(CONFIGS / "paper.toml")
+    torch.manual_seed(1)
+    model = folder / "paper-size"
+    export_model(Network(config.network), config, model, version="0", facts={}, results={})
+    manifest = read_manifest(model)
+    network = load(manifest, device="cpu")
+    rng = np.random.default_rng(1)
+    volume = rng.normal(0, 300, (PAPER_SLICES, 512, 512)).astype(np.float32)
+    fed = slabs_of(volume, manifest)
+    network.predict(fed[0])
+    took = [timed(lambda hu=hu: network.predict(hu)) for hu in fed[1 : 1 + slabs]]  # type: ignore[misc]
+    wall, cpu = (statistics.median(times) * len(fed) for times in zip(*took, strict=True))
+    work = gflop(config, fed[1]) * len(fed)
+    print(f"\nThe paper's size, {PAPER_SLICES} slices of 512 x 512 in {len(fed)} slabs of {slab_for((512, 512), 21)}:")
+    size = (model / "model.onnx").stat().st_size / 1e6
+    print(f"{work:,.0f} GFLOP a scan, {wall:,.0f} s wall, {cpu:,.0f} s CPU (from {slabs} slabs), {size:.0f} MB file")
+    print(f"highest resident memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+def main() -> None:
+    """Print both parts."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
+    parser.add_argument("series", type=Path, nargs="?", help="folder of one CT series; without it only the paper's size is run")
+    parser.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="folder of the shipped model")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--paper-slabs", type=int, default=3, help="how many slabs of the paper's size are timed; 0: none")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.series:
+            manifest, scan = read_manifest(options.model), read_scan(options.series)
+            slabs = slabs_of(to_model_grid(scan.hu, scan.grid, manifest.input).volume, manifest)
+            work = sum(gflop(shipped_config(), slab) for slab in slabs)
+            print(f"{manifest.identity}: {len(slabs)} slabs, {work:,.0f} GFLOP a scan\n")
+            print("| runtime | wall s | CPU s | of ours | drawn voxels that differ |\n| --- | ---: | ---: | ---: | ---: |")
+            rows = compare(manifest, slabs, options.rounds, Path(folder))
+            ours = statistics.median(rows[1].cpu_s)
+            for row in rows:
+                wall, cpu = statistics.median(row.wall_s), statistics.median(row.cpu_s)
+                print(f"| {row.name} | {wall:.2f} | {cpu:.2f} | {cpu / ours:.2f} | {row.differing:.1e} |")
+        if options.paper_slabs:
+            paper_size(Path(folder), options.paper_slabs)
+
+
+if __name__ == "__main__":
+    main()
