@@ -1,6 +1,7 @@
-# The only commands: make demo | serve | test | test-fast | check | bench | lock | clean
+# The only commands: make demo | serve | test | test-fast | check | bench | images | e2e | lock | clean
 #
 #   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
+#   make images [BUILD_OPTIONS=options of docker build]
 #   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
 
 PYTHON  ?= python3
@@ -10,7 +11,7 @@ BIN     := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
-.PHONY: demo serve test test-fast check format bench lock clean
+.PHONY: demo serve test test-fast check format bench images e2e lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,10 +55,10 @@ serve: $(VENV)/run
 # ── keeping it right ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 test: $(VENV)/dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not engine"
 
 test-fast: $(VENV)/dev
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not engine"
 
 check: $(VENV)/dev
 	@$(BIN)/ruff check .
@@ -71,6 +72,21 @@ format: $(VENV)/dev
 bench: $(VENV)/dev
 	@test -n "$(SERIES)" || { echo "Which series? make bench SERIES=folder of a CT series [CONTOURS=folder of expert contours]"; exit 1; }
 	@$(BIN)/python -m benchmarks "$(SERIES)" $(if $(CONTOURS),--contours "$(CONTOURS)")
+
+# ── containers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+VERSION       := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' oarlock/__init__.py)
+REVISION      := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BUILD_OPTIONS ?=
+
+images:
+	@docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION) -f docker/service.Dockerfile -t oarlock-service:$(VERSION) .
+	@docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION) -f docker/worker.Dockerfile -t oarlock-worker:$(VERSION) .
+
+e2e: $(VENV)/dev
+	@$(BIN)/python -m pytest -m engine -v
+
+# ── what is installed ────────────────────────────────────────────────────────────────────────────────────────────────
 
 # Pinned and hashed, with no index address in them (docs/adr/0006-hashed-locks.md).
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
