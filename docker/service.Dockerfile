@@ -17,7 +17,7 @@ WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_HOST=0.0.0.0 OARLOCK_EMBEDDED_WORKER=false
 # A new volume takes its owner from the folder that it is mounted on.
-RUN mkdir /data /keys && chown 10001:10001 /data /keys
+RUN mkdir -p /data /keys && chown 10001:10001 /data /keys
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000

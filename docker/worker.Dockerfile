@@ -19,7 +19,7 @@ WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_ALIVE_FILE=/tmp/alive
 # A new volume takes its owner from the folder that it is mounted on.
-RUN mkdir /data && chown 10001:10001 /data
+RUN mkdir -p /data && chown 10001:10001 /data
 USER 10001:10001
 VOLUME /data
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive"]
