@@ -1,7 +1,8 @@
-# The only commands: make demo | serve | test | test-fast | check | bench | images | e2e | lock | clean
+# The only commands: make demo | serve | test | test-fast | check | bench | images | e2e | bundle | lock | clean
 #
 #   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
-#   make images [BUILD_OPTIONS=options of docker build]
+#   make images [BUILD_OPTIONS=options of docker build] [PROFILES=gpu]
+#   make bundle [PROFILES="monitoring gpu"]
 #   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
 
 PYTHON  ?= python3
@@ -11,7 +12,7 @@ BIN     := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
-.PHONY: demo serve test test-fast check format bench images e2e lock clean
+.PHONY: demo serve test test-fast check format bench images e2e bundle lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,10 +56,10 @@ serve: $(VENV)/run
 # ── keeping it right ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 test: $(VENV)/dev
-	@$(BIN)/python -m pytest -m "not engine"
+	@$(BIN)/python -m pytest -m "not delivered"
 
 test-fast: $(VENV)/dev
-	@$(BIN)/python -m pytest -m "not slow and not engine"
+	@$(BIN)/python -m pytest -m "not slow and not delivered"
 
 check: $(VENV)/dev
 	@$(BIN)/ruff check .
@@ -79,12 +80,20 @@ VERSION       := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' oarlock/__init_
 REVISION      := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BUILD_OPTIONS ?=
 
+PROFILES      ?=
+BUILD         := docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION)
+
 images:
-	@docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION) -f docker/service.Dockerfile -t oarlock-service:$(VERSION) .
-	@docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION) -f docker/worker.Dockerfile -t oarlock-worker:$(VERSION) .
+	@$(BUILD) -f docker/service.Dockerfile -t oarlock-service:$(VERSION) .
+	@$(BUILD) -f docker/worker.Dockerfile -t oarlock-worker:$(VERSION) .
+	$(if $(filter gpu,$(PROFILES)),@$(BUILD) --build-arg LOCK=worker-cuda.lock -f docker/worker.Dockerfile -t oarlock-worker-cuda:$(VERSION) .)
 
 e2e: $(VENV)/dev
-	@$(BIN)/python -m pytest -m engine -v
+	@$(BIN)/python -m pytest -m delivered -v
+
+bundle: $(VENV)/dev
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
+	@$(BIN)/python -m bundle $(addprefix --profile ,$(PROFILES))
 
 # ── what is installed ────────────────────────────────────────────────────────────────────────────────────────────────
 

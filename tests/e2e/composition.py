@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300.0
 
 
-def run(*command: str | Path, environment: dict[str, str] | None = None, check: bool = True) -> str:
+def run(*command: str | Path, folder: Path = ROOT, environment: dict[str, str] | None = None) -> str:
     """What a program says; with its complaint if it fails."""
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | (environment or {}), check=False, capture_output=True, text=True, timeout=3000
+        command, cwd=folder, env=os.environ | (environment or {}), check=False, capture_output=True, text=True, timeout=3000
     )
-    assert not check or done.returncode == 0, f"{command}: {done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{command}: {done.stderr[-4000:]}"
     return done.stdout
 
 
@@ -47,17 +47,20 @@ def compose_command() -> list[str]:
 
 
 class Composition:
-    """Redis, PostgreSQL, the service and a worker, in containers."""
+    """Redis, PostgreSQL, the service and a worker, in containers.
 
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
+    :param folder: where the composition's file lies.
+    """
+
+    def __init__(self, command: list[str], folder: Path = ROOT) -> None:
+        self._command, self._folder = command, folder
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self._environment = {"COMPOSE_PROJECT_NAME": f"oarlock-e2e-{uuid.uuid4().hex[:8]}", "OARLOCK_PORT": str(port)}
         self._url, self._key = f"http://127.0.0.1:{port}", ""
 
     def compose(self, *arguments: str) -> str:
-        return run(*self._command, *arguments, environment=self._environment)
+        return run(*self._command, *arguments, folder=self._folder, environment=self._environment)
 
     def up(self) -> None:
         """Start everything that is not up, and wait until the service is ready."""

@@ -16,7 +16,7 @@ from oarlock.phantom import write_phantom
 from tests.e2e.composition import ROOT, Composition, brought_up, run
 from tests.e2e.processes import eventually
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.delivered, pytest.mark.slow]
 
 FACES = ("service", "worker")
 
