@@ -22,7 +22,8 @@ ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
 RUN mkdir -p /data && chown 10001:10001 /data
 USER 10001:10001
 VOLUME /data
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+    CMD ["sh", "-c", "test $(date +%s) -lt $(cat $OARLOCK_ALIVE_FILE)"]
 CMD ["python", "-m", "worker"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="oarlock-worker" \

@@ -67,7 +67,10 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
     lease_s: float = Field(15.0, description="how long a silent worker keeps its job")
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
-    alive_file: Path | None = Field(None, description="file that a worker touches with each sign of life, for a health check")
+    alive_file: Path | None = Field(
+        None,
+        description="file that says until when a worker counts as alive, in seconds since 1970; for a health check",
+    )
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
     callback_hosts: Annotated[list[str], NoDecode] = Field(
         [], description="hosts, by commas, with a port where it is not the usual one, that jobs may name in callback_url"

@@ -7,6 +7,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
+from time import time
 from typing import Final
 
 from oarlock.database import Database
@@ -27,6 +28,9 @@ HAND_BACK: Final = signal.SIGUSR2
 
 BEATS: Final = 3
 """How many signs of life a worker gives in the length of a lease."""
+
+SILENT_LEASES: Final = 2
+"""For how many leases a worker counts as alive after its last sign of life."""
 
 
 class Runtime:
@@ -91,16 +95,17 @@ class Runtime:
                 log.warning("a sign of life could not be written")
             except Exception:  # a worker that falls silent for good is taken for dead while it works
                 log.exception("a sign of life could not be written")
-            self._touch()
+            self._promise()
             if self._ended.wait(self._settings.lease_s / BEATS):
                 return
 
-    def _touch(self) -> None:
+    def _promise(self) -> None:
+        """Write for a health check until when this worker is to be believed alive: no database is needed to read that."""
         if self._settings.alive_file is not None:
             try:
-                self._settings.alive_file.touch()
+                self._settings.alive_file.write_text(f"{time() + SILENT_LEASES * self._settings.lease_s:.0f}", encoding="ascii")
             except OSError as error:
-                log.warning("the file of the health check could not be touched", extra={"reason": error.strerror})
+                log.warning("the file of the health check could not be written", extra={"reason": error.strerror})
 
 
 def check_schema(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """What the images hold, how the composition wires them, and what neither may contain. No engine is needed: the files say it."""
 
+import json
 import os
 import re
 import subprocess
@@ -124,14 +125,20 @@ def test_an_image_says_what_it_is(face: str) -> None:
 def test_each_image_has_a_health_check_of_its_own() -> None:
     checks = {face: arguments(face, "HEALTHCHECK") for face in IMAGES}
     assert "/livez" in checks["service"][0]
-    assert "worker.alive" in checks["worker"][0]
+    assert "$OARLOCK_ALIVE_FILE" in checks["worker"][0]
+    assert any("OARLOCK_ALIVE_FILE=/tmp/alive" in rest for rest in arguments("worker", "ENV"))
 
 
-def test_the_health_check_of_the_worker_asks_for_the_file_that_its_image_names() -> None:
-    assert any("OARLOCK_ALIVE_FILE=" in rest for rest in arguments("worker", "ENV"))
-    environment = os.environ | {"OARLOCK_ALIVE_FILE": "/proc/none"}
-    command = [sys.executable, "-m", "worker.alive"]
-    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 1
+@pytest.mark.parametrize(("content", "healthy"), [("4102444800", True), ("1000000000", False), ("", False), (None, False)])
+def test_the_health_check_of_the_worker_believes_a_promise_until_it_is_over(
+    tmp_path: Path, content: str | None, healthy: bool
+) -> None:
+    file = tmp_path / "alive"
+    if content is not None:
+        file.write_text(content)
+    command = json.loads(arguments("worker", "HEALTHCHECK")[0].partition("CMD ")[2])
+    found = subprocess.run(command, env={"OARLOCK_ALIVE_FILE": str(file), "PATH": os.environ["PATH"]}, check=False)
+    assert (found.returncode == 0) == healthy
 
 
 def test_the_service_has_no_runtime_of_models() -> None:
