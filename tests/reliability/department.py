@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from worker.inference import load
 from worker.pipeline import contour
 
 ROOT: Final = Path(__file__).parents[2]
-LEASE_S: Final = 2.0
+LEASE_S: Final = 3.0
 PATIENCE_S: Final = 180.0
 """Only a test that fails waits so long; the machine may be busy with much else."""
 
@@ -117,10 +117,10 @@ class Department:
         self.store = JobStore(self.database)
         self._programs = [self.service, self.worker]
 
-    def program(self, module: str, *, name: str | None = None, **environment: str) -> Program:
+    def program(self, module: str, *, name: str | None = None, arguments: Sequence[str] = (), **environment: str) -> Program:
         """One more component."""
         log = self.folder / f"{name or module}.log"
-        program = Program([sys.executable, "-m", module], self.environment | environment, log)
+        program = Program([sys.executable, "-m", module, *arguments], self.environment | environment, log)
         if hasattr(self, "_programs"):
             self._programs.append(program)
         return program
@@ -194,7 +194,8 @@ class Department:
 
     def caught(self, job_id: JobId) -> int:
         """The process that runs a job, in the middle of it: a worker's name is its host and the number of its process."""
-        wait_until(lambda: self.store.get(job_id).stage is Stage.INFERRING)
+        wait_until(lambda: self.store.get(job_id).stage is Stage.INFERRING or self.store.get(job_id).state.ended)
+        assert not self.store.get(job_id).state.ended, "it ended before it was caught"
         with self.database.reading() as connection:
             name = connection.scalar(select(JOBS.c.worker).where(JOBS.c.id == job_id))
         return int(str(name).rsplit("-", 1)[1])
@@ -264,6 +265,6 @@ class Department:
         return calm.storage.result(job.id, RTSTRUCT).read_bytes()
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def wait_until(holds: Callable[[], bool], *, within_s: float = PATIENCE_S) -> None:
     """Return as soon as something holds; what it waits for happens in other processes, which have no event to offer."""
-    assert eventually(holds, within_s=PATIENCE_S), "nothing happened"
+    assert eventually(holds, within_s=within_s), "nothing happened"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -110,30 +109,6 @@ def test_a_job_from_the_queue_is_done_once_though_it_was_sent_twice(ward: Ward, 
     assert (finished.state, finished.attempts) == (JobState.SUCCEEDED, 1)
     wait_until(ward.state_is(behind, JobState.SUCCEEDED))
     assert ward.store.get(job_id) == finished
-
-
-def test_a_job_that_kills_its_process_every_time_is_given_up_and_the_next_one_runs(ward: Ward, series: Path) -> None:
-    ward.worker()
-    job_id = ward.post(series, job_id="deadly")
-    ward.send(job_id)
-    killed: set[int] = set()
-
-    def kill() -> None:
-        ward.sweeper.requeue()
-        job = ward.store.get(job_id)
-        if job.state is JobState.RUNNING and job.attempts not in killed:
-            killed.add(job.attempts)
-            os.kill(ward.busy_process(job_id), signal.SIGKILL)
-
-    wait_until(ward.state_is(job_id, *ENDED), meanwhile=kill)
-    job = ward.store.get(job_id)
-    assert (job.state, job.attempts, killed) == (JobState.FAILED, 3, {1, 2, 3})
-    assert job.error is not None
-    assert job.error.code == "job.attempts_exhausted"
-    healthy = ward.post(series, job_id="healthy")
-    ward.send(healthy)
-    wait_until(ward.state_is(healthy, *ENDED), meanwhile=ward.sweeper.requeue)
-    assert ward.store.get(healthy).state is JobState.SUCCEEDED
 
 
 def test_a_running_job_can_be_cancelled(ward: Ward, series: Path) -> None:
