@@ -5,7 +5,8 @@ change of state is one conditional UPDATE: of two processes that try the same st
 
 A worker owns a job by a lease. The lease carries a fencing token that grows with every claim; whatever a worker reports is
 written only while its token is the newest and the job still runs, so a worker that was thought dead changes nothing when it
-wakes up.
+wakes up. Whether a lease ran out is not read off a clock: clocks differ between machines, and are set. A lease is over when
+somebody who looks again and again (the sweeper) has seen no report under it for long enough, and takes the job back.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    false,
     func,
     insert,
     literal,
@@ -93,6 +95,22 @@ class Lease:
     token: int
     worker: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignOfLife:
+    """What a running job's row says of its worker; ``lease_until`` is another one after each report, and no more than that."""
+
+    token: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What a queued job's row says of its message; ``sent_at`` is None if it was not sent since it was queued."""
+
+    queued_at: datetime
+    sent_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,18 +386,15 @@ class JobStore:
     # ── jobs, as a worker sees them ───────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, job_id: JobId, *, worker: str, lease_s: float) -> Lease | None:
-        """Take a job that is free: queued, or running under a lease that ran out.
+        """Take a queued job.
 
-        A free job whose attempts are used up becomes failed, and one whose cancellation was asked for becomes cancelled.
-
-        :returns: None if there is nothing to do: no such job, it ended, or another worker's lease is alive.
+        :returns: None if there is nothing to do: no such job, it ended, or it runs.
         """
         now = self._clock()
         with self._database.writing() as connection:
-            hopeless = _end_hopeless(connection, now, JOBS.c.id == job_id, _is_free(now))
             taken = (
                 update(JOBS)
-                .where(JOBS.c.id == job_id, _is_free(now))
+                .where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
                 .values(
                     state=JobState.RUNNING,
                     stage=Stage.READING,
@@ -393,7 +408,6 @@ class JobStore:
                 .returning(JOBS.c.lease_token, JOBS.c.attempts)
             )
             row = connection.execute(taken).first()
-            audit.append(connection, now, *hopeless)
         return None if row is None else Lease(job_id, token=row[0], worker=worker, attempt=row[1])
 
     def progress(self, lease: Lease, *, stage: Stage, progress: float, lease_s: float) -> bool:
@@ -480,31 +494,33 @@ class JobStore:
 
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def take_back_expired(self) -> list[JobId]:
-        """Queue again what a silent worker held, in the order of the queue; end it if that was its last attempt.
+    def signs_of_life(self) -> dict[JobId, SignOfLife]:
+        """Of every running job, its last report."""
+        query = select(JOBS.c.id, JOBS.c.lease_token, JOBS.c.lease_until).where(JOBS.c.state == JobState.RUNNING)
+        with self._database.reading() as connection:
+            return {JobId(row.id): SignOfLife(row.lease_token, row.lease_until) for row in connection.execute(query)}
 
+    def take_back(self, silent: Mapping[JobId, SignOfLife]) -> list[JobId]:
+        """Queue again what silent workers hold, in the order of the queue; end it if that was its last attempt.
+
+        :param silent: the last report under each of their leases; where there has been another one, the job is left alone.
         :returns: the jobs to be sent again.
         """
         now = self._clock()
-        expired = (JOBS.c.state == JobState.RUNNING) & (JOBS.c.lease_until < now)
+        unheard = or_(*(_is_last(job_id, sign) for job_id, sign in silent.items()), false())
         with self._database.writing() as connection:
-            hopeless = _end_hopeless(connection, now, expired)
-            back = update(JOBS).where(expired).values(_AGAIN).returning(JOBS.c.id, JOBS.c.priority, JOBS.c.queued_at)
+            hopeless = _end_hopeless(connection, now, unheard)
+            back = update(JOBS).where(unheard).values(_AGAIN).returning(JOBS.c.id, JOBS.c.priority, JOBS.c.queued_at)
             rows = sorted(connection.execute(back), key=lambda row: (row.priority, row.queued_at, row.id))
             audit.append(connection, now, *hopeless)
         return [JobId(row.id) for row in rows]
 
-    def unsent(self, older_than_s: float, *, never: bool = False) -> list[Job]:
-        """Queued jobs whose message was not sent, or was sent so long ago that it may be lost, in the order of the queue.
-
-        :param never: only those that were not sent since they were queued.
-        """
-        limit = self._clock() - timedelta(seconds=older_than_s)
-        late = JOBS.c.sent_at.is_(None) if never else or_(JOBS.c.sent_at.is_(None), JOBS.c.sent_at <= limit)
-        query = select(JOBS).where(JOBS.c.state == JobState.QUEUED, JOBS.c.queued_at <= limit, late)
+    def queued(self) -> dict[JobId, Queued]:
+        """Every queued job, in the order of the queue: when it was queued, and when it was sent."""
+        order = (JOBS.c.priority, JOBS.c.queued_at, JOBS.c.id)
+        query = select(JOBS.c.id, JOBS.c.queued_at, JOBS.c.sent_at).where(JOBS.c.state == JobState.QUEUED).order_by(*order)
         with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(JOBS.c.priority, JOBS.c.queued_at, JOBS.c.id))
-            return [_job(row) for row in rows.mappings()]
+            return {JobId(row.id): Queued(row.queued_at, row.sent_at) for row in connection.execute(query)}
 
     def states(self) -> dict[JobId, JobState]:
         """The state of every job that was not purged."""
@@ -587,9 +603,9 @@ def _change(connection: Connection, job_id: JobId, condition: ColumnElement[bool
     return connection.execute(update(JOBS).where(JOBS.c.id == job_id, condition).values(**values)).rowcount == 1
 
 
-def _is_free(now: datetime) -> ColumnElement[bool]:
-    expired = and_(JOBS.c.state == JobState.RUNNING, JOBS.c.lease_until < now)
-    return or_(JOBS.c.state == JobState.QUEUED, expired)
+def _is_last(job_id: JobId, sign: SignOfLife) -> ColumnElement[bool]:
+    reported = (JOBS.c.lease_token == sign.token) & (JOBS.c.lease_until == sign.lease_until)
+    return and_(JOBS.c.id == job_id, JOBS.c.state == JobState.RUNNING, reported)
 
 
 def _is_over(column: ColumnElement[int], otherwise_s: int | None, now: datetime) -> ColumnElement[bool]:

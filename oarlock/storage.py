@@ -1,6 +1,6 @@
 """Storage: where the bytes of a job live, as files in folders that appear whole or not at all.
 
-    DATA/incoming/RANDOM/input/000001 …      an upload that is still being received
+    DATA/incoming/RANDOM/input/000001 …      an upload that is still being received; locked by who receives it
     DATA/jobs/JOB/input/000001 …             the same folder after one rename: files in the order of the upload
     DATA/jobs/JOB/writing-TOKEN/             results that a worker is still writing
     DATA/jobs/JOB/results-TOKEN/             the same folder after one rename
@@ -28,6 +28,9 @@ PREVIEW: Final = "preview.png"
 RENDERING: Final = "rendering.npz"
 RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING)
 """Every file that a job may have as a result."""
+
+STALE_S: Final = 3_600.0
+"""After which time an upload is given up that cannot be asked whether somebody receives it."""
 
 _INPUT = "input"
 _WRITING = "writing-"
@@ -74,12 +77,15 @@ class Storage:
 
     @contextmanager
     def incoming(self) -> Iterator[Incoming]:
-        """A fresh folder for an upload; it is removed at the end of the block unless it was adopted."""
-        incoming = Incoming(self._incoming / secrets.token_hex(16))
-        try:
-            yield incoming
-        finally:
-            _delete(incoming.folder)
+        """A fresh folder for an upload; it is removed at the end of the block unless it was adopted.
+
+        It is locked until then, also after it was adopted: a job whose post has not ended may have no row yet.
+        """
+        with _locked_folder(self._incoming) as folder:
+            try:
+                yield Incoming(folder)
+            finally:
+                _delete(folder)
 
     def adopt(self, incoming: Incoming, job_id: JobId) -> None:
         """Make an upload the input of a job; when this returns, its files survive a power cut."""
@@ -87,7 +93,6 @@ class Storage:
             _flush(path)
         _flush(incoming.folder / _INPUT)
         _flush(incoming.folder)
-        os.utime(incoming.folder)  # job_ids() counts from now, not from when the upload began
         incoming.folder.rename(self._job(job_id))
         _flush(self._jobs)
 
@@ -159,27 +164,30 @@ class Storage:
         """Delete every byte of a job. A worker that still writes to it finds its folder gone."""
         self._discard(self._job(job_id))
 
-    def sweep(self, older_than_s: float) -> int:
-        """Delete uploads that nobody receives any more, results that nobody writes any more, and what a crash left in the trash.
+    def sweep(self) -> int:
+        """Delete uploads that nobody receives any more, and what a crash left in the trash.
 
-        :param older_than_s: how long a folder must have been left alone.
-        :returns: how many folders were deleted.
+        :returns: how many uploads were deleted.
         """
-        limit = time.time() - older_than_s
-        stale = [path for path in self._incoming.iterdir() if _last_change(path) < limit]
-        stale += [path for path in self._jobs.glob(f"*/{_WRITING}*") if _last_change(path) < limit]
+        stale = [path for path in self._incoming.iterdir() if not _is_held(path)]
         for path in stale:
             self._discard(path)
         for path in self._trash.iterdir():
             _delete(path)
         return len(stale)
 
-    def job_ids(self, older_than_s: float) -> list[JobId]:
-        """The jobs that have had bytes here for a while."""
-        limit = time.time() - older_than_s
-        with os.scandir(self._jobs) as entries:
-            changed = [(entry.name, _changed_at(Path(entry.path))) for entry in entries]
-        return [JobId(name) for name, at in changed if 0.0 < at < limit]
+    def job_ids(self) -> list[JobId]:
+        """The jobs that have bytes here and are past their post."""
+        return [JobId(path.name) for path in self._jobs.iterdir() if path.is_dir() and not _is_held(path)]
+
+    def unfinished(self) -> list[tuple[JobId, int]]:
+        """Results that are being written, or that nobody writes any more: of which job, under which token."""
+        found = self._jobs.glob(f"*/{_WRITING}*")
+        return [(JobId(path.parent.name), int(path.name.removeprefix(_WRITING))) for path in found]
+
+    def drop_unfinished(self, job_id: JobId, token: int) -> None:
+        """Delete results that nobody writes any more. A worker that wakes up finds its folder gone."""
+        self._discard(self._job(job_id) / f"{_WRITING}{token}")
 
     def free_bytes(self) -> int:
         """Space left for unprivileged users on the data folder's file system."""
@@ -227,6 +235,55 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _locked_folder(parent: Path) -> Iterator[Path]:
+    """A new folder that is locked before anybody else sees its name. The kernel takes the lock off a process that was killed."""
+    name = secrets.token_hex(16)
+    hidden, folder = parent / f".{name}", parent / name
+    hidden.mkdir()
+    descriptor = os.open(hidden, os.O_RDONLY)
+    try:
+        _try_to_lock(descriptor)
+        hidden.rename(folder)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process that lives has this folder locked.
+
+    One whose lock cannot be asked for (it has no name yet, or the file system has no locks) counts as held for an hour.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        free = not folder.name.startswith(".") and _try_to_lock(descriptor)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return not free and _last_change(folder) > time.time() - STALE_S
+
+
+def _try_to_lock(descriptor: int) -> bool:
+    """Whether it is ours now.
+
+    :raises BlockingIOError: if it is another's.
+    """
+    import fcntl  # not on Windows, where files and folders work but no service does
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _last_change(folder: Path) -> float:

@@ -2,14 +2,19 @@
 
 Several services may sweep at once: taking a job back is one conditional UPDATE, a message too many is harmless, and deleting what
 is gone is no error.
+
+What is too late is told by looking again and again, and not by a clock: clocks differ between machines and are set, and while the
+database was away nobody could report.
 """
 
 import logging
+from collections.abc import Mapping
+from math import ceil
 from time import monotonic
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from oarlock.job_store import JobStore
-from oarlock.jobs import Job, JobState
+from oarlock.job_store import JobStore, Queued, SignOfLife
+from oarlock.jobs import JobId, JobState
 from oarlock.settings import Settings
 from oarlock.storage import Storage
 from service.broker import Broker
@@ -18,9 +23,26 @@ from service.periodic import attempt, every
 log = logging.getLogger(__name__)
 
 MESSAGE_LATE_S: Final = 10.0
-STALE_S: Final = 3_600.0
-ORPHAN_S: Final = 60.0
 CLEAN_EVERY_S: Final = 600.0
+
+T = TypeVar("T")
+
+
+class Standstill(Generic[T]):
+    """Tells what was the same in so many looks, one after the other."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+        self._seen: dict[JobId, tuple[T, int]] = {}
+
+    def of(self, now: Mapping[JobId, T]) -> dict[JobId, T]:
+        """Look once more."""
+        before = self._seen
+        self._seen = {}
+        for job_id, value in now.items():
+            known, looks = before.get(job_id, (value, 0))
+            self._seen[job_id] = (value, looks + 1 if known == value else 1)
+        return {job_id: value for job_id, (value, looks) in self._seen.items() if looks >= self._looks}
 
 
 class Sweeper:
@@ -30,7 +52,13 @@ class Sweeper:
         self._retention = settings.retention
         self._period_s = min(5.0, settings.lease_s / 3)
         self._store, self._storage, self._broker = store, storage, broker
+        self._silent = Standstill[SignOfLife](self.looks_in(settings.lease_s))
+        self._late = Standstill[Queued](self.looks_in(MESSAGE_LATE_S))
         self._cleaned_at = float("-inf")
+
+    def looks_in(self, seconds: float) -> int:
+        """After how many looks at least so much time has gone by since the first one."""
+        return ceil(seconds / self._period_s) + 1
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -46,26 +74,28 @@ class Sweeper:
 
     def requeue(self) -> None:
         """Send the jobs whose worker fell silent, and those whose message is lost."""
-        for job_id in self._store.take_back_expired():
-            log.warning("job taken back from a silent worker", extra={"job_id": job_id})
-            self._send(self._store.get(job_id))
-        for job in self._lost():
-            log.warning("job sent again", extra={"job_id": job.id})
-            self._send(job)
+        if silent := self._silent.of(self._store.signs_of_life()):
+            self._cleaned_at = float("-inf")  # who was killed while he wrote left something
+            for job_id in self._store.take_back(silent):
+                log.warning("job taken back from a silent worker", extra={"job_id": job_id})
+                self._send(job_id)
+        for job_id in self._lost():
+            log.warning("job sent again", extra={"job_id": job_id})
+            self._send(job_id)
 
-    def _lost(self) -> list[Job]:
+    def _lost(self) -> list[JobId]:
         """Jobs that wait for long without a message: never sent, or there are fewer messages on the queue than jobs.
 
         With as many messages as jobs the queue is only long, and sending again would make it longer with every sweep.
         """
-        late = self._store.unsent(MESSAGE_LATE_S)
+        late = self._late.of(self._store.queued())
         if not late or self._broker.depth() < self._store.counts()[JobState.QUEUED]:
-            return late
-        return self._store.unsent(MESSAGE_LATE_S, never=True)
+            return list(late)
+        return [job_id for job_id, queued in late.items() if queued.sent_at is None]
 
-    def _send(self, job: Job) -> None:
-        self._broker.enqueue(job)
-        self._store.marked_sent(job.id)
+    def _send(self, job_id: JobId) -> None:
+        self._broker.enqueue(self._store.get(job_id))
+        self._store.marked_sent(job_id)
 
     def retire(self) -> None:
         """Purge the jobs and the inputs whose time is over. First the row: what is being retried must not lose its input."""
@@ -80,14 +110,18 @@ class Sweeper:
 
     def clean(self) -> None:
         """Delete what nobody finished, and what a crash left: bytes whose job was purged or never came to be."""
-        swept = self._storage.sweep(STALE_S)
-        found = self._storage.job_ids(ORPHAN_S)
-        states = self._store.states()  # asked second: a job whose folder was seen has its row by now
+        swept = self._storage.sweep()
+        found, writing = self._storage.job_ids(), self._storage.unfinished()
+        states = self._store.states()  # asked second: a job whose folder was seen has its row by now,
+        running = self._store.signs_of_life()  # and a worker whose folder was seen its lease
         orphans = [job_id for job_id in found if job_id not in states]
         for job_id in orphans:
             self._storage.purge(job_id)
+        given_up = [(job_id, token) for job_id, token in writing if job_id not in running or running[job_id].token != token]
+        for job_id, token in given_up:
+            self._storage.drop_unfinished(job_id, token)
         for job_id in self._store.without_input().intersection(found):
             self._storage.drop_input(job_id)
         self._store.fold()
-        if swept or orphans:
-            log.info("leftovers deleted", extra={"folders": swept, "orphans": len(orphans)})
+        if swept or orphans or given_up:
+            log.info("leftovers deleted", extra={"folders": swept + len(given_up), "orphans": len(orphans)})

@@ -50,7 +50,6 @@ def test_what_a_crash_left_of_a_purged_input_goes_with_the_next_cleaning(
     running.finish({"id": job_id}, {RTSTRUCT: b"contours"})
     running.store.purge_inputs_due(Retention(input_s=0))  # and then the service was killed
     assert len(running.service.storage.input_files(job_id)) == 37
-    monkeypatch.setattr("service.sweeper.ORPHAN_S", -60)
     sweeper(running, running.settings).clean()
     with pytest.raises(JobExpired):
         running.service.storage.input_files(job_id)

@@ -95,13 +95,11 @@ def test_a_job_that_no_worker_brought_to_an_end_is_ended_by_the_system(database:
     job, stopped = post(store, "killer"), post(store, "stopped")
     for _ in range(3):
         assert store.claim(job, worker="w", lease_s=15)
-        clock.now += timedelta(seconds=16)
-        store.take_back_expired()
+        store.take_back(store.signs_of_life())
     assert store.claim(job, worker="w", lease_s=15) is None
     assert store.claim(stopped, worker="w", lease_s=15)
     store.request_cancel(stopped, by=MARTA)
-    clock.now += timedelta(seconds=16)
-    store.take_back_expired()
+    store.take_back(store.signs_of_life())
     told = [(e.action, e.actor, e.job_id, e.result) for e in entries(database)]
     assert ("job.failed", "system", "killer", "job.attempts_exhausted") in told
     assert ("job.cancelled", "system", "stopped", None) in told

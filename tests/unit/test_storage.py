@@ -142,44 +142,64 @@ def test_the_input_can_go_while_the_results_stay(storage: Storage, tmp_path: Pat
     assert files(tmp_path) == [f"data/jobs/a/results-1/{RTSTRUCT}"]
 
 
-def test_what_a_crash_left_is_swept_once_it_is_old_and_nothing_else_is(storage: Storage, tmp_path: Path) -> None:
+def test_what_a_crash_left_is_swept_and_what_is_being_received_or_kept_is_not(storage: Storage, tmp_path: Path) -> None:
     data = tmp_path / "data"
     receive(storage)
     write_results(storage, token=1)
     kept = files(data)
     Incoming(data / "incoming" / "dead").next_file().write_bytes(b"x")
-    (data / "jobs" / "a" / "writing-7").mkdir()
-    age(data, 3600)
-    Incoming(data / "incoming" / "alive").next_file().write_bytes(b"x")
     (data / "trash" / "half-deleted").mkdir()
-    assert storage.sweep(older_than_s=60) == 2
-    assert files(data) == sorted([*kept, "incoming/alive/input/000001"])
+    with storage.incoming() as alive:
+        alive.next_file().write_bytes(b"x")
+        age(data, 36_000)
+        assert storage.sweep() == 1
+        assert files(data) == sorted([*kept, f"incoming/{alive.folder.name}/input/000001"])
     assert list((data / "trash").iterdir()) == []
+    assert files(data) == kept
 
 
-def test_an_upload_that_still_grows_is_not_swept_however_long_ago_it_began(storage: Storage, tmp_path: Path) -> None:
+def test_a_folder_that_has_no_lock_yet_is_given_up_after_an_hour(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "data" / "incoming" / ".new").mkdir()
+    assert storage.sweep() == 0
+    age(tmp_path / "data" / "incoming", 3_601)
+    assert storage.sweep() == 1
+
+
+def test_without_locks_an_upload_that_grows_is_held_and_one_that_was_left_alone_for_an_hour_is_not(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oarlock.storage._try_to_lock", lambda _: False)
     with storage.incoming() as incoming:
         first, second = incoming.next_file(), incoming.next_file()
         first.write_bytes(b"x")
-        age(tmp_path / "data" / "incoming", 3600)
+        age(tmp_path / "data" / "incoming", 3_601)
         second.write_bytes(b"x")
-        assert storage.sweep(older_than_s=60) == 0
+        (incoming.folder / "archive").symlink_to("gone")  # as an unpacked archive goes, in the middle of an upload
+        assert storage.sweep() == 0
+        (incoming.folder / "archive").unlink()
+        age(tmp_path / "data" / "incoming", 3_601)
+        assert storage.sweep() == 1
 
 
-def test_an_upload_in_which_a_file_vanishes_while_it_is_looked_at_is_not_swept(storage: Storage) -> None:
-    """An unpacked archive goes in the middle of an upload; a dangling link is what a look at it finds then."""
+def test_a_job_counts_as_one_when_its_post_has_ended_and_not_before(storage: Storage, tmp_path: Path) -> None:
+    receive(storage)
+    (tmp_path / "data" / "jobs" / "gone").symlink_to("nowhere")
     with storage.incoming() as incoming:
         incoming.next_file().write_bytes(b"x")
-        (incoming.folder / "archive").symlink_to("gone")
-        assert storage.sweep(older_than_s=60) == 0
-        assert incoming.files[0].exists()
+        storage.adopt(incoming, JobId("b"))
+        assert storage.job_ids() == [A]
+    assert sorted(storage.job_ids()) == [A, JobId("b")]
 
 
-def test_a_job_that_is_purged_while_the_jobs_are_listed_is_no_error(storage: Storage, tmp_path: Path) -> None:
+def test_results_that_nobody_writes_any_more_can_be_named_and_dropped(storage: Storage, tmp_path: Path) -> None:
     receive(storage)
-    age(tmp_path / "data" / "jobs", 3600)
-    (tmp_path / "data" / "jobs" / "gone").symlink_to("nowhere")
-    assert storage.job_ids(older_than_s=60) == [A]
+    abandoned = tmp_path / "data" / "jobs" / A / "writing-7"
+    abandoned.mkdir()
+    with storage.results_writer(A, 8):
+        assert sorted(storage.unfinished()) == [(A, 7), (A, 8)]
+        storage.drop_unfinished(A, 7)
+        assert storage.unfinished() == [(A, 8)]
+    assert not abandoned.exists()
 
 
 def test_a_process_that_is_killed_while_it_receives_leaves_no_job(tmp_path: Path) -> None:
@@ -194,8 +214,7 @@ with Storage(Path({str(tmp_path / "data")!r})).incoming() as incoming:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     storage = Storage(tmp_path / "data")
     assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    age(tmp_path / "data", 3600)
-    storage.sweep(older_than_s=60)
+    storage.sweep()
     assert files(tmp_path) == []
 
 
