@@ -193,12 +193,21 @@ class Department:
         return lambda: self.store.get(job_id).state in states
 
     def caught(self, job_id: JobId) -> int:
-        """The process that runs a job, in the middle of it: a worker's name is its host and the number of its process."""
+        """The process that runs a job, in the middle of it."""
         wait_until(lambda: self.store.get(job_id).stage is Stage.INFERRING or self.store.get(job_id).state.ended)
         assert not self.store.get(job_id).state.ended, "it ended before it was caught"
+        return self.runner(job_id)
+
+    def runner(self, job_id: JobId) -> int:
+        """The process that has a job: a worker's name is its host and the number of its process.
+
+        :raises ProcessLookupError: if none has it.
+        """
         with self.database.reading() as connection:
             name = connection.scalar(select(JOBS.c.worker).where(JOBS.c.id == job_id))
-        return int(str(name).rsplit("-", 1)[1])
+        if name is None:
+            raise ProcessLookupError
+        return int(name.rsplit("-", 1)[1])
 
     def ended(self, job_ids: Iterable[JobId]) -> list[Job]:
         """The jobs, when all of them have ended."""
