@@ -1,5 +1,6 @@
 """docs/qa.md is true: its worked examples are recomputed, and it defines every key that a report has."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -8,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from oarlock import plausibility
 from oarlock.geometry import Grid
 from oarlock.masks import OARMasks
-from oarlock.oars import BY_NAME
+from oarlock.oars import BY_NAME, OARS
+from oarlock.plausibility import check_masks
 from oarlock.qa import Source, compare
 from oarlock.surface_distance import Lattice, sparse_volumetric_dsc
 
@@ -97,3 +102,60 @@ def test_the_sparse_estimate_of_the_handbook() -> None:
     assert "= 16/30 = 0.533" in DOC
     own = [sparse_volumetric_dsc([case]) for case in (first, second)]
     assert sum(own) / 2 == pytest.approx(0.583, abs=5e-4)
+
+
+def drawn(cell: str) -> list[tuple[slice, ...]]:
+    """The boxes of a cell like "[40:50, 10:40, 90:110] and …"."""
+    boxes = re.findall(r"\[([\d:, ]+)\]", cell)
+    return [tuple(slice(*map(int, part.split(":"))) for part in box.split(",")) for box in boxes]
+
+
+CHECKED = [[cell.strip("`") for cell in cells] for cells in rows(section("The checks' numbers by hand"))]
+
+
+@pytest.fixture(scope="module")
+def findings() -> dict[tuple[str, str | None], float | None]:
+    """The values of the checks on the handbook's blocks."""
+    heights = np.arange(60) * 2.5
+    grid = Grid(
+        140, 140, np.stack([0 * heights, 0 * heights, heights], axis=1), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0
+    )
+    masks = OARMasks.empty(OARS, grid.shape)
+    for _, organ, _, cell, *_ in CHECKED:
+        for part in re.split(r"[;,] (?=[A-Z]\w+ \[)", cell):  # "… ; Eye_R [40:48, 25:55, 30:50]" draws another organ
+            named = re.match(r"([A-Z]\w+) (?=\[)", part)
+            oar = BY_NAME[named[1] if named else organ]
+            for box in drawn(part):
+                masks.bits[box] |= masks.bit(oar)
+    return {(check.code, check.oar): check.value for check in check_masks(masks, grid)}
+
+
+@pytest.mark.parametrize("row", CHECKED, ids=lambda row: row[0])
+def test_a_checks_value_is_what_the_hand_finds(row: list[str], findings: dict[tuple[str, str | None], float | None]) -> None:
+    code, organ, _, _, hand, printed = row
+    assert float(eval(hand, {})) == pytest.approx(float(printed))
+    assert findings[code, organ] == pytest.approx(float(printed))
+
+
+def test_every_check_of_the_code_is_in_the_table_of_the_handbook_and_the_other_way_round() -> None:
+    written = {
+        key for cells in rows(section("The checks that need no reference")) for key in re.findall(r"`([a-z_.]+)`", cells[0])
+    }
+    source = Path(plausibility.__file__).read_text(encoding="utf-8")
+    codes = set(re.findall(r'"((?:organs?|scan)\.[a-z_]+)"', source)) - {"organ.plausible"}
+    assert codes == written
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.5, 1.0]), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+def test_a_report_of_any_two_masks_holds_no_number_that_json_has_not(seed: int, ours: float, theirs: float) -> None:
+    generator = np.random.default_rng(seed)
+    _, _, grid = towers()
+    sides = [OARMasks((STEM,), np.uint32(generator.random(grid.shape) < share)) for share in (ours, theirs)]
+    found = entry(sides[0], sides[1], grid)
+    json.dumps(found, allow_nan=False)
+    both = all(side.bits.any() for side in sides)
+    assert (found["presence"] == "both", found["surface_dsc"] is not None, found["reason"] is None) == (both, both, both)
+    for side in sides:
+        for check in check_masks(side, grid):
+            json.dumps(check.to_json(), allow_nan=False)
