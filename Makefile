@@ -1,8 +1,9 @@
-# The only commands: make demo | serve | test | test-fast | check | bench | images | e2e | bundle | lock | clean
+# The only commands: make demo | serve | test | test-fast | check | bench | soak | images | e2e | bundle | lock | clean
 #
 #   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
 #   make images [BUILD_OPTIONS=options of docker build] [PROFILES=gpu]
 #   make bundle [PROFILES="monitoring gpu"]
+#   make soak   (200 jobs over 20 minutes while components are killed; writes its tables into docs/reliability.md)
 #   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
 
 PYTHON  ?= python3
@@ -12,7 +13,7 @@ BIN     := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
-.PHONY: demo serve test test-fast check format bench images e2e bundle lock clean
+.PHONY: demo serve test test-fast check format bench soak images e2e bundle lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -69,6 +70,9 @@ check: $(VENV)/dev
 format: $(VENV)/dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+soak: $(VENV)/dev
+	@$(BIN)/python -m tests.reliability.soak
 
 bench: $(VENV)/dev
 	@test -n "$(SERIES)" || { echo "Which series? make bench SERIES=folder of a CT series [CONTOURS=folder of expert contours]"; exit 1; }

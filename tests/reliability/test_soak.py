@@ -1,0 +1,12 @@
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.soak import soak
+
+
+@pytest.mark.slow
+def test_a_short_soak_loses_nothing(tmp_path: Path) -> None:
+    tally = soak(tmp_path, jobs=6, seconds=30, kills=5, seed=7)
+    assert (tally.accepted, tally.lost, tally.wrong) == (6, 0, [])
+    assert sum(tally.killed.values()) == 5
