@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import CTImageStorage
 
 from oarlock import errors
 from oarlock.geometry import Grid
@@ -378,6 +379,11 @@ def test_a_file_without_identity_is_refused(files: list[Path], keyword: str) -> 
     edit(files[1], **{keyword: ""})
     with pytest.raises(errors.InstanceUnreadable, match=r"^File 2 .*no valid"):
         check_headers(files)
+
+
+def test_a_slice_that_names_its_class_in_the_file_meta_information_alone_is_referenced_as_a_ct_image(files: list[Path]) -> None:
+    edit(files[1], SOPClassUID=None)
+    assert {instance.sop_class_uid for instance in check_headers(files).instances} == {CTImageStorage}
 
 
 # ── warnings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
