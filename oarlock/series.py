@@ -18,7 +18,6 @@ import pydicom
 
 from oarlock import identity, sorting
 from oarlock import pixels as pixel_data
-from oarlock.elements import SOP_CLASS
 from oarlock.errors import (
     GeometryMissing,
     InstanceUnreadable,
@@ -223,7 +222,7 @@ def _check_volume(stored: Sequence[StoredPixels]) -> None:
 
 def _instance(file: DicomFile, stored: StoredPixels, plane: Plane) -> Instance:
     header = file.header
-    uids = header.text(SOP_INSTANCE), header.text(SOP_CLASS)
+    uids = header.text(SOP_INSTANCE), file.sop_class
     return Instance(header.path, *uids, file.position, stored, plane, file.frame, file.frames)
 
 

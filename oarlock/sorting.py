@@ -52,6 +52,11 @@ class DicomFile:
     frame: int | None = None
     frames: int = 1
 
+    @property
+    def sop_class(self) -> str:
+        """SOP Class UID, of the data set or else of the file meta information; empty where neither states it."""
+        return self.header.text(SOP_CLASS) or self.header.text(MEDIA_SOP_CLASS)
+
     def uid(self, tag: int) -> str:
         """A UID, or empty if it is absent or not valid (PS3.5 9.1)."""
         text = self.header.text(tag)
@@ -97,7 +102,7 @@ class Upload:
         return slices
 
     def _frames_of(self, file: DicomFile) -> list[DicomFile]:
-        if file.header.text(SOP_CLASS) not in MULTI_FRAME_CT:
+        if file.sop_class not in MULTI_FRAME_CT:
             return [file]
         claimed = _frames(file.header)
         self._frames += claimed
@@ -145,7 +150,7 @@ def _read(path: Path, position: int, wanted: frozenset[int]) -> Header | None:
 
 
 def _place(upload: Upload, file: DicomFile) -> None:
-    sop_class = file.header.text(SOP_CLASS) or file.header.text(MEDIA_SOP_CLASS)
+    sop_class = file.sop_class
     if sop_class == RT_STRUCTURE_SET:
         _take_structure_set(upload, file.header.path)
     elif sop_class != CT_IMAGE and sop_class not in MULTI_FRAME_CT:
