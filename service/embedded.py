@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Final
 
@@ -51,8 +51,11 @@ def exclusive(data: Path) -> Iterator[None]:
 
 @contextmanager
 def companions(settings: Settings) -> Iterator[Settings]:
-    """Run what the settings leave to the service, and give the settings that reach it."""
-    with exclusive(settings.data):
+    """Run what the settings leave to the service, and give the settings that reach it.
+
+    :raises DataFolderInUse: another service with a private Redis works on the data folder.
+    """
+    with exclusive(settings.data) if settings.redis_url is None else nullcontext():
         redis = None if settings.redis_url else PrivateRedis(settings.data / "redis")
         reached = settings if redis is None else settings.model_copy(update={"redis_url": redis.url})
         supervisor = Supervisor()

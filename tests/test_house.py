@@ -174,12 +174,48 @@ def test_every_error_code_is_unique_and_belongs_to_its_branch() -> None:
     assert all(leaf.title for leaf in errors.leaves())
 
 
-def test_every_setting_is_documented() -> None:
-    documented = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+def documented_settings() -> dict[str, str]:
+    """What the table of the handbook says is the default of each variable."""
+    handbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split("## Network")[0]
+    found = {}
+    for line in handbook.splitlines():
+        if line.startswith("| `"):
+            variables, defaults, _ = line.strip("| ").split(" | ", 2)
+            names = re.findall(r"`([A-Z_]+)`", variables)
+            values = [value.strip(" `") for value in (defaults.split(", ") if len(names) > 1 else [defaults])]
+            found |= dict(zip(names, values * (len(names) if len(values) == 1 else 1), strict=True))
+    return found
+
+
+def as_documented(default: object) -> str:
+    if default is None or default == []:
+        return "unset"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, int | float):
+        return f"{default:,.0f}"
+    return str(default)
+
+
+def test_the_table_of_settings_has_every_setting_with_its_default_and_no_other() -> None:
+    expected = {}
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
         variable = str(alias.choices[0]) if hasattr(alias, "choices") else f"OARLOCK_{name.upper()}"
-        assert f"`{variable}`" in documented, variable
+        expected[variable] = as_documented(field.default)
+    expected |= {"OARLOCK_PORT": "8000"}  # a port has no thousands
+    documented = {name: value.replace("{}", "{}") for name, value in documented_settings().items()}
+    assert documented == expected
+
+
+def test_every_control_of_the_safety_file_is_a_test_that_exists() -> None:
+    safety = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
+    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", safety)
+    rows = [line for line in safety.splitlines() if re.match(r"\| H\d", line)]
+    assert rows
+    assert [row for row in rows if "(../tests/" not in row] == []
+    missing = [(name, path) for name, path in named if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")]
+    assert missing == []
 
 
 def test_the_oars_fit_what_planning_systems_accept() -> None:

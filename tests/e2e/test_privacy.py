@@ -45,7 +45,7 @@ class Sender:
     """Posts, and keeps every word of every answer but the results themselves."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"})
+        self._client = httpx.Client(base_url=url, timeout=300, headers={"Authorization": f"Bearer {key}"})
         self.answers: list[bytes] = []
 
     def call(self, method: str, path: str, *, secret: bool = False, **content: Any) -> httpx.Response:
@@ -185,7 +185,7 @@ def contents(data: Path) -> dict[str, bytes]:
 
 def purge_all(house: Installed, key: str) -> None:
     """Purge every job; one of them while a worker is at it."""
-    with httpx.Client(base_url=house.url, timeout=60, headers={"Authorization": f"Bearer {key}"}) as client:
+    with httpx.Client(base_url=house.url, timeout=300, headers={"Authorization": f"Bearer {key}"}) as client:
         answer = client.post("/v1/jobs", files=parts(sorted((house.data.parent / "Canary").iterdir())))
         house.wait(answer.json()["id"], JobState.RUNNING)
         jobs = client.get("/v1/jobs").json()["jobs"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.embedded import DataFolderInUse, Supervisor, exclusive
+from oarlock.settings import Settings
+from service.embedded import DataFolderInUse, Supervisor, companions, exclusive
 from service.redis_server import PrivateRedis
 from tests.e2e.processes import alive, eventually
 
@@ -75,6 +76,12 @@ def test_what_cannot_be_started_is_said_at_once_and_nothing_stays_behind() -> No
 
 def test_a_second_service_on_the_same_data_is_refused(tmp_path: Path) -> None:
     with exclusive(tmp_path), pytest.raises(DataFolderInUse, match="OARLOCK_DATA"), exclusive(tmp_path):
+        pass
+
+
+def test_services_on_one_redis_share_a_data_folder(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, redis_url="redis://localhost:1/0", embedded_worker=False)  # type: ignore[call-arg]
+    with companions(settings), companions(settings):
         pass
 
 

@@ -407,12 +407,13 @@ def test_a_delivery_whose_service_was_killed_is_made_again_and_two_services_do_n
     assert second.id == first.id
 
 
-def test_a_job_that_is_retried_tells_each_of_its_ends(store: JobStore, outbox: CallbackStore) -> None:
+def test_a_job_that_is_retried_tells_each_of_its_ends(store: JobStore, outbox: CallbackStore, clock: Clock) -> None:
     create(store, callback_url=URL)
     store.fail(claim(store), JobExpired())
     willing = Deaf(200)
     Messenger(outbox, willing).deliver()
     store.retry(JobId("a"))
+    clock.advance(1)
     end(store)
     Messenger(outbox, willing).deliver()
     assert [(found.job_state, found.error_code) for found in outbox.all()] == [("failed", "job.expired"), ("succeeded", None)]
