@@ -181,6 +181,14 @@ class UploadMalformed(UploadError):
         super().__init__(f"The body is not a well-formed multipart/form-data message: {reason}.")
 
 
+class UploadStalled(UploadError):
+    code = "upload.stalled"
+    title = "The upload came too slowly"
+
+    def __init__(self, *, limit_s: float) -> None:
+        super().__init__(f"In {limit_s:.0f} seconds less than 1 MB of the body arrived. Nothing was kept; send it again.")
+
+
 class UnsupportedMediaType(UploadError):
     code = "upload.unsupported_media_type"
     title = "The content type is not supported"
@@ -586,6 +594,16 @@ class NotReady(TransientError):
 
     def __init__(self, *, missing: Sequence[str]) -> None:
         super().__init__(f"Not ready: {', '.join(missing)}. Series can be processed when everything is ready.")
+
+
+class ServiceBusy(TransientError):
+    code = "service.busy"
+    title = "Too many uploads at once"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server takes in as many uploads as it can at this moment. Nothing of this one was kept; send it again."
+        )
 
 
 class StorageFull(TransientError):

@@ -308,6 +308,8 @@ _REFUSALS: Final = (
     errors.MixedSeries(images=[120, 36]),
     errors.TooFewSlices(found=1, needed=3),
     errors.MissingSlices(expected_mm=2.5, found_mm=5.0, at_slice=37),
+    errors.UploadStalled(limit_s=60),
+    errors.ServiceBusy(),
     errors.BrokerUnavailable(),
     errors.StorageFull(),
 )

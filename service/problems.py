@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[OarlockError], int]] = {
     errors.Forbidden: 403,
     errors.RateLimited: 429,
     errors.UploadMalformed: 400,
+    errors.UploadStalled: 408,
     errors.UploadTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.JobError: 409,

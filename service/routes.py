@@ -24,6 +24,7 @@ from oarlock.errors import (
     JobNotFound,
     NotReady,
     ResultNotFound,
+    ServiceBusy,
     StorageFull,
 )
 from oarlock.jobs import Job, JobId, JobState
@@ -110,13 +111,21 @@ def check_space(request: Request, service: Service) -> None:
 
 @asynccontextmanager
 async def incoming_folder(service: Service) -> AsyncIterator[Incoming]:
-    """A folder for an upload. Deleting a refused one may take long: in a thread, and not cut short when the sender leaves."""
-    folder = service.storage.incoming()
+    """A folder for an upload. Deleting a refused one may take long: in a thread, and not cut short when the sender leaves.
+
+    :raises ServiceBusy: if as many uploads are under way as may be.
+    """
+    place, folder = object(), service.storage.incoming()
+    try:
+        service.uploads.acquire_on_behalf_of_nowait(place)
+    except anyio.WouldBlock:
+        raise ServiceBusy from None
     try:
         yield folder.__enter__()
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(folder.__exit__, None, None, None, limiter=service.upload_threads)
+        service.uploads.release_on_behalf_of(place)
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,6 +31,9 @@ from service.webhooks import Rules
 
 log = logging.getLogger(__name__)
 
+UPLOADS: Final = 64
+"""How many uploads may be under way at once; each may hold a batch or two in memory, and one too many is answered 503."""
+
 UPLOAD_THREADS: Final = 8
 """How many uploads may work on the disk at once; others wait with their bytes still at the sender."""
 
@@ -54,6 +57,7 @@ class Service:
     callbacks: CallbackStore
     health: Health
     metrics: Metrics
+    uploads: CapacityLimiter
     upload_threads: CapacityLimiter
     comparison_threads: CapacityLimiter
 
@@ -93,6 +97,7 @@ def running(settings: Settings) -> Iterator[Service]:
             callbacks=callbacks,
             health=health,
             metrics=Metrics(store, qa_store, broker, health, manifests, outbox=callbacks),
+            uploads=CapacityLimiter(UPLOADS),
             upload_threads=CapacityLimiter(UPLOAD_THREADS),
             comparison_threads=CapacityLimiter(comparing.AT_ONCE),
         )

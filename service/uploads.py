@@ -28,6 +28,7 @@ from oarlock.errors import (
     UnsupportedMediaType,
     UploadEmpty,
     UploadMalformed,
+    UploadStalled,
     UploadTooLarge,
 )
 from oarlock.settings import Settings
@@ -36,6 +37,7 @@ from service.archives import SIGNATURES, ArchiveLimits, open_archive
 
 FIELD_LIMIT_BYTES: Final = 2_048
 BATCH_BYTES: Final = 1_048_576
+BATCH_LIMIT_S: Final = 60.0
 COPY_BYTES: Final = 262_144
 _ZIP_TYPES: Final = frozenset({b"application/zip", b"application/x-zip-compressed"})
 _FILES: Final = "files"
@@ -140,11 +142,12 @@ async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body in pieces of about one batch.
 
     :raises UploadTooLarge: at once if the headers announce too much, else as soon as too much has come.
+    :raises UploadStalled: if a batch takes too long.
     """
     if int(request.headers.get("content-length", 0)) > limit:
         raise UploadTooLarge(limit=limit, unit="bytes")
     batch, total = bytearray(), 0
-    async for chunk in request.stream():
+    async for chunk in _in_time(request.stream()):
         batch += chunk
         total += len(chunk)
         if total > limit:
@@ -154,6 +157,23 @@ async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
             batch.clear()
     if batch:
         yield bytes(batch)
+
+
+async def _in_time(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What comes, as long as every batch of it comes in its time: a slow sender keeps a place from others."""
+    received, until = 0, anyio.current_time() + BATCH_LIMIT_S
+    while True:
+        try:
+            with anyio.fail_after(until - anyio.current_time()):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise UploadStalled(limit_s=BATCH_LIMIT_S) from None
+        if chunk is None:
+            return
+        yield chunk
+        received += len(chunk)
+        if received >= BATCH_BYTES:
+            received, until = 0, anyio.current_time() + BATCH_LIMIT_S
 
 
 # ── bodies ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -355,6 +375,9 @@ class _Files:
         return self._incoming.next_file()
 
     def _put(self, file: IO[bytes], data: bytes | memoryview) -> None:
+        """Write, while the disk has more room than must stay: many uploads at once may each have found enough at their start."""
+        if shutil.disk_usage(self._incoming.folder).free < self._settings.min_free_bytes:
+            raise StorageFull
         with _disk():
             _write_all(file, data)
         if not self._is_archive:
