@@ -18,7 +18,7 @@ from oarlock.jobs import ENDED
 from tests.e2e.processes import eventually
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 300.0
+PATIENCE_S = 1200.0
 
 
 def run(*command: str | Path, folder: Path = ROOT, environment: dict[str, str] | None = None) -> str:
