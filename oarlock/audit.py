@@ -40,6 +40,7 @@ class Action(StrEnum):
     INPUT_PURGED = "input.purged"
     CALLBACK_RESENT = "callback.resent"
     RESULT_READ = "result.read"
+    REFERENCE_RETURNED = "reference.returned"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
 

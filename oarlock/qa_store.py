@@ -5,15 +5,16 @@ that there is neither without the other, and never twice. What dashboards and Pr
 same transaction: by day for summaries, as a histogram for metrics.
 """
 
-import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -22,20 +23,28 @@ from sqlalchemy import (
     Table,
     and_,
     cast,
+    exists,
     insert,
     or_,
     select,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from oarlock.database import Database
-from oarlock.jobs import ModelFacts
+from oarlock import audit
+from oarlock.audit import Action, Actor, Event
+from oarlock.control_chart import BASELINE, LOOK_BACK, Alarm, Limits
+from oarlock.database import Database, utc_now
+from oarlock.errors import JobExpired
+from oarlock.jobs import Job, ModelFacts
 from oarlock.oars import BY_NAME, OARS
 from oarlock.paging import invalid_cursor, of_cursor, to_cursor
 from oarlock.plausibility import Check
 from oarlock.qa import DEFINITION, OARScore, Presence, QAReport
-from oarlock.quantiles import Distribution, FloatArray
-from oarlock.schema import EPOCH, QA_CASES, QA_CHECKS, QA_DAYS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
+from oarlock.quantiles import Distribution, IntArray, distributions
+from oarlock.schema import EPOCH, JOBS, QA_CASES, QA_CHECKS, QA_DAYS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
+
+Records = npt.NDArray[np.void]
 
 BUCKETS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
 """Upper bounds of the histogram of surface DSC."""
@@ -51,8 +60,10 @@ _NUMBERS: Final = (
     "reference_volume_ml",
     "tolerance_rounded_mm",
 )
-_NAN: Final = float("nan")
-_PAIR: Final = struct.Struct("<dd")
+PACKED: Final = np.dtype([("oar", "u1"), ("both", "u1"), ("surface_dsc", "<f8"), ("volumetric_dsc", "<f8")])
+"""An organ of a case as summaries read it: its place in :data:`OARS`, whether both sides drew it, and its scores or NaN."""
+
+_PLACES: Final = {oar.name: place for place, oar in enumerate(OARS)}
 
 
 class Origin(StrEnum):
@@ -129,6 +140,33 @@ class OARSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """One approved case on a chart; ``alarms`` are those that it completes."""
+
+    at: datetime
+    job_id: str
+    score: float
+    alarms: tuple[Alarm, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """How the surface DSC of one organ, model and scanner went.
+
+    :ivar baseline: what the limits are made of; as many as there are, until there are enough.
+    :ivar limits: None until then, and where the baseline does not vary.
+    :ivar points: the newest ones behind the baseline, in their order.
+    """
+
+    oar: str
+    model: ModelFacts
+    scanner: str
+    baseline: Sequence[Point]
+    limits: Limits | None
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """Surface DSC of all cases ever: ``counts[i]`` of them are at most ``BUCKETS[i]``; ``total`` is their sum."""
 
@@ -172,8 +210,8 @@ def add_case(connection: Connection, now: datetime, case: Case, report: QAReport
     if not scores:
         return
     connection.execute(insert(QA_SCORES), [{"case_id": case_id, **_numbers(score)} for score in scores])
-    key = {"day": day_of(now), "stream_id": stream_id, "origin": case.origin}
-    _count_day(connection, [key | _packed(score) for score in scores])
+    packed = np.array([_packed(score) for score in scores], PACKED).tobytes()
+    _add_to_day(connection, {"day": day_of(now), "stream_id": stream_id, "origin": case.origin, "scores": packed})
     histogram = [_cell(case.model.name, score.oar.name, value) for score in scores if (value := score.surface_dsc) is not None]
     _count(connection, QA_HISTOGRAM, histogram, "cases", "total")
 
@@ -184,10 +222,10 @@ def _numbers(score: OARScore) -> dict[str, Any]:
     return known | {"oar": score.oar.name, "presence": score.presence.value, "tolerance_mm": score.tolerance_mm}
 
 
-def _packed(score: OARScore) -> dict[str, Any]:
-    pair = (_NAN if value is None else value for value in (score.measured.surface_dsc, score.measured.volumetric_dsc))
-    both = score.presence is Presence.BOTH
-    return {"oar": score.oar.name, "one_sided": int(not both), "scores": _PAIR.pack(*pair) if both else b""}
+def _packed(score: OARScore) -> tuple[int, bool, float, float]:
+    scores = (score.measured.surface_dsc, score.measured.volumetric_dsc)
+    surface, volumetric = (math.nan if value is None else value for value in scores)
+    return _PLACES[score.oar.name], score.presence is Presence.BOTH, surface, volumetric
 
 
 def _cell(model: str, oar: str, value: float) -> dict[str, Any]:
@@ -213,11 +251,10 @@ def _count(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
         connection.execute(new.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown), rows)
 
 
-def _count_day(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    new = _insert(connection)(QA_DAYS)
+def _add_to_day(connection: Connection, row: Mapping[str, Any]) -> None:
+    new = _insert(connection)(QA_DAYS).values(row)
     longer = cast(QA_DAYS.c.scores.op("||")(new.excluded.scores), LargeBinary)  # SQLite takes what is joined for text
-    grown = {"one_sided": QA_DAYS.c.one_sided + new.excluded.one_sided, "scores": longer}
-    connection.execute(new.on_conflict_do_update(index_elements=list(QA_DAYS.primary_key), set_=grown), rows)
+    connection.execute(new.on_conflict_do_update(index_elements=list(QA_DAYS.primary_key), set_={"scores": longer}))
 
 
 def _insert(connection: Connection) -> Any:
@@ -234,10 +271,11 @@ def day_of(moment: datetime) -> int:
 
 
 class QAStore:
-    """What dashboards and Prometheus ask."""
+    """What dashboards and Prometheus ask, and where approved contours are written down."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
+        self._clock = clock
 
     def scores(self, filters: Filters, *, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """A page of rows, newest case first and by organ within a case, and the cursor of the next page (None at the end).
@@ -248,10 +286,7 @@ class QAStore:
             streams = _streams(connection, filters)
             if not streams:
                 return [], None
-            wanted = [*_wanted(filters, streams), *([] if cursor is None else [_behind(cursor)])]
-            query = select(QA_CASES, QA_SCORES).join(QA_SCORES, QA_SCORES.c.case_id == QA_CASES.c.id).where(*wanted)
-            order = (QA_CASES.c.at.desc(), QA_CASES.c.id.desc(), QA_SCORES.c.oar)
-            found = connection.execute(query.order_by(*order).limit(limit + 1)).mappings().all()
+            found = connection.execute(_page(filters, streams, limit + 1, cursor)).mappings().all()
         rows = [_row(one, streams[one["stream_id"]]) for one in found[:limit]]
         if len(found) <= limit:
             return rows, None
@@ -266,11 +301,45 @@ class QAStore:
         """
         with self._database.reading() as connection:
             streams = _streams(connection, filters)
-            found = connection.execute(_days(filters, streams)).all() if streams else []
-        by_oar: dict[str, list[Row[Any]]] = {}
-        for row in found:
-            by_oar.setdefault(row.oar, []).append(row)
-        return [_oar_summary(oar.name, by_oar[oar.name], alert_level, part_of) for oar in OARS if oar.name in by_oar]
+            rows = connection.execute(_days(filters, streams)).all() if streams else []
+        records = [np.frombuffer(row.scores, PACKED) for row in rows]
+        parts = sorted({part_of(row.day) for row in rows} if part_of else ())
+        numbers = [parts.index(part_of(row.day)) if part_of else 0 for row in rows]
+        table = np.concatenate([np.empty(0, PACKED), *records])
+        groups = np.repeat(np.array(numbers, dtype=np.int64), [len(one) for one in records])
+        oars = [oar.name for oar in OARS if filters.oar in {None, oar.name}]
+        return [found for oar in oars if (found := _oar_summary(oar, table, groups, parts, alert_level))]
+
+    def approve(self, job: Job, scanner: str, report: QAReport, content_sha256: str, *, by: Actor) -> bool:
+        """Write the comparison with the RTSTRUCT that was approved for a job; it takes the place of an earlier one on the charts.
+
+        :returns: False if this very RTSTRUCT is the last one that was approved for the job: then there is nothing to write.
+        :raises JobExpired: if the job was purged in the meantime.
+        """
+        now = self._clock()
+        with self._database.writing() as connection:
+            _check_alive(connection, job)
+            mine = and_(QA_CASES.c.job_id == job.id, QA_CASES.c.origin == Origin.APPROVED)
+            earlier = connection.execute(select(QA_CASES).where(mine).order_by(QA_CASES.c.id)).all()
+            if earlier and earlier[-1].content_sha256 == content_sha256:
+                return False
+            connection.execute(update(QA_CASES).where(mine).values(superseded=True))
+            case = Case(job.id, job.model, scanner, Origin.APPROVED, len(earlier) + 1, content_sha256)
+            add_case(connection, now, case, report)
+            result = f"approved {case.position} sha256:{content_sha256}"
+            audit.append(connection, now, Event(Action.REFERENCE_RETURNED, by, job.id, audit.to_text(job.model), result))
+        return True
+
+    def charts(self, filters: Filters, *, points: int) -> list[Chart]:
+        """The control charts of what was approved, by model and scanner and in the house's order of organs.
+
+        :param filters: ``since`` is where the baseline begins.
+        :param points: most points of a chart behind its baseline, the newest ones.
+        """
+        approved = replace(filters, origin=Origin.APPROVED)
+        with self._database.reading() as connection:
+            streams = sorted(_streams(connection, filters).values(), key=lambda row: (row.model, row.scanner, row.id))
+            return [chart for stream in streams for chart in _charts(connection, stream, approved, points)]
 
     def histograms(self) -> list[Histogram]:
         """Surface DSC by model and organ."""
@@ -309,18 +378,32 @@ def _wanted(filters: Filters, streams: Mapping[int, object]) -> list[ColumnEleme
         wanted.append(QA_CASES.c.at < filters.until)
     if filters.origin is not None:
         wanted.append(QA_CASES.c.origin == filters.origin)
-    if filters.oar is not None:
-        wanted.append(QA_SCORES.c.oar == filters.oar)
     return wanted
 
 
-def _behind(cursor: str) -> ColumnElement[bool]:
+def _page(filters: Filters, streams: Mapping[int, object], rows: int, cursor: str | None) -> Any:
+    """The rows behind a cursor. First the cases are chosen, no more than there are rows: what is sorted stays small."""
+    wanted, behind = _wanted(filters, streams), []
+    if cursor is not None:
+        at, case_id, oar = _place_of(cursor)
+        wanted += [QA_CASES.c.at <= at, or_(QA_CASES.c.at < at, QA_CASES.c.id <= case_id)]
+        behind = [or_(QA_SCORES.c.case_id != case_id, QA_SCORES.c.oar > oar)]
+    same = QA_SCORES.c.case_id == QA_CASES.c.id
+    if filters.oar is not None:
+        behind.append(QA_SCORES.c.oar == filters.oar)
+    has_rows = exists().where(same, *behind)
+    order = (QA_CASES.c.at.desc(), QA_CASES.c.id.desc())
+    cases = select(QA_CASES).where(*wanted, has_rows).order_by(*order).limit(rows).subquery()
+    found = select(cases, QA_SCORES).join(QA_SCORES, QA_SCORES.c.case_id == cases.c.id).where(*behind)
+    return found.order_by(cases.c.at.desc(), cases.c.id.desc(), QA_SCORES.c.oar).limit(rows)
+
+
+def _place_of(cursor: str) -> tuple[datetime, int, str]:
     at, key = of_cursor(cursor)
     case_id, _, oar = key.partition(".")
-    if not case_id.isdecimal() or oar not in BY_NAME or len(case_id) > 18:
+    if not case_id.isdecimal() or oar not in BY_NAME or len(case_id) > 9:
         raise invalid_cursor()
-    same_moment = or_(QA_CASES.c.id < int(case_id), and_(QA_CASES.c.id == int(case_id), QA_SCORES.c.oar > oar))
-    return and_(QA_CASES.c.at <= at, or_(QA_CASES.c.at < at, same_moment))
+    return at, int(case_id), oar
 
 
 def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
@@ -338,25 +421,111 @@ def _days(filters: Filters, streams: Mapping[int, object]) -> Any:
         wanted.append(QA_DAYS.c.day <= day_of(filters.until - timedelta(microseconds=1)))
     if filters.origin is not None:
         wanted.append(QA_DAYS.c.origin == filters.origin)
-    if filters.oar is not None:
-        wanted.append(QA_DAYS.c.oar == filters.oar)
-    return select(QA_DAYS.c.day, QA_DAYS.c.oar, QA_DAYS.c.one_sided, QA_DAYS.c.scores).where(*wanted)
+    return select(QA_DAYS.c.day, QA_DAYS.c.scores).where(*wanted)
 
 
-def _oar_summary(oar: str, rows: Sequence[Row[Any]], alert_level: float, part_of: Callable[[int], int] | None) -> OARSummary:
-    parts: dict[int, list[Row[Any]]] = {}
-    if part_of is not None:
-        for row in rows:
-            parts.setdefault(part_of(row.day), []).append(row)
-    return OARSummary(oar, _summary(rows, alert_level), {day: _summary(parts[day], alert_level) for day in sorted(parts)})
+def _oar_summary(oar: str, table: Records, groups: IntArray, parts: Sequence[int], alert_level: float) -> OARSummary | None:
+    """One organ; None if it is in no record.
+
+    :param table, groups: records of all organs, and the place of each one's part among ``parts``.
+    """
+    mine = table["oar"] == _PLACES[oar]
+    records, own = table[mine], groups[mine]
+    if not len(records):
+        return None
+    (whole,) = _summaries(records, np.zeros_like(own), 1, alert_level)
+    by_part = zip(parts, _summaries(records, own, len(parts), alert_level), strict=True) if parts else ()
+    return OARSummary(oar, whole, {part: found for part, found in by_part if found.n or found.one_sided})
 
 
-def _summary(rows: Iterable[Row[Any]], alert_level: float) -> Summary:
-    scores: FloatArray = np.frombuffer(b"".join(row.scores for row in rows), "<f8").reshape(-1, 2)
-    of = (Distribution.of(scores[:, column], alert_level) for column in (0, 1))
-    return Summary(len(scores), sum(row.one_sided for row in rows), *of)
+def _summaries(records: Records, groups: IntArray, count: int, alert_level: float) -> list[Summary]:
+    both = records["both"] == 1
+    n, one_sided = (np.bincount(groups[chosen], minlength=count).tolist() for chosen in (both, ~both))
+    scores = [distributions(records[name][both], groups[both], count, alert_level) for name in ("surface_dsc", "volumetric_dsc")]
+    return [Summary(*row) for row in zip(n, one_sided, *scores, strict=True)]
 
 
 def _histogram(model: str, oar: str, cells: Mapping[int, Row[Any]]) -> Histogram:
     counts = (cells[i].cases if i in cells else 0 for i in range(len(BUCKETS)))
     return Histogram(model, oar, tuple(accumulate(counts)), sum(cell.total for cell in cells.values()))
+
+
+# ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_alive(connection: Connection, job: Job) -> None:
+    """See that a job was not purged; it stays so until the transaction ends."""
+    alive = select(JOBS.c.id).where(JOBS.c.id == job.id, JOBS.c.purged_at.is_(None)).with_for_update()
+    if connection.scalar(alive) is None:
+        raise JobExpired
+
+
+def _charts(connection: Connection, stream: Row[Any], filters: Filters, points: int) -> Iterator[Chart]:
+    first = _read_points(connection, stream, filters, BASELINE)
+    newest = _read_points(connection, stream, filters, points + LOOK_BACK, newest=True)
+    for oar in OARS:
+        if filters.oar not in {None, oar.name}:
+            continue
+        alone = replace(filters, oar=oar.name)
+        baseline = first.of(oar.name) or _read_points(connection, stream, alone, BASELINE).by_oar.get(oar.name, [])
+        later = newest.of(oar.name)
+        if later is None and baseline:
+            later = _read_points(connection, stream, alone, points + LOOK_BACK, newest=True).by_oar.get(oar.name, [])
+        if baseline:
+            yield _chart(oar.name, stream, baseline, later or [], points)
+
+
+def _chart(oar: str, stream: Row[Any], baseline: Sequence["_Place"], newest: Sequence["_Place"], points: int) -> Chart:
+    limits = Limits.of([place.point.score for place in baseline])
+    after = [place.point for place in newest if place.order > baseline[-1].order]
+    if limits is not None:
+        by_index: dict[int, list[Alarm]] = {}
+        for alarm in limits.alarms([point.score for point in after]):
+            by_index.setdefault(alarm.index, []).append(alarm)
+        after = [replace(point, alarms=tuple(by_index.get(i, ()))) for i, point in enumerate(after)]
+    model = ModelFacts(stream.model, stream.model_version, stream.model_sha256)
+    return Chart(oar, model, stream.scanner, [place.point for place in baseline], limits, after[-points:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A point, and its place in the order of all."""
+
+    order: tuple[datetime, int]
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Points by organ, of some cases in a row; ``complete`` if there are no other cases."""
+
+    by_oar: Mapping[str, list[_Place]]
+    cases: int
+    complete: bool
+
+    def of(self, oar: str) -> list[_Place] | None:
+        """All that is wanted of an organ; None if cases that were not read may hold more."""
+        found = self.by_oar.get(oar, [])
+        return found if self.complete or len(found) == self.cases else None
+
+
+def _read_points(connection: Connection, stream: Row[Any], filters: Filters, cases: int, *, newest: bool = False) -> _Found:
+    """The first or the newest cases of a stream, in their order; of one organ, those in which it has a score."""
+    when = Filters(since=filters.since, until=filters.until, origin=filters.origin)
+    wanted = [*_wanted(when, {}), QA_CASES.c.stream_id == stream.id, ~QA_CASES.c.superseded]
+    order = [QA_CASES.c.at, QA_CASES.c.id]
+    chosen = select(QA_CASES.c.id, QA_CASES.c.at, QA_CASES.c.job_id).where(*wanted)
+    if filters.oar is not None:
+        scored = and_(QA_SCORES.c.oar == filters.oar, QA_SCORES.c.surface_dsc.is_not(None))
+        chosen = chosen.join(QA_SCORES, QA_SCORES.c.case_id == QA_CASES.c.id).where(scored)
+    limited = chosen.order_by(*(column.desc() if newest else column for column in order)).limit(cases).subquery()
+    same = [QA_SCORES.c.case_id == limited.c.id, *([] if filters.oar is None else [QA_SCORES.c.oar == filters.oar])]
+    columns = (limited.c.id, limited.c.at, limited.c.job_id, QA_SCORES.c.oar, QA_SCORES.c.surface_dsc)
+    query = select(*columns).join(QA_SCORES, and_(*same), isouter=True).order_by(limited.c.at, limited.c.id)
+    rows = connection.execute(query).all()
+    by_oar: dict[str, list[_Place]] = {}
+    for case_id, at, job_id, oar, score in rows:
+        if score is not None:
+            by_oar.setdefault(oar, []).append(_Place((at, case_id), Point(at, job_id, score)))
+    found = len({row[0] for row in rows})
+    return _Found(by_oar, found, complete=found < cases)

@@ -92,6 +92,7 @@ JOBS: Final = Table(
     Index("jobs_by_state", "state", "created_at", "id"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
     Index("jobs_by_callback", "callback_pending", "state"),
+    Index("jobs_counted", "purged_at", "state"),
 )
 
 CALLBACKS: Final = Table(
@@ -228,13 +229,9 @@ QA_DAYS: Final = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("stream_id", Integer, ForeignKey("qa_streams.id"), primary_key=True),
     Column("origin", Text, primary_key=True),
-    Column("oar", Text, primary_key=True),
-    Column("one_sided", Integer, nullable=False),
     Column("scores", LargeBinary, nullable=False),
 )
-"""The same numbers by day (since 1970, UTC), for summaries: of each case that both sides drew, surface and volumetric DSC as two
-little-endian 64-bit floats, NaN where not defined; and how many cases one side alone drew.
-"""
+"""The same scores by day (since 1970, UTC), for summaries: records as :data:`oarlock.qa_store.PACKED` describes them."""
 
 QA_HISTOGRAM: Final = Table(
     "qa_histogram",

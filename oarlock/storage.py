@@ -26,7 +26,8 @@ RTSTRUCT: Final = "rtstruct.dcm"
 QA_REPORT: Final = "qa.json"
 PREVIEW: Final = "preview.png"
 RENDERING: Final = "rendering.npz"
-RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING)
+GEOMETRY: Final = "geometry.json"
+RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
 """Every file that a job may have as a result."""
 
 STALE_S: Final = 3_600.0

@@ -35,7 +35,13 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    routers = (routes.jobs, qa_routes.comparisons, qa_routes.qa, routes.models, routes.profiles, routes.operations)
+    routers = (
+        routes.jobs,
+        *qa_routes.ROUTERS,
+        routes.models,
+        routes.profiles,
+        routes.operations,
+    )
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]

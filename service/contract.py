@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from oarlock import errors
+from oarlock.control_chart import MEANING
 from oarlock.errors import OarlockError
 from service import uploads
 from service.problems import MEDIA_TYPE, describe
@@ -431,6 +432,55 @@ SUMMARY: Final[Call] = {
         **_problems(*_BAD_FILTERS),
     }
 }
+REFERENCE: Final[Call] = {
+    "responses": {
+        200: _bytes("The comparison", "application/json", _QA["comparisons"][0]),
+        **_problems(
+            *_NO_RESULT,
+            errors.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
+            errors.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
+            errors.UnsupportedMediaType(accepted=uploads.REFERENCE.accepted),
+            errors.PartMissing(name="reference"),
+            errors.StructureSetUnreadable(reason="it is not an RT Structure Set"),
+            errors.FrameOfReferenceMismatch(),
+            errors.StorageFull(),
+        ),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/dicom": _ARCHIVE,
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["reference"],
+                        "additionalProperties": False,
+                        "properties": {"reference": _RTSTRUCT},
+                    }
+                },
+            },
+        }
+    },
+}
+_DRIFT: Final[dict[str, Any]] = {
+    "rules": [{"rule": rule.value, "meaning": meaning} for rule, meaning in MEANING.items()],
+    "charts": [
+        {
+            "oar": "Parotid_L",
+            "model": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
+            "scanner": "SIEMENS SOMATOM Confidence CT1",
+            "metric": "surface_dsc",
+            "baseline": {"n": 30, "needed": 30, "from": "2026-01-07T09:12:00.000Z", "to": "2026-03-04T16:40:00.000Z"},
+            "centre": 0.962,
+            "limits": {"lower": 0.871, "upper": 0.999},
+            "reason": None,
+            "points": [{"at": "2026-03-05T12:00:31.000Z", "job_id": _JOB_ID, "value": 0.84, "alarms": ["beyond_limit"]}],
+            "alarms": [{"at": "2026-03-05T12:00:31.000Z", "job_id": _JOB_ID, "rule": "beyond_limit", "side": "lower"}],
+        }
+    ],
+}
+DRIFT: Final[Call] = {"responses": {200: _json("The charts", _DRIFT, "Drift"), **_problems(*_BAD_FILTERS)}}
 PREVIEW: Final[Call] = {
     "responses": {
         200: _bytes("The picture", "image/png"),

@@ -3,18 +3,30 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from oarlock.control_chart import BASELINE, LIMIT, MEANING
 from oarlock.errors import InvalidParameter
 from oarlock.oars import BY_NAME
-from oarlock.qa_store import Filters, OARSummary, Origin, Summary
+from oarlock.qa_store import Chart, Filters, OARSummary, Origin, Summary
 from oarlock.schema import EPOCH
-from service.schemas import BucketName, OARScores, QASummary, ScoreBucket, ScoreDistribution, ScoreRow, ScoreSummary
+from service.schemas import (
+    BucketName,
+    Drift,
+    DriftAlarm,
+    DriftBaseline,
+    DriftChart,
+    DriftLimits,
+    DriftModel,
+    DriftPoint,
+    DriftRule,
+    ScoreRow,
+)
 
 DEFAULT_DAYS: Final = 90
 """How far back a summary reaches that names no beginning."""
@@ -74,6 +86,13 @@ class AskedSummary(Asked):
     alert_level: float = Field(0.8, ge=0, le=1, description="of both coefficients; a number of the site's own choice")
 
 
+class AskedCharts(Asked):
+    """What the control charts are asked for with; they show approved contours alone, and ``from`` is where a baseline begins."""
+
+    points: int = Field(50, ge=1, le=1_000, description="most points of a chart behind its baseline, the newest ones")
+
+
+Charts = Annotated[AskedCharts, Query()]
 Rows = Annotated[AskedRows, Query()]
 Parts = Annotated[AskedSummary, Query()]
 
@@ -155,17 +174,58 @@ def _first(day: int) -> int:
     return day - (EPOCH + timedelta(days=day)).day + 1
 
 
-def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: BucketName, alert_level: float) -> QASummary:
-    """The answer of ``GET /v1/qa/summary``."""
-    return QASummary(since=since, to=to, bucket=bucket, alert_level=alert_level, oars=[_of_oar(entry) for entry in found])
-
-
-def _of_oar(entry: OARSummary) -> OARScores:
-    parts = [ScoreBucket(start=(EPOCH + timedelta(days=day)).date(), **_members(part)) for day, part in entry.parts.items()]
-    return OARScores(oar=entry.oar, over_time=parts, **_members(entry.whole))
+def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: BucketName, alert_level: float) -> dict[str, Any]:
+    """The answer of ``GET /v1/qa/summary``, as :class:`service.schemas.QASummary` describes it: thousands of small numbers, for
+    which models would take longer than for the statistics.
+    """
+    oars = [
+        {"oar": entry.oar}
+        | _members(entry.whole)
+        | {"over_time": [{"start": (EPOCH + timedelta(days=day)).date()} | _members(part) for day, part in entry.parts.items()]}
+        for entry in found
+    ]
+    return {"from": since, "to": to, "bucket": bucket, "alert_level": alert_level, "oars": oars}
 
 
 def _members(summary: Summary) -> dict[str, Any]:
-    scores = {name: getattr(summary, name) for name in ("surface_dsc", "volumetric_dsc")}
-    distributions = {name: None if one is None else ScoreDistribution(**asdict(one)) for name, one in scores.items()}
-    return ScoreSummary(n=summary.n, one_sided=summary.one_sided, **distributions).__dict__
+    scores = {"surface_dsc": summary.surface_dsc, "volumetric_dsc": summary.volumetric_dsc}
+    return {"n": summary.n, "one_sided": summary.one_sided} | scores
+
+
+# ── drift ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_drift(charts: Iterable[Chart]) -> Drift:
+    """The answer of ``GET /v1/qa/drift``."""
+    rules = [DriftRule(rule=rule, meaning=meaning) for rule, meaning in MEANING.items()]
+    return Drift(rules=rules, charts=[_of_chart(chart) for chart in charts])
+
+
+def _of_chart(chart: Chart) -> DriftChart:
+    first, last, limits = chart.baseline[0], chart.baseline[-1], chart.limits
+    between = limits and DriftLimits(lower=limits.score_at(-LIMIT), upper=limits.score_at(LIMIT))
+    return DriftChart(
+        oar=chart.oar,
+        model=DriftModel.model_validate(chart.model, from_attributes=True),
+        scanner=chart.scanner,
+        metric="surface_dsc",
+        baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at),
+        centre=limits and limits.score_at(0),
+        limits=between,
+        reason=None if limits else _no_limits(len(chart.baseline)),
+        points=[
+            DriftPoint(at=point.at, job_id=point.job_id, value=point.score, alarms=[alarm.rule for alarm in point.alarms])
+            for point in chart.points
+        ],
+        alarms=[
+            DriftAlarm(at=point.at, job_id=point.job_id, rule=alarm.rule, side=alarm.side)
+            for point in chart.points
+            for alarm in point.alarms
+        ],
+    )
+
+
+def _no_limits(n: int) -> str:
+    if n < BASELINE:
+        return f"The baseline has {n} of the {BASELINE} approved cases that it needs."
+    return "The scores of the baseline do not vary, so there is nothing to make limits of."

@@ -39,6 +39,9 @@ class Metrics:
         self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
         for leaf in leaves():
             self.refusals.labels(leaf.code)  # from 0, or the first one would be no increase
+        self.drift_alarms = Counter(
+            "oarlock_drift_alarms", "Alarms of the control charts", ["model", "oar", "rule", "side"], registry=self._registry
+        )
         self.requests = Histogram(
             "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
         )

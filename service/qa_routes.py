@@ -1,6 +1,8 @@
-"""Routes of QA: comparisons on demand, and what dashboards plot."""
+"""Routes of QA: comparisons on demand, contours that come back, and what dashboards plot."""
 
 from datetime import UTC, datetime
+from functools import partial
+from typing import Final
 
 import anyio.to_thread
 import orjson
@@ -9,14 +11,16 @@ from starlette.responses import Response
 
 from oarlock.keys import Scope
 from service import contract, dashboards, uploads
-from service.access import needs
-from service.comparing import compare_upload
-from service.routes import PRIVATE, check_space, incoming_folder
-from service.schemas import QASummary, ScorePage, ScoreRow
+from service.access import By, needs
+from service.comparing import compare_approved, compare_upload
+from service.routes import PRIVATE, TheJob, check_finished, check_space, incoming_folder
+from service.schemas import Drift, QASummary, ScorePage, ScoreRow
 from service.state import Here
 
 comparisons = APIRouter(prefix="/v1/comparisons", tags=["qa"])
+references = APIRouter(prefix="/v1/jobs", tags=["qa"])
 qa = APIRouter(prefix="/v1/qa", tags=["qa"], dependencies=[needs(Scope.QA_READ)])
+ROUTERS: Final = (references, comparisons, qa)
 
 
 @comparisons.post(
@@ -29,6 +33,30 @@ async def post_comparison(request: Request, service: Here) -> Response:
         upload = await uploads.receive(request, incoming, service.settings, service.upload_threads, uploads.COMPARISON)
         report = await anyio.to_thread.run_sync(compare_upload, upload, service.settings, limiter=service.comparison_threads)
     return Response(orjson.dumps(report.to_json()), media_type="application/json", headers=PRIVATE)
+
+
+@references.post(
+    "/{job_id}/reference", summary="Return approved contours", dependencies=[needs(Scope.JOBS_WRITE)], **contract.REFERENCE
+)
+async def post_reference(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """Send the RTSTRUCT that a clinician approved for a finished job. It is compared, and its scores go to the control charts."""
+    check_finished(job)
+    check_space(request, service)
+    async with incoming_folder(service) as incoming:
+        upload = await uploads.receive(request, incoming, service.settings, service.upload_threads, uploads.REFERENCE)
+        compare = partial(
+            compare_approved,
+            job,
+            upload,
+            settings=service.settings,
+            storage=service.storage,
+            scores=service.qa_store,
+            by=by,
+        )
+        returned = await anyio.to_thread.run_sync(compare, limiter=service.comparison_threads)
+    for oar, alarm in returned.alarms:
+        service.metrics.drift_alarms.labels(job.model.name, oar, alarm.rule, alarm.side).inc()
+    return Response(orjson.dumps(returned.report.to_json()), media_type="application/json", headers=PRIVATE)
 
 
 @qa.get("/scores", summary="List scores", response_model=ScorePage, **contract.SCORES)
@@ -54,4 +82,11 @@ def get_summary(service: Here, asked: dashboards.Parts) -> Response:
         dashboards.between(filters, since, to), alert_level=asked.alert_level, part_of=dashboards.part_of(asked.bucket)
     )
     summary = dashboards.to_summary(found, since, to, asked.bucket, asked.alert_level)
-    return Response(summary.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)
+    return Response(orjson.dumps(summary), media_type="application/json", headers=PRIVATE)
+
+
+@qa.get("/drift", summary="Control charts", response_model=Drift, **contract.DRIFT)
+def get_drift(service: Here, asked: dashboards.Charts) -> Response:
+    """Surface DSC against approved contours, one chart for each organ, model and scanner, with limits and alarms."""
+    drift = dashboards.to_drift(service.qa_store.charts(asked.filters(), points=asked.points))
+    return Response(drift.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)

@@ -244,7 +244,7 @@ def get_preview(
     if slice_number is not None and slice_number > job.series.slices:
         raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
     chosen = _oar(oar)
-    _check_finished(job)
+    check_finished(job)
     z = None if slice_number is None else slice_number - 1
     picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
     _note_read(service, job, by, PREVIEW, picture)
@@ -257,13 +257,17 @@ def _oar(name: str | None) -> OAR | None:
     return None if name is None else BY_NAME[name]
 
 
-def _check_finished(job: Job) -> None:
+def check_finished(job: Job) -> None:
+    """See that a job has results.
+
+    :raises JobNotFinished: if not.
+    """
     if job.state is not JobState.SUCCEEDED:
         raise JobNotFinished(state=job.state)
 
 
 def _read(service: Service, job: Job, name: str) -> bytes:
-    _check_finished(job)
+    check_finished(job)
     try:
         return service.storage.result(job.id, name).read_bytes()
     except FileNotFoundError as error:  # purged in this very moment

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from oarlock.control_chart import Rule
 from oarlock.jobs import Job, JobFailure, JobState, Priority, Stage
 from oarlock.manifest import ModelManifest
 from oarlock.profiles import Profile
@@ -309,6 +310,77 @@ class QASummary(_Schema):
     bucket: BucketName
     alert_level: float
     oars: list[OARScores] = Field(description="in the order of the RTSTRUCT; without those that have no case")
+
+
+class DriftRule(_Schema):
+    """A rule of the control charts."""
+
+    rule: Rule
+    meaning: str
+
+
+class DriftModel(_Schema):
+    """The model of a chart."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class DriftAlarm(_Schema):
+    """A score at which a rule fires."""
+
+    at: Time
+    job_id: str
+    rule: Rule
+    side: Literal["lower", "higher"] = Field(description="of the centre")
+
+
+class DriftPoint(_Schema):
+    """The surface DSC of one approved case."""
+
+    at: Time
+    job_id: str
+    value: float
+    alarms: list[Rule] = Field(description="rules whose pattern this point completes")
+
+
+class DriftBaseline(_Schema):
+    """What the limits are made of."""
+
+    n: int
+    needed: int
+    since: Time = Field(serialization_alias="from")
+    to: Time
+
+
+class DriftLimits(_Schema):
+    """Between which scores a stable process stays."""
+
+    lower: float
+    upper: float
+
+
+class DriftChart(_Schema):
+    """How the surface DSC of one organ, model and scanner went, against contours that were approved."""
+
+    oar: str
+    model: DriftModel
+    scanner: str
+    metric: Literal["surface_dsc"]
+    baseline: DriftBaseline
+    centre: float | None = Field(description="null as long as there is no baseline")
+    limits: DriftLimits | None
+    reason: str | None = Field(description="why there are no limits")
+    points: list[DriftPoint] = Field(description="the newest ones behind the baseline, in their order")
+    alarms: list[DriftAlarm] = Field(description="of these points")
+
+
+class Drift(_Schema):
+    """Control charts, by model, scanner and organ."""
+
+    rules: list[DriftRule]
+    charts: list[DriftChart]
 
 
 class Liveness(_Schema):

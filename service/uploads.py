@@ -79,6 +79,12 @@ COMPARISON: Final = Form(
     "multipart/form-data: the CT series in parts named 'files', one RTSTRUCT named 'predicted' and one named 'reference'",
     parts=frozenset({"predicted", "reference"}),
 )
+REFERENCE: Final = Form(
+    "the RTSTRUCT as application/dicom, or multipart/form-data with one part named 'reference'",
+    series=False,
+    parts=frozenset({"reference"}),
+    media_types=frozenset({b"application/dicom"}),
+)
 
 
 @dataclass

@@ -33,6 +33,7 @@ from oarlock.errors import (
     StructureSetError,
     TransientError,
 )
+from oarlock.header_file import write_header
 from oarlock.job_store import JobStore, Lease, LeaseLost
 from oarlock.jobs import MAX_ATTEMPTS, Job, JobId, JobWarning, ModelFacts, Stage
 from oarlock.masks import OARMasks
@@ -44,7 +45,7 @@ from oarlock.qa_store import Scored
 from oarlock.rtstruct import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.site import Site
-from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Storage
+from oarlock.storage import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Storage
 from oarlock.windows import predict, slab_for
 from worker.inference import Model
 from worker.lease import CancelRequested, LeaseKeeper, WorkerStopping
@@ -192,6 +193,7 @@ class Walk:
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
         masks = self._chosen(self._infer(series, model))
         written = self._contour(series.header, masks, model.facts)
+        write_header(self.folder / GEOMETRY, series.header)
         self._compare(series.header, masks, written)
         self._draw(series, masks, model)
 

@@ -35,6 +35,8 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("POST", "/v1/comparisons"): {Scope.JOBS_WRITE, Scope.QA_READ},
     ("GET", "/v1/qa/scores"): {Scope.QA_READ},
     ("GET", "/v1/qa/summary"): {Scope.QA_READ},
+    ("POST", f"{NO_JOB}/reference"): {Scope.JOBS_WRITE},
+    ("GET", "/v1/qa/drift"): {Scope.QA_READ},
     ("GET", "/v1/models"): set(Scope),
     ("GET", "/v1/profiles"): set(Scope),
     ("GET", "/metrics"): {Scope.METRICS_READ},

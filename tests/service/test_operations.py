@@ -247,7 +247,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     calls = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     job = "/v1/jobs/{job_id}"
     assert calls == {
-        *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry")),
+        *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reference")),
         *(("GET", job + path) for path in ("", "/events", "/rtstruct", "/qa", "/preview.png")),
         ("DELETE", job),
         *(
@@ -255,6 +255,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
             for path in (
                 "/v1/qa/scores",
                 "/v1/qa/summary",
+                "/v1/qa/drift",
                 "/v1/jobs",
                 "/v1/models",
                 "/v1/profiles",

@@ -13,6 +13,7 @@ from oarlock.database import Database
 from oarlock.errors import InvalidParameter
 from oarlock.job_store import JobStore, LeaseLost
 from oarlock.jobs import JobId, ModelFacts
+from oarlock.oars import OARS
 from oarlock.plausibility import Check, Level
 from oarlock.qa import Presence, QAReport
 from oarlock.qa_store import BUCKETS, Case, Filters, Origin, QAStore, Scored, add_case, append, day_of
@@ -227,6 +228,15 @@ def test_a_summary_is_made_of_the_very_rows(database: Database, store: QAStore) 
                 assert distribution.n == len(values)
                 assert distribution.median == pytest.approx(np.median(values))
                 assert distribution.below_alert == np.mean(np.array(values) < 0.6)
+
+
+def test_the_place_of_an_organ_in_packed_scores_never_changes() -> None:
+    """What was packed by an earlier version is read by its place: a new organ goes to the end."""
+    assert [oar.name for oar in OARS] == [
+        *("Brain", "Brainstem", "Cochlea_L", "Cochlea_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R", "Lens_L", "Lens_R"),
+        *("Lung_L", "Lung_R", "Bone_Mandible", "OpticNrv_L", "OpticNrv_R", "Eye_L", "Eye_R", "Parotid_L", "Parotid_R"),
+        *("SpinalCanal", "SpinalCord", "Glnd_Submand_L", "Glnd_Submand_R"),
+    ]
 
 
 def test_a_summary_takes_whole_days_and_filters(database: Database, store: QAStore) -> None:

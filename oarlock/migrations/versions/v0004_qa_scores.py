@@ -24,8 +24,6 @@ def upgrade() -> None:
         sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("stream_id", sa.Integer, sa.ForeignKey("qa_streams.id"), primary_key=True),
         sa.Column("origin", sa.Text, primary_key=True),
-        sa.Column("oar", sa.Text, primary_key=True),
-        sa.Column("one_sided", sa.Integer, nullable=False),
         sa.Column("scores", sa.LargeBinary, nullable=False),
     )
     op.create_table(
@@ -42,6 +40,8 @@ def upgrade() -> None:
         sa.Column("level", sa.Text, primary_key=True),
         sa.Column("findings", sa.BigInteger, nullable=False),
     )
+
+    op.create_index("jobs_counted", "jobs", ["purged_at", "state"])
 
 
 def _cases() -> None:
