@@ -89,10 +89,9 @@ JOBS: Final = Table(
     Column("callback_pending", Boolean),
     Column("identity", LargeBinary),
     Index("jobs_by_age", "created_at", "id"),
-    Index("jobs_by_state", "state", "created_at", "id"),
+    Index("jobs_by_state", "state", "created_at", "id", "purged_at"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
     Index("jobs_by_callback", "callback_pending", "state"),
-    Index("jobs_counted", "purged_at", "state"),
 )
 
 CALLBACKS: Final = Table(

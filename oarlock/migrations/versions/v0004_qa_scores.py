@@ -41,7 +41,8 @@ def upgrade() -> None:
         sa.Column("findings", sa.BigInteger, nullable=False),
     )
 
-    op.create_index("jobs_counted", "jobs", ["purged_at", "state"])
+    op.drop_index("jobs_by_state", "jobs")
+    op.create_index("jobs_by_state", "jobs", ["state", "created_at", "id", "purged_at"])  # enough to count the jobs by state
 
 
 def _cases() -> None:
