@@ -2,8 +2,8 @@
 
 A SQLite file is filled with finished jobs over three years, of two models and four scanners; one RTSTRUCT was supplied with each,
 and approved ones came back for a fourth of them. Then a real service on that file is asked, each call a few times. Of the fastest
-answer there is the time from the first byte sent to the last received, which counts whatever else the machine does, and the CPU time
-of service and client together: what a caller waits for on a machine that does nothing else. No page may cost 200 ms of it.
+answer there is the time from the first byte sent to the last received, which counts whatever else the machine does, and the CPU
+time of service and client together: what a caller waits for on a machine that does nothing else. No page may cost 200 ms of it.
 
     python -m benchmarks.dashboards [--jobs 100000] [--database URL]
 

@@ -15,7 +15,7 @@ A leaf takes facts as keywords and writes its own sentence: what is wrong, where
 (``docs/api.md`` lists them all). No message ever holds a patient's name, identifier or date, nor bytes that a sender chose.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 
@@ -592,8 +592,9 @@ class NotReady(TransientError):
     code = "service.not_ready"
     title = "The service is not ready"
 
-    def __init__(self, *, missing: Sequence[str]) -> None:
-        super().__init__(f"Not ready: {', '.join(missing)}. Series can be processed when everything is ready.")
+    def __init__(self, *, reasons: Mapping[str, str]) -> None:
+        found = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
+        super().__init__(f"Not ready: {found}. Series can be processed when everything is ready.")
 
 
 class ServiceBusy(TransientError):

@@ -9,6 +9,9 @@ import logging
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
@@ -22,8 +25,25 @@ _CHATTY: Final = "alembic.runtime.migration"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName", "data"}
 
 
+JOB: Final[ContextVar[str | None]] = ContextVar("job", default=None)
+"""The job that this thread works on: whatever is logged meanwhile names it, from whatever depth."""
+
+
+@contextmanager
+def about(job_id: str) -> Iterator[None]:
+    """Everything that this thread logs in the block is about a job."""
+    token = JOB.set(job_id)
+    try:
+        yield
+    finally:
+        JOB.reset(token)
+
+
 class JSONFormatter(logging.Formatter):
-    """A record as one JSON object on a line; what was passed as ``extra`` becomes keys of its own."""
+    """A record as one JSON object on a line; what was passed as ``extra`` becomes keys of its own.
+
+    ``job_id`` is in every line: the one that was passed, or else the job that the thread works on, or null.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -31,6 +51,7 @@ class JSONFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _event(record),
+            "job_id": JOB.get(),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info and record.exc_info[1] is not None:

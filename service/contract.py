@@ -187,6 +187,7 @@ _PROFILE: Final[dict[str, Any]] = {
     "limits": [{"what": "length of a structure set label", "value": "16 characters", "source": "pytrip/pytrip issue 285"}],
 }
 _READY: Final = {"ready": True, "detail": None}
+_NO_WORKER: Final = "no worker was heard of in the last 30 s, and 3 job(s) wait"
 _DEPENDENCIES: Final = dict.fromkeys(("database", "broker", "storage", "workers", "model"), _READY)
 
 _ACCESS: Final = (
@@ -501,10 +502,10 @@ READYZ: Final[Call] = {
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"allOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Problem", "Readiness")]},
-                    "example": _problem(errors.NotReady(missing=["workers"]))
+                    "example": _problem(errors.NotReady(reasons={"workers": _NO_WORKER}))
                     | {"ready": False}
                     | _DEPENDENCIES
-                    | {"workers": {"ready": False, "detail": "no worker was heard of lately"}},
+                    | {"workers": {"ready": False, "detail": _NO_WORKER}},
                 }
             },
         },

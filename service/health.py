@@ -1,10 +1,11 @@
 """Health: whether the process lives, and whether everything that a job needs is there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from oarlock.errors import OarlockError
 from oarlock.job_store import JobStore, Worker
+from oarlock.jobs import JobState
 from oarlock.manifest import ModelManifest
 from oarlock.settings import Settings
 from oarlock.storage import Storage
@@ -22,6 +23,7 @@ class Health:
         self, settings: Settings, store: JobStore, storage: Storage, broker: Broker, manifests: Mapping[str, ModelManifest]
     ) -> None:
         self._settings, self._store, self._storage, self._broker, self._manifests = settings, store, storage, broker, manifests
+        self._silence_s = SILENT_LEASES * settings.lease_s
 
     def readiness(self) -> Readiness:
         """Every dependency, and whether all are ready."""
@@ -37,7 +39,7 @@ class Health:
 
     def live_workers(self) -> list[Worker]:
         """The workers that were heard of lately."""
-        return self._store.live_workers(within_s=SILENT_LEASES * self._settings.lease_s)
+        return self._store.live_workers(within_s=self._silence_s)
 
     def free_bytes(self) -> int:
         """Free space on the data folder's disk."""
@@ -56,17 +58,30 @@ class Health:
         return None if self._storage.free_bytes() >= self._settings.min_free_bytes else "too little disk space is free"
 
     def _any_worker(self) -> str | None:
-        return None if self.live_workers() else "no worker was heard of lately"
+        if self.live_workers():
+            return None
+        waiting = self._store.counts()[JobState.QUEUED]
+        return f"no worker was heard of in the last {self._silence_s:g} s, and {waiting} job(s) wait"
 
     def _model(self) -> str | None:
-        """The default model is here, and some worker has the same file: a job for it would otherwise wait in silence."""
+        """The default model is here, some worker has it, and no worker has another file of a model that is offered: it would fail
+        the jobs that it takes.
+        """
         manifest = self._manifests.get(self._settings.model)
         if manifest is None:
-            return "the default model is not installed, or a manifest is not valid (see the log)"
-        hashes = {worker.models.get(manifest.name) for worker in self.live_workers()}
-        if manifest.sha256 in hashes:
-            return None
-        return "the workers have another file of the default model" if hashes - {None} else "no live worker has the default model"
+            return f"the default model '{self._settings.model}' is not installed, or a manifest is not valid (see the log)"
+        workers = self.live_workers()
+        if others := [text for one in self._manifests.values() for text in _with_another(one, workers)]:
+            return "; ".join(others)
+        return None if any(manifest.name in worker.models for worker in workers) else "no live worker has the default model"
+
+
+def _with_another(manifest: ModelManifest, workers: Sequence[Worker]) -> Iterator[str]:
+    for worker in workers:
+        found = worker.models.get(manifest.name, manifest.sha256)
+        if found != manifest.sha256:
+            hashes = f"sha256 {found[:12]}…, and the service has {manifest.sha256[:12]}…"
+            yield f"worker {worker.name} has another file of {manifest.name} ({hashes})"
 
 
 def _look(check: Callable[[], str | None]) -> Dependency:

@@ -2,7 +2,7 @@
 
 import logging
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -37,12 +37,17 @@ class RequestLog:
         try:
             await self._app(scope, _watched(request, receive), answer)
         except Exception:  # the last place where an unforeseen error can become an answer
-            log.exception("unforeseen error", extra={"request_id": request.state.request_id, "route": _route(scope)})
+            log.exception("unforeseen error", extra=_about(request))
             if answer.status is not None:
                 raise
             await problem(request, InternalError(reference=request.state.request_id))(scope, receive, answer)
         finally:
             _note(request, answer.status, monotonic() - began)
+
+
+def _about(request: Request) -> dict[str, Any]:
+    job_id = getattr(request.state, "job_id", None)
+    return {"request_id": request.state.request_id, "route": _route(request.scope), "job_id": job_id}
 
 
 def _watched(request: Request, receive: Receive) -> Receive:

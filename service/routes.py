@@ -6,7 +6,7 @@ with an example, is in :mod:`service.contract`.
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
@@ -320,9 +320,7 @@ def readyz(request: Request, service: Here) -> Response:
     found = service.health.readiness()
     if found.ready:
         return Response(found.model_dump_json(), media_type="application/json", headers=PRIVATE)
-    entries: Mapping[str, object] = found.model_dump()
-    missing = [name for name, entry in entries.items() if isinstance(entry, dict) and not entry["ready"]]
-    return problem(request, NotReady(missing=missing), members=entries)
+    return problem(request, NotReady(reasons=found.reasons()), members=found.model_dump())
 
 
 @operations.get("/metrics", summary="Numbers for Prometheus", dependencies=[needs(Scope.METRICS_READ)], **contract.METRICS)

@@ -406,6 +406,11 @@ class Readiness(_Schema):
     workers: Dependency
     model: Dependency
 
+    def reasons(self) -> dict[str, str]:
+        """What is not ready, and why."""
+        entries = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: entry.detail or "" for name, entry in entries.items() if isinstance(entry, Dependency) and not entry.ready}
+
 
 _PRIORITY_NAMES: Final[Mapping[Priority, PriorityName]] = {
     Priority.URGENT: "urgent",

@@ -102,11 +102,12 @@ class Sweeper:
         purged, inputs = self._store.purge_due(self._retention), self._store.purge_inputs_due(self._retention)
         for job_id in purged:
             self._storage.purge(job_id)
+            log.info("a job's time is over", extra={"job_id": job_id})
         for job_id in inputs:
             self._storage.drop_input(job_id)
+            log.info("an input's time is over", extra={"job_id": job_id})
         if purged or inputs:
             self._store.fold()
-            log.info("time is over", extra={"jobs": len(purged), "inputs": len(inputs)})
 
     def clean(self) -> None:
         """Delete what nobody finished, and what a crash left: bytes whose job was purged or never came to be."""

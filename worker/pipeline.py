@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from oarlock import preview, qa
+from oarlock import logs, preview, qa
 from oarlock.certainty import Certainty, Watch
 from oarlock.check import check_rtstruct
 from oarlock.comparison import PLAIN, Drawing, Panel, read_drawing
@@ -81,25 +81,26 @@ def contour(
     :param profiles: the site profiles by name; without them the generic one alone.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
     """
-    lease = _claim(store, job_id, worker, lease_s)
-    if lease is None:
-        return
-    log.info("job started", extra={"job_id": job_id, "attempt": lease.attempt})
-    with LeaseKeeper(store, lease, lease_s=lease_s, stopping=stopping) as keeper:
-        try:
-            job = store.get(job_id)
-            with storage.results_writer(job_id, lease.token) as folder:
-                profile = _profile_of(job, profiles or {GENERIC_NAME: GENERIC})
-                walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices, site, profile)
-                walk.run(models)
-                keeper.report(Stage.COMPARING, 1.0)
-                digest = _digest(folder / RTSTRUCT)
-            store.succeed(lease, warnings=walk.warnings, result=digest, scored=walk.scored)
-        except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new owner
-            with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
-                _end(store, lease, error)
-        else:
-            log.info("job succeeded", extra={"job_id": job_id})
+    with logs.about(job_id):
+        lease = _claim(store, job_id, worker, lease_s)
+        if lease is None:
+            return
+        log.info("job started", extra={"job_id": job_id, "attempt": lease.attempt})
+        with LeaseKeeper(store, lease, lease_s=lease_s, stopping=stopping) as keeper:
+            try:
+                job = store.get(job_id)
+                with storage.results_writer(job_id, lease.token) as folder:
+                    profile = _profile_of(job, profiles or {GENERIC_NAME: GENERIC})
+                    walk = Walk(storage.input_files(job_id), folder, job, keeper.report, max_slices, site, profile)
+                    walk.run(models)
+                    keeper.report(Stage.COMPARING, 1.0)
+                    digest = _digest(folder / RTSTRUCT)
+                store.succeed(lease, warnings=walk.warnings, result=digest, scored=walk.scored)
+            except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new owner
+                with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
+                    _end(store, lease, error)
+            else:
+                log.info("job succeeded", extra={"job_id": job_id})
 
 
 def _digest(path: Path) -> str:

@@ -69,13 +69,39 @@ def test_a_queue_that_no_worker_listens_to_is_not_ready(tmp_path: Path, redis_ur
         assert unready(httpx.get(f"{running.url}/readyz")) == {"workers", "model"}
 
 
-def test_a_worker_with_another_file_of_the_model_is_not_ready(tmp_path: Path, redis_url: str) -> None:
+def test_how_long_nobody_was_heard_of_and_how_many_jobs_wait_is_said(tmp_path: Path, redis_url: str, series: list[Path]) -> None:
     write_model(tmp_path / "models")
     with serve(make_settings(tmp_path, redis_url)) as running:
-        running.store.heartbeat("w", {"oarlock-hn": "cd" * 32}, "cpu")
-        answer = httpx.get(f"{running.url}/readyz")
+        httpx.post(f"{running.url}/v1/jobs", files=parts(series[:5]), timeout=30)
+        answer = httpx.get(f"{running.url}/readyz", timeout=30)
+        why = "no worker was heard of in the last 30 s, and 1 job(s) wait"
+        assert answer.json()["workers"] == {"ready": False, "detail": why}
+        assert f"workers: {why}" in answer.json()["detail"]
+
+
+def test_any_worker_with_another_file_of_a_model_is_not_ready_and_named(tmp_path: Path, redis_url: str) -> None:
+    """It would fail the jobs that it takes, however many right ones there are beside it."""
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url)) as running:
+        running.store.heartbeat("right-1", {"oarlock-hn": "ab" * 32}, "cpu")
+        assert httpx.get(f"{running.url}/readyz", timeout=30).json()["model"]["ready"]
+        running.store.heartbeat("wrong-2", {"oarlock-hn": "cd" * 32}, "cpu")
+        answer = httpx.get(f"{running.url}/readyz", timeout=30)
         assert unready(answer) == {"model"}
-        assert "another file" in answer.json()["model"]["detail"]
+        why = "worker wrong-2 has another file of oarlock-hn (sha256 cdcdcdcdcdcd…, and the service has abababababab…)"
+        assert answer.json()["model"]["detail"] == why
+        assert why in answer.json()["detail"]
+        running.store.farewell("wrong-2")
+        assert httpx.get(f"{running.url}/readyz", timeout=30).json()["ready"]
+
+
+def test_a_worker_without_the_default_model_is_not_enough(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url)) as running:
+        running.store.heartbeat("w", {"another": "ab" * 32}, "cpu")
+        answer = httpx.get(f"{running.url}/readyz", timeout=30)
+        assert unready(answer) == {"model"}
+        assert answer.json()["model"]["detail"] == "no live worker has the default model"
 
 
 def test_a_service_without_redis_models_or_disk_starts_and_says_what_is_missing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import logging
 import tomllib
@@ -15,6 +16,7 @@ from oarlock.errors import DeviceOutOfMemory
 from oarlock.geometry import Grid
 from oarlock.job_store import JobStore, Lease
 from oarlock.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
+from oarlock.logs import JSONFormatter
 from oarlock.oars import BY_NAME
 from oarlock.phantom import write_ct_series
 from oarlock.profiles import Profile, to_profile
@@ -120,6 +122,37 @@ def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(hous
     assert {(row["job_id"], row["origin"], row["model_sha256"]) for row in rows} == {(job_id, "supplied", house.manifest.sha256)}
     counted = {(code, level): n for code, level, n in QAStore(house.database).check_counts()}
     assert counted == {key: 2 * n for key, n in Counter((c["code"], c["level"]) for c in report["checks"]).items()}
+
+
+def test_whatever_is_logged_while_a_job_runs_is_one_json_line_that_names_it(
+    house: House, series: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From whatever depth: a library, a decoder, the predictor; afterwards no line names it any more."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JSONFormatter())
+    caplog.set_level(logging.INFO)
+    logging.getLogger().addHandler(handler)
+
+    def predict(hu: Volume) -> Volume:
+        logging.getLogger("a.library").warning("of two\nlines")
+        return sigmoid_of_means(hu).astype(np.float32)
+
+    try:
+        house.predict = predict
+        for name in ("job-1", "job-2"):
+            run(house, house.post(series, job_id=name))
+        house.predict = _must_not_be_called
+        run(house, house.post(series, job_id="job-3"))
+        logging.getLogger("between").info("jobs")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert all({"time", "level", "logger", "event", "job_id"} <= line.keys() for line in lines)
+    assert [line["job_id"] for line in lines if line["event"] == "job started"] == ["job-1", "job-2", "job-3"]
+    assert {line["job_id"] for line in lines if line["logger"] == "a.library"} == {"job-1", "job-2"}
+    assert [line["job_id"] for line in lines if line["level"] == "error"] == ["job-3"]
+    assert lines[-1]["job_id"] is None
 
 
 def test_a_finished_job_is_left_alone(house: House, series: Path) -> None:
