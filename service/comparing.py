@@ -5,8 +5,8 @@ The second one may be what a clinician made of a job's contours and approved: th
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -60,9 +60,12 @@ class Returned:
     alarms: Sequence[tuple[str, Alarm]]
 
 
-def compare_approved(job: Job, upload: Upload, *, settings: Settings, storage: Storage, scores: QAStore, by: Actor) -> Returned:
+def compare_approved(
+    job: Job, upload: Upload, *, uids: Mapping[str, str], settings: Settings, storage: Storage, scores: QAStore, by: Actor
+) -> Returned:
     """Compare the contours of a finished job with what was approved, and write the scores down.
 
+    :param uids: the true UIDs of the series by those that stand for them in the job's folder.
     :raises StructureSetError: if the RTSTRUCT cannot be used.
     :raises ResultNotFound: if the job's own RTSTRUCT is gone.
     :raises JobExpired: if the job was purged.
@@ -70,7 +73,8 @@ def compare_approved(job: Job, upload: Upload, *, settings: Settings, storage: S
     path = upload.parts["reference"]
     header = _header(job.id, settings, storage)
     predicted = read_drawing(storage.result(job.id, RTSTRUCT), header, settings.site)
-    report = compare_drawings(predicted, read_part("reference", path, header, settings), header, settings.site)
+    true = _with_true_uids(header, uids)
+    report = compare_drawings(predicted, read_part("reference", path, true, settings), true, settings.site)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not scores.approve(job, header.scanner, report, digest, by=by):
@@ -84,6 +88,14 @@ def _header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader
         return read_header(storage.result(job_id, GEOMETRY))
     except ResultNotFound:
         return check_headers(storage.input_files(job_id), max_slices=settings.max_slices)
+
+
+def _with_true_uids(header: SeriesHeader, uids: Mapping[str, str]) -> SeriesHeader:
+    """The series as whoever sent it knows it."""
+    named = ("study_instance_uid", "series_instance_uid", "frame_of_reference_uid")
+    true = {name: uids.get(uid, uid) for name in named if (uid := getattr(header, name))}
+    instances = (replace(one, sop_instance_uid=uids.get(one.sop_instance_uid, one.sop_instance_uid)) for one in header.instances)
+    return replace(header, instances=tuple(instances), **true)
 
 
 def _alarms(job: Job, scanner: str, scores: QAStore) -> list[tuple[str, Alarm]]:

@@ -48,6 +48,7 @@ async def post_reference(request: Request, service: Here, job: TheJob, by: By) -
             compare_approved,
             job,
             upload,
+            uids=service.vault.uids(job),
             settings=service.settings,
             storage=service.storage,
             scores=service.qa_store,

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -66,6 +67,10 @@ class Vault:
             frame_of_reference_uid=uids[series.frame_of_reference_uid],
         )
         return replace(job, series=true)
+
+    def uids(self, job: Job) -> Mapping[str, str]:
+        """The true UIDs of a job's series by those that stand for them; none where nothing stands for them."""
+        return {} if job.identity is None else self._open(job.identity).uids
 
     def rtstruct(self, job: Job, content: bytes) -> bytes:
         """The RTSTRUCT of a job as its sender knows the patient."""

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
+from cryptography.fernet import Fernet
 from prometheus_client.parser import text_string_to_metric_families
 
 from oarlock import audit
@@ -21,6 +22,7 @@ from oarlock.jobs import JobId
 from oarlock.masks import OARMasks
 from oarlock.qa import QAReport
 from oarlock.rtstruct import write_rtstruct
+from oarlock.series import check_headers
 from oarlock.storage import GEOMETRY, RTSTRUCT
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.fixtures.scores import report, score
@@ -143,6 +145,25 @@ def test_the_images_may_be_gone_if_the_geometry_was_kept(
         assert answer.json() == before
     else:  # a job of a version that kept none
         assert (answer.status_code, answer.json()["code"]) == (410, "job.expired")
+
+
+def test_contours_come_back_to_a_job_whose_series_was_deidentified(
+    tmp_path: Path, redis_url: str, ct: Series, approved: bytes
+) -> None:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url, deidentify_key=Fernet.generate_key().decode())) as running:
+        job = httpx.post(f"{running.url}/v1/jobs", files=parts(ct.files), timeout=LIMIT_S).json()
+        header = check_headers(running.service.storage.input_files(JobId(job["id"])))
+        assert header.series_instance_uid != ct.header.series_instance_uid
+        write_rtstruct(tmp_path / "stored", ct.masks, header, AUTHORSHIP)
+        write_header(tmp_path / GEOMETRY, header)
+        results = {RTSTRUCT: (tmp_path / "stored").read_bytes(), GEOMETRY: (tmp_path / GEOMETRY).read_bytes()}
+        running.finish(job, results)
+        answer = send(running, job, approved)
+        assert answer.status_code == 200
+        assert answer.json()["series_instance_uid"] == ct.header.series_instance_uid
+        brain = next(one for one in answer.json()["oars"] if one["oar"] == "Brain")
+        assert brain["centre_distance_mm"] == pytest.approx(4 * 0.9)
 
 
 def test_nothing_of_the_file_is_kept(alone: Running, finish: Callable[..., dict[str, Any]], approved: bytes) -> None:
