@@ -62,17 +62,36 @@ def body_box_mm(hu: npt.NDArray[np.int16], grid: Grid) -> tuple[FloatArray, Floa
 
     The body is the largest connected thing denser than ``BODY_HU`` on a coarse picture of about 4 mm in plane, after an opening
     with a cross of three voxels: what is thinner than about 12 mm in plane (the shell of a table, a head rest, a mask, a tube)
-    falls away, and with it the bridge to anything thicker beyond it.
+    falls away, and with it the bridge to anything thicker beyond it. The picture of a mirrored scan is the mirrored picture, so
+    that both are cut alike.
     """
-    step = tuple(max(1, round(coarse / spacing)) for coarse, spacing in zip(_COARSE_MM, grid.spacing_mm, strict=True))
-    dense = hu[:: step[0], :: step[1], :: step[2]] > BODY_HU
+    sizes = zip(_COARSE_MM, grid.spacing_mm, grid.shape, strict=True)
+    step = [min(max(1, round(coarse / spacing)), count) for coarse, spacing, count in sizes]
+    picture: npt.NDArray[Any] = hu[:: step[0]]
+    first = [0.0]
+    for axis in (1, 2):
+        picture, start = _thinned(picture, axis, step[axis])
+        first.append(start)
+    dense = picture > BODY_HU
     cross = ndimage.generate_binary_structure(2, 1)[None]
     labels, count = ndimage.label(ndimage.binary_opening(dense, cross))
     if count == 0:
         return None
     largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    points = grid.to_points(np.argwhere(labels == largest).astype(np.float64) * np.array(step))
+    points = grid.to_points(np.argwhere(labels == largest).astype(np.float64) * np.array(step) + np.array(first))
     return points.min(axis=0), points.max(axis=0)
+
+
+def _thinned(volume: npt.NDArray[Any], axis: int, step: int) -> tuple[Volume, float]:
+    """Every `step`-th value along an axis, evenly about its middle, and the index of the first.
+
+    Where the indices lie between two voxels, the values are the mean of the two.
+    """
+    count = volume.shape[axis] // step
+    first = (volume.shape[axis] - 1 - (count - 1) * step) / 2
+    low, high = (np.s_[int(start) : int(start) + (count - 1) * step + 1 : step] for start in (np.floor(first), np.ceil(first)))
+    before = (np.s_[:],) * axis
+    return np.add(volume[*before, low], volume[*before, high], dtype=np.float32) / 2, first
 
 
 # ── the grid ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -125,3 +125,15 @@ def test_a_scan_of_nothing_but_air_is_centred_on_itself(crooked_grid: Grid) -> N
     middle = (model.grid.to_patient(0, np.array([[23.5, 23.5]]))[0])[:2]
     assert np.allclose(middle, crooked_grid.to_patient(0, np.array([[30.0, 26.0]]))[0][:2])
     assert (model.volume == AIR_HU).all()
+
+
+@pytest.mark.parametrize("columns", [60, 61, 62, 63])
+def test_a_mirrored_scan_is_cut_as_the_mirror_image_of_the_scan(columns: int) -> None:
+    """Whatever the number of columns: else a model that treats both sides alike would not see them alike."""
+    origins = np.stack([np.zeros(12), np.zeros(12), np.arange(12) * 2.5], axis=1)
+    grid = Grid(64, columns, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.3, 1.3)
+    hu = np.full(grid.shape, AIR_HU, np.int16)
+    hu[2:10, 9:50, 7:41] = 30
+    hu[4:6, 20:30, 12:20] = 700
+    straight, turned = to_model_grid(hu, grid, spec()), to_model_grid(hu[:, :, ::-1], grid, spec())
+    assert np.allclose(turned.volume[:, :, ::-1], straight.volume, atol=0.01)

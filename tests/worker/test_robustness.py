@@ -1,0 +1,67 @@
+"""The shipped model on a real scan that is changed as hospitals' scans differ: graceful, and nothing invented."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.robustness import VARIANTS, Scan, dice, differing_share, draw, read_scan
+from oarlock.manifest import read_manifest
+from oarlock.masks import OARMasks
+from oarlock.oars import BY_NAME
+from worker.inference import Model, load
+
+pytestmark = pytest.mark.slow
+
+SHIPPED = Path(__file__).parents[2] / "models" / "oarlock-hn"
+PLAIN = ("Brain", "Brainstem", "Bone_Mandible", "Lung_L", "Lung_R", "Parotid_L", "Parotid_R", "SpinalCanal", "SpinalCord")
+"""Organs that the model finds whole on this scan."""
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load(read_manifest(SHIPPED), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scan(siemens_series: Path) -> Scan:
+    return read_scan(siemens_series)
+
+
+@pytest.fixture(scope="module")
+def base(scan: Scan, model: Model) -> OARMasks:
+    return draw(scan, model)
+
+
+def test_a_mirrored_scan_gets_the_mirrored_contours(scan: Scan, model: Model, base: OARMasks) -> None:
+    changed = VARIANTS["mirrored"](scan, base)
+    assert differing_share(draw(changed.scan, model), changed.reference) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("noise 20 HU", 0.9), ("+50 HU", 0.85), ("-50 HU", 0.85), ("5 mm", 0.85), ("couch", 0.85)]
+)
+def test_what_hospitals_do_to_a_scan_moves_no_large_organ(
+    name: str, least: float, scan: Scan, model: Model, base: OARMasks
+) -> None:
+    changed = VARIANTS[name](scan, base)
+    masks = draw(changed.scan, model)
+    found = {oar: dice(masks.mask(BY_NAME[oar]), changed.reference(BY_NAME[oar])) for oar in PLAIN}
+    assert all(value is not None and value >= least for value in found.values()), found
+
+
+def test_streaks_of_fillings_spoil_the_jaw_alone(scan: Scan, model: Model, base: OARMasks) -> None:
+    changed = VARIANTS["streaks"](scan, base)
+    masks = draw(changed.scan, model)
+    for name in ("Brain", "Lung_L", "Lung_R", "SpinalCord"):
+        assert (dice(masks.mask(BY_NAME[name]), changed.reference(BY_NAME[name])) or 0.0) >= 0.9, name
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [("head alone", ("Lung_L", "Lung_R")), ("shoulders alone", ("Brain", "Eye_L", "Eye_R", "Lens_L", "Lens_R"))],
+)
+def test_an_organ_outside_the_scan_is_empty(name: str, absent: tuple[str, ...], scan: Scan, model: Model, base: OARMasks) -> None:
+    changed = VARIANTS[name](scan, base)
+    masks = draw(changed.scan, model)
+    drawn = {oar: int(masks.mask(BY_NAME[oar]).sum()) for oar in absent if masks.mask(BY_NAME[oar]).any()}
+    assert not drawn, drawn
