@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
+from oarlock.anatomy import NORMS
 from oarlock.geometry import FloatArray, Grid
 from oarlock.jobs import JobWarning
 from oarlock.masks import Box, Mask, OARMasks, grow
@@ -25,6 +26,9 @@ ISLAND_ML: Final = 0.05
 
 BROKEN_SHARE: Final = 0.25
 """Of the largest piece: what a broken piece of an organ without a side must have to be kept."""
+
+SPECK_SHARE: Final = 0.002
+"""Of the smallest whole organ that experts drew: what is less, and cut by no end of the scan, is a slip and no organ."""
 
 UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
 """Organs whose holes stay: what the model leaves out inside a lung is a vessel, a bronchus or a tumour."""
@@ -233,8 +237,9 @@ def clean_up(masks: OARMasks, grid: Grid) -> list[JobWarning]:
     An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). One that crosses
     the midline also keeps every piece of at least ``BROKEN_SHARE`` of the largest: half a mandible, or a cord below a gap, is the
     organ, while a second piece of a paired organ mostly lies on the other side. Of an organ of several pieces, those below
-    ``ISLAND_ML`` are dropped. Then holes are filled, slice by slice as they would be drawn: in what is solid, a hole within a
-    slice is a mistake. Lungs keep theirs (``UNFILLED``).
+    ``ISLAND_ML`` are dropped. Of an organ that amounts to less than ``SPECK_SHARE`` nothing is kept, unless it reaches the first
+    or the last slice, where the scan may end within it. Then holes are filled, slice by slice as they would be drawn: in what is
+    solid, a hole within a slice is a mistake. Lungs keep theirs (``UNFILLED``).
 
     :returns: warnings for each organ that lost something, with the volume in ml, and for each that is broken.
     """
@@ -245,7 +250,9 @@ def clean_up(masks: OARMasks, grid: Grid) -> list[JobWarning]:
         mask = np.not_equal(masks.bits[box] & masks.bit(oar), 0)
         volumes_ml = grid.voxel_volumes_mm3[box[0]] / 1000
         labels, pieces_ml = _pieces(mask, volumes_ml)
+        cut = box[0].start == 0 or box[0].stop == grid.shape[0]
         keep = _is_kept(pieces_ml, oar)
+        keep &= cut or pieces_ml[keep].sum() >= SPECK_SHARE * NORMS[oar.name].volume_range_ml[0]
         kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
         masks.put_inside(oar, box, kept if oar.name in UNFILLED else _without_holes(kept))
         warnings += _notes(oar, pieces_ml, keep)
@@ -276,6 +283,7 @@ def _notes(oar: OAR, pieces_ml: FloatArray, keep: Mask) -> Iterator[JobWarning]:
         dropped_ml = float(pieces_ml[~keep].sum())
         pieces = _counted(int((~keep).sum()))
         rest = "apart from the largest" if oar.single else f"smaller than {ISLAND_ML} ml"
+        rest = rest if keep.any() else "too small for the organ"
         volume = f"{dropped_ml:.2f} ml" if dropped_ml >= 0.005 else "less than 0.01 ml"
         yield JobWarning("contours.pieces_dropped", f"{oar}: {pieces} {rest} dropped, {volume} in all.")
     if oar.single and keep.sum() > 1:

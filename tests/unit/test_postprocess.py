@@ -166,6 +166,18 @@ def test_a_hole_in_a_slice_is_filled_but_not_in_a_lung(crooked_grid: Grid) -> No
     assert np.array_equal(masks.mask(LUNG), mask)
 
 
+@pytest.mark.parametrize(("first", "left"), [(5, 0), (0, 192)])
+def test_a_speck_is_no_organ_but_where_the_scan_ends_within_one(first: int, left: int, crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[first : first + 3, 30:38, 30:38] = True  # 0.5 ml of a lung, the smallest of which has 900
+    masks = masks_of(crooked_grid, Lung_L=mask)
+    warnings = clean_up(masks, crooked_grid)
+    assert masks.mask(LUNG).sum() == left
+    assert [warning.detail for warning in warnings] == (
+        [] if left else ["Lung_L: 1 piece too small for the organ dropped, 0.48 ml in all."]
+    )
+
+
 def test_an_organ_of_several_pieces_loses_only_its_islands(crooked_grid: Grid) -> None:
     several = OAR("Eye_L", "", (0, 0, 0), 1.0, "", "", "", None, single=False)
     mask = np.zeros(crooked_grid.shape, np.bool_)
