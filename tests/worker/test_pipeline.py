@@ -89,7 +89,7 @@ def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs
         if minutes:
             with_failure = place.store.claim(job_id, worker="lost", lease_s=1)
             assert with_failure is not None
-            place.clock.advance(2)
+            assert place.store.take_back(place.store.signs_of_life()) == [job_id]
         run(place, job_id)
         files.append(place.storage.result(job_id, RTSTRUCT).read_bytes())
     other.database.close()
@@ -210,6 +210,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(house: House, series: Path)
     def be_replaced(hu: Volume) -> Volume:
         assert isinstance(house.clock, Clock)
         house.clock.advance(120)
+        assert house.store.take_back(house.store.signs_of_life()) == [job_id]
         assert house.store.claim(job_id, worker="another", lease_s=60) is not None
         return _answer(hu)
 
