@@ -35,7 +35,7 @@ LEASE_S: Final = 3.0
 PATIENCE_S: Final = 180.0
 """Only a test that fails waits so long; the machine may be busy with much else."""
 
-LINGER: Final = 600
+LINGER: Final = 2000
 ENDS: Final = (Action.JOB_SUCCEEDED, Action.JOB_FAILED, Action.JOB_CANCELLED)
 
 
