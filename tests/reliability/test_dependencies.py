@@ -1,0 +1,141 @@
+"""What Oarlock stands on fails: the database is restarted, the disk runs full, a native call never returns."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from oarlock.jobs import JobState
+from tests.fixtures import postgresql
+from tests.reliability.department import LINGER, Department, wait_until
+
+pytestmark = pytest.mark.slow
+
+DISK_BYTES = 8_000_000
+
+
+def test_postgresql_is_killed_with_a_job_running_and_others_queued(
+    tmp_path: Path, series: bytes, fresh: list[Department]
+) -> None:
+    programs = postgresql.find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
+    with postgresql.running(programs) as server, server.database() as url:
+        department = Department(tmp_path / "department", DATABASE_URL=url)
+        fresh.append(department)
+        department.start()
+        job_ids = [department.post(series) for _ in range(2)]
+        department.caught(job_ids[0])
+        server.kill()
+        assert httpx.get(f"{department.url}/v1/jobs/{job_ids[0]}", timeout=60).status_code == 503
+        server.start()
+        department.check_all_succeed(*job_ids)
+        department.close()
+
+
+# ── the disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, small enough to be filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here (it takes root)")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def cramped(small_disk: Path, tmp_path: Path) -> Iterator[Department]:
+    """A department whose jobs lie on the small disk; its table does not."""
+    made = Department(tmp_path / "department", data=small_disk / "data", DATABASE_URL=f"sqlite:///{tmp_path / 'table.sqlite'}")
+    made.start()
+    yield made
+    made.close()
+
+
+@contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """Nothing fits on the disk any more."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4_096))
+        except OSError:
+            pass
+    yield
+    filler.unlink()
+
+
+def test_the_disk_runs_full_during_an_upload(cramped: Department, series: bytes) -> None:
+    with cramped.client() as client:
+        answer = client.post("/v1/jobs", content=series + bytes(DISK_BYTES), headers={"Content-Type": "application/zip"})
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage.full")
+    assert "Retry-After" in answer.headers
+    cramped.check_nothing_is_left()
+    cramped.check_all_succeed(cramped.post(series))
+
+
+def test_the_disk_runs_full_while_results_are_written(cramped: Department, small_disk: Path, series: bytes) -> None:
+    cramped.worker.kill()
+    job_id = cramped.post(series)
+    with filled(small_disk):
+        cramped.start_worker()
+        (job,) = cramped.ended([job_id])
+        assert job.state is JobState.FAILED
+        assert job.error is not None
+        assert job.error.code == "storage.full"
+        cramped.check_nothing_is_left()
+        with cramped.client() as client:
+            refused = client.post("/v1/jobs", content=series, headers={"Content-Type": "application/zip"})
+        assert refused.status_code == 507
+    with cramped.client() as client:
+        assert client.post(f"/v1/jobs/{job_id}/retry").status_code == 202
+    cramped.check_all_succeed(job_id)
+
+
+# ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_native_call_that_never_returns_ends_at_the_hard_limit_and_the_worker_goes_on(
+    tmp_path: Path, series: bytes, fresh: list[Department]
+) -> None:
+    department = Department(tmp_path / "department", linger=100 * LINGER, OARLOCK_JOB_LIMIT_S="4")
+    fresh.append(department)
+    department.start()
+    stuck = department.post(series)
+    (job,) = department.ended([stuck])
+    assert (job.state, job.attempts) == (JobState.FAILED, 3)
+    assert job.error is not None
+    assert job.error.code == "job.attempts_exhausted"
+    department.check_nothing_is_left()
+    department.check_each_ended_once()
+
+
+def test_a_worker_that_stands_still_is_replaced_and_changes_nothing_when_it_wakes_up(
+    department: Department, series: bytes
+) -> None:
+    job_id = department.post(series)
+    asleep = department.caught(job_id)
+    os.kill(asleep, signal.SIGSTOP)
+    other = department.program("worker", name="other")
+    department.start_worker(other)
+    (job,) = department.check_all_succeed(job_id)
+    result = department.storage.result(job_id, "rtstruct.dcm").stat()
+    os.kill(asleep, signal.SIGCONT)
+    wait_until(lambda: "no longer this worker's" in department.worker.log.read_text())
+    department.check_all_succeed(job_id)
+    assert department.store.get(job_id) == job
+    assert department.storage.result(job_id, "rtstruct.dcm").stat() == result
+    assert other.end() == 0
