@@ -239,7 +239,7 @@ def clean_up(masks: OARMasks, grid: Grid) -> list[JobWarning]:
     organ, while a second piece of a paired organ mostly lies on the other side. Of an organ of several pieces, those below
     ``ISLAND_ML`` are dropped. Of an organ that amounts to less than ``SPECK_SHARE`` nothing is kept, unless it reaches the first
     or the last slice, where the scan may end within it. Then holes are filled, slice by slice as they would be drawn: in what is
-    solid, a hole within a slice is a mistake. Lungs keep theirs (``UNFILLED``).
+    solid, a hole within a slice is a mistake, unless a rival lies in it: the stem in the brain. Lungs keep theirs (``UNFILLED``).
 
     :returns: warnings for each organ that lost something, with the volume in ml, and for each that is broken.
     """
@@ -254,7 +254,10 @@ def clean_up(masks: OARMasks, grid: Grid) -> list[JobWarning]:
         keep = _is_kept(pieces_ml, oar)
         keep &= cut or pieces_ml[keep].sum() >= SPECK_SHARE * NORMS[oar.name].volume_range_ml[0]
         kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
-        masks.put_inside(oar, box, kept if oar.name in UNFILLED else _without_holes(kept))
+        if oar.name not in UNFILLED:
+            theirs = sum((masks.bit(rival) for rival in rivals(oar) if rival in masks.oars), np.uint32(0))
+            kept = kept | (_without_holes(kept) & (masks.bits[box] & theirs == 0))
+        masks.put_inside(oar, box, kept)
         warnings += _notes(oar, pieces_ml, keep)
     return warnings
 

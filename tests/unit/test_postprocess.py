@@ -178,6 +178,19 @@ def test_a_speck_is_no_organ_but_where_the_scan_ends_within_one(first: int, left
     )
 
 
+def test_the_stem_is_no_hole_in_the_brain(crooked_grid: Grid) -> None:
+    brain = np.zeros(crooked_grid.shape, np.bool_)
+    brain[3:30, 5:55, 5:45] = True
+    stem = np.zeros(crooked_grid.shape, np.bool_)
+    stem[5:12, 20:30, 20:30] = True
+    hole = np.zeros(crooked_grid.shape, np.bool_)
+    hole[20, 10:12, 10:12] = True
+    masks = masks_of(crooked_grid, Brain=brain & ~stem & ~hole, Brainstem=stem)
+    clean_up(masks, crooked_grid)
+    assert np.array_equal(masks.mask(BY_NAME["Brain"]), brain & ~stem)
+    assert np.array_equal(masks.mask(BY_NAME["Brainstem"]), stem)
+
+
 def test_an_organ_of_several_pieces_loses_only_its_islands(crooked_grid: Grid) -> None:
     several = OAR("Eye_L", "", (0, 0, 0), 1.0, "", "", "", None, single=False)
     mask = np.zeros(crooked_grid.shape, np.bool_)
