@@ -30,6 +30,7 @@ from model_export.halve import write_half
 from model_export.network import Network
 from model_export.served import Served
 from model_export.start import load_onnx
+from model_export.train import cpu_has_bfloat16
 from oarlock.manifest import ModelManifest, read_manifest
 from oarlock.preprocess import to_model_grid
 from oarlock.windows import Predictor, Volume, predict, slab_for
@@ -69,7 +70,7 @@ def runtimes(manifest: ModelManifest, folder: Path) -> Iterator[tuple[str, Predi
         print("OpenVINO is not installed: pip install openvino", file=sys.stderr)
         return
     for precision in ("f32", "bf16"):
-        if precision == "f32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - torch has no public name for it
+        if precision == "f32" or cpu_has_bfloat16():
             yield f"OpenVINO, {precision}", openvino_predictor(openvino, manifest, precision)
 
 

@@ -42,7 +42,8 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
 def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
     """Copy the weights of an exported file into a network of the same shape.
 
-    Returns the blocks whose norm was folded into the convolution before it: they hold its bias, and no statistics as yet.
+    The network then answers as the file does. Returns the blocks whose norm was folded into the convolution before it: they hold
+    its bias, and no statistics as yet.
 
     :raises NotOurs: if the file's weights do not fit the network.
     """
@@ -56,7 +57,10 @@ def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
             raise NotOurs(f"{path.name}: {name} {tuple(value.shape)} does not fit the network of this config")
         state[name] = value
     network.load_state_dict(state)
-    return [cast("NormReLUConv", block) for block in folded]
+    blocks = [cast("NormReLUConv", block) for block in folded]
+    for block in blocks:
+        _as_bias(block.norm)
+    return blocks
 
 
 def exported_weights(path: Path) -> dict[str, Tensor]:
@@ -107,8 +111,6 @@ def measure_norms(network: Network, blocks: Iterable[NormReLUConv], slabs: Itera
         sums[norm][1] += values.sum((0, 2, 3, 4))
         sums[norm][2] += values.square().sum((0, 2, 3, 4))
 
-    for norm in sums:
-        _as_bias(norm)
     hooks = [norm.register_forward_pre_hook(add) for norm in sums]
     network.eval()
     with torch.no_grad():

@@ -175,7 +175,12 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) ->
 
 def computes_in_bfloat16(training: TrainingConfig, device: str = "cpu") -> bool:
     """Whether to compute in bfloat16: where a CPU has no units for it, it is many times slower than float32."""
-    return training.bfloat16 and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public name for it
+    return training.bfloat16 and (device != "cpu" or cpu_has_bfloat16())
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU has units for bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public name for it
 
 
 def norm_limit(training: TrainingConfig, progress: float) -> float:

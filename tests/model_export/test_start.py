@@ -43,6 +43,16 @@ def test_the_network_answers_as_the_file_it_came_from(tiny: Config, shipped: Pat
     np.testing.assert_allclose(torch.sigmoid(found), torch.sigmoid(expected), atol=1e-4)
 
 
+def test_loaded_weights_answer_as_the_file_before_anything_is_measured(tiny: Config, shipped: Path) -> None:
+    from model_export.start import load_onnx
+
+    network = Network(tiny.network).eval()
+    load_onnx(network, shipped / "model.onnx")
+    ct_hu = torch.from_numpy(np.random.default_rng(3).normal(0, 300, (1, 1, 24, 32, 32)).astype(np.float32))
+    with torch.no_grad():
+        np.testing.assert_allclose(network(ct_hu), trained_looking(tiny).eval()(ct_hu), atol=1e-4)
+
+
 def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path) -> None:
     """Those that were folded away see features of variance one; a training step then finds them near what it measures."""
     from model_export.start import start_from_model
