@@ -11,6 +11,8 @@ OUT     ?= out
 VENV    := .venv
 BIN     := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
+# A process that finds no bytecode compiles everything it imports, each time: 5 s instead of 2 s to its first line.
+unexport PYTHONDONTWRITEBYTECODE
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
 .PHONY: demo serve test test-fast check format bench soak images e2e bundle lock clean
@@ -32,7 +34,7 @@ $(BIN)/uv: requirements/uv.lock
 
 define install
 	@echo "Installing requirements/$(1) …"
-	@$(UV) install --quiet --require-hashes -r requirements/$(1)
+	@$(UV) install --quiet --compile-bytecode --require-hashes -r requirements/$(1)
 	@$(UV) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 endef
