@@ -66,7 +66,7 @@ class _FastLoss(torch.autograd.Function):
         for index in range(channels):
             mask = counts[index].expand(logits.shape[1:])
             one = logits[index].float().masked_fill_(~mask, _NEVER)
-            label = target[index] * mask
+            label = target[index].float() * mask
             loss, slope = _hardest(one, label, mask, config)
             total += loss / unit
             slope.mul_(1.0 / unit)

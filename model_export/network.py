@@ -7,6 +7,10 @@ The 21 slices of context are ten VALID 3x3x3 convolutions on the way down: each 
 either side, so a slab of N + 20 slices gives N predicted slices, every one with exactly 21 slices of
 context, and two slabs that overlap by 20 slices join without a seam. Nothing may therefore depend on the
 slab as a whole: normalisation uses running statistics, never those of the slab at hand.
+
+Between input and output the slices of all slabs are one batch of pictures, (Z · N, C, Y, X) with the slabs side by side at each
+slice, and a 3x3x3 convolution is a 3x3 one over three neighbouring slices laid over each other. The numbers are the same; for
+pictures runtimes have far better kernels than for volumes (docs/performance.md).
 """
 
 # mypy: allow-subclassing-any
@@ -68,12 +72,12 @@ class HUWindows(nn.Module):
 
     def __init__(self, windows: Sequence[tuple[float, float]]) -> None:
         super().__init__()
-        shape = (1, len(windows), 1, 1, 1)
+        shape = (1, len(windows), 1, 1)
         self.register_buffer("low", torch.tensor([low for low, _ in windows]).view(shape))
         self.register_buffer("high", torch.tensor([high for _, high in windows]).view(shape))
 
     def forward(self, hu: Tensor) -> Tensor:
-        share = (hu - self.low) / (self.high - self.low)  # (N, 1, Z, Y, X) to (N, W, Z, Y, X)
+        share = (hu - self.low) / (self.high - self.low)  # (…, 1, Y, X) to (…, W, Y, X)
         return share.clamp(0.0, 1.0) * 2.0 - 1.0
 
 
@@ -125,42 +129,46 @@ class Norm(nn.Module):
             return torch.ones_like(self.running_mean), torch.zeros_like(self.running_mean)
         features = features.detach()
         step = 4 if features.shape[-1] >= 48 else 2 if features.shape[-1] >= 12 else 1
-        var, mean = torch.var_mean(features[:, :, ::2, ::step, ::step].float(), (0, 2, 3, 4), unbiased=False)
+        var, mean = torch.var_mean(features[:, :, ::step, :: 2 * step].float(), (0, 2, 3), unbiased=False)
         deviation, running = (var + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
         ratio = (deviation / running).clamp(1.0 / self.limit, self.limit)
         return ratio, ((mean - self.running_mean) / running).clamp(1.0 - self.limit, self.limit - 1.0)
 
 
 class NormReLUConv(nn.Module):
-    """Pre-activation convolution: padded in plane; along z it is either one slice thick or valid."""
+    """Pre-activation convolution, padded in plane: 1x3x3 or, with context, 3x3x3 and one slice less at both ends."""
 
     def __init__(self, inputs: int, outputs: int, *, context: bool, momentum: float) -> None:
         super().__init__()
+        self.context = context
         self.norm = Norm(inputs, momentum=momentum)
-        kernel = (3, 3, 3) if context else (1, 3, 3)
-        self.conv = nn.Conv3d(inputs, outputs, kernel, padding=(0, 1, 1), bias=False)
+        self.conv = nn.Conv2d(3 * inputs if context else inputs, outputs, 3, padding=1, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return cast("Tensor", self.conv(torch.relu(self.norm(features))))
+    def forward(self, features: Tensor, slabs: int) -> Tensor:
+        features = torch.relu(self.norm(features))
+        if self.context:
+            below, above = features[: -2 * slabs], features[2 * slabs :]
+            features = torch.cat([below, crop_slices(features, 1, slabs), above], dim=1)
+        return cast("Tensor", self.conv(features))
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block, with a 1x1x1 projection on the identity path where the width changes."""
+    """Pre-activation residual block, with a 1x1 projection on the identity path where the width changes."""
 
     def __init__(self, inputs: int, outputs: int, *, convs: int, context_convs: int, momentum: float) -> None:
         super().__init__()
         self.crop = context_convs
-        self.identity = nn.Conv3d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
-        self.convs = nn.Sequential(
-            *(
-                NormReLUConv(inputs if index == 0 else outputs, outputs, context=index < context_convs, momentum=momentum)
-                for index in range(convs)
-            )
+        self.identity = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        self.convs = nn.ModuleList(
+            NormReLUConv(inputs if index == 0 else outputs, outputs, context=index < context_convs, momentum=momentum)
+            for index in range(convs)
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        identity = self.identity(crop_slices(features, self.crop))
-        return cast("Tensor", identity + self.convs(features))
+    def forward(self, features: Tensor, slabs: int) -> Tensor:
+        identity = self.identity(crop_slices(features, self.crop, slabs))
+        for conv in self.convs:
+            features = conv(features, slabs)
+        return cast("Tensor", identity + features)
 
 
 class FullyConnectedBlock(nn.Module):
@@ -175,13 +183,11 @@ class FullyConnectedBlock(nn.Module):
         self.up = nn.Linear(width, channels * size * size)
 
     def forward(self, features: Tensor) -> Tensor:
-        batch, slices = features.shape[0], features.shape[2]
-        flat = torch.relu(self.norm(features)).transpose(1, 2).flatten(2)  # (N, Z, C * Y * X)
-        code = self.down(flat)  # (N, Z, width)
+        code = self.down(torch.relu(self.norm(features)).flatten(1))  # (Z · N, width)
         for layer in self.layers:
-            code = code + layer(torch.relu(code))  # (N, Z, width)
-        added = self.up(torch.relu(code)).reshape(batch, slices, *self.shape)  # (N, Z, C, Y, X)
-        return cast("Tensor", features + added.transpose(1, 2))  # (N, C, Z, Y, X)
+            code = code + layer(torch.relu(code))
+        added = self.up(torch.relu(code))  # (Z · N, C · Y · X)
+        return cast("Tensor", features + added.reshape(-1, *self.shape))
 
 
 class UpBlock(nn.Module):
@@ -190,48 +196,42 @@ class UpBlock(nn.Module):
     def __init__(self, below: int, outputs: int, *, convs: int, pooled: bool, momentum: float) -> None:
         super().__init__()
         self.pooled = pooled
-        self.reduce = nn.Conv3d(below, outputs, 1, bias=False)
+        self.reduce = nn.Conv2d(below, outputs, 1, bias=False)
         self.block = ResidualBlock(2 * outputs, outputs, convs=convs, context_convs=0, momentum=momentum)
 
-    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, features: Tensor, skip: Tensor, slabs: int) -> Tensor:
         features = self.reduce(features)
         if self.pooled:
-            features = functional.interpolate(features, scale_factor=(1.0, 2.0, 2.0), mode="nearest")
-        return cast("Tensor", self.block(torch.cat([features, skip], dim=1)))
+            features = functional.interpolate(features, scale_factor=2.0, mode="nearest")
+        return cast("Tensor", self.block(torch.cat([features, skip], dim=1), slabs))
 
 
 class Head(nn.Module):
-    """One logit per OAR and output voxel: a 1x1x1 convolution, then a pixel shuffle in plane (Shi et al. 2016)."""
+    """One logit per OAR and output voxel: a 1x1 convolution, then a pixel shuffle in plane (Shi et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, *, upscale: int, momentum: float) -> None:
         super().__init__()
         self.upscale = upscale
         self.norm = Norm(inputs, momentum=momentum)
-        self.conv = nn.Conv3d(inputs, outputs * upscale * upscale, 1)
+        self.conv = nn.Conv2d(inputs, outputs * upscale * upscale, 1)
         nn.init.constant_(cast("Tensor", self.conv.bias), -2.0)  # organs are rare: start from "none"
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, Z, Y, X) to logits (N, OARs, Z, Y * upscale, X * upscale)."""
-        logits = self.conv(torch.relu(self.norm(features)))  # (N, O * u * u, Z, Y, X)
-        if self.upscale == 1:
-            return cast("Tensor", logits)
-        n, _, z, y, x = logits.shape
-        u = self.upscale
-        logits = logits.reshape(n, -1, u, u, z, y, x).permute(0, 1, 4, 5, 2, 6, 3)  # (N, O, Z, Y, u, X, u)
-        return cast("Tensor", logits.reshape(n, -1, z, y * u, x * u))  # (N, O, Z, Y * u, X * u)
+        """(Z · N, C, Y, X) to logits (Z · N, OARs, Y · upscale, X · upscale)."""
+        logits = self.conv(torch.relu(self.norm(features)))
+        return functional.pixel_shuffle(logits, self.upscale) if self.upscale > 1 else cast("Tensor", logits)
 
     def subpixels(self, features: Tensor, oars: Sequence[int]) -> Tensor:
-        """The same logits before the shuffle, for some OARs only: (N, C, Z, Y, X) to (N, oars, u, u, Z, Y, X).
+        """The same logits before the shuffle, for some OARs only: (Z, C, Y, X) to (oars, u, u, Z, Y, X).
 
         A partly labelled scan needs only its own channels in training, and a loss does not care where a voxel lies.
         """
         u = self.upscale
-        rows = torch.tensor([oar * u * u + k for oar in oars for k in range(u * u)])
-        weight, bias = self.conv.weight[rows].flatten(1), cast("Tensor", self.conv.bias)[rows]  # (oars * u * u, C)
-        n, c, z, y, x = features.shape
-        flat = torch.relu(self.norm(features)).contiguous().reshape(n, c, -1)
-        logits = torch.matmul(weight, flat) + bias[:, None].to(flat.dtype)
-        return logits.reshape(n, len(oars), u, u, z, y, x)
+        rows = [oar * u * u + k for oar in oars for k in range(u * u)]
+        weight, bias = self.conv.weight[rows], cast("Tensor", self.conv.bias)[rows]
+        pixels = torch.relu(self.norm(features)).permute(0, 2, 3, 1)  # (Z, Y, X, C)
+        logits = functional.linear(pixels, weight.flatten(1), bias)  # a convolution would prepare for each new window
+        return logits.reshape(*pixels.shape[:3], len(oars), u, u).permute(3, 4, 5, 0, 1, 2).contiguous()
 
 
 class Network(nn.Module):
@@ -243,7 +243,7 @@ class Network(nn.Module):
         widths, momentum = config.channels, config.norm_momentum
         windows = len(config.hu_windows)
         self.hu_windows = HUWindows(config.hu_windows)
-        self.stem = nn.Conv3d(windows, widths[0], (1, 3, 3), padding=(0, 1, 1)) if config.stem else nn.Identity()
+        self.stem = nn.Conv2d(windows, widths[0], 3, padding=1) if config.stem else nn.Identity()
         inputs = (widths[0] if config.stem else windows, *widths)
         self.down = nn.ModuleList(
             ResidualBlock(inputs[i], inputs[i + 1], convs=convs, context_convs=context, momentum=momentum)
@@ -264,22 +264,25 @@ class Network(nn.Module):
         self.head = Head(widths[0], config.outputs, upscale=config.upscale, momentum=momentum)
 
     def features(self, ct_hu: Tensor) -> Tensor:
-        """Everything but the head: (N, 1, Z, Y, X) in HU to (N, C, Z - 20, Y, X)."""
-        features, skips = self.stem(self.hu_windows(ct_hu)), []
+        """Everything but the head: (N, 1, Z, Y, X) in HU to ((Z - 20) · N, C, Y, X), slice by slice."""
+        slabs = ct_hu.shape[0]
+        pictures = ct_hu.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (Z · N, 1, Y, X)
+        features, skips = self.stem(self.hu_windows(pictures)), []
         for number, block in enumerate(self.down, start=1):
-            features = block(features)
+            features = block(features, slabs)
             skips.append(features)
             if number in self.config.pool_after:
-                features = functional.max_pool3d(features, (1, 2, 2))
-        features = self.bottom(features)  # (N, C, Z - 20, Y / 2^poolings, X / 2^poolings)
+                features = functional.max_pool2d(features, 2)
+        features = self.bottom(features)  # ((Z - 20) · N, C, Y / 2^poolings, X / 2^poolings)
         crop = 0
         for number in reversed(range(len(self.up))):
-            features = self.up[number](features, crop_slices(skips[number], crop))
+            features = self.up[number](features, crop_slices(skips[number], crop, slabs), slabs)
             crop += self.config.context_convs[number]  # slices that the skip above has more at each end
         return cast("Tensor", features)
 
     def forward(self, ct_hu: Tensor) -> Tensor:
-        return cast("Tensor", self.head(self.features(ct_hu)))
+        logits = cast("Tensor", self.head(self.features(ct_hu)))  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)
+        return logits.reshape(-1, ct_hu.shape[0], *logits.shape[1:]).permute(1, 2, 0, 3, 4)
 
     def set_norm_limit(self, limit: float) -> None:
         """How far a training step may correct towards the running statistics; 1 is plain batch norm."""
@@ -288,6 +291,6 @@ class Network(nn.Module):
                 module.limit = limit
 
 
-def crop_slices(features: Tensor, count: int) -> Tensor:
-    """Drop `count` slices at both ends of z."""
-    return features[:, :, count:-count] if count else features
+def crop_slices(features: Tensor, count: int, slabs: int) -> Tensor:
+    """Drop `count` slices at both ends of z, from (Z · N, …)."""
+    return features[count * slabs : -count * slabs] if count else features

@@ -4,7 +4,7 @@ Unknown CT becomes air and takes no part in the loss near the known region, wher
 least `FAR_VOXELS` in plane) the network sees nothing but air, and there every organ is absent: a network must not invent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -59,8 +59,8 @@ class Sample:
     """One slab.
 
     ``ct_hu`` (Z + 20, Y, X); ``window`` the rows and columns of the input grid that the loss looks at; ``channels`` those that
-    are labelled; ``target`` (channels, Z, y · upscale, x · upscale) fractions within the window; ``counts`` (channels, Z, y, x)
-    where the loss counts.
+    are labelled; ``target`` (channels, Z, y · upscale, x · upscale) fractions within the window, in half precision, for they are
+    a hundred megabytes; ``counts`` (channels, Z, y, x) where the loss counts.
     """
 
     ct_hu: Tensor
@@ -71,8 +71,14 @@ class Sample:
 
     def to(self, device: torch.device) -> "Sample":
         """The same on a device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("ct_hu", "target", "counts")}
-        return replace(self, **tensors)
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Sample":
+        """The same in memory that a GPU can read while this process goes on; a DataLoader calls this."""
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Sample":
+        return replace(self, ct_hu=change(self.ct_hu), target=change(self.target), counts=change(self.counts))
 
 
 def draw_case(
@@ -157,7 +163,8 @@ def sample_slab(
     inside = inner[:, *window]  # (Z, y, x)
     counts = (_labelled(case, source_slices)[:, :, None, None] & inside) | ~near[:, *window]
     channels = tuple(MIRRORED[c] for c in case.channels) if deformation.mirror else case.channels
-    return Sample(torch.from_numpy(ct_hu), window, channels, labels * enlarged(inside, grid.upscale), counts)
+    target = (labels * enlarged(inside, grid.upscale)).half()
+    return Sample(torch.from_numpy(ct_hu), window, channels, target, counts)
 
 
 def loss_window(known: Tensor) -> tuple[slice, slice]:
@@ -198,14 +205,11 @@ def _resample(volume: Tensor, slices: F32, where: Tensor) -> Tensor:
 
 def between_slices(volume: Tensor, slices: F32) -> Tensor:
     """Linear interpolation along the first axis; 0 outside."""
+    whole = torch.cat([torch.zeros_like(volume[:1]), volume, torch.zeros_like(volume[:1])])
     lower = np.floor(slices).astype(np.int64)
-    weight = (slices - lower).astype(np.float32)
-    out = torch.zeros((len(slices), *volume.shape[1:]))
-    for index, share in ((lower, 1 - weight), (lower + 1, weight)):
-        valid = np.flatnonzero((index >= 0) & (index < volume.shape[0]) & (share > 0))
-        picked = volume[torch.from_numpy(index[valid])]
-        out[torch.from_numpy(valid)] += picked * torch.from_numpy(share[valid]).view(-1, *[1] * (volume.dim() - 1))
-    return out
+    below, above = (torch.from_numpy(np.clip(index, -1, volume.shape[0]) + 1) for index in (lower, lower + 1))
+    weight = torch.from_numpy((slices - lower).astype(np.float32)).view(-1, *[1] * (volume.dim() - 1))
+    return torch.lerp(whole[below], whole[above], weight)
 
 
 def _label_fractions(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model_export.config import Config
 from model_export.datasets.training_file import Case
-from model_export.network import Network, NormReLUConv
+from model_export.network import Network, NormReLUConv, ResidualBlock
 from model_export.train import Run, Slabs, start_run
 from oarlock.manifest import read_manifest
 
@@ -108,8 +108,8 @@ def measure_norms(network: Network, blocks: Iterable[NormReLUConv], slabs: Itera
     def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].detach().double()
         sums[norm][0] += values[:, 0].numel()
-        sums[norm][1] += values.sum((0, 2, 3, 4))
-        sums[norm][2] += values.square().sum((0, 2, 3, 4))
+        sums[norm][1] += values.sum((0, 2, 3))
+        sums[norm][2] += values.square().sum((0, 2, 3))
 
     hooks = [norm.register_forward_pre_hook(add) for norm in sums]
     network.eval()
@@ -129,18 +129,18 @@ def _as_bias(norm: Any) -> None:
     nn.init.ones_(norm.weight)
 
 
-def _set_statistics(norm: Any, conv: nn.Conv3d, mean: Tensor, var: Tensor) -> None:
+def _set_statistics(norm: Any, conv: nn.Conv2d, mean: Tensor, var: Tensor) -> None:
     """The convolution's output to mean m / s and variance 1, the norm to take it back."""
     deviation = var.sqrt()
-    conv.weight /= deviation.to(conv.weight.dtype).view(-1, 1, 1, 1, 1)
+    conv.weight /= deviation.to(conv.weight.dtype).view(-1, 1, 1, 1)
     norm.running_mean.copy_(mean / deviation)
     norm.running_var.fill_(1.0 - norm.eps)
     norm.weight.copy_(deviation)
     norm.bias += mean.to(norm.bias.dtype)
 
 
-def _convolutions_before(network: Network) -> Iterable[tuple[nn.Module, nn.Conv3d]]:
+def _convolutions_before(network: Network) -> Iterable[tuple[nn.Module, nn.Conv2d]]:
     for module in network.modules():
-        if isinstance(module, nn.Sequential):
-            blocks = [cast("NormReLUConv", block) for block in module]
+        if isinstance(module, ResidualBlock):
+            blocks = [cast("NormReLUConv", block) for block in module.convs]
             yield from ((after.norm, block.conv) for block, after in pairwise(blocks))

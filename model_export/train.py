@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -62,12 +63,27 @@ class Slabs(Dataset[list[Sample]]):
         return [draw_sample(case, config.grid, training.slices, config.augment, rng, oar=oar) for case, oar in drawn]
 
 
-def slabs_from(step: int, cases: Sequence[Case], config: Config, workers: int) -> Iterator[list[Sample]]:
-    """The slabs of a step and of all that follow, drawn by this process when they are asked for, or ahead by others."""
+def slabs_from(step: int, cases: Sequence[Case], config: Config, workers: int, *, pinned: bool = False) -> Iterator[list[Sample]]:
+    """The slabs of a step and of all that follow, drawn by this process when they are asked for, or ahead by others.
+
+    `pinned` puts them where a GPU reads them fastest.
+    """
     loader = DataLoader(
-        Slabs(cases, config), sampler=range(step, ENDLESS), batch_size=None, num_workers=workers, collate_fn=_as_they_are
+        Slabs(cases, config),
+        sampler=range(step, ENDLESS),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_they_are,
+        pin_memory=pinned,
+        worker_init_fn=_leave_stopping_to_the_run,
     )
     return iter(loader)
+
+
+def _leave_stopping_to_the_run(_worker: int) -> None:
+    """A terminal and a container stop the whole group of processes, and the run still needs its step's slabs."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_they_are(samples: list[Sample]) -> list[Sample]:
@@ -78,7 +94,7 @@ def start_run(config: Config, *, device: str = "cpu", network: Network | None = 
     """A fresh run, of a fresh network or a given one; the same seed gives the same run."""
     torch.manual_seed(config.training.seed)
     network = network or Network(config.network)
-    cast("Any", network).to(device=device, memory_format=torch.channels_last_3d)  # torch's types know the 2-D formats only
+    cast("Any", network).to(device=device, memory_format=torch.channels_last)  # torch's types do not know it here
     return Run(
         config=config,
         network=network,
@@ -122,7 +138,7 @@ def train(
     draw the slabs ahead: a GPU waits for one process.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    slabs = slabs_from(run.step, cases, run.config, workers)
+    slabs = slabs_from(run.step, cases, run.config, workers, pinned=run.device.type == "cuda")
     started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
     while run.step != steps and not stop():
         progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
@@ -161,10 +177,10 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) ->
     ct_hu = torch.stack([sample.ct_hu for sample in samples])[:, None]  # (N, 1, Z + 20, Y, X)
     device = ct_hu.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bfloat16(config.training, device)):
-        features = network.features(ct_hu)  # (N, C, Z, Y, X)
+        flat = network.features(ct_hu)  # (Z · N, C, Y, X)
+        features = flat.reshape(-1, len(samples), *flat.shape[1:])  # (Z, N, C, Y, X)
         logits = [
-            network.head.subpixels(features[index : index + 1, :, :, *sample.window], sample.channels)[0]
-            for index, sample in enumerate(samples)
+            network.head.subpixels(features[:, index, :, *sample.window], sample.channels) for index, sample in enumerate(samples)
         ]
     losses = [
         fast_loss_of_sample(found, to_subpixels(sample.target, config.grid.upscale), sample.counts[:, None, None], config.loss)

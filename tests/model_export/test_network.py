@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from model_export.network import Network, Norm
+from model_export.network import Network, Norm, NormReLUConv
 from tests.model_export.conftest import CONFIGS
 
 if TYPE_CHECKING:
@@ -43,6 +43,24 @@ def test_overlapping_slabs_join_without_a_seam(tiny: Config) -> None:
     torch.testing.assert_close(joined, whole, rtol=1e-5, atol=1e-5)
 
 
+def test_a_convolution_with_context_is_a_3x3x3_one_valid_along_z_for_each_slab() -> None:
+    torch.manual_seed(4)
+    block = NormReLUConv(2, 5, context=True, momentum=0.1).eval()
+    slabs = torch.randn(3, 2, 6, 7, 8)  # (N, C, Z, Y, X)
+    weight = block.conv.weight.unflatten(1, (3, 2)).transpose(1, 2)  # (outputs, inputs, 3, 3, 3)
+    relu = torch.relu(slabs / (1.0 + block.norm.eps) ** 0.5)  # a fresh norm
+    expected = torch.nn.functional.conv3d(relu, weight, padding=(0, 1, 1))
+    found = block(slabs.permute(2, 0, 1, 3, 4).flatten(0, 1), 3).unflatten(0, (4, 3)).permute(1, 2, 0, 3, 4)
+    torch.testing.assert_close(found, expected)
+
+
+def test_slabs_in_one_batch_do_not_see_each_other(tiny: Config) -> None:
+    network = trained_looking(tiny)
+    slabs = torch.randn(2, 1, 23, 32, 32) * 300
+    with torch.no_grad():
+        torch.testing.assert_close(network(slabs), torch.cat([network(slabs[:1]), network(slabs[1:])]), rtol=1e-5, atol=1e-5)
+
+
 def test_a_predicted_slice_sees_exactly_21_slices(tiny: Config) -> None:
     network = trained_looking(tiny)
     ct_hu = (torch.randn(1, 1, 25, 32, 32) * 100).requires_grad_()
@@ -64,9 +82,9 @@ def test_the_logits_before_the_shuffle_are_those_after_it(tiny: Config) -> None:
     from model_export.sampling import to_subpixels
 
     network = trained_looking(tiny)
-    features = torch.randn(1, 4, 2, 6, 8)
-    shuffled = network.head(features)[0, [7, 2]]
-    torch.testing.assert_close(network.head.subpixels(features, (7, 2))[0], to_subpixels(shuffled, 2))
+    features = torch.randn(2, 4, 6, 8)
+    shuffled = network.head(features)[:, [7, 2]].transpose(0, 1)
+    torch.testing.assert_close(network.head.subpixels(features, (7, 2)), to_subpixels(shuffled, 2))
 
 
 def test_the_pixel_shuffle_puts_rows_and_columns_in_order(tiny: Config) -> None:
@@ -74,15 +92,15 @@ def test_the_pixel_shuffle_puts_rows_and_columns_in_order(tiny: Config) -> None:
     with torch.no_grad():
         head.conv.weight.zero_()
         head.conv.bias.copy_(torch.arange(21 * 4))
-    logits = head(torch.zeros(1, 4, 1, 3, 3))
-    assert logits[0, 0, 0, :2, :2].tolist() == [[0, 1], [2, 3]]
-    assert logits[0, 5, 0, 2:4, 4:6].tolist() == [[20, 21], [22, 23]]
+    logits = head(torch.zeros(1, 4, 3, 3))
+    assert logits[0, 0, :2, :2].tolist() == [[0, 1], [2, 3]]
+    assert logits[0, 5, 2:4, 4:6].tolist() == [[20, 21], [22, 23]]
 
 
 def test_renormalised_training_output_approaches_the_running_statistics() -> None:
     norm = Norm(3, momentum=0.0)  # running statistics stay 0 and 1
     torch.manual_seed(6)
-    features = torch.randn(1, 3, 12, 48, 50) * 1.5 + 0.7
+    features = torch.randn(12, 3, 48, 50) * 1.5 + 0.7
     norm.train()
     plain = norm(features)
     assert plain.mean().abs() < 1e-4

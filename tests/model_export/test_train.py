@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,3 +138,28 @@ def test_a_rare_oar_is_drawn_as_often_as_a_common_one() -> None:
     drawn = [draw_case(cases, 1.0, rng) for _ in range(3000)]
     wanted = [case.channels[oar] for case, oar in drawn if oar is not None]
     assert wanted.count(lens) * 2 == pytest.approx(wanted.count(cord), rel=0.3)  # of a pair, half of the draws are the left
+
+
+def test_the_whole_group_is_asked_to_stop_and_the_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
+    """A terminal sends its signal to the drawing processes too."""
+    script = f"""
+import signal, sys
+from pathlib import Path
+from model_export.config import read_config
+from model_export.train import start_run, train
+from tests.model_export.conftest import CONFIGS, TINY, made_case
+asked = []
+signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+def stop():
+    print("step", flush=True)
+    return bool(asked)
+train(start_run(read_config(CONFIGS / "hn_4mm.toml", TINY)), [made_case()], Path({str(tmp_path)!r}), workers=2, stop=stop)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True, text=True) as process:
+        assert process.stdout
+        for _ in range(3):
+            assert process.stdout.readline() == "step\n"
+        os.killpg(process.pid, signal.SIGTERM)
+        process.stdout.read()
+    assert process.returncode == 0
+    assert resume_run(tiny, tmp_path / CHECKPOINT).step >= 1
