@@ -3,6 +3,7 @@
 Everything that an archive claims is checked before anything of it is unpacked; unpacking then stops at what was claimed.
 """
 
+import errno
 import stat
 import struct
 import zipfile
@@ -22,6 +23,7 @@ RATIO_COUNTS_FROM_BYTES: Final = 128_000_000
 """A phantom compresses very well and does no harm; the ratio counts where the content could fill a disk."""
 
 _DIRECTORY_BYTES_PER_MEMBER: Final = 1_024
+_DAMAGED: Final = "it is damaged or incomplete; send it again"
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = struct.Struct("<4sLQL")
@@ -50,11 +52,15 @@ def open_archive(path: Path, limits: ArchiveLimits) -> Iterator[Iterator[IO[byte
     try:
         _check_directory_size(path, limits)
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [member for member in archive.infolist() if not member.filename.endswith("/")]
             _check_members(members, limits, path.stat().st_size)
             yield (_open(archive, member) for member in members)
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OverflowError, ValueError) as error:
-        raise ArchiveInvalid(reason="it is damaged or incomplete; send it again") from error
+        raise ArchiveInvalid(reason=_DAMAGED) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ArchiveInvalid(reason=_DAMAGED) from error  # it names a place that no file has
     except (NotImplementedError, RuntimeError) as error:  # zipfile's words for what it cannot unpack
         raise ArchiveInvalid(reason="it is packed in a way that this server does not read") from error
 

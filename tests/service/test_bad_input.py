@@ -249,6 +249,19 @@ def patched(content: bytes, offset_in_directory: int, value: bytes) -> bytes:
     return content[:at] + value + content[at + len(value) :]
 
 
+def before_the_file(content: bytes) -> bytes:
+    """The end record puts the directory further on than it is, and so the one member in front of the file."""
+    end = content.index(b"PK\x05\x06")
+    offset = struct.unpack_from("<L", content, end + 16)[0]
+    return content[: end + 16] + struct.pack("<L", offset + 1) + content[end + 20 :]
+
+
+def directory_at(offset: int) -> bytes:
+    """The locator of an archive of more than 4 GiB puts the end record where no file reaches (APPNOTE 4.3.15)."""
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 55, 4, 0)
+    return b"PK\x03\x04" + bytes(55) + struct.pack("<4sLQL", b"PK\x06\x07", 0, offset, 1) + end
+
+
 @cache
 def bomb(megabytes: int) -> bytes:
     return archive(*((f"IM{i}", bytes(10_000_000)) for i in range(megabytes // 10)))
@@ -271,6 +284,7 @@ EVIL_NAMES = ["../a", "x/../../a", "/etc/passwd", "..\\a", "C:\\a", "\\\\host\\a
     ("content", "hint"),
     [
         *((archive((name, b"x")), "leads out") for name in EVIL_NAMES),
+        (patched(archive(("a", b"x")), 46, b"\0"), "leads out"),
         (archive((symlink(), b"/etc/passwd")), "symbolic link"),
         (patched(archive(("a", b"x")), 8, b"\x01\x00"), "encrypted"),
         (patched(archive(("a", b"x" * 99)), 10, b"\x0c\x00"), "packed in a way"),
@@ -280,6 +294,8 @@ EVIL_NAMES = ["../a", "x/../../a", "/etc/passwd", "..\\a", "C:\\a", "\\\\host\\a
         (zipped([os.urandom(1000)] * 20)[:-300], "damaged"),
         (zipped([os.urandom(1000)] * 20)[:9000], "damaged"),
         (zipped([b"x" * 999])[:42] + b"??" + zipped([b"x" * 999])[44:], "damaged"),
+        (directory_at(2**62), "damaged"),
+        (before_the_file(archive(("a", b"x"))), "damaged"),
         (b"PK\x03\x04" + bytes(1000), "damaged"),
         (b"PK\x03\x04" + bytes(1000) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 500, 9, 0), "damaged"),
     ],
