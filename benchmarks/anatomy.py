@@ -1,20 +1,23 @@
 """Derives the limits of oarlock/anatomy.py from the expert contours, and prints its tables.
 
-    python -m benchmarks.anatomy FOLDER
+    python -m benchmarks.anatomy FOLDER --openkbp OPENKBP --matched matched.csv
 
-FOLDER holds the contours in their public layout (see expert_contours.py). The method is in docs/qa.md; how often checks with
-these limits are wrong is measured by benchmarks/faults.py.
+FOLDER holds the contours in their public layout (see expert_contours.py), OPENKBP the planning CTs (see planning_ct.py). The
+method is in docs/qa.md; how often checks with these limits are wrong is measured by benchmarks/faults.py.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from benchmarks.expert_contours import RATERS, Case, cases
-from oarlock.anatomy import Halving, Norm, Pair
+from benchmarks.planning_ct import PlanningCTs, Values
+from oarlock.anatomy import AIRY, BONE, FATTY, SOFT, Halving, Norm, Pair, Tissue, TissueNorm
+from oarlock.density import composition_of
 from oarlock.geometry import Grid
 from oarlock.masks import Crop
 from oarlock.oars import OAR, OARS, Laterality, mirrored
@@ -32,6 +35,30 @@ FLAT = 0.75
 
 SHRINKAGE = 0.1
 """Added to the diagonal of the covariance of whole organs, as a share of it: 21 patients do not tell seven features apart."""
+
+
+TISSUE_OF: Final[dict[str, Tissue]] = {
+    "Brain": SOFT,
+    "Brainstem": SOFT,
+    "Cochlea": BONE,
+    "Glnd_Lacrimal": FATTY,
+    "Lens": SOFT,
+    "Lung": AIRY,
+    "Bone_Mandible": BONE,
+    "OpticNrv": FATTY,
+    "Eye": SOFT,
+    "Parotid": FATTY,
+    "SpinalCanal": FATTY,
+    "SpinalCord": SOFT,
+    "Glnd_Submand": SOFT,
+}
+"""By the name of the organ without its side. A cochlea is a hollow of two millimetres in the hardest bone; parotids and
+canals hold fat, and nerves lie in it."""
+
+TISSUE_NAMES: Final = {AIRY: "AIRY", SOFT: "SOFT", FATTY: "FATTY", BONE: "BONE"}
+
+MANY = 100
+"""From so many sets of an organ on, what other patients look like is known well enough for a tight limit."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +87,7 @@ def read(folder: Path) -> Iterator[Drawn]:
 
 def drawn_of(case: Case, rater: str) -> Drawn:
     """What one rater drew on one scan."""
-    masks, grid = case.masks(rater)
-    crops = {oar: crop for oar in OARS if (crop := masks.crop(oar)) is not None}
+    crops, grid = case.crops(rater)
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
     halves = {
         oar: [None if half is None else shape_of(half, grid, oar) for half in halved(oar, crops[oar])]
@@ -105,11 +131,43 @@ def tight(crop: Crop) -> Crop:
     return (z, y, x), np.ascontiguousarray(mask[tuple(inner)])
 
 
-def limits(sets: Sequence[Drawn]) -> Limits:
+def limits(sets: Sequence[Drawn], cts: PlanningCTs) -> Limits:
     """All tables."""
     shapes = [drawn.shapes for drawn in sets]
     table = norms(shapes)
-    return Limits(table, pairs(shapes), halvings(sets, table), _lung_tops_mm(shapes))
+    return Limits(table, pairs(shapes), halvings(sets, table), _lung_tops_mm(shapes), tissues(sets, cts))
+
+
+def tissues(sets: Sequence[Drawn], cts: PlanningCTs) -> dict[str, TissueNorm]:
+    """The table TISSUES, from the expert contours that lie on a CT and from those of OpenKBP's patients.
+
+    98 % of all sets lack less of an organ's tissue than a certain share (of fewer than 50 sets, all). Red is what lacks a fifth
+    more than that and beyond it another 3 % of the organ, or 10 % where there are few sets to learn from; amber is half way.
+    """
+    table = {}
+    for oar in OARS:
+        tissue = TISSUE_OF[unsided(oar)]
+        lacking = [1 - composition_of(values, tissue).share for values in _voxels(oar, sets, cts)]
+        worst = float(np.quantile(lacking, 0.98, method="higher"))
+        slack = 0.03 if len(lacking) >= MANY else 0.1
+        red = 1.2 * worst + slack
+        table[oar.name] = TissueNorm(tissue, 1 - (worst + red) / 2, 1 - red)
+    return table
+
+
+def _voxels(oar: OAR, sets: Sequence[Drawn], cts: PlanningCTs) -> Iterator[Values]:
+    """The Hounsfield units in each drawing of an organ or of its other side."""
+    for side in {oar, mirrored(oar)} if oar.laterality else {oar}:
+        yield from (values for _, values in cts.drawn.get(side, ()))
+        for drawn in sets:
+            laid, crop = cts.laid.get(drawn.case), drawn.crops.get(side)
+            if laid is not None and crop is not None and (values := laid.under(crop)) is not None:
+                yield values
+
+
+def unsided(oar: OAR) -> str:
+    """The name of an organ without its side."""
+    return oar.name[:-2] if oar.laterality else oar.name
 
 
 def halvings(sets: Sequence[Drawn], table: Mapping[str, Norm]) -> dict[str, Halving]:
@@ -253,6 +311,9 @@ def printed(found: Limits) -> str:
     for name, halving in found.halves.items():
         rows = (f"            {_tuple(row, 3)}," for row in halving.weights)
         lines += [f'    "{name}": Halving(', "        (", *rows, "        )", "    ),"]
+    lines += ["}", "", "TISSUES: Final[dict[str, TissueNorm]] = {"]
+    for name, norm in found.tissues.items():
+        lines.append(f'    "{name}": TissueNorm({TISSUE_NAMES[norm.tissue]}, {norm.usual:.3f}, {norm.implausible:.3f}),')
     return "\n".join([*lines, "}", "", f"LUNG_TOPS_MM: Final = {found.lung_tops_mm:.3g}"])
 
 
@@ -260,10 +321,18 @@ def _tuple(values: Sequence[float], digits: int) -> str:
     return f"({', '.join(str(float(f'{value:.{digits}g}')) for value in values)})"
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name the data."""
+    parser.add_argument("folder", type=Path, help="the contours released with the paper")
+    parser.add_argument("--openkbp", type=Path, required=True, help="OpenKBP's patients")
+    parser.add_argument("--matched", type=Path, required=True, help="the table of scans that are in both")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.anatomy", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    print(printed(limits(list(read(parser.parse_args().folder)))))
+    add_data(parser)
+    chosen = parser.parse_args()
+    print(printed(limits(list(read(chosen.folder)), PlanningCTs.read(chosen.openkbp, chosen.matched))))
 
 
 if __name__ == "__main__":

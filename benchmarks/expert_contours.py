@@ -3,18 +3,19 @@
 FOLDER/{test,validation}/{oncologist,radiographer}/CASE/ORGAN.nrrd: one gzipped uint8 mask an organ, x running fastest.
 """
 
-import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng import gzip_ng
 
 from oarlock.geometry import Grid
-from oarlock.masks import OARMasks
-from oarlock.oars import OARS
+from oarlock.masks import Crop, OARMasks
+from oarlock.oars import OAR, OARS
 
 RATERS = ("oncologist", "radiographer")
 
@@ -33,18 +34,17 @@ class Case:
         plain = folder / f"{organ}.nrrd"
         return plain if plain.exists() else folder / f"{organ.replace('-', '_')}.nrrd"
 
+    def crops(self, rater: str) -> tuple[dict[OAR, Crop], Grid]:
+        """The organs that one rater drew, each in its box."""
+        read = [read_nrrd(self.path(rater, oar.paper_name)) for oar in OARS]
+        return {oar: crop for oar, (crop, _) in zip(OARS, read, strict=True) if crop is not None}, read[0][1]
+
     def masks(self, rater: str) -> tuple[OARMasks, Grid]:
         """All 21 organs of one rater."""
-        masks, grid = None, None
-        for oar in OARS:
-            voxels, grid = read_nrrd(self.path(rater, oar.paper_name))
-            if masks is None:
-                masks = OARMasks.empty(OARS, grid.shape)
-            for z in range(len(voxels)):
-                if voxels[z].any():
-                    masks.bits[z] |= np.where(voxels[z], masks.bit(oar), np.uint32(0))
-        assert masks is not None
-        assert grid is not None
+        crops, grid = self.crops(rater)
+        masks = OARMasks.empty(OARS, grid.shape)
+        for oar, crop in crops.items():
+            masks.put_inside(oar, *crop)
         return masks, grid
 
 
@@ -56,8 +56,11 @@ def cases(folder: Path) -> Iterator[Case]:
             yield Case(split, path.name, folder)
 
 
-def read_nrrd(path: Path) -> tuple[npt.NDArray[np.uint8], Grid]:
-    """A gzipped three-dimensional uint8 NRRD whose axes run along the patient's: (z, y, x) voxels and their grid."""
+def read_nrrd(path: Path) -> tuple[Crop | None, Grid]:
+    """Mask in its box (None if it is empty) and grid of a gzipped three-dimensional uint8 NRRD, its axes along the patient's.
+
+    :raises ValueError: for any other file.
+    """
     header, _, body = path.read_bytes().partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in header.decode("ascii").splitlines() if ": " in line)
     columns, rows, slices = (int(n) for n in fields["sizes"].split())
@@ -76,7 +79,29 @@ def read_nrrd(path: Path) -> tuple[npt.NDArray[np.uint8], Grid]:
         row_spacing_mm=directions[1, 1],
         column_spacing_mm=directions[0, 0],
     )
-    return np.frombuffer(gzip.decompress(body), dtype=np.uint8).reshape(slices, rows, columns), grid
+    return _crop(body, (slices, rows, columns)), grid
+
+
+def _crop(packed: bytes, shape: tuple[int, int, int]) -> Crop | None:
+    """The box of a gzipped mask: it is unpacked slice by slice, and what is empty is let go."""
+    found: dict[int, npt.NDArray[np.bool_]] = {}
+    with gzip_ng.open(BytesIO(packed)) as file:
+        for z in range(shape[0]):
+            image = np.frombuffer(file.read(shape[1] * shape[2]), dtype=np.bool_)
+            if image.any():
+                found[z] = image.reshape(shape[1:])
+    if not found:
+        return None
+    drawn = np.logical_or.reduce(list(found.values()))
+    y, x = (_extent(drawn.any(axis=axis)) for axis in (1, 0))
+    z = slice(min(found), max(found) + 1)
+    empty = np.zeros(shape[1:], dtype=np.bool_)
+    return (z, y, x), np.stack([found.get(i, empty)[y, x] for i in range(z.start, z.stop)])
+
+
+def _extent(hit: npt.NDArray[np.bool_]) -> slice:
+    places = np.flatnonzero(hit)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _vectors(text: str) -> list[list[float]]:

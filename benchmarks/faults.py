@@ -1,22 +1,24 @@
 """Faults done to real contours: how many the checks without a reference find, and how often they are red without one.
 
-    python -m benchmarks.faults FOLDER [--honest]
+    python -m benchmarks.faults FOLDER --openkbp OPENKBP --matched matched.csv [--on-ct] [--honest]
 
 FOLDER holds the expert contours in their public layout (see expert_contours.py). For every scan and rater, one organ at a time is
 halved at its middle and shifted by 2 cm in the six directions, deleted, and exchanged with the other side; then the whole scan is
 mirrored. A fault's level is the worst one of any check of the organ or its other side; of untouched contours, of the organ's own.
-``--honest`` judges each patient by limits made from the other patients alone. The numbers are in docs/qa.md.
+``--on-ct`` takes the organs of which the CT is known (see planning_ct.py), judges them with it, shifts them one by one, and the
+whole set together. ``--honest`` judges each patient by limits made from the other patients alone. The numbers are in docs/qa.md.
 """
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.anatomy import Drawn, halved, limits, read, tight
+from benchmarks.anatomy import Drawn, add_data, halved, limits, read, tight
+from benchmarks.planning_ct import LaidCT, PlanningCTs
+from oarlock.density import composition_of
 from oarlock.masks import Crop
 from oarlock.oars import OAR, OARS, Laterality, mirrored
 from oarlock.plausibility import HOUSE, Anatomy, Check, Level, Limits, judge
@@ -24,15 +26,18 @@ from oarlock.shapes import shape_of
 
 Change = Mapping[OAR, Crop | None]
 Tally = dict[str, dict[str, Counter[Level]]]
+TOGETHER, SET = "all 2 cm", "the set"
 WORST = (Level.RED, Level.AMBER, Level.GREEN)
 
 
-def anatomy(drawn: Drawn, table: Limits, change: Change | None = None) -> Anatomy:
-    """A set of contours as the checks see it, with some organs replaced or (None) deleted."""
+def anatomy(drawn: Drawn, table: Limits, change: Change | None = None, ct: LaidCT | None = None) -> Anatomy:
+    """A set of contours as the checks see it, with some organs replaced or (None) deleted, on its CT where that is known."""
     change = change or {}
     crops = {oar: crop for oar, crop in {**drawn.crops, **change}.items() if crop is not None}
     shapes = {oar: shape_of(crop, drawn.grid, oar) if oar in change else drawn.shapes[oar] for oar, crop in crops.items()}
-    return Anatomy(OARS, crops, shapes, drawn.grid, table)
+    found = {} if ct is None else {oar: values for oar, crop in crops.items() if (values := ct.under(crop)) is not None}
+    compositions = {oar: composition_of(values, table.tissues[oar.name].tissue) for oar, values in found.items()}
+    return Anatomy(OARS, crops, shapes, drawn.grid, table, compositions=compositions)
 
 
 def faults(drawn: Drawn) -> Iterator[tuple[str, OAR, Change]]:
@@ -59,6 +64,11 @@ def shifted(crop: Crop, axis: int, shift_mm: float, drawn: Drawn) -> Crop | None
     return tight(((z, y, x), left)) if left.any() else None
 
 
+def shifted_set(drawn: Drawn, axis: int, shift_mm: float) -> Change:
+    """All organs moved together."""
+    return {oar: shifted(crop, axis, shift_mm, drawn) for oar, crop in drawn.crops.items()}
+
+
 def mirrored_scan(drawn: Drawn) -> Change:
     """Every organ at the place that it has in the mirror image of the scan."""
     columns = drawn.grid.shape[2]
@@ -70,21 +80,35 @@ def mirrored_scan(drawn: Drawn) -> Change:
 
 def level(checks: Sequence[Check], *oars: OAR) -> Level:
     """The worst level of any check of some organs."""
-    found = {check.level for check in checks if check.oar in {oar.name for oar in oars}}
+    names = {oar.name for oar in oars}
+    return worst(check for check in checks if check.oar in names)
+
+
+def worst(checks: Iterable[Check]) -> Level:
+    """The worst level of some checks, of which there is at least one."""
+    found = {check.level for check in checks}
     return next(one for one in WORST if one in found)
 
 
-def tallied(sets: Sequence[Drawn], *, honest: bool) -> tuple[Tally, list[tuple[Drawn, list[str]]]]:
+def tallied(sets: Sequence[Drawn], cts: PlanningCTs, *, on_ct: bool, honest: bool) -> tuple[Tally, list[tuple[Drawn, list[str]]]]:
     """The levels of every fault by kind and organ, and the red checks of every untouched set."""
     tally: Tally = defaultdict(lambda: defaultdict(Counter))
     alarms = []
     tables: dict[str, Limits] = {}
     for drawn in sets:
+        ct = cts.laid.get(drawn.case) if on_ct else None
+        if on_ct and ct is None:
+            continue
         if honest and drawn.patient not in tables:
-            tables[drawn.patient] = limits([other for other in sets if other.patient != drawn.patient])
+            others = [other for other in sets if other.patient != drawn.patient]
+            tables[drawn.patient] = limits(others, cts.without(drawn.patient))
         table = tables[drawn.patient] if honest else HOUSE
-        checks = judge(anatomy(drawn, table))
+        checks = judge(anatomy(drawn, table, ct=ct))
         alarms.append((drawn, [f"{check.oar} {check.code}" for check in checks if check.level is Level.RED]))
+        print(f"{drawn.case:14} {drawn.rater:13} red: {', '.join(alarms[-1][1]) or 'none'}", flush=True)
+        if ct is not None:
+            _tally_on_ct(drawn, table, ct, tally)
+            continue
         for oar in drawn.crops:
             tally["untouched"][oar.name][level(checks, oar)] += 1
         for kind, oar, change in faults(drawn):
@@ -93,8 +117,23 @@ def tallied(sets: Sequence[Drawn], *, honest: bool) -> tuple[Tally, list[tuple[D
         for oar in drawn.crops:
             if oar.laterality:
                 tally["mirrored"][oar.name][level(flipped, oar)] += 1
-        print(f"{drawn.case:14} {drawn.rater:13} red: {', '.join(alarms[-1][1]) or 'none'}", flush=True)
     return tally, alarms
+
+
+def _tally_on_ct(drawn: Drawn, table: Limits, ct: LaidCT, tally: Tally) -> None:
+    """The organs on the CT as they are, each shifted in six directions, and all of the set shifted together."""
+    whole = anatomy(drawn, table, ct=ct)
+    checks = judge(whole)
+    for oar in whole.compositions:
+        tally["untouched"][oar.name][level(checks, oar)] += 1
+    for axis, shift_mm in product(range(3), (-20.0, 20.0)):
+        for oar in whole.compositions:
+            alone = judge(anatomy(drawn, table, {oar: shifted(drawn.crops[oar], axis, shift_mm, drawn)}, ct))
+            tally["2 cm"][oar.name][level(alone, oar, mirrored(oar))] += 1
+        together = judge(anatomy(drawn, table, shifted_set(drawn, axis, shift_mm), ct))
+        tally[TOGETHER][SET][worst(together)] += 1
+        for oar in whole.compositions:
+            tally[TOGETHER][oar.name][level(together, oar)] += 1
 
 
 def percent(levels: Counter[Level]) -> str:
@@ -105,19 +144,21 @@ def percent(levels: Counter[Level]) -> str:
 
 def table_of(tally: Tally) -> str:
     """The table of docs/qa.md."""
-    kinds = ["untouched", "halved", "2 cm", "deleted", "exchanged", "mirrored"]
+    kinds = [kind for kind in ("untouched", "halved", "2 cm", "deleted", "exchanged", "mirrored", TOGETHER) if kind in tally]
     lines = ["| organ | " + " | ".join(kinds) + " |", "| --- |" + " --- |" * len(kinds)]
     lines += [f"| {oar} | " + " | ".join(percent(tally[kind][oar.name]) for kind in kinds) + " |" for oar in OARS]
-    totals = [sum((levels for levels in tally[kind].values()), Counter[Level]()) for kind in kinds]
+    totals = [tally[kind][SET] or sum((levels for levels in tally[kind].values()), Counter[Level]()) for kind in kinds]
     return "\n".join([*lines, "| **all** | " + " | ".join(percent(levels) for levels in totals) + " |"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    add_data(parser)
+    parser.add_argument("--on-ct", action="store_true", help="judge with the CT, where it is known")
     parser.add_argument("--honest", action="store_true", help="judge every patient by the others' limits")
     arguments = parser.parse_args()
-    tally, alarms = tallied(list(read(arguments.folder)), honest=arguments.honest)
+    cts = PlanningCTs.read(arguments.openkbp, arguments.matched)
+    tally, alarms = tallied(list(read(arguments.folder)), cts, on_ct=arguments.on_ct, honest=arguments.honest)
     print("\nshares of red / amber / green in per cent (number judged)\n" + table_of(tally))
     red = [drawn for drawn, reds in alarms if reds]
     print(f"untouched sets with a red check: {len(red)} of {len(alarms)}, of {len({d.patient for d in red})} patients")

@@ -30,7 +30,7 @@ from oarlock.names import match_rois
 from oarlock.postprocess import clean_up, to_masks
 from oarlock.preprocess import to_model_grid
 from oarlock.rtstruct import Authorship, write_rtstruct
-from oarlock.series import SeriesHeader, check_headers, read_ct_series
+from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.structure_set import read_structure_set
 from oarlock.structure_set import to_masks as to_reference_masks
 from oarlock.windows import predict, slab_for
@@ -120,7 +120,7 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
         "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)
     )
     _contour(header, masks, authorship, folder, table)
-    _compare(header, masks, folder, table)
+    _compare(ct, masks, folder, table)
     table.measure("preview", lambda: preview.contact_sheet(ct.hu, header.grid, masks, model=manifest.identity))
     table.measure(
         "preview", lambda: preview.save_rendering(folder / "rendering.npz", ct.hu, header.grid, masks), note="file for ?oar="
@@ -180,7 +180,9 @@ def _write_with_rt_utils(header: SeriesHeader, masks: OARMasks, folder: Path, ta
         table.measure("RTSTRUCT", write, kind="peer", note="rt-utils, reading its headers included")
 
 
-def _compare(header: SeriesHeader, masks: OARMasks, folder: Path, table: Table) -> None:
+def _compare(ct: CTSeries, masks: OARMasks, folder: Path, table: Table) -> None:
+    header = ct.header
+
     def compare() -> qa.QAReport:
         supplied = read_structure_set(folder / "rtstruct.dcm")
         matches = match_rois(supplied.rois)
@@ -190,7 +192,7 @@ def _compare(header: SeriesHeader, masks: OARMasks, folder: Path, table: Table) 
         return qa.compare(masks, reference, header.grid, matched_rois=names, predicted_source=source, reference_source=source)
 
     table.measure("QA, one RTSTRUCT", compare, note="reading it included")
-    table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in qa.check_masks(masks, header.grid)]))
+    table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in qa.check_masks(masks, header.grid, hu=ct.hu)]))
     _score_with_surface_distance(header, masks, table)
 
 

@@ -1,9 +1,10 @@
 """What normal anatomy looks like: the limits of the checks in :mod:`oarlock.plausibility`.
 
 Measured on 42 sets of contours (21 scans of adults with head and neck cancer, each drawn by two raters) that were released with
-the paper (google-deepmind/tcia-ct-scan-dataset, CC BY 4.0). ``python -m benchmarks.anatomy FOLDER`` prints the two tables; the
-method, what 21 patients cannot tell, and how often the limits are wrong about patients they were not made from are in
-``docs/qa.md``. Positions are patient millimetres: x to the left, y to the back, z to the head.
+the paper (google-deepmind/tcia-ct-scan-dataset, CC BY 4.0), and on the CT of 11 of these scans and of 200 patients of OpenKBP
+(MIT). ``python -m benchmarks.anatomy`` prints the tables; the method, what so few patients cannot tell, and how often the limits
+are wrong about patients they were not made from are in ``docs/qa.md``. Positions are patient millimetres: x to the left, y to the
+back, z to the head.
 """
 
 import math
@@ -74,6 +75,33 @@ class Halving:
     def scores(self, features: FloatArray) -> FloatArray:
         """(6,) for each half that may be missing: 0 for an organ that is the mirror image of its twin, 1 at the red limit."""
         return np.asarray(np.array(self.weights) @ features)
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """What is seen on a CT, and its Hounsfield units, both ends included."""
+
+    name: str
+    low_hu: int
+    high_hu: int
+
+    @property
+    def said(self) -> str:
+        """Name and Hounsfield units, as a sentence has them."""
+        limits = f"{self.low_hu} to {self.high_hu} HU" if self.high_hu < MOST_HU else f"{self.low_hu} HU or more"
+        return f"{self.name} ({limits})"
+
+
+@dataclass(frozen=True, slots=True)
+class TissueNorm:
+    """What an organ consists of.
+
+    :param usual, implausible: shares of its voxels that are of the tissue; below them an organ is amber and red.
+    """
+
+    tissue: Tissue
+    usual: float
+    implausible: float
 
 
 NORMS: Final[dict[str, Norm]] = {
@@ -193,6 +221,38 @@ HALVES: Final[dict[str, Halving]] = {
     ),
 }
 """By the name of the organ without its side."""
+
+MOST_HU: Final = 32767
+"""What is no limit."""
+
+AIRY: Final = Tissue("air filled lung", -1000, -300)
+SOFT: Final = Tissue("soft tissue", -60, 160)
+FATTY: Final = Tissue("soft tissue or fat", -160, 200)
+BONE: Final = Tissue("bone", 200, MOST_HU)
+
+TISSUES: Final[dict[str, TissueNorm]] = {
+    "Brain": TissueNorm(SOFT, 0.889, 0.834),
+    "Brainstem": TissueNorm(SOFT, 0.974, 0.958),
+    "Cochlea_L": TissueNorm(BONE, 0.761, 0.694),
+    "Cochlea_R": TissueNorm(BONE, 0.761, 0.694),
+    "Glnd_Lacrimal_L": TissueNorm(FATTY, 0.599, 0.517),
+    "Glnd_Lacrimal_R": TissueNorm(FATTY, 0.599, 0.517),
+    "Lens_L": TissueNorm(SOFT, 0.950, 0.900),
+    "Lens_R": TissueNorm(SOFT, 0.950, 0.900),
+    "Lung_L": TissueNorm(AIRY, 0.868, 0.811),
+    "Lung_R": TissueNorm(AIRY, 0.868, 0.811),
+    "Bone_Mandible": TissueNorm(BONE, 0.659, 0.614),
+    "OpticNrv_L": TissueNorm(FATTY, 0.793, 0.729),
+    "OpticNrv_R": TissueNorm(FATTY, 0.793, 0.729),
+    "Eye_L": TissueNorm(SOFT, 0.943, 0.892),
+    "Eye_R": TissueNorm(SOFT, 0.943, 0.892),
+    "Parotid_L": TissueNorm(FATTY, 0.937, 0.918),
+    "Parotid_R": TissueNorm(FATTY, 0.937, 0.918),
+    "SpinalCanal": TissueNorm(FATTY, 0.814, 0.751),
+    "SpinalCord": TissueNorm(SOFT, 0.815, 0.785),
+    "Glnd_Submand_L": TissueNorm(SOFT, 0.904, 0.849),
+    "Glnd_Submand_R": TissueNorm(SOFT, 0.904, 0.849),
+}
 
 LUNG_TOPS_MM: Final = 11.2
 """Red limit of the difference in height of the two lungs' tops."""

@@ -23,7 +23,7 @@ from oarlock.migrations import DatabaseNewer
 from oarlock.observers import Spread
 from oarlock.phantom import write_phantom
 from oarlock.qa import QAReport, check_masks
-from oarlock.series import SeriesHeader, check_headers
+from oarlock.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.site import Site, read_site
 
 GOOD, FINDINGS, UNUSABLE = 0, 1, 2
@@ -99,7 +99,7 @@ def _qa(chosen: argparse.Namespace) -> int:
     for path in chosen.references:
         panel.add(_drawing(path, header, site))
     is_pair = len(panel.reports) == 1
-    checks = () if is_pair else check_masks(panel.predicted.masks, header.grid)
+    checks = () if is_pair else check_masks(panel.predicted.masks, header.grid, hu=read_ct_series(header).hu)
     if chosen.json:
         content = panel.reports[0].to_json() if is_pair else panel.report(checks)
         print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))

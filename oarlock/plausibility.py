@@ -15,9 +15,11 @@ from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from oarlock.anatomy import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, Halving, Norm, Pair
+from oarlock.anatomy import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES, Halving, Norm, Pair, TissueNorm
 from oarlock.certainty import Certainty
+from oarlock.density import Composition, compositions
 from oarlock.geometry import FloatArray, Grid
 from oarlock.masks import Crop, Mask, OARMasks
 from oarlock.oars import BY_NAME, OAR, Laterality, mirrored
@@ -79,16 +81,23 @@ class Check:
 # ── judging ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_masks(masks: OARMasks, grid: Grid, certainty: Mapping[OAR, Certainty] | None = None) -> tuple[Check, ...]:
+def check_masks(
+    masks: OARMasks,
+    grid: Grid,
+    certainty: Mapping[OAR, Certainty] | None = None,
+    hu: npt.NDArray[np.int16] | None = None,
+) -> tuple[Check, ...]:
     """All checks of a set of contours, those of one organ together, in the order of ``masks.oars``.
 
+    :param hu: (z, y, x) Hounsfield units on the grid; without them what an organ consists of is not checked.
     :param certainty: what the model's probabilities said, where the contours are a model's own.
 
     A green check is only listed for an organ as a whole (``organ.plausible``), so that the list stays as short as its news.
     """
     crops = {oar: crop for oar in masks.oars if (crop := masks.crop(oar)) is not None}
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
-    return judge(Anatomy(masks.oars, crops, shapes, grid, certainty=certainty or {}))
+    found = {} if hu is None else compositions(hu, crops, TISSUES)
+    return judge(Anatomy(masks.oars, crops, shapes, grid, certainty=certainty or {}, compositions=found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +108,10 @@ class Limits:
     twins: Mapping[str, Pair]
     halves: Mapping[str, Halving]
     lung_tops_mm: float
+    tissues: Mapping[str, TissueNorm]
 
 
-HOUSE: Final = Limits(NORMS, PAIRS, HALVES, LUNG_TOPS_MM)
+HOUSE: Final = Limits(NORMS, PAIRS, HALVES, LUNG_TOPS_MM, TISSUES)
 
 
 def judge(anatomy: "Anatomy") -> tuple[Check, ...]:
@@ -127,6 +137,7 @@ class Anatomy:
     grid: Grid
     limits: Limits = HOUSE
     certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
+    compositions: Mapping[OAR, Composition] = field(default_factory=dict)
 
     def get(self, name: str) -> Shape | None:
         return self.shapes.get(BY_NAME[name])
@@ -365,6 +376,23 @@ def _inside(anatomy: Anatomy) -> Iterator[Check]:
                 yield Check("organ.not_inside", inner.name, level, reason, share, 0.95, 1.0, "share inside")
 
 
+def _density(anatomy: Anatomy) -> Iterator[Check]:
+    """Does the organ lie on its own tissue? The one check that sees a whole set of contours misplaced together."""
+    for oar, found in anatomy.compositions.items():
+        norm = anatomy.limits.tissues[oar.name]
+        level = _level(found.share, norm.implausible, norm.usual, 1.0, 1.0)
+        if level is Level.RED and found.voxels < FEW_VOXELS:
+            level = Level.AMBER
+        if level is not Level.GREEN:
+            rest = "lighter" if found.lighter > found.denser else "denser"
+            reason = (
+                f"Only {found.share:.0%} of {oar} is {norm.tissue.said} on the CT; {norm.usual:.0%} or more is usual. "
+                f"The rest is mostly {rest}. Does the contour lie on the organ, and is the CT free of artefacts there?"
+            )
+            unit = f"share that is {norm.tissue.name}"
+            yield Check("organ.density", oar.name, level, reason, found.share, norm.usual, 1.0, unit)
+
+
 def _certainty(anatomy: Anatomy) -> Iterator[Check]:
     """Does the model's probability stand behind the line, and is what it drew in the contour?"""
     for oar, seen in anatomy.certainty.items():
@@ -401,11 +429,15 @@ _CHECKS: Final[tuple[Callable[[Anatomy], Iterator[Check]], ...]] = (
     _overlaps,
     _inside,
     _field_of_view,
+    _density,
     _certainty,
 )
 
 _AMBER_SHARE: Final = 0.8
 """An organ that is off by this share of the red limit is amber."""
+
+FEW_VOXELS: Final = 50
+"""Of fewer voxels (a cochlea, a lens on thick slices) those at its edge are too large a share for a red."""
 
 CERTAINTY_LIMITS: Final = (0.25, 0.5)
 """Of the strict volume over the loose one (:class:`oarlock.certainty.Certainty`): red and amber below."""

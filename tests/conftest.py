@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.anatomy import Drawn, read
+from benchmarks.planning_ct import PlanningCTs
 from oarlock.database import Database
 from oarlock.geometry import Grid
 from oarlock.phantom import Phantom, head_and_neck
@@ -56,6 +58,18 @@ def siemens_series(unpacked: Unpacked) -> Path:
 def expert_contours(unpacked: Unpacked) -> Path:
     """Folder of the expert contours released with the paper, in their public layout (NRRD)."""
     return unpacked("data/contours/nrrds.tar.xz")
+
+
+@pytest.fixture(scope="session")
+def expert_sets(expert_contours: Path) -> list[Drawn]:
+    """Every set of the expert contours: 21 scans, two raters. Unpacking them takes most of a minute, so it is done once."""
+    return list(read(expert_contours))
+
+
+@pytest.fixture(scope="session")
+def planning_cts(shared: Path) -> PlanningCTs:
+    """The CT of OpenKBP's patients, and under those of the expert contours that are drawn on one of them."""
+    return PlanningCTs.read(shared / "data/openkbp", shared / "data/matched.csv")
 
 
 @pytest.fixture

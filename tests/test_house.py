@@ -42,6 +42,7 @@ PURE = (
     "plausibility",
     "shapes",
     "certainty",
+    "density",
     "stack",
     "thinning",
 )

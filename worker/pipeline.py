@@ -195,7 +195,7 @@ class Walk:
         masks = self._chosen(self._infer(series, model))
         written = self._contour(series.header, masks, model.facts)
         write_header(self.folder / GEOMETRY, series.header)
-        self._compare(series.header, masks, written)
+        self._compare(series, masks, written)
         self._draw(series, masks, model)
 
     def _infer(self, series: CTSeries, model: Model) -> OARMasks:
@@ -236,8 +236,9 @@ class Walk:
             raise ResultInvalid(findings=findings)
         return written
 
-    def _compare(self, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
+    def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
         self.report(Stage.COMPARING, 0.0)
+        header = series.header
         panel = Panel(Drawing(qa.Source(written.sop_instance_uid, written.label), masks), header, self.site)
         not_compared: list[dict[str, Any]] = []
         for position, path in enumerate(header.structure_sets, start=1):
@@ -248,7 +249,7 @@ class Walk:
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
                 self.warnings.append(JobWarning("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
-        checks = qa.check_masks(masks, header.grid, self.certainty)
+        checks = qa.check_masks(masks, header.grid, self.certainty, series.hu)
         self.scored = Scored(header.scanner, panel.reports, checks)
         report = panel.report(checks, not_compared)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

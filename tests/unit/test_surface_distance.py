@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from surface_distance import lookup_tables
 
-from benchmarks.expert_contours import Case, read_nrrd
+from benchmarks.anatomy import Drawn
 from oarlock.geometry import Grid
-from oarlock.masks import Mask
+from oarlock.masks import Crop, Mask
+from oarlock.oars import OAR, OARS
 from oarlock.surface_distance import (
     ALLOWANCE_MM,
     Lattice,
@@ -167,27 +168,29 @@ COLUMNS = {
 }
 
 
-SOME = {"0522c0669", "TCGA-CV-7243"}
-"""Scans of two centres; the slices of the first are 2.500629 mm apart. For all 21: ``python -m benchmarks.qa``."""
-
-
 @pytest.mark.slow
-def test_the_reference_values_of_real_contours_agree_row_by_row(shared: Path, expert_contours: Path) -> None:
+def test_the_reference_values_of_real_contours_agree_row_by_row(shared: Path, expert_sets: Sequence[Drawn]) -> None:
     with (shared / "data/contours/expected.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] == "both" and row["case"] in SOME]
-    assert len(rows) > 38
-    wrong = [(row["case"], row["organ"], found) for row in rows if (found := _disagreements(row, expert_contours))]
-    assert wrong == []
+        rows = list(csv.DictReader(file))
+    sides = {(drawn.case, drawn.rater): drawn for drawn in expert_sets}
+    pairs = [(row, sides[row["case"], "oncologist"], sides[row["case"], "radiographer"]) for row in rows]
+    both = [_disagreements(*pair) for pair in pairs if pair[0]["status"] == "both"]
+    assert (len(both), [found for found in both if found]) == (434, [])
+    assert not [row for row, *drawn in pairs if row["status"] != "both" and all(_oar(row) in one.crops for one in drawn)]
 
 
-def _disagreements(row: Mapping[str, str], folder: Path) -> dict[str, tuple[float, float]]:
-    case = Case(row["split"], row["case"], folder)
-    reference, grid = read_nrrd(case.path("oncologist", row["organ"]))
-    predicted, _ = read_nrrd(case.path("radiographer", row["organ"]))
-    box = _box((reference | predicted) > 0)
-    ours = _all_numbers(
-        predicted[box] > 0, reference[box] > 0, Lattice.of(grid).between(box[0].start, box[0].stop), float(row["tau_mm"])
+def _oar(row: Mapping[str, str]) -> OAR:
+    return next(oar for oar in OARS if oar.paper_name == row["organ"])
+
+
+def _disagreements(row: Mapping[str, str], oncologist: Drawn, radiographer: Drawn) -> dict[str, tuple[float, float]]:
+    crops = [drawn.crops[_oar(row)] for drawn in (oncologist, radiographer)]
+    box = tuple(
+        slice(min(s.start for s in pair), max(s.stop for s in pair)) for pair in zip(*(box for box, _ in crops), strict=True)
     )
+    reference, predicted = (_laid(crop, box) for crop in crops)
+    lattice = Lattice.of(oncologist.grid).between(box[0].start, box[0].stop)
+    ours = _all_numbers(predicted, reference, lattice, float(row["tau_mm"]))
     assert set(ours) == COLUMNS
     return {
         name: (value, float(row[name]))
@@ -196,11 +199,12 @@ def _disagreements(row: Mapping[str, str], folder: Path) -> dict[str, tuple[floa
     }
 
 
-def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    z = np.flatnonzero([image.any() for image in mask])
-    flat = mask[z[0] : z[-1] + 1].any(axis=0)
-    y, x = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    return slice(z[0], z[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
+def _laid(crop: Crop, box: Sequence[slice]) -> Mask:
+    """An organ in a box that holds its own."""
+    own, mask = crop
+    whole = np.zeros([s.stop - s.start for s in box], dtype=np.bool_)
+    whole[tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(own, box, strict=True))] = mask
+    return whole
 
 
 def _all_numbers(predicted: Mask, reference: Mask, lattice: Lattice, tolerance_mm: float) -> dict[str, float]:
