@@ -3,6 +3,7 @@
 The examples of problems are made from the errors themselves, so that they cannot differ from what is sent.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -333,11 +334,27 @@ LIST_JOBS: Final[Call] = {
 GET_JOB: Final[Call] = {"responses": {200: _json("The job", _RUNNING, "JobDocument"), **_problems(*_NOT_FOUND)}}
 EVENTS: Final[Call] = {
     "responses": {
-        200: _bytes(
-            "Events until the job ends",
-            "text/event-stream",
-            'event: progress\nid: 1\ndata: {"id": "…", "state": "running", …}\n\n',
-        ),
+        200: {
+            "description": "Events until the job ends, each of which this schema describes",
+            "content": {
+                "text/event-stream": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["event", "id", "data"],
+                        "properties": {
+                            "event": {"type": "string", "enum": ["progress", "end"]},
+                            "id": {"type": "string", "description": "to be sent as Last-Event-ID"},
+                            "data": {
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                                "contentSchema": {"$ref": "#/components/schemas/JobDocument"},
+                            },
+                        },
+                    },
+                    "example": {"event": "progress", "id": "1", "data": json.dumps(_RUNNING, separators=(",", ":"))},
+                }
+            },
+        },
         204: {"description": "The job has ended, and the caller knows (Last-Event-ID: end)"},
         **_problems(*_NOT_FOUND),
     }

@@ -2,13 +2,14 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from oarlock.control_chart import BASELINE, LIMIT, MEANING
 from oarlock.errors import InvalidParameter
@@ -34,7 +35,17 @@ DEFAULT_DAYS: Final = 90
 MOST_BUCKETS: Final = 400
 DAYS_IN: Final[Mapping[str, int]] = {"day": 1, "week": 7, "month": 28, "all": 1_000_000}
 
-_MOMENT: Final[TypeAdapter[date | datetime]] = TypeAdapter(date | datetime)
+
+def _written_out(text: str) -> str:
+    """A bare number would be taken for seconds since 1970, 20260305 too."""
+    if not re.match(_BEGINS, text):
+        raise ValueError(text)
+    return text
+
+
+_BEGINS: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]|$)"
+_MOMENT: Final[TypeAdapter[date | datetime]] = TypeAdapter(Annotated[date | datetime, BeforeValidator(_written_out)])
+_AS_A_TIME: Final[dict[str, JsonValue]] = {"pattern": _BEGINS}
 _Word = Annotated[str | None, Field(max_length=200)]
 
 
@@ -43,8 +54,12 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, protected_namespaces=())
 
-    since: _Word = Field(None, alias="from", description="first moment: an RFC 3339 time, or a day (UTC)")
-    to: _Word = Field(None, description="first moment that is too late: an RFC 3339 time; or the last day (UTC)")
+    since: _Word = Field(
+        None, alias="from", description="first moment: an RFC 3339 time, or a day (UTC)", json_schema_extra=_AS_A_TIME
+    )
+    to: _Word = Field(
+        None, description="first moment that is too late: an RFC 3339 time; or the last day (UTC)", json_schema_extra=_AS_A_TIME
+    )
     model: _Word = Field(None, description="name of a model")
     model_version: _Word = Field(None, description="version of a model")
     scanner: _Word = Field(None, description="name of a scanner, as the rows have it")

@@ -1,4 +1,5 @@
-"""`make fuzz`: every target in turn, a minute at a time, on one core and politely, until the time is up.
+"""`make fuzz`: the OpenAPI document against the service, then every target in turn, a minute at a time, on one core and politely,
+until the time is up.
 
 It begins with what earlier runs found worth keeping, adds what this one finds, keeps the smallest set that reaches as much, and
 writes into docs/reliability.md what was run. Findings lie in build/fuzz/findings; with one of them it exits with status 1.
@@ -10,19 +11,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from tests.fuzz import corpus
+from service.redis_server import PrivateRedis
+from tests.fuzz import contract, corpus
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "fuzz"
 PAGE = ROOT / "docs" / "reliability.md"
 TURN_S = 60
+CONTRACT_SHARE = 0.1
 INPUT_LIMIT_S = 10
 PROCESS_LIMIT_MB = 2_000
 _TABLE = re.compile(r"(<!-- fuzz: written by make fuzz -->\n).*?(<!-- fuzz: end -->)", re.DOTALL)
@@ -48,11 +52,13 @@ def main() -> int:
     runs = {name: Run() for name in chosen}
     for name in chosen:
         _fill(WORK / "corpus" / name, [*TARGETS[name].seeds(), *corpus.read(name)])
-    _fuzz(runs, until=monotonic() + options.minutes * 60)
+    until = monotonic() + options.minutes * 60
+    calls = _hold_contract(round(options.minutes * 60 * CONTRACT_SHARE)) if chosen == list(TARGETS) else 0
+    _fuzz(runs, until=until)
     for name, run in runs.items():
         run.inputs = _keep(name)
     findings = sorted(path for path in (WORK / "findings").glob("*/*") if path.suffix != ".txt")
-    table = _table(runs, options.minutes)
+    table = _table(runs, calls, options.minutes)
     if chosen == list(TARGETS):
         page = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(_TABLE.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", page), encoding="utf-8")
@@ -66,6 +72,35 @@ def _fuzz(runs: dict[str, Run], *, until: float) -> None:
             seconds = round(min(TURN_S, until - monotonic()))
             if seconds > 0:
                 _take_turn(name, run, seconds)
+
+
+def _hold_contract(seconds: int) -> int:
+    """Hold the OpenAPI document against a service; how many calls were made."""
+    said = WORK / "findings" / "contract" / "said"
+    said.parent.mkdir(parents=True, exist_ok=True)
+    said.unlink(missing_ok=True)
+    with (
+        TemporaryDirectory(prefix="oarlock-fuzz-") as name,
+        _redis(Path(name) / "redis") as url,
+        contract.service(Path(name), url) as called,
+    ):
+        done = contract.hold(called, Path(name), "--max-time", str(seconds), "--no-shrink")
+    if done.returncode:
+        said.write_text(done.stdout + done.stderr, encoding="utf-8")
+    return sum(int(count) for count in re.findall(r"(\d+) generated", done.stdout))
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    folder.mkdir()
+    server = PrivateRedis(folder)
+    process = server.start()
+    try:
+        server.wait_until_ready()
+        yield server.url
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _take_turn(name: str, run: Run, seconds: int) -> None:
@@ -107,9 +142,9 @@ def _fill(folder: Path, inputs: Iterable[bytes]) -> None:
         (folder / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
 
 
-def _table(runs: dict[str, Run], minutes: float) -> str:
+def _table(runs: dict[str, Run], calls: int, minutes: float) -> str:
     total = sum(run.executions for run in runs.values())
-    lines = [f"{total:,} inputs in {minutes:g} minutes on one core (`make fuzz`):", ""]
+    lines = [f"{total:,} inputs and {calls:,} calls in {minutes:g} minutes on one core (`make fuzz`):", ""]
     lines += ["| target | inputs tried | slowest | most memory | kept |", "| --- | --- | --- | --- | --- |"]
     for name, run in runs.items():
         slowest = f"{run.slowest_s} s" if run.slowest_s else "under 1 s"

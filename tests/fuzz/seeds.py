@@ -54,14 +54,14 @@ def write_series(folder: Path, shape: tuple[int, int, int] = SHAPE) -> list[Path
     return write_ct_series(folder, hu, grid)
 
 
-def write_structure_set(path: Path, files: Sequence[Path]) -> Path:
-    """An RTSTRUCT of three organs on that series."""
+def write_structure_set(path: Path, files: Sequence[Path]) -> OARMasks:
+    """Write an RTSTRUCT of three organs on that series, and give their masks."""
     header = check_headers(files)
     masks = OARMasks.empty([BY_NAME[name] for name in ("Brain", "Parotid_L", "SpinalCord")], header.grid.shape)
     for oar, box in zip(masks.oars, (np.s_[1:4, 1:6, 1:9], np.s_[2:4, 2:4, 2:5], np.s_[:, 3, 3]), strict=True):
         masks.bits[box] |= masks.bit(oar)
     write_rtstruct(path, masks, header, AUTHORSHIP)
-    return path
+    return masks
 
 
 def slices(files: Sequence[Path]) -> list[bytes]:

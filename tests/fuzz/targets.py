@@ -70,7 +70,8 @@ class Ground:
         self._temporary = TemporaryDirectory(prefix="oarlock-fuzz-")
         self.folder = Path(self._temporary.name)
         self.files = seeds.write_series(self.folder / "series")
-        self.structure_set = seeds.write_structure_set(self.folder / "rtstruct.dcm", self.files)
+        self.structure_set = self.folder / "rtstruct.dcm"
+        seeds.write_structure_set(self.structure_set, self.files)
         self.header: SeriesHeader = check_headers(self.files)
         self.drawing = read_drawing(self.structure_set, self.header)
         self.storage = Storage(self.folder / "data")

@@ -147,6 +147,8 @@ def test_a_summary_that_names_no_time_is_of_the_last_days(scored: httpx.Client) 
     ("path", "parameters", "name"),
     [
         ("scores", {"from": "yesterday"}, "from"),
+        ("scores", {"from": "20260305"}, "from"),  # seconds since 1970 to some
+        ("summary", {"to": "0"}, "to"),
         ("scores", {"to": "2026-13-01"}, "to"),
         ("scores", {"from": "99999999999999999999"}, "from"),
         ("scores", {"from": "2026-03-06", "to": "2026-03-05"}, "to"),
