@@ -1,8 +1,10 @@
 """Fixtures that every test may ask for."""
 
+import fcntl
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,19 +35,35 @@ Unpacked = Callable[[str], Path]
 @pytest.fixture(scope="session")
 def unpacked(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
     """Unpacks an archive, named relative to the shared folder, once per session, and gives the folder that it lies in."""
-    folders: dict[str, Path] = {}
+    base = of_all_processes(tmp_path_factory)
 
     def unpack(archive: str) -> Path:
-        if archive not in folders:
-            path = shared / archive
-            if not path.is_file():
-                pytest.skip(f"OARLOCK_SHARED has no {archive}")
-            folders[archive] = tmp_path_factory.mktemp("unpacked")
-            with tarfile.open(path) as members:
-                members.extractall(folders[archive], filter="data")
-        return folders[archive]
+        path, folder = shared / archive, base / f"unpacked-{archive.replace('/', '-')}"
+        if not path.is_file():
+            pytest.skip(f"OARLOCK_SHARED has no {archive}")
+        with one_at_a_time(base / "unpacking"):
+            if not folder.exists():
+                unfinished = folder.with_suffix(".unfinished")
+                with tarfile.open(path) as members:
+                    members.extractall(unfinished, filter="data")
+                unfinished.rename(folder)
+        return folder
 
     return unpack
+
+
+def of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder of this session: the same in each of the processes that the tests are shared out to."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Of the processes of this session, one at a time gets through the block."""
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +106,7 @@ def phantom() -> Phantom:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis: the one that REDIS_URL names, else a private one for this session."""
-    if url := os.environ.get("REDIS_URL"):
-        yield url
-        return
+    """A real Redis of this session's own: tests empty its queue."""
     server = PrivateRedis(tmp_path_factory.mktemp("redis"))
     process = server.start()
     server.wait_until_ready()

@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,9 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return zipped(write_ct_series(folder, head(crooked_grid()), crooked_grid(), patient_name="Canary^Yellow"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Department]:
-    """One for the module: starting it takes the longest."""
+    """One for the session: starting it takes the longest."""
     made = Department(tmp_path_factory.mktemp("department"))
     yield made
     made.close()
@@ -30,12 +29,3 @@ def department(standing: Department) -> Department:
     """A department that runs, whatever the test before did to it."""
     standing.start()
     return standing
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[list[Department]]:
-    """Ends the departments that a test makes for itself."""
-    made: list[Department] = []
-    yield made
-    for department in made:
-        department.close()

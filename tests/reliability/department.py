@@ -36,6 +36,8 @@ PATIENCE_S: Final = 180.0
 """Only a test that fails waits so long; the machine may be busy with much else."""
 
 LINGER: Final = 2000
+STUCK: Final = "stuck"
+"""Name of a model that is never done."""
 ENDS: Final = (Action.JOB_SUCCEEDED, Action.JOB_FAILED, Action.JOB_CANCELLED)
 
 
@@ -92,6 +94,7 @@ class Department:
         self.folder, self.data = folder, data or folder / "data"
         folder.mkdir(exist_ok=True)
         self.manifest = write_tiny_model(folder / "models" / "tiny", linger=linger)
+        write_tiny_model(folder / "models" / STUCK, name=STUCK, linger=100 * LINGER)
         self._quick = write_tiny_model(folder / "quick" / "tiny")
         self.redis = PrivateRedis(folder / "redis")
         database_url = settings.get("DATABASE_URL", f"sqlite:///{self.data / 'oarlock.sqlite'}")
@@ -181,11 +184,11 @@ class Department:
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE_S)
 
-    def post(self, series: bytes, *, key: str | None = None) -> JobId:
+    def post(self, series: bytes, *, key: str | None = None, **fields: str) -> JobId:
         """Post a zip archive, and see that it is accepted."""
-        headers = {"Content-Type": "application/zip", "Idempotency-Key": key or str(uuid.uuid4())}
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         with self.client() as client:
-            answer = client.post("/v1/jobs", content=series, headers=headers)
+            answer = client.post("/v1/jobs", files=[("files", ("series.zip", series))], data=fields, headers=headers)
         assert answer.status_code == 202, answer.text
         return JobId(answer.json()["id"])
 

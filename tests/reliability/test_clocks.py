@@ -37,15 +37,15 @@ class Clock:
         beside.rename(self._file)
 
 
-@pytest.fixture
-def clock(tmp_path: Path) -> Clock:
-    return Clock(tmp_path / "offset")
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock") / "offset")
 
 
-@pytest.fixture
-def department(tmp_path: Path, clock: Clock) -> Iterator[Department]:
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[Department]:
     """One whose service and worker go by the clock; the test itself does not."""
-    made = Department(tmp_path / "department", **clock.environment)
+    made = Department(tmp_path_factory.mktemp("department"), **clock.environment)
     yield made
     made.close()
 
@@ -54,7 +54,6 @@ def department(tmp_path: Path, clock: Clock) -> Iterator[Department]:
 def test_a_step_of_the_clock_neither_holds_up_the_job_of_a_dead_worker_nor_takes_that_of_a_living_one(
     department: Department, clock: Clock, series: bytes, offset_s: int
 ) -> None:
-    department.start()
     lives = department.post(series)
     department.caught(lives)
     clock.step_to(offset_s)
@@ -67,9 +66,9 @@ def test_a_step_of_the_clock_neither_holds_up_the_job_of_a_dead_worker_nor_takes
 
 
 def test_a_worker_whose_clock_is_wrong_works_like_any_other(department: Department, clock: Clock, series: bytes) -> None:
-    department.start_redis()
-    department.start_service()
+    department.worker.kill()
     late = department.program("worker", name="late", FAKETIME_TIMESTAMP_FILE="", FAKETIME=f"-{HOURS}")
     department.start_worker(late)
     jobs = department.check_all_succeed(*(department.post(series) for _ in range(2)))
     assert [job.attempts for job in jobs] == [1, 1]
+    late.kill()

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -12,22 +12,22 @@ import pytest
 
 from oarlock.jobs import JobState
 from tests.fixtures import postgresql
-from tests.reliability.department import LINGER, Department, wait_until
+from tests.reliability.department import STUCK, Department, wait_until
 
 pytestmark = pytest.mark.slow
 
 DISK_BYTES = 8_000_000
 
 
-def test_postgresql_is_killed_with_a_job_running_and_others_queued(
-    tmp_path: Path, series: bytes, fresh: list[Department]
-) -> None:
+def test_postgresql_is_killed_with_a_job_running_and_others_queued(tmp_path: Path, series: bytes) -> None:
     programs = postgresql.find_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
-    with postgresql.running(programs) as server, server.database() as url:
-        department = Department(tmp_path / "department", DATABASE_URL=url)
-        fresh.append(department)
+    with (
+        postgresql.running(programs) as server,
+        server.database() as url,
+        closing(Department(tmp_path / "department", DATABASE_URL=url)) as department,
+    ):
         department.start()
         job_ids = [department.post(series) for _ in range(2)]
         department.caught(job_ids[0])
@@ -35,17 +35,15 @@ def test_postgresql_is_killed_with_a_job_running_and_others_queued(
         assert httpx.get(f"{department.url}/v1/jobs/{job_ids[0]}", timeout=60).status_code == 503
         server.start()
         department.check_all_succeed(*job_ids)
-        department.close()
 
 
 # ── the disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A disk of its own, small enough to be filled."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("disk")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=False, capture_output=True
     )
@@ -55,10 +53,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.fixture
-def cramped(small_disk: Path, tmp_path: Path) -> Iterator[Department]:
+@pytest.fixture(scope="module")
+def cramped(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Department]:
     """A department whose jobs lie on the small disk; its table does not."""
-    made = Department(tmp_path / "department", data=small_disk / "data", DATABASE_URL=f"sqlite:///{tmp_path / 'table.sqlite'}")
+    folder = tmp_path_factory.mktemp("cramped")
+    made = Department(folder, data=small_disk / "data", DATABASE_URL=f"sqlite:///{folder / 'table.sqlite'}")
     made.start()
     yield made
     made.close()
@@ -109,18 +108,18 @@ def test_the_disk_runs_full_while_results_are_written(cramped: Department, small
 
 
 def test_a_native_call_that_never_returns_ends_at_the_hard_limit_and_the_worker_goes_on(
-    tmp_path: Path, series: bytes, fresh: list[Department]
+    department: Department, series: bytes
 ) -> None:
-    department = Department(tmp_path / "department", linger=100 * LINGER, OARLOCK_JOB_LIMIT_S="4")
-    fresh.append(department)
-    department.start()
-    stuck = department.post(series)
+    department.worker.kill()
+    limited = department.program("worker", name="limited", OARLOCK_JOB_LIMIT_S="4")
+    department.start_worker(limited)
+    stuck, next_one = department.post(series, model=STUCK), department.post(series)
     (job,) = department.ended([stuck])
     assert (job.state, job.attempts) == (JobState.FAILED, 3)
     assert job.error is not None
     assert job.error.code == "job.attempts_exhausted"
-    department.check_nothing_is_left()
-    department.check_each_ended_once()
+    department.check_all_succeed(next_one)
+    limited.kill()
 
 
 def test_a_worker_that_stands_still_is_replaced_and_changes_nothing_when_it_wakes_up(
