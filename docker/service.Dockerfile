@@ -4,7 +4,7 @@ COPY requirements/uv.lock requirements/service.lock /requirements/
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r /requirements/uv.lock \
     && python3 -m venv --without-pip /venv \
-    && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --require-hashes -r /requirements/service.lock
+    && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --compile-bytecode --require-hashes -r /requirements/service.lock
 
 FROM python:3.11-slim-bookworm
 # What installs has no work here.
@@ -16,8 +16,10 @@ COPY models /app/models
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_HOST=0.0.0.0 OARLOCK_EMBEDDED_WORKER=false
+# Nothing is written when it runs, so what is not compiled now is compiled at every start.
+RUN python -m compileall -q -x /lib2to3/ /app "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A new volume takes its owner from the folder that it is mounted on.
-RUN mkdir -p /data /keys && chown 10001:10001 /data /keys
+RUN mkdir -p /data /keys /secrets && chown 10001:10001 /data /keys /secrets
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000

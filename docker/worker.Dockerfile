@@ -6,7 +6,7 @@ COPY requirements/uv.lock requirements/worker*.lock /requirements/
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r /requirements/uv.lock \
     && python3 -m venv --without-pip /venv \
-    && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --require-hashes -r "/requirements/$LOCK"
+    && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --compile-bytecode --require-hashes -r "/requirements/$LOCK"
 
 FROM python:3.11-slim-bookworm
 # What installs has no work here.
@@ -18,6 +18,8 @@ COPY models /app/models
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_ALIVE_FILE=/tmp/alive
+# Nothing is written when it runs, so what is not compiled now is compiled at every start.
+RUN python -m compileall -q -x /lib2to3/ /app "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A new volume takes its owner from the folder that it is mounted on.
 RUN mkdir -p /data && chown 10001:10001 /data
 USER 10001:10001

@@ -16,7 +16,8 @@ from oarlock import __version__
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
 IMAGES = {"service": ROOT / "docker" / "service.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
-OURS = ("service", "first-key", "worker", "worker-gpu")
+OURS = ("service", "first-key", "first-password", "worker", "worker-gpu")
+ONCE = ("first-key", "first-password")
 LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in ("service", "worker", "worker-cuda")}
 
 image = pytest.mark.parametrize("face", IMAGES)
@@ -165,7 +166,13 @@ def test_no_image_gets_a_build_tool(lock: str) -> None:
 
 def test_what_is_up_without_and_with_a_profile(composition: Any) -> None:
     profiles = {name: tuple(service.get("profiles", ())) for name, service in composition["services"].items()}
-    assert {name for name, wanted in profiles.items() if not wanted} == {"redis", "postgres", "service", "first-key", "worker"}
+    assert {name for name, wanted in profiles.items() if not wanted} == {
+        "redis",
+        "postgres",
+        "service",
+        "worker",
+        *ONCE,
+    }
     assert {name for name, wanted in profiles.items() if "gpu" in wanted} == {"worker-gpu"}
     assert {name for name, wanted in profiles.items() if "monitoring" in wanted} == {"prometheus", "grafana"}
 
@@ -177,7 +184,8 @@ def test_our_containers_can_write_to_their_volumes_alone_and_do_nothing_privileg
     assert service["tmpfs"] == ["/tmp"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not service.keys() & {"privileged", "cap_add", "user", "devices", "pid", "network_mode"}
+    assert not service.keys() & {"privileged", "cap_add", "user", "devices", "pid"}
+    assert service.get("network_mode", "none") == "none"
     assert not [volume for volume in service["volumes"] if "docker.sock" in volume]
 
 
@@ -218,7 +226,33 @@ def test_every_container_that_stays_is_asked_for_its_health(composition: Any) ->
     for name, service in composition["services"].items():
         if name not in OURS:
             assert service["healthcheck"]["test"], name
-    assert composition["services"]["first-key"]["restart"] == "no"
+    assert all(composition["services"][name]["restart"] == "no" for name in ONCE)
+
+
+def test_the_database_asks_for_a_password_that_nobody_chose_and_that_those_who_call_it_alone_can_read(composition: Any) -> None:
+    services = composition["services"]
+    assert services["postgres"]["environment"].keys() == {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"}
+    assert services["postgres"]["depends_on"]["first-password"] == {"condition": "service_completed_successfully"}
+    for name in ("service", "first-key", "worker", "worker-gpu"):
+        assert services[name]["environment"]["PGPASSFILE"] == "/secrets/pgpass"
+    readers = {name for name, service in services.items() if any("secrets:" in volume for volume in service["volumes"])}
+    assert readers == {"service", "worker", "worker-gpu", "postgres", *ONCE}
+    assert {name for name in readers if "secrets:/secrets" in services[name]["volumes"]} == {"first-password"}
+
+
+def test_the_password_is_made_once_in_the_form_that_libpq_reads(composition: Any, tmp_path: Path) -> None:
+    program = composition["services"]["first-password"]["command"][2].replace("/secrets/", f"{tmp_path}/")
+
+    def make() -> None:
+        subprocess.run(["sh", "-euc", program], check=True, env={"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"})
+
+    make()
+    password = (tmp_path / "postgres").read_text().strip()
+    assert len(password) >= 43
+    assert (tmp_path / "pgpass").read_text() == f"*:*:*:oarlock:{password}\n"
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    make()
+    assert (tmp_path / "postgres").read_text().strip() == password
 
 
 def test_monitoring_writes_to_volumes_alone_knows_one_key_and_asks_nobody_outside(composition: Any) -> None:
