@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from benchmarks.anatomy import Drawn, read
 from benchmarks.planning_ct import PlanningCTs
@@ -16,6 +17,10 @@ from oarlock.geometry import Grid
 from oarlock.phantom import Phantom, head_and_neck
 from service.redis_server import PrivateRedis
 from tests.fixtures import crooked, postgresql
+
+# Hypothesis times each example by default; on a busy machine that says nothing of what is tested.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
