@@ -97,7 +97,7 @@ class _Network:
 
     def __init__(self, manifest: ModelManifest, device: str, threads: int) -> None:
         self._manifest, self._threads, self._insists = manifest, threads, device == "cuda"
-        self._session = _session(manifest, _providers(device), threads, insist=self._insists)
+        self._session = _session(manifest, _providers(device), threads)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self._insists and self.device != "cuda":
             raise InferenceFailed(reason="CUDA was insisted on (OARLOCK_DEVICE=cuda) and the session did not get it")
@@ -113,7 +113,7 @@ class _Network:
                 raise
             log.warning("the device ran out of memory; the slab runs on the CPU")
         if self._fallback is None:
-            self._fallback = self._plain(_session(self._manifest, [CPU], self._threads, insist=False))
+            self._fallback = self._plain(_session(self._manifest, [CPU], self._threads))
         return _translating(self._fallback, hu, "cpu")
 
     def _plain(self, session: Any) -> Predictor:
@@ -176,14 +176,12 @@ def _providers(device: str) -> list[str]:
     return [CUDA, CPU] if seems_there else [CPU]
 
 
-def _session(manifest: ModelManifest, providers: list[str], threads: int, *, insist: bool) -> Any:
+def _session(manifest: ModelManifest, providers: list[str], threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _ERRORS_ONLY
     options.enable_cpu_mem_arena = False  # an arena keeps the peak of the largest slab for as long as the worker lives
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn the machine's cores
-    if insist:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if CUDA in providers:
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where the extra `cuda` put them
     try:
