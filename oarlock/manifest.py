@@ -6,7 +6,7 @@ outputs, one channel per OAR, runs unchanged when its manifest says what it need
 """
 
 import hashlib
-import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def read_manifest(folder: Path) -> ModelManifest:
     """
     try:
         tables = tomllib.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ManifestInvalid(model=folder.name, reason=f"{MANIFEST_NAME} cannot be read ({type(error).__name__})") from error
     return _Reader(folder, tables).manifest()
 
@@ -143,8 +143,14 @@ class _Reader:
     def fail(self, reason: str) -> ManifestInvalid:
         return ManifestInvalid(model=self.folder.name, reason=reason)
 
+    def table(self, name: str) -> Mapping[str, Any]:
+        value = self.tables.get(name, {})
+        if not isinstance(value, dict):
+            raise self.fail(f"[{name}] is not a table")
+        return value
+
     def get(self, table: str, key: str, kind: type | tuple[type, ...]) -> Any:
-        value = self.tables.get(table, {}).get(key)
+        value = self.table(table).get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise self.fail(f"[{table}] {key} is missing or of the wrong type")
         return value
@@ -163,10 +169,16 @@ class _Reader:
             oars=oars,
             thresholds=thresholds,
             self_check=self.self_check(len(oars)),
-            training=self.tables.get("training", {}),
-            results=self.tables.get("results", {}),
-            limits=tuple(str(line) for line in self.tables.get("limits", {}).get("not_for", ())),
+            training=self.table("training"),
+            results=self.table("results"),
+            limits=self.limits(),
         )
+
+    def limits(self) -> tuple[str, ...]:
+        lines = self.table("limits").get("not_for", [])
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise self.fail("[limits] not_for must be a list of texts")
+        return tuple(lines)
 
     def sha256(self) -> str:
         value = str(self.get("model", "sha256", str)).lower()
@@ -188,6 +200,12 @@ class _Reader:
             raise self.fail(f"[{table}] {key} must be at least 1")
         return value
 
+    def number(self, table: str, key: str) -> float:
+        value = self.get(table, key, (int, float))
+        if not _is_finite(value):
+            raise self.fail(f"[{table}] {key} is not a finite number")
+        return float(value)
+
     def input(self) -> InputSpec:
         context = self.positive("input", "context_slices")
         if context % 2 == 0:
@@ -197,7 +215,7 @@ class _Reader:
             spacing_mm=self.spacing(),
             size_yx=self.size_yx("input", required=False),
             context_slices=context,
-            padding_hu=float(self.get("input", "padding_hu", (int, float))),
+            padding_hu=self.number("input", "padding_hu"),
         )
 
     def spacing(self) -> tuple[float, float, float] | None:
@@ -209,7 +227,7 @@ class _Reader:
         return float(value[0]), float(value[1]), float(value[2])
 
     def size_yx(self, table: str, *, required: bool) -> tuple[int, int] | None:
-        value = self.tables.get(table, {}).get("size_yx")
+        value = self.table(table).get("size_yx")
         if value is None and not required:
             return None
         if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
@@ -220,8 +238,12 @@ class _Reader:
         entries = self.tables.get("oar", [])
         if not isinstance(entries, list) or not entries:
             raise self.fail("it lists no [[oar]]")
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise self.fail("[[oar]] is not a list of tables")
         names = [entry.get("name") for entry in entries]
-        unknown = [str(name) for name in names if name not in BY_NAME]
+        if not all(isinstance(name, str) for name in names):
+            raise self.fail("[[oar]] name is missing or not a text")
+        unknown = [name for name in names if name not in BY_NAME]
         if unknown:
             raise self.fail(f"[[oar]] {', '.join(unknown)} is not an OAR of this house (see oarlock/oars.py)")
         if len(set(names)) != len(names):
@@ -233,7 +255,7 @@ class _Reader:
 
     def self_check(self, channels: int) -> SelfCheck:
         means = self.get("self_check", "expected_means", list)
-        if len(means) != channels or not all(isinstance(mean, int | float) for mean in means):
+        if len(means) != channels or not all(map(_is_finite, means)):
             raise self.fail("[self_check] expected_means must hold one number per OAR")
         size = self.size_yx("self_check", required=True)
         assert size is not None  # required=True
@@ -241,9 +263,14 @@ class _Reader:
             slices=self.positive("self_check", "slices"),
             size_yx=size,
             expected_means=tuple(float(mean) for mean in means),
-            tolerance=float(self.get("self_check", "tolerance", (int, float))),
+            tolerance=self.number("self_check", "tolerance"),
         )
 
 
+def _is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold; TOML knows nan and inf, and whole numbers of any length."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return isinstance(value, int | float) and _is_finite(value) and value > 0

@@ -119,7 +119,7 @@ def read_profile(path: Path) -> Profile:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ProfileInvalid(profile=path.stem, reason=f"the file cannot be read ({type(error).__name__})") from error
     return to_profile(path.stem, tables)
 

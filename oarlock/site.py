@@ -59,7 +59,7 @@ def _tables(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise SiteFileInvalid(reason=f"it cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8, or not TOML: both are said with their place
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML: both are said with their place
         raise SiteFileInvalid(reason=f"it is not TOML ({error})") from error
 
 

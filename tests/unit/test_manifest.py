@@ -34,6 +34,12 @@ def folder(tmp_path: Path) -> Path:
         ("upscale = 1", "upscale = true", r"\[output\] upscale is missing or of the wrong type"),
         ("tolerance = 1e-4", "", r"\[self_check\] tolerance is missing"),
         ("expected_means = [", "expected_means = [0.5, ", "one number per OAR"),
+        ('name = "Brain"', "name = []", r"\[\[oar\]\] name is missing or not a text"),
+        ("threshold = 0.5", f"threshold = 1{'0' * 400}", "between 0 and 1"),
+        ("padding_hu = -1000.0", "padding_hu = nan", r"\[input\] padding_hu is not a finite number"),
+        ("padding_hu = -1000.0", f"padding_hu = 1{'0' * 400}", r"\[input\] padding_hu is not a finite number"),
+        ("tolerance = 1e-4", "tolerance = nan", r"\[self_check\] tolerance is not a finite number"),
+        ("expected_means = [", "expected_means = [nan] #[", "one number per OAR"),
     ],
 )
 def test_what_is_wrong_is_named(folder: Path, line: str, instead: str, reason: str) -> None:
@@ -41,6 +47,25 @@ def test_what_is_wrong_is_named(folder: Path, line: str, instead: str, reason: s
     text = path.read_text()
     assert line in text
     path.write_text(text.replace(line, instead, 1))
+    with pytest.raises(ManifestInvalid, match=reason):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("table", "instead", "reason"),
+    [
+        ("[model]", "model = 1", r"\[model\] is not a table"),
+        ("[[oar]]", "oar = [1]", r"\[\[oar\]\] is not a list of tables"),
+        ("[training]", "training = 1", r"\[training\] is not a table"),
+        ("[results]", "results = []", r"\[results\] is not a table"),
+        ("[limits]", "limits.not_for = 1", r"\[limits\] not_for must be a list of texts"),
+        ("[limits]", f"a = {'[' * 5_000}", "cannot be read"),
+    ],
+)
+def test_what_is_no_table_is_named(folder: Path, table: str, instead: str, reason: str) -> None:
+    path = folder / MANIFEST_NAME
+    text = path.read_text().replace(table, table.replace("[", "[other-").replace("[other-[other-", "[[other-"))
+    path.write_text(f"{instead}\n{text}")
     with pytest.raises(ManifestInvalid, match=reason):
         read_manifest(folder)
 

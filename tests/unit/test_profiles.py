@@ -110,6 +110,7 @@ WRONG: list[tuple[str, str]] = [
     ("[[roi]]\noar = 'Brain'\ncolour = [1, 2, 3.0]", "three whole numbers"),
     ("[[limit]]\nwhat = 'x'\nvalue = 'y'", "source is missing"),
     ("not toml", "cannot be read"),
+    ("x = " + "[" * 5_000, "cannot be read"),
 ]
 
 

@@ -33,6 +33,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("[names]\nx = ", "not TOML"),
+        ("x = " + "[" * 5_000, "not TOML"),
         ('[nams]\nx = "Brain"', "no meaning for nams"),
         ("tolerance = 3", "no meaning for tolerance"),
         ('names = "Brain"', "ROI name = OAR"),
