@@ -24,7 +24,7 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian
 
 from oarlock import identity
 from oarlock.errors import NotDeidentifiable
-from oarlock.series import CTSeries, Instance, SeriesHeader
+from oarlock.series import MANUFACTURER, MODEL_NAME, CTSeries, Instance, SeriesHeader
 
 Pseudonym = Callable[[str], str]
 """Gives the UID that stands for a UID, always the same one."""
@@ -104,6 +104,8 @@ def _slice(header: SeriesHeader, instance: Instance, hu: npt.NDArray[np.int16], 
         0x00281053: "1",
         0x00281054: "HU",
     }
+    # Of the Basic Profile (PS3.15 Annex E) both may stay, and Station Name may not: charts tell makes of scanners apart.
+    texts |= {tag: text for tag, text in zip((MANUFACTURER, MODEL_NAME), header.device, strict=True) if text}
     if plane.thickness_mm is not None:
         texts[0x00180050] = _decimals((plane.thickness_mm,))
     numbers = {0x00280002: 1, 0x00280010: plane.rows, 0x00280011: plane.columns}

@@ -45,6 +45,7 @@ from oarlock.quantiles import Distribution, IntArray, distributions
 from oarlock.schema import EPOCH, JOBS, QA_CASES, QA_CHECKS, QA_DAYS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
 
 Records = npt.NDArray[np.void]
+Columns = Mapping[str, npt.NDArray[Any]]
 
 BUCKETS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
 """Upper bounds of the histogram of surface DSC."""
@@ -302,13 +303,12 @@ class QAStore:
         with self._database.reading() as connection:
             streams = _streams(connection, filters)
             rows = connection.execute(_days(filters, streams)).all() if streams else []
-        records = [np.frombuffer(row.scores, PACKED) for row in rows]
-        parts = sorted({part_of(row.day) for row in rows} if part_of else ())
-        numbers = [parts.index(part_of(row.day)) if part_of else 0 for row in rows]
-        table = np.concatenate([np.empty(0, PACKED), *records])
-        groups = np.repeat(np.array(numbers, dtype=np.int64), [len(one) for one in records])
-        oars = [oar.name for oar in OARS if filters.oar in {None, oar.name}]
-        return [found for oar in oars if (found := _oar_summary(oar, table, groups, parts, alert_level))]
+        part = [part_of(row.day) if part_of else 0 for row in rows]
+        parts = sorted(set(part)) if part_of else []
+        numbers = np.searchsorted(parts, part) if part_of else np.zeros(len(rows), np.int64)
+        groups = np.repeat(numbers, [len(row.scores) // PACKED.itemsize for row in rows])
+        table = np.frombuffer(b"".join(row.scores for row in rows), PACKED)
+        return [_oar_summary(oar, *columns, parts, alert_level) for oar, columns in _by_oar(table, groups, filters.oar)]
 
     def approve(self, job: Job, scanner: str, report: QAReport, content_sha256: str, *, by: Actor) -> bool:
         """Write the comparison with the RTSTRUCT that was approved for a job; it takes the place of an earlier one on the charts.
@@ -424,24 +424,40 @@ def _days(filters: Filters, streams: Mapping[int, object]) -> Any:
     return select(QA_DAYS.c.day, QA_DAYS.c.scores).where(*wanted)
 
 
-def _oar_summary(oar: str, table: Records, groups: IntArray, parts: Sequence[int], alert_level: float) -> OARSummary | None:
-    """One organ; None if it is in no record.
+def _by_oar(table: Records, groups: IntArray, oar: str | None) -> Iterator[tuple[str, tuple[Columns, IntArray]]]:
+    """The columns of each organ that has a record, or of one organ, in the house's order.
 
-    :param table, groups: records of all organs, and the place of each one's part among ``parts``.
+    They are taken apart once, each in one piece: asking packed records again for every organ is most of the work otherwise.
     """
-    mine = table["oar"] == _PLACES[oar]
-    records, own = table[mine], groups[mine]
-    if not len(records):
-        return None
-    (whole,) = _summaries(records, np.zeros_like(own), 1, alert_level)
-    by_part = zip(parts, _summaries(records, own, len(parts), alert_level), strict=True) if parts else ()
+    places = np.ascontiguousarray(table["oar"])
+    order = np.flatnonzero(places == _PLACES[oar]) if oar else np.argsort(places, kind="stable")
+    columns = {name: np.ascontiguousarray(table[name])[order] for name in ("both", "surface_dsc", "volumetric_dsc")}
+    groups, counts = groups[order], np.bincount(places[order], minlength=len(OARS))
+    ends = np.cumsum(counts)
+    for place in np.flatnonzero(counts):
+        mine = slice(ends[place] - counts[place], ends[place])
+        yield OARS[place].name, ({name: column[mine] for name, column in columns.items()}, groups[mine])
+
+
+def _oar_summary(oar: str, columns: Columns, groups: IntArray, parts: Sequence[int], alert_level: float) -> OARSummary:
+    """One organ.
+
+    :param columns, groups: of its records, and the place of each one's part among ``parts``.
+    """
+    (whole,) = _summaries(columns, np.zeros(len(groups), np.int64), 1, alert_level)
+    by_part = zip(parts, _summaries(columns, groups, len(parts), alert_level), strict=True) if parts else ()
     return OARSummary(oar, whole, {part: found for part, found in by_part if found.n or found.one_sided})
 
 
-def _summaries(records: Records, groups: IntArray, count: int, alert_level: float) -> list[Summary]:
-    both = records["both"] == 1
-    n, one_sided = (np.bincount(groups[chosen], minlength=count).tolist() for chosen in (both, ~both))
-    scores = [distributions(records[name][both], groups[both], count, alert_level) for name in ("surface_dsc", "volumetric_dsc")]
+def _summaries(columns: Columns, groups: IntArray, count: int, alert_level: float) -> list[Summary]:
+    both = columns["both"] == 1
+    if not both.all():
+        one_sided = np.bincount(groups[~both], minlength=count).tolist()
+        columns, groups = {name: column[both] for name, column in columns.items()}, groups[both]
+    else:
+        one_sided = [0] * count
+    n = np.bincount(groups, minlength=count).tolist()
+    scores = [distributions(columns[name], groups, count, alert_level) for name in ("surface_dsc", "volumetric_dsc")]
     return [Summary(*row) for row in zip(n, one_sided, *scores, strict=True)]
 
 

@@ -10,7 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _APART: Final = 4.0
-"""From one group to the next on the line on which all scores are sorted; scores lie in [0, 1], what is not defined at 2."""
+"""From one group to the next on the line on which all scores are sorted; scores lie in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,14 @@ def distributions(scores: FloatArray, groups: IntArray, count: int, alert_level:
     :param groups: (n,) to which group each belongs, from 0 to ``count`` - 1; at most some thousand.
     """
     defined = ~np.isnan(scores)
+    if not defined.all():
+        scores, groups = scores[defined], groups[defined]
     place = np.arange(count) * _APART
-    ordered = np.sort(np.where(defined, scores, 2.0) + place[groups])
-    start = np.searchsorted(ordered, place)
-    n = np.bincount(groups[defined], minlength=count)
-    total = np.bincount(groups[defined], scores[defined], minlength=count)
-    low = np.bincount(groups[defined & (scores < alert_level)], minlength=count)
+    ordered = np.sort(scores + place[groups])
+    ends = np.searchsorted(ordered, place + _APART)
+    start = np.append(0, ends[:-1])
+    n, low = ends - start, np.bincount(groups[scores < alert_level], minlength=count)
+    total = np.bincount(groups, scores, minlength=count)
     quartiles = [_quantiles(ordered, start, n, share) - place for share in (0.25, 0.5, 0.75)]
     some = np.maximum(n, 1)
     columns = [column.tolist() for column in (n, total / some, *quartiles, low / some)]

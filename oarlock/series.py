@@ -82,6 +82,7 @@ class SeriesHeader:
     ``instances[z]`` is the file, or the frame, of slice z of the grid; ``structure_sets`` the RTSTRUCT files of the upload in its
     order; ``template`` the patient and study attributes in the CT's character set (see :mod:`oarlock.identity`). ``scanner`` is
     what the slices came from, in plain letters: Manufacturer, Manufacturer's Model Name, Station Name; empty where none is named.
+    ``device`` is the first two of them, which say of which make a scanner is and not whose.
     """
 
     study_instance_uid: str
@@ -93,6 +94,7 @@ class SeriesHeader:
     template: pydicom.Dataset
     warnings: tuple[JobWarning, ...]
     scanner: str = ""
+    device: tuple[str, str] = ("", "")
 
     def facts(self) -> SeriesFacts:
         """What the API tells about the series."""
@@ -153,6 +155,7 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         template,
         tuple(warnings),
         _scanner(slices[order[0]]),
+        (_plain(slices[order[0]], MANUFACTURER), _plain(slices[order[0]], MODEL_NAME)),
     )
 
 
@@ -203,8 +206,13 @@ def _frame_of_reference(slices: Sequence[DicomFile]) -> str:
 
 def _scanner(file: DicomFile) -> str:
     """What is no plain letter is left out: the name becomes a label of charts."""
-    words = [_UNPLAIN.sub(" ", file.header.text(tag)).split() for tag in (MANUFACTURER, MODEL_NAME, STATION)]
-    return " ".join(word for part in words for word in part)[:_LONGEST_SCANNER].strip()
+    parts = [_plain(file, tag) for tag in (MANUFACTURER, MODEL_NAME, STATION)]
+    return " ".join(part for part in parts if part)[:_LONGEST_SCANNER].strip()
+
+
+def _plain(file: DicomFile, tag: int) -> str:
+    """A text without what is no plain letter, no longer than a Long String (PS3.5, 6.2)."""
+    return " ".join(_UNPLAIN.sub(" ", file.header.text(tag)).split())[:64].strip()
 
 
 def _check_patient(slices: Sequence[DicomFile], tag: int) -> None:

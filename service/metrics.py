@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from oarlock.callbacks import CallbackStore
+from oarlock.control_chart import Rule
 from oarlock.errors import TransientError, leaves
 from oarlock.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
 from oarlock.manifest import ModelManifest
@@ -42,6 +43,10 @@ class Metrics:
         self.drift_alarms = Counter(
             "oarlock_drift_alarms", "Alarms of the control charts", ["model", "oar", "rule", "side"], registry=self._registry
         )
+        # These too are counted from 0.
+        for model, oar in {(manifest.name, oar.name) for manifest in manifests.values() for oar in manifest.oars}:
+            for rule, side in product(Rule, ("higher", "lower")):
+                self.drift_alarms.labels(model, oar, rule, side)
         self.requests = Histogram(
             "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
         )

@@ -77,6 +77,15 @@ def test_nothing_of_the_patient_is_in_the_files(tmp_path: Path) -> None:
     assert first.PatientIdentityRemoved == "YES"
 
 
+def test_the_make_of_the_scanner_stays_and_its_station_does_not(tmp_path: Path) -> None:
+    named = {"Manufacturer": "Makers & Sons\u00fc", "ManufacturerModelName": "Model 7", "StationName": "CANARY"}
+    made = write_series(tmp_path / "true", overrides=named)
+    folder = Folder(tmp_path / "anew")
+    write_deidentified(read_ct_series(made.header), folder.next_file, pseudonym)
+    assert made.header.scanner.endswith(" Model 7 CANARY")
+    assert check_headers(folder.files).scanner == made.header.scanner.removesuffix(" CANARY")
+
+
 def test_what_cannot_be_written_anew_is_refused(tmp_path: Path) -> None:
     made = write_series(tmp_path / "ct")
     folder = Folder(tmp_path / "anew")
