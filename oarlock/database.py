@@ -85,7 +85,9 @@ class Database:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() in {"postgresql", "postgres"}:
-        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True)
+        psycopg = url.set(drivername="postgresql+psycopg")
+        # A database that was made without an encoding (SQL_ASCII) would answer with bytes.
+        return create_engine(psycopg, connect_args={"client_encoding": "utf8"}, pool_pre_ping=True, hide_parameters=True)
     engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -114,6 +114,7 @@ async def incoming_folder(service: Service) -> AsyncIterator[Incoming]:
     """A folder for an upload. Deleting a refused one may take long: in a thread, and not cut short when the sender leaves.
 
     :raises ServiceBusy: if as many uploads are under way as may be.
+    :raises StorageFull: if the disk has no room for the folder, or for what is done in it.
     """
     place, folder = object(), service.storage.incoming()
     try:
@@ -121,7 +122,8 @@ async def incoming_folder(service: Service) -> AsyncIterator[Incoming]:
     except anyio.WouldBlock:
         raise ServiceBusy from None
     try:
-        yield folder.__enter__()
+        with uploads.disk():
+            yield folder.__enter__()
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(folder.__exit__, None, None, None, limiter=service.upload_threads)

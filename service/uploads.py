@@ -384,7 +384,7 @@ class _Files:
         """Write, while the disk has more room than must stay: many uploads at once may each have found enough at their start."""
         if shutil.disk_usage(self._incoming.folder).free < self._settings.min_free_bytes:
             raise StorageFull
-        with _disk():
+        with disk():
             _write_all(file, data)
         if not self._is_archive:
             self._digest.update(data)
@@ -415,7 +415,11 @@ def _write_all(file: IO[bytes], data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def _disk() -> Iterator[None]:
+def disk() -> Iterator[None]:
+    """Whoever finds no room on the disk in this block finds that the storage is full.
+
+    :raises StorageFull: instead of the system's error.
+    """
     try:
         yield
     except OSError as error:

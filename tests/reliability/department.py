@@ -38,6 +38,9 @@ PATIENCE_S: Final = 180.0
 LINGER: Final = 2000
 STUCK: Final = "stuck"
 """Name of a model that is never done."""
+
+SLOW: Final = "slow"
+"""Name of a model that takes some seconds."""
 ENDS: Final = (Action.JOB_SUCCEEDED, Action.JOB_FAILED, Action.JOB_CANCELLED)
 
 
@@ -95,6 +98,7 @@ class Department:
         folder.mkdir(exist_ok=True)
         self.manifest = write_tiny_model(folder / "models" / "tiny", linger=linger)
         write_tiny_model(folder / "models" / STUCK, name=STUCK, linger=100 * LINGER)
+        write_tiny_model(folder / "models" / SLOW, name=SLOW, linger=2 * LINGER)
         self._quick = write_tiny_model(folder / "quick" / "tiny")
         self.redis = PrivateRedis(folder / "redis")
         database_url = settings.get("DATABASE_URL", f"sqlite:///{self.data / 'oarlock.sqlite'}")

@@ -1,5 +1,6 @@
 """More than the service can take: it says so in time, with when to try again, and goes on."""
 
+import errno
 import shutil
 import socket
 from collections.abc import Iterator
@@ -70,4 +71,18 @@ def test_uploads_that_each_found_room_at_their_start_stop_before_the_disk_is_ful
     answer = httpx.post(f"{own.url}/v1/jobs", content=zipped(series), headers=ZIP, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (507, "storage.full")
     assert int(answer.headers["retry-after"]) > 0
+    assert eventually(lambda: own.files() == [], within_s=30)
+
+
+@pytest.mark.parametrize("step", ["incoming", "adopt"])
+def test_a_disk_without_room_for_a_folder_or_for_the_last_flush_is_full_and_no_fault(
+    own: Running, series: list[Path], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    place = {"incoming": "oarlock.storage.Incoming.__init__", "adopt": "oarlock.storage.Storage.adopt"}[step]
+    monkeypatch.setattr(place, no_room)
+    answer = httpx.post(f"{own.url}/v1/jobs", files=parts(series), timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage.full")
     assert eventually(lambda: own.files() == [], within_s=30)
