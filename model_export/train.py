@@ -3,7 +3,7 @@
 import ctypes
 import json
 import logging
-import signal
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -83,12 +83,8 @@ def slabs_from(step: int, cases: Sequence[Case], config: Config, workers: int, *
 
 
 def _prepare_to_draw(_worker: int) -> None:
-    """In a process that draws slabs.
-
-    Stopping is left to the run: a terminal stops the whole group of processes, and the run still needs its step's slabs.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """In a process that draws slabs: a terminal stops a whole group of processes, and the run still needs its step's slabs."""
+    os.setpgid(0, 0)
     keep_freed_memory()
 
 

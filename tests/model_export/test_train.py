@@ -140,9 +140,7 @@ def test_a_rare_oar_is_drawn_as_often_as_a_common_one() -> None:
     assert wanted.count(lens) * 2 == pytest.approx(wanted.count(cord), rel=0.3)  # of a pair, half of the draws are the left
 
 
-def test_the_whole_group_is_asked_to_stop_and_the_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
-    """A terminal sends its signal to the drawing processes too."""
-    script = f"""
+GROUP = """
 import signal, sys
 from pathlib import Path
 from model_export.config import read_config
@@ -153,9 +151,18 @@ signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 def stop():
     print("step", flush=True)
     return bool(asked)
-train(start_run(read_config(CONFIGS / "hn_4mm.toml", TINY)), [made_case()], Path({str(tmp_path)!r}), workers=2, stop=stop)
+train(start_run(read_config(CONFIGS / "hn_4mm.toml", TINY)), [made_case()], Path(sys.argv[1]), workers=2, stop=stop)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True, text=True) as process:
+"""A run with two processes that draw, which says when it begins a step."""
+
+
+def start_group(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", GROUP, folder], stdout=subprocess.PIPE, start_new_session=True, text=True)
+
+
+def test_the_whole_group_is_asked_to_stop_and_the_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
+    """A terminal sends its signal to the drawing processes too."""
+    with start_group(tmp_path) as process:
         assert process.stdout
         for _ in range(3):
             assert process.stdout.readline() == "step\n"
@@ -163,3 +170,11 @@ train(start_run(read_config(CONFIGS / "hn_4mm.toml", TINY)), [made_case()], Path
         process.stdout.read()
     assert process.returncode == 0
     assert resume_run(tiny, tmp_path / CHECKPOINT).step >= 1
+
+
+def test_a_run_that_breaks_does_not_wait_for_the_processes_that_draw_for_it(tmp_path: Path) -> None:
+    with start_group(tmp_path) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "step\n"
+        process.stdout.close()  # it cannot say its next step
+        assert process.wait(timeout=120) == 1
