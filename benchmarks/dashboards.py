@@ -224,16 +224,12 @@ def main() -> int:
         began = time.perf_counter()
         with closing(Database(settings.database)) as database, database.writing() as connection:
             Filler(connection, chosen.jobs).fill()
-        redis = PrivateRedis(Path(folder) / "redis")
-        process = redis.start()
-        redis.wait_until_ready()
         print(f"{chosen.jobs:,} jobs written in {time.perf_counter() - began:.0f} s")
-        try:
-            with serving(settings.model_copy(update={"redis_url": redis.url})) as client:
-                return report(client)
-        finally:
-            process.terminate()
-            process.wait()
+        with (
+            PrivateRedis(Path(folder) / "redis").running() as url,
+            serving(settings.model_copy(update={"redis_url": url})) as client,
+        ):
+            return report(client)
 
 
 def report(client: httpx.Client) -> int:

@@ -204,22 +204,16 @@ def main(models: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         files = series_files(folder / "series")
-        redis = PrivateRedis(folder / "redis")
-        process = redis.start()
-        redis.wait_until_ready()
-        environment: dict[str, Any] = {"OARLOCK_MODELS": str(models), "REDIS_URL": redis.url}
         megabytes = sum(len(content) for _, content in files) / 1e6
         print(f"One upload of {megabytes:.0f} MB in {len(files)} files, and {AT_ONCE} of them at once.\n")
         print(f"| way | CPU s | s | MB | {AT_ONCE}: s | {AT_ONCE}: MB |\n| --- | --- | --- | --- | --- | --- |")
-        try:
+        with PrivateRedis(folder / "redis").running() as url:
+            environment: dict[str, Any] = {"OARLOCK_MODELS": str(models), "REDIS_URL": url}
             for name, way in WAYS.items():
                 body = Body.of([("series.zip", _zip(files))] if "zip" in name else files)
                 with serving(way, environment | {"OARLOCK_DATA": str(folder / name)}) as server:
                     values = measure(server, body)
                 print("| {} | {:.2f} | {:.2f} | {:.0f} | {:.2f} | {:.0f} |".format(name, *values), flush=True)
-        finally:
-            process.terminate()
-            process.wait()
     print(f"\nPeak of this sender: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:.0f} MB")
 
 

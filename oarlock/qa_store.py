@@ -451,11 +451,9 @@ def _oar_summary(oar: str, columns: Columns, groups: IntArray, parts: Sequence[i
 
 def _summaries(columns: Columns, groups: IntArray, count: int, alert_level: float) -> list[Summary]:
     both = columns["both"] == 1
-    if not both.all():
-        one_sided = np.bincount(groups[~both], minlength=count).tolist()
+    one_sided = np.bincount(groups[~both], minlength=count).tolist()
+    if any(one_sided):
         columns, groups = {name: column[both] for name, column in columns.items()}, groups[both]
-    else:
-        one_sided = [0] * count
     n = np.bincount(groups, minlength=count).tolist()
     scores = [distributions(columns[name], groups, count, alert_level) for name in ("surface_dsc", "volumetric_dsc")]
     return [Summary(*row) for row in zip(n, one_sided, *scores, strict=True)]

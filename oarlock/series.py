@@ -145,6 +145,7 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         *_body_part(slices),
         *identity_warnings,
     ]
+    device = (_plain(slices[order[0]], MANUFACTURER), _plain(slices[order[0]], MODEL_NAME))
     return SeriesHeader(
         study,
         series,
@@ -154,8 +155,8 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         tuple(upload.structure_sets.values()),
         template,
         tuple(warnings),
-        _scanner(slices[order[0]]),
-        (_plain(slices[order[0]], MANUFACTURER), _plain(slices[order[0]], MODEL_NAME)),
+        _scanner(*device, _plain(slices[order[0]], STATION)),
+        device,
     )
 
 
@@ -204,9 +205,8 @@ def _frame_of_reference(slices: Sequence[DicomFile]) -> str:
     return slices[0].uid(FRAME_OF_REFERENCE)
 
 
-def _scanner(file: DicomFile) -> str:
-    """What is no plain letter is left out: the name becomes a label of charts."""
-    parts = [_plain(file, tag) for tag in (MANUFACTURER, MODEL_NAME, STATION)]
+def _scanner(*parts: str) -> str:
+    """The name that becomes a label of charts."""
     return " ".join(part for part in parts if part)[:_LONGEST_SCANNER].strip()
 
 

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
@@ -87,6 +89,20 @@ class PrivateRedis:
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one async-signal-safe prctl call between fork and exec
         )
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """The server, ready, for as long as the block; its URL.
+
+        :raises TimeoutError: if it does not answer within 20 s.
+        """
+        process = self.start()
+        try:
+            self.wait_until_ready()
+            yield self.url
+        finally:
+            process.terminate()
+            process.wait()
 
     def wait_until_ready(self) -> None:
         """Return when the server answers.

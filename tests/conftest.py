@@ -112,12 +112,8 @@ def phantom() -> Phantom:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis of this session's own: tests empty its queue."""
-    server = PrivateRedis(tmp_path_factory.mktemp("redis"))
-    process = server.start()
-    server.wait_until_ready()
-    yield server.url
-    process.terminate()
-    process.wait()
+    with PrivateRedis(tmp_path_factory.mktemp("redis")).running() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,26 +80,13 @@ def _hold_contract(seconds: int) -> int:
     said.unlink(missing_ok=True)
     with (
         TemporaryDirectory(prefix="oarlock-fuzz-") as name,
-        _redis(Path(name) / "redis") as url,
+        PrivateRedis(Path(name) / "redis").running() as url,
         contract.service(Path(name), url) as called,
     ):
         done = contract.hold(called, Path(name), "--max-time", str(seconds), "--no-shrink")
     if done.returncode:
         said.write_text(done.stdout + done.stderr, encoding="utf-8")
     return sum(int(count) for count in re.findall(r"(\d+) generated", done.stdout))
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[str]:
-    folder.mkdir()
-    server = PrivateRedis(folder)
-    process = server.start()
-    try:
-        server.wait_until_ready()
-        yield server.url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _take_turn(name: str, run: Run, seconds: int) -> None:
@@ -119,7 +105,7 @@ def _take_turn(name: str, run: Run, seconds: int) -> None:
 def _keep(name: str) -> int:
     """Keep the inputs without which something would not be reached."""
     grown, kept = WORK / "corpus" / name, WORK / "kept" / name
-    _fill(kept, [])
+    kept.mkdir(parents=True, exist_ok=True)
     for path in kept.iterdir():
         path.unlink()
     _fuzzer(name, "-merge=1", kept, grown)
