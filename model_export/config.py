@@ -30,6 +30,7 @@ class TrainingConfig:
     emphasis: tuple[str, ...] = ()  # OARs that those slabs are centred on three times as often as on others
     clip_norm: float = 0.0
     norm_limit: float = 1.0
+    fixed_norms: bool = False  # a step normalises as inference does: for a network that has been trained already
     bfloat16: bool = False  # where the CPU has units for it
     seed: int = 1
 

@@ -169,7 +169,7 @@ def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
     config, training = run.config, run.config.training
     for group in run.optimiser.param_groups:
         group["lr"] = training.rate(run.step, progress) * group.get("factor", 1.0)
-    run.network.train()
+    run.network.train(not training.fixed_norms)
     run.network.set_norm_limit(norm_limit(training, progress))
     loss = loss_of_step(run.network, [sample.to(run.device) for sample in samples], config)
     run.optimiser.zero_grad(set_to_none=True)
