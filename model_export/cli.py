@@ -51,6 +51,12 @@ def _add_training(commands: Commands) -> None:
     )
     train.set_defaults(run=_train)
 
+    average = commands.add_parser("average", help="the mean of several runs that started from one model")
+    average.add_argument("--config", type=Path, default=CONFIG)
+    average.add_argument("--runs", type=Path, nargs="+", required=True, help="their folders")
+    average.add_argument("--folder", type=Path, required=True, help="for the checkpoint of the mean")
+    average.set_defaults(run=_average)
+
 
 def _add_judging(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on the tuning split")
@@ -133,6 +139,18 @@ def _train(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: asked.append(received))
     train(run, cases, options.folder, hours=options.hours, workers=options.workers, stop=lambda: bool(asked))
+
+
+def _average(options: argparse.Namespace) -> None:
+    from model_export.average import mean_of_runs
+    from model_export.config import read_config
+    from model_export.train import CHECKPOINT, resume_run, write_checkpoint
+
+    config = read_config(options.config)
+    mean = mean_of_runs([resume_run(config, folder / CHECKPOINT) for folder in options.runs], config)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(mean, options.folder / CHECKPOINT)
+    print(f"{options.folder}: the mean of {len(options.runs)} runs, {mean.step} steps in {mean.elapsed_s / 3600:.2f} hours")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -123,6 +123,14 @@ def test_the_norm_correction_opens_slowly(tiny: Config) -> None:
     assert limits == pytest.approx([1.0, 1.0, 2.0, 3.0, 3.0])
 
 
+def test_with_fixed_norms_a_step_learns_all_but_their_statistics(tiny: Config, tmp_path: Path) -> None:
+    run = start_run(dataclasses.replace(tiny, training=dataclasses.replace(tiny.training, fixed_norms=True, warm_up=0.0)))
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    train(run, [made_case()], tmp_path, steps=2)
+    changed = {name for name, value in run.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name, _ in run.network.named_parameters()}
+
+
 def test_half_of_the_slabs_come_from_fully_labelled_scans() -> None:
     cases = [made_case(name=str(n)) for n in range(9)] + [made_case(name="m", source="matched")]
     rng = np.random.default_rng(1)
