@@ -24,6 +24,7 @@ import httpx
 
 from oarlock.jobs import ENDED, JobId, JobState
 from oarlock.phantom import write_ct_series
+from tests.e2e.processes import alive, eventually, marked
 from tests.fixtures import postgresql
 from tests.fixtures.crooked import crooked_grid
 from tests.reliability.department import PATIENCE_S, Department, Program, wait_until
@@ -34,6 +35,27 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- soak: written by make soak -->\n", "<!-- soak: end -->\n"
 DOWN_S: Final = 3.0
 """A component is away for up to so long."""
+
+AIM_S: Final = 8.0
+"""How long an aimed kill waits for a job that runs."""
+
+INTO_JOB_S: Final = 1.0
+"""An aimed kill comes up to so long after a job was seen running; a job takes some 1.5 s."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill that is to come.
+
+    :ivar at_s: when, since the beginning; an aimed one waits from then on until a job runs, and for ``into_job_s`` more.
+    :ivar down_s: how long the component stays away.
+    """
+
+    at_s: float
+    component: str
+    aimed: bool
+    into_job_s: float
+    down_s: float
 
 
 @dataclass
@@ -96,21 +118,34 @@ class Soak:
 
     def run(self, series: bytes, *, jobs: int, seconds: float, kills: int) -> Tally:
         """Post and kill, then let everything end, and look."""
+        schedule = self._schedule(seconds, kills)
+        priorities = self._random.choices(["urgent", "normal", "low"], k=jobs)
         began = monotonic()
-        schedule = sorted(self._random.uniform(0, seconds) for _ in range(kills))
-        names = [list(self._kills)[i % len(self._kills)] for i in range(kills)]
-        self._random.shuffle(names)
         with ThreadPoolExecutor(1) as keeper, ThreadPoolExecutor(4) as senders, ExitStack() as stack:
             keeper.submit(self._keep_running)
             stack.callback(self._over.set)
-            posts = [senders.submit(self._post, series, began + i * seconds / jobs) for i in range(jobs)]
-            for at, name in zip(schedule, names, strict=True):
-                _sleep_until(began + at)
-                self._kill_and_start_again(name)
+            moments = [began + i * seconds / jobs for i in range(jobs)]
+            posts = [senders.submit(self._post, series, *post) for post in zip(moments, priorities, strict=True)]
+            for kill in schedule:
+                _sleep_until(began + kill.at_s)
+                self._kill_and_start_again(kill)
+            _sleep_until(began + seconds)
             accepted = [post.result() for post in posts]
             self.tally.seconds = monotonic() - began
             self._judge(accepted)
         return self.tally
+
+    def _schedule(self, seconds: float, kills: int) -> list[Kill]:
+        """Each component as often as the others, and every second time aimed, in an order and at moments that the seed says."""
+        names = list(self._kills)
+        which = [(names[i % len(names)], i // len(names) % 2 == 0) for i in range(kills)]
+        self._random.shuffle(which)
+        moments = sorted(self._random.uniform(0, seconds) for _ in range(kills))
+        draw = self._random.uniform
+        return [
+            Kill(at_s, component, aimed, draw(0, INTO_JOB_S), draw(0, DOWN_S))
+            for at_s, (component, aimed) in zip(moments, which, strict=True)
+        ]
 
     def _keep_running(self) -> None:
         """What whoever runs Oarlock does: a component that ends by itself, because it found no database, is started again."""
@@ -119,9 +154,8 @@ class Soak:
                 if name not in self._down and not program.alive:
                     program.start()
 
-    def _post(self, series: bytes, at: float) -> JobId:
-        key, priority = str(uuid.uuid4()), self._random.choice(["urgent", "normal", "low"])
-        parts = [("files", ("series.zip", series))]
+    def _post(self, series: bytes, at: float, priority: str) -> JobId:
+        key, parts = str(uuid.uuid4()), [("files", ("series.zip", series))]
         _sleep_until(at)
         while True:
             with suppress(httpx.TransportError):
@@ -139,13 +173,23 @@ class Soak:
 
     # ── killing ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _kill_and_start_again(self, name: str) -> None:
-        running = bool(self._department.store.signs_of_life())
-        start_again = self._kills[name]()
-        self.tally.killed[name] += 1
-        self.tally.with_jobs_running[name] += running
-        Event().wait(self._random.uniform(0, DOWN_S))
+    def _kill_and_start_again(self, kill: Kill) -> None:
+        if kill.aimed and eventually(self._a_job_runs, within_s=AIM_S):
+            Event().wait(kill.into_job_s)
+        running = self._a_job_runs()
+        start_again = self._kills[kill.component]()
+        self.tally.killed[kill.component] += 1
+        self.tally.with_jobs_running[kill.component] += running
+        Event().wait(kill.down_s)
         start_again()
+
+    def _a_job_runs(self) -> bool:
+        """Whether a process is at work on a job; one whose process was killed counts as running in the table for a while."""
+        for job_id in self._department.store.signs_of_life():
+            with suppress(ProcessLookupError):  # it ended in between
+                if alive(self._department.runner(job_id)):
+                    return True
+        return False
 
     def _kill(self, name: str) -> Callable[[], None]:
         self._down.add(name)
@@ -153,10 +197,15 @@ class Soak:
         return lambda: self._down.remove(name)
 
     def _kill_child(self) -> Callable[[], None]:
-        for worker in self._department.store.live_workers(within_s=PATIENCE_S):
-            with suppress(ProcessLookupError):
-                os.kill(int(worker.name.rsplit("-", 1)[1]), signal.SIGKILL)
+        wait_until(lambda: bool(self._children()))
+        for pid in self._children():
+            os.kill(pid, signal.SIGKILL)
         return lambda: None
+
+    def _children(self) -> set[int]:
+        """The processes that run jobs: a worker's name ends with the number of its process."""
+        heard = {int(worker.name.rsplit("-", 1)[1]) for worker in self._department.store.live_workers(within_s=PATIENCE_S)}
+        return heard.intersection(marked(self._department.worker.mark))
 
     def _kill_redis(self) -> Callable[[], None]:
         self._department.kill_redis()
@@ -201,7 +250,7 @@ def soak(folder: Path, *, jobs: int, seconds: float, kills: int, seed: int) -> T
         if programs := postgresql.find_programs():
             server = stack.enter_context(postgresql.running(programs))
             settings["DATABASE_URL"] = stack.enter_context(server.database())
-        department = Department(folder / "department", linger=0, **settings)
+        department = Department(folder / "department", **settings)
         stack.callback(department.close)
         department.start()
         return Soak(department, server, seed=seed).run(zipped(files), jobs=jobs, seconds=seconds, kills=kills)
@@ -223,7 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=20260305)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="oarlock-soak-", ignore_cleanup_errors=True) as folder:
