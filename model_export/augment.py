@@ -6,10 +6,14 @@ is ours. Positions are millimetres from the middle of the field of view, x to th
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+CPU: Final = torch.device("cpu")
 
 F32 = npt.NDArray[np.float32]
 Generator = np.random.Generator
@@ -45,21 +49,20 @@ class Deformation:
     stretch_z: float
     mirror: bool
 
-    def in_plane(self, z_mm: F32, y_mm: F32, x_mm: F32) -> F32:
-        """Source positions (y, x) in mm of a grid of output positions: (2, Z, Y, X)."""
+    def in_plane(self, z_mm: F32, y_mm: F32, x_mm: F32, device: torch.device = CPU) -> Tensor:
+        """Source positions (y, x) in mm of a grid of output positions: (2, Z, Y, X), computed on a device."""
         y, x = np.meshgrid(y_mm, -x_mm if self.mirror else x_mm, indexing="ij")
         affine = np.einsum("ij,jyx->iyx", self.matrix, np.stack([y, x])) + self.translation_mm[:, None, None]
-        return np.asarray(affine[:, None] + self._elastic(z_mm, y_mm, x_mm), np.float32)
+        placed = torch.from_numpy(affine.astype(np.float32)).to(device)[:, None].expand(-1, len(z_mm), -1, -1)
+        return placed + self._elastic(z_mm, y_mm, x_mm, device) if self.control_mm.any() else placed
 
-    def _elastic(self, z_mm: F32, y_mm: F32, x_mm: F32) -> F32:
+    def _elastic(self, z_mm: F32, y_mm: F32, x_mm: F32, device: torch.device) -> Tensor:
         """Displacements (2, Z, Y, X) in mm; a tensor product of three one-dimensional splines."""
-        if not self.control_mm.any():
-            return np.zeros((2, len(z_mm), 1, 1), np.float32)
-        field = self.control_mm
+        field = torch.from_numpy(self.control_mm).to(device)
         for axis, positions in enumerate((z_mm, y_mm, x_mm), start=1):
-            basis = spline_basis(positions / self.control_spacing_mm, field.shape[axis])
-            field = np.moveaxis(np.tensordot(field, basis, axes=(axis, 1)), -1, axis)
-        return np.asarray(field, np.float32)
+            basis = torch.from_numpy(spline_basis(positions / self.control_spacing_mm, field.shape[axis])).to(device)
+            field = torch.tensordot(field, basis, dims=([axis], [1])).movedim(-1, axis)
+        return field
 
 
 def draw_deformation(config: AugmentConfig, rng: Generator, *, extent_mm: tuple[float, float, float]) -> Deformation:
@@ -88,22 +91,23 @@ def spline_basis(positions: F32, points: int) -> F32:
     return weights
 
 
-def change_intensities(hu: F32, config: AugmentConfig, rng: Generator) -> F32:
-    """Blur, shift and noise, in that order; (z, y, x) HU."""
+def change_intensities(hu: Tensor, config: AugmentConfig, rng: Generator) -> Tensor:
+    """Blur, shift and noise, in that order; (z, y, x) HU. The noise depends on the generator and on the kind of device."""
     if rng.random() < config.blur_probability:
         hu = blur(hu, rng.uniform(0.0, config.blur_sd_voxels))
     shift = rng.uniform(-config.shift_hu, config.shift_hu)
-    noise = rng.standard_normal(hu.shape, np.float32) * np.float32(config.noise_sd_hu)
-    return np.maximum(hu + np.float32(shift) + noise, np.float32(-1000.0))
+    generator = torch.Generator(hu.device).manual_seed(int(rng.integers(1 << 62)))
+    noise = torch.randn(hu.shape, generator=generator, device=hu.device)
+    return (hu + shift + config.noise_sd_hu * noise).clamp_(min=-1000.0)
 
 
-def blur(hu: F32, sd_voxels: float) -> F32:
+def blur(hu: Tensor, sd_voxels: float) -> Tensor:
     """A three-tap smoothing along y and x with the variance of a Gaussian of this width."""
-    side = np.float32(min(sd_voxels**2 / 2, 0.25))
+    side = min(sd_voxels**2 / 2, 0.25)
     for axis in (1, 2):
-        padded = np.pad(hu, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        low, high = np.take(padded, range(hu.shape[axis]), axis), np.take(padded, range(2, hu.shape[axis] + 2), axis)
-        hu = side * (low + high) + (1 - 2 * side) * hu
+        count = hu.shape[axis]
+        padded = torch.cat([hu.narrow(axis, 0, 1), hu, hu.narrow(axis, count - 1, 1)], dim=axis)
+        hu = side * (padded.narrow(axis, 0, count) + padded.narrow(axis, 2, count)) + (1 - 2 * side) * hu
     return hu
 
 

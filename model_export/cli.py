@@ -46,9 +46,6 @@ def _add_training(commands: Commands) -> None:
     train.add_argument("--all", action="store_true", help="train on the tuning split too (a last run, once the design is fixed)")
     train.add_argument("--threads", type=int, default=1)
     train.add_argument("--device", default="cpu", help="cpu or cuda")
-    train.add_argument(
-        "--workers", type=int, default=0, help="processes that draw slabs ahead; for a GPU as many as there are cores"
-    )
     train.set_defaults(run=_train)
 
     average = commands.add_parser("average", help="the mean of several runs that started from one model")
@@ -123,8 +120,9 @@ def _train(options: argparse.Namespace) -> None:
     from model_export.config import read_config
     from model_export.datasets.training_file import read_cases
     from model_export.start import start_from_model
-    from model_export.train import CHECKPOINT, resume_run, start_run, train
+    from model_export.train import CHECKPOINT, keep_freed_memory, resume_run, start_run, train
 
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     config = read_config(options.config)
     cases = read_cases(options.data, None if options.all else "train")
@@ -138,7 +136,7 @@ def _train(options: argparse.Namespace) -> None:
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: asked.append(received))
-    train(run, cases, options.folder, hours=options.hours, workers=options.workers, stop=lambda: bool(asked))
+    train(run, cases, options.folder, hours=options.hours, stop=lambda: bool(asked))
 
 
 def _average(options: argparse.Namespace) -> None:

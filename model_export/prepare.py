@@ -14,7 +14,7 @@ import numpy.typing as npt
 from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, read_patients
 from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
-from model_export.datasets.training_file import CHANNEL, U8, Case, body_centre_mm, shown_channels, to_codes, write_cases
+from model_export.datasets.training_file import CHANNEL, U8, Case, to_codes, write_cases
 from oarlock.oars import OARS
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,6 @@ def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:
         label_full=1,
         channels=channels,
         labelled_slices=tuple(slices),
-        body_centre_mm=body_centre_mm(ct, patient.spacing_mm),
-        shown=shown_channels(ct, labels, 1, channels),
     )
 
 
@@ -124,8 +122,6 @@ def to_matched_case(patient: OpenKBPPatient, match: Match, contours: Path) -> Ca
         label_full=(NATIVE_PER_VOXEL // LABEL_FACTOR) ** 2,
         channels=channels,
         labelled_slices=tuple(slices),
-        body_centre_mm=body_centre_mm(ct, patient.spacing_mm),
-        shown=shown_channels(ct, stacked, LABEL_FACTOR, channels),
     )
 
 

@@ -4,8 +4,8 @@ Unknown CT becomes air and takes no part in the loss near the known region, wher
 least `FAR_VOXELS` in plane) the network sees nothing but air, and there every organ is absent: a network must not invent.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_export.augment import (
+    CPU,
     F32,
     AugmentConfig,
     Deformation,
@@ -69,17 +70,6 @@ class Sample:
     target: Tensor
     counts: Tensor
 
-    def to(self, device: torch.device) -> "Sample":
-        """The same on a device."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Sample":
-        """The same in memory that a GPU can read while this process goes on; a DataLoader calls this."""
-        return self._changed(Tensor.pin_memory)
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Sample":
-        return replace(self, ct_hu=change(self.ct_hu), target=change(self.target), counts=change(self.counts))
-
 
 def draw_case(
     cases: Sequence[Case], matched_share: float, rng: Generator, *, emphasis: Sequence[str] = ()
@@ -104,13 +94,25 @@ def draw_case(
 
 
 def draw_sample(
-    case: Case, grid: GridConfig, slices: int, augment: AugmentConfig, rng: Generator, *, oar: int | None = None
+    case: Case,
+    grid: GridConfig,
+    slices: int,
+    augment: AugmentConfig,
+    rng: Generator,
+    *,
+    oar: int | None = None,
+    device: torch.device = CPU,
 ) -> Sample:
-    """A random slab of a case, `slices` predicted slices thick; `oar` is the labelled OAR that it should show, if any."""
+    """A random slab of a case, `slices` predicted slices thick, on a device; `oar` is the labelled OAR to show, if any.
+
+    All that is random but the noise is drawn here on the CPU; what costs time, the resampling, is done where the slab is wanted.
+    """
     extent = (slices * grid.spacing_mm[0], grid.size * grid.spacing_mm[1], grid.size * grid.spacing_mm[2])
     deformation = draw_deformation(augment, rng, extent_mm=extent)
     middle_mm = draw_middle(case, slices * grid.spacing_mm[0], rng, oar=oar)
-    return sample_slab(case, grid, slices=slices, middle_mm=middle_mm, deformation=deformation, augment=augment, rng=rng)
+    return sample_slab(
+        case, grid, slices=slices, middle_mm=middle_mm, deformation=deformation, augment=augment, rng=rng, device=device
+    )
 
 
 def draw_middle(case: Case, slab_mm: float, rng: Generator, *, oar: int | None = None) -> float:
@@ -119,7 +121,7 @@ def draw_middle(case: Case, slab_mm: float, rng: Generator, *, oar: int | None =
     length_mm = case.ct.shape[0] * slice_mm
     if rng.random() < 0.3:
         return float(rng.uniform(min(slab_mm, length_mm) / 4, length_mm - min(slab_mm, length_mm) / 4))
-    drawn = case.labels[rng.integers(len(case.channels)) if oar is None else oar].any(axis=(1, 2))
+    drawn = case.drawn[rng.integers(len(case.channels)) if oar is None else oar]
     if not drawn.any():
         return float(length_mm / 2)
     return float((rng.choice(np.flatnonzero(drawn)) + 0.5) * slice_mm + rng.uniform(-slab_mm, slab_mm) / 3)
@@ -134,17 +136,17 @@ def sample_slab(
     deformation: Deformation,
     augment: AugmentConfig,
     rng: Generator,
+    device: torch.device = CPU,
 ) -> Sample:
     """The slab around `middle_mm` of a case, deformed and changed."""
     z_mm, y_mm, x_mm = grid.positions(slices + grid.context_slices - 1)
     source_slices = (middle_mm + z_mm * deformation.stretch_z) / case.spacing_mm[0] - 0.5
-    where = _normalised(case, deformation.in_plane(z_mm, y_mm, x_mm))
-    density, known = _resample(*_known_hu(case, source_slices), where).unbind(1)  # (Z + 20, Y, X) each
+    where = _normalised(case, deformation.in_plane(z_mm, y_mm, x_mm, device))
+    density, known = _resample(*_known_hu(case, source_slices, device), where).unbind(1)  # (Z + 20, Y, X) each
     kept = draw_cut((len(z_mm), grid.size, grid.size), augment, rng)
     if kept is not None:
-        density, known = density * torch.from_numpy(kept), known * torch.from_numpy(kept)
-    ct_hu = change_intensities(density.numpy() + np.float32(AIR_HU), augment, rng)
-    ct_hu = np.where(known.numpy() > 0, ct_hu, np.float32(AIR_HU))  # cut regions hold no noise
+        density, known = (volume * torch.from_numpy(kept).to(device) for volume in (density, known))
+    ct_hu = change_intensities(density + AIR_HU, augment, rng).masked_fill_(known <= 0, AIR_HU)  # cut regions hold no noise
 
     context = (grid.context_slices - 1) // 2
     inner = known[context : context + slices] > 0.99
@@ -159,12 +161,13 @@ def sample_slab(
         z_mm=z_mm[context : context + slices],
         deformation=deformation,
         window=window,
+        device=device,
     )
     inside = inner[:, *window]  # (Z, y, x)
-    counts = (_labelled(case, source_slices)[:, :, None, None] & inside) | ~near[:, *window]
+    counts = (_labelled(case, source_slices).to(device)[:, :, None, None] & inside) | ~near[:, *window]
     channels = tuple(MIRRORED[c] for c in case.channels) if deformation.mirror else case.channels
     target = (labels * enlarged(inside, grid.upscale)).half()
-    return Sample(torch.from_numpy(ct_hu), window, channels, target, counts)
+    return Sample(ct_hu, window, channels, target, counts)
 
 
 def loss_window(known: Tensor) -> tuple[slice, slice]:
@@ -182,20 +185,20 @@ def _centred(count: int, spacing_mm: float) -> F32:
     return ((np.arange(count) - (count - 1) / 2) * spacing_mm).astype(np.float32)
 
 
-def _known_hu(case: Case, slices: F32) -> tuple[Tensor, F32]:
+def _known_hu(case: Case, slices: F32, device: torch.device) -> tuple[Tensor, F32]:
     """HU above air, 0 where unknown, and the known mask, (z, 2, y, x), of the source slices in question; those, renumbered."""
     first = max(int(np.floor(slices.min())), 0)
-    codes = case.ct[first : max(int(np.ceil(slices.max())) + 1, first + 1)]
-    pair = np.stack([HU_OF_CODE[codes] - np.float32(AIR_HU), codes > 0], axis=1)
-    return torch.from_numpy(pair.astype(np.float32)), slices - np.float32(first)
+    codes = torch.from_numpy(case.ct[first : max(int(np.ceil(slices.max())) + 1, first + 1)]).to(device)
+    above_air = torch.from_numpy(HU_OF_CODE - np.float32(AIR_HU)).to(device)[codes.long()]
+    return torch.stack([above_air, (codes > 0).float()], dim=1), slices - np.float32(first)
 
 
-def _normalised(case: Case, in_plane_mm: F32) -> Tensor:
+def _normalised(case: Case, in_plane_mm: Tensor) -> Tensor:
     """Offsets (2, Z, Y, X) from the middle of the body to positions (Z, Y, X, 2) for grid_sample: x first, edges at -1 and 1."""
     centre = case.body_centre_mm
     sizes = [count * spacing for count, spacing in zip(case.ct.shape[1:], case.spacing_mm[1:], strict=True)]
     y, x = (2 * (in_plane_mm[axis] + centre[axis]) / sizes[axis] - 1 for axis in (0, 1))
-    return torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32))
+    return torch.stack([x, y], dim=-1)
 
 
 def _resample(volume: Tensor, slices: F32, where: Tensor) -> Tensor:
@@ -207,28 +210,40 @@ def between_slices(volume: Tensor, slices: F32) -> Tensor:
     """Linear interpolation along the first axis; 0 outside."""
     whole = torch.cat([torch.zeros_like(volume[:1]), volume, torch.zeros_like(volume[:1])])
     lower = np.floor(slices).astype(np.int64)
-    below, above = (torch.from_numpy(np.clip(index, -1, volume.shape[0]) + 1) for index in (lower, lower + 1))
-    weight = torch.from_numpy((slices - lower).astype(np.float32)).view(-1, *[1] * (volume.dim() - 1))
-    return torch.lerp(whole[below], whole[above], weight)
+    below, above = (torch.from_numpy(np.clip(index, -1, len(volume)) + 1).to(volume.device) for index in (lower, lower + 1))
+    weight = torch.from_numpy((slices - lower).astype(np.float32)).to(volume.device)
+    return torch.lerp(whole[below], whole[above], weight.view(-1, *[1] * (volume.dim() - 1)))
 
 
 def _label_fractions(
-    case: Case, grid: GridConfig, *, slices: F32, z_mm: F32, deformation: Deformation, window: tuple[slice, slice]
+    case: Case,
+    grid: GridConfig,
+    *,
+    slices: F32,
+    z_mm: F32,
+    deformation: Deformation,
+    window: tuple[slice, slice],
+    device: torch.device,
 ) -> Tensor:
     """Fractions (channels, Z, y · upscale, x · upscale) of the labelled organs within the window."""
     fine = grid.upscale
     _, y_mm, x_mm = grid.positions(1, fine)
     rows, columns = _fine(window[0], fine), _fine(window[1], fine)
-    where = _normalised(case, deformation.in_plane(z_mm, y_mm[rows], x_mm[columns]))
+    where = _normalised(case, deformation.in_plane(z_mm, y_mm[rows], x_mm[columns], device))
     first = max(int(np.floor(slices.min())), 0)
-    part = case.labels[:, first : max(int(np.ceil(slices.max())) + 1, first)]  # (C, z, y, x)
-    out = torch.zeros((len(case.channels), len(slices), *where.shape[1:3]))
-    present = np.flatnonzero(part.any(axis=(1, 2, 3)))
+    source = slice(first, max(int(np.ceil(slices.max())) + 1, first))
+    out = torch.zeros((len(case.channels), len(slices), *where.shape[1:3]), device=device)
+    present = np.flatnonzero(case.drawn[:, source].any(axis=1))
     if len(present):
-        fractions = case.fraction_of_label()[part[present]].swapaxes(0, 1)  # (z, C, y, x)
-        found = _resample(torch.from_numpy(np.ascontiguousarray(fractions)), slices - first, where)
-        out[torch.from_numpy(present)] = found.transpose(0, 1)
+        codes = torch.from_numpy(case.labels[present, source]).to(device).transpose(0, 1)  # (z, C, y, x)
+        found = _resample(to_fraction(codes, case.label_full), slices - first, where)
+        out[torch.from_numpy(present).to(device)] = found.transpose(0, 1)
     return out
+
+
+def to_fraction(codes: Tensor, full: int) -> Tensor:
+    """`Case.fraction_of_label` of both raters, on any device: label bytes to fractions."""
+    return ((codes >> 4) + (codes & 15)).float().div_(2 * full).clamp_(max=1.0)
 
 
 def _fine(span: slice, factor: int) -> slice:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model_export.config import Config
 from model_export.datasets.training_file import Case
 from model_export.network import Network, NormReLUConv, ResidualBlock
-from model_export.train import Run, Slabs, start_run
+from model_export.train import Run, slabs_of_step, start_run
 from oarlock.manifest import read_manifest
 
 MEASURED_STEPS: Final = 8
@@ -30,10 +30,11 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
 
     :raises NotOurs: if the file's weights do not fit the config's network.
     """
-    network, slabs = Network(config.network), Slabs(cases, config)
+    network = Network(config.network)
     manifest = read_manifest(folder)
     folded = load_onnx(network, manifest.path)
-    measure_norms(network, folded, (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs[step]))
+    measured = (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs_of_step(step, cases, config))
+    measure_norms(network, folded, measured)
     run = start_run(config, device=device, network=network)
     run.origin = {"start": manifest.identity, **{f"{key}_before": manifest.training.get(key, 0) for key in ("steps", "hours")}}
     return run

@@ -3,9 +3,8 @@
 import ctypes
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
+from model_export.augment import CPU
 from model_export.config import Config, TrainingConfig
 from model_export.datasets.training_file import Case
 from model_export.loss import fast_loss_of_sample
@@ -25,7 +24,6 @@ from model_export.sampling import Sample, draw_case, draw_sample, to_subpixels
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S: Final = 300.0
-ENDLESS: Final = 1 << 40
 CHECKPOINT: Final = "checkpoint.pt"
 CURVE: Final = "curve.jsonl"
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
@@ -50,54 +48,20 @@ class Run:
         return self.network.head.conv.weight.device
 
 
-class Slabs(Dataset[list[Sample]]):
-    """What each step sees. A step's slabs depend on the seed and its number alone, whoever draws them, and when."""
-
-    def __init__(self, cases: Sequence[Case], config: Config) -> None:
-        self.cases, self.config = cases, config
-
-    def __getitem__(self, step: int) -> list[Sample]:
-        config, training = self.config, self.config.training
-        rng = np.random.default_rng([training.seed, step])
-        drawn = (
-            draw_case(self.cases, training.matched_share, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)
-        )
-        return [draw_sample(case, config.grid, training.slices, config.augment, rng, oar=oar) for case, oar in drawn]
-
-
-def slabs_from(step: int, cases: Sequence[Case], config: Config, workers: int, *, pinned: bool = False) -> Iterator[list[Sample]]:
-    """The slabs of a step and of all that follow, drawn by this process when they are asked for, or ahead by others.
-
-    `pinned` puts them where a GPU reads them fastest.
-    """
-    loader = DataLoader(
-        Slabs(cases, config),
-        sampler=range(step, ENDLESS),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_they_are,
-        pin_memory=pinned,
-        worker_init_fn=_prepare_to_draw,
-    )
-    return iter(loader)
-
-
-def _prepare_to_draw(_worker: int) -> None:
-    """In a process that draws slabs: a terminal stops a whole group of processes, and the run still needs its step's slabs."""
-    os.setpgid(0, 0)
-    keep_freed_memory()
+def slabs_of_step(step: int, cases: Sequence[Case], config: Config, device: torch.device = CPU) -> list[Sample]:
+    """What a step sees, drawn on a device: it depends on the seed and on the step's number alone."""
+    training = config.training
+    rng = np.random.default_rng([training.seed, step])
+    drawn = [draw_case(cases, training.matched_share, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)]
+    return [draw_sample(case, config.grid, training.slices, config.augment, rng, oar=oar, device=device) for case, oar in drawn]
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep large arrays that were freed: the kernel clears each page of a new one, 0.4 of the CPU time of a slab."""
+    """Have glibc keep large arrays that were freed: the kernel clears each page of a new one, 0.06 of the CPU time of a step."""
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator:  # another C library has none
         for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
             allocator(parameter, 2**31 - 1)
-
-
-def _as_they_are(samples: list[Sample]) -> list[Sample]:
-    return samples
 
 
 def start_run(config: Config, *, device: str = "cpu", network: Network | None = None) -> Run:
@@ -139,22 +103,19 @@ def train(
     *,
     hours: float | None = None,
     steps: int | None = None,
-    workers: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train until the schedule ends: after `hours` of training in all, or after the config's `steps`.
 
-    `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule. `workers` processes
-    draw the slabs ahead: a GPU waits for one process.
+    `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    slabs = slabs_from(run.step, cases, run.config, workers, pinned=run.device.type == "cuda")
     started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
     while run.step != steps and not stop():
         progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
         if progress >= 1.0:
             break
-        run.losses.append(train_step(run, next(slabs), progress))
+        run.losses.append(train_step(run, slabs_of_step(run.step, cases, run.config, run.device), progress))
         run.elapsed_s = time.monotonic() - started_s
         if run.step % 50 == 0:
             write_point(run, folder, progress)
@@ -171,7 +132,7 @@ def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
         group["lr"] = training.rate(run.step, progress) * group.get("factor", 1.0)
     run.network.train(not training.fixed_norms)
     run.network.set_norm_limit(norm_limit(training, progress))
-    loss = loss_of_step(run.network, [sample.to(run.device) for sample in samples], config)
+    loss = loss_of_step(run.network, samples, config)
     run.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     if training.clip_norm:

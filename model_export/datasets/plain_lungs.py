@@ -38,7 +38,6 @@ def with_plain_lungs(case: Case) -> Case:
         labels=labels,
         channels=(*case.channels, *channels),
         labelled_slices=(*case.labelled_slices, whole, whole),
-        shown=(*case.shown, *channels),
     )
 
 

@@ -7,7 +7,7 @@ the low four bits count, for each of two raters, the sub-voxels that lie inside.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +30,11 @@ class Case:
 
     ``ct`` (z, y, x) bytes; ``labels`` (labelled channels, z, y · label_factor, x · label_factor) bytes, ``label_full`` sub-voxels
     to a label voxel; ``channels`` the labelled channels; ``labelled_slices`` the first and last slice, for each, in which its
-    absence means absence; ``shown`` the channels of which at least half lies in the known CT; ``body_centre_mm`` the middle of
-    the body's bounding box in plane (y, x), from the edge of the grid.
+    absence means absence.
+
+    From these come ``body_centre_mm``, the middle of the body's bounding box in plane (y, x), from the edge of the grid;
+    ``shown``, the channels of which at least half lies in the known CT; and ``drawn`` (labelled channels, z), the slices that
+    show anything of a channel.
     """
 
     name: str
@@ -44,8 +47,15 @@ class Case:
     label_full: int
     channels: tuple[int, ...]
     labelled_slices: tuple[tuple[int, int], ...]
-    body_centre_mm: tuple[float, float]
-    shown: tuple[int, ...]
+    body_centre_mm: tuple[float, float] = field(init=False)
+    shown: tuple[int, ...] = field(init=False)
+    drawn: npt.NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out once what each slab asks for."""
+        object.__setattr__(self, "body_centre_mm", body_centre_mm(self.ct, self.spacing_mm))
+        object.__setattr__(self, "shown", shown_channels(self.ct, self.labels, self.label_factor, self.channels))
+        object.__setattr__(self, "drawn", self.labels.any(axis=(2, 3)))
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -128,6 +138,4 @@ def _to_case(entry: dict[str, Any], ct: U8, labels: U8) -> Case:
     z, y, x = entry["spacing_mm"]
     slices = tuple((int(first), int(last)) for first, last in entry["labelled_slices"])
     kept = {**entry, "spacing_mm": (z, y, x), "channels": tuple(entry["channels"]), "labelled_slices": slices}
-    kept["shown"] = shown_channels(ct, labels, entry["label_factor"], kept["channels"])
-    kept["body_centre_mm"] = body_centre_mm(ct, kept["spacing_mm"])
     return Case(ct=ct, labels=labels, **kept)

@@ -47,7 +47,7 @@ def made_case(
     The organs are `drawn` from one slice up to before another. The first lies at small x (the patient's right), the second at
     large x, the third in the middle.
     """
-    from model_export.datasets.training_file import Case, body_centre_mm, shown_channels, to_codes
+    from model_export.datasets.training_file import Case, to_codes
 
     shape, spacing = (31, 29, 37), (2.3, 7.9, 8.3)
     z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
@@ -59,18 +59,15 @@ def made_case(
         box = (x >= left) & (x < left + 5) & (y >= 11) & (y < 17) & (z >= drawn[0]) & (z < drawn[1])
         hu = np.where(box, 300.0 + 200 * index, hu)
         labels[index][box] = 17
-    ct = to_codes(hu, known)
     return Case(
         name=name,
         source=source,
         split="train",
         spacing_mm=spacing,
-        ct=ct,
+        ct=to_codes(hu, known),
         labels=labels,
         label_factor=1,
         label_full=1,
         channels=channels,
         labelled_slices=tuple((0, shape[0] - 1) for _ in channels),
-        body_centre_mm=body_centre_mm(ct, spacing),
-        shown=shown_channels(ct, labels, 1, channels),
     )

@@ -24,9 +24,7 @@ def chest(*, left_hu: float = -800.0, shift: int = 0, from_slice: int = 0) -> Ca
     hu = np.where((abs(y - 25) < 2) & (abs(x - 24 - shift) < 2) & (z < 8), 40.0, hu)
     hu = np.where((abs(y - 20) < 3) & (abs(x - 45) < 3), -990.0, hu)
     made = made_case()
-    return replace(
-        made, ct=to_codes(hu, known), labels=np.zeros((3, *shape), np.uint8), spacing_mm=spacing, body_centre_mm=(100.0, 180.0)
-    )
+    return replace(made, ct=to_codes(hu, known), labels=np.zeros((3, *shape), np.uint8), spacing_mm=spacing)
 
 
 def test_two_plain_lungs_become_labels_with_their_vessels_and_without_the_trachea() -> None:

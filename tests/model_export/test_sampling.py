@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from model_export.augment import AugmentConfig, blur, draw_cut, draw_deformation, spline_basis
 from model_export.datasets.training_file import CHANNEL
-from model_export.sampling import MIRRORED, draw_sample, no_deformation, sample_slab
+from model_export.sampling import MIRRORED, draw_sample, no_deformation, sample_slab, to_fraction
 from tests.model_export.conftest import made_case
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ def test_mirroring_swaps_left_and_right(tiny: Config) -> None:
 def column_of(slab: Sample, index: int) -> float:
     columns = slab.target[index].sum(dim=(0, 1)).numpy()
     return float((columns * np.arange(len(columns))).sum() / columns.sum())
+
+
+def test_label_bytes_mean_the_same_on_every_device() -> None:
+    case = dataclasses.replace(made_case(), label_full=3)
+    codes = np.arange(256, dtype=np.uint8)
+    assert to_fraction(torch.from_numpy(codes), 3).numpy() == pytest.approx(case.fraction_of_label()[codes])
 
 
 def test_every_paired_channel_has_its_mirror_image() -> None:
@@ -113,9 +120,9 @@ def test_elastic_displacements_have_the_spread_of_a_spline(tiny: Config) -> None
     rng = np.random.default_rng(2)
     z, y, x = tiny.grid.positions(9)
     fields = [draw_deformation(config, rng, extent_mm=(22.5, 320, 320)).in_plane(z, y, x) for _ in range(40)]
-    moved = np.stack(fields) - no_deformation().in_plane(z, y, x)
+    moved = torch.stack(fields) - no_deformation().in_plane(z, y, x)
     # the variance of Σ b c is 25 Σ b², and the mean over a cell of (Σ b²) in one dimension is 151/315
-    assert moved.std() == pytest.approx(5 * (151 / 315) ** 1.5, rel=0.15)
+    assert float(moved.std()) == pytest.approx(5 * (151 / 315) ** 1.5, rel=0.15)
 
 
 def test_spline_weights_sum_to_one() -> None:
@@ -133,8 +140,8 @@ def test_a_cut_takes_whole_half_spaces() -> None:
 
 
 def test_blur_keeps_the_mean_and_smooths() -> None:
-    point = np.zeros((1, 9, 9), np.float32)
+    point = torch.zeros((1, 9, 9))
     point[0, 4, 4] = 100
     smooth = blur(point, 0.7)
-    assert smooth.sum() == pytest.approx(100, rel=1e-5)
+    assert float(smooth.sum()) == pytest.approx(100, rel=1e-5)
     assert smooth.max() < 100

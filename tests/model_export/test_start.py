@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model_export.network import Network, Norm
-from model_export.train import Slabs, train_step
+from model_export.train import slabs_of_step, train_step
 from oarlock.manifest import read_manifest
 from tests.model_export.conftest import made_case
 from tests.model_export.test_network import trained_looking
@@ -62,7 +62,7 @@ def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path)
     assert len(folded) == 14
     assert all(bool(norm.running_mean.abs().max() > 0) for norm in folded)
     before = run.network.head.conv.weight.detach().clone()
-    assert np.isfinite(train_step(run, Slabs([made_case()], tiny)[0], progress=0.5))
+    assert np.isfinite(train_step(run, slabs_of_step(0, [made_case()], tiny), progress=0.5))
     assert not torch.equal(before, run.network.head.conv.weight)
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +13,7 @@ from model_export.augment import AugmentConfig
 from model_export.config import read_config
 from model_export.datasets.training_file import CHANNEL
 from model_export.sampling import draw_case
-from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, slabs_from, start_run, train
+from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, slabs_of_step, start_run, train
 from tests.model_export.conftest import CONFIGS, made_case
 
 if TYPE_CHECKING:
@@ -64,14 +60,16 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(tiny: Config, tmp_path: Path)
             assert torch.equal(value, ours.state_dict()[name]), name
 
 
-def test_slabs_drawn_ahead_by_other_processes_are_the_same(tiny: Config) -> None:
-    cases = [made_case()]
-    ahead, here = slabs_from(5, cases, tiny, workers=2), slabs_from(5, cases, tiny, workers=0)
-    for _ in range(4):
-        for theirs, ours in zip(next(ahead), next(here), strict=True):
-            assert torch.equal(theirs.ct_hu, ours.ct_hu)
-            assert torch.equal(theirs.target, ours.target)
-            assert theirs.channels == ours.channels
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_draws_the_slabs_that_the_cpu_draws(tiny: Config) -> None:
+    plain = dataclasses.replace(tiny, augment=dataclasses.replace(tiny.augment, noise_sd_hu=0.0))
+    for step in range(4):
+        here, there = (slabs_of_step(step, [made_case()], plain, torch.device(name)) for name in ("cpu", "cuda"))
+        for ours, theirs in zip(here, there, strict=True):
+            assert theirs.ct_hu.device.type == theirs.target.device.type == theirs.counts.device.type == "cuda"
+            assert ours.window == theirs.window
+            torch.testing.assert_close(theirs.ct_hu.cpu(), ours.ct_hu, atol=0.5, rtol=0.0)
+            torch.testing.assert_close(theirs.target.cpu(), ours.target, atol=0.01, rtol=0.0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -146,43 +144,3 @@ def test_a_rare_oar_is_drawn_as_often_as_a_common_one() -> None:
     drawn = [draw_case(cases, 1.0, rng) for _ in range(3000)]
     wanted = [case.channels[oar] for case, oar in drawn if oar is not None]
     assert wanted.count(lens) * 2 == pytest.approx(wanted.count(cord), rel=0.3)  # of a pair, half of the draws are the left
-
-
-GROUP = """
-import signal, sys
-from pathlib import Path
-from model_export.config import read_config
-from model_export.train import start_run, train
-from tests.model_export.conftest import CONFIGS, TINY, made_case
-asked = []
-signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-def stop():
-    print("step", flush=True)
-    return bool(asked)
-train(start_run(read_config(CONFIGS / "hn_4mm.toml", TINY)), [made_case()], Path(sys.argv[1]), workers=2, stop=stop)
-"""
-"""A run with two processes that draw, which says when it begins a step."""
-
-
-def start_group(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", GROUP, folder], stdout=subprocess.PIPE, start_new_session=True, text=True)
-
-
-def test_the_whole_group_is_asked_to_stop_and_the_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
-    """A terminal sends its signal to the drawing processes too."""
-    with start_group(tmp_path) as process:
-        assert process.stdout
-        for _ in range(3):
-            assert process.stdout.readline() == "step\n"
-        os.killpg(process.pid, signal.SIGTERM)
-        process.stdout.read()
-    assert process.returncode == 0
-    assert resume_run(tiny, tmp_path / CHECKPOINT).step >= 1
-
-
-def test_a_run_that_breaks_does_not_wait_for_the_processes_that_draw_for_it(tmp_path: Path) -> None:
-    with start_group(tmp_path) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "step\n"
-        process.stdout.close()  # it cannot say its next step
-        assert process.wait(timeout=120) == 1
