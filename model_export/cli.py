@@ -3,7 +3,10 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from model_export.progress import Kept
 
 CONFIG: Final = Path(__file__).parent / "configs" / "hn_4mm.toml"
 THRESHOLDS: Final = "thresholds.json"
@@ -169,9 +172,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     score = surface_dsc if options.surface else None
     thresholds = _thresholds(options.folder)
     bfloat16 = computes_in_bfloat16(config.training)
-    results = evaluate(run.average, config.grid, cases, bfloat16=bfloat16, surface_score=score, thresholds=thresholds)
+    kept = _kept(options, "evaluation", thresholds, options.surface, bfloat16)
+    results = evaluate(run.average, config.grid, cases, bfloat16=bfloat16, surface_score=score, thresholds=thresholds, kept=kept)
     facts: dict[str, float | int | str] = {"step": run.step, "training_hours": round(run.elapsed_s / 3600, 3)}
     write_results(options.folder / f"evaluation-{run.step:06d}.json", results, facts)
+    kept.forget()
     if (options.folder / CURVE).is_file():
         draw_curves(options.folder, options.folder / "curves.png")
     print(to_table(summarise(results)))
@@ -253,12 +258,22 @@ def _calibrate(options: argparse.Namespace) -> None:
     cases = read_cases(options.data, "train")
     openkbp = cases_by_source(cases, "openkbp")
     some = openkbp[:: max(1, len(openkbp) // options.openkbp)]
-    chosen = choose_thresholds(
-        run.average, config.grid, cases_by_source(cases, "matched") + some, bfloat16=computes_in_bfloat16(config.training)
-    )
+    cases, bfloat16 = cases_by_source(cases, "matched") + some, computes_in_bfloat16(config.training)
+    kept = _kept(options, "calibration", bfloat16)
+    chosen = choose_thresholds(run.average, config.grid, cases, bfloat16=bfloat16, kept=kept)
     (options.folder / THRESHOLDS).write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+    kept.forget()
     for name, threshold in chosen.items():
         print(f"{name:16} {threshold}")
+
+
+def _kept(options: argparse.Namespace, name: str, *settings: object) -> "Kept":
+    """Where a command over many scans keeps what it has, so that it can be stopped and run again."""
+    from model_export.progress import Kept, fingerprint
+    from model_export.train import CHECKPOINT
+
+    work = fingerprint(options.folder / CHECKPOINT, str(options.data.resolve()), *settings)
+    return Kept(options.folder / f"{name}.part.jsonl", work)
 
 
 def _thresholds(folder: Path) -> dict[str, float]:

@@ -5,12 +5,12 @@ is scored beside it. Only voxels whose CT is known, in slices where the organ is
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,12 @@ from model_export.augment import F32, AugmentConfig
 from model_export.datasets.training_file import CHANNEL, Case
 from model_export.network import Network
 from model_export.prepare import known_box
+from model_export.progress import Kept, shown
 from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
 from model_export.served import Served
 from oarlock.oars import BY_NAME, OARS, mirrored
 from oarlock.postprocess import rival_channels, undisputed
 from oarlock.surface_distance import Lattice, rounded_tolerance_mm, surface_distances
-
-log = logging.getLogger(__name__)
 
 THRESHOLD: Final = 0.5
 CANDIDATES: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -81,16 +80,17 @@ def evaluate(
     bfloat16: bool = True,
     surface_score: SurfaceScore | None = None,
     thresholds: Mapping[str, float] = MappingProxyType({}),
+    kept: Kept | None = None,
 ) -> list[OrganResult]:
-    """Every labelled organ of every case; `thresholds` by OAR, else 0.5."""
-    served = Served(network).eval()
-    results: list[OrganResult] = []
-    for case in cases:
-        probabilities = predict_case(served, case, grid, bfloat16=bfloat16)
-        on_labels = to_label_grid(probabilities, case, grid)
-        results.extend(compare_case(case, on_labels, surface_score, thresholds))
-        log.info("%s (%s): %d organs", case.name, case.source, len(case.channels))
-    return results
+    """Every labelled organ of every case; `thresholds` by OAR, else 0.5. Cases that are `kept` are not drawn again."""
+    served, kept = Served(network).eval(), kept or Kept()
+
+    def judge(case: Case) -> list[dict[str, Any]]:
+        on_labels = to_label_grid(predict_case(served, case, grid, bfloat16=bfloat16), case, grid)
+        return [asdict(result) for result in compare_case(case, on_labels, surface_score, thresholds)]
+
+    rows = [row for case in shown(cases, "evaluate") for row in kept.get(case.name, partial(judge, case))]
+    return [OrganResult(**row) for row in rows]
 
 
 def predict_case(served: Served, case: Case, grid: GridConfig, *, bfloat16: bool) -> Tensor:
@@ -134,26 +134,27 @@ def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
     return cast("F32", found.transpose(0, 1).numpy())
 
 
-def choose_thresholds(network: Network, grid: GridConfig, cases: Sequence[Case], *, bfloat16: bool = True) -> dict[str, float]:
+def choose_thresholds(
+    network: Network, grid: GridConfig, cases: Sequence[Case], *, bfloat16: bool = True, kept: Kept | None = None
+) -> dict[str, float]:
     """For each OAR the threshold with the highest mean volumetric DSC on some cases: training cases, never those that judge.
 
     An OAR that at least `ENOUGH` cases of OpenKBP show is judged on those, for the matched ones are few; any other on all. A
     threshold other than 0.5 is taken only where it is better by `CLEARLY_BETTER`. Both sides of an organ share one: the network
     has been shown as many mirrored scans as others, and a voxel that both sides claim goes to the stronger claim.
     """
-    served = Served(network).eval()
-    scores: dict[str, dict[str, list[list[float]]]] = {}
-    for case in cases:
+    served, kept = Served(network).eval(), kept or Kept()
+
+    def judge(case: Case) -> dict[str, list[float | None]]:
         on_labels = to_label_grid(predict_case(served, case, grid, bfloat16=bfloat16), case, grid)
-        by_threshold = [
-            {r.oar: r.dsc for r in compare_case(case, on_labels, None, dict.fromkeys(CHANNEL, threshold))}
-            for threshold in CANDIDATES
-        ]
-        for name, dsc in by_threshold[0].items():
-            if dsc is not None:
-                rows = scores.setdefault(_pair(name), {}).setdefault(case.source, [])
-                rows.append([found[name] or 0.0 for found in by_threshold])
-        log.info("%s (%s): %d organs", case.name, case.source, len(case.channels))
+        found = [list(compare_case(case, on_labels, None, dict.fromkeys(CHANNEL, threshold))) for threshold in CANDIDATES]
+        return {results[0].oar: [result.dsc for result in results] for results in zip(*found, strict=True)}
+
+    scores: dict[str, dict[str, list[list[float]]]] = {}
+    for case in shown(cases, "calibrate"):
+        for name, by_threshold in kept.get(case.name, partial(judge, case)).items():
+            if by_threshold[0] is not None:
+                scores.setdefault(_pair(name), {}).setdefault(case.source, []).append(by_threshold)
     chosen = {pair: _best_threshold(by_source) for pair, by_source in scores.items()}
     return {name: chosen[_pair(name)] for name in BY_NAME if _pair(name) in chosen}
 

@@ -2,19 +2,23 @@
 
 import csv
 import hashlib
+import json
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, read_patients
+from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, find_patients, read_patient
 from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
-from model_export.datasets.training_file import CHANNEL, U8, Case, to_codes, write_cases
+from model_export.datasets.training_file import CHANNEL, U8, Case, read_cases, to_codes, write_cases
+from model_export.progress import shown
 from oarlock.oars import OARS
 
 log = logging.getLogger(__name__)
@@ -52,24 +56,51 @@ def read_matches(path: Path) -> dict[str, Match]:
 
 
 def prepare(openkbp: Path, contours: Path, matched: Path, out: Path) -> list[Case]:
-    """Write the training file and return its cases."""
+    """Write the training file and return its cases. Patients that an earlier call got through are not read again."""
     matches = read_matches(matched)
+    parts = open_parts(out.with_suffix(".parts"), work=[str(openkbp.resolve()), str(contours.resolve()), matched.read_text()])
     cases, digest = [], hashlib.sha256()
-    for patient in read_patients(openkbp):
-        match = matches.get(patient.name)
-        case = to_openkbp_case(patient) if match is None else to_matched_case(patient, match, contours)
-        if case is None:
-            log.info("%s: no OAR of ours is drawn; left out", patient.name)
-            continue
-        if case.source == "openkbp" and case.split == "train":
-            case = with_plain_lungs(case)
-        digest.update(case.ct.tobytes())
-        digest.update(case.labels.tobytes())
-        cases.append(case)
+    for path in shown(find_patients(openkbp), "prepare"):
+        for case in made_once(parts / f"{path.stem}.npz", partial(to_case, path, matches, contours)):
+            digest.update(case.ct.tobytes())
+            digest.update(case.labels.tobytes())
+            cases.append(case)
     provenance = {"sha256_of_arrays": digest.hexdigest(), "cases": len(cases), "oars": [oar.name for oar in OARS]}
     write_cases(out, cases, provenance)
+    shutil.rmtree(parts)
     log.info("%d cases, %.1f MB, arrays %s", len(cases), out.stat().st_size / 1e6, digest.hexdigest()[:12])
     return cases
+
+
+def open_parts(folder: Path, work: list[str]) -> Path:
+    """A folder for what is done, patient by patient; emptied where it belongs to other work."""
+    note, text = folder / "work.json", json.dumps(work)
+    if not (note.is_file() and note.read_text(encoding="utf-8") == text):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note.write_text(text, encoding="utf-8")
+    return folder
+
+
+def made_once(part: Path, make: Callable[[], Case | None]) -> list[Case]:
+    """What there is of one patient, kept in a file: one case, or none."""
+    if not part.is_file():
+        case = make()
+        aside = part.with_name("unfinished.npz")
+        write_cases(aside, [case] if case else [], {})
+        aside.replace(part)
+    return read_cases(part)
+
+
+def to_case(path: Path, matches: Mapping[str, Match], contours: Path) -> Case | None:
+    """A patient of OpenKBP under the released contours, where there are any, or its own; None without an OAR of ours."""
+    patient = read_patient(path)
+    if match := matches.get(patient.name):
+        return to_matched_case(patient, match, contours)
+    case = to_openkbp_case(patient)
+    if case is None:
+        log.info("%s: no OAR of ours is drawn; left out", patient.name)
+    return with_plain_lungs(case) if case and case.split == "train" else case
 
 
 def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:

@@ -19,6 +19,7 @@ from model_export.config import Config, TrainingConfig
 from model_export.datasets.training_file import Case
 from model_export.loss import fast_loss_of_sample
 from model_export.network import Network
+from model_export.progress import bar_to
 from model_export.sampling import Sample, draw_case, draw_sample, to_subpixels
 
 log = logging.getLogger(__name__)
@@ -111,17 +112,19 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
-    while run.step != steps and not stop():
-        progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
-        if progress >= 1.0:
-            break
-        run.losses.append(train_step(run, slabs_of_step(run.step, cases, run.config, run.device), progress))
-        run.elapsed_s = time.monotonic() - started_s
-        if run.step % 50 == 0:
-            write_point(run, folder, progress)
-        if time.monotonic() - saved_s > CHECKPOINT_EVERY_S:
-            write_checkpoint(run, folder / CHECKPOINT)
-            saved_s = time.monotonic()
+    with bar_to(100.0, "train", "%") as tell:
+        while run.step != steps and not stop():
+            progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
+            tell(round(100.0 * progress, 1))
+            if progress >= 1.0:
+                break
+            run.losses.append(train_step(run, slabs_of_step(run.step, cases, run.config, run.device), progress))
+            run.elapsed_s = time.monotonic() - started_s
+            if run.step % 50 == 0:
+                write_point(run, folder, progress)
+            if time.monotonic() - saved_s > CHECKPOINT_EVERY_S:
+                write_checkpoint(run, folder / CHECKPOINT)
+                saved_s = time.monotonic()
     write_checkpoint(run, folder / CHECKPOINT)
 
 

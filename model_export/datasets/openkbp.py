@@ -38,19 +38,25 @@ class OpenKBPPatient:
     masks: dict[str, npt.NDArray[np.bool_]]
 
 
-def read_patients(root: Path) -> Iterator[OpenKBPPatient]:
+def find_patients(root: Path) -> list[Path]:
     """Every patient below a clone of the public repository, or below a folder of ``SPLIT/pt_N.npz`` files."""
     provided = root / "provided-data"
     if provided.is_dir():
-        for folder in sorted(provided.glob("*-pats/pt_*")):
-            if (folder / "ct.csv").is_file():
-                yield read_patient(folder)
-        return
-    for path in sorted(root.glob("*/pt_*.npz")):
-        yield read_packed_patient(path)
+        return [folder for folder in sorted(provided.glob("*-pats/pt_*")) if (folder / "ct.csv").is_file()]
+    return sorted(root.glob("*/pt_*.npz"))
 
 
-def read_patient(folder: Path) -> OpenKBPPatient:
+def read_patients(root: Path) -> Iterator[OpenKBPPatient]:
+    """All of them, one after the other."""
+    return map(read_patient, find_patients(root))
+
+
+def read_patient(path: Path) -> OpenKBPPatient:
+    """One patient that was found: a folder of sparse CSV files, as the public layout has it, or one packed file."""
+    return read_public_patient(path) if path.is_dir() else read_packed_patient(path)
+
+
+def read_public_patient(folder: Path) -> OpenKBPPatient:
     """One patient in the public layout: a folder of sparse CSV files."""
     indices, values = _read_sparse(folder / "ct.csv")
     raw = np.zeros(SIDE**3, np.int16)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from model_export.datasets.openkbp import SIDE, read_patients
+from model_export.datasets.openkbp import SIDE, OpenKBPPatient, read_patient, read_patients
 from model_export.datasets.released_contours import read_case, read_nrrd
 from model_export.datasets.training_file import CHANNEL, HU_OF_CODE, read_cases, read_provenance, to_codes, write_cases
 from model_export.prepare import Match, count_inside, labelled_slices, prepare
@@ -156,6 +157,31 @@ def test_prepare_joins_both_data_sets_into_one_file(tmp_path: Path) -> None:
     assert second.fraction_of_label()[second.labels].sum() == 4 * 10 * 10
     assert second.labelled_slices == ((2, 9),)  # native slice 0 to the top of the box
     assert read_provenance(tmp_path / "cases.npz")["cases"] == 2
+
+
+def test_prepare_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pt_1", "pt_2", "pt_3"):
+        write_patient(tmp_path, name)
+    (tmp_path / "matched.csv").write_text("case,patient,slice_offset,row_offset,column_offset\n")
+    call = partial(prepare, tmp_path, tmp_path / "contours", tmp_path / "matched.csv", tmp_path / "cases.npz")
+    whole, read = call(), list[str]()
+
+    def read_some(path: Path) -> OpenKBPPatient:
+        read.append(path.stem)
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        return read_patient(path)
+
+    (tmp_path / "cases.npz").unlink()
+    monkeypatch.setattr("model_export.prepare.read_patient", read_some)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert not (tmp_path / "cases.npz").exists()
+    again = call()
+    assert read == ["pt_1", "pt_2", "pt_3", "pt_3"]
+    assert [case.name for case in again] == [case.name for case in whole]
+    assert all(np.array_equal(ours.labels, theirs.labels) for ours, theirs in zip(again, whole, strict=True))
+    assert [path.name for path in tmp_path.glob("cases*")] == ["cases.npz"]
 
 
 def test_a_training_file_keeps_its_cases(tmp_path: Path) -> None:
