@@ -612,7 +612,7 @@ class StorageFull(TransientError):
     title = "The disk is almost full"
 
     def __init__(self) -> None:
-        super().__init__("The server has too little disk space to accept a series. Ask the operator to purge old jobs.")
+        super().__init__("The server has too little disk space for a series or its results. Ask the operator to purge old jobs.")
 
 
 class DeviceOutOfMemory(TransientError):

@@ -133,6 +133,15 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{(self.data / 'oarlock.sqlite').resolve()}"
 
     @property
+    def reserve_bytes(self) -> int:
+        """Free disk space below which no job is begun.
+
+        What is left when nothing is accepted any more is for the results of what was accepted; a tenth of it holds those of many
+        jobs. Were it the same limit, uploads that filled the disk up to it would stop the jobs whose end makes room again.
+        """
+        return self.min_free_bytes // 10
+
+    @property
     def broker_url(self) -> str:
         """URL of the queue as Celery spells it: a unix socket has a scheme of its own there."""
         url = self.redis_url or "redis://localhost:6379/0"

@@ -54,8 +54,13 @@ class Health:
         return None
 
     def _disk(self) -> str | None:
+        free = self._storage.free_bytes()
+        if free < self._settings.reserve_bytes:
+            return "too little disk space is free: nothing is accepted, and what was accepted waits"
+        if free < self._settings.min_free_bytes:
+            return "too little disk space is free: nothing is accepted"
         self._storage.check()
-        return None if self._storage.free_bytes() >= self._settings.min_free_bytes else "too little disk space is free"
+        return None
 
     def _any_worker(self) -> str | None:
         if self.live_workers():

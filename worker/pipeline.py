@@ -70,6 +70,7 @@ def contour(
     site: Site = PLAIN,
     profiles: Mapping[str, Profile] | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    room_is_left: Callable[[], bool] = lambda: True,
 ) -> None:
     """Contour the series of one job, if there is still something to do.
 
@@ -80,6 +81,7 @@ def contour(
     :param site: the site's own names of ROIs and its own tolerances.
     :param profiles: the site profiles by name; without them the generic one alone.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
+    :param room_is_left: whether the disk has room for the results of other jobs.
     """
     with logs.about(job_id):
         lease = _claim(store, job_id, worker, lease_s)
@@ -98,7 +100,7 @@ def contour(
                 store.succeed(lease, warnings=walk.warnings, result=digest, scored=walk.scored)
             except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new owner
                 with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
-                    _end(store, lease, error)
+                    _end(store, lease, error, room_is_left)
             else:
                 log.info("job succeeded", extra={"job_id": job_id})
 
@@ -127,7 +129,7 @@ def _profile_of(job: Job, profiles: Mapping[str, Profile]) -> Profile:
     return profiles[name]
 
 
-def _end(store: JobStore, lease: Lease, error: Exception) -> None:
+def _end(store: JobStore, lease: Lease, error: Exception, room_is_left: Callable[[], bool]) -> None:
     """What an error means for the job."""
     about = {"job_id": lease.job_id, "error": getattr(error, "code", "") or type(error).__name__}
     match _foreseen(error):
@@ -139,6 +141,9 @@ def _end(store: JobStore, lease: Lease, error: Exception) -> None:
         case WorkerStopping():
             store.hand_back(lease)
             log.info("job handed back", extra=about)
+        case StorageFull() if not room_is_left():  # although what this job wrote is deleted: others filled the disk
+            store.hand_back(lease)
+            log.warning("job handed back as the disk is full", extra=about)
         case TransientError() if lease.attempt < MAX_ATTEMPTS:
             store.hand_back(lease, attempt_counts=True)
             log.warning("job handed back after an error that may pass", extra=about)

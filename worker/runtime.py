@@ -20,6 +20,7 @@ from oarlock.settings import Settings
 from oarlock.storage import Storage
 from worker.inference import Models
 from worker.pipeline import contour
+from worker.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Runtime:
         self._settings = settings
         self._database, self._storage = Database(settings.database), Storage(settings.data)
         self._store = JobStore(self._database)
+        self._room = Room(settings, self._storage)
         self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
         self._profiles = read_profiles(settings.profiles)
         self._stopping, self._ended = Event(), Event()
@@ -67,6 +69,7 @@ class Runtime:
             site=self._settings.site,
             profiles=self._profiles,
             stopping=self._stopping.is_set,
+            room_is_left=self._room.is_left,
         )
 
     def stop(self) -> None:

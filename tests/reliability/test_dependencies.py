@@ -17,6 +17,7 @@ from tests.reliability.department import STUCK, Department, wait_until
 pytestmark = pytest.mark.slow
 
 DISK_BYTES = 8_000_000
+WAITS = "jobs wait in the queue"
 
 
 def test_postgresql_is_killed_with_a_job_running_and_others_queued(tmp_path: Path, series: bytes) -> None:
@@ -57,7 +58,12 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def cramped(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Department]:
     """A department whose jobs lie on the small disk; its table does not."""
     folder = tmp_path_factory.mktemp("cramped")
-    made = Department(folder, data=small_disk / "data", DATABASE_URL=f"sqlite:///{folder / 'table.sqlite'}")
+    made = Department(
+        folder,
+        data=small_disk / "data",
+        DATABASE_URL=f"sqlite:///{folder / 'table.sqlite'}",
+        OARLOCK_MIN_FREE_BYTES=str(DISK_BYTES // 8),
+    )
     made.start()
     yield made
     made.close()
@@ -87,21 +93,22 @@ def test_the_disk_runs_full_during_an_upload(cramped: Department, series: bytes)
 
 
 def test_the_disk_runs_full_while_results_are_written(cramped: Department, small_disk: Path, series: bytes) -> None:
-    cramped.worker.kill()
-    job_id = cramped.post(series)
-    with filled(small_disk):
-        cramped.start_worker()
-        (job,) = cramped.ended([job_id])
-        assert job.state is JobState.FAILED
-        assert job.error is not None
-        assert job.error.code == "storage.full"
+    running, unwanted, waiting = (cramped.post(series) for _ in range(3))
+    cramped.caught(running)
+    with filled(small_disk), cramped.client() as client:
+        wait_until(cramped.is_in(running, JobState.QUEUED))
+        wait_until(lambda: cramped.worker.log.read_text().count(WAITS) == 1)
         cramped.check_nothing_is_left()
-        with cramped.client() as client:
-            refused = client.post("/v1/jobs", content=series, headers={"Content-Type": "application/zip"})
-        assert refused.status_code == 507
-    with cramped.client() as client:
-        assert client.post(f"/v1/jobs/{job_id}/retry").status_code == 202
-    cramped.check_all_succeed(job_id)
+        assert client.post("/v1/jobs", content=series, headers={"Content-Type": "application/zip"}).status_code == 507
+        assert "what was accepted waits" in client.get("/readyz").json()["storage"]["detail"]
+        assert client.post(f"/v1/jobs/{unwanted}/cancel").json()["state"] == "cancelled"
+        assert cramped.worker.end() == 0
+        cramped.start_worker()
+        wait_until(lambda: WAITS in cramped.worker.log.read_text())
+        assert cramped.store.counts()[JobState.QUEUED] == 2
+    jobs = cramped.check_all_succeed(running, waiting)
+    assert [job.attempts for job in jobs] == [1, 1]
+    assert cramped.worker.log.read_text().count("jobs are taken") == 1
 
 
 # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────────────

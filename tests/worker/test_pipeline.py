@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import json
@@ -280,6 +281,33 @@ def test_what_may_pass_is_tried_again_and_then_said(house: House, series: Path) 
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert job.error.code == "device.out_of_memory"
+
+
+def _no_space(_: Volume) -> Volume:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_others_filled_is_not_held_against_the_job(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    house.predict = _no_space
+    for _ in range(MAX_ATTEMPTS + 1):
+        run(house, job_id, room_is_left=lambda: False)
+        job = house.store.get(job_id)
+        assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    house.predict = _answer
+    run(house, job_id)
+    assert house.store.get(job_id).state is JobState.SUCCEEDED
+
+
+def test_a_job_whose_own_results_do_not_fit_is_given_up(house: House, series: Path) -> None:
+    job_id = house.post(series)
+    house.predict = _no_space
+    for _ in range(MAX_ATTEMPTS):
+        run(house, job_id, room_is_left=lambda: True)
+    job = house.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "storage.full"
 
 
 def test_an_unforeseen_error_is_found_by_its_reference_and_tells_nothing_of_the_patient(
