@@ -25,6 +25,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -38,6 +39,7 @@ from sqlalchemy.exc import IntegrityError
 
 from oarlock import audit, qa_store
 from oarlock.audit import SYSTEM, Action, Actor, Event
+from oarlock.callbacks import CallbackState
 from oarlock.database import Database, utc_now
 from oarlock.errors import (
     AttemptsExhausted,
@@ -353,13 +355,16 @@ class JobStore:
                 audit.append(connection, now, Event(Action.JOB_PURGED, by, job_id))
         self.get(job_id)
 
-    def purge_due(self, retention: Retention) -> list[JobId]:
+    def purge_due(self, retention: Retention, *, callbacks: bool = True) -> list[JobId]:
         """Forget the jobs whose time is over, as a purge on request does; their bytes are to be deleted behind this.
 
         :param retention: what counts for jobs that have no times of their own.
+        :param callbacks: whether somebody delivers them: a job whose callback waits then stays until it is delivered or given up.
         """
         now = self._clock()
         due = _is_over(JOBS.c.keep_results_s, retention.results_s, now) & JOBS.c.purged_at.is_(None)
+        if callbacks:
+            due &= _is_told()
         return self._retire(due, Action.JOB_PURGED, _TOMBSTONE | {"purged_at": now}, now)
 
     def purge_inputs_due(self, retention: Retention) -> list[JobId]:
@@ -614,6 +619,12 @@ def _is_over(column: ColumnElement[int], otherwise_s: int | None, now: datetime)
     finished = type_coerce(JOBS.c.finished_at, BigInteger())
     over = finished <= literal((now - EPOCH) // timedelta(microseconds=1), BigInteger()) - keep_s * 1_000_000
     return JOBS.c.state.in_([state.value for state in ENDED]) & over
+
+
+def _is_told() -> ColumnElement[bool]:
+    """Whether nobody waits to hear of the end of a job."""
+    waits = (CALLBACKS.c.job_id == JOBS.c.id) & (CALLBACKS.c.state == CallbackState.WAITING)
+    return JOBS.c.callback_pending.is_(None) & ~exists().where(waits)
 
 
 def _is_held(lease: Lease) -> ColumnElement[bool]:

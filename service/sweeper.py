@@ -49,7 +49,7 @@ class Sweeper:
     """Puts lost jobs back on the queue, and deletes bytes that belong to no job."""
 
     def __init__(self, settings: Settings, store: JobStore, storage: Storage, broker: Broker) -> None:
-        self._retention = settings.retention
+        self._retention, self._callbacks = settings.retention, bool(settings.callback_hosts)
         self._period_s = min(5.0, settings.lease_s / 3)
         self._store, self._storage, self._broker = store, storage, broker
         self._silent = Standstill[SignOfLife](self.looks_in(settings.lease_s))
@@ -99,7 +99,8 @@ class Sweeper:
 
     def retire(self) -> None:
         """Purge the jobs and the inputs whose time is over. First the row: what is being retried must not lose its input."""
-        purged, inputs = self._store.purge_due(self._retention), self._store.purge_inputs_due(self._retention)
+        purged = self._store.purge_due(self._retention, callbacks=self._callbacks)
+        inputs = self._store.purge_inputs_due(self._retention)
         for job_id in purged:
             self._storage.purge(job_id)
             log.info("a job's time is over", extra={"job_id": job_id})

@@ -24,6 +24,7 @@ from oarlock.database import Database
 from oarlock.errors import InvalidParameter, JobExpired
 from oarlock.job_store import JobStore
 from oarlock.jobs import JobId, JobState
+from oarlock.retention import Retention
 from oarlock.settings import Settings
 from oarlock.storage import RTSTRUCT
 from service.webhooks import AddressRefused, Caller, Messenger, Rules, sign
@@ -426,6 +427,33 @@ def test_a_purge_takes_the_callbacks_of_a_job(store: JobStore, outbox: CallbackS
     outbox.collect()
     store.purge(JobId("a"))
     assert outbox.all() == []
+
+
+@pytest.mark.parametrize(("status", "end_state"), [(200, CallbackState.DELIVERED), (503, CallbackState.DEAD)])
+def test_a_job_whose_time_is_over_stays_until_its_callback_is_delivered_or_given_up(
+    store: JobStore, outbox: CallbackStore, clock: Clock, status: int, end_state: CallbackState
+) -> None:
+    create(store, callback_url=URL)
+    create(store, "untold")
+    end(store)
+    end(store, "untold")
+    assert store.purge_due(Retention(results_s=0)) == ["untold"]
+    messenger = Messenger(outbox, Deaf(status))
+    while not outbox.all(end_state):
+        assert store.purge_due(Retention(results_s=0)) == []
+        messenger.deliver()
+        clock.advance(max(WAITS_S))
+    assert store.purge_due(Retention(results_s=0)) == ["a"]
+    assert outbox.all() == []
+
+
+def test_where_nobody_delivers_callbacks_none_is_waited_for(store: JobStore, outbox: CallbackStore) -> None:
+    for job_id in ("collected", "marked"):
+        create(store, job_id, callback_url=URL)
+    end(store, "collected")
+    outbox.collect()
+    end(store, "marked")
+    assert set(store.purge_due(Retention(results_s=0), callbacks=False)) == {"collected", "marked"}
 
 
 def test_the_log_names_neither_url_nor_receiver(store: JobStore, outbox: CallbackStore, caplog: pytest.LogCaptureFixture) -> None:
