@@ -67,7 +67,7 @@ from oarlock.jobs import (
 from oarlock.paging import of_cursor, to_cursor
 from oarlock.qa_store import Scored
 from oarlock.retention import UNSAID, Retention
-from oarlock.schema import CALLBACKS, EPOCH, JOBS, STAGES, WORKERS, Time
+from oarlock.schema import CALLBACKS, EPOCH, JOBS, STAGES, WORKERS, DatabaseNow, Time
 
 log = logging.getLogger(__name__)
 
@@ -565,7 +565,7 @@ class JobStore:
 
         :param models: name to sha256 of the models that it has loaded or can load.
         """
-        values = {"models": json.dumps(dict(models)), "device": device, "seen_at": self._clock()}
+        values = {"models": json.dumps(dict(models)), "device": device, "seen_at": DatabaseNow()}
         with self._database.writing() as connection:
             if not connection.execute(update(WORKERS).where(WORKERS.c.name == worker).values(values)).rowcount:
                 connection.execute(insert(WORKERS).values(values | {"name": worker}))
@@ -576,8 +576,9 @@ class JobStore:
             connection.execute(delete(WORKERS).where(WORKERS.c.name == worker))
 
     def live_workers(self, within_s: float) -> list[Worker]:
-        """Workers that were heard of in the last seconds, by name."""
-        recent = WORKERS.c.seen_at >= self._clock() - timedelta(seconds=within_s)
+        """Workers that were heard of in the last seconds, by name. The database's clock says when, in both places."""
+        silent_us = DatabaseNow() - type_coerce(WORKERS.c.seen_at, BigInteger())
+        recent = silent_us <= literal(int(within_s * 1_000_000), BigInteger())
         with self._database.reading() as connection:
             rows = connection.execute(select(WORKERS).where(recent).order_by(WORKERS.c.name)).all()
         return [Worker(row.name, json.loads(row.models), row.device, row.seen_at) for row in rows]

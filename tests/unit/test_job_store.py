@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from sqlalchemy import text
 
 from oarlock.database import Database
 from oarlock.errors import (
@@ -415,15 +416,24 @@ def test_the_duration_of_each_stage_is_counted_once_in_its_bucket(store: JobStor
     assert sum(durations[Stage.COMPARING].counts) == 0
 
 
-def test_workers_are_alive_while_they_are_heard_of(store: JobStore, clock: Clock) -> None:
+def test_workers_are_alive_while_they_are_heard_of(store: JobStore, database: Database) -> None:
     store.heartbeat("w", {"oarlock-hn": "ab"}, "cpu")
-    clock.advance(20)
+    with database.writing() as connection:
+        connection.execute(text("UPDATE workers SET seen_at = seen_at - 20000000"))
     store.heartbeat("v", {}, "cuda:0")
     store.heartbeat("v", {"other": "cd"}, "cuda:0")
     (alive,) = store.live_workers(10)
     assert (alive.name, alive.models, alive.device) == ("v", {"other": "cd"}, "cuda:0")
     store.farewell("v")
     assert [worker.name for worker in store.live_workers(60)] == ["w"]
+
+
+def test_a_worker_or_a_reader_whose_clock_is_wrong_changes_nothing_about_who_is_alive(store: JobStore, clock: Clock) -> None:
+    store.heartbeat("w", {}, "cpu")
+    clock.advance(3_600)
+    store.heartbeat("v", {}, "cpu")
+    clock.advance(3_600)
+    assert [worker.name for worker in store.live_workers(60)] == ["v", "w"]
 
 
 # ── several processes ─────────────────────────────────────────────────────────────────────────────────────────────────
