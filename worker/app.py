@@ -9,7 +9,7 @@ from celery import Celery, signals
 from oarlock import logs
 from oarlock.jobs import QUEUE
 from oarlock.settings import Settings
-from worker.room import Gate
+from worker.consumer import Acknowledgements, Gate
 from worker.runtime import HAND_BACK
 
 
@@ -43,7 +43,7 @@ def to_configuration(settings: Settings) -> dict[str, Any]:
 
 app = Celery("oarlock")
 app.conf.update(to_configuration(Settings()))
-app.steps["consumer"].add(Gate)
+app.steps["consumer"].update({Gate, Acknowledgements})
 
 
 @signals.setup_logging.connect

@@ -39,8 +39,8 @@ DOWN_S: Final = 3.0
 AIM_S: Final = 8.0
 """How long an aimed kill waits for a job that runs."""
 
-INTO_JOB_S: Final = 1.0
-"""An aimed kill comes up to so long after a job was seen running; a job takes some 1.5 s."""
+INTO_JOB_S: Final = 0.5
+"""An aimed kill comes up to so long after a job was seen running; a job takes 0.7 s or more."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def soak(folder: Path, *, jobs: int, seconds: float, kills: int, seed: int) -> T
         if programs := postgresql.find_programs():
             server = stack.enter_context(postgresql.running(programs))
             settings["DATABASE_URL"] = stack.enter_context(server.database())
-        department = Department(folder / "department", **settings)
+        department = Department(folder / "department", linger=0, **settings)
         stack.callback(department.close)
         department.start()
         return Soak(department, server, seed=seed).run(zipped(files), jobs=jobs, seconds=seconds, kills=kills)

@@ -11,7 +11,7 @@ import pytest
 from oarlock.jobs import JobState, Stage
 from oarlock.settings import Settings
 from service.broker import Broker
-from tests.reliability.department import Department
+from tests.reliability.department import Department, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +56,16 @@ def test_redis_is_killed_with_jobs_queued(department: Department, series: bytes,
         shutil.rmtree(department.folder / "redis")
     department.start_redis()
     department.check_all_succeed(*job_ids)
+
+
+def test_redis_is_away_when_a_job_ends(department: Department, series: bytes) -> None:
+    job_id = department.post(series)
+    department.caught(job_id)
+    department.kill_redis()
+    department.ended([job_id])
+    wait_until(lambda: "Couldn't ack" in department.worker.log.read_text())
+    department.start_redis()
+    department.check_all_succeed(job_id, department.post(series))
 
 
 def test_two_workers_take_the_same_message(department: Department, series: bytes) -> None:

@@ -1,0 +1,75 @@
+"""Consumer: what the worker's parent process watches while it takes jobs off the queue, as parts of Celery's consumer."""
+
+import logging
+from abc import abstractmethod
+from typing import Any, Final
+
+from celery import bootsteps
+from celery.worker import state
+
+from oarlock.jobs import QUEUE
+from oarlock.settings import Settings
+from oarlock.storage import Storage
+from worker.room import Room
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 2.0
+
+
+class Watch(bootsteps.StartStopStep):
+    """Looks again and again while there is a connection to the queue, in the thread of the connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """With each connection to the queue."""
+        self.look(parent)
+        self._timer = parent.timer.call_repeatedly(LOOK_EVERY_S, self.look, (parent,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        self._timer.cancel()
+
+    @abstractmethod
+    def look(self, consumer: Any) -> None:
+        """Once."""
+
+
+class Gate(Watch):
+    """Takes jobs off the queue only while the disk has room for their results.
+
+    What is not taken stays where it is: in its place in the queue, free for every other worker, and nothing has to be given back
+    when this one ends or a job is cancelled.
+    """
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        settings = Settings()
+        self._room, self._waits = Room(settings, Storage(settings.data)), False
+
+    def look(self, consumer: Any) -> None:
+        if self._room.is_left() != self._waits:
+            return
+        if self._waits:
+            consumer.add_task_queue(QUEUE)
+            log.warning("there is room on the disk again: jobs are taken")
+        else:
+            consumer.cancel_task_queue(QUEUE)
+            log.warning("there is no room on the disk for results: jobs wait in the queue")
+        self._waits = not self._waits
+
+
+class Acknowledgements(Watch):
+    """Connects to the queue again when a message could not be acknowledged.
+
+    Kombu counts such a message as still being worked on. As one at a time is taken, a worker lived on and took none ever again if
+    Redis was away in the moment in which its job ended.
+    """
+
+    def look(self, consumer: Any) -> None:
+        """A broken connection is what Celery connects again after; the message comes again then, and its job has ended.
+
+        :raises ConnectionResetError: if nothing is being worked on, and no message is taken all the same.
+        """
+        if not state.reserved_requests and not consumer.task_consumer.channel.qos.can_consume():
+            raise ConnectionResetError("a message could not be acknowledged")
