@@ -12,12 +12,13 @@ from typing import Final
 from cyclonedx.model.component import Component
 from ruamel.yaml import YAML
 
-from bundle.sbom import of_debian, of_distributions, of_image, of_wheel
+from bundle.sbom import of_debian, of_distributions, of_image, of_interpreter, of_wheel
 
 ROOT: Final = Path(__file__).parents[1]
 COMPOSITION: Final = ROOT / "docker-compose.yml"
 
 FILES: Final = (
+    ".env",
     "LICENSE",
     "CHANGELOG.md",
     "docs",
@@ -83,6 +84,7 @@ def _described(image: str) -> Component:
     parts = of_debian(_inside(image, "dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${Architecture}\\n"))
     if image.startswith("oarlock-"):
         parts += of_distributions(_inside(image, "python", "-c", _DISTRIBUTIONS))
+        parts.append(of_interpreter(_inside(image, "python", "-c", "import platform; print(platform.python_version(), end='')")))
     return of_image(image, facts["Id"].removeprefix("sha256:"), parts)
 
 

@@ -95,6 +95,11 @@ def of_distributions(listing: str) -> list[Component]:
     return [_of_python(name, version, expression, classifiers) for name, version, expression, classifiers in json.loads(listing)]
 
 
+def of_interpreter(version: str) -> Component:
+    """CPython itself: the images that ours start from hold one that is no package of their operating system."""
+    return Component(name="cpython", version=version, purl=PackageURL("generic", None, "cpython", version))
+
+
 def _oarlock() -> Component:
     return Component(
         type=ComponentType.APPLICATION,

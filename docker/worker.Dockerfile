@@ -1,5 +1,5 @@
-# The queue face, on the CPU. It holds the core and the worker and nothing else: no web framework, no CUDA libraries, no build tools.
-# With --build-arg LOCK=worker-cuda.lock it brings the CUDA libraries along.
+# The queue face, on the CPU. It holds the core and the worker and nothing else: no web framework, no CUDA, no build tools.
+# With --build-arg LOCK=worker-cuda.lock it brings CUDA along.
 FROM python:3.11-slim-bookworm AS build
 ARG LOCK=worker.lock
 COPY requirements/uv.lock requirements/worker*.lock /requirements/
@@ -7,6 +7,8 @@ RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r /requirements/uv.lock \
     && python3 -m venv --without-pip /venv \
     && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --compile-bytecode --require-hashes -r "/requirements/$LOCK"
+# ONNX Runtime's wheel brings a quarter of a gigabyte of kernels for CUDA, which nothing loads on a CPU.
+RUN if [ "$LOCK" = worker.lock ]; then rm /venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime_providers_[ct]*.so; fi
 
 FROM python:3.11-slim-bookworm
 # What installs has no work here.

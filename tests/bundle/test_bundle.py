@@ -11,7 +11,7 @@ import pytest
 
 from bundle.archive import CHECKSUMS, pack, sha256_of, write_checksums
 from bundle.contents import COMPOSITION, copy_tree, images_of
-from bundle.sbom import of_debian, of_distributions, of_image, of_model, of_wheel, write_sbom
+from bundle.sbom import of_debian, of_distributions, of_image, of_interpreter, of_model, of_wheel, write_sbom
 from oarlock import __version__
 from oarlock.manifest import read_manifests
 
@@ -53,17 +53,18 @@ def test_each_shipped_model_is_named_with_the_hash_of_its_manifest(tmp_path: Pat
 
 def test_the_same_package_in_two_images_is_two_parts(tmp_path: Path) -> None:
     listing = json.dumps([["NumPy", "2.0", None, [MIT]]])
-    images = [
-        of_image(f"oarlock-{face}:1.0", "ab" * 32, [*of_debian("libc6\t2.36\tamd64\n"), *of_distributions(listing)])
-        for face in ("service", "worker")
-    ]
+
+    def parts() -> list[Any]:
+        return [*of_debian("libc6\t2.36\tamd64\n"), *of_distributions(listing), of_interpreter("3.11.9")]
+
+    images = [of_image(f"oarlock-{face}:1.0", "ab" * 32, parts()) for face in ("service", "worker")]
     found = bill(tmp_path / "sbom", *images)
     assert [(part["name"], part["version"], part["type"]) for part in found["components"]] == [
         ("oarlock-service", "1.0", "container"),
         ("oarlock-worker", "1.0", "container"),
     ]
     purls = {part["purl"] for image in found["components"] for part in image["components"]}
-    assert purls == {"pkg:deb/debian/libc6@2.36?arch=amd64", "pkg:pypi/numpy@2.0"}
+    assert purls == {"pkg:deb/debian/libc6@2.36?arch=amd64", "pkg:pypi/numpy@2.0", "pkg:generic/cpython@3.11.9"}
 
 
 def test_the_bill_is_of_oarlock_and_says_so(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_the_bill_is_of_oarlock_and_says_so(tmp_path: Path) -> None:
 
 def test_the_tree_has_the_model_the_composition_and_the_handbook_and_no_tests(tmp_path: Path) -> None:
     copy_tree(tmp_path)
-    for name in ("docker-compose.yml", "docs/operations.md", "docker/prometheus/alerts.yml", "requirements/run.lock", "LICENSE"):
+    for name in (".env", "docker-compose.yml", "docs/operations.md", "docker/prometheus/alerts.yml", "requirements/run.lock"):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
     assert list(read_manifests(tmp_path / "models")) == list(read_manifests(ROOT / "models"))
     assert {path.name for path in tmp_path.iterdir()} & {"tests", "model_export", "benchmarks", "oarlock"} == set()

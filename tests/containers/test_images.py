@@ -196,6 +196,10 @@ def test_our_containers_run_the_version_of_this_tree(composition: Any, name: str
     assert (ROOT / service["build"]["dockerfile"]).is_file()
 
 
+def test_the_composition_has_one_name_in_every_folder_so_that_a_new_version_finds_its_volumes() -> None:
+    assert "COMPOSE_PROJECT_NAME=oarlock" in (ROOT / ".env").read_text().splitlines()
+
+
 def test_every_image_is_named_with_its_version(composition: Any) -> None:
     for service in composition["services"].values():
         assert re.fullmatch(r"[\w/-]+:v?\d[\w.-]*", service["image"])

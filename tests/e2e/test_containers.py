@@ -113,6 +113,11 @@ print([name for name in {names} if shutil.which(name)] + [name for name in {modu
     assert composition.inside(face, "python", "-c", program) == "[]"
 
 
+def test_a_worker_on_the_cpu_holds_no_cuda(composition: Composition) -> None:
+    program = "import pathlib; print([str(path) for path in pathlib.Path('/venv').rglob('*.so*') if 'cuda' in path.name])"
+    assert composition.inside("worker", "python", "-c", program) == "[]"
+
+
 def test_workers_reach_nobody_outside(composition: Composition) -> None:
     (network,) = composition.inspect("worker")["NetworkSettings"]["Networks"]
     assert run("docker", "network", "inspect", "-f", "{{.Internal}}", network).strip() == "true"
