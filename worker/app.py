@@ -33,7 +33,7 @@ def to_configuration(settings: Settings) -> dict[str, Any]:
         "worker_pool_start_method": "spawn",  # a CUDA context does not survive a fork
         "worker_concurrency": 1,  # one process a device
         "worker_prefetch_multiplier": 1,  # a waiting job belongs to whoever is free, not to who saw it first
-        "worker_proc_alive_timeout": 60.0,
+        "worker_proc_alive_timeout": 300.0,  # at 60 s, a machine that was too busy killed and started processes without end
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # True lost a job when Redis was restarted
         "worker_enable_remote_control": False,  # cancellation is a flag in the job table
         "worker_hijack_root_logger": False,
