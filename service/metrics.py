@@ -16,6 +16,7 @@ from oarlock.errors import TransientError, leaves
 from oarlock.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
 from oarlock.manifest import ModelManifest
 from oarlock.qa_store import BUCKETS, QAStore
+from oarlock.qa_store import Histogram as ScoreHistogram
 from service.broker import Broker
 from service.health import Health
 
@@ -128,7 +129,11 @@ class _Table(Collector):
 
     def _surface_dsc(self) -> Metric:
         scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=["model", "oar"])
-        for entry in self._scores.histograms():
+        counted = {(entry.model, entry.oar): entry for entry in self._scores.histograms()}
+        for manifest in self._manifests.values():
+            for oar in manifest.oars:  # from 0, or the first comparison would be no increase
+                counted.setdefault((manifest.name, oar.name), ScoreHistogram(manifest.name, oar.name, (0,) * len(BUCKETS), 0.0))
+        for entry in counted.values():
             counts = map(float, (*entry.counts, entry.counts[-1]))
             scores.add_metric([entry.model, entry.oar], list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)), entry.total)
         return scores

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from oarlock import qa
 from oarlock.errors import InferenceFailed, leaves
 from oarlock.jobs import ModelFacts, Stage
+from oarlock.oars import OARS
 from oarlock.qa_store import Scored, append
 from tests.fixtures.scores import report, score
 from tests.service.running import Running, parts
@@ -123,6 +124,11 @@ def test_alerts_name_codes_that_exist() -> None:
 def test_the_first_refusal_of_its_kind_is_an_increase_too(client: httpx.Client) -> None:
     counted = set(re.findall(r'^oarlock_refusals_total\{code="([a-z_.]+)"\}', client.get("/metrics").text, flags=re.MULTILINE))
     assert counted == {leaf.code for leaf in leaves()}
+
+
+def test_the_first_comparison_of_an_organ_is_an_increase_too(client: httpx.Client) -> None:
+    pattern = r'^oarlock_surface_dsc_count\{model="oarlock-hn",oar="(\w+)"\}'
+    assert set(re.findall(pattern, client.get("/metrics").text, flags=re.MULTILINE)) == {oar.name for oar in OARS}
 
 
 def test_every_alert_says_how_bad_it_is_and_the_handbook_what_to_do() -> None:
