@@ -28,5 +28,5 @@ def mean_of_runs(runs: Sequence[Run], config: Config) -> Run:
     mean.average.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
     mean.network.load_state_dict(mean.average.state_dict())
     mean.step, mean.elapsed_s = sum(run.step for run in runs), sum(run.elapsed_s for run in runs)
-    mean.origin = dict(runs[0].origin)
+    mean.origin = runs[0].origin | {"runs": len(runs)}
     return mean

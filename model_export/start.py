@@ -4,7 +4,7 @@ The export folded each norm that follows a convolution into it, and with it the 
 anew on some slabs, and the norms set so that the network's answers stay what they were.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
@@ -36,8 +36,13 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
     measured = (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs_of_step(step, cases, config))
     measure_norms(network, folded, measured)
     run = start_run(config, device=device, network=network)
-    run.origin = {"start": manifest.identity, **{f"{key}_before": manifest.training.get(key, 0) for key in ("steps", "hours")}}
+    run.origin = {"start": manifest.identity, **all_before(manifest.training)}
     return run
+
+
+def all_before(training: Mapping[str, Any]) -> dict[str, float]:
+    """The steps and hours behind a model, from its manifest: its own, and those of what it started from."""
+    return {f"{key}_before": training.get(key, 0) + training.get(f"{key}_before", 0) for key in ("steps", "hours")}
 
 
 def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:

@@ -43,6 +43,15 @@ def test_the_network_answers_as_the_file_it_came_from(tiny: Config, shipped: Pat
     np.testing.assert_allclose(torch.sigmoid(found), torch.sigmoid(expected), atol=1e-4)
 
 
+def test_what_stands_behind_a_model_adds_up() -> None:
+    from model_export.start import all_before
+
+    first = {"steps": 4000, "hours": 1.5}
+    second = {"steps": 500, "hours": 0.5, **all_before(first)}
+    assert all_before(second) == {"steps_before": 4500, "hours_before": 2.0}
+    assert all_before({}) == {"steps_before": 0, "hours_before": 0}
+
+
 def test_loaded_weights_answer_as_the_file_before_anything_is_measured(tiny: Config, shipped: Path) -> None:
     from model_export.start import load_onnx
 
