@@ -13,10 +13,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 T = TypeVar("T")
 
 
-def shown(items: Iterable[T], what: str, *, total: int | None = None) -> Iterator[T]:
+def shown(items: Iterable[T], what: str) -> Iterator[T]:
     """The items, with a bar on a terminal; what is logged meanwhile stands above it."""
     with logging_redirect_tqdm():
-        yield from tqdm(items, desc=what, total=total, disable=None, dynamic_ncols=True)
+        yield from tqdm(items, desc=what, disable=None, dynamic_ncols=True)
 
 
 @contextmanager
