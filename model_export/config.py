@@ -26,7 +26,7 @@ class TrainingConfig:
     milestones: tuple[tuple[int, float], ...] = ()
     warm_up: float = 0.0  # share of the schedule
     average: float = 0.0  # decay of the moving average of the weights; 0: none
-    matched_share: float = 0.5  # share of the slabs that come from scans with all 21 OARs
+    oar_first: float = 0.0  # share of the slabs for which an OAR is drawn first, then one of the scans that show it
     emphasis: tuple[str, ...] = ()  # OARs that those slabs are centred on three times as often as on others
     clip_norm: float = 0.0
     norm_limit: float = 1.0

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.datasets.openkbp import RAW_OFFSET_HU, OpenKBPPatient, find_patients, read_patient
+from model_export.datasets.plain_brain import with_plain_brain
 from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import CHANNEL, U8, Case, read_cases, to_codes, write_cases
@@ -100,7 +101,7 @@ def to_case(path: Path, matches: Mapping[str, Match], contours: Path) -> Case | 
     case = to_openkbp_case(patient)
     if case is None:
         log.info("%s: no OAR of ours is drawn; left out", patient.name)
-    return with_plain_lungs(case) if case and case.split == "train" else case
+    return with_plain_brain(with_plain_lungs(case)) if case and case.split == "train" else case
 
 
 def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:

@@ -72,23 +72,20 @@ class Sample:
 
 
 def draw_case(
-    cases: Sequence[Case], matched_share: float, rng: Generator, *, emphasis: Sequence[str] = ()
+    cases: Sequence[Case], oar_first: float, rng: Generator, *, emphasis: Sequence[str] = ()
 ) -> tuple[Case, int | None]:
     """A scan, and the labelled OAR (its place among the scan's channels) that the slab should show, if any.
 
-    With the probability `matched_share` it is a scan with all 21 OARs: first an OAR is drawn, a pair counting once, then one of
-    the scans that show it. Otherwise an orbit, which two of eight scans show, would hardly ever be seen.
-    The OARs of `emphasis` are drawn three times as often.
+    With the probability `oar_first` an OAR is drawn, a pair counting once, and then one of the scans that show it. Otherwise an
+    orbit, which two scans show, would hardly ever be seen. The OARs of `emphasis` are drawn three times as often.
     """
-    matched = cases_by_source(cases, "matched")
-    if not matched or rng.random() >= matched_share:
-        others = cases_by_source(cases, "openkbp") or matched
-        return others[int(rng.integers(len(others)))], None
-    drawn = [pair for pair in PAIRS for _ in range(3 if any(OARS[channel].name in emphasis for channel in pair) else 1)]
-    channel = drawn[int(rng.integers(len(drawn)))][int(rng.integers(2))]
-    shown = [case for case in matched if channel in case.shown]
+    if rng.random() >= oar_first:
+        return cases[int(rng.integers(len(cases)))], None
+    pairs = [pair for pair in PAIRS for _ in range(3 if any(OARS[channel].name in emphasis for channel in pair) else 1)]
+    channel = pairs[int(rng.integers(len(pairs)))][int(rng.integers(2))]
+    shown = [case for case in cases if channel in case.shown]
     if not shown:
-        return matched[int(rng.integers(len(matched)))], None
+        return cases[int(rng.integers(len(cases)))], None
     case = shown[int(rng.integers(len(shown)))]
     return case, case.channels.index(channel)
 

@@ -53,7 +53,7 @@ def slabs_of_step(step: int, cases: Sequence[Case], config: Config, device: torc
     """What a step sees, drawn on a device: it depends on the seed and on the step's number alone."""
     training = config.training
     rng = np.random.default_rng([training.seed, step])
-    drawn = [draw_case(cases, training.matched_share, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)]
+    drawn = [draw_case(cases, training.oar_first, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)]
     return [draw_sample(case, config.grid, training.slices, config.augment, rng, oar=oar, device=device) for case, oar in drawn]
 
 

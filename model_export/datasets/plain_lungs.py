@@ -5,7 +5,6 @@ doubtful they become labels of a training scan; everywhere else lungs stay unlab
 drew is measured on the matched scans (docs/model.md); no tuning scan gets labels from it.
 """
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,19 +25,8 @@ Mask = npt.NDArray[np.bool_]
 
 def with_plain_lungs(case: Case) -> Case:
     """The case with both lungs labelled where the rule finds them, else the case as it is."""
-    lungs = plain_lungs(case)
-    if lungs is None or CHANNEL["Lung_L"] in case.channels:
-        return case
-    added = [mask.repeat(case.label_factor, axis=1).repeat(case.label_factor, axis=2) for mask in lungs]
-    labels = np.concatenate([case.labels, np.stack(added).astype(np.uint8) * (17 * case.label_full)])
-    channels = (CHANNEL["Lung_L"], CHANNEL["Lung_R"])
-    whole = (0, case.ct.shape[0] - 1)
-    return replace(
-        case,
-        labels=labels,
-        channels=(*case.channels, *channels),
-        labelled_slices=(*case.labelled_slices, whole, whole),
-    )
+    lungs = None if CHANNEL["Lung_L"] in case.channels else plain_lungs(case)
+    return case.with_label("Lung_L", lungs[0]).with_label("Lung_R", lungs[1]) if lungs else case
 
 
 def plain_lungs(case: Case) -> tuple[Mask, Mask] | None:

@@ -7,7 +7,7 @@ the low four bits count, for each of two raters, the sub-voxels that lie inside.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +65,16 @@ class Case:
     def hu(self) -> npt.NDArray[np.float32]:
         """CT in HU, unknown voxels as air, (z, y, x)."""
         return HU_OF_CODE[self.ct]
+
+    def with_label(self, oar: str, mask: npt.NDArray[np.bool_], slices: tuple[int, int] | None = None) -> "Case":
+        """The case with one more organ labelled, (z, y, x) on the CT's grid: in the slices from first to last, or in all."""
+        fine = mask.repeat(self.label_factor, axis=1).repeat(self.label_factor, axis=2)
+        return replace(
+            self,
+            labels=np.concatenate([self.labels, fine[None].astype(np.uint8) * (17 * self.label_full)]),
+            channels=(*self.channels, CHANNEL[oar]),
+            labelled_slices=(*self.labelled_slices, slices or (0, self.ct.shape[0] - 1)),
+        )
 
     def fraction_of_label(self, rater: int | None = None) -> npt.NDArray[np.float32]:
         """The share inside, for each of the 256 label bytes: of one rater, or the mean of both."""

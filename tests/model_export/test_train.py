@@ -129,11 +129,25 @@ def test_with_fixed_norms_a_step_learns_all_but_their_statistics(tiny: Config, t
     assert changed == {name for name, _ in run.network.named_parameters()}
 
 
-def test_half_of_the_slabs_come_from_fully_labelled_scans() -> None:
-    cases = [made_case(name=str(n)) for n in range(9)] + [made_case(name="m", source="matched")]
+def test_without_an_oar_first_each_scan_is_drawn_alike() -> None:
+    cases = [made_case(name=str(n)) for n in range(3)]
     rng = np.random.default_rng(1)
-    drawn = [draw_case(cases, 0.5, rng)[0].source for _ in range(600)]
-    assert drawn.count("matched") == pytest.approx(300, abs=60)
+    drawn = [draw_case(cases, 0.0, rng) for _ in range(900)]
+    assert all(oar is None for _, oar in drawn)
+    for scan in cases:
+        assert sum(case is scan for case, _ in drawn) == pytest.approx(300, abs=75)
+
+
+def test_an_oar_is_looked_for_in_all_scans_that_show_it() -> None:
+    """Lungs that a rule labelled in OpenKBP's scans are whole; those under the released contours are cut."""
+    lung, cord = CHANNEL["Lung_L"], CHANNEL["SpinalCord"]
+    cases = [made_case(name=str(n), channels=(lung, cord)) for n in range(3)]
+    cases.append(made_case(name="m", source="matched", channels=(lung, cord)))
+    rng = np.random.default_rng(1)
+    drawn = [(case.name, case.channels[oar]) for case, oar in (draw_case(cases, 1.0, rng) for _ in range(4000)) if oar is not None]
+    by_name = [name for name, channel in drawn if channel == lung]
+    assert len(by_name) > 100
+    assert by_name.count("m") * 4 == pytest.approx(len(by_name), rel=0.35)
 
 
 def test_a_rare_oar_is_drawn_as_often_as_a_common_one() -> None:
