@@ -3,10 +3,12 @@
 SQLite runs with a write-ahead log. A transaction that will write says so when it begins; one that says it reads waits for nobody.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
@@ -15,6 +17,9 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from oarlock import migrations
 from oarlock.errors import DatabaseUnavailable
+
+BUSY_S: Final = 15.0
+"""How long a process waits for another one to let go of a SQLite file."""
 
 
 def utc_now() -> datetime:
@@ -98,8 +103,26 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     """Several processes share the file: readers do not wait for a writer, writers wait for each other."""
     del record
     connection.isolation_level = None  # the driver must not begin transactions by its own rules
-    for pragma in ("busy_timeout = 15000", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    _set(connection, f"busy_timeout = {round(1000 * BUSY_S)}")
+    _use_write_ahead_log(connection)
+    _set(connection, "synchronous = FULL")
+    _set(connection, "secure_delete = ON")
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """The file keeps the mode. Of processes that change that of a new file at once, SQLite refuses some without a wait."""
+    deadline_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return _set(connection, "journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+        time.sleep(0.01)
+
+
+def _set(connection: Any, pragma: str) -> None:
+    connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

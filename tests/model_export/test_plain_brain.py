@@ -31,9 +31,7 @@ def head(*, inside_hu: float = 35.0, sinus: bool = False, cut_at: int = 0, couch
         hu = np.where(skull & ~brain & (abs(x - 30) < gap), 20.0, hu)
     if couch:
         hu = np.where(y > 66, 100.0, hu)
-    return replace(
-        made_case(), ct=to_codes(hu, y >= cut_at), labels=np.zeros((3, *SHAPE), np.uint8), spacing_mm=SPACING
-    )
+    return replace(made_case(), ct=to_codes(hu, y >= cut_at), labels=np.zeros((3, *SHAPE), np.uint8), spacing_mm=SPACING)
 
 
 @pytest.mark.parametrize("case", [head(), head(couch=True)], ids=["alone", "on a couch"])

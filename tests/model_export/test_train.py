@@ -144,7 +144,9 @@ def test_an_oar_is_looked_for_in_all_scans_that_show_it() -> None:
     cases = [made_case(name=str(n), channels=(lung, cord)) for n in range(3)]
     cases.append(made_case(name="m", source="matched", channels=(lung, cord)))
     rng = np.random.default_rng(1)
-    drawn = [(case.name, case.channels[oar]) for case, oar in (draw_case(cases, 1.0, rng) for _ in range(4000)) if oar is not None]
+    drawn = [
+        (case.name, case.channels[oar]) for case, oar in (draw_case(cases, 1.0, rng) for _ in range(4000)) if oar is not None
+    ]
     by_name = [name for name, channel in drawn if channel == lung]
     assert len(by_name) > 100
     assert by_name.count("m") * 4 == pytest.approx(len(by_name), rel=0.35)
