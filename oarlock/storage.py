@@ -1,6 +1,7 @@
 """Storage: where the bytes of a job live, as files in folders that appear whole or not at all.
 
-    DATA/incoming/RANDOM/input/000001 …      an upload that is still being received; locked by who receives it
+    DATA/incoming/RANDOM/input/000001 …      an upload that is still being received
+    DATA/incoming/RANDOM/lock                an empty file, locked by who receives it until the post has ended
     DATA/jobs/JOB/input/000001 …             the same folder after one rename: files in the order of the upload
     DATA/jobs/JOB/writing-TOKEN/             results that a worker is still writing
     DATA/jobs/JOB/results-TOKEN/             the same folder after one rename
@@ -34,6 +35,7 @@ STALE_S: Final = 3_600.0
 """After which time an upload is given up that cannot be asked whether somebody receives it."""
 
 _INPUT = "input"
+_LOCK = "lock"
 _WRITING = "writing-"
 _RESULTS = "results-"
 
@@ -83,10 +85,12 @@ class Storage:
         It is locked until then, also after it was adopted: a job whose post has not ended may have no row yet.
         """
         with _locked_folder(self._incoming) as folder:
+            incoming = Incoming(folder)
             try:
-                yield Incoming(folder)
+                yield incoming
             finally:
                 _delete(folder)
+                (incoming.folder / _LOCK).unlink(missing_ok=True)  # of a job, if it was adopted
 
     def adopt(self, incoming: Incoming, job_id: JobId) -> None:
         """Make an upload the input of a job; when this returns, its files survive a power cut."""
@@ -94,7 +98,7 @@ class Storage:
             _flush(path)
         _flush(incoming.folder / _INPUT)
         _flush(incoming.folder)
-        incoming.folder.rename(self._job(job_id))
+        incoming.folder = incoming.folder.rename(self._job(job_id))
         _flush(self._jobs)
 
     def input_files(self, job_id: JobId) -> list[Path]:
@@ -240,35 +244,58 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def _locked_folder(parent: Path) -> Iterator[Path]:
-    """A new folder that is locked before anybody else sees its name. The kernel takes the lock off a process that was killed."""
+    """A new folder that is locked before anybody else sees its name. The kernel takes the lock off a process that was killed.
+
+    It is a file within that is locked, and open for writing: NFS and other shared file systems tell other machines of a lock on
+    such a file, but keep one on a folder to themselves.
+    """
     name = secrets.token_hex(16)
     hidden, folder = parent / f".{name}", parent / name
-    hidden.mkdir()
-    descriptor = os.open(hidden, os.O_RDONLY)
+    try:
+        hidden.mkdir()
+        with _locked(hidden / _LOCK):
+            hidden.rename(folder)
+            yield folder
+    finally:
+        _delete(hidden)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A new file that is locked until the end of the block, where the file system has locks."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _try_to_lock(descriptor)
-        hidden.rename(folder)
-        yield folder
+        yield
     finally:
         os.close(descriptor)
 
 
 def _is_held(folder: Path) -> bool:
-    """Whether a process that lives has this folder locked.
+    """Whether a process that lives, on any machine, has this folder locked.
 
     One whose lock cannot be asked for (it has no name yet, or the file system has no locks) counts as held for an hour.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        free = not folder.name.startswith(".") and _try_to_lock(descriptor)
+        free = not folder.name.startswith(".") and _is_free(folder / _LOCK)
     except BlockingIOError:
         return True
+    return not free and _last_change(folder) > time.time() - STALE_S
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether nobody holds a lock; False where the file system has none.
+
+    :raises BlockingIOError: if somebody does.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try_to_lock(descriptor)
     finally:
         os.close(descriptor)
-    return not free and _last_change(folder) > time.time() - STALE_S
 
 
 def _try_to_lock(descriptor: int) -> bool:

@@ -265,7 +265,7 @@ class Department:
                 found.append(job)
                 continue
             results = sorted(job.glob("results-*"))
-            found += [path for path in job.iterdir() if path.name != "input" and path not in results[-1:]]
+            found += [path for path in job.iterdir() if path.name not in {"input", "lock"} and path not in results[-1:]]
         return [str(path.relative_to(self.data)) for path in found]
 
     def undisturbed(self, job: Job) -> bytes:

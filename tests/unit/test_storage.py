@@ -153,7 +153,7 @@ def test_what_a_crash_left_is_swept_and_what_is_being_received_or_kept_is_not(st
         alive.next_file().write_bytes(b"x")
         age(data, 36_000)
         assert storage.sweep() == 1
-        assert files(data) == sorted([*kept, f"incoming/{alive.folder.name}/input/000001"])
+        assert files(data) == sorted([*kept, *(f"incoming/{alive.folder.name}/{file}" for file in ("input/000001", "lock"))])
     assert list((data / "trash").iterdir()) == []
     assert files(data) == kept
 
