@@ -89,7 +89,6 @@ class Storage:
             try:
                 yield incoming
             finally:
-                _delete(folder)
                 (incoming.folder / _LOCK).unlink(missing_ok=True)  # of a job, if it was adopted
 
     def adopt(self, incoming: Incoming, job_id: JobId) -> None:
@@ -244,10 +243,10 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def _locked_folder(parent: Path) -> Iterator[Path]:
-    """A new folder that is locked before anybody else sees its name. The kernel takes the lock off a process that was killed.
+    """A new folder that is locked before anybody else sees its name, and deleted at the end of the block unless it was moved.
 
-    It is a file within that is locked, and open for writing: NFS and other shared file systems tell other machines of a lock on
-    such a file, but keep one on a folder to themselves.
+    The kernel takes the lock off a process that was killed. It is a file within that is locked, and open for writing: NFS and other
+    shared file systems tell other machines of a lock on such a file, but keep one on a folder to themselves.
     """
     name = secrets.token_hex(16)
     hidden, folder = parent / f".{name}", parent / name
@@ -257,7 +256,8 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
             hidden.rename(folder)
             yield folder
     finally:
-        _delete(hidden)
+        for left in (hidden, folder):
+            _delete(left)
 
 
 @contextmanager

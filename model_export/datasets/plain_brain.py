@@ -16,6 +16,7 @@ from model_export.datasets.training_file import BODY_HU, CHANNEL, Case
 
 BONE_HU: Final = 200.0
 BRAIN_HU: Final = (-20.0, 110.0)
+SINUS_HU: Final = -40.0  # and below: the air of a frontal sinus, and what it makes of its neighbours
 SMALLEST_CM2: Final = 10.0
 LEAST_SHARE_OF_HEAD: Final = 0.75
 LEAST_BRAIN_TISSUE: Final = 0.85
@@ -53,7 +54,7 @@ def brain_of_slice(hu: npt.NDArray[np.float32], known: Mask, voxel_cm2: float) -
     head = ndimage.binary_fill_holes(largest_part((hu > BODY_HU) & known))
     ring = ndimage.binary_closing(np.pad(hu > BONE_HU, 1), CROSS)[1:-1, 1:-1]
     skull = ndimage.binary_fill_holes(ring)
-    inside = largest_part(ndimage.binary_opening(skull & ~ring & (hu > 2 * BRAIN_HU[0]), CROSS))  # no frontal sinus
+    inside = largest_part(ndimage.binary_opening(skull & ~ring & (hu > SINUS_HU), CROSS))
     if inside.sum() * voxel_cm2 < SMALLEST_CM2 or (skull & head).sum() < LEAST_SHARE_OF_HEAD * head.sum():
         return None
     inside = ndimage.binary_fill_holes(inside)
