@@ -245,8 +245,8 @@ def _flush(path: Path) -> None:
 def _locked_folder(parent: Path) -> Iterator[Path]:
     """A new folder that is locked before anybody else sees its name, and deleted at the end of the block unless it was moved.
 
-    The kernel takes the lock off a process that was killed. It is a file within that is locked, and open for writing: NFS and other
-    shared file systems tell other machines of a lock on such a file, but keep one on a folder to themselves.
+    The kernel takes the lock off a process that was killed. It is a file within that is locked, and open for writing: NFS and
+    other shared file systems tell other machines of a lock on such a file, but keep one on a folder to themselves.
     """
     name = secrets.token_hex(16)
     hidden, folder = parent / f".{name}", parent / name
