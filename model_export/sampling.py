@@ -6,7 +6,7 @@ least `FAR_VOXELS` in plane) the network sees nothing but air, and there every o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ MIRRORED: Final = tuple(CHANNEL[mirrored(oar).name] for oar in OARS)
 
 PAIRS: Final = tuple(sorted({(min(c, m), max(c, m)) for c, m in enumerate(MIRRORED)}))
 """The OARs, left and right together; one that has no other side stands beside itself."""
+
+T = TypeVar("T")
 
 FAR_VOXELS: Final = 3
 MARGIN_VOXELS: Final = 6
@@ -80,14 +82,18 @@ def draw_case(
     orbit, which two scans show, would hardly ever be seen. The OARs of `emphasis` are drawn three times as often.
     """
     if rng.random() >= oar_first:
-        return cases[int(rng.integers(len(cases)))], None
+        return _one_of(cases, rng), None
     pairs = [pair for pair in PAIRS for _ in range(3 if any(OARS[channel].name in emphasis for channel in pair) else 1)]
-    channel = pairs[int(rng.integers(len(pairs)))][int(rng.integers(2))]
+    channel = _one_of(_one_of(pairs, rng), rng)
     shown = [case for case in cases if channel in case.shown]
     if not shown:
-        return cases[int(rng.integers(len(cases)))], None
-    case = shown[int(rng.integers(len(shown)))]
+        return _one_of(cases, rng), None
+    case = _one_of(shown, rng)
     return case, case.channels.index(channel)
+
+
+def _one_of(items: Sequence[T], rng: Generator) -> T:
+    return items[int(rng.integers(len(items)))]
 
 
 def draw_sample(

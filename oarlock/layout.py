@@ -9,6 +9,7 @@ from oarlock.canvas import AMBER, FAINT, INK, LETTER, QUIET, At, Canvas, Frame
 from oarlock.cuts import Cut, Image, Letters
 from oarlock.geometry import Grid
 from oarlock.oars import OAR
+from oarlock.pieces import largest_piece
 
 MARGIN: Final = 32
 HEADER: Final = 96
@@ -99,9 +100,8 @@ def square_frame(cut: Cut, size: int) -> Frame:
 
 def _extent(image: Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """First and last row and column of the largest piece of tissue, or of everything."""
-    labels, count = scipy.ndimage.label(image > (0 if image.dtype == np.uint8 else BODY_HU))
-    if count == 0:
+    body = largest_piece(image > (0 if image.dtype == np.uint8 else BODY_HU))
+    if not body.any():
         return (0, image.shape[0] - 1), (0, image.shape[1] - 1)
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    rows, columns = scipy.ndimage.find_objects(labels)[largest - 1]
+    rows, columns = scipy.ndimage.find_objects(body.astype(np.uint8))[0]
     return (rows.start, rows.stop - 1), (columns.start, columns.stop - 1)

@@ -17,6 +17,7 @@ from scipy import ndimage, sparse
 
 from oarlock.geometry import FloatArray, Grid, IndexAxis
 from oarlock.manifest import InputSpec
+from oarlock.pieces import largest_piece
 
 Volume = npt.NDArray[np.float32]
 Axes = tuple[IndexAxis, IndexAxis, IndexAxis]
@@ -74,11 +75,10 @@ def body_box_mm(hu: npt.NDArray[np.int16], grid: Grid) -> tuple[FloatArray, Floa
         first.append(start)
     dense = picture > BODY_HU
     cross = ndimage.generate_binary_structure(2, 1)[None]
-    labels, count = ndimage.label(ndimage.binary_opening(dense, cross))
-    if count == 0:
+    body = largest_piece(ndimage.binary_opening(dense, cross))
+    if not body.any():
         return None
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    points = grid.to_points(np.argwhere(labels == largest).astype(np.float64) * np.array(step) + np.array(first))
+    points = grid.to_points(np.argwhere(body).astype(np.float64) * np.array(step) + np.array(first))
     return points.min(axis=0), points.max(axis=0)
 
 

@@ -31,6 +31,7 @@ from oarlock.layout import (
 )
 from oarlock.masks import OARMasks
 from oarlock.oars import OAR
+from oarlock.pieces import largest_piece
 from oarlock.rendering import Rendering, load_rendering, save_rendering
 
 __all__ = ["Rendering", "contact_sheet", "load_rendering", "save_rendering", "single"]
@@ -194,11 +195,10 @@ def to_millilitres(profile_z: npt.NDArray[np.int64], grid: Grid, *, flipped: boo
 def _body_box(scene: Scene) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """First and last turned index of the largest piece of tissue along each axis, seen coarsely."""
     dz, dy, dx = COARSE
-    labels, count = scipy.ndimage.label(scene.image[::dz, ::dy, ::dx] > BODY_HU)
-    if count == 0:
+    body = largest_piece(scene.image[::dz, ::dy, ::dx] > BODY_HU)
+    if not body.any():
         z, y, x = scene.image.shape
         return (0, z - 1), (0, y - 1), (0, x - 1)
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    box = scipy.ndimage.find_objects(labels)[largest - 1]
+    box = scipy.ndimage.find_objects(body.astype(np.uint8))[0]
     z_range, y_range, x_range = ((s.start * step, (s.stop - 1) * step) for s, step in zip(box, COARSE, strict=True))
     return z_range, y_range, x_range

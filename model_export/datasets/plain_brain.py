@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from model_export.datasets.training_file import BODY_HU, CHANNEL, Case
+from oarlock.pieces import largest_piece
 
 BONE_HU: Final = 200.0
 BRAIN_HU: Final = (-20.0, 110.0)
@@ -51,18 +52,12 @@ def plain_brain(case: Case) -> tuple[Mask, tuple[int, int]] | None:
 
 def brain_of_slice(hu: npt.NDArray[np.float32], known: Mask, voxel_cm2: float) -> Mask | None:
     """What the skull encloses in one slice (y, x), or None where that is small, not the whole head, or not brain."""
-    head = ndimage.binary_fill_holes(largest_part((hu > BODY_HU) & known))
+    head = ndimage.binary_fill_holes(largest_piece((hu > BODY_HU) & known))
     ring = ndimage.binary_closing(np.pad(hu > BONE_HU, 1), CROSS)[1:-1, 1:-1]
     skull = ndimage.binary_fill_holes(ring)
-    inside = largest_part(ndimage.binary_opening(skull & ~ring & (hu > SINUS_HU), CROSS))
+    inside = largest_piece(ndimage.binary_opening(skull & ~ring & (hu > SINUS_HU), CROSS))
     if inside.sum() * voxel_cm2 < SMALLEST_CM2 or (skull & head).sum() < LEAST_SHARE_OF_HEAD * head.sum():
         return None
     inside = ndimage.binary_fill_holes(inside)
     tissue = (hu > BRAIN_HU[0]) & (hu < BRAIN_HU[1])
     return inside if tissue[inside].mean() >= LEAST_BRAIN_TISSUE else None
-
-
-def largest_part(mask: Mask) -> Mask:
-    """The largest connected part of a mask; nothing of nothing."""
-    parts, count = ndimage.label(mask)
-    return np.asarray(parts == np.bincount(parts.ravel())[1:].argmax() + 1, np.bool_) if count else mask

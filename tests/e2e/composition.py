@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from oarlock.jobs import ENDED
-from tests.e2e.processes import eventually
+from tests.e2e.processes import eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 1200.0
@@ -54,8 +53,7 @@ class Composition:
 
     def __init__(self, command: list[str], folder: Path = ROOT) -> None:
         self._command, self._folder = command, folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self._environment = {"COMPOSE_PROJECT_NAME": f"oarlock-e2e-{uuid.uuid4().hex[:8]}", "OARLOCK_PORT": str(port)}
         self._url, self._key = f"http://127.0.0.1:{port}", ""
 

@@ -1,5 +1,6 @@
 """Watching processes from the outside."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -15,6 +16,18 @@ def eventually(claim: Callable[[], bool], *, within_s: float) -> bool:
             return False
         pause.wait(0.05)
     return True
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def marked(mark: str) -> list[int]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +12,13 @@ import httpx
 import pytest
 
 from oarlock.rtstruct import write_rtstruct
+from tests.e2e.processes import free_port
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
 pytestmark = pytest.mark.slow
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_LIMIT_S = 10
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def wait_until_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:

@@ -24,7 +24,7 @@ import httpx
 
 from oarlock.jobs import ENDED, JobId, JobState
 from oarlock.phantom import write_ct_series
-from tests.e2e.processes import alive, eventually, marked
+from tests.e2e.processes import alive, eventually, free_port, marked
 from tests.fixtures import postgresql
 from tests.fixtures.crooked import crooked_grid
 from tests.reliability.department import PATIENCE_S, Department, Program, wait_until
@@ -245,7 +245,7 @@ def soak(folder: Path, *, jobs: int, seconds: float, kills: int, seed: int) -> T
     """Run one soak in a folder of its own, on PostgreSQL where its programs are installed, else on SQLite."""
     files = write_ct_series(folder / "series", head(crooked_grid()), crooked_grid())
     with ExitStack() as stack:
-        settings = {"OARLOCK_PORT": str(_free_port())}
+        settings = {"OARLOCK_PORT": str(free_port())}
         server = None
         if programs := postgresql.find_programs():
             server = stack.enter_context(postgresql.running(programs))
@@ -254,13 +254,6 @@ def soak(folder: Path, *, jobs: int, seconds: float, kills: int, seed: int) -> T
         stack.callback(department.close)
         department.start()
         return Soak(department, server, seed=seed).run(zipped(files), jobs=jobs, seconds=seconds, kills=kills)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _sleep_until(moment: float) -> None:

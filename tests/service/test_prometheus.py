@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from oarlock.control_chart import Rule
 from oarlock.errors import InferenceFailed
 from oarlock.jobs import ModelFacts, Stage
 from oarlock.qa_store import Scored, append
-from tests.e2e.processes import eventually
+from tests.e2e.processes import eventually, free_port
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
@@ -99,8 +98,7 @@ def scraped(watched: Running, series: list[Path], tmp_path_factory: pytest.TempP
     if program is None:
         pytest.skip("Prometheus is not installed (apt-get install prometheus)")
     folder = tmp_path_factory.mktemp("prometheus")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [program, f"--config.file={configured(folder, watched.url.removeprefix('http://'))}"]
     command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:

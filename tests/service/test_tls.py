@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from oarlock.keys import KeyStore, Scope
 from oarlock.settings import Settings
-from tests.e2e.processes import eventually
+from tests.e2e.processes import eventually, free_port, listens
 from tests.fixtures.certificates import Authority, Pair
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
@@ -134,11 +133,6 @@ def test_proxies_are_addresses_and_certificates_come_with_their_keys(monkeypatch
 # ── behind nginx ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def nginx(folder: Path, upstream: str, ca: Authority, server: Pair) -> Iterator[str]:
     """The proxy of ``docs/nginx.conf``, with this test's files and ports in the place of the documented ones."""
@@ -165,17 +159,12 @@ def nginx(folder: Path, upstream: str, ca: Authority, server: Pair) -> Iterator[
     command = [program, "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        assert eventually(lambda: process.poll() is not None or reachable(port), within_s=20)
+        assert eventually(lambda: process.poll() is not None or listens(port), within_s=20)
         assert process.poll() is None, (folder / "error.log").read_text()
         yield f"https://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
-
-
-def reachable(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_documented_proxy_asks_for_certificates_and_says_who_called(
