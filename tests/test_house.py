@@ -21,6 +21,7 @@ PURE = (
     "oars",
     "geometry",
     "masks",
+    "pieces",
     "preprocess",
     "windows",
     "postprocess",
