@@ -30,7 +30,8 @@ def make_settings(folder: Path, redis_url: str, **changes: object) -> Settings:
 def running(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("service")
     write_model(folder / "models")
-    with serve(make_settings(folder, redis_url)) as running:
+    # Jobs that a test has left running stay as they are: taken back, they would change what another test is counting.
+    with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
         yield running
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()

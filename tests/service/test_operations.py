@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +26,7 @@ from oarlock.storage import RTSTRUCT
 from service import contract
 from service.broker import Broker
 from service.problems import STATUS_BY_CODE
+from service.redis_server import PrivateRedis
 from tests.fixtures.crooked import crooked_grid
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
@@ -133,27 +135,28 @@ def value(found: dict[Any, float], sample: str, **labels: str) -> float:
     return found.get((sample, frozenset(labels.items())), 0.0)
 
 
-@pytest.mark.usefixtures("worker")
-def test_metrics_count_jobs_refusals_stages_workers_and_messages(
-    client: httpx.Client, running: Running, series: list[Path]
-) -> None:
-    before = metrics(client)
-    job = client.post("/v1/jobs", files=parts(series[:5])).json()
-    client.post("/v1/jobs", files=parts([b"no DICOM file"]))
-    lease = running.claim(job)
-    running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
-    after = metrics(client)
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Running]:
+    """A service and a queue that no other test has left jobs in: its sweeper would move those while this test counts."""
+    write_model(tmp_path / "models")
+    with PrivateRedis(tmp_path / "redis").running() as url, serve(make_settings(tmp_path, url)) as running:
+        yield running
 
-    def grown(sample: str, **labels: str) -> float:
-        return value(after, sample, **labels) - value(before, sample, **labels)
 
-    assert grown("oarlock_jobs", state="running") == 1
-    assert grown("oarlock_refusals_total", code="series.not_dicom") == 1
-    assert grown("oarlock_stage_seconds_count", stage="reading") == 1
-    assert grown("oarlock_stage_seconds_bucket", stage="reading", le="+Inf") == 1
-    assert grown("oarlock_queue_depth") == 1
-    assert value(after, "oarlock_workers", device="cpu") == 1
-    assert value(after, "oarlock_model_info", name="oarlock-hn", version="1.2.3", sha256="ab" * 32) == 1
+def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running, series: list[Path]) -> None:
+    alone.store.heartbeat("test-worker", {"oarlock-hn": "ab" * 32}, "cpu")
+    with httpx.Client(base_url=alone.url, timeout=30) as client:
+        job = client.post("/v1/jobs", files=parts(series[:5])).json()
+        client.post("/v1/jobs", files=parts([b"no DICOM file"]))
+        alone.store.progress(alone.claim(job), stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        found = metrics(client)
+    assert value(found, "oarlock_jobs", state="running") == 1
+    assert value(found, "oarlock_refusals_total", code="series.not_dicom") == 1
+    assert value(found, "oarlock_stage_seconds_count", stage="reading") == 1
+    assert value(found, "oarlock_stage_seconds_bucket", stage="reading", le="+Inf") == 1
+    assert value(found, "oarlock_queue_depth") == 1
+    assert value(found, "oarlock_workers", device="cpu") == 1
+    assert value(found, "oarlock_model_info", name="oarlock-hn", version="1.2.3", sha256="ab" * 32) == 1
 
 
 def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_checks(client: httpx.Client, running: Running) -> None:

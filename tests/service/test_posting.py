@@ -205,7 +205,7 @@ class _Down(Broker):
 
 
 def sweeper(running: Running, broker: Broker) -> Sweeper:
-    return Sweeper(running.settings, running.store, running.service.storage, broker)
+    return Sweeper(running.settings.model_copy(update={"lease_s": 15}), running.store, running.service.storage, broker)
 
 
 def test_a_retry_is_accepted_while_redis_is_down_and_the_sweeper_sends_it_later(
