@@ -615,6 +615,16 @@ class StorageFull(TransientError):
         super().__init__("The server has too little disk space for a series or its results. Ask the operator to purge old jobs.")
 
 
+class StorageUnavailable(TransientError):
+    code = "storage.unavailable"
+    title = "The data folder is not reachable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The data folder of the service is not where this process looks for it. Ask the operator to see that it is mounted."
+        )
+
+
 class DeviceOutOfMemory(TransientError):
     code = "device.out_of_memory"
     title = "The device ran out of memory"

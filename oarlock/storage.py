@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from oarlock.errors import JobExpired, ResultNotFound
+from oarlock.errors import JobExpired, OarlockError, ResultNotFound, StorageUnavailable
 from oarlock.jobs import JobId
 
 RTSTRUCT: Final = "rtstruct.dcm"
@@ -69,11 +69,13 @@ class Storage:
     """The bytes of all jobs below one data folder.
 
     :param data: must lie on one file system, so that a rename is atomic.
+    :param create: whether to make the folders that are not there. A worker does not: so it can tell the data folder of a service
+        from the empty place where that is to be mounted.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, create: bool = True) -> None:
         self._jobs, self._incoming, self._trash = data / "jobs", data / "incoming", data / "trash"
-        for folder in (self._jobs, self._incoming, self._trash):
+        for folder in (self._jobs, self._incoming, self._trash) if create else ():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     # ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,11 +106,12 @@ class Storage:
         """The files of a job's upload, in the order in which they came.
 
         :raises JobExpired: if they were deleted.
+        :raises StorageUnavailable: if the data folder is not there.
         """
         try:
             return sorted((self._job(job_id) / _INPUT).iterdir())
         except FileNotFoundError as error:
-            raise JobExpired from error
+            raise self._gone() from error
 
     def drop_input(self, job_id: JobId) -> None:
         """Delete the upload of a job and keep its results."""
@@ -124,6 +127,7 @@ class Storage:
 
         :param token: the fencing token of the worker's lease.
         :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
+        :raises StorageUnavailable: if the data folder is not there, or no longer.
         """
         folder = self._job(job_id) / f"{_WRITING}{token}"
         self._discard(folder)
@@ -134,7 +138,7 @@ class Storage:
         except FileNotFoundError as error:
             if self._job(job_id).is_dir():
                 raise
-            raise JobExpired from error
+            raise self._gone() from error
         finally:
             _delete(folder)
 
@@ -193,8 +197,18 @@ class Storage:
         """Delete results that nobody writes any more. A worker that wakes up finds its folder gone."""
         self._discard(self._job(job_id) / f"{_WRITING}{token}")
 
+    def is_there(self) -> bool:
+        """Whether the data folder is one that a service has made, and answers."""
+        try:
+            return self._jobs.is_dir()
+        except OSError:  # the other end of a share is away
+            return False
+
     def free_bytes(self) -> int:
-        """Space left for unprivileged users on the data folder's file system."""
+        """Space left for unprivileged users on the data folder's file system.
+
+        :raises OSError: if it is not there.
+        """
         return shutil.disk_usage(self._jobs).free
 
     def check(self) -> None:
@@ -215,6 +229,10 @@ class Storage:
             _delete(away)
 
     # ── paths ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _gone(self) -> OarlockError:
+        """Why the bytes of a job are not found."""
+        return JobExpired() if self.is_there() else StorageUnavailable()
 
     def _job(self, job_id: JobId) -> Path:
         if Path(job_id).name != job_id:

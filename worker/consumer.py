@@ -36,7 +36,7 @@ class Watch(bootsteps.StartStopStep):
 
 
 class Gate(Watch):
-    """Takes jobs off the queue only while the disk has room for their results.
+    """Takes jobs off the queue only while their results have a place to go.
 
     What is not taken stays where it is: in its place in the queue, free for every other worker, and nothing has to be given back
     when this one ends or a job is cancelled.
@@ -45,18 +45,17 @@ class Gate(Watch):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         settings = Settings()
-        self._room, self._waits = Room(settings, Storage(settings.data)), False
+        self._room, self._waits = Room(settings, Storage(settings.data, create=False)), False
 
     def look(self, consumer: Any) -> None:
-        if self._room.is_left() != self._waits:
-            return
-        if self._waits:
-            consumer.add_task_queue(QUEUE)
-            log.warning("there is room on the disk again: jobs are taken")
-        else:
+        want = self._room.want()
+        if want and not self._waits:
             consumer.cancel_task_queue(QUEUE)
-            log.warning("there is no room on the disk for results: jobs wait in the queue")
-        self._waits = not self._waits
+            log.warning("%s: jobs wait in the queue", want)
+        elif self._waits and not want:
+            consumer.add_task_queue(QUEUE)
+            log.warning("there is a place for results again: jobs are taken")
+        self._waits = bool(want)
 
 
 class Acknowledgements(Watch):

@@ -30,6 +30,7 @@ from oarlock.errors import (
     ProfileInvalid,
     ResultInvalid,
     StorageFull,
+    StorageUnavailable,
     StructureSetError,
     TransientError,
 )
@@ -55,7 +56,11 @@ log = logging.getLogger(__name__)
 Report = Callable[[Stage, float], None]
 ModelOf = Callable[[ModelFacts], Model]
 
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_STORAGE_ERRORS: Final[Mapping[int | None, Callable[[], TransientError]]] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), StorageFull),
+    # What a shared file system answers whose other end is away.
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN), StorageUnavailable),
+}
 
 
 def contour(
@@ -81,7 +86,7 @@ def contour(
     :param site: the site's own names of ROIs and its own tolerances.
     :param profiles: the site profiles by name; without them the generic one alone.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
-    :param room_is_left: whether the disk has room for the results of other jobs.
+    :param room_is_left: whether the data folder is there, with room for the results of other jobs.
     """
     with logs.about(job_id):
         lease = _claim(store, job_id, worker, lease_s)
@@ -141,9 +146,9 @@ def _end(store: JobStore, lease: Lease, error: Exception, room_is_left: Callable
         case WorkerStopping():
             store.hand_back(lease)
             log.info("job handed back", extra=about)
-        case StorageFull() if not room_is_left():  # although what this job wrote is deleted: others filled the disk
+        case StorageFull() | StorageUnavailable() if not room_is_left():  # what this job wrote is deleted: others filled the disk
             store.hand_back(lease)
-            log.warning("job handed back as the disk is full", extra=about)
+            log.warning("job handed back until its results have a place to go", extra=about)
         case TransientError() if lease.attempt < MAX_ATTEMPTS:
             store.hand_back(lease, attempt_counts=True)
             log.warning("job handed back after an error that may pass", extra=about)
@@ -162,8 +167,8 @@ def _foreseen(error: Exception) -> Exception:
     """Errors of the system that have a name in the house."""
     if isinstance(error, MemoryError):
         return DeviceOutOfMemory(device="cpu")
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return StorageFull()
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRORS:
+        return _STORAGE_ERRORS[error.errno]()
     return error
 
 

@@ -1,18 +1,23 @@
-"""Room: whether the disk has room for the results of a job."""
+"""Room: whether the results of a job have a place to go."""
 
 from oarlock.settings import Settings
 from oarlock.storage import Storage
 
 
 class Room:
-    """Says whether there is room for the results of a job."""
+    """Looks at the data folder and at the disk that it lies on."""
 
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self._least, self._storage = settings.reserve_bytes, storage
 
     def is_left(self) -> bool:
-        """Whether enough of the disk is free; a data folder that does not answer has none."""
+        """Whether nothing is wanting."""
+        return self.want() is None
+
+    def want(self) -> str | None:
+        """What keeps jobs from being done here, in words."""
         try:
-            return self._storage.free_bytes() >= self._least
+            free = self._storage.free_bytes()
         except OSError:
-            return False
+            return "the data folder of the service is not there (is it mounted?)"
+        return None if free >= self._least else "there is no room on the disk for results"

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -43,7 +44,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
-        self._database, self._storage = Database(settings.database), Storage(settings.data)
+        self._database, self._storage = Database(settings.database), Storage(settings.data, create=False)
         self._store = JobStore(self._database)
         self._room = Room(settings, self._storage)
         self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
@@ -92,15 +93,19 @@ class Runtime:
         log.info("ready", extra={"model": self._settings.model, "device": device})
         models = {name: manifest.sha256 for name, manifest in self._models.manifests.items()}
         while True:
-            try:
-                self._store.heartbeat(self.name, models, device)
-            except OarlockError:
-                log.warning("a sign of life could not be written")
-            except Exception:  # a worker that falls silent for good is taken for dead while it works
-                log.exception("a sign of life could not be written")
-            self._promise()
+            if self._storage.is_there():  # who has no data folder is of no use, and is to be seen as missing
+                self._beat(models, device)
+                self._promise()
             if self._ended.wait(self._settings.lease_s / BEATS):
                 return
+
+    def _beat(self, models: Mapping[str, str], device: str) -> None:
+        try:
+            self._store.heartbeat(self.name, models, device)
+        except OarlockError:
+            log.warning("a sign of life could not be written")
+        except Exception:  # a worker that falls silent for good is taken for dead while it works
+            log.exception("a sign of life could not be written")
 
     def _promise(self) -> None:
         """Write for a health check until when this worker is to be believed alive: no database is needed to read that."""

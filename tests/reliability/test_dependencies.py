@@ -111,6 +111,37 @@ def test_the_disk_runs_full_while_results_are_written(cramped: Department, small
     assert cramped.worker.log.read_text().count("jobs are taken") == 1
 
 
+def test_the_data_folder_is_away_while_a_job_runs(cramped: Department, small_disk: Path, series: bytes) -> None:
+    """As when a share is unmounted: nothing of a job is there, and no job is over for that."""
+    running, waiting = (cramped.post(series) for _ in range(2))
+    cramped.caught(running)
+    looked = cramped.worker.log.read_text().count(WAITS)
+    cramped.data.rename(small_disk / "away")
+    wait_until(cramped.is_in(running, JobState.QUEUED))
+    wait_until(lambda: cramped.worker.log.read_text().count(WAITS) > looked)
+    (small_disk / "away").rename(cramped.data)
+    jobs = cramped.check_all_succeed(running, waiting)
+    assert [job.attempts for job in jobs] == [1, 1]
+
+
+def test_a_worker_whose_data_folder_is_not_mounted_takes_no_job_and_is_missed(cramped: Department, series: bytes) -> None:
+    assert cramped.worker.end() == 0
+    place = cramped.folder / "mount"
+    place.mkdir()
+    worker = cramped.program("worker", name="unmounted", OARLOCK_DATA=str(place))
+    cramped.start_worker(worker)
+    job_id = cramped.post(series)
+    wait_until(lambda: "is it mounted?): jobs wait in the queue" in worker.log.read_text())
+    with cramped.client() as client:
+        assert "1 job(s) wait" in client.get("/readyz").json()["workers"]["detail"]
+        place.rmdir()
+        place.symlink_to(cramped.data)
+        wait_until(lambda: client.get("/readyz").is_success)
+    (job,) = cramped.check_all_succeed(job_id)
+    assert job.attempts == 1
+    assert worker.end() == 0
+
+
 # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oarlock.errors import JobExpired, ResultNotFound
+from oarlock.errors import JobExpired, ResultNotFound, StorageUnavailable
 from oarlock.jobs import JobId
 from oarlock.storage import RTSTRUCT, Incoming, Storage
 
@@ -225,6 +225,20 @@ def test_a_result_is_one_of_the_known_names_and_a_job_id_is_no_path(storage: Sto
         storage.result(A, "../../input/000001")
     with pytest.raises(ValueError, match="plain file name"):
         storage.input_files(JobId("../incoming"))
+
+
+def test_the_place_where_a_data_folder_is_to_be_mounted_is_none(tmp_path: Path) -> None:
+    """A worker that made the folders itself would find every job expired."""
+    at_worker = Storage(tmp_path / "data", create=False)
+    assert not at_worker.is_there()
+    with pytest.raises(StorageUnavailable):
+        at_worker.input_files(A)
+    with pytest.raises(StorageUnavailable), at_worker.results_writer(A, 1):
+        pass
+    assert files(tmp_path) == []
+    receive(Storage(tmp_path / "data"))
+    assert at_worker.is_there()
+    assert len(at_worker.input_files(A)) == 2
 
 
 def test_the_storage_can_be_asked_whether_it_takes_files(storage: Storage, tmp_path: Path) -> None:

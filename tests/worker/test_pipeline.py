@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -297,6 +298,23 @@ def test_a_disk_that_others_filled_is_not_held_against_the_job(house: House, ser
     house.predict = _answer
     run(house, job_id)
     assert house.store.get(job_id).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_a_share_that_is_away_is_not_held_against_the_job(house: House, series: Path, number: int) -> None:
+    def away(_: Volume) -> Volume:
+        raise OSError(number, os.strerror(number))
+
+    job_id = house.post(series)
+    house.predict = away
+    for _ in range(MAX_ATTEMPTS + 1):
+        run(house, job_id, room_is_left=lambda: False)
+    assert house.store.get(job_id).state is JobState.QUEUED
+    for _ in range(MAX_ATTEMPTS):
+        run(house, job_id, room_is_left=lambda: True)
+    error = house.store.get(job_id).error
+    assert error is not None
+    assert error.code == "storage.unavailable"
 
 
 def test_a_job_whose_own_results_do_not_fit_is_given_up(house: House, series: Path) -> None:
