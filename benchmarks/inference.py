@@ -109,8 +109,7 @@ def slabs_of(volume: Volume, manifest: ModelManifest) -> list[Volume]:
         slices, rows, columns = hu.shape[2] - spec.context_slices + 1, hu.shape[3] * upscale, hu.shape[4] * upscale
         return np.zeros((1, len(manifest.oars), slices, rows, columns), np.float32)
 
-    slab = slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
-    for _ in predict(volume, note, context_slices=spec.context_slices, slab=slab, padding_hu=spec.padding_hu):
+    for _ in predict(volume, note, spec):
         pass
     return fed
 
@@ -168,11 +167,9 @@ def paper_size(folder: Path, slabs: int) -> None:
 def run_paper_size(model: Path, slabs: int) -> tuple[int, float, float, float]:
     """Slabs of a scan, wall and CPU seconds for all of them (from the median of some), and the peak of resident memory in GiB."""
     manifest = read_manifest(model)
-    spec, slab = manifest.input, slab_for((512, 512), manifest.input.context_slices)
+    slab = slab_for((512, 512), manifest.input.context_slices)
     volume = np.random.default_rng(1).standard_normal((PAPER_SLICES, 512, 512), np.float32) * 300
-    walk = predict(
-        volume, load(manifest, device="cpu").predict, context_slices=spec.context_slices, slab=slab, padding_hu=spec.padding_hu
-    )
+    walk = predict(volume, load(manifest, device="cpu").predict, manifest.input)
     next(walk)  # warms it up
     took = [timed(lambda: next(walk)) for _ in range(slabs)]
     count = -(-PAPER_SLICES // slab)

@@ -21,7 +21,7 @@ from oarlock.oars import BY_NAME, OAR, OARS, mirrored
 from oarlock.postprocess import clean_up, to_masks
 from oarlock.preprocess import body_box_mm, to_model_grid
 from oarlock.series import check_headers, read_ct_series
-from oarlock.windows import predict, slab_for
+from oarlock.windows import predict
 from worker.inference import Model, load
 
 HU = npt.NDArray[np.int16]
@@ -48,13 +48,7 @@ def draw(scan: Scan, model: Model) -> OARMasks:
     """What a job draws on a scan."""
     manifest = model.manifest
     fed = to_model_grid(scan.hu, scan.grid, manifest.input)
-    slabs = predict(
-        fed.volume,
-        model.predict,
-        context_slices=manifest.input.context_slices,
-        slab=slab_for((fed.volume.shape[1], fed.volume.shape[2]), manifest.input.context_slices),
-        padding_hu=manifest.input.padding_hu,
-    )
+    slabs = predict(fed.volume, model.predict, manifest.input)
     masks = to_masks(slabs, fed.grid, scan.grid, manifest.oars, manifest.thresholds)
     clean_up(masks, scan.grid)
     return masks

@@ -105,13 +105,7 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     slab = slab_for(fed.volume.shape[1:], manifest.input.context_slices)
 
     def infer() -> OARMasks:
-        slabs = predict(
-            fed.volume,
-            network.predict,
-            context_slices=manifest.input.context_slices,
-            slab=slab,
-            padding_hu=manifest.input.padding_hu,
-        )
+        slabs = predict(fed.volume, network.predict, manifest.input)
         return to_masks(slabs, fed.grid, header.grid, manifest.oars, manifest.thresholds)
 
     masks = table.measure("infer, to bits", infer, note=f"{network.device}, slabs of {slab}")

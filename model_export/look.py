@@ -30,12 +30,16 @@ def look(
     network: Network, grid: GridConfig, series: Path, path: Path, thresholds: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, float]:
     """Write a PNG, and return the volume of each OAR in cm³."""
-    spec = InputSpec("ct_hu", grid.spacing_mm, (grid.size, grid.size), grid.context_slices, AIR_HU)
-    ct_hu = read_on_grid(series, spec)
+    ct_hu = read_on_grid(series, input_of(grid))
     masks = predict_volume(network, ct_hu, grid, thresholds)
     draw(ct_hu, masks, grid, path)
     voxel_cm3 = float(np.prod(grid.spacing_mm)) / grid.upscale**2 / 1000.0
     return {oar.name: round(float(mask.sum()) * voxel_cm3, 2) for oar, mask in zip(OARS, masks, strict=True)}
+
+
+def input_of(grid: GridConfig) -> InputSpec:
+    """What the worker is told to feed a network of this grid."""
+    return InputSpec("ct_hu", grid.spacing_mm, (grid.size, grid.size), grid.context_slices, AIR_HU)
 
 
 def read_on_grid(series: Path, spec: InputSpec) -> F32:
@@ -62,7 +66,7 @@ def predict_volume(
             found: F32 = served(torch.from_numpy(slab)).numpy()
         return found
 
-    slabs = predict(ct_hu, predictor, context_slices=grid.context_slices, slab=SLAB_SLICES, padding_hu=AIR_HU)
+    slabs = predict(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES)
     return np.concatenate([probabilities > limits for _, probabilities in slabs], axis=1)
 
 

@@ -6,6 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.manifest import InputSpec
+
 Volume = npt.NDArray[np.float32]
 Predictor = Callable[[Volume], Volume]
 """(1, 1, n + context_slices - 1, y, x) HU to (1, OARs, n, y · upscale, x · upscale) probabilities."""
@@ -23,30 +25,28 @@ def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
 def predict(
     volume: Volume,
     predictor: Predictor,
+    spec: InputSpec,
     *,
-    context_slices: int,
-    slab: int,
-    padding_hu: float,
+    slab: int | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[int, Volume]]:
     """Predict a volume slab by slab.
 
-    Each predicted slice sees ``context_slices`` input slices with itself in the middle, so a slab of n is fed n +
+    Each predicted slice sees ``spec.context_slices`` (odd) input slices with itself in the middle, so a slab of n is fed n +
     context_slices - 1 of them: neighbouring slabs share context, and their predictions meet without a seam for any predictor
-    that is valid along z. The last slab is shorter.
+    that is valid along z. The last slab is shorter. Below the first and above the last slice lies ``spec.padding_hu``.
 
     :param volume: (z, y, x) HU.
-    :param context_slices: odd.
-    :param slab: slices predicted at once.
-    :param padding_hu: what lies below the first and above the last slice.
+    :param slab: slices predicted at once; None for :func:`slab_for`.
     :param progress: told the share of slices predicted so far, in (0, 1], after each slab.
     :returns: (first slice, (OARs, n, y · upscale, x · upscale) probabilities) in ascending order, every slice once.
     :raises ValueError: if the predictor answers with another number of slices than it was asked for.
     """
-    before = (context_slices - 1) // 2
+    before = (spec.context_slices - 1) // 2
+    slab = slab or slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
     for start in range(0, len(volume), slab):
         stop = min(start + slab, len(volume))
-        probabilities = predictor(_padded(volume, start - before, stop + before, padding_hu)[None, None])[0]
+        probabilities = predictor(_padded(volume, start - before, stop + before, spec.padding_hu)[None, None])[0]
         if probabilities.shape[1] != stop - start:
             msg = f"the predictor gave {probabilities.shape[1]} slices for {stop - start}"
             raise ValueError(msg)

@@ -47,7 +47,7 @@ from oarlock.rtstruct import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.site import Site
 from oarlock.storage import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Storage
-from oarlock.windows import predict, slab_for
+from oarlock.windows import predict
 from worker.inference import Model
 from worker.lease import CancelRequested, LeaseKeeper, WorkerStopping
 
@@ -213,14 +213,7 @@ class Walk:
         grid, spec = series.header.grid, model.manifest.input
         fed = to_model_grid(series.hu, grid, spec)
         self.report(Stage.INFERRING, 0.0)
-        slabs = predict(
-            fed.volume,
-            model.predict,
-            context_slices=spec.context_slices,
-            slab=slab_for(fed.volume.shape[1:], spec.context_slices),
-            padding_hu=spec.padding_hu,
-            progress=lambda share: self.report(Stage.INFERRING, share),
-        )
+        slabs = predict(fed.volume, model.predict, spec, progress=lambda share: self.report(Stage.INFERRING, share))
         watch = Watch(fed.grid, model.manifest.oars, model.manifest.thresholds)
         masks = to_masks(watch.over(slabs), fed.grid, grid, model.manifest.oars, model.manifest.thresholds)
         self.certainty = watch.found()

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oarlock.manifest import InputSpec
 from oarlock.windows import Volume, predict, slab_for
+
+
+def spec(context_slices: int) -> InputSpec:
+    return InputSpec("hu", None, None, context_slices, padding_hu=-1000.0)
 
 
 class Counting:
@@ -28,7 +33,7 @@ def test_slabs_give_exactly_what_one_pass_gives_and_predict_nothing_twice(slices
     context = 2 * half + 1
     volume = np.random.default_rng(seed).normal(0, 500, (slices, 3, 5)).astype(np.float32)
     sliding = Counting(context)
-    pieces = list(predict(volume, sliding, context_slices=context, slab=slab, padding_hu=-1000.0))
+    pieces = list(predict(volume, sliding, spec(context), slab=slab))
     padded = np.pad(volume, [(half, half), (0, 0), (0, 0)], constant_values=-1000.0)
     assert np.array_equal(
         np.concatenate([probabilities for _, probabilities in pieces], axis=1), Counting(context)(padded[None, None])[0]
@@ -41,13 +46,13 @@ def test_slabs_give_exactly_what_one_pass_gives_and_predict_nothing_twice(slices
 def test_progress_is_the_share_of_slices_that_are_done() -> None:
     told: list[float] = []
     volume = np.zeros((10, 2, 2), np.float32)
-    list(predict(volume, Counting(3), context_slices=3, slab=4, padding_hu=-1000.0, progress=told.append))
+    list(predict(volume, Counting(3), spec(3), slab=4, progress=told.append))
     assert told == [0.4, 0.8, 1.0]
 
 
 def test_a_predictor_that_answers_with_other_slices_is_not_believed() -> None:
     with pytest.raises(ValueError, match="gave 6 slices for 4"):
-        list(predict(np.zeros((4, 2, 2), np.float32), Counting(1), context_slices=3, slab=4, padding_hu=0.0))
+        list(predict(np.zeros((4, 2, 2), np.float32), Counting(1), spec(3), slab=4))
 
 
 @pytest.mark.parametrize("size_yx", [(96, 96), (128, 128), (256, 256), (512, 512)])

@@ -179,7 +179,7 @@ def test_progress_is_true_and_never_falls(house: House, series: Path, monkeypatc
         return report(store, lease, stage=stage, progress=progress, lease_s=lease_s)
 
     monkeypatch.setattr(JobStore, "progress", listen)
-    monkeypatch.setattr("worker.pipeline.slab_for", lambda *_: 10)
+    monkeypatch.setattr("oarlock.windows.slab_for", lambda *_: 10)
     run(house, house.post(series))
     assert told == sorted(told, key=lambda entry: entry[1])
     assert list(dict.fromkeys(stage for stage, _ in told)) == list(Stage)
