@@ -577,11 +577,14 @@ class JobStore:
 
     def live_workers(self, within_s: float) -> list[Worker]:
         """Workers that were heard of in the last seconds, by name. The database's clock says when, in both places."""
-        silent_us = DatabaseNow() - type_coerce(WORKERS.c.seen_at, BigInteger())
-        recent = silent_us <= literal(int(within_s * 1_000_000), BigInteger())
         with self._database.reading() as connection:
-            rows = connection.execute(select(WORKERS).where(recent).order_by(WORKERS.c.name)).all()
+            rows = connection.execute(select(WORKERS).where(_was_heard_of(within_s)).order_by(WORKERS.c.name)).all()
         return [Worker(row.name, json.loads(row.models), row.device, row.seen_at) for row in rows]
+
+    def forget_workers(self, silent_s: float) -> None:
+        """Delete the rows of workers that were silent for so long: who was killed said no farewell, and no other has his name."""
+        with self._database.writing() as connection:
+            connection.execute(delete(WORKERS).where(~_was_heard_of(silent_s)))
 
 
 # ── conditions and changes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -612,6 +615,11 @@ def _change(connection: Connection, job_id: JobId, condition: ColumnElement[bool
 def _is_last(job_id: JobId, sign: SignOfLife) -> ColumnElement[bool]:
     reported = (JOBS.c.lease_token == sign.token) & (JOBS.c.lease_until == sign.lease_until)
     return and_(JOBS.c.id == job_id, JOBS.c.state == JobState.RUNNING, reported)
+
+
+def _was_heard_of(within_s: float) -> ColumnElement[bool]:
+    silent_us = DatabaseNow() - type_coerce(WORKERS.c.seen_at, BigInteger())
+    return silent_us <= literal(int(within_s * 1_000_000), BigInteger())
 
 
 def _is_over(column: ColumnElement[int], otherwise_s: int | None, now: datetime) -> ColumnElement[bool]:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MESSAGE_LATE_S: Final = 10.0
 CLEAN_EVERY_S: Final = 600.0
+FORGET_WORKERS_S: Final = 86_400.0
 
 T = TypeVar("T")
 
@@ -124,6 +125,7 @@ class Sweeper:
             self._storage.drop_unfinished(job_id, token)
         for job_id in self._store.without_input().intersection(found):
             self._storage.drop_input(job_id)
+        self._store.forget_workers(FORGET_WORKERS_S)
         self._store.fold()
         if swept or orphans or given_up:
             log.info("leftovers deleted", extra={"folders": swept + len(given_up), "orphans": len(orphans)})

@@ -428,6 +428,17 @@ def test_workers_are_alive_while_they_are_heard_of(store: JobStore, database: Da
     assert [worker.name for worker in store.live_workers(60)] == ["w"]
 
 
+def test_who_was_silent_for_long_is_forgotten_and_comes_back_when_he_is_heard_of(store: JobStore, database: Database) -> None:
+    store.heartbeat("killed", {}, "cpu")
+    with database.writing() as connection:
+        connection.execute(text("UPDATE workers SET seen_at = seen_at - 20000000"))
+    store.heartbeat("living", {}, "cpu")
+    store.forget_workers(10)
+    assert [worker.name for worker in store.live_workers(60)] == ["living"]
+    store.heartbeat("killed", {}, "cpu")
+    assert [worker.name for worker in store.live_workers(60)] == ["killed", "living"]
+
+
 def test_a_worker_or_a_reader_whose_clock_is_wrong_changes_nothing_about_who_is_alive(store: JobStore, clock: Clock) -> None:
     store.heartbeat("w", {}, "cpu")
     clock.advance(3_600)
