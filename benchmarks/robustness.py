@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.body import within_body
 from oarlock.geometry import Grid
 from oarlock.manifest import read_manifest
 from oarlock.masks import Mask, OARMasks
@@ -48,7 +49,7 @@ def draw(scan: Scan, model: Model) -> OARMasks:
     """What a job draws on a scan."""
     manifest = model.manifest
     fed = to_model_grid(scan.hu, scan.grid, manifest.input)
-    slabs = predict(fed.volume, model.predict, manifest.input)
+    slabs = within_body(predict(fed.volume, model.predict, manifest.input), fed.volume)
     masks = to_masks(slabs, fed.grid, scan.grid, manifest.oars, manifest.thresholds)
     clean_up(masks, scan.grid)
     return masks

@@ -21,6 +21,7 @@ from warnings import catch_warnings
 import numpy as np
 
 from oarlock import preview, qa
+from oarlock.body import within_body
 from oarlock.check import check_rtstruct
 from oarlock.contours import to_contours
 from oarlock.jobs import ModelFacts
@@ -105,7 +106,7 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     slab = slab_for(fed.volume.shape[1:], manifest.input.context_slices)
 
     def infer() -> OARMasks:
-        slabs = predict(fed.volume, network.predict, manifest.input)
+        slabs = within_body(predict(fed.volume, network.predict, manifest.input), fed.volume)
         return to_masks(slabs, fed.grid, header.grid, manifest.oars, manifest.thresholds)
 
     masks = table.measure("infer, to bits", infer, note=f"{network.device}, slabs of {slab}")

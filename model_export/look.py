@@ -15,6 +15,7 @@ from model_export.evaluate import SLAB_SLICES, THRESHOLD
 from model_export.network import Network
 from model_export.sampling import GridConfig
 from model_export.served import Served
+from oarlock.body import within_body
 from oarlock.manifest import InputSpec
 from oarlock.oars import OARS
 from oarlock.preprocess import to_model_grid
@@ -66,7 +67,7 @@ def predict_volume(
             found: F32 = served(torch.from_numpy(slab)).numpy()
         return found
 
-    slabs = predict(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES)
+    slabs = within_body(predict(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES), ct_hu)
     return np.concatenate([probabilities > limits for _, probabilities in slabs], axis=1)
 
 

@@ -23,6 +23,7 @@ PURE = (
     "masks",
     "pieces",
     "preprocess",
+    "body",
     "windows",
     "postprocess",
     "contours",

@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from oarlock import logs, preview, qa
+from oarlock.body import within_body
 from oarlock.certainty import Certainty, Watch
 from oarlock.check import check_rtstruct
 from oarlock.comparison import PLAIN, Drawing, Panel, read_drawing
@@ -210,12 +211,13 @@ class Walk:
 
     def _infer(self, series: CTSeries, model: Model) -> OARMasks:
         self.report(Stage.READING, 0.7)
-        grid, spec = series.header.grid, model.manifest.input
-        fed = to_model_grid(series.hu, grid, spec)
+        grid, manifest = series.header.grid, model.manifest
+        fed = to_model_grid(series.hu, grid, manifest.input)
         self.report(Stage.INFERRING, 0.0)
-        slabs = predict(fed.volume, model.predict, spec, progress=lambda share: self.report(Stage.INFERRING, share))
-        watch = Watch(fed.grid, model.manifest.oars, model.manifest.thresholds)
-        masks = to_masks(watch.over(slabs), fed.grid, grid, model.manifest.oars, model.manifest.thresholds)
+        slabs = predict(fed.volume, model.predict, manifest.input, progress=lambda share: self.report(Stage.INFERRING, share))
+        watch = Watch(fed.grid, manifest.oars, manifest.thresholds)
+        claims = watch.over(within_body(slabs, fed.volume))
+        masks = to_masks(claims, fed.grid, grid, manifest.oars, manifest.thresholds)
         self.certainty = watch.found()
         return masks
 

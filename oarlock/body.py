@@ -1,0 +1,53 @@
+"""Body: where the patient is in a scan, so that nothing is drawn elsewhere.
+
+A network that has seen few couches may take the foam of one, which is as light as a lung, for a lung. So what it claims outside
+of the body does not count, before pieces are chosen and before anything is said of how sure it was.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from oarlock.masks import Mask
+from oarlock.pieces import largest_piece
+from oarlock.preprocess import BODY_HU
+
+Volume = npt.NDArray[np.float32]
+
+_IN_PLANE = ndimage.generate_binary_structure(2, 1)[None]
+
+
+def body_mask(hu: Volume) -> Mask:
+    """Where the body may be: in each column of each slice, from its first to its last voxel, and one voxel around.
+
+    The body is what is denser than ``BODY_HU`` and connected to the largest thing that an opening with a cross of three voxels
+    leaves. A concavity counts as body: lungs stay, also where the field of view cuts through them, and so does what is connected
+    to the patient. A mirrored scan has the mirrored mask.
+
+    :param hu: (z, y, x) HU in canonical axes, as :func:`oarlock.preprocess.to_model_grid` gives them.
+    :returns: a mask of the same shape; all True where nothing is dense enough to be a body.
+    """
+    dense = hu > BODY_HU
+    core = largest_piece(ndimage.binary_opening(dense, _IN_PLANE))
+    if not core.any():
+        return np.ones(hu.shape, np.bool_)
+    pieces, _ = ndimage.label(dense)
+    body = np.asarray(pieces == pieces[core][0], np.bool_)
+    front_to_back = np.logical_or.accumulate(body, axis=1)
+    back_to_front = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(ndimage.binary_dilation(front_to_back & back_to_front, _IN_PLANE), np.bool_)
+
+
+def within_body(slabs: Iterable[tuple[int, Volume]], hu: Volume) -> Iterator[tuple[int, Volume]]:
+    """Slabs in the form of :func:`oarlock.windows.predict`, made from a volume, with 0 outside of its body.
+
+    :param slabs: changed in place.
+    """
+    outside = ~body_mask(hu)
+    for start, probabilities in slabs:
+        upscale = probabilities.shape[2] // hu.shape[1]
+        finer = outside[start : start + probabilities.shape[1]].repeat(upscale, axis=1).repeat(upscale, axis=2)
+        probabilities[:, finer] = 0.0
+        yield start, probabilities
