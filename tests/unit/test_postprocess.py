@@ -17,8 +17,11 @@ from tests.unit.test_preprocess import DENSE_MM, ball, picture
 CORD, EYE, LUNG = BY_NAME["SpinalCord"], BY_NAME["Eye_L"], BY_NAME["Lung_L"]
 
 
-def model_of(grid: Grid, spacing_mm: tuple[float, float, float] | None = (2.5, 2.0, 2.0)) -> ModelInput:
-    return to_model_grid(picture(grid), grid, InputSpec("ct", spacing_mm, (40, 40), 1, -1000.0))
+SPEC = InputSpec("ct", (2.5, 2.0, 2.0), (40, 40), context_slices=1, padding_hu=-1000.0)
+
+
+def model_of(grid: Grid) -> ModelInput:
+    return to_model_grid(picture(grid), grid, SPEC)
 
 
 def slabs(probabilities: npt.NDArray[np.float32], n: int) -> list[tuple[int, npt.NDArray[np.float32]]]:
@@ -35,7 +38,7 @@ def test_what_was_predicted_in_the_models_grid_ends_at_the_right_place_of_the_pa
         share = np.clip((hu - 40) / 860, 0, 1)
         return share.repeat(upscale, axis=3).repeat(upscale, axis=4)
 
-    found = predict(model.volume, dense, context_slices=1, slab=7, padding_hu=-1000.0)
+    found = predict(model.volume, dense, SPEC, slab=7)
     masks = to_masks(found, model.grid, grid, [CORD], [0.5])
     truth = ball(grid, DENSE_MM, 7)
     weights = grid.slice_thicknesses_mm[:, None, None]
