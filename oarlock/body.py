@@ -5,6 +5,7 @@ of the body does not count, before pieces are chosen and before anything is said
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,28 +13,41 @@ from scipy import ndimage
 
 from oarlock.masks import Mask
 from oarlock.pieces import largest_piece
-from oarlock.preprocess import BODY_HU
 
 Volume = npt.NDArray[np.float32]
 
+BODY_HU: Final = -300
+"""Between lung and fat: what is denser is body, table or head rest."""
+
 _IN_PLANE = ndimage.generate_binary_structure(2, 1)[None]
+
+
+def body_core(hu: npt.NDArray[Any]) -> Mask:
+    """The largest connected thing denser than ``BODY_HU`` that an opening with a cross of three voxels in plane leaves.
+
+    On a picture of about 4 mm what is thinner than about 12 mm in plane (the shell of a table, a head rest, a mask, a tube) falls
+    away, and with it the bridge to anything thicker beyond it.
+
+    :param hu: (z, y, x) HU.
+    :returns: a mask of the same shape; all False where there is nothing but air.
+    """
+    return largest_piece(ndimage.binary_opening(hu > BODY_HU, _IN_PLANE))
 
 
 def body_mask(hu: Volume) -> Mask:
     """Where the body may be: in each column of each slice, from its first to its last voxel, and one voxel around.
 
-    The body is what is denser than ``BODY_HU`` and connected to the largest thing that an opening with a cross of three voxels
-    leaves. A concavity counts as body: lungs stay, also where the field of view cuts through them, and so does what is connected
-    to the patient. A mirrored scan has the mirrored mask.
+    The body is what is denser than ``BODY_HU`` and connected to its core (:func:`body_core`). A concavity counts as body: lungs
+    stay, also where the field of view cuts through them, and so does what is connected to the patient. A mirrored scan has the
+    mirrored mask.
 
     :param hu: (z, y, x) HU in canonical axes, as :func:`oarlock.preprocess.to_model_grid` gives them.
     :returns: a mask of the same shape; all True where nothing is dense enough to be a body.
     """
-    dense = hu > BODY_HU
-    core = largest_piece(ndimage.binary_opening(dense, _IN_PLANE))
+    core = body_core(hu)
     if not core.any():
         return np.ones(hu.shape, np.bool_)
-    pieces, _ = ndimage.label(dense)
+    pieces, _ = ndimage.label(hu > BODY_HU)
     body = np.asarray(pieces == pieces[core][0], np.bool_)
     front_to_back = np.logical_or.accumulate(body, axis=1)
     back_to_front = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]

@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 import scipy.ndimage
 
+from oarlock.body import BODY_HU
 from oarlock.canvas import AMBER, FAINT, INK, LETTER, QUIET, At, Canvas, Frame
 from oarlock.cuts import Cut, Image, Letters
 from oarlock.geometry import Grid
@@ -15,7 +16,6 @@ MARGIN: Final = 32
 HEADER: Final = 96
 LEGEND: Final = 250
 LINE: Final = 38
-BODY_HU: Final = -300
 COARSE: Final = (2, 6, 6)
 """Steps (z, y, x) at which the body is looked for."""
 

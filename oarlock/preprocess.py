@@ -15,15 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
+from oarlock.body import body_core
 from oarlock.geometry import FloatArray, Grid, IndexAxis
 from oarlock.manifest import InputSpec
-from oarlock.pieces import largest_piece
 
 Volume = npt.NDArray[np.float32]
 Axes = tuple[IndexAxis, IndexAxis, IndexAxis]
-
-BODY_HU: Final = -300.0
-"""Between lung and fat: what is denser is body, table or head rest."""
 
 _COARSE_MM: Final = (5.0, 4.0, 4.0)
 _MARGIN_MM: Final = 10.0
@@ -61,10 +58,8 @@ def to_model_grid(hu: npt.NDArray[np.int16], grid: Grid, spec: InputSpec) -> Mod
 def body_box_mm(hu: npt.NDArray[np.int16], grid: Grid) -> tuple[FloatArray, FloatArray] | None:
     """Lowest and highest patient coordinates (x, y, z) of the body; None where there is nothing but air.
 
-    The body is the largest connected thing denser than ``BODY_HU`` on a coarse picture of about 4 mm in plane, after an opening
-    with a cross of three voxels: what is thinner than about 12 mm in plane (the shell of a table, a head rest, a mask, a tube)
-    falls away, and with it the bridge to anything thicker beyond it. The picture of a mirrored scan is the mirrored picture, so
-    that both are cut alike.
+    The body is its core (:func:`oarlock.body.body_core`) on a coarse picture of about 4 mm in plane. The picture of a mirrored
+    scan is the mirrored picture, so that both are cut alike.
     """
     sizes = zip(_COARSE_MM, grid.spacing_mm, grid.shape, strict=True)
     step = [min(max(1, round(coarse / spacing)), count) for coarse, spacing, count in sizes]
@@ -73,9 +68,7 @@ def body_box_mm(hu: npt.NDArray[np.int16], grid: Grid) -> tuple[FloatArray, Floa
     for axis in (1, 2):
         picture, start = _thinned(picture, axis, step[axis])
         first.append(start)
-    dense = picture > BODY_HU
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    body = largest_piece(ndimage.binary_opening(dense, cross))
+    body = body_core(picture)
     if not body.any():
         return None
     points = grid.to_points(np.argwhere(body).astype(np.float64) * np.array(step) + np.array(first))

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from oarlock.body import BODY_HU
 from oarlock.canvas import LETTER, Canvas, Frame, draw_cut
 from oarlock.cuts import Cut, Profiles, Scene, to_profiles
 from oarlock.geometry import FloatArray, Grid
 from oarlock.layout import (
-    BODY_HU,
     COARSE,
     HEADER,
     LEGEND,

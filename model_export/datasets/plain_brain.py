@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from model_export.datasets.training_file import BODY_HU, CHANNEL, Case
+from model_export.datasets.training_file import CHANNEL, Case
+from oarlock.body import BODY_HU
 from oarlock.pieces import largest_piece
 
 BONE_HU: Final = 200.0
