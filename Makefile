@@ -78,7 +78,7 @@ format: $(VENV)/dev
 	@$(BIN)/ruff format .
 
 soak: $(VENV)/dev
-	@$(BIN)/python -m tests.reliability.soak
+	@$(BIN)/python -m tests.system.soak
 
 FUZZ_MINUTES ?= 60
 
@@ -108,7 +108,7 @@ e2e: $(VENV)/dev
 
 bundle: $(VENV)/dev
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
-	@$(BIN)/python -m bundle $(addprefix --profile ,$(PROFILES))
+	@$(BIN)/python -m tools.bundle $(addprefix --profile ,$(PROFILES))
 
 # ── what is installed ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -30,16 +30,16 @@ import numpy as np
 import uvicorn
 from sqlalchemy import Connection, insert, literal, select, union_all
 
-from oarlock.database import Database
-from oarlock.jobs import JobState
-from oarlock.oars import OARS
-from oarlock.paging import to_cursor
-from oarlock.qa import DEFINITION
-from oarlock.qa_store import BUCKETS, PACKED, day_of
-from oarlock.schema import JOBS, QA_CASES, QA_DAYS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
+from oarlock.organs.catalogue import OARS
+from oarlock.qa.report import DEFINITION
 from oarlock.settings import Settings
+from oarlock.store.cursors import to_cursor
+from oarlock.store.database import Database
+from oarlock.store.jobs import JobState
+from oarlock.store.schema import JOBS, QA_CASES, QA_DAYS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
+from oarlock.store.score_store import BUCKETS, PACKED, day_of
 from service.app import create_app
-from service.redis_server import PrivateRedis
+from service.embedded.redis_server import PrivateRedis
 
 LIMIT_MS: Final = 200.0
 ROUNDS: Final = 7

@@ -16,13 +16,13 @@ from itertools import product
 
 import numpy as np
 
-from benchmarks.anatomy import Drawn, add_data, halved, limits, read, tight
-from benchmarks.planning_ct import LaidCT, PlanningCTs
-from oarlock.density import composition_of
-from oarlock.masks import Crop
-from oarlock.oars import OAR, OARS, Laterality, mirrored
-from oarlock.plausibility import HOUSE, Anatomy, Check, Level, Limits, judge
-from oarlock.shapes import shape_of
+from oarlock.geometry.masks import Crop
+from oarlock.organs.catalogue import OAR, OARS, Laterality, mirrored
+from oarlock.qa.organ_shape import shape_of
+from oarlock.qa.plausibility import HOUSE, Anatomy, Check, Level, Limits, judge
+from oarlock.qa.tissue import composition_of
+from tests.expert_data.planning_ct import LaidCT, PlanningCTs
+from tools.derive_norms import Drawn, add_data, halved, limits, read, tight
 
 Change = Mapping[OAR, Crop | None]
 Tally = dict[str, dict[str, Counter[Level]]]

@@ -31,9 +31,9 @@ from model_export.network import Network
 from model_export.served import Served
 from model_export.start import load_onnx
 from model_export.train import cpu_has_bfloat16
-from oarlock.manifest import ModelManifest, read_manifest
-from oarlock.preprocess import to_model_grid
-from oarlock.windows import Predictor, Volume, predict, slab_for
+from oarlock.segmentation.manifest import ModelManifest, read_manifest
+from oarlock.segmentation.resampling import to_model_grid
+from oarlock.segmentation.slabs import Predictor, Volume, predict, slab_for
 from worker.inference import load
 
 CONFIGS = Path(__file__).parents[1] / "model_export" / "configs"

@@ -19,11 +19,11 @@ import numpy as np
 import surface_distance as library
 
 from benchmarks.clock import least_cpu_s
-from benchmarks.expert_contours import RATERS, Case, cases
-from oarlock.geometry import Grid
-from oarlock.masks import OARMasks
-from oarlock.oars import BY_PAPER_NAME, OARS
-from oarlock.qa import QAReport, Source, compare
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_PAPER_NAME, OARS
+from oarlock.qa.report import QAReport, Source, compare
+from tests.expert_data.expert_contours import RATERS, Case, cases
 
 SIDE = Source("2.25.1", "BENCHMARK")
 

@@ -18,7 +18,7 @@ import pydicom
 import SimpleITK as sitk  # noqa: N813  (its own convention)
 from pydicom.pixels import apply_modality_lut
 
-from oarlock.series import check_headers, read_ct_series
+from oarlock.ct.series import check_headers, read_ct_series
 
 Volume = npt.NDArray[np.int16]
 

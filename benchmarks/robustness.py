@@ -14,15 +14,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.body import within_body
-from oarlock.geometry import Grid
-from oarlock.manifest import read_manifest
-from oarlock.masks import Mask, OARMasks
-from oarlock.oars import BY_NAME, OAR, OARS, mirrored
-from oarlock.postprocess import clean_up, to_masks
-from oarlock.preprocess import body_box_mm, to_model_grid
-from oarlock.series import check_headers, read_ct_series
-from oarlock.windows import predict
+from oarlock.ct.series import check_headers, read_ct_series
+from oarlock.geometry.body import within_body
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Mask, OARMasks
+from oarlock.organs.catalogue import BY_NAME, OAR, OARS, mirrored
+from oarlock.segmentation.manifest import read_manifest
+from oarlock.segmentation.postprocess import clean_up, to_masks
+from oarlock.segmentation.resampling import body_box_mm, to_model_grid
+from oarlock.segmentation.slabs import predict
 from worker.inference import Model, load
 
 HU = npt.NDArray[np.int16]

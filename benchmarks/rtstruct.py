@@ -24,14 +24,15 @@ import numpy.typing as npt
 import pydicom
 
 from benchmarks.clock import least_cpu_s
-from benchmarks.expert_contours import RATERS, cases
-from oarlock.contours import PlanarContour, decimation_mm, to_contours
-from oarlock.geometry import FloatArray, Grid
-from oarlock.jobs import ModelFacts
-from oarlock.masks import OARMasks
-from oarlock.phantom import write_ct_series
-from oarlock.rtstruct import Authorship, write_rtstruct
-from oarlock.series import SeriesHeader, check_headers
+from oarlock.arrays import FloatArray
+from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.facts import ModelFacts
+from oarlock.geometry.contours import PlanarContour, decimation_mm, to_contours
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import OARMasks
+from oarlock.phantom.patient import write_ct_series
+from oarlock.rtstruct.writer import Authorship, write_rtstruct
+from tests.expert_data.expert_contours import RATERS, cases
 
 AUTHORSHIP = Authorship("benchmark", datetime(2026, 1, 2, tzinfo=UTC), ModelFacts("expert", "1", "0" * 64))
 

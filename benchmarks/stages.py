@@ -20,21 +20,22 @@ from warnings import catch_warnings
 
 import numpy as np
 
-from oarlock import preview, qa
-from oarlock.body import within_body
-from oarlock.check import check_rtstruct
-from oarlock.contours import to_contours
-from oarlock.jobs import ModelFacts
-from oarlock.manifest import read_manifest
-from oarlock.masks import OARMasks
-from oarlock.names import match_rois
-from oarlock.postprocess import clean_up, to_masks
-from oarlock.preprocess import to_model_grid
-from oarlock.rtstruct import Authorship, write_rtstruct
-from oarlock.series import CTSeries, SeriesHeader, check_headers, read_ct_series
-from oarlock.structure_set import read_structure_set
-from oarlock.structure_set import to_masks as to_reference_masks
-from oarlock.windows import predict, slab_for
+from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
+from oarlock.facts import ModelFacts
+from oarlock.geometry.body import within_body
+from oarlock.geometry.contours import to_contours
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.roi_names import match_rois
+from oarlock.pictures import contact_sheet as preview
+from oarlock.qa import report as qa
+from oarlock.rtstruct.reader import read_structure_set
+from oarlock.rtstruct.reader import to_masks as to_reference_masks
+from oarlock.rtstruct.validator import check_rtstruct
+from oarlock.rtstruct.writer import Authorship, write_rtstruct
+from oarlock.segmentation.manifest import read_manifest
+from oarlock.segmentation.postprocess import clean_up, to_masks
+from oarlock.segmentation.resampling import to_model_grid
+from oarlock.segmentation.slabs import predict, slab_for
 from worker.inference import load
 
 T = TypeVar("T")

@@ -25,11 +25,11 @@ from uuid import uuid4
 import numpy as np
 from fastapi import FastAPI, File, Request, UploadFile
 
-from oarlock.geometry import Grid
-from oarlock.phantom import write_ct_series
+from oarlock.geometry.grid import Grid
+from oarlock.phantom.patient import write_ct_series
 from oarlock.settings import Settings
 from service.app import create_app
-from service.redis_server import PrivateRedis
+from service.embedded.redis_server import PrivateRedis
 
 SLICES: Final = 150
 AT_ONCE: Final = 8

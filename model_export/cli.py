@@ -217,7 +217,7 @@ def _export(options: argparse.Namespace) -> None:
 def _halve(options: argparse.Namespace) -> None:
     from model_export.halve import halve
     from model_export.look import slabs_of_series
-    from oarlock.manifest import read_manifest
+    from oarlock.segmentation.manifest import read_manifest
 
     slabs = slabs_of_series(options.series, read_manifest(options.model).input) if options.series else None
     agreement = halve(options.model, options.out, slabs=slabs)

@@ -9,7 +9,7 @@ from model_export.augment import AugmentConfig
 from model_export.loss import LossConfig
 from model_export.network import NetworkConfig
 from model_export.sampling import GridConfig
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ from model_export.datasets.training_file import AIR_HU
 from model_export.evaluate import THRESHOLD, Summary, to_table
 from model_export.network import Network
 from model_export.served import Served
-from oarlock.manifest import MANIFEST_NAME, check_hash, read_manifest, self_check_input
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
+from oarlock.segmentation.manifest import MANIFEST_NAME, check_hash, read_manifest, self_check_input
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def compare_with_torch(served: nn.Module, path: Path, config: Config) -> Agreeme
 def to_manifest(
     served: nn.Module, config: Config, path: Path, *, version: str, facts: dict[str, Any], results: dict[str, Any]
 ) -> str:
-    """The manifest's TOML but for its OARs; its schema is ``oarlock.manifest``."""
+    """The manifest's TOML but for its OARs; its schema is ``oarlock.segmentation.manifest``."""
     side = config.grid.size
     with torch.no_grad():
         answer = served(torch.from_numpy(self_check_input(SELF_CHECK_SLICES, (side, side))))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from model_export.export import F32, Agreement, run_onnx
-from oarlock.manifest import MANIFEST_NAME, ModelManifest, check_hash, read_manifest, self_check_input
+from oarlock.segmentation.manifest import MANIFEST_NAME, ModelManifest, check_hash, read_manifest, self_check_input
 
 HALF_TOLERANCE = 1e-2
 """Of a channel's mean in the self-check: half precision has three decimal digits."""

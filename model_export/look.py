@@ -15,12 +15,12 @@ from model_export.evaluate import SLAB_SLICES, THRESHOLD
 from model_export.network import Network
 from model_export.sampling import GridConfig
 from model_export.served import Served
-from oarlock.body import within_body
-from oarlock.manifest import InputSpec
-from oarlock.oars import OARS
-from oarlock.preprocess import to_model_grid
-from oarlock.series import check_headers, read_ct_series
-from oarlock.windows import predict
+from oarlock.ct.series import check_headers, read_ct_series
+from oarlock.geometry.body import within_body
+from oarlock.organs.catalogue import OARS
+from oarlock.segmentation.manifest import InputSpec
+from oarlock.segmentation.resampling import to_model_grid
+from oarlock.segmentation.slabs import predict
 
 WINDOW_HU: Final = (-160.0, 240.0)
 

@@ -20,7 +20,7 @@ from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import CHANNEL, U8, Case, read_cases, to_codes, write_cases
 from model_export.progress import shown
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
 
 log = logging.getLogger(__name__)
 

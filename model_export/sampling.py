@@ -25,7 +25,7 @@ from model_export.augment import (
     draw_deformation,
 )
 from model_export.datasets.training_file import AIR_HU, CHANNEL, HU_OF_CODE, Case
-from oarlock.oars import OARS, mirrored
+from oarlock.organs.catalogue import OARS, mirrored
 
 MIRRORED: Final = tuple(CHANNEL[mirrored(oar).name] for oar in OARS)
 """For each channel, the channel of the same organ on the other side."""

@@ -16,7 +16,7 @@ from model_export.config import Config
 from model_export.datasets.training_file import Case
 from model_export.network import Network, NormReLUConv, ResidualBlock
 from model_export.train import Run, slabs_of_step, start_run
-from oarlock.manifest import read_manifest
+from oarlock.segmentation.manifest import read_manifest
 
 MEASURED_STEPS: Final = 8
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from oarlock.keys import Scope
-from oarlock.retention import Retention, to_seconds
-from oarlock.site import Site, read_site
+from oarlock.qa.site_file import Site, read_site
+from oarlock.store.keys import Scope
+from oarlock.store.retention import Retention, to_seconds
 
 Duration = Annotated[int, BeforeValidator(lambda value: to_seconds(value) if isinstance(value, str) else value)]
 """In seconds; written as ``0``, ``45m``, ``12h``, ``30d``."""
@@ -156,7 +156,7 @@ class Settings(BaseSettings):
     def site(self) -> Site:
         """The site's own names and tolerances; asked for at the start of each process, so that a bad file is not met later.
 
-        :raises SiteFileInvalid: see :func:`oarlock.site.read_site`.
+        :raises SiteFileInvalid: see :func:`oarlock.qa.site_file.read_site`.
         """
         return read_site(self.site_file) if self.site_file else Site()
 

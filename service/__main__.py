@@ -7,16 +7,16 @@ from contextlib import closing
 
 import uvicorn
 
-from oarlock.database import Database
 from oarlock.errors import OarlockError
-from oarlock.keys import KeyStore
-from oarlock.migrations import DatabaseNewer
-from oarlock.profiles import check_default, read_profiles
+from oarlock.rtstruct.profiles import check_default, read_profiles
 from oarlock.settings import Settings
+from oarlock.store.database import Database
+from oarlock.store.keys import KeyStore
+from oarlock.store.migrations import DatabaseNewer
+from service.access.auth import is_loopback
 from service.app import create_app
-from service.auth import is_loopback
-from service.embedded import DataFolderInUse, companions
-from service.redis_server import RedisServerNotFound
+from service.embedded.redis_server import RedisServerNotFound
+from service.embedded.supervisor import DataFolderInUse, companions
 from service.server import configuration, scheme
 
 

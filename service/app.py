@@ -10,13 +10,18 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oarlock import __version__, audit, logs
+from oarlock import __version__, logs
 from oarlock.settings import Settings
-from service import contract, problems, qa_routes, request_log, routes, webhooks
-from service.periodic import every
-from service.state import running
-from service.sweeper import Sweeper
-from service.webhooks import Caller, Messenger
+from oarlock.store import audit
+from service.api import openapi as contract
+from service.api import problems, routes
+from service.api import qa as qa_routes
+from service.background import webhooks
+from service.background.periodic import every
+from service.background.sweeper import Sweeper
+from service.background.webhooks import Caller, Messenger
+from service.container import running
+from service.monitoring import request_log
 
 WITNESS_EVERY_S: Final = 600.0
 """How often the last entry of the audit log is told to the service's own log, which is kept elsewhere."""

@@ -10,8 +10,8 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from oarlock.errors import BrokerUnavailable
-from oarlock.jobs import CONTOUR_SERIES, QUEUE, Job
 from oarlock.settings import Settings
+from oarlock.store.jobs import CONTOUR_SERIES, QUEUE, Job
 
 CONNECT_LIMIT_S: Final = 2
 """How long a caller waits for a Redis that does not answer."""

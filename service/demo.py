@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import httpx
 
-from oarlock.oars import BY_NAME
-from oarlock.phantom import write_phantom
-from oarlock.series import check_headers
-from oarlock.structure_set import read_structure_set, to_masks
+from oarlock.ct.series import check_headers
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.phantom.patient import write_phantom
+from oarlock.rtstruct.reader import read_structure_set, to_masks
 
 READY_LIMIT_S: Final = 120.0
 RESULTS: Final = {"rtstruct": "rtstruct.dcm", "qa": "qa.json", "preview.png": "preview.png"}

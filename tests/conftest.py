@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from benchmarks.anatomy import Drawn, read
-from benchmarks.planning_ct import PlanningCTs
-from oarlock.database import Database
-from oarlock.geometry import Grid
-from oarlock.phantom import Phantom, head_and_neck
-from service.redis_server import PrivateRedis
+from oarlock.geometry.grid import Grid
+from oarlock.phantom.patient import Phantom, head_and_neck
+from oarlock.store.database import Database
+from service.embedded.redis_server import PrivateRedis
+from tests.expert_data.planning_ct import PlanningCTs
 from tests.fixtures import crooked, postgresql
+from tools.derive_norms import Drawn, read
 
 # Hypothesis times each example by default; on a busy machine that says nothing of what is tested.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from oarlock import errors
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
 from oarlock.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +104,7 @@ FORBIDDEN_IN_PURE = {
     "time",
     "datetime",
     "random",
-    "oarlock.migrations",
+    "oarlock.store.migrations",
     *(f"oarlock.{name}" for name in IMPURE),
 }
 

@@ -6,9 +6,9 @@ import warnings
 from celery.exceptions import SecurityWarning
 
 from oarlock.errors import OarlockError
-from oarlock.migrations import DatabaseNewer
-from oarlock.profiles import check_default, read_profiles
+from oarlock.rtstruct.profiles import check_default, read_profiles
 from oarlock.settings import Settings
+from oarlock.store.migrations import DatabaseNewer
 from worker.app import app
 from worker.runtime import check_schema, manifests_of
 

@@ -7,8 +7,8 @@ from billiard.process import active_children
 from celery import Celery, signals
 
 from oarlock import logs
-from oarlock.jobs import QUEUE
 from oarlock.settings import Settings
+from oarlock.store.jobs import QUEUE
 from worker.consumer import Acknowledgements, Gate
 from worker.runtime import HAND_BACK
 

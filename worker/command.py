@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.errors import UnknownModel
-from oarlock.jobs import Job, JobId, JobState, ModelFacts, Priority, Stage
-from oarlock.manifest import ModelManifest, read_manifests
-from oarlock.profiles import profile_named, read_profiles
-from oarlock.series import SeriesHeader, check_headers
+from oarlock.facts import ModelFacts
+from oarlock.rtstruct.profiles import profile_named, read_profiles
+from oarlock.segmentation.manifest import ModelManifest, read_manifests
 from oarlock.settings import Settings
-from oarlock.storage import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.store.jobs import Job, JobId, JobState, Priority, Stage
 
 DELIVERED: Final = (RTSTRUCT, QA_REPORT, PREVIEW)
 
@@ -41,7 +42,7 @@ def run(chosen: argparse.Namespace) -> int:
     :raises OarlockError: whatever a step may raise.
     """
     from worker.inference import Models
-    from worker.pipeline import Walk
+    from worker.jobs import Walk
 
     settings = Settings()
     profile = profile_named(read_profiles(settings.profiles), chosen.profile or settings.profile)

@@ -7,9 +7,9 @@ from typing import Any, Final
 from celery import bootsteps
 from celery.worker import state
 
-from oarlock.jobs import QUEUE
 from oarlock.settings import Settings
-from oarlock.storage import Storage
+from oarlock.store.files import Storage
+from oarlock.store.jobs import QUEUE
 from worker.room import Room
 
 log = logging.getLogger(__name__)

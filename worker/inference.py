@@ -16,9 +16,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
-from oarlock.jobs import ModelFacts
-from oarlock.manifest import ModelManifest, check_hash, self_check_input
-from oarlock.windows import Predictor, Volume
+from oarlock.facts import ModelFacts
+from oarlock.segmentation.manifest import ModelManifest, check_hash, self_check_input
+from oarlock.segmentation.slabs import Predictor, Volume
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _ERRORS_ONLY: Final = 3
 class Model:
     """What the walk needs to know of a model.
 
-    :param predict: see :data:`oarlock.windows.Predictor`.
+    :param predict: see :data:`oarlock.segmentation.slabs.Predictor`.
     :param device: where it runs: ``cpu`` or ``cuda``.
     """
 
@@ -62,7 +62,7 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0) -> 
 class Models:
     """The models of this process, each loaded when it is first asked for and then kept.
 
-    :param manifests: by name (:func:`oarlock.manifest.read_manifests`).
+    :param manifests: by name (:func:`oarlock.segmentation.manifest.read_manifests`).
     """
 
     def __init__(self, manifests: Mapping[str, ModelManifest], *, device: str = "auto", threads: int = 0) -> None:

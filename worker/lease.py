@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Final
 
 from oarlock.errors import DatabaseUnavailable
-from oarlock.job_store import JobStore, Lease, LeaseLost
-from oarlock.jobs import Stage
+from oarlock.store.job_store import JobStore, Lease, LeaseLost
+from oarlock.store.jobs import Stage
 
 log = logging.getLogger(__name__)
 

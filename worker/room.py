@@ -1,7 +1,7 @@
 """Room: whether the results of a job have a place to go."""
 
 from oarlock.settings import Settings
-from oarlock.storage import Storage
+from oarlock.store.files import Storage
 
 
 class Room:

@@ -11,16 +11,16 @@ from threading import Event, Thread
 from time import time
 from typing import Final
 
-from oarlock.database import Database
 from oarlock.errors import DatabaseUnavailable, OarlockError
-from oarlock.job_store import JobStore
-from oarlock.jobs import JobId
-from oarlock.manifest import read_manifests
-from oarlock.profiles import read_profiles
+from oarlock.rtstruct.profiles import read_profiles
+from oarlock.segmentation.manifest import read_manifests
 from oarlock.settings import Settings
-from oarlock.storage import Storage
+from oarlock.store.database import Database
+from oarlock.store.files import Storage
+from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import JobId
 from worker.inference import Models
-from worker.pipeline import contour
+from worker.jobs import contour
 from worker.room import Room
 
 log = logging.getLogger(__name__)

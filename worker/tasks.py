@@ -7,8 +7,8 @@ from typing import Final
 from celery import signals
 
 from oarlock.errors import TransientError
-from oarlock.jobs import CONTOUR_SERIES, JobId
 from oarlock.settings import Settings
+from oarlock.store.jobs import CONTOUR_SERIES, JobId
 from worker.app import app
 from worker.runtime import Runtime
 

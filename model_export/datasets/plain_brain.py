@@ -13,8 +13,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from model_export.datasets.training_file import CHANNEL, Case
-from oarlock.body import BODY_HU
-from oarlock.pieces import largest_piece
+from oarlock.geometry.body import BODY_HU
+from oarlock.geometry.components import largest_piece
 
 BONE_HU: Final = 200.0
 BRAIN_HU: Final = (-20.0, 110.0)

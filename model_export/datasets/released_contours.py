@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
 
 RATERS: Final = ("oncologist", "radiographer")
 

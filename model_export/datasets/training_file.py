@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.body import BODY_HU
-from oarlock.oars import OARS
+from oarlock.geometry.body import BODY_HU
+from oarlock.organs.catalogue import OARS
 
 AIR_HU: Final = -1000.0
 HU_KNOTS: Final = ((1, -1000.0), (51, -200.0), (201, 400.0), (255, 2000.0))

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from service.redis_server import PrivateRedis
+from service.embedded.redis_server import PrivateRedis
 from tests.fuzz import contract, corpus
 from tests.fuzz.targets import TARGETS
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import httpx
 
+from oarlock.ct.series import check_headers, read_ct_series
+from oarlock.ct.series_geometry import write_header
 from oarlock.errors import InferenceFailed
-from oarlock.header_file import write_header
-from oarlock.keys import KeyStore, Scope
-from oarlock.preview import contact_sheet, save_rendering
-from oarlock.qa import job_report
-from oarlock.series import check_headers, read_ct_series
-from oarlock.storage import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.pictures.contact_sheet import contact_sheet, save_rendering
+from oarlock.qa.report import job_report
+from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store.keys import KeyStore, Scope
 from tests.fuzz import seeds
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model

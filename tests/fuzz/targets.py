@@ -21,27 +21,27 @@ import orjson
 from cryptography.fernet import Fernet
 from starlette.datastructures import Headers
 
-from oarlock.codestreams import Faulty, whole_codestream
-from oarlock.comparison import compare_drawings, read_drawing
-from oarlock.decoding import Decoder, Frame, NotDecoded
+from oarlock.ct.pixels import NATIVE, RLE
+from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.dicom.codestreams import Faulty, whole_codestream
+from oarlock.dicom.decoding import Decoder, Frame, NotDecoded
 from oarlock.errors import InputError, ManifestInvalid, OarlockError, ProfileInvalid, SiteFileInvalid
-from oarlock.manifest import read_manifest
-from oarlock.names import match_rois
-from oarlock.oars import BY_NAME
-from oarlock.pixels import NATIVE, RLE
-from oarlock.profiles import read_profile, read_profiles
-from oarlock.retention import UNSAID
-from oarlock.series import SeriesHeader, check_headers
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.organs.roi_names import match_rois
+from oarlock.pipeline.comparison import compare_drawings, read_drawing
+from oarlock.qa.site_file import read_site
+from oarlock.rtstruct.profiles import read_profile, read_profiles
+from oarlock.rtstruct.reader import Code
+from oarlock.segmentation.manifest import read_manifest
 from oarlock.settings import Settings
-from oarlock.site import read_site
-from oarlock.storage import Incoming, Storage
-from oarlock.structure_set import Code
-from service import uploads
-from service.comparing import compare_upload, read_part
-from service.problems import describe
-from service.submission import Offer, check_choices, check_writable
-from service.vault import Vault
-from service.webhooks import Rules
+from oarlock.store.files import Incoming, Storage
+from oarlock.store.retention import UNSAID
+from service.api.comparisons import compare_upload, read_part
+from service.api.problems import describe
+from service.background.webhooks import Rules
+from service.intake import multipart as uploads
+from service.intake.submission import Offer, check_choices, check_writable
+from service.intake.vault import Vault
 from tests.fuzz import seeds
 from tests.service.running import write_model
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model_export.served import Served
-from oarlock.manifest import check_hash, read_manifest, self_check_input
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
+from oarlock.segmentation.manifest import check_hash, read_manifest, self_check_input
 from tests.model_export.test_network import trained_looking
 
 if TYPE_CHECKING:

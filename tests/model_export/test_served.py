@@ -11,7 +11,7 @@ import torch
 
 from model_export.sampling import MIRRORED
 from model_export.served import Served
-from oarlock.manifest import check_hash, read_manifest
+from oarlock.segmentation.manifest import check_hash, read_manifest
 from tests.model_export.test_network import trained_looking
 
 if TYPE_CHECKING:

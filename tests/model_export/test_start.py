@@ -10,7 +10,7 @@ import torch
 
 from model_export.network import Network, Norm
 from model_export.train import slabs_of_step, train_step
-from oarlock.manifest import read_manifest
+from oarlock.segmentation.manifest import read_manifest
 from tests.model_export.conftest import made_case
 from tests.model_export.test_network import trained_looking
 

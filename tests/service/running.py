@@ -16,13 +16,13 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from oarlock.job_store import JobStore, Lease
-from oarlock.jobs import JobId
-from oarlock.oars import OARS
+from oarlock.organs.catalogue import OARS
 from oarlock.settings import Settings
+from oarlock.store.job_store import JobStore, Lease
+from oarlock.store.jobs import JobId
 from service.app import create_app
+from service.container import Service
 from service.server import configuration, scheme
-from service.state import Service
 
 Parts = list[tuple[str, tuple[str, bytes, str]]]
 

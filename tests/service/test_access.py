@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from oarlock.database import Database
-from oarlock.keys import KeyStore, Scope
 from oarlock.logs import JSONFormatter
+from oarlock.store.database import Database
+from oarlock.store.keys import KeyStore, Scope
 from service.__main__ import KeyMissing, check_keys
-from service.access import admit
-from service.auth import RateLimit, is_loopback
+from service.access.auth import RateLimit, is_loopback
+from service.access.dependencies import admit
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 

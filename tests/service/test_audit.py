@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from oarlock import audit
 from oarlock.errors import DatabaseUnavailable
-from oarlock.keys import KeyStore, Scope
-from oarlock.storage import PREVIEW, QA_REPORT, RTSTRUCT
-from tests.e2e.processes import eventually
+from oarlock.store import audit
+from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.store.keys import KeyStore, Scope
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
+from tests.system.processes import eventually
 
 RESULTS = {RTSTRUCT: b"contours", QA_REPORT: b"{}", PREVIEW: b"\x89PNG"}
 

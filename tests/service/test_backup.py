@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from oarlock.storage import RTSTRUCT
+from oarlock.store.files import RTSTRUCT
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
 

@@ -21,11 +21,11 @@ import pydicom
 import pytest
 from pydicom.uid import MRImageStorage
 
-from oarlock.phantom import write_ct_series
-from tests.e2e.processes import eventually
+from oarlock.phantom.patient import write_ct_series
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
+from tests.system.processes import eventually
 
 LIMIT_S = 2.0
 BOUNDARY = b"oarlockboundary"
@@ -145,7 +145,7 @@ def test_a_disk_that_runs_full_while_it_is_written_is_said_and_nothing_stays(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("service.uploads._write_all", full)
+    monkeypatch.setattr("service.intake.multipart._write_all", full)
     refused(507, "storage.full", files=parts(series))
 
 
@@ -317,7 +317,7 @@ def test_a_directory_too_large_to_be_of_the_allowed_members_is_not_read(refused:
 def test_an_archive_that_would_fill_the_disk_is_not_unpacked(
     refused: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.uploads.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    monkeypatch.setattr("service.intake.multipart.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
     refused(507, "storage.full", files=parts([zipped([os.urandom(6_000)] * 2)]))
 
 

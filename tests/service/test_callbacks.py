@@ -17,22 +17,22 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from oarlock.audit import read_entries
-from oarlock.callbacks import CLAIM_S, WAITS_S, Callback, CallbackState, CallbackStore
-from oarlock.cli import main
-from oarlock.database import Database
+from oarlock.cli.main import main
 from oarlock.errors import InvalidParameter, JobExpired
-from oarlock.job_store import JobStore
-from oarlock.jobs import JobId, JobState
-from oarlock.retention import Retention
 from oarlock.settings import Settings
-from oarlock.storage import RTSTRUCT
-from service.webhooks import AddressRefused, Caller, Messenger, Rules, sign
-from tests.e2e.processes import eventually
+from oarlock.store.audit import read_entries
+from oarlock.store.callbacks import CLAIM_S, WAITS_S, Callback, CallbackState, CallbackStore
+from oarlock.store.database import Database
+from oarlock.store.files import RTSTRUCT
+from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import JobId, JobState
+from oarlock.store.retention import Retention
+from service.background.webhooks import AddressRefused, Caller, Messenger, Rules, sign
 from tests.fixtures.certificates import Authority
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
-from tests.unit.test_job_store import Clock, claim, create
+from tests.store.test_job_store import Clock, claim, create
+from tests.system.processes import eventually
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OLD_SECRET = "whsec_" + base64.b64encode(bytes(range(40, 72))).decode()
@@ -460,6 +460,6 @@ def test_the_log_names_neither_url_nor_receiver(store: JobStore, outbox: Callbac
     create(store, callback_url=URL)
     end(store)
     Messenger(outbox, Caller(rules("planning.example"), resolve=lambda host, port: ["10.0.0.1"])).deliver()
-    (record,) = [record for record in caplog.records if record.name == "service.webhooks"]
+    (record,) = [record for record in caplog.records if record.name == "service.background.webhooks"]
     assert (record.getMessage(), vars(record)["outcome"]) == ("callback waiting", "address refused")
     assert "planning" not in repr(vars(record))

@@ -11,10 +11,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from oarlock.cli import main
-from oarlock.masks import OARMasks
-from oarlock.rtstruct import write_rtstruct
-from service.uploads import COMPARISON
+from oarlock.cli.main import main
+from oarlock.geometry.masks import OARMasks
+from oarlock.rtstruct.writer import write_rtstruct
+from service.intake.multipart import COMPARISON
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.service.running import Running, parts, zipped
 

@@ -9,17 +9,17 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select
 
-from oarlock.job_store import JobStore
-from oarlock.jobs import JobId, JobState
-from oarlock.schema import JOBS
-from oarlock.storage import RTSTRUCT
-from service.embedded import start_worker
+from oarlock.store.files import RTSTRUCT
+from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import JobId, JobState
+from oarlock.store.schema import JOBS
+from service.embedded.supervisor import start_worker
 from tests.fixtures import canaries
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve
 from tests.worker.conftest import House
 from tests.worker.tiny_model import write_tiny_model
-from worker.pipeline import contour
+from worker.jobs import contour
 
 KEY = Fernet.generate_key().decode()
 
@@ -129,7 +129,7 @@ def test_the_worker_that_the_service_starts_is_not_given_the_key(
 ) -> None:
     given: dict[str, str] = {}
     monkeypatch.setenv("OARLOCK_DEIDENTIFY_KEY", KEY)
-    monkeypatch.setattr("service.embedded.subprocess.Popen", lambda *_, env, **__: given.update(env))
+    monkeypatch.setattr("service.embedded.supervisor.subprocess.Popen", lambda *_, env, **__: given.update(env))
     start_worker(make_settings(tmp_path, redis_url))
     assert "REDIS_URL" in given
     assert KEY not in given.values()

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from oarlock.errors import DatabaseUnavailable, InferenceFailed, JobExpired
-from oarlock.job_store import LeaseLost
-from oarlock.jobs import JobId, JobState, Stage
-from oarlock.masks import OARMasks
-from oarlock.oars import BY_NAME, OARS
-from oarlock.preview import load_rendering, save_rendering
-from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
-from service import events
-from service.schemas import JobDocument
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_NAME, OARS
+from oarlock.pictures.contact_sheet import load_rendering, save_rendering
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store.job_store import LeaseLost
+from oarlock.store.jobs import JobId, JobState, Stage
+from service.api import events
+from service.api.schemas import JobDocument
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, parts
 

@@ -15,11 +15,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
-from oarlock import qa
 from oarlock.errors import InferenceFailed, leaves
-from oarlock.jobs import ModelFacts, Stage
-from oarlock.oars import OARS
-from oarlock.qa_store import Scored, append
+from oarlock.facts import ModelFacts
+from oarlock.organs.catalogue import OARS
+from oarlock.qa import report as qa
+from oarlock.store.jobs import Stage
+from oarlock.store.score_store import Scored, append
 from tests.fixtures.scores import report, score
 from tests.service.running import Running, parts
 

@@ -21,10 +21,10 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
 from oarlock.errors import InvalidToken, IssuerUnavailable
-from oarlock.keys import KeyStore, Scope
 from oarlock.settings import Settings
-from service import oidc
-from service.oidc import OIDC, IssuerKeys, check_url, fetch_json
+from oarlock.store.keys import KeyStore, Scope
+from service.access import oidc
+from service.access.oidc import OIDC, IssuerKeys, check_url, fetch_json
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 

@@ -14,19 +14,20 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from oarlock import qa
 from oarlock.errors import OarlockError, leaves
-from oarlock.jobs import ModelFacts, Stage
+from oarlock.facts import ModelFacts
+from oarlock.geometry.masks import OARMasks
 from oarlock.logs import JSONFormatter
-from oarlock.masks import OARMasks
-from oarlock.oars import BY_NAME, OARS
-from oarlock.observers import METRICS, Spread
-from oarlock.qa_store import Scored, append
-from oarlock.storage import RTSTRUCT
-from service import contract
+from oarlock.organs.catalogue import BY_NAME, OARS
+from oarlock.qa import report as qa
+from oarlock.qa.interobserver import METRICS, Spread
+from oarlock.store.files import RTSTRUCT
+from oarlock.store.jobs import Stage
+from oarlock.store.score_store import Scored, append
+from service.api import openapi as contract
+from service.api.problems import STATUS_BY_CODE
 from service.broker import Broker
-from service.problems import STATUS_BY_CODE
-from service.redis_server import PrivateRedis
+from service.embedded.redis_server import PrivateRedis
 from tests.fixtures.crooked import crooked_grid
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings

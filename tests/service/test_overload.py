@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from service import uploads
-from tests.e2e.processes import eventually
+from service.intake import multipart as uploads
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
+from tests.system.processes import eventually
 
 ZIP = {"Content-Type": "application/zip"}
 
@@ -81,7 +81,7 @@ def test_a_disk_without_room_for_a_folder_or_for_the_last_flush_is_full_and_no_f
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    place = {"incoming": "oarlock.storage.Incoming.__init__", "adopt": "oarlock.storage.Storage.adopt"}[step]
+    place = {"incoming": "oarlock.store.files.Incoming.__init__", "adopt": "oarlock.store.files.Storage.adopt"}[step]
     monkeypatch.setattr(place, no_room)
     answer = httpx.post(f"{own.url}/v1/jobs", files=parts(series), timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (507, "storage.full")

@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from oarlock.cli import main
-from oarlock.jobs import JobId
-from oarlock.keys import KeyStore, Scope
-from oarlock.phantom import write_ct_series
-from oarlock.profiles import read_profiles
+from oarlock.cli.main import main
+from oarlock.phantom.patient import write_ct_series
+from oarlock.rtstruct.profiles import read_profiles
 from oarlock.settings import Settings
-from service.state import running as opened
+from oarlock.store.jobs import JobId
+from oarlock.store.keys import KeyStore, Scope
+from service.container import running as opened
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from oarlock.jobs import ModelFacts
-from oarlock.qa import Presence
-from oarlock.qa_store import Case, Origin, add_case
-from service.dashboards import DEFAULT_DAYS, prefers_csv
+from oarlock.facts import ModelFacts
+from oarlock.qa.report import Presence
+from oarlock.store.score_store import Case, Origin, add_case
+from service.api.dashboards import DEFAULT_DAYS, prefers_csv
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import serve, write_model

@@ -15,15 +15,15 @@ import pytest
 from cryptography.fernet import Fernet
 from prometheus_client.parser import text_string_to_metric_families
 
-from oarlock import audit
-from oarlock.control_chart import BASELINE, RUN
-from oarlock.header_file import read_header, write_header
-from oarlock.jobs import JobId
-from oarlock.masks import OARMasks
-from oarlock.qa import QAReport
-from oarlock.rtstruct import write_rtstruct
-from oarlock.series import check_headers
-from oarlock.storage import GEOMETRY, RTSTRUCT
+from oarlock.ct.series import check_headers
+from oarlock.ct.series_geometry import read_header, write_header
+from oarlock.geometry.masks import OARMasks
+from oarlock.qa.control_chart import BASELINE, RUN
+from oarlock.qa.report import QAReport
+from oarlock.rtstruct.writer import write_rtstruct
+from oarlock.store import audit
+from oarlock.store.files import GEOMETRY, RTSTRUCT
+from oarlock.store.jobs import JobId
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings

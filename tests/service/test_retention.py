@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from oarlock.errors import JobExpired
-from oarlock.jobs import JobId, JobState
-from oarlock.keys import KeyStore, Scope
-from oarlock.retention import Retention
 from oarlock.settings import Settings
-from oarlock.storage import RTSTRUCT
-from service.sweeper import Sweeper
+from oarlock.store.files import RTSTRUCT
+from oarlock.store.jobs import JobId, JobState
+from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.retention import Retention
+from service.background.sweeper import Sweeper
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -92,7 +92,7 @@ def test_a_disk_that_runs_low_in_the_middle_of_an_upload_is_said_and_nothing_of_
     before = running.files()
     usage = shutil.disk_usage(running.settings.data)
     left = iter([usage, usage._replace(free=-1)])
-    monkeypatch.setattr("service.uploads.shutil.disk_usage", lambda _: next(left, usage._replace(free=-1)))
+    monkeypatch.setattr("service.intake.multipart.shutil.disk_usage", lambda _: next(left, usage._replace(free=-1)))
 
     def body() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'

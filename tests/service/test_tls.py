@@ -13,12 +13,12 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from oarlock.keys import KeyStore, Scope
 from oarlock.settings import Settings
-from tests.e2e.processes import eventually, free_port, listens
+from oarlock.store.keys import KeyStore, Scope
 from tests.fixtures.certificates import Authority, Pair
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
+from tests.system.processes import eventually, free_port, listens
 
 ROOT = Path(__file__).parent.parent.parent
 

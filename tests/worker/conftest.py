@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oarlock.database import Database
-from oarlock.geometry import Grid
-from oarlock.job_store import JobStore
-from oarlock.jobs import JobId
-from oarlock.manifest import ModelManifest
-from oarlock.phantom import write_ct_series
-from oarlock.series import check_headers
-from oarlock.storage import Storage
-from oarlock.windows import Volume
+from oarlock.ct.series import check_headers
+from oarlock.geometry.grid import Grid
+from oarlock.phantom.patient import write_ct_series
+from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.slabs import Volume
+from oarlock.store.database import Database
+from oarlock.store.files import Storage
+from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import JobId
 from tests.fixtures.orientations import voxel_centres_mm
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
 from worker.inference import Model

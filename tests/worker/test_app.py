@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from oarlock.jobs import CONTOUR_SERIES, QUEUE
 from oarlock.logs import JSONFormatter
 from oarlock.settings import Settings
+from oarlock.store.jobs import CONTOUR_SERIES, QUEUE
 from worker.app import to_configuration
 
 

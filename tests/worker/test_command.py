@@ -6,9 +6,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from oarlock.cli import main
-from oarlock.manifest import ModelManifest
-from oarlock.storage import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.cli.main import main
+from oarlock.segmentation.manifest import ModelManifest
+from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
 from tests.worker.tiny_model import LIMITS_HU
 
 

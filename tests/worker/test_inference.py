@@ -6,9 +6,9 @@ import onnxruntime
 import pytest
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
-from oarlock.jobs import ModelFacts
-from oarlock.manifest import ModelManifest, read_manifest, self_check_input
-from oarlock.oars import BY_NAME
+from oarlock.facts import ModelFacts
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
 from worker.inference import Models, _BoundRun, _Network, load
 

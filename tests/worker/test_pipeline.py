@@ -13,25 +13,25 @@ import numpy as np
 import pydicom
 import pytest
 
-from oarlock import audit
+from oarlock.ct.series import check_headers
 from oarlock.errors import DeviceOutOfMemory
-from oarlock.geometry import Grid
-from oarlock.job_store import JobStore, Lease
-from oarlock.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
+from oarlock.geometry.grid import Grid
 from oarlock.logs import JSONFormatter
-from oarlock.oars import BY_NAME
-from oarlock.phantom import write_ct_series
-from oarlock.profiles import Profile, to_profile
-from oarlock.qa_store import Filters, QAStore
-from oarlock.rtstruct import WrittenRTSTRUCT, write_rtstruct
-from oarlock.series import check_headers
-from oarlock.site import Site
-from oarlock.storage import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
-from oarlock.structure_set import read_structure_set, to_masks
-from oarlock.windows import Volume
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.phantom.patient import write_ct_series
+from oarlock.qa.site_file import Site
+from oarlock.rtstruct.profiles import Profile, to_profile
+from oarlock.rtstruct.reader import read_structure_set, to_masks
+from oarlock.rtstruct.writer import WrittenRTSTRUCT, write_rtstruct
+from oarlock.segmentation.slabs import Volume
+from oarlock.store import audit
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
+from oarlock.store.job_store import JobStore, Lease
+from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
+from oarlock.store.score_store import Filters, QAStore
 from tests.worker.conftest import Clock, House, head
 from tests.worker.tiny_model import LIMITS_HU, sigmoid_of_means
-from worker.pipeline import contour
+from worker.jobs import contour
 
 BONE = BY_NAME["Bone_Mandible"]
 
@@ -179,7 +179,7 @@ def test_progress_is_true_and_never_falls(house: House, series: Path, monkeypatc
         return report(store, lease, stage=stage, progress=progress, lease_s=lease_s)
 
     monkeypatch.setattr(JobStore, "progress", listen)
-    monkeypatch.setattr("oarlock.windows.slab_for", lambda *_: 10)
+    monkeypatch.setattr("oarlock.segmentation.slabs.slab_for", lambda *_: 10)
     run(house, house.post(series))
     assert told == sorted(told, key=lambda entry: entry[1])
     assert list(dict.fromkeys(stage for stage, _ in told)) == list(Stage)
@@ -451,7 +451,7 @@ def test_a_file_that_fails_its_check_is_not_delivered_and_the_job_says_why(
         dataset.save_as(path)
         return written
 
-    monkeypatch.setattr("worker.pipeline.write_rtstruct", write_shifted)
+    monkeypatch.setattr("worker.jobs.write_rtstruct", write_shifted)
     job_id = house.post(series)
     run(house, job_id)
     job = house.store.get(job_id)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from oarlock.jobs import JobId, JobState
-from oarlock.manifest import read_manifest
-from oarlock.oars import OARS
-from oarlock.storage import QA_REPORT, RTSTRUCT
-from oarlock.structure_set import read_structure_set
+from oarlock.organs.catalogue import OARS
+from oarlock.rtstruct.reader import read_structure_set
+from oarlock.segmentation.manifest import read_manifest
+from oarlock.store.files import QA_REPORT, RTSTRUCT
+from oarlock.store.jobs import JobId, JobState
 from tests.worker.conftest import House
 
 pytestmark = pytest.mark.slow

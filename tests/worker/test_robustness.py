@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.robustness import VARIANTS, Scan, dice, differing_share, draw, read_scan
-from oarlock.manifest import read_manifest
-from oarlock.masks import OARMasks
-from oarlock.oars import BY_NAME
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.segmentation.manifest import read_manifest
 from worker.inference import Model, load
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ from time import monotonic, sleep, time
 
 import pytest
 
-from oarlock.database import utc_now
-from oarlock.jobs import ENDED, JobId, JobState
 from oarlock.settings import Settings
+from oarlock.store.database import utc_now
+from oarlock.store.jobs import ENDED, JobId, JobState
+from service.background.sweeper import Sweeper
 from service.broker import Broker
-from service.sweeper import Sweeper
 from tests.worker.conftest import House
 from tests.worker.tiny_model import write_tiny_model
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from oarlock.manifest import ModelManifest, read_manifest, self_check_input
+from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
 
 LIMITS_HU: Final = {"Brain": 20.0, "Bone_Mandible": 400.0}
 SLOPE: Final = 0.05

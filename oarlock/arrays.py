@@ -1,0 +1,6 @@
+"""Aliases of array types, one for each dtype."""
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""DICOM bytes: elements, codestreams, patient attributes. Knows no CT and no RTSTRUCT."""

@@ -1,0 +1,31 @@
+"""Small values that every package may hold: about a series, about a model, and what people should know."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFacts:
+    """What the API says about the series of a job; nothing here identifies a person."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    slices: int
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The model that a job was given to."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the physicist should know: a stable code and a sentence without patient data."""
+
+    code: str
+    detail: str

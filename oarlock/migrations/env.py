@@ -1,7 +1,0 @@
-"""Run by Alembic: takes steps on the connection that :func:`oarlock.migrations.upgrade` was given, in its transaction."""
-
-from alembic import context
-
-context.configure(connection=context.config.attributes["connection"])
-with context.begin_transaction():
-    context.run_migrations()

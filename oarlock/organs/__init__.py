@@ -1,0 +1,1 @@
+"""The OARs: their catalogue, the names they go by, and what is usual of them."""

@@ -1,0 +1,258 @@
+"""What normal anatomy looks like: the limits of the checks in :mod:`oarlock.qa.plausibility`.
+
+Measured on 42 sets of contours (21 scans of adults with head and neck cancer, each drawn by two raters) that were released with
+the paper (google-deepmind/tcia-ct-scan-dataset, CC BY 4.0), and on the CT of 11 of these scans and of 200 patients of OpenKBP
+(MIT). ``python -m tools.derive_norms`` prints the tables; the method, what so few patients cannot tell, and how often the limits
+are wrong about patients they were not made from are in ``docs/qa.md``. Positions are patient millimetres: x to the left, y to the
+back, z to the head.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from oarlock.arrays import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """The limits of one organ.
+
+    :param volume_ml: median volume of the organs that no scan cuts.
+    :param volume_spread: standard deviation of the logarithm of the volume.
+    :param volume_range_ml: smallest and largest volume seen.
+    :param position_mm: (x, y, z) in the mean anatomy, seen from the centre of the brainstem.
+    :param off_mm: (x, y, z) red limits of the distance from where the five nearest organs would have it.
+    :param faces: red limits of the end faces (foot, head, front, back, right, left); above 1 where an end may be flat.
+    """
+
+    volume_ml: float
+    volume_spread: float
+    volume_range_ml: tuple[float, float]
+    position_mm: tuple[float, float, float]
+    off_mm: tuple[float, float, float]
+    faces: tuple[float, float, float, float, float, float]
+
+    def volume_limits_ml(self) -> tuple[float, float, float, float]:
+        """(red below, amber below, amber above, red above)."""
+        factor = math.exp(4.5 * self.volume_spread)
+        low, high = self.volume_range_ml
+        amber = math.exp(2.5 * self.volume_spread)
+        return (
+            min(self.volume_ml / factor, low / 1.4),
+            min(self.volume_ml / amber, low),
+            max(self.volume_ml * amber, high),
+            max(self.volume_ml * factor, high * 1.4),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The limits of the two sides of one organ against each other.
+
+    :param usual, implausible: factors between the two volumes, above which the smaller one is amber and red.
+    :param off_mm: (x, y, z) red limits of how far one side is from the mirror image of the other.
+    """
+
+    usual: float
+    implausible: float
+    off_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Halving:
+    """What tells half an organ from a whole one, for an organ with a twin.
+
+    :param weights: for each half that may be missing (outer, inner, front, back, upper, lower) the direction in which the seven
+        features of :func:`oarlock.qa.plausibility.half_features` move then, seen through the natural covariance of whole organs
+        (Fisher's linear discriminant), in units of the red limit.
+    """
+
+    weights: tuple[tuple[float, ...], ...]
+
+    def scores(self, features: FloatArray) -> FloatArray:
+        """(6,) for each half that may be missing: 0 for an organ that is the mirror image of its twin, 1 at the red limit."""
+        return np.asarray(np.array(self.weights) @ features)
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """What is seen on a CT, and its Hounsfield units, both ends included."""
+
+    name: str
+    low_hu: int
+    high_hu: int
+
+    @property
+    def said(self) -> str:
+        """Name and Hounsfield units, as a sentence has them."""
+        limits = f"{self.low_hu} to {self.high_hu} HU" if self.high_hu < MOST_HU else f"{self.low_hu} HU or more"
+        return f"{self.name} ({limits})"
+
+
+@dataclass(frozen=True, slots=True)
+class TissueNorm:
+    """What an organ consists of.
+
+    :param usual, implausible: shares of its voxels that are of the tissue; below them an organ is amber and red.
+    """
+
+    tissue: Tissue
+    usual: float
+    implausible: float
+
+
+NORMS: Final[dict[str, Norm]] = {
+    "Brain": Norm(1.39e03, 0.08, (1211.0, 1617.0), (0.0, 6.86, 39.2), (10.0, 15.2, 12.3), (0.3, 0.3, 0.3, 0.3, 0.3, 0.3)),
+    "Brainstem": Norm(28.7, 0.09, (22.48, 34.06), (0.0, 0.0, 0.0), (10.0, 10.0, 10.0), (0.44, 2.0, 0.3, 0.3, 0.3, 0.3)),
+    "Cochlea_L": Norm(0.0572, 0.37, (0.02384, 0.1636), (33.8, -9.67, -4.75), (10.0, 13.8, 10.2), (2.0, 2.0, 2.0, 2.0, 2.0, 2.0)),
+    "Cochlea_R": Norm(0.0572, 0.37, (0.02384, 0.1636), (-33.8, -9.67, -4.75), (10.0, 13.8, 10.2), (2.0, 2.0, 2.0, 2.0, 2.0, 2.0)),
+    "Glnd_Lacrimal_L": Norm(
+        0.64, 0.26, (0.2521, 1.193), (44.3, -75.4, 30.1), (10.0, 10.0, 14.0), (2.0, 2.0, 0.69, 0.76, 0.59, 0.86)
+    ),
+    "Glnd_Lacrimal_R": Norm(
+        0.64, 0.26, (0.2521, 1.193), (-44.3, -75.4, 30.1), (10.0, 10.0, 14.0), (2.0, 2.0, 0.69, 0.76, 0.86, 0.59)
+    ),
+    "Lens_L": Norm(0.216, 0.34, (0.05042, 0.3133), (32.5, -88.2, 27.9), (10.0, 10.0, 10.0), (2.0, 2.0, 2.0, 2.0, 2.0, 2.0)),
+    "Lens_R": Norm(0.216, 0.34, (0.05042, 0.3133), (-32.5, -88.2, 27.9), (10.0, 10.0, 10.0), (2.0, 2.0, 2.0, 2.0, 2.0, 2.0)),
+    "Lung_L": Norm(1.58e03, 0.50, (900.7, 1995.0), (55.5, 15.8, -211.0), (35.1, 40.1, 34.7), (0.3, 0.3, 0.3, 0.3, 0.3, 0.3)),
+    "Lung_R": Norm(1.58e03, 0.50, (900.7, 1995.0), (-55.5, 15.8, -211.0), (35.1, 40.1, 34.7), (0.3, 0.3, 0.3, 0.3, 0.3, 0.3)),
+    "Bone_Mandible": Norm(67.5, 0.22, (40.39, 93.74), (-0.0, -71.5, -56.8), (14.0, 14.0, 18.1), (0.45, 0.3, 0.3, 0.3, 0.3, 0.3)),
+    "OpticNrv_L": Norm(0.755, 0.28, (0.2718, 1.267), (21.5, -56.2, 22.9), (10.0, 10.0, 13.0), (2.0, 2.0, 2.0, 0.6, 0.71, 0.77)),
+    "OpticNrv_R": Norm(0.755, 0.28, (0.2718, 1.267), (-21.5, -56.2, 22.9), (10.0, 10.0, 13.0), (2.0, 2.0, 2.0, 0.6, 0.77, 0.71)),
+    "Eye_L": Norm(8.7, 0.12, (5.683, 10.72), (31.9, -80.8, 27.0), (10.0, 10.0, 10.0), (0.73, 0.77, 0.35, 0.3, 0.32, 0.3)),
+    "Eye_R": Norm(8.7, 0.12, (5.683, 10.72), (-31.9, -80.8, 27.0), (10.0, 10.0, 10.0), (0.73, 0.77, 0.35, 0.3, 0.3, 0.32)),
+    "Parotid_L": Norm(29.9, 0.34, (13.2, 52.48), (57.6, -25.1, -42.0), (14.0, 14.0, 14.0), (0.55, 0.75, 0.3, 0.3, 0.3, 0.3)),
+    "Parotid_R": Norm(29.9, 0.34, (13.2, 52.48), (-57.6, -25.1, -42.0), (14.0, 14.0, 14.0), (0.55, 0.75, 0.3, 0.3, 0.3, 0.3)),
+    "SpinalCanal": Norm(165, 0.50, (150.8, 179.3), (-0.0, 2.91, -63.7), (10.0, 10.0, 14.0), (2.0, 2.0, 0.3, 0.3, 0.3, 0.3)),
+    "SpinalCord": Norm(40.4, 0.50, (39.58, 45.54), (-0.0, 3.25, -66.6), (10.0, 10.5, 14.0), (2.0, 2.0, 0.3, 0.31, 0.3, 0.3)),
+    "Glnd_Submand_L": Norm(
+        8.58, 0.37, (1.011, 21.1), (31.7, -45.9, -81.8), (11.7, 14.0, 14.3), (0.7, 0.74, 0.3, 0.31, 0.32, 0.3)
+    ),
+    "Glnd_Submand_R": Norm(
+        8.58, 0.37, (1.011, 21.1), (-31.7, -45.9, -81.8), (11.7, 14.0, 14.3), (0.7, 0.74, 0.3, 0.31, 0.3, 0.32)
+    ),
+}
+
+PAIRS: Final[dict[str, Pair]] = {
+    "Cochlea": Pair(1.66, 2.28, (10.6, 11.2, 12.3)),
+    "Glnd_Lacrimal": Pair(1.45, 2.11, (13.4, 14.0, 10.1)),
+    "Lens": Pair(1.57, 2.91, (10.0, 10.0, 10.0)),
+    "Lung": Pair(1.2, 1.35, (33.5, 30.4, 30.0)),
+    "OpticNrv": Pair(1.42, 3.48, (13.0, 14.0, 10.0)),
+    "Eye": Pair(1.15, 1.35, (10.0, 10.0, 10.0)),
+    "Parotid": Pair(1.21, 1.35, (16.6, 18.4, 13.2)),
+    "Glnd_Submand": Pair(1.72, 14.2, (12.8, 14.0, 12.7)),
+}
+"""By the name of the organ without its side."""
+
+HALVES: Final[dict[str, Halving]] = {
+    "Cochlea": Halving(
+        (
+            (-0.742, -2.87, 0.466, 0.389, -0.00189, 0.00166, -0.00663),
+            (-0.446, -2.35, 0.338, 0.216, 0.00223, 0.00225, -0.00441),
+            (-0.653, -1.55, -1.24, 0.685, 0.00347, 0.0266, 0.00142),
+            (-0.369, 0.363, -1.55, 0.301, -1.95e-05, 0.00557, 0.00774),
+            (-1.53, -0.516, 1.17, -0.494, 0.000669, -0.044, -0.0232),
+            (-1.19, -0.00485, 1.11, -1.1, 0.00259, -0.0617, 0.00737),
+        )
+    ),
+    "Glnd_Lacrimal": Halving(
+        (
+            (-2.39, -0.777, 1.89, 2.33, -0.00443, 0.0437, 0.000171),
+            (-1.57, -0.834, 0.936, 0.824, 0.00743, 0.0297, -0.0371),
+            (-0.53, 0.0531, -1.04, 0.171, 0.000105, 0.00989, -0.00642),
+            (-0.9, 0.385, -1.08, 0.344, 0.00268, -0.00827, -0.0098),
+            (-0.778, 0.566, 0.302, -1.78, 0.00357, -0.0153, -0.0569),
+            (-0.48, 0.754, 0.249, -1.73, -0.000923, -0.0228, -0.00369),
+        )
+    ),
+    "Lens": Halving(
+        (
+            (0.0555, -3.23, 0.793, 0.594, -0.00362, -0.00598, -0.015),
+            (0.0507, -3.24, 0.805, 0.583, 0.00268, -0.00587, -0.0151),
+            (-0.945, 2.29, -2.26, 0.606, -0.00054, 0.0168, 0.0459),
+            (-0.785, 2.28, -2.34, 0.488, -0.00102, 0.00944, 0.0471),
+            (-0.974, 2.78, 0.434, -1.32, -0.00135, -0.00104, -0.00953),
+            (-0.939, 2.73, -0.0415, -1.24, -0.00134, -0.00602, 0.053),
+        )
+    ),
+    "OpticNrv": Halving(
+        (
+            (-1.2, -0.617, -0.35, -0.204, -0.0124, 0.106, -0.0547),
+            (-0.237, -0.068, -1.44, -0.261, 0.0156, 0.00301, -0.0392),
+            (-1.01, -0.504, -0.696, -0.291, -0.0107, 0.095, -0.0547),
+            (-0.105, 0.139, -1.91, -0.306, 0.0143, -0.0124, -0.0412),
+            (-0.973, -0.485, -0.323, -1.04, -0.00441, 0.0727, -0.0488),
+            (-0.449, 0.0201, -0.657, -0.866, 0.0108, 0.00239, 0.023),
+        )
+    ),
+    "Eye": Halving(
+        (
+            (-0.649, -2.56, 1.58, 0.131, -0.000981, 0.000893, -0.00236),
+            (-0.655, -2.56, 1.63, 0.138, 0.00105, 0.000825, -0.00244),
+            (-0.684, 1.49, -2.46, 0.244, 4.47e-05, 0.00694, 0.00317),
+            (-0.769, 1.64, -2.49, 0.303, 1.24e-05, 0.00524, 0.00345),
+            (-3.28, 1.12, 1.06, 0.456, 0.000158, 0.00529, 0.000881),
+            (-2.86, 1.19, 0.907, 0.18, 0.000105, 0.00394, 0.0221),
+        )
+    ),
+    "Parotid": Halving(
+        (
+            (-1.96, -1.56, -0.218, 0.72, -0.00247, 0.00434, -0.000852),
+            (-0.722, -1.91, -0.172, 0.316, 0.00132, 0.00167, -0.00259),
+            (-2.07, 0.378, -0.678, 0.359, 3.52e-05, 0.0144, 0.027),
+            (-2.78, 0.964, 0.0274, 1.01, 0.000128, -0.00471, 0.0241),
+            (-2.1, 0.492, 0.479, -1.13, -0.00053, 0.00806, -0.00813),
+            (-1.52, 1.25, 0.449, -0.879, 0.00034, 0.00501, 0.0253),
+        )
+    ),
+    "Glnd_Submand": Halving(
+        (
+            (-0.0378, -2.98, 1.34, 0.0571, -0.0145, -0.0194, 0.00627),
+            (-0.0832, -3.22, 1.19, 0.236, 0.0247, -0.00501, 0.0291),
+            (-0.523, 1.97, -2.13, 1.54, 0.00808, 0.0563, -0.00188),
+            (-0.495, 1.43, -1.7, 1.05, -0.00668, 0.0119, -0.0134),
+            (0.108, 0.0422, 1.07, -2.25, -0.00466, -0.0434, -0.0414),
+            (0.0144, -0.514, 0.72, -1.28, 0.00936, -0.0181, 0.035),
+        )
+    ),
+}
+"""By the name of the organ without its side."""
+
+MOST_HU: Final = 32767
+"""What is no limit."""
+
+AIRY: Final = Tissue("air filled lung", -1000, -300)
+SOFT: Final = Tissue("soft tissue", -60, 160)
+FATTY: Final = Tissue("soft tissue or fat", -160, 200)
+BONE: Final = Tissue("bone", 200, MOST_HU)
+
+TISSUES: Final[dict[str, TissueNorm]] = {
+    "Brain": TissueNorm(SOFT, 0.889, 0.834),
+    "Brainstem": TissueNorm(SOFT, 0.974, 0.958),
+    "Cochlea_L": TissueNorm(BONE, 0.761, 0.694),
+    "Cochlea_R": TissueNorm(BONE, 0.761, 0.694),
+    "Glnd_Lacrimal_L": TissueNorm(FATTY, 0.599, 0.517),
+    "Glnd_Lacrimal_R": TissueNorm(FATTY, 0.599, 0.517),
+    "Lens_L": TissueNorm(SOFT, 0.950, 0.900),
+    "Lens_R": TissueNorm(SOFT, 0.950, 0.900),
+    "Lung_L": TissueNorm(AIRY, 0.868, 0.811),
+    "Lung_R": TissueNorm(AIRY, 0.868, 0.811),
+    "Bone_Mandible": TissueNorm(BONE, 0.659, 0.614),
+    "OpticNrv_L": TissueNorm(FATTY, 0.793, 0.729),
+    "OpticNrv_R": TissueNorm(FATTY, 0.793, 0.729),
+    "Eye_L": TissueNorm(SOFT, 0.943, 0.892),
+    "Eye_R": TissueNorm(SOFT, 0.943, 0.892),
+    "Parotid_L": TissueNorm(FATTY, 0.937, 0.918),
+    "Parotid_R": TissueNorm(FATTY, 0.937, 0.918),
+    "SpinalCanal": TissueNorm(FATTY, 0.814, 0.751),
+    "SpinalCord": TissueNorm(SOFT, 0.815, 0.785),
+    "Glnd_Submand_L": TissueNorm(SOFT, 0.904, 0.849),
+    "Glnd_Submand_R": TissueNorm(SOFT, 0.904, 0.849),
+}
+
+LUNG_TOPS_MM: Final = 11.2
+"""Red limit of the difference in height of the two lungs' tops."""

@@ -1,0 +1,1 @@
+"""A made-up head and neck with known contours."""

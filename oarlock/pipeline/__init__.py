@@ -1,0 +1,1 @@
+"""The walk of one series, from its files to its results."""

@@ -1,0 +1,113 @@
+"""From RTSTRUCT files on one series to the QA report: the one way that the worker, the service and the command line share."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from oarlock.ct.series import SeriesHeader
+from oarlock.facts import Notice
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import OAR
+from oarlock.organs.roi_names import match_rois
+from oarlock.qa.interobserver import Drawn, Spread, spread
+from oarlock.qa.report import Check, QAReport, Source, compare, job_report
+from oarlock.qa.site_file import Site
+from oarlock.qa.surface_distance import Lattice
+from oarlock.rtstruct.reader import read_structure_set, to_masks
+
+PLAIN: Final = Site()
+"""A site without names and tolerances of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """The organs of one structure set on the grid of a series.
+
+    :param matched_rois: name of the ROI of each OAR.
+    :param unmatched, ambiguous: names of the ROIs that were left out.
+    :param warnings: what of the file could not be used.
+    """
+
+    source: Source
+    masks: OARMasks
+    matched_rois: Mapping[OAR, str] = field(default_factory=dict)
+    unmatched: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+
+    def crops(self) -> Drawn:
+        """Each organ that is not empty, cut out: some megabytes, where the whole masks are hundreds."""
+        return {oar: crop for oar in self.masks.oars if (crop := self.masks.crop(oar)) is not None}
+
+
+def read_drawing(path: Path, header: SeriesHeader, site: Site = PLAIN) -> Drawing:
+    """Read an RTSTRUCT, match its ROIs to OARs, and lay them on the grid of a series.
+
+    :raises StructureSetError: if the file cannot be read, or belongs to another scan.
+    """
+    structure_set = read_structure_set(path)
+    matches = match_rois(structure_set.rois, site_names=site.names)
+    masks, warnings = to_masks(structure_set, header, {oar: roi.number for oar, roi in matches.matched.items()})
+    return Drawing(
+        source=Source(structure_set.sop_instance_uid, structure_set.label),
+        masks=masks,
+        matched_rois={oar: roi.name for oar, roi in matches.matched.items()},
+        unmatched=matches.unmatched,
+        ambiguous=matches.ambiguous,
+        warnings=warnings,
+    )
+
+
+def compare_drawings(predicted: Drawing, reference: Drawing, header: SeriesHeader, site: Site = PLAIN) -> QAReport:
+    """The report of one pair."""
+    report = compare(
+        predicted.masks,
+        reference.masks,
+        header.grid,
+        matched_rois=reference.matched_rois,
+        predicted_source=predicted.source,
+        reference_source=reference.source,
+        unmatched=reference.unmatched,
+        ambiguous=reference.ambiguous,
+        predicted_unmatched=predicted.unmatched,
+        predicted_ambiguous=predicted.ambiguous,
+        series_instance_uid=header.series_instance_uid,
+        tolerances_mm=site.tolerances_mm,
+    )
+    sides = (("Predicted", predicted), ("Reference", reference))
+    notes = [Notice(note.code, f"{side} RTSTRUCT: {note.detail}") for side, drawing in sides for note in drawing.warnings]
+    return replace(report, warnings=(*header.warnings, *notes))
+
+
+@dataclass(eq=False)
+class Panel:
+    """One set of contours against several observers' on one series, one after another.
+
+    Only what the observers drew is kept of them, each organ in its box, so the memory does not grow by a volume for each.
+    """
+
+    predicted: Drawing
+    header: SeriesHeader
+    site: Site = PLAIN
+    reports: list[QAReport] = field(default_factory=list)
+    _drawn: list[Drawn] = field(default_factory=list)
+
+    def add(self, reference: Drawing) -> QAReport:
+        """Compare with one more observer."""
+        report = compare_drawings(self.predicted, reference, self.header, self.site)
+        self.reports.append(report)
+        self._drawn.append(reference.crops())
+        return report
+
+    def observers(self) -> tuple[Spread, ...]:
+        """The spread between the observers beside ours; empty with fewer than two of them."""
+        if len(self.reports) < 2:
+            return ()
+        lattice = Lattice.of(self.header.grid)
+        ours = [report.measured for report in self.reports]
+        return spread(ours, self._drawn, lattice=lattice, tolerances_mm=self.site.tolerances_mm)
+
+    def report(self, checks: Iterable[Check], not_compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The QA report of a job."""
+        return job_report(self.header.series_instance_uid, self.reports, checks, self.observers(), not_compared)

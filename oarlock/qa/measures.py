@@ -1,0 +1,123 @@
+"""Every number that compares two masks of one organ, or the lack of it.
+
+The definitions are those of :mod:`oarlock.qa.surface_distance` and ``docs/qa.md``. A number that is not defined is None
+here: never NaN, infinite, or a default.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from oarlock.geometry.masks import Box, Crop, Mask
+from oarlock.qa.surface_distance import (
+    ALLOWANCE_MM,
+    ZYX,
+    Lattice,
+    added_path_length_mm,
+    centre_mm,
+    one_sided_slice_share,
+    rounded_tolerance_mm,
+    surface_distances,
+    volume_ml,
+    volumetric_dsc,
+    voxels_per_slice,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What one mask is against another; every field is a finite number, or None where it is not defined.
+
+    Lengths are in mm, volumes in ml, shares and coefficients in [0, 1].
+    """
+
+    tolerance_rounded_mm: float | None = None
+    surface_dsc: float | None = None
+    surface_dsc_unrounded: float | None = None
+    volumetric_dsc: float | None = None
+    hausdorff_95_mm: float | None = None
+    hausdorff_mm: float | None = None
+    mean_surface_distance_mm: float | None = None
+    mean_distance_predicted_to_reference_mm: float | None = None
+    mean_distance_reference_to_predicted_mm: float | None = None
+    added_path_length_mm: float | None = None
+    predicted_volume_ml: float = 0.0
+    reference_volume_ml: float = 0.0
+    volume_ratio: float | None = None
+    centre_distance_mm: float | None = None
+    predicted_slices: int = 0
+    reference_slices: int = 0
+    one_sided_slice_share: float | None = None
+
+
+def score(predicted: Mask, reference: Mask, *, spacing_mm: ZYX, tolerance_mm: float) -> Measured:
+    """Every number for two masks of one organ on an upright grid with even spacings.
+
+    :param predicted, reference: (z, y, x) of one shape; cropped to their common box this is fastest, and gives the same.
+    :param spacing_mm: (z, y, x).
+    """
+    return measure(predicted, reference, lattice=Lattice.upright(len(predicted), spacing_mm), tolerance_mm=tolerance_mm)
+
+
+def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:
+    """Every number for two masks of one organ; only volumes and slices where one of them is empty.
+
+    :param lattice: of the arrays' slices.
+    """
+    drawn, expected = voxels_per_slice(predicted), voxels_per_slice(reference)
+    amounts = Measured(
+        predicted_volume_ml=volume_ml(drawn, lattice=lattice),
+        reference_volume_ml=volume_ml(expected, lattice=lattice),
+        predicted_slices=int(np.count_nonzero(drawn)),
+        reference_slices=int(np.count_nonzero(expected)),
+    )
+    if not drawn.any() or not expected.any():
+        return amounts
+    distances = surface_distances(predicted, reference, lattice=lattice)
+    rounded_mm = rounded_tolerance_mm(tolerance_mm, lattice)
+    apart_mm = centre_mm(predicted, lattice=lattice) - centre_mm(reference, lattice=lattice)
+    return replace(
+        amounts,
+        tolerance_rounded_mm=rounded_mm,
+        surface_dsc=None if rounded_mm is None else distances.surface_dsc(rounded_mm + ALLOWANCE_MM),
+        surface_dsc_unrounded=distances.surface_dsc(tolerance_mm),
+        volumetric_dsc=volumetric_dsc(predicted, reference, lattice=lattice),
+        hausdorff_95_mm=distances.hausdorff_mm(95),
+        hausdorff_mm=distances.hausdorff_mm(100),
+        mean_surface_distance_mm=distances.mean_mm(),
+        mean_distance_predicted_to_reference_mm=distances.predicted.mean_mm(),
+        mean_distance_reference_to_predicted_mm=distances.reference.mean_mm(),
+        added_path_length_mm=added_path_length_mm(predicted, reference, lattice=lattice),
+        volume_ratio=amounts.predicted_volume_ml / amounts.reference_volume_ml,
+        centre_distance_mm=float(np.linalg.norm(apart_mm)),
+        one_sided_slice_share=one_sided_slice_share(drawn, expected),
+    )
+
+
+def measure_crops(predicted: Crop | None, reference: Crop | None, *, lattice: Lattice, tolerance_mm: float) -> Measured:
+    """Every number for one organ, each side cut out of the series by its own box; None for a side that is empty.
+
+    :param lattice: of all slices of the series.
+    """
+    boxes = [crop[0] for crop in (predicted, reference) if crop is not None]
+    if not boxes:
+        return Measured()
+    union = _union(boxes[0], boxes[-1])
+    # One slice more at each end: where the spacing is uneven, the gap to the next slice belongs to the surface.
+    box = (slice(max(0, union[0].start - 1), min(lattice.slices, union[0].stop + 1)), union[1], union[2])
+    part = lattice.between(box[0].start, box[0].stop)
+    return measure(_pasted(predicted, box), _pasted(reference, box), lattice=part, tolerance_mm=tolerance_mm)
+
+
+def _pasted(crop: Crop | None, box: Box) -> Mask:
+    """An organ's mask in a box that its own box lies in."""
+    mask = np.zeros([s.stop - s.start for s in box], dtype=np.bool_)
+    if crop is not None:
+        own, inside = crop
+        mask[tuple(slice(p.start - q.start, p.stop - q.start) for p, q in zip(own, box, strict=True))] = inside
+    return mask
+
+
+def _union(a: Box, b: Box) -> Box:
+    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    return z, y, x

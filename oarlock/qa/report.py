@@ -1,0 +1,254 @@
+"""QAReport: one score per OAR, or the reason why there is none.
+
+What every number means, its formula, source, unit and range: ``docs/qa.md``. The shape of the JSON is that of ``docs/api.md``;
+keys beyond it may be added, none is ever taken away or NaN. ``DEFINITION`` names this set of definitions in every report, so
+that numbers of two releases are only compared where they mean the same.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from oarlock.facts import Notice
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Crop, OARMasks
+from oarlock.organs.catalogue import OAR, OARS
+from oarlock.qa.interobserver import Spread
+from oarlock.qa.measures import Measured, measure, measure_crops, score
+from oarlock.qa.plausibility import Check, Level, check_masks
+from oarlock.qa.surface_distance import Lattice
+
+__all__ = [
+    "DEFINITION",
+    "Check",
+    "Level",
+    "Measured",
+    "OARScore",
+    "Presence",
+    "QAReport",
+    "Source",
+    "check_masks",
+    "compare",
+    "job_report",
+    "measure",
+    "measure_crops",
+    "score",
+]
+
+DEFINITION: Final = "surface-dsc/1"
+
+
+class Presence(StrEnum):
+    """Who drew an organ."""
+
+    BOTH = "both"
+    PREDICTED_ONLY = "predicted_only"
+    REFERENCE_ONLY = "reference_only"
+    NEITHER = "neither"
+
+    @classmethod
+    def of(cls, *, predicted: bool, reference: bool) -> "Presence":
+        """From who drew it."""
+        if predicted:
+            return cls.BOTH if reference else cls.PREDICTED_ONLY
+        return cls.REFERENCE_ONLY if reference else cls.NEITHER
+
+
+@dataclass(frozen=True, slots=True)
+class OARScore:
+    """One organ of a comparison.
+
+    :param matched_roi: name of the reference's ROI, None where none was matched.
+    :param reason: why numbers are missing, in a sentence; None where none is missing.
+    :param predicted_cut_by_scan, reference_cut_by_scan: whether the organ is drawn on the first or the last slice of the series.
+    """
+
+    oar: OAR
+    matched_roi: str | None
+    presence: Presence
+    tolerance_mm: float
+    tolerance_source: str
+    measured: Measured
+    reason: str | None
+    predicted_cut_by_scan: bool
+    reference_cut_by_scan: bool
+
+    @property
+    def surface_dsc(self) -> float | None:
+        """Surface DSC at the rounded tolerance, the number that is charted."""
+        return self.measured.surface_dsc
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of ``oars``."""
+        return {
+            "oar": self.oar.name,
+            "matched_roi": self.matched_roi,
+            "presence": self.presence.value,
+            "tolerance_mm": self.tolerance_mm,
+            **asdict(self.measured),
+            "reason": self.reason,
+            "tolerance_source": self.tolerance_source,
+            "predicted_cut_by_scan": self.predicted_cut_by_scan,
+            "reference_cut_by_scan": self.reference_cut_by_scan,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the contours of one side came from: an RTSTRUCT's SOP instance UID and structure set label."""
+
+    sop_instance_uid: str
+    label: str
+
+    def to_json(self) -> dict[str, str]:
+        """``{"sop_instance_uid": …, "label": …}``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class QAReport:
+    """The comparison of two structure sets on one series.
+
+    :param warnings: what of the two files was not used as it stands, or should be known of them.
+    """
+
+    series_instance_uid: str
+    predicted: Source
+    reference: Source
+    scores: tuple[OARScore, ...]
+    unmatched: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...] = ()
+    predicted_unmatched: tuple[str, ...] = ()
+    predicted_ambiguous: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+
+    @property
+    def measured(self) -> dict[OAR, Measured]:
+        """The numbers by OAR."""
+        return {score.oar: score.measured for score in self.scores}
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as ``docs/api.md`` fixes it."""
+        return {
+            "definition": DEFINITION,
+            "series_instance_uid": self.series_instance_uid,
+            "predicted": self.predicted.to_json(),
+            "reference": self.reference.to_json(),
+            "oars": [score.to_json() for score in self.scores],
+            "unmatched_reference_rois": list(self.unmatched),
+            "ambiguous_reference_rois": list(self.ambiguous),
+            "unmatched_predicted_rois": list(self.predicted_unmatched),
+            "ambiguous_predicted_rois": list(self.predicted_ambiguous),
+            "warnings": [asdict(warning) for warning in self.warnings],
+        }
+
+
+def job_report(
+    series_instance_uid: str,
+    comparisons: Iterable[QAReport],
+    checks: Iterable[Check],
+    observers: Iterable[Spread] = (),
+    not_compared: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The answer of ``GET /v1/jobs/{id}/qa``: a comparison with each supplied RTSTRUCT, and the checks that need none.
+
+    :param observers: how far several supplied RTSTRUCTs are from each other, see :mod:`oarlock.qa.interobserver`.
+    :param not_compared: position, code and detail of each RTSTRUCT that could not be used.
+    """
+    reports = [replace(report, series_instance_uid=series_instance_uid) for report in comparisons]
+    return {
+        "definition": DEFINITION,
+        "series_instance_uid": series_instance_uid,
+        "comparisons": [report.to_json() for report in reports],
+        "checks": [check.to_json() for check in checks],
+        "observers": [spread.to_json() for spread in observers],
+        "not_compared": list(not_compared),
+    }
+
+
+def compare(
+    predicted: OARMasks,
+    reference: OARMasks,
+    grid: Grid,
+    *,
+    matched_rois: Mapping[OAR, str],
+    predicted_source: Source,
+    reference_source: Source,
+    unmatched: Sequence[str] = (),
+    ambiguous: Sequence[str] = (),
+    predicted_unmatched: Sequence[str] = (),
+    predicted_ambiguous: Sequence[str] = (),
+    series_instance_uid: str = "",
+    tolerances_mm: Mapping[OAR, float] | None = None,
+) -> QAReport:
+    """Score every OAR that either side knows, in the house's order.
+
+    :param predicted, reference: masks on the same grid; an OAR that is not among a side's ``oars`` counts as not drawn there.
+    :param matched_rois: name of the reference's ROI for each OAR that was matched (:func:`oarlock.organs.roi_names.match_rois`).
+    :param unmatched, ambiguous: names of the reference's ROIs that were left out; ``predicted_…`` those of the predicted.
+    :param tolerances_mm: a site's own tolerances in place of the paper's.
+    :raises ValueError: if the shapes differ from the grid's.
+    """
+    if not predicted.shape == reference.shape == grid.shape:
+        raise ValueError("both sets of masks must be on the grid")
+    pair = _Pair(predicted, reference, Lattice.of(grid), tolerances_mm or {})
+    known = {*predicted.oars, *reference.oars}
+    scores = tuple(pair.score(oar, matched_rois.get(oar)) for oar in OARS if oar in known)
+    return QAReport(
+        series_instance_uid,
+        predicted_source,
+        reference_source,
+        scores,
+        unmatched=tuple(unmatched),
+        ambiguous=tuple(ambiguous),
+        predicted_unmatched=tuple(predicted_unmatched),
+        predicted_ambiguous=tuple(predicted_ambiguous),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """The two sides of a comparison."""
+
+    predicted: OARMasks
+    reference: OARMasks
+    lattice: Lattice
+    tolerances_mm: Mapping[OAR, float]
+
+    def score(self, oar: OAR, matched_roi: str | None) -> OARScore:
+        crops = [masks.crop(oar) if oar in masks.oars else None for masks in (self.predicted, self.reference)]
+        presence = Presence.of(predicted=crops[0] is not None, reference=crops[1] is not None)
+        tolerance_mm = self.tolerances_mm.get(oar, oar.tolerance_mm)
+        measured = measure_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
+        return OARScore(
+            oar=oar,
+            matched_roi=matched_roi,
+            presence=presence,
+            tolerance_mm=tolerance_mm,
+            tolerance_source="the site's own" if oar in self.tolerances_mm else oar.tolerance_source,
+            measured=measured,
+            reason=self._reason(oar, presence, matched_roi, measured),
+            predicted_cut_by_scan=self._is_cut(crops[0]),
+            reference_cut_by_scan=self._is_cut(crops[1]),
+        )
+
+    def _is_cut(self, crop: Crop | None) -> bool:
+        return crop is not None and (crop[0][0].start == 0 or crop[0][0].stop == self.predicted.shape[0])
+
+    def _reason(self, oar: OAR, presence: Presence, matched_roi: str | None, measured: Measured) -> str | None:
+        ours = "has no ROI in the prediction" if oar not in self.predicted.oars else "is empty in the prediction"
+        theirs = "has no ROI in the reference" if matched_roi is None else "is empty in the reference"
+        match presence:
+            case Presence.PREDICTED_ONLY:
+                return f"{oar} {theirs}, so there is nothing to compare with."
+            case Presence.REFERENCE_ONLY:
+                return f"{oar} {ours}, so there is nothing to compare."
+            case Presence.NEITHER:
+                return f"{oar} {ours} and {theirs}."
+        if measured.surface_dsc is None:
+            return (
+                "The slices are not evenly spaced, so the tolerance has no nearest voxel distance and surface_dsc is not "
+                "defined; all other numbers use the slices' true positions."
+            )
+        return None

@@ -1,0 +1,1 @@
+"""RTSTRUCT files: writing, reading, validating, site profiles."""

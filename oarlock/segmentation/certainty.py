@@ -1,0 +1,69 @@
+"""How firmly a model's probabilities stand behind the contours that were drawn from them.
+
+A mask says yes or no. Behind it is a probability that may fall from 1 to 0 within a voxel of the drawn line, or hang about the
+threshold over half of the organ: then the line is where it is by chance. So each organ's volume is measured at three thresholds
+while the slabs go by: the model's own, and those at which the odds are e times higher and lower. Nothing is kept but the sums.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from oarlock.arrays import FloatArray
+from oarlock.geometry.grid import Grid
+from oarlock.organs.catalogue import OAR
+
+Slab = tuple[int, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """The volume of one organ at three thresholds, before anything is cleaned up.
+
+    :param drawn_ml: at the model's own threshold.
+    :param strict_ml, loose_ml: where the odds p / (1 - p) must be e times as high, and need only be 1/e times as high.
+    """
+
+    drawn_ml: float
+    strict_ml: float
+    loose_ml: float
+
+    @property
+    def share(self) -> float | None:
+        """The strict volume over the loose one, in [0, 1]: 1 where the threshold does not matter; None where nothing was seen."""
+        return self.strict_ml / self.loose_ml if self.loose_ml > 0 else None
+
+
+class Watch:
+    """Measures probabilities while they pass by."""
+
+    def __init__(self, model_grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]) -> None:
+        """Of slabs in the form of :func:`oarlock.segmentation.slabs.predict`, made from an input on ``model_grid``.
+
+        :param thresholds: for each OAR the probability from which a voxel belongs to it, in (0, 1).
+        """
+        self._model_grid, self._oars = model_grid, tuple(oars)
+        self._limits = np.array([[t, of_odds(t, math.e), of_odds(t, 1 / math.e)] for t in thresholds], dtype=np.float32)
+        self._ml: FloatArray = np.zeros((len(self._oars), 3))
+
+    def over(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
+        """The same slabs."""
+        for first, slab in slabs:
+            upscale = slab.shape[2] // self._model_grid.shape[1]
+            voxels_ml = self._model_grid.voxel_volumes_mm3[first : first + slab.shape[1]] / 1000 / upscale**2
+            for channel, limits in enumerate(self._limits):
+                reached = [np.count_nonzero(slab[channel] >= limit, axis=(1, 2)) @ voxels_ml for limit in limits]
+                self._ml[channel] += reached
+            yield first, slab
+
+    def found(self) -> dict[OAR, Certainty]:
+        """What was measured so far."""
+        return {oar: Certainty(*(float(ml) for ml in row)) for oar, row in zip(self._oars, self._ml, strict=True)}
+
+
+def of_odds(probability: float, factor: float) -> float:
+    """The probability whose odds are ``factor`` times those of another one."""
+    return probability * factor / (1 - probability + probability * factor)

@@ -1,0 +1,61 @@
+"""Sliding a predictor over a volume in slabs along z, with memory bounded by the slab and no slice predicted twice."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from oarlock.segmentation.manifest import InputSpec
+
+Volume = npt.NDArray[np.float32]
+Predictor = Callable[[Volume], Volume]
+"""(1, 1, n + context_slices - 1, y, x) HU to (1, OARs, n, y · upscale, x · upscale) probabilities."""
+
+_SLAB_VOXELS: Final = 1_000_000
+_SLAB_SLICES: Final = (4, 32)
+
+
+def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
+    """How many slices to predict at once: as many as keep the input below a million voxels, context included, from 4 to 32."""
+    slices = _SLAB_VOXELS // (size_yx[0] * size_yx[1]) - (context_slices - 1)
+    return max(_SLAB_SLICES[0], min(_SLAB_SLICES[1], slices))
+
+
+def predict(
+    volume: Volume,
+    predictor: Predictor,
+    spec: InputSpec,
+    *,
+    slab: int | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[tuple[int, Volume]]:
+    """Predict a volume slab by slab.
+
+    Each predicted slice sees ``spec.context_slices`` (odd) input slices with itself in the middle, so a slab of n is fed n +
+    context_slices - 1 of them: neighbouring slabs share context, and their predictions meet without a seam for any predictor
+    that is valid along z. The last slab is shorter. Below the first and above the last slice lies ``spec.padding_hu``.
+
+    :param volume: (z, y, x) HU.
+    :param slab: slices predicted at once; None for :func:`slab_for`.
+    :param progress: told the share of slices predicted so far, in (0, 1], after each slab.
+    :returns: (first slice, (OARs, n, y · upscale, x · upscale) probabilities) in ascending order, every slice once.
+    :raises ValueError: if the predictor answers with another number of slices than it was asked for.
+    """
+    before = (spec.context_slices - 1) // 2
+    slab = slab or slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
+    for start in range(0, len(volume), slab):
+        stop = min(start + slab, len(volume))
+        probabilities = predictor(_padded(volume, start - before, stop + before, spec.padding_hu)[None, None])[0]
+        if probabilities.shape[1] != stop - start:
+            msg = f"the predictor gave {probabilities.shape[1]} slices for {stop - start}"
+            raise ValueError(msg)
+        progress(stop / len(volume))
+        yield start, probabilities
+
+
+def _padded(volume: Volume, start: int, stop: int, padding_hu: float) -> Volume:
+    """Slices start to stop of a volume, those outside of it filled; contiguous."""
+    inner = volume[max(start, 0) : min(stop, len(volume))]
+    padding = [(max(-start, 0), max(stop - len(volume), 0)), (0, 0), (0, 0)]
+    return np.pad(inner, padding, constant_values=np.float32(padding_hu))

@@ -1,0 +1,1 @@
+"""What lasts: the job table, scores, keys, the audit log, files. Knows no image."""

@@ -1,0 +1,237 @@
+"""Audit: who did what to which job and when, in a table that only grows (ADR 0012).
+
+An entry is written in the transaction of what it tells, so that there is neither without the other. Each holds a hash over itself
+and the hash of the entry before it: what is changed, taken out, put in or moved afterwards breaks the chain from there on, and a
+row beside the table says which entry is the last. No entry holds patient data: a job is named by its id.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Connection, insert, select, update
+
+from oarlock.facts import ModelFacts
+from oarlock.store.database import Database, utc_now
+from oarlock.store.schema import AUDIT, AUDIT_HEAD, EPOCH
+
+log = logging.getLogger(__name__)
+
+BEGINNING: Final = "0" * 64
+"""What the first entry follows."""
+
+
+class Action(StrEnum):
+    """What can be done."""
+
+    JOB_POSTED = "job.posted"
+    JOB_WITHDRAWN = "job.withdrawn"
+    JOB_CANCEL_REQUESTED = "job.cancel_requested"
+    JOB_RETRIED = "job.retried"
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELLED = "job.cancelled"
+    JOB_PURGED = "job.purged"
+    INPUT_PURGED = "input.purged"
+    CALLBACK_RESENT = "callback.resent"
+    RESULT_READ = "result.read"
+    REFERENCE_RETURNED = "reference.returned"
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something.
+
+    :ivar id: ``key:ID``, ``oidc:SUBJECT``, ``worker:NAME``, ``cli:USER``, ``anyone`` (an open service) or ``system``.
+    :ivar name: what people call him.
+    :ivar address: where he calls from, if he does.
+    """
+
+    id: str
+    name: str
+    address: str | None = None
+
+
+SYSTEM: Final = Actor("system", "system")
+"""Oarlock itself: its sweeper, its rules of retention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is done, before it is an entry.
+
+    :ivar model: name, version and sha256 of the job's model.
+    :ivar result: what came of it, in our own words: an error's code, the SHA-256 of a file, the id of a key.
+    """
+
+    action: Action
+    actor: Actor
+    job_id: str | None = None
+    model: str | None = None
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the log. ``seq`` counts from 1 without a gap; ``at`` is RFC 3339 in UTC, to the microsecond."""
+
+    seq: int
+    at: str
+    actor: str
+    actor_name: str
+    address: str | None
+    action: str
+    job_id: str | None
+    model: str | None
+    result: str | None
+    hash: str
+
+    def chained(self, previous: str) -> str:
+        """The hash that this entry must have behind another one.
+
+        SHA-256 of the JSON array ``[previous, seq, at, actor, actor_name, address, action, job_id, model, result]`` without
+        spaces, in ASCII.
+        """
+        members = [value for name, value in asdict(self).items() if name != "hash"]
+        return hashlib.sha256(json.dumps([previous, *members], separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry: how many there are, and its hash. Whoever wrote it down elsewhere can tell whether the log was cut."""
+
+    seq: int
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
+
+def to_text(model: ModelFacts) -> str:
+    """A model as the log names it."""
+    return f"{model.name} {model.version} {model.sha256}"
+
+
+def append(connection: Connection, now: datetime, *events: Event) -> None:
+    """Write entries at the end of the chain, in the transaction of what they tell, as its last step.
+
+    The last entry is locked until the transaction ends, so that no other one can follow it. A transaction that still took
+    locks after that could wait for one that waits for this.
+    """
+    if not events:
+        return
+    row = connection.execute(select(AUDIT_HEAD).with_for_update()).one()
+    head = Head(row.seq, row.hash)
+    entries = []
+    for event in events:
+        entry = _entry(event, head.seq + 1, now)
+        head = Head(entry.seq, entry.chained(head.hash))
+        entries.append(replace(entry, hash=head.hash))
+    connection.execute(insert(AUDIT), [asdict(entry) for entry in entries])
+    connection.execute(update(AUDIT_HEAD).values(seq=head.seq, hash=head.hash))
+
+
+def record(database: Database, *events: Event, clock: Callable[[], datetime] = utc_now) -> None:
+    """Write entries of what leaves no other trace in the database.
+
+    :raises DatabaseUnavailable: if they are not written; then what they tell must not happen.
+    """
+    with database.writing() as connection:
+        append(connection, clock(), *events)
+
+
+def _entry(event: Event, seq: int, now: datetime) -> Entry:
+    at = EPOCH + (now - EPOCH)  # in UTC, whatever zone the clock shows
+    return Entry(
+        seq=seq,
+        at=at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        actor=event.actor.id,
+        actor_name=event.actor.name,
+        address=event.actor.address,
+        action=event.action.value,
+        job_id=event.job_id,
+        model=event.model,
+        result=event.result,
+        hash="",
+    )
+
+
+def read_entries(database: Database, *, page: int = 1_000) -> Iterator[Entry]:
+    """Every entry, from the first, as they stand in the table; read in pages, so that nobody has to wait."""
+    last = 0
+    while True:
+        query = select(AUDIT).where(AUDIT.c.seq > last).order_by(AUDIT.c.seq).limit(page)
+        with database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        yield from (Entry(**row) for row in rows)
+        if len(rows) < page:
+            return
+        last = rows[-1]["seq"]
+
+
+def read_head(database: Database) -> Head:
+    """The last entry, as the row beside the table has it."""
+    with database.reading() as connection:
+        row = connection.execute(select(AUDIT_HEAD)).one()
+    return Head(row.seq, row.hash)
+
+
+def tell_head(database: Database) -> None:
+    """Write the last entry into the process's log, which is kept elsewhere: a witness against whoever can rewrite the table."""
+    log.info("audit log", extra={"head": str(read_head(database))})
+
+
+def of_json(line: str) -> Entry:
+    """An entry from a line of an export.
+
+    :raises ValueError: if it is none.
+    """
+    try:
+        return Entry(**json.loads(line))
+    except TypeError as error:
+        msg = "the line is not an entry of an audit log"
+        raise ValueError(msg) from error
+
+
+def to_json(entry: Entry) -> str:
+    """An entry as a line of an export: all of its members, the hash too, so that it can be checked anywhere."""
+    return json.dumps(asdict(entry))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of the chain found: ``findings`` is empty where all is as it was written."""
+
+    head: Head
+    findings: tuple[str, ...]
+
+
+def verify(entries: Iterable[Entry], heads: Iterable[Head] = ()) -> Verdict:
+    """Follow the chain from its beginning.
+
+    :param entries: in their order.
+    :param heads: last entries that were written down: the row beside the table, and any that were kept elsewhere.
+    """
+    written_down = set(heads) - {Head(0, BEGINNING)}
+    findings, head = [], Head(0, BEGINNING)
+    for entry in entries:
+        if entry.seq != head.seq + 1:
+            findings.append(f"after entry {head.seq} comes entry {entry.seq}")
+        if entry.hash != entry.chained(head.hash):
+            findings.append(f"entry {entry.seq} is not what was written behind entry {head.seq}")
+        head = Head(entry.seq, entry.hash)
+        written_down.discard(head)
+    findings += [_not_found(missing, head) for missing in sorted(written_down, key=str)]
+    return Verdict(head, tuple(findings))
+
+
+def _not_found(missing: Head, last: Head) -> str:
+    what = "is missing" if missing.seq > last.seq else "has another hash than was written down"
+    return f"entry {missing.seq}, of which the hash was written down, {what}"

@@ -1,0 +1,36 @@
+"""Cursors: where a page of a long list ended, as a word that a caller gives back to get the next one.
+
+The lists are sorted by time and, within one moment, by a key, so a page begins behind what the last one showed, whatever was
+added or taken out in the meantime.
+"""
+
+import base64
+import binascii
+from datetime import datetime, timedelta
+
+from oarlock.errors import InvalidParameter
+from oarlock.store.schema import EPOCH
+
+
+def to_cursor(at: datetime, key: str) -> str:
+    """The cursor of a page that ends with an entry of this time and key."""
+    microseconds = (at - EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(f"{microseconds}.{key}".encode()).decode().rstrip("=")
+
+
+def of_cursor(cursor: str) -> tuple[datetime, str]:
+    """Time and key of the entry that a page ended with.
+
+    :raises InvalidParameter: if the cursor is not one that :func:`to_cursor` made.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        microseconds, key = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(".", 1)
+        return EPOCH + timedelta(microseconds=int(microseconds)), key
+    except (ValueError, OverflowError, binascii.Error) as error:
+        raise invalid_cursor() from error
+
+
+def invalid_cursor() -> InvalidParameter:
+    """What a caller is told whose cursor is none of ours."""
+    return InvalidParameter(name="cursor", reason="is not a cursor that this server gave")

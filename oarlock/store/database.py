@@ -1,0 +1,139 @@
+"""Database: one SQLite file or PostgreSQL database that several processes share, with the schema that this version knows.
+
+SQLite runs with a write-ahead log. A transaction that will write says so when it begins; one that says it reads waits for nobody.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+
+from oarlock.errors import DatabaseUnavailable
+from oarlock.store import migrations
+
+BUSY_S: Final = 15.0
+"""How long a process waits for another one to let go of a SQLite file."""
+
+
+def utc_now() -> datetime:
+    """The present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """Opened, and brought to the schema of this version: several processes may do so at once.
+
+    :param url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
+    :raises DatabaseUnavailable: if it does not answer.
+    :raises DatabaseNewer: if a newer Oarlock has changed its schema.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(make_url(url))
+        try:
+            with self.writing() as connection:
+                migrations.upgrade(connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def check(self) -> None:
+        """Ask the database something.
+
+        :raises DatabaseUnavailable: if there is no answer.
+        """
+        with self.reading() as connection:
+            migrations.version_of(connection)
+
+    def fold(self) -> bool:
+        """Take what was deleted out of the files now. SQLite's write-ahead log keeps old rows until it is emptied.
+
+        PostgreSQL does it in its own time (VACUUM, recycling of its log).
+
+        :returns: whether it was done; not while somebody reads for long.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return True
+        with _translated(), closing(self._engine.raw_connection()) as connection:
+            busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may write; it is committed at the end of the block, and rolled back if the block raises.
+
+        :raises DatabaseUnavailable: if the database does not answer.
+        """
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads.
+
+        :raises DatabaseUnavailable: if the database does not answer.
+        """
+        with _translated(), self._engine.connect().execution_options(oarlock_reads=True) as connection:
+            yield connection
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() in {"postgresql", "postgres"}:
+        psycopg = url.set(drivername="postgresql+psycopg")
+        # A database that was made without an encoding (SQL_ASCII) would answer with bytes.
+        return create_engine(psycopg, connect_args={"client_encoding": "utf8"}, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(url, hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    """Several processes share the file: readers do not wait for a writer, writers wait for each other."""
+    del record
+    connection.isolation_level = None  # the driver must not begin transactions by its own rules
+    _set(connection, f"busy_timeout = {round(1000 * BUSY_S)}")
+    _use_write_ahead_log(connection)
+    _set(connection, "synchronous = FULL")
+    _set(connection, "secure_delete = ON")
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """The file keeps the mode. Of processes that change that of a new file at once, SQLite refuses some without a wait."""
+    deadline_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return _set(connection, "journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+        time.sleep(0.01)
+
+
+def _set(connection: Any, pragma: str) -> None:
+    connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that will write takes the write lock at once: upgrading a read lock can fail where waiting cannot."""
+    reads = connection.get_execution_options().get("oarlock_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, NoConnectionFree) as error:
+        raise DatabaseUnavailable from error

@@ -1,0 +1,345 @@
+"""Storage: where the bytes of a job live, as files in folders that appear whole or not at all.
+
+    DATA/incoming/RANDOM/input/000001 …      an upload that is still being received
+    DATA/incoming/RANDOM/lock                an empty file, locked by who receives it until the post has ended
+    DATA/jobs/JOB/input/000001 …             the same folder after one rename: files in the order of the upload
+    DATA/jobs/JOB/writing-TOKEN/             results that a worker is still writing
+    DATA/jobs/JOB/results-TOKEN/             the same folder after one rename
+    DATA/trash/RANDOM/                       what is being deleted
+
+A file is named by its place in the upload and never by its sender. Results carry the fencing token of the worker that wrote them,
+and the highest token counts: a worker that was replaced but wakes up and finishes changes nothing that anyone reads.
+"""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from oarlock.errors import JobExpired, OarlockError, ResultNotFound, StorageUnavailable
+from oarlock.store.jobs import JobId
+
+RTSTRUCT: Final = "rtstruct.dcm"
+QA_REPORT: Final = "qa.json"
+PREVIEW: Final = "preview.png"
+RENDERING: Final = "rendering.npz"
+GEOMETRY: Final = "geometry.json"
+RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
+"""Every file that a job may have as a result."""
+
+STALE_S: Final = 3_600.0
+"""After which time an upload is given up that cannot be asked whether somebody receives it."""
+
+_INPUT = "input"
+_LOCK = "lock"
+_WRITING = "writing-"
+_RESULTS = "results-"
+
+
+class Incoming:
+    """A folder that receives the files of one upload, numbered in the order in which they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+        (folder / _INPUT).mkdir(parents=True)
+
+    def next_file(self) -> Path:
+        """The path for the next file of the upload; the caller writes it."""
+        path = self.folder / _INPUT / f"{len(self.files) + 1:06d}"
+        self.files.append(path)
+        return path
+
+    @contextmanager
+    def replaced(self) -> Iterator[Callable[[], Path]]:
+        """Write other files in place of those that came: gives the path of each next one, and deletes the old ones at the end."""
+        anew = Incoming(self.folder / "anew")
+        yield anew.next_file
+        shutil.rmtree(self.folder / _INPUT)
+        (anew.folder / _INPUT).rename(self.folder / _INPUT)
+        anew.folder.rmdir()
+        self.files[:] = [self.folder / _INPUT / path.name for path in anew.files]
+
+
+class Storage:
+    """The bytes of all jobs below one data folder.
+
+    :param data: must lie on one file system, so that a rename is atomic.
+    :param create: whether to make the folders that are not there. A worker does not: so it can tell the data folder of a service
+        from the empty place where that is to be mounted.
+    """
+
+    def __init__(self, data: Path, *, create: bool = True) -> None:
+        self._jobs, self._incoming, self._trash = data / "jobs", data / "incoming", data / "trash"
+        for folder in (self._jobs, self._incoming, self._trash) if create else ():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    # ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A fresh folder for an upload; it is removed at the end of the block unless it was adopted.
+
+        It is locked until then, also after it was adopted: a job whose post has not ended may have no row yet.
+        """
+        with _locked_folder(self._incoming) as folder:
+            incoming = Incoming(folder)
+            try:
+                yield incoming
+            finally:
+                (incoming.folder / _LOCK).unlink(missing_ok=True)  # of a job, if it was adopted
+
+    def adopt(self, incoming: Incoming, job_id: JobId) -> None:
+        """Make an upload the input of a job; when this returns, its files survive a power cut."""
+        for path in incoming.files:
+            _flush(path)
+        _flush(incoming.folder / _INPUT)
+        _flush(incoming.folder)
+        incoming.folder = incoming.folder.rename(self._job(job_id))
+        _flush(self._jobs)
+
+    def input_files(self, job_id: JobId) -> list[Path]:
+        """The files of a job's upload, in the order in which they came.
+
+        :raises JobExpired: if they were deleted.
+        :raises StorageUnavailable: if the data folder is not there.
+        """
+        try:
+            return sorted((self._job(job_id) / _INPUT).iterdir())
+        except FileNotFoundError as error:
+            raise self._gone() from error
+
+    def drop_input(self, job_id: JobId) -> None:
+        """Delete the upload of a job and keep its results."""
+        self._discard(self._job(job_id) / _INPUT)
+
+    # ── results ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def results_writer(self, job_id: JobId, token: int) -> Iterator[Path]:
+        """A fresh folder to write results into; they appear to readers at the end of the block, all at once.
+
+        If the block raises, nothing appears. What workers with older tokens left is removed.
+
+        :param token: the fencing token of the worker's lease.
+        :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
+        :raises StorageUnavailable: if the data folder is not there, or no longer.
+        """
+        folder = self._job(job_id) / f"{_WRITING}{token}"
+        self._discard(folder)
+        try:
+            folder.mkdir()
+            yield folder
+            self._publish(folder, token)
+        except FileNotFoundError as error:
+            if self._job(job_id).is_dir():
+                raise
+            raise self._gone() from error
+        finally:
+            _delete(folder)
+
+    def result(self, job_id: JobId, name: str) -> Path:
+        """The path of one result, one of :data:`RESULTS`.
+
+        :raises ResultNotFound: if there is none.
+        """
+        tokens = self._tokens(self._job(job_id), _RESULTS)
+        path = self._job(job_id) / f"{_RESULTS}{max(tokens, default=0)}" / name
+        if name not in RESULTS or not path.is_file():
+            raise ResultNotFound(what=name)
+        return path
+
+    def _publish(self, folder: Path, token: int) -> None:
+        for path in folder.iterdir():
+            _flush(path)
+        _flush(folder)
+        job = folder.parent
+        published = job / f"{_RESULTS}{token}"
+        self._discard(published)
+        folder.rename(published)
+        _flush(job)
+        for prefix in (_RESULTS, _WRITING):
+            for older in (t for t in self._tokens(job, prefix) if t < token):
+                self._discard(job / f"{prefix}{older}")
+
+    # ── deleting ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def purge(self, job_id: JobId) -> None:
+        """Delete every byte of a job. A worker that still writes to it finds its folder gone."""
+        self._discard(self._job(job_id))
+
+    def sweep(self) -> int:
+        """Delete uploads that nobody receives any more, and what a crash left in the trash.
+
+        :returns: how many uploads were deleted.
+        """
+        stale = [path for path in self._incoming.iterdir() if not _is_held(path)]
+        for path in stale:
+            self._discard(path)
+        for path in self._trash.iterdir():
+            _delete(path)
+        return len(stale)
+
+    def job_ids(self) -> list[JobId]:
+        """The jobs that have bytes here and are past their post."""
+        return [JobId(path.name) for path in self._jobs.iterdir() if path.is_dir() and not _is_held(path)]
+
+    def unfinished(self) -> list[tuple[JobId, int]]:
+        """Results that are being written, or that nobody writes any more: of which job, under which token."""
+        found = self._jobs.glob(f"*/{_WRITING}*")
+        return [(JobId(path.parent.name), int(path.name.removeprefix(_WRITING))) for path in found]
+
+    def drop_unfinished(self, job_id: JobId, token: int) -> None:
+        """Delete results that nobody writes any more. A worker that wakes up finds its folder gone."""
+        self._discard(self._job(job_id) / f"{_WRITING}{token}")
+
+    def is_there(self) -> bool:
+        """Whether the data folder is one that a service has made, and answers."""
+        try:
+            return self._jobs.is_dir()
+        except OSError:  # the other end of a share is away
+            return False
+
+    def free_bytes(self) -> int:
+        """Space left for unprivileged users on the data folder's file system.
+
+        :raises OSError: if it is not there.
+        """
+        return shutil.disk_usage(self._jobs).free
+
+    def check(self) -> None:
+        """Write, flush, rename and delete a file.
+
+        :raises OSError: if the data folder does not take it.
+        """
+        probe = self._incoming / secrets.token_hex(16)
+        probe.write_bytes(b"oarlock")
+        _flush(probe)
+        probe.rename(probe.with_suffix(".renamed")).unlink()
+
+    def _discard(self, path: Path) -> None:
+        """Move a folder out of the way in one step, then delete it: a writer inside cannot put new files beside the deletion."""
+        away = self._trash / secrets.token_hex(16)
+        with suppress(FileNotFoundError):
+            path.rename(away)
+            _delete(away)
+
+    # ── paths ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _gone(self) -> OarlockError:
+        """Why the bytes of a job are not found."""
+        return JobExpired() if self.is_there() else StorageUnavailable()
+
+    def _job(self, job_id: JobId) -> Path:
+        if Path(job_id).name != job_id:
+            raise ValueError("a job id is one plain file name")
+        return self._jobs / job_id
+
+    def _tokens(self, job: Path, prefix: str) -> list[int]:
+        return [int(path.name.removeprefix(prefix)) for path in job.glob(f"{prefix}*")]
+
+
+def _delete(path: Path) -> None:
+    """Remove a folder, or a file; what another process already removed is no error."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked_folder(parent: Path) -> Iterator[Path]:
+    """A new folder that is locked before anybody else sees its name, and deleted at the end of the block unless it was moved.
+
+    The kernel takes the lock off a process that was killed. It is a file within that is locked, and open for writing: NFS and
+    other shared file systems tell other machines of a lock on such a file, but keep one on a folder to themselves.
+    """
+    name = secrets.token_hex(16)
+    hidden, folder = parent / f".{name}", parent / name
+    try:
+        hidden.mkdir()
+        with _locked(hidden / _LOCK):
+            hidden.rename(folder)
+            yield folder
+    finally:
+        for left in (hidden, folder):
+            _delete(left)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A new file that is locked until the end of the block, where the file system has locks."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _try_to_lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process that lives, on any machine, has this folder locked.
+
+    One whose lock cannot be asked for (it has no name yet, or the file system has no locks) counts as held for an hour.
+    """
+    try:
+        free = not folder.name.startswith(".") and _is_free(folder / _LOCK)
+    except BlockingIOError:
+        return True
+    return not free and _last_change(folder) > time.time() - STALE_S
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether nobody holds a lock; False where the file system has none.
+
+    :raises BlockingIOError: if somebody does.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try_to_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_to_lock(descriptor: int) -> bool:
+    """Whether it is ours now.
+
+    :raises BlockingIOError: if it is another's.
+    """
+    import fcntl  # not on Windows, where files and folders work but no service does
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _last_change(folder: Path) -> float:
+    """When the newest entry of a folder was changed; long ago if the folder is gone."""
+    return max((_changed_at(path) for path in [folder, *folder.rglob("*")]), default=0.0)
+
+
+def _changed_at(path: Path) -> float:
+    """When a path was changed; long ago if it is gone, which says nothing about its neighbours."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,107 @@
+"""The contract of the two faces: what a job is, and which way its state may go.
+
+    queued ──► running ──► succeeded
+      │  ▲        │ └────► failed ───┐
+      │  │        └──────► cancelled ┤
+      │  └───────────────────────────┘   retry
+      └───────────────────► cancelled
+
+The job table is the truth (ADR 0004): a message on the queue carries a job id and nothing else, and losing or doubling a message
+changes nothing that the table does not allow.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Final, NewType
+
+from oarlock.facts import ModelFacts, Notice, SeriesFacts
+
+JobId = NewType("JobId", str)
+
+CONTOUR_SERIES: Final = "oarlock.contour_series"
+"""Name of the one task on the queue; its one argument is the job id."""
+
+QUEUE: Final = "oarlock"
+
+MAX_ATTEMPTS: Final = 3
+"""How often a job is started before it is given up: a series that kills its worker must not do so for ever."""
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last three are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in ENDED
+
+
+ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.RUNNING, JobState.QUEUED, *ENDED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+"""RUNNING to RUNNING is a second worker taking over after the first one's lease ran out."""
+
+
+class Stage(StrEnum):
+    """What a running job is doing."""
+
+    READING = "reading"
+    INFERRING = "inferring"
+    CONTOURING = "contouring"
+    COMPARING = "comparing"
+
+
+class Priority(IntEnum):
+    """Priority on the broker: Redis takes the smallest number first."""
+
+    URGENT = 0
+    NORMAL = 4
+    LOW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """Why a job failed: the code and the sentence of an :class:`oarlock.errors.OarlockError`."""
+
+    code: str
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the job table, as everyone sees it.
+
+    Times are aware, in UTC. ``progress`` is from 0 to 1 and never falls. ``identity`` is sealed; only a service can open it.
+    """
+
+    id: JobId
+    state: JobState
+    stage: Stage | None
+    progress: float
+    priority: Priority
+    attempts: int
+    series: SeriesFacts
+    model: ModelFacts
+    profile: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    purged_at: datetime | None
+    input_purged_at: datetime | None
+    cancel_requested: bool
+    warnings: tuple[Notice, ...]
+    error: JobFailure | None
+    identity: bytes | None = None

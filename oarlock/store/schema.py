@@ -1,0 +1,272 @@
+"""Schema: every table of the database, as this version of the code reads and writes it (ADR 0010).
+
+What is here and what the steps in ``oarlock/store/migrations/versions`` build are the same; a test compares the two on
+SQLite and on PostgreSQL. So a change here comes with a step there.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Time(TypeDecorator[datetime]):
+    """An aware UTC time, as whole microseconds since 1970: exact, and sorted alike in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        del dialect
+        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+class DatabaseNow(FunctionElement[int]):
+    """The present by the database's clock, as whole microseconds since 1970: the same for all who write and read."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(DatabaseNow, "postgresql")
+def _now_of_postgresql(*_: Any, **__: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+@compiles(DatabaseNow, "sqlite")
+def _now_of_sqlite(*_: Any, **__: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+METADATA: Final = MetaData()
+
+JOBS: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("stage", Text),
+    Column("stage_since", Time),
+    Column("progress", Float, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, nullable=False),
+    Column("frame_of_reference_uid", Text, nullable=False),
+    Column("slices", Integer, nullable=False),
+    Column("spacing_z_mm", Float, nullable=False),
+    Column("spacing_y_mm", Float, nullable=False),
+    Column("spacing_x_mm", Float, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("profile", Text),
+    Column("idempotency_key", Text, unique=True),
+    Column("content_sha256", Text, nullable=False),
+    Column("intake_warnings", Text, nullable=False),
+    Column("result_warnings", Text, nullable=False),
+    Column("error_code", Text),
+    Column("error_title", Text),
+    Column("error_detail", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("worker", Text),
+    Column("lease_token", Integer, nullable=False),
+    Column("lease_until", Time),
+    Column("created_at", Time, nullable=False),
+    Column("queued_at", Time, nullable=False),
+    Column("sent_at", Time),
+    Column("started_at", Time),
+    Column("finished_at", Time),
+    Column("purged_at", Time),
+    Column("keep_input_s", BigInteger),
+    Column("keep_results_s", BigInteger),
+    Column("input_purged_at", Time),
+    Column("callback_url", Text),
+    Column("callback_pending", Boolean),
+    Column("identity", LargeBinary),
+    Index("jobs_by_age", "created_at", "id"),
+    Index("jobs_by_state", "state", "created_at", "id", "purged_at"),
+    Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
+    Index("jobs_by_callback", "callback_pending", "state"),
+)
+
+CALLBACKS: Final = Table(
+    "callbacks",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("job_state", Text, nullable=False),
+    Column("error_code", Text),
+    Column("ended_at", Time, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Time, nullable=False),
+    Column("outcome", Text),
+    Index("callbacks_by_time", "state", "next_at"),
+    Index("callbacks_by_job", "job_id"),
+)
+
+WORKERS: Final = Table(
+    "workers",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("models", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("seen_at", Time, nullable=False),
+)
+
+STAGES: Final = Table(
+    "stage_durations",
+    METADATA,
+    Column("stage", Text, primary_key=True),
+    Column("bucket", Integer, primary_key=True),
+    Column("jobs", BigInteger, nullable=False),
+    Column("total_s", Float, nullable=False),
+)
+
+KEYS: Final = Table(
+    "keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("digest", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("profile", Text),
+    Column("created_at", Time, nullable=False),
+    Column("expires_at", Time),
+    Column("revoked_at", Time),
+    Column("keep_input_s", BigInteger),
+    Column("keep_results_s", BigInteger),
+)
+
+AUDIT: Final = Table(
+    "audit",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+    Column("address", Text),
+    Column("action", Text, nullable=False),
+    Column("job_id", Text),
+    Column("model", Text),
+    Column("result", Text),
+    Column("hash", Text, nullable=False),
+)
+"""Triggers refuse to change or delete a row (step 0003)."""
+
+AUDIT_HEAD: Final = Table(
+    "audit_head",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", Text, nullable=False),
+)
+"""One row: the last entry of the audit log."""
+
+QA_STREAMS: Final = Table(
+    "qa_streams",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("scanner", Text, nullable=False),
+    UniqueConstraint("model", "model_version", "model_sha256", "scanner", name="qa_streams_once"),
+)
+"""What a score depends on beside the organ and the patient: the model that drew, and the scanner."""
+
+QA_CASES: Final = Table(
+    "qa_cases",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Time, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("content_sha256", Text),
+    Column("superseded", Boolean, nullable=False),
+    Index("qa_cases_by_age", "at", "id"),
+    Index("qa_cases_by_stream", "stream_id", "at", "id"),
+    Index("qa_cases_by_origin", "origin", "at", "id"),
+    Index("qa_cases_by_job", "job_id"),
+)
+"""One comparison of a job's contours with an RTSTRUCT. No patient data, so that it may stay when its job is purged.
+
+Of an approved RTSTRUCT there is the digest of its content; it is superseded when another one is approved for the same job.
+"""
+
+QA_SCORES: Final = Table(
+    "qa_scores",
+    METADATA,
+    Column("case_id", Integer, ForeignKey("qa_cases.id"), primary_key=True),
+    Column("oar", Text, primary_key=True),
+    Column("presence", Text, nullable=False),
+    Column("tolerance_mm", Float, nullable=False),
+    Column("tolerance_rounded_mm", Float),
+    Column("surface_dsc", Float),
+    Column("surface_dsc_unrounded", Float),
+    Column("volumetric_dsc", Float),
+    Column("hausdorff_95_mm", Float),
+    Column("mean_surface_distance_mm", Float),
+    Column("added_path_length_mm", Float),
+    Column("predicted_volume_ml", Float, nullable=False),
+    Column("reference_volume_ml", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The numbers of one organ in a case."""
+
+QA_DAYS: Final = Table(
+    "qa_days",
+    METADATA,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), primary_key=True),
+    Column("origin", Text, primary_key=True),
+    Column("scores", LargeBinary, nullable=False),
+)
+"""The same scores by day (since 1970, UTC), for summaries: records as :data:`oarlock.store.score_store.PACKED` describes them."""
+
+QA_HISTOGRAM: Final = Table(
+    "qa_histogram",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("oar", Text, primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("cases", BigInteger, nullable=False),
+    Column("total", Float, nullable=False),
+)
+"""Surface DSC of all cases ever, as Prometheus counts."""
+
+QA_CHECKS: Final = Table(
+    "qa_checks",
+    METADATA,
+    Column("code", Text, primary_key=True),
+    Column("level", Text, primary_key=True),
+    Column("findings", BigInteger, nullable=False),
+)
+"""How often a check gave a level, over all jobs ever."""

@@ -1,0 +1,1 @@
+"""Who may call what: keys, OpenID Connect, rate limits."""

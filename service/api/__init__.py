@@ -1,0 +1,1 @@
+"""The HTTP calls: routes, their documents, their problem answers."""

@@ -1,0 +1,246 @@
+"""Dashboards: what callers may ask of the table of scores, and what they are given."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Final
+
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from oarlock.errors import InvalidParameter
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.qa.control_chart import BASELINE, LIMIT, MEANING
+from oarlock.store.schema import EPOCH
+from oarlock.store.score_store import Chart, Filters, OARSummary, Origin, Summary
+from service.api.schemas import (
+    BucketName,
+    Drift,
+    DriftAlarm,
+    DriftBaseline,
+    DriftChart,
+    DriftLimits,
+    DriftModel,
+    DriftPoint,
+    DriftRule,
+    ScoreRow,
+)
+
+DEFAULT_DAYS: Final = 90
+"""How far back a summary reaches that names no beginning."""
+
+MOST_BUCKETS: Final = 400
+DAYS_IN: Final[Mapping[str, int]] = {"day": 1, "week": 7, "month": 28, "all": 1_000_000}
+
+
+def _written_out(text: str) -> str:
+    """A bare number would be taken for seconds since 1970, 20260305 too."""
+    if not re.match(_BEGINS, text):
+        raise ValueError(text)
+    return text
+
+
+_BEGINS: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]|$)"
+_MOMENT: Final[TypeAdapter[date | datetime]] = TypeAdapter(Annotated[date | datetime, BeforeValidator(_written_out)])
+_AS_A_TIME: Final[dict[str, JsonValue]] = {"pattern": _BEGINS}
+_Word = Annotated[str | None, Field(max_length=200)]
+
+
+class Asked(BaseModel):
+    """The filters that every call about scores takes."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, protected_namespaces=())
+
+    since: _Word = Field(
+        None, alias="from", description="first moment: an RFC 3339 time, or a day (UTC)", json_schema_extra=_AS_A_TIME
+    )
+    to: _Word = Field(
+        None, description="first moment that is too late: an RFC 3339 time; or the last day (UTC)", json_schema_extra=_AS_A_TIME
+    )
+    model: _Word = Field(None, description="name of a model")
+    model_version: _Word = Field(None, description="version of a model")
+    scanner: _Word = Field(None, description="name of a scanner, as the rows have it")
+    origin: Origin | None = Field(None, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
+    oar: _Word = Field(None, description="TG-263 name", json_schema_extra={"enum": list(BY_NAME)})
+
+    def filters(self) -> Filters:
+        """What they mean.
+
+        :raises InvalidParameter: if one of them means nothing.
+        """
+        if self.oar is not None and self.oar not in BY_NAME:
+            raise InvalidParameter(name="oar", reason="is no TG-263 name of an organ that this server knows (GET /v1/models)")
+        since, until = _moment("from", self.since, last=False), _moment("to", self.to, last=True)
+        if since is not None and until is not None and since >= until:
+            raise InvalidParameter(name="to", reason="lies before 'from'")
+        return Filters(
+            since=since,
+            until=until,
+            model=self.model,
+            model_version=self.model_version,
+            scanner=self.scanner,
+            origin=self.origin,
+            oar=self.oar,
+        )
+
+
+class AskedRows(Asked):
+    """What the rows are asked for with."""
+
+    limit: int = Field(500, ge=1, le=5_000, description="most rows of a page")
+    cursor: str | None = Field(None, max_length=200, description="`next` of the page before")
+
+
+class AskedSummary(Asked):
+    """What the summary is asked for with; it counts whole days."""
+
+    bucket: BucketName = Field("day", description="parts of time: `all` for none; weeks begin on Monday")
+    alert_level: float = Field(0.8, ge=0, le=1, description="of both coefficients; a number of the site's own choice")
+
+
+class AskedCharts(Asked):
+    """What the control charts are asked for with; they show approved contours alone, and ``from`` is where a baseline begins."""
+
+    points: int = Field(50, ge=1, le=1_000, description="most points of a chart behind its baseline, the newest ones")
+
+
+Charts = Annotated[AskedCharts, Query()]
+Rows = Annotated[AskedRows, Query()]
+Parts = Annotated[AskedSummary, Query()]
+
+
+def _moment(name: str, text: str | None, *, last: bool) -> datetime | None:
+    """A moment; of a day the first one, or the first one after it."""
+    if text is None:
+        return None
+    try:
+        found = _MOMENT.validate_strings(text)
+        if isinstance(found, datetime):
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return datetime.combine(found, time(), UTC) + timedelta(days=int(last))
+    except (ValidationError, OverflowError) as error:
+        reason = "is neither a day (2026-03-05) nor an RFC 3339 time (2026-03-05T12:00:00Z)"
+        raise InvalidParameter(name=name, reason=reason) from error
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def prefers_csv(accept: str) -> bool:
+    """Whether an Accept header (RFC 9110, 12.5.1) names text/csv, and JSON not before it."""
+    weights = {"text/csv": 0.0, "application/json": 0.0}
+    for part in accept.split(","):
+        media_type, *parameters = (word.strip().lower() for word in part.split(";"))
+        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        if media_type in weights and weight.replace(".", "", 1).isdecimal():
+            weights[media_type] = float(weight)
+    return weights["text/csv"] > weights["application/json"]
+
+
+def to_csv(rows: Iterable[ScoreRow]) -> str:
+    """RFC 4180: a header, then one line a row; a number that is not defined is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(ScoreRow.model_fields))
+    writer.writeheader()
+    writer.writerows({name: _safe(value) for name, value in row.model_dump(mode="json").items()} for row in rows)
+    return text.getvalue()
+
+
+def _safe(value: object) -> object:
+    """A spreadsheet takes text that begins like a formula for one; a scanner's name was chosen by whoever set it up."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+# ── summary ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def window(filters: Filters, today: date, bucket: BucketName) -> tuple[date, date]:
+    """The first and the last day of a summary.
+
+    :raises InvalidParameter: if it would have too many parts.
+    """
+    to = today if filters.until is None else (filters.until - timedelta(microseconds=1)).date()
+    since = filters.since.date() if filters.since else max(to - timedelta(days=DEFAULT_DAYS - 1), EPOCH.date())
+    if (to - since).days // DAYS_IN[bucket] >= MOST_BUCKETS:
+        raise InvalidParameter(name="bucket", reason=f"makes more than {MOST_BUCKETS} parts of that time; take a longer one")
+    return since, to
+
+
+def between(filters: Filters, since: date, to: date) -> Filters:
+    """The same filters for whole days."""
+    first, after = (datetime.combine(day, time(), UTC) for day in (since, to + timedelta(days=1)))
+    return replace(filters, since=first, until=after)
+
+
+def part_of(bucket: BucketName) -> Callable[[int], int] | None:
+    """From a day, counted from 1970, to the first day of its week (Monday) or month."""
+    functions: dict[str, Callable[[int], int] | None] = {"day": lambda day: day, "week": _monday, "month": _first, "all": None}
+    return functions[bucket]
+
+
+def _monday(day: int) -> int:
+    return day - (day + 3) % 7  # 1970 began on a Thursday
+
+
+def _first(day: int) -> int:
+    return day - (EPOCH + timedelta(days=day)).day + 1
+
+
+def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: BucketName, alert_level: float) -> dict[str, Any]:
+    """The answer of ``GET /v1/qa/summary``, as :class:`service.api.schemas.QASummary` describes it: thousands of small
+    numbers, for which models would take longer than for the statistics.
+    """
+    oars = [
+        {"oar": entry.oar}
+        | _members(entry.whole)
+        | {"over_time": [{"start": (EPOCH + timedelta(days=day)).date()} | _members(part) for day, part in entry.parts.items()]}
+        for entry in found
+    ]
+    return {"from": since, "to": to, "bucket": bucket, "alert_level": alert_level, "oars": oars}
+
+
+def _members(summary: Summary) -> dict[str, Any]:
+    scores = {"surface_dsc": summary.surface_dsc, "volumetric_dsc": summary.volumetric_dsc}
+    return {"n": summary.n, "one_sided": summary.one_sided} | scores
+
+
+# ── drift ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_drift(charts: Iterable[Chart]) -> Drift:
+    """The answer of ``GET /v1/qa/drift``."""
+    rules = [DriftRule(rule=rule, meaning=meaning) for rule, meaning in MEANING.items()]
+    return Drift(rules=rules, charts=[_of_chart(chart) for chart in charts])
+
+
+def _of_chart(chart: Chart) -> DriftChart:
+    first, last, limits = chart.baseline[0], chart.baseline[-1], chart.limits
+    between = limits and DriftLimits(lower=limits.score_at(-LIMIT), upper=limits.score_at(LIMIT))
+    return DriftChart(
+        oar=chart.oar,
+        model=DriftModel.model_validate(chart.model, from_attributes=True),
+        scanner=chart.scanner,
+        metric="surface_dsc",
+        baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at),
+        centre=limits and limits.score_at(0),
+        limits=between,
+        reason=None if limits else _no_limits(len(chart.baseline)),
+        points=[
+            DriftPoint(at=point.at, job_id=point.job_id, value=point.score, alarms=[alarm.rule for alarm in point.alarms])
+            for point in chart.points
+        ],
+        alarms=[
+            DriftAlarm(at=point.at, job_id=point.job_id, rule=alarm.rule, side=alarm.side)
+            for point in chart.points
+            for alarm in point.alarms
+        ],
+    )
+
+
+def _no_limits(n: int) -> str:
+    if n < BASELINE:
+        return f"The baseline has {n} of the {BASELINE} approved cases that it needs."
+    return "The scores of the baseline do not vary, so there is nothing to make limits of."

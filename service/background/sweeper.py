@@ -1,0 +1,131 @@
+"""Sweeper: finds what a crash left behind and puts it right.
+
+Several services may sweep at once: taking a job back is one conditional UPDATE, a message too many is harmless, and deleting what
+is gone is no error.
+
+What is too late is told by looking again and again, and not by a clock: clocks differ between machines and are set, and while the
+database was away nobody could report.
+"""
+
+import logging
+from collections.abc import Mapping
+from math import ceil
+from time import monotonic
+from typing import Final, Generic, TypeVar
+
+from oarlock.settings import Settings
+from oarlock.store.files import Storage
+from oarlock.store.job_store import JobStore, Queued, SignOfLife
+from oarlock.store.jobs import JobId, JobState
+from service.background.periodic import attempt, every
+from service.broker import Broker
+
+log = logging.getLogger(__name__)
+
+MESSAGE_LATE_S: Final = 10.0
+CLEAN_EVERY_S: Final = 600.0
+FORGET_WORKERS_S: Final = 86_400.0
+
+T = TypeVar("T")
+
+
+class Standstill(Generic[T]):
+    """Tells what was the same in so many looks, one after the other."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+        self._seen: dict[JobId, tuple[T, int]] = {}
+
+    def of(self, now: Mapping[JobId, T]) -> dict[JobId, T]:
+        """Look once more."""
+        before = self._seen
+        self._seen = {}
+        for job_id, value in now.items():
+            known, looks = before.get(job_id, (value, 0))
+            self._seen[job_id] = (value, looks + 1 if known == value else 1)
+        return {job_id: value for job_id, (value, looks) in self._seen.items() if looks >= self._looks}
+
+
+class Sweeper:
+    """Puts lost jobs back on the queue, and deletes bytes that belong to no job."""
+
+    def __init__(self, settings: Settings, store: JobStore, storage: Storage, broker: Broker) -> None:
+        self._retention, self._callbacks = settings.retention, bool(settings.callback_hosts)
+        self._period_s = min(5.0, settings.lease_s / 3)
+        self._store, self._storage, self._broker = store, storage, broker
+        self._silent = Standstill[SignOfLife](self.looks_in(settings.lease_s))
+        self._late = Standstill[Queued](self.looks_in(MESSAGE_LATE_S))
+        self._cleaned_at = float("-inf")
+
+    def looks_in(self, seconds: float) -> int:
+        """After how many looks at least so much time has gone by since the first one."""
+        return ceil(seconds / self._period_s) + 1
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        await every(self._period_s, self.sweep)
+
+    def sweep(self) -> None:
+        """Once; while the queue is away, what lies about is deleted all the same."""
+        attempt(self.requeue)
+        attempt(self.retire)
+        if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
+            self._cleaned_at = monotonic()
+            attempt(self.clean)
+
+    def requeue(self) -> None:
+        """Send the jobs whose worker fell silent, and those whose message is lost."""
+        if silent := self._silent.of(self._store.signs_of_life()):
+            self._cleaned_at = float("-inf")  # who was killed while he wrote left something
+            for job_id in self._store.take_back(silent):
+                log.warning("job taken back from a silent worker", extra={"job_id": job_id})
+                self._send(job_id)
+        for job_id in self._lost():
+            log.warning("job sent again", extra={"job_id": job_id})
+            self._send(job_id)
+
+    def _lost(self) -> list[JobId]:
+        """Jobs that wait for long without a message: never sent, or there are fewer messages on the queue than jobs.
+
+        With as many messages as jobs the queue is only long, and sending again would make it longer with every sweep.
+        """
+        late = self._late.of(self._store.queued())
+        if not late or self._broker.depth() < self._store.counts()[JobState.QUEUED]:
+            return list(late)
+        return [job_id for job_id, queued in late.items() if queued.sent_at is None]
+
+    def _send(self, job_id: JobId) -> None:
+        self._broker.enqueue(self._store.get(job_id))
+        self._store.marked_sent(job_id)
+
+    def retire(self) -> None:
+        """Purge the jobs and the inputs whose time is over. First the row: what is being retried must not lose its input."""
+        purged = self._store.purge_due(self._retention, callbacks=self._callbacks)
+        inputs = self._store.purge_inputs_due(self._retention)
+        for job_id in purged:
+            self._storage.purge(job_id)
+            log.info("a job's time is over", extra={"job_id": job_id})
+        for job_id in inputs:
+            self._storage.drop_input(job_id)
+            log.info("an input's time is over", extra={"job_id": job_id})
+        if purged or inputs:
+            self._store.fold()
+
+    def clean(self) -> None:
+        """Delete what nobody finished, and what a crash left: bytes whose job was purged or never came to be."""
+        swept = self._storage.sweep()
+        found, writing = self._storage.job_ids(), self._storage.unfinished()
+        states = self._store.states()  # asked second: a job whose folder was seen has its row by now,
+        running = self._store.signs_of_life()  # and a worker whose folder was seen its lease
+        orphans = [job_id for job_id in found if job_id not in states]
+        for job_id in orphans:
+            self._storage.purge(job_id)
+        given_up = [(job_id, token) for job_id, token in writing if job_id not in running or running[job_id].token != token]
+        for job_id, token in given_up:
+            self._storage.drop_unfinished(job_id, token)
+        for job_id in self._store.without_input().intersection(found):
+            self._storage.drop_input(job_id)
+        self._store.forget_workers(FORGET_WORKERS_S)
+        self._store.fold()
+        if swept or orphans or given_up:
+            log.info("leftovers deleted", extra={"folders": swept + len(given_up), "orphans": len(orphans)})

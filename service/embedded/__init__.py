@@ -1,0 +1,1 @@
+"""A Redis and a worker of the service's own, for one machine."""

@@ -1,0 +1,196 @@
+"""Submission: from a checked upload to a job that will not be lost.
+
+The order is the promise. The files are on the disk before the row is in the table; the row is in the table before the message is
+on the queue; only then is the post answered with 202. A crash after the first step leaves a folder without a row, which the
+sweeper deletes; after the second, a queued job without a message, which the sweeper sends.
+
+A queue that cannot be reached is answered with 503, and row and files go: a sender that is told "not accepted" posts again, and
+two jobs of one series would be one too many.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from oarlock.ct.series import SeriesHeader
+from oarlock.errors import BrokerUnavailable, InvalidParameter, UnknownModel
+from oarlock.facts import ModelFacts
+from oarlock.rtstruct.profiles import Profile, profile_named
+from oarlock.rtstruct.writer import roi_names
+from oarlock.segmentation.manifest import ModelManifest
+from oarlock.store.audit import Actor
+from oarlock.store.files import Incoming, Storage
+from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import Job, JobId, Priority
+from oarlock.store.retention import Retention
+from service.api.schemas import PRIORITIES
+from service.background.webhooks import Rules
+from service.broker import Broker
+
+IDEMPOTENCY_KEY_LIMIT: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the sender chose, checked."""
+
+    model: ModelFacts
+    profile: Profile
+    priority: Priority
+    retention: Retention
+    callback_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a sender can choose from, and what is chosen where nothing is named."""
+
+    manifests: Mapping[str, ModelManifest]
+    model: str
+    profiles: Mapping[str, Profile]
+    profile: str
+    callbacks: Rules
+
+
+def check_choices(fields: Mapping[str, str], offer: Offer, retention: Retention) -> Choices:
+    """The form fields of a post as values.
+
+    :param retention: how long the sender's jobs stay.
+    :raises InvalidParameter: if a field is not one of its allowed values.
+    :raises UnknownModel: if there is no such model.
+    :raises UnknownProfile: if there is no such profile.
+    """
+    priority = fields.get("priority") or "normal"
+    if priority not in PRIORITIES:
+        raise InvalidParameter(name="priority", reason=f"is none of {', '.join(PRIORITIES)}")
+    profile = profile_named(offer.profiles, fields.get("profile") or offer.profile)
+    callback_url = offer.callbacks.check_url(fields["callback_url"]) if fields.get("callback_url") else None
+    manifest = offer.manifests.get(fields.get("model") or offer.model)
+    if manifest is None:
+        raise UnknownModel(available=list(offer.manifests))
+    return Choices(
+        ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority], retention, callback_url
+    )
+
+
+def check_writable(profile: Profile, header: SeriesHeader) -> None:
+    """See that the names of a profile can be written in the character set of a series.
+
+    :raises ProfileNotWritable: if not.
+    """
+    roi_names(profile, profile.styles, header)
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    """A key that can be stored; None for none.
+
+    :raises InvalidParameter: if it is empty, too long, or not printable ASCII.
+    """
+    if key is not None and not (0 < len(key) <= IDEMPOTENCY_KEY_LIMIT and key.isascii() and key.isprintable()):
+        raise InvalidParameter(name="Idempotency-Key", reason=f"must be 1 to {IDEMPOTENCY_KEY_LIMIT} printable ASCII characters")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where jobs are taken in, started again and thrown away."""
+
+    store: JobStore
+    storage: Storage
+    broker: Broker
+
+    def submit(
+        self,
+        incoming: Incoming,
+        header: SeriesHeader,
+        choices: Choices,
+        *,
+        key: str | None,
+        digest: str,
+        by: Actor,
+        identity: bytes | None = None,
+    ) -> Job:
+        """Make a job of an upload, or find the one that the same post made before.
+
+        :param identity: what was taken out of the series, sealed.
+        :raises IdempotencyConflict: if the key belongs to another post.
+        :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
+        """
+        earlier = None if key is None else self.store.find_post(key, digest)
+        job = earlier or self._create(incoming, header, choices, key=key, digest=digest, by=by, identity=identity)
+        try:
+            self._send(job)
+        except BrokerUnavailable:
+            if not self._withdraw(job, by):
+                return job
+            raise
+        return self.store.get(job.id)
+
+    def _create(
+        self,
+        incoming: Incoming,
+        header: SeriesHeader,
+        choices: Choices,
+        *,
+        key: str | None,
+        digest: str,
+        by: Actor,
+        identity: bytes | None,
+    ) -> Job:
+        job_id = JobId(str(uuid4()))
+        self.storage.adopt(incoming, job_id)
+        try:
+            job = self.store.create(
+                job_id=job_id,
+                series=header.facts(),
+                model=choices.model,
+                profile=choices.profile.name,
+                retention=choices.retention,
+                callback_url=choices.callback_url,
+                identity=identity,
+                priority=choices.priority,
+                warnings=header.warnings,
+                idempotency_key=key,
+                content_sha256=digest,
+                by=by,
+            )
+        except Exception:
+            self.storage.purge(job_id)  # there is no row that would ever lead to these files
+            raise
+        if job.id != job_id:  # a post with the same key was faster
+            self.storage.purge(job_id)
+        return job
+
+    def _send(self, job: Job) -> None:
+        """Put a job's message on the queue; an earlier post's job that is past that needs none."""
+        if job.attempts or job.state.ended:
+            return
+        self.broker.enqueue(job)
+        if not self.store.marked_sent(job.id):
+            raise BrokerUnavailable  # a post with the same key gave the job up in the meantime
+
+    def _withdraw(self, job: Job, by: Actor) -> bool:
+        """Forget a job that was not sent; False if a worker or another post has it by now."""
+        if self.store.discard(job.id, by=by):
+            self.storage.purge(job.id)
+            return True
+        return not self.store.exists(job.id)
+
+    def retry(self, job_id: JobId, *, by: Actor) -> Job:
+        """Queue an ended job again. If the queue is not reachable now, the sweeper sends it later: the job is accepted already.
+
+        :raises JobNotRetryable: if it did not fail and was not cancelled.
+        """
+        job = self.store.retry(job_id, by=by)
+        try:
+            self._send(job)
+        except BrokerUnavailable:
+            return job
+        return self.store.get(job_id)
+
+    def purge(self, job_id: JobId, *, by: Actor) -> None:
+        """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing any more."""
+        self.store.purge(job_id, by=by)
+        self.storage.purge(job_id)
+        self.store.fold()

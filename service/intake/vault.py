@@ -1,0 +1,92 @@
+"""Vault: what was taken out of a series before the queue, sealed with a key that only the service has (ADR 15)."""
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from oarlock.ct.deidentify import Original, check_deidentifiable, reidentified, write_deidentified
+from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
+from oarlock.errors import IdentityLocked
+from oarlock.store.files import Incoming
+from oarlock.store.jobs import Job
+
+
+class Vault:
+    """Takes patients out of series and puts them back into results; without a key it does neither.
+
+    :param key: 32 bytes in URL-safe base64, as ``Fernet.generate_key`` makes them.
+    :raises ValueError: if it is none.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._fernet = None if key is None else Fernet(key)
+        self._pseudonyms = b"" if key is None else hmac.digest(key.encode(), b"pseudonyms", hashlib.sha256)
+        self._one_at_a_time = threading.Lock()
+
+    def pseudonym(self, uid: str) -> str:
+        """The UID that stands for a UID: always the same one, so that jobs of one series are found; itself without a key."""
+        if self._fernet is None:
+            return uid
+        return f"2.25.{int.from_bytes(hmac.digest(self._pseudonyms, uid.encode(), hashlib.sha256)[:16], 'big')}"
+
+    def lock_away(self, incoming: Incoming, header: SeriesHeader) -> tuple[SeriesHeader, bytes | None]:
+        """Replace the files of an upload by others without the patient.
+
+        One upload at a time, as a whole series of pixels is in memory meanwhile.
+
+        :returns: the header of the new files, and the sealed original; the same header and None without a key.
+        :raises NotDeidentifiable: if it cannot be done.
+        :raises UnsupportedPixelData: a slice cannot be decoded.
+        """
+        if self._fernet is None:
+            return header, None
+        check_deidentifiable(header)
+        with self._one_at_a_time:
+            series = read_ct_series(header)
+            with incoming.replaced() as next_file:
+                original = write_deidentified(series, next_file, self.pseudonym)
+        anew = check_headers(incoming.files, max_slices=len(header.instances))
+        return replace(anew, warnings=header.warnings), self._fernet.encrypt(original.to_bytes())
+
+    def reveal(self, job: Job) -> Job:
+        """A job with the true UIDs of its series.
+
+        :raises IdentityLocked: if it was sealed with another key; so in the calls below.
+        """
+        if job.identity is None:
+            return job
+        uids, series = self._open(job.identity).uids, job.series
+        true = replace(
+            series,
+            study_instance_uid=uids[series.study_instance_uid],
+            series_instance_uid=uids[series.series_instance_uid],
+            frame_of_reference_uid=uids[series.frame_of_reference_uid],
+        )
+        return replace(job, series=true)
+
+    def uids(self, job: Job) -> Mapping[str, str]:
+        """The true UIDs of a job's series by those that stand for them; none where nothing stands for them."""
+        return {} if job.identity is None else self._open(job.identity).uids
+
+    def rtstruct(self, job: Job, content: bytes) -> bytes:
+        """The RTSTRUCT of a job as its sender knows the patient."""
+        return content if job.identity is None else reidentified(content, self._open(job.identity))
+
+    def report(self, job: Job, content: bytes) -> bytes:
+        """The QA report of a job with the true UIDs."""
+        if job.identity is not None:
+            for stands, true in self._open(job.identity).uids.items():
+                content = content.replace(f'"{stands}"'.encode(), f'"{true}"'.encode())
+        return content
+
+    def _open(self, sealed: bytes) -> Original:
+        if self._fernet is None:
+            raise IdentityLocked
+        try:
+            return Original.of_bytes(self._fernet.decrypt(sealed))
+        except InvalidToken as error:
+            raise IdentityLocked from error

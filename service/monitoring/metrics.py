@@ -1,0 +1,151 @@
+"""Metrics: what GET /metrics says to Prometheus. Counted from the job table, so that it holds across restarts and processes."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import accumulate, product
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from oarlock.errors import TransientError, leaves
+from oarlock.qa.control_chart import Rule
+from oarlock.segmentation.manifest import ModelManifest
+from oarlock.store.callbacks import CallbackStore
+from oarlock.store.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
+from oarlock.store.score_store import BUCKETS, QAStore
+from oarlock.store.score_store import Histogram as ScoreHistogram
+from service.broker import Broker
+from service.monitoring.health import Health
+
+MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """Counters of this process, and a collector of what the job table and the queue say."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        scores: QAStore,
+        broker: Broker,
+        health: Health,
+        manifests: Mapping[str, ModelManifest],
+        *,
+        outbox: CallbackStore,
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Table(store, scores, broker, health, manifests, outbox=outbox))
+        self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
+        for leaf in leaves():
+            self.refusals.labels(leaf.code)  # from 0, or the first one would be no increase
+        self.drift_alarms = Counter(
+            "oarlock_drift_alarms", "Alarms of the control charts", ["model", "oar", "rule", "side"], registry=self._registry
+        )
+        # These too are counted from 0.
+        for model, oar in {(manifest.name, oar.name) for manifest in manifests.values() for oar in manifest.oars}:
+            for rule, side in product(Rule, ("higher", "lower")):
+                self.drift_alarms.labels(model, oar, rule, side)
+        self.requests = Histogram(
+            "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
+        )
+
+    def exposition(self) -> bytes:
+        """Everything, in the text format."""
+        return generate_latest(self._registry)
+
+
+class _Table(Collector):
+    def __init__(
+        self,
+        store: JobStore,
+        scores: QAStore,
+        broker: Broker,
+        health: Health,
+        manifests: Mapping[str, ModelManifest],
+        *,
+        outbox: CallbackStore,
+    ) -> None:
+        self._outbox = outbox
+        self._store, self._scores, self._broker, self._health, self._manifests = store, scores, broker, health, manifests
+
+    def collect(self) -> Iterable[Metric]:
+        """What can be known now; a dependency that does not answer leaves its metrics out, and /readyz says so."""
+        families = (
+            self._jobs,
+            self._depth,
+            self._workers,
+            self._stages,
+            self._models,
+            self._surface_dsc,
+            self._checks,
+            self._callbacks,
+            self._disk,
+        )
+        for family in families:
+            with suppress(TransientError):
+                yield family()
+
+    def _jobs(self) -> Metric:
+        jobs = GaugeMetricFamily("oarlock_jobs", "Jobs by state, without the purged ones", labels=["state"])
+        for state, count in self._store.counts().items():
+            jobs.add_metric([state], count)
+        return jobs
+
+    def _callbacks(self) -> Metric:
+        callbacks = GaugeMetricFamily("oarlock_callbacks", "Callbacks by state; dead ones were given up", labels=["state"])
+        for state, count in self._outbox.counts().items():
+            callbacks.add_metric([state], count)
+        return callbacks
+
+    def _disk(self) -> Metric:
+        return GaugeMetricFamily(
+            "oarlock_storage_free_bytes", "Free disk space of the data folder", value=self._health.free_bytes()
+        )
+
+    def _depth(self) -> Metric:
+        return GaugeMetricFamily("oarlock_queue_depth", "Messages that wait for a worker", value=self._broker.depth())
+
+    def _workers(self) -> Metric:
+        workers = GaugeMetricFamily("oarlock_workers", "Live workers by device", labels=["device"])
+        devices = [worker.device for worker in self._health.live_workers()]
+        for device in sorted(set(devices)):
+            workers.add_metric([device], devices.count(device))
+        return workers
+
+    def _stages(self) -> Metric:
+        stages = HistogramMetricFamily("oarlock_stage_seconds", "Duration of each stage of all jobs", labels=["stage"])
+        for entry in self._store.stage_durations():
+            stages.add_metric([entry.stage], _buckets(entry), entry.total_s)
+        return stages
+
+    def _models(self) -> Metric:
+        models = InfoMetricFamily("oarlock_model", "Models of this server", labels=["name"])
+        for manifest in self._manifests.values():
+            models.add_metric([manifest.name], {"version": manifest.version, "sha256": manifest.sha256})
+        return models
+
+    def _surface_dsc(self) -> Metric:
+        scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=["model", "oar"])
+        counted = {(entry.model, entry.oar): entry for entry in self._scores.histograms()}
+        for manifest in self._manifests.values():
+            for oar in manifest.oars:  # from 0, or the first comparison would be no increase
+                counted.setdefault((manifest.name, oar.name), ScoreHistogram(manifest.name, oar.name, (0,) * len(BUCKETS), 0.0))
+        for entry in counted.values():
+            counts = map(float, (*entry.counts, entry.counts[-1]))
+            scores.add_metric([entry.model, entry.oar], list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)), entry.total)
+        return scores
+
+    def _checks(self) -> Metric:
+        checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=["check", "level"])
+        for code, level, findings in self._scores.check_counts():
+            checks.add_metric([code, level], findings)
+        return checks
+
+
+def _buckets(entry: StageDurations) -> list[tuple[str, float]]:
+    """Prometheus counts each bucket with all the ones below it."""
+    bounds = ["+Inf" if bound == float("inf") else str(bound) for bound in STAGE_BUCKETS_S]
+    return list(zip(bounds, accumulate(map(float, entry.counts)), strict=True))

@@ -1,0 +1,255 @@
+"""What hostile or broken compressed slices can do: be refused, and nothing else."""
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+
+from oarlock import errors
+from oarlock.ct.series import check_headers, read_ct_series
+from oarlock.dicom.codestreams import Faulty, whole_codestream
+from oarlock.dicom.decoding import Decoder, Frame, NotDecoded
+from oarlock.geometry.grid import Grid
+from oarlock.phantom.patient import write_ct_series
+
+SIZE = (64, 48)
+SIZ = b"\xff\x4f\xff\x51"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Three slices of noise."""
+    origins = np.array([[0, 0, 2.5 * z] for z in range(3)])
+    grid = Grid(*SIZE, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.1, 0.9)
+    return write_ct_series(tmp_path, np.random.default_rng(4).integers(-90, 90, grid.shape).astype(np.int16), grid)
+
+
+def frame_of(path: Path, syntax: UID) -> bytes:
+    dataset = dcmread(path)
+    dataset.compress(syntax, generate_instance_uid=False)
+    return next(generate_frames(dataset.PixelData, number_of_frames=1))
+
+
+def read(files: list[Path], syntax: str, frame: bytes) -> np.ndarray:
+    """The series, its middle slice compressed to a given frame."""
+    dataset = dcmread(files[1])
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(files[1])
+    return read_ct_series(check_headers(files)).hu
+
+
+# ── JPEG 2000 ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sized(frame: bytes, **values: int) -> bytes:
+    """A codestream that states other sizes: of the image, its tiles and their origins (ISO/IEC 15444-1 A.5.1)."""
+    places = {"width": 8, "height": 12, "tile_width": 24, "tile_height": 28}
+    changed = bytearray(frame)
+    for name, value in values.items():
+        struct.pack_into(">I", changed, frame.index(SIZ) + places[name], value)
+    return bytes(changed)
+
+
+def with_components(frame: bytes, count: int) -> bytes:
+    at = frame.index(SIZ) + 2
+    head = bytearray(frame[: at + 40] + frame[at + 40 : at + 43] * count)
+    struct.pack_into(">H", head, at + 2, 38 + 3 * count)
+    struct.pack_into(">H", head, at + 38, count)
+    return bytes(head) + frame[at + 43 :]
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+JP2 = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+JP2_HEADER = box(b"jp2h", box(b"ihdr", struct.pack(">IIHBBBB", *SIZE, 1, 15, 7, 0, 0)) + box(b"colr", b"\x01\0\0\0\0\0\x11"))
+
+
+def test_a_codestream_in_its_file_format_is_read(files: list[Path]) -> None:
+    expected = read_ct_series(check_headers(files)).hu
+    jp2 = JP2 + JP2_HEADER + box(b"jp2c", frame_of(files[1], JPEG2000Lossless))
+    np.testing.assert_array_equal(read(files, JPEG2000Lossless, jp2), expected)
+
+
+J2K_ATTACKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "16,384 components, 9 GB in a decoder": (lambda frame: with_components(frame, 16_384), "more than one component"),
+    "three components": (lambda frame: with_components(frame, 3), "more than one component"),
+    "tiles that are not there, made up by decoders": (lambda frame: sized(frame, tile_width=16, tile_height=16), "tiles"),
+    "tiles of no size": (lambda frame: sized(frame, tile_width=0), "tiles"),
+    "a million tiles": (lambda frame: sized(frame, tile_width=1, tile_height=1), "tiles"),
+    "a harmless size in front of the one that counts": (
+        lambda frame: JP2 + box(b"free", frame[:60]) + JP2_HEADER + box(b"jp2c", sized(frame, width=60_000, height=60_000)),
+        "no frame header|another size|cut off|tiles",
+    ),
+    "no end of its main header": (lambda frame: frame[:90] + b"\xff\xd9", "cut off"),
+}
+
+
+@pytest.mark.parametrize("attack", J2K_ATTACKS)
+def test_a_jpeg_2000_codestream_that_is_not_what_it_says_is_refused_before_it_is_decoded(
+    attack: str, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit, reason = J2K_ATTACKS[attack]
+    frame = edit(frame_of(files[1], JPEG2000Lossless))
+    monkeypatch.setattr(Decoder, "decode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(errors.UnsupportedPixelData, match=reason):
+        read(files, JPEG2000Lossless, frame)
+
+
+# ── JPEG and JPEG-LS ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+SOF_LS = b"\xff\xf7"
+
+
+def headed(frame: bytes, count: int) -> bytes:
+    """A JPEG-LS image that claims so many components."""
+    at = frame.index(SOF_LS)
+    length = struct.unpack_from(">H", frame, at + 2)[0]
+    components = b"".join(bytes([i + 1, 0x11, 0]) for i in range(count))
+    return (
+        frame[:at]
+        + SOF_LS
+        + struct.pack(">H", 8 + 3 * count)
+        + frame[at + 4 : at + 9]
+        + bytes([count])
+        + components
+        + (frame[at + 2 + length :])
+    )
+
+
+def other_size(frame: bytes) -> bytes:
+    """A second frame header behind the first, of a huge image."""
+    at = frame.index(SOF_LS)
+    end = at + 2 + struct.unpack_from(">H", frame, at + 2)[0]
+    huge = bytearray(frame[at:end])
+    struct.pack_into(">HH", huge, 5, 65_535, 65_535)
+    return frame[:end] + bytes(huge) + frame[end:]
+
+
+def hierarchical(frame: bytes) -> bytes:
+    """The size of a hierarchical image stands in another marker, in front of the frame header."""
+    at = frame.index(SOF_LS)
+    return frame[:at] + b"\xff\xde" + struct.pack(">HBHHB3B", 11, 16, 65_535, 65_535, 1, 1, 0x11, 0) + frame[at:]
+
+
+def oversized(frame: bytes) -> bytes:
+    """An LSE marker that gives the image another size (ISO/IEC 14495-1 C.2.4.1.4)."""
+    return frame[:2] + b"\xff\xf8" + struct.pack(">HBBII", 12, 4, 4, 100_000, 100_000) + frame[2:]
+
+
+JPEG_ATTACKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "255 components": (lambda frame: headed(frame, 255), "more than one component"),
+    "two frame headers": (other_size, "more than one frame header"),
+    "a hierarchical image": (hierarchical, "hierarchical"),
+    "a size of its own": (oversized, "another size"),
+    "something in front of the image": (lambda frame: b"\0\0" + frame, "no frame header"),
+    "two hundred scans, each a decoder's work": (
+        lambda frame: frame[:-2] + frame[frame.index(b"\xff\xda") : -2] * 3 + frame[-2:],
+        "more than one scan",
+    ),
+    "two images": (lambda frame: frame + frame, "more than one scan"),
+    "no scan": (lambda frame: frame[: frame.index(b"\xff\xda")] + b"\xff\xd9", "no scan"),
+}
+
+
+@pytest.mark.parametrize("attack", JPEG_ATTACKS)
+def test_a_jpeg_codestream_that_is_not_one_scan_of_one_image_is_refused_before_it_is_decoded(
+    attack: str, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit, reason = JPEG_ATTACKS[attack]
+    frame = edit(frame_of(files[1], JPEGLSLossless).rstrip(b"\0"))
+    monkeypatch.setattr(Decoder, "decode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(errors.UnsupportedPixelData, match=reason):
+        read(files, JPEGLSLossless, frame)
+
+
+# ── what no look at the codestream tells ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def decoder() -> Iterator[Decoder]:
+    with Decoder() as made:
+        yield made
+
+
+def described(syntax: str, rows: int = SIZE[0], columns: int = SIZE[1]) -> Frame:
+    return Frame(syntax, rows, columns, bits_stored=16, signed=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited where the system says how much is held")
+def test_a_frame_that_claims_more_memory_than_its_image_can_need_is_given_up(files: list[Path], decoder: Decoder) -> None:
+    """16,384 components of 640 kB each, as a decoder that believed them would allocate."""
+    frame = with_components(sized(frame_of(files[1], JPEG2000Lossless), width=400, height=400), 16_384)
+    with pytest.raises(NotDecoded):
+        decoder.decode(frame, described(JPEG2000Lossless, 400, 400))
+
+
+def test_run_lengths_that_unpack_to_far_more_than_the_image_are_given_up(decoder: Decoder) -> None:
+    """Two segments of 30 MB that repeat a byte 128 times for every two: 4 GB."""
+    run = b"\x81\0" * 15_000_000
+    frame = struct.pack("<16I", 2, 64, 64 + len(run), *[0] * 13) + run + run
+    with pytest.raises(NotDecoded):
+        decoder.decode(frame, described(RLELossless))
+
+
+@pytest.mark.slow
+def test_a_frame_that_takes_too_long_is_given_up(shared: Path, decoder: Decoder) -> None:
+    """A thousand pieces of a scan: half a minute for libjpeg, which takes each for a scan of the whole image."""
+    (frame,) = generate_frames(dcmread(shared / "data/dicom/odd/ts/CT1_JPLL").PixelData, number_of_frames=1)
+    scan = frame.index(b"\xff\xda")
+    hostile = frame[:scan] + frame[scan : scan + 3_000] * 1_000 + b"\xff\xd9"
+    with pytest.raises(NotDecoded, match="take too long"):
+        decoder.decode(hostile, described(JPEGLosslessSV1, 512, 512))
+
+
+def test_a_decoder_that_dies_costs_its_frame_and_not_the_next_one(files: list[Path], decoder: Decoder) -> None:
+    frame = frame_of(files[1], RLELossless)
+    expected = dcmread(files[1]).pixel_array
+    np.testing.assert_array_equal(decoder.decode(frame, described(RLELossless)), expected)
+    child = decoder._child
+    assert child is not None
+    child.kill()
+    with pytest.raises(NotDecoded, match="more than a decoder can take"):
+        decoder.decode(frame, described(RLELossless))
+    np.testing.assert_array_equal(decoder.decode(frame, described(RLELossless)), expected)
+
+
+def test_no_decoder_stays_behind(files: list[Path]) -> None:
+    with Decoder() as decoder:
+        decoder.decode(frame_of(files[1], RLELossless), described(RLELossless))
+        child = decoder._child
+    assert child is not None
+    assert child.returncode == 0
+
+
+def test_an_uncompressed_series_starts_no_decoder(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oarlock.dicom.decoding._start", lambda: pytest.fail("a decoder was started"))
+    read_ct_series(check_headers(files))
+
+
+# ── any bytes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(data=st.data(), syntax=st.sampled_from([JPEG2000Lossless, JPEGLSLossless]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_flipped_or_missing_bytes_make_a_look_at_a_codestream_fail_otherwise(
+    data: st.DataObject, syntax: UID, files: list[Path]
+) -> None:
+    frame = bytearray(frame_of(files[1], syntax))
+    for at, junk in data.draw(st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=6)), max_size=4)):
+        frame[at : at + len(junk)] = junk
+    del frame[data.draw(st.integers(0, len(frame))) :]
+    frame += data.draw(st.sampled_from([b"", b"\xff\xd9", b"\xff\xd9\0"]))
+    with suppress(Faulty):
+        assert whole_codestream(bytes(frame), *SIZE) in frame

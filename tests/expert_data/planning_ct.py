@@ -1,0 +1,79 @@
+"""The CT under contours: that of OpenKBP's patients, and, where a scan of the expert contours is one of them, under those.
+
+OpenKBP gives every fourth row and column of the planning CT, near targets and organs alone. A table (``matched.csv``, see
+docs/model.md) names the scans that are in both sets and how one lies on the other.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from model_export.datasets.openkbp import RAW_OFFSET_HU, read_patients
+from model_export.prepare import NATIVE_PER_VOXEL, Match, read_matches
+from oarlock.geometry.masks import Crop
+from oarlock.organs.catalogue import BY_NAME, OAR
+
+KNOWN: Final = 0.25
+"""An organ is judged where at least this share of its voxels lies in the part of the CT that is known."""
+
+Values = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class LaidCT:
+    """A patient's CT, laid under the grid of the same scan's contours.
+
+    :param raw: (z, y, x) as OpenKBP has it: 0 is unknown.
+    """
+
+    raw: Values
+    match: Match
+
+    def under(self, crop: Crop) -> Values | None:
+        """The Hounsfield units of an organ's voxels that are known; None if they are too few."""
+        box, mask = crop
+        offsets = self.match.slice_offset, self.match.row_offset, self.match.column_offset
+        steps = 1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL
+        places = [(np.arange(s.start, s.stop) - offset) // step for s, offset, step in zip(box, offsets, steps, strict=True)]
+        inside = [(place >= 0) & (place < size) for place, size in zip(places, self.raw.shape, strict=True)]
+        raw = self.raw[np.ix_(*(np.where(known, place, 0) for place, known in zip(places, inside, strict=True)))]
+        known = inside[0][:, None, None] & inside[1][:, None] & inside[2]
+        return known_hu(np.where(known, raw, 0)[mask])
+
+
+def known_hu(raw: Values) -> Values | None:
+    """The known Hounsfield units among an organ's raw values; None if they are too few."""
+    known = raw[raw > 0]
+    return known - np.int16(RAW_OFFSET_HU) if known.size >= max(KNOWN * raw.size, 1) else None
+
+
+@dataclass(frozen=True)
+class PlanningCTs:
+    """By case the CT under the expert contours, and by organ the Hounsfield units in what was drawn on OpenKBP's patients."""
+
+    laid: Mapping[str, LaidCT]
+    drawn: Mapping[OAR, Sequence[tuple[str, Values]]]
+
+    @classmethod
+    def read(cls, openkbp: Path, matched: Path) -> "PlanningCTs":
+        """A folder of OpenKBP's patients and the table of matched scans."""
+        matches = read_matches(matched)
+        laid: dict[str, LaidCT] = {}
+        drawn: dict[OAR, list[tuple[str, Values]]] = defaultdict(list)
+        for patient in read_patients(openkbp):
+            if (match := matches.get(patient.name)) is not None:
+                laid[match.case] = LaidCT(patient.raw, match)
+            for name, mask in patient.masks.items():
+                if (values := known_hu(patient.raw[mask])) is not None:
+                    drawn[BY_NAME[name]].append((match.case if match else patient.name, values))
+        return cls(laid, drawn)
+
+    def without(self, patient: str) -> "PlanningCTs":
+        """As if a patient of the expert contours had not been seen; the scans of one patient differ by a letter."""
+        drawn = {oar: [one for one in found if one[0].rstrip("abc") != patient] for oar, found in self.drawn.items()}
+        return PlanningCTs(self.laid, drawn)

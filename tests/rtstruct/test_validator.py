@@ -1,0 +1,317 @@
+"""The check that every file passes before it is delivered: each rule is broken once, and found."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydicom.dataset import Dataset
+
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.rtstruct import validator as check
+from oarlock.rtstruct.validator import check_rtstruct, crossings
+from oarlock.rtstruct.writer import write_rtstruct
+from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks, write_series
+
+Points = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    return write_series(tmp_path_factory.mktemp("series"))
+
+
+@pytest.fixture(scope="module")
+def good(series: Series, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rtstruct") / "rtstruct.dcm"
+    write_rtstruct(path, series.masks, series.header, AUTHORSHIP)
+    return path
+
+
+Findings = Callable[[Callable[[Dataset], Any]], list[str]]
+
+
+@pytest.fixture
+def findings(series: Series, good: Path, tmp_path: Path) -> Findings:
+    """What is found when a good file has been changed."""
+
+    def change(edit: Callable[[Dataset], Any]) -> list[str]:
+        dataset = pydicom.dcmread(good)
+        edit(dataset)
+        dataset.save_as(tmp_path / "changed.dcm")
+        return check_rtstruct(tmp_path / "changed.dcm", series.header)
+
+    return change
+
+
+def first_contour(dataset: Dataset) -> Dataset:
+    contour: Dataset = dataset.ROIContourSequence[0].ContourSequence[0]
+    return contour
+
+
+def set_points(dataset: Dataset, points: Sequence[Sequence[float]] | Points) -> None:
+    contour = first_contour(dataset)
+    contour.ContourData = [f"{value:.3f}" for value in np.asarray(points).reshape(-1)]
+    contour.NumberOfContourPoints = len(points)
+
+
+def points_of(dataset: Dataset) -> Points:
+    return np.array(first_contour(dataset).ContourData, dtype=float).reshape(-1, 3)
+
+
+def test_a_good_file_has_no_findings(good: Path, series: Series) -> None:
+    assert check_rtstruct(good, series.header, awkward_masks()) == []
+
+
+def test_a_file_that_was_read_and_written_by_another_program_is_still_good(findings: Findings) -> None:
+    assert findings(lambda _: None) == []
+
+
+HEADER_RULES: list[tuple[str, Callable[[Dataset], Any]]] = [
+    ("the SOP class or the modality", lambda d: setattr(d, "Modality", "CT")),
+    ("the SOP Instance UID or the Series Instance UID is missing", lambda d: delattr(d, "SeriesInstanceUID")),
+    ("the Study Instance UID is not that of the CT", lambda d: setattr(d, "StudyInstanceUID", "1.2.3")),
+    ("the patient's name is not that of the CT", lambda d: setattr(d, "PatientName", "Phantom^Oarl?ck")),
+    ("the patient's id is not that of the CT", lambda d: setattr(d, "PatientID", "PHANTOM2")),
+    ("the Structure Set Label is empty or longer", lambda d: setattr(d, "StructureSetLabel", "")),
+    ("the frame of reference is not that of the CT", lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3")),
+    (
+        "the frame of reference is not that of the CT",
+        lambda d: setattr(d.ReferencedFrameOfReferenceSequence[0], "FrameOfReferenceUID", "1.2.3"),
+    ),
+    ("two ROIs have the same number", lambda d: setattr(d.StructureSetROISequence[1], "ROINumber", 1)),
+    ("two ROIs have the same name", lambda d: setattr(d.StructureSetROISequence[1], "ROIName", "Brain")),
+    ("two ROIs have the same name, or one has none", lambda d: setattr(d.StructureSetROISequence[1], "ROIName", "")),
+    (
+        "ROI number 2 is not in the frame of reference",
+        lambda d: setattr(d.StructureSetROISequence[1], "ReferencedFrameOfReferenceUID", "1.2.3"),
+    ),
+    ("exactly one entry for contours", lambda d: d.ROIContourSequence.pop()),
+    ("exactly one entry for an observation", lambda d: d.RTROIObservationsSequence.append(d.RTROIObservationsSequence[0])),
+]
+
+
+@pytest.mark.parametrize(("finding", "edit"), HEADER_RULES)
+def test_each_rule_of_the_header_is_held(finding: str, edit: Callable[[Dataset], Any], findings: Findings) -> None:
+    (found,) = [text for text in findings(edit) if finding in text]
+    assert found
+
+
+def test_the_series_of_the_ct_is_not_that_of_the_structure_set(findings: Findings, series: Series) -> None:
+    uid = series.header.series_instance_uid
+    assert findings(lambda d: setattr(d, "SeriesInstanceUID", uid)) == ["the Series Instance UID is that of the CT series"]
+
+
+def listed(dataset: Dataset) -> Any:
+    study = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+    return study.RTReferencedSeriesSequence[0].ContourImageSequence
+
+
+@pytest.mark.parametrize(
+    ("finding", "edit"),
+    [
+        ("1 of 9 images of the series are not referenced", lambda d: listed(d).pop()),
+        ("1 image(s) are referenced more than once", lambda d: listed(d).append(listed(d)[0])),
+        ("1 referenced image(s) do not belong to the series", lambda d: setattr(listed(d)[0], "ReferencedSOPInstanceUID", "1.2")),
+    ],
+)
+def test_exactly_the_images_of_the_series_are_listed(finding: str, edit: Callable[[Dataset], Any], findings: Findings) -> None:
+    assert finding in findings(edit)
+
+
+def lift(dataset: Dataset) -> None:
+    set_points(dataset, points_of(dataset) + np.array([0, 0, 0.011]))
+
+
+def swap(dataset: Dataset) -> None:
+    points = points_of(dataset)
+    half = len(points) // 2
+    points[[0, half]] = points[[half, 0]]
+    set_points(dataset, points)
+
+
+def overlap(dataset: Dataset) -> None:
+    """A second contour of the same slice, shifted by half of the first one's width."""
+    contours = dataset.ROIContourSequence[0].ContourSequence
+    other = Dataset()
+    other.update(contours[0])
+    shifted = points_of(dataset) + np.array([np.ptp(points_of(dataset)[:, 0]) / 2, 0, 0])
+    other.ContourData = [f"{value:.3f}" for value in shifted.reshape(-1)]
+    contours.append(other)
+
+
+SHAPE_RULES: list[tuple[str, Callable[[Dataset], Any]]] = [
+    ("it has fewer than three points", lambda d: set_points(d, points_of(d)[:2])),
+    ("it lies more than 0.01 mm off the plane of its slice", lift),
+    ("it crosses or touches itself or another contour of its slice", swap),
+    ("it crosses or touches itself or another contour of its slice", overlap),
+    ("it has no area", lambda d: set_points(d, np.linspace(points_of(d)[0], points_of(d)[1], 5))),
+    ("it repeats a point", lambda d: set_points(d, np.concatenate([points_of(d), points_of(d)[:1]]))),
+    ("it reaches more than half a voxel out of the image", lambda d: set_points(d, points_of(d) + 100 * np.eye(3)[0])),
+    ("its number of points is misstated", lambda d: setattr(first_contour(d), "NumberOfContourPoints", 3)),
+    ("its geometric type is not CLOSED_PLANAR", lambda d: setattr(first_contour(d), "ContourGeometricType", "OPEN_PLANAR")),
+    ("it does not name exactly one image of the series", lambda d: delattr(first_contour(d), "ContourImageSequence")),
+]
+
+
+@pytest.mark.parametrize(("rule", "edit"), SHAPE_RULES)
+def test_each_rule_of_a_contour_is_held_and_names_it(rule: str, edit: Callable[[Dataset], Any], findings: Findings) -> None:
+    found = findings(edit)
+    assert len([text for text in found if rule in text]) == 1
+    assert all(text.startswith("ROI number 1, contour 1") for text in found)
+
+
+def test_a_contour_on_another_slice_than_it_names_is_off_its_plane(findings: Findings, series: Series) -> None:
+    def rename(dataset: Dataset) -> None:
+        image = first_contour(dataset).ContourImageSequence[0]
+        at = [instance.sop_instance_uid for instance in series.header.instances].index(image.ReferencedSOPInstanceUID)
+        image.ReferencedSOPInstanceUID = series.header.instances[at + 1].sop_instance_uid
+
+    (found,) = findings(rename)
+    assert found.endswith("it lies more than 0.01 mm off the plane of its slice")
+
+
+@pytest.mark.parametrize(
+    ("number", "rule"), [("1.00000000000000000", "a number of more than 16"), ("nan", "not decimal"), ("1_0", "not decimal")]
+)
+def test_numbers_are_decimal_strings(number: str, rule: str, good: Path, series: Series, tmp_path: Path) -> None:
+    raw = pydicom.dcmread(good).ROIContourSequence[0].ContourSequence[0].get_item("ContourData").value
+    numbers = raw.decode("ascii").split("\\")
+    shortened = [number, "1", "1", "1", "1"]
+    room = len("\\".join(numbers[:6])) - len("\\".join([*shortened, ""]))
+    changed = "\\".join([*shortened, "1".rjust(room), *numbers[6:]]).encode("ascii")
+    path = tmp_path / "changed.dcm"
+    path.write_bytes(good.read_bytes().replace(raw, changed, 1))
+    assert len(changed) == len(raw)
+    assert any(rule in finding for finding in check_rtstruct(path, series.header))
+
+
+def test_many_findings_of_one_kind_are_counted(findings: Findings) -> None:
+    def all_lines(dataset: Dataset) -> None:
+        for contour in dataset.ROIContourSequence[0].ContourSequence:
+            contour.ContourGeometricType = "OPEN_PLANAR"
+
+    (found,) = findings(all_lines)
+    assert found.startswith("ROI number 1, contour 1, 2, 3, 4, 5 and ")
+    assert found.endswith(" more: its geometric type is not CLOSED_PLANAR")
+
+
+def test_what_is_no_structure_set_is_found(series: Series, tmp_path: Path) -> None:
+    assert check_rtstruct(series.files[0], series.header) == ["the file is not an RT Structure Set"]
+    (tmp_path / "text.dcm").write_text("not DICOM at all")
+    assert check_rtstruct(tmp_path / "text.dcm", series.header) == ["the file is not an RT Structure Set"]
+
+
+def test_a_file_that_is_cut_off_is_found(good: Path, series: Series, tmp_path: Path) -> None:
+    (tmp_path / "cut.dcm").write_bytes(good.read_bytes()[:-1000])
+    assert check_rtstruct(tmp_path / "cut.dcm", series.header) == ["the file cannot be read: it is cut off"]
+
+
+# ── against the masks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_brain(change: Callable[[Any], Any]) -> OARMasks:
+    masks = awkward_masks()
+    box, mask = masks.crop(BY_NAME["Brain"]) or pytest.fail("the brain is empty")
+    masks.put(BY_NAME["Brain"], box, change(mask))
+    return masks
+
+
+def test_one_voxel_too_many_is_found(good: Path, series: Series) -> None:
+    def without_one(mask: Any) -> Any:
+        z, y, x = np.argwhere(mask)[0]
+        mask[z, y, x] = False
+        return mask
+
+    assert check_rtstruct(good, series.header, with_brain(without_one)) == ["Brain: 1 voxel(s) are not what the model drew"]
+
+
+def test_another_volume_is_found(good: Path, series: Series) -> None:
+    def half(mask: Any) -> Any:
+        mask[len(mask) // 2 :] = False
+        return mask
+
+    found = check_rtstruct(good, series.header, with_brain(half))
+    assert "Brain: it has contours where the model drew nothing" in found
+    assert any(finding.startswith("Brain: the volume between its contours is ") for finding in found)
+
+
+def test_the_half_voxel_shrink_of_other_writers_is_found(good: Path, series: Series, tmp_path: Path) -> None:
+    """Contours through the centres of border voxels: every reader that fills them and their border sees the right mask."""
+    dataset = pydicom.dcmread(good)
+    contours = dataset.ROIContourSequence[2].ContourSequence
+    for contour in contours:
+        points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        shrunk = points - np.sign(np.round(points - middle, 6)) * [0.45, 0.55, 0]
+        contour.ContourData = [f"{value:.3f}" for value in shrunk.reshape(-1)]
+    dataset.save_as(tmp_path / "shrunk.dcm")
+    found = check_rtstruct(tmp_path / "shrunk.dcm", series.header, awkward_masks())
+    assert any(finding.startswith("Parotid_R: the volume between its contours is 0.") for finding in found)
+
+
+def test_missing_and_empty_organs_are_found(good: Path, series: Series) -> None:
+    masks = OARMasks.empty([BY_NAME["Brain"], BY_NAME["Lens_R"], BY_NAME["SpinalCord"]], series.masks.shape)
+    assert check_rtstruct(good, series.header, masks) == [
+        "Brain is empty and has contours",
+        "SpinalCord is not among the ROIs",
+    ]
+
+
+# ── crossings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def meet_slowly(polygons: Sequence[Points]) -> list[int]:
+    """Every pair of edges, in whole numbers: neighbours must not double back, others must have no point in common."""
+    edges = [(i, k, len(p), p[k], p[(k + 1) % len(p)]) for i, p in enumerate(polygons) for k in range(len(p))]
+
+    def side(a: Points, b: Points, c: Points) -> int:
+        return int(np.sign((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])))
+
+    def boxes_overlap(a: Points, b: Points, c: Points, d: Points) -> bool:
+        return all(max(min(a[n], b[n]), min(c[n], d[n])) <= min(max(a[n], b[n]), max(c[n], d[n])) for n in (0, 1))
+
+    found = set()
+    for i, k, size, a, b in edges:
+        for j, m, _, c, d in edges:
+            if i == j and m == (k + 1) % size:
+                if side(a, b, d) == 0 and np.dot(b - a, d - c) < 0:
+                    found.add(i)
+            elif (i, k) != (j, m) and not (i == j and k == (m + 1) % size):
+                lines_meet = side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
+                if lines_meet and boxes_overlap(a, b, c, d):
+                    found |= {i, j}
+    return sorted(found)
+
+
+@given(st.lists(arrays(np.int64, st.tuples(st.integers(3, 6), st.just(2)), elements=st.integers(0, 6)), min_size=1, max_size=4))
+def test_crossings_are_those_of_comparing_every_pair(polygons: list[Any]) -> None:
+    floats = [polygon.astype(np.float64) for polygon in polygons]
+    assert crossings(floats, [5] * len(polygons)) == meet_slowly(polygons)
+
+
+def test_polygons_of_different_slices_do_not_cross() -> None:
+    square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
+    assert crossings([square, square + 1], [0, 1]) == []
+    assert crossings([square, square + 1], [0, 0]) == [0, 1]
+
+
+def test_touching_at_a_point_or_along_an_edge_is_found() -> None:
+    square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
+    keyhole = np.array([(0.0, 0), (0, 9), (9, 9), (9, 0), (0, 0), (3, 3), (6, 3), (6, 6), (3, 6), (3, 3)])
+    assert crossings([square, square + 2], [0, 0]) == [0, 1]
+    assert crossings([square, square + np.array([2, 0])], [0, 0]) == [0, 1]
+    assert crossings([keyhole], [0]) == [0]
+    assert crossings([square, square + 2.1, square / 2 + 0.5], [0, 0, 0]) == []
+
+
+def test_what_is_too_complex_to_be_checked_is_a_finding(good: Path, series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_MOST_PAIRS", 10)
+    assert any(finding.endswith("too complex to be checked") for finding in check_rtstruct(good, series.header))

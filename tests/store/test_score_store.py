@@ -1,0 +1,258 @@
+"""The table of scores: what a finished job leaves, and what dashboards are told of it."""
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from oarlock.errors import InvalidParameter
+from oarlock.facts import ModelFacts
+from oarlock.organs.catalogue import OARS
+from oarlock.qa.plausibility import Check, Level
+from oarlock.qa.report import Presence, QAReport
+from oarlock.store.database import Database
+from oarlock.store.job_store import JobStore, LeaseLost
+from oarlock.store.jobs import JobId
+from oarlock.store.schema import METADATA, QA_CASES
+from oarlock.store.score_store import BUCKETS, Case, Filters, Origin, QAStore, Scored, add_case, append, day_of
+from tests.fixtures.scores import report, score
+from tests.store.test_job_store import SERIES, Clock
+
+MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
+NEWER = ModelFacts("oarlock-hn", "1.1", "cd" * 32)
+NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(database: Database) -> QAStore:
+    return QAStore(database)
+
+
+def add(database: Database, at: datetime, found: QAReport, job_id: str = "job", **changes: object) -> None:
+    facts = {"model": MODEL, "scanner": "CT1", "origin": Origin.SUPPLIED, "position": 1} | changes
+    with database.writing() as connection:
+        add_case(connection, at, Case(job_id=job_id, **facts), found)  # type: ignore[arg-type]
+
+
+def summary(store: QAStore, part_of: Callable[[int], int] | None = None, **filters: object) -> dict[str, object]:
+    found = store.summary(Filters(**filters), alert_level=0.8, part_of=part_of)  # type: ignore[arg-type]
+    return {entry.oar: entry for entry in found}
+
+
+# ── what a job leaves ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def finish(database: Database, scored: Scored | None) -> None:
+    jobs = JobStore(database, clock=Clock())
+    jobs.create(job_id=JobId("a"), series=SERIES, model=MODEL, content_sha256="c")
+    lease = jobs.claim(JobId("a"), worker="w", lease_s=15)
+    assert lease is not None
+    jobs.succeed(lease, scored=scored)
+    with pytest.raises(LeaseLost):
+        jobs.succeed(lease, scored=scored)
+
+
+def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Database, store: QAStore) -> None:
+    first = report(score("Parotid_L", 0.94, 0.87), score("Lens_R", None, presence=Presence.REFERENCE_ONLY))
+    finish(database, Scored("CT1", [first, report(score("Brain", 0.99))]))
+    rows, following = store.scores(Filters(), limit=10)
+    assert following is None
+    assert [(row["position"], row["oar"], row["presence"], row["surface_dsc"], row["volumetric_dsc"]) for row in rows] == [
+        (2, "Brain", "both", 0.99, 0.99),
+        (1, "Lens_R", "reference_only", None, None),
+        (1, "Parotid_L", "both", 0.94, 0.87),
+    ]
+    row = rows[-1]
+    assert (row["job_id"], row["origin"], row["scanner"], row["definition"]) == ("a", "supplied", "CT1", "surface-dsc/1")
+    assert (row["model"], row["model_version"], row["model_sha256"]) == ("oarlock-hn", "1.0", "ab" * 32)
+    assert (row["tolerance_mm"], row["tolerance_rounded_mm"], row["reference_volume_ml"]) == (2.85, 2.5, 31.0)
+
+
+def test_an_organ_that_neither_drew_leaves_none(database: Database, store: QAStore) -> None:
+    add(database, NOW, report(score("Lens_L", None, presence=Presence.NEITHER)))
+    assert store.scores(Filters(), limit=10) == ([], None)
+    assert summary(store) == {}
+
+
+def test_nothing_that_a_sender_wrote_gets_into_a_row(database: Database) -> None:
+    """Names of ROIs and labels of RTSTRUCTs, and the UIDs of the patient's series."""
+    finish(database, Scored("CT1", [report(score("Parotid_L", 0.94))]))
+    with database.reading() as connection:
+        tables = [table for name, table in METADATA.tables.items() if name.startswith("qa_")]
+        text = repr([connection.execute(select(table)).all() for table in tables])
+    assert "Parotid_L" in text
+    for canary in ("Doe", "LABEL", "2.25."):
+        assert canary not in text
+
+
+def test_the_rows_stay_when_the_job_is_purged(database: Database, store: QAStore) -> None:
+    finish(database, Scored("CT1", [report(score("Parotid_L", 0.94))]))
+    JobStore(database).purge(JobId("a"))
+    assert len(store.scores(Filters(), limit=10)[0]) == 1
+
+
+def test_levels_are_counted_by_check(database: Database, store: QAStore) -> None:
+    def check(code: str, level: Level) -> Check:
+        return Check(code, "Brain", level, "reason")
+
+    found = [check("organ.volume", Level.RED), check("organ.volume", Level.RED), check("organ.empty", Level.GREEN)]
+    for _ in range(2):
+        with database.writing() as connection:
+            append(connection, NOW, "a", MODEL, Scored("CT1", checks=found))
+    assert store.check_counts() == [("organ.empty", "green", 2), ("organ.volume", "red", 4)]
+
+
+def test_the_histogram_counts_each_bucket_with_those_below(database: Database, store: QAStore) -> None:
+    for value in (0.0, 0.5, 0.500001, 1.0, None):
+        add(database, NOW, report(score("Brain", value, 0.3)))
+    (found,) = store.histograms()
+    assert (found.model, found.oar, found.total) == ("oarlock-hn", "Brain", pytest.approx(2.000001))
+    assert found.counts == (2, *[3] * (len(BUCKETS) - 2), 4)
+
+
+def test_workers_that_finish_at_once_lose_no_score(database: Database, store: QAStore) -> None:
+    found = report(*(score(oar, 0.9) for oar in ("Brain", "Parotid_L", "Lens_R")))
+
+    def work(worker: int) -> None:
+        for i in range(10):
+            add(database, NOW, found, f"{worker}.{i}", model=MODEL if i % 2 else NEWER)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert len(store.scores(Filters(), limit=1000)[0]) == 120
+    assert [entry.whole.n for entry in summary(store).values()] == [40, 40, 40]  # type: ignore[attr-defined]
+    assert [entry.counts[-1] for entry in store.histograms()] == [40, 40, 40]
+
+
+# ── filters and pages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def many(database: Database) -> list[tuple[datetime, str, str, str]]:
+    """Cases of two models, scanners and origins, some at one moment: (at, job, organ, …), newest first."""
+    rng = random.Random(7)
+    rows = []
+    for i in range(30):
+        at = NOW + timedelta(hours=7 * (i // 3))
+        oars = rng.sample(["Brain", "Lens_L", "Parotid_L"], rng.randint(0, 3))
+        facts = {
+            "model": rng.choice([MODEL, NEWER]),
+            "scanner": rng.choice(["CT1", "CT2"]),
+            "origin": rng.choice(list(Origin)),
+        }
+        add(database, at, report(*(score(oar, rng.random()) for oar in oars)), f"job-{i:02}", **facts)
+        rows.append((at, i, sorted(oars), facts))
+    return [
+        (at, f"job-{i:02}", oar, f"{facts['model'].version} {facts['scanner']} {facts['origin']}")  # type: ignore[attr-defined]
+        for at, i, oars, facts in reversed(rows)
+        for oar in oars
+    ]
+
+
+@pytest.mark.parametrize("limit", [1, 7])
+def test_pages_hold_every_row_that_fits_once_newest_first(
+    store: QAStore, many: list[tuple[datetime, str, str, str]], limit: int
+) -> None:
+    moment = NOW + timedelta(hours=14)
+    fitting: list[tuple[dict[str, object], Callable[[tuple[datetime, str, str, str]], bool]]] = [
+        ({}, lambda row: True),
+        ({"oar": "Lens_L"}, lambda row: row[2] == "Lens_L"),
+        ({"model": "oarlock-hn"}, lambda row: True),
+        ({"model_version": "1.1"}, lambda row: row[3].startswith("1.1")),
+        ({"scanner": "CT2", "model_version": "1.0"}, lambda row: row[3].startswith("1.0 CT2")),
+        ({"origin": Origin.APPROVED}, lambda row: row[3].endswith("approved")),
+        ({"since": moment}, lambda row: row[0] >= moment),
+        ({"until": moment, "oar": "Brain"}, lambda row: row[0] < moment and row[2] == "Brain"),
+        ({"model": "another"}, lambda row: False),
+    ]
+    for filters, fits in fitting:
+        found, cursor = [], None
+        while True:
+            rows, cursor = store.scores(Filters(**filters), limit=limit, cursor=cursor)  # type: ignore[arg-type]
+            assert len(rows) <= limit
+            found += [(row["at"], row["job_id"], row["oar"]) for row in rows]
+            if cursor is None:
+                break
+            assert len(rows) == limit
+        assert found == [row[:3] for row in many if fits(row)], filters
+
+
+def test_what_comes_while_somebody_pages_moves_nothing(database: Database, store: QAStore, many: object) -> None:
+    first, cursor = store.scores(Filters(), limit=5)
+    whole, _ = store.scores(Filters(), limit=1000)
+    add(database, NOW + timedelta(days=30), report(score("Brain", 0.5)))
+    rest, _ = store.scores(Filters(), limit=1000, cursor=cursor)
+    assert first + rest == whole
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "MTIz", "MTIzLjQ1", "MTIzLjQ1LkRvZQ", "MTIzLi0xLkJyYWlu", "9" * 200])
+def test_a_cursor_that_was_not_given_is_refused(database: Database, store: QAStore, cursor: str) -> None:
+    add(database, NOW, report(score("Brain", 0.5)))
+    with pytest.raises(InvalidParameter, match="cursor"):
+        store.scores(Filters(), limit=5, cursor=cursor)
+
+
+# ── summaries ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_summary_is_made_of_the_very_rows(database: Database, store: QAStore) -> None:
+    """Whatever was written in whatever order: the numbers by day are those of the rows."""
+    rng = random.Random(3)
+    for i in range(60):
+        at = NOW + timedelta(hours=rng.randint(0, 200))
+        value = rng.choice([None, rng.random()])
+        presence = rng.choice([Presence.BOTH, Presence.BOTH, Presence.PREDICTED_ONLY])
+        oars = rng.sample(["Brain", "Lens_L"], 2)
+        add(database, at, report(*(score(oar, value, rng.random(), presence) for oar in oars)), f"{i}", scanner=rng.choice("ab"))
+    rows, _ = store.scores(Filters(scanner="a"), limit=1000)
+    found = store.summary(Filters(scanner="a"), alert_level=0.6, part_of=lambda day: day - day % 2)
+    assert [entry.oar for entry in found] == ["Brain", "Lens_L"]
+    for entry in found:
+        mine = [row for row in rows if row["oar"] == entry.oar]
+        parts = {day_of(row["at"]) - day_of(row["at"]) % 2 for row in mine}
+        assert list(entry.parts) == sorted(parts)
+        for part, of in [(entry.whole, mine)] + [
+            (entry.parts[day], [row for row in mine if day_of(row["at"]) - day_of(row["at"]) % 2 == day]) for day in parts
+        ]:
+            both = [row for row in of if row["presence"] == "both"]
+            assert (part.n, part.one_sided) == (len(both), len(of) - len(both))
+            for metric in ("surface_dsc", "volumetric_dsc"):
+                values = [row[metric] for row in both if row[metric] is not None]
+                distribution = getattr(part, metric)
+                if not values:
+                    assert distribution is None
+                    continue
+                assert distribution.n == len(values)
+                assert distribution.median == pytest.approx(np.median(values))
+                assert distribution.below_alert == np.mean(np.array(values) < 0.6)
+
+
+def test_the_place_of_an_organ_in_packed_scores_never_changes() -> None:
+    """What was packed by an earlier version is read by its place: a new organ goes to the end."""
+    assert [oar.name for oar in OARS] == [
+        *("Brain", "Brainstem", "Cochlea_L", "Cochlea_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R", "Lens_L", "Lens_R"),
+        *("Lung_L", "Lung_R", "Bone_Mandible", "OpticNrv_L", "OpticNrv_R", "Eye_L", "Eye_R", "Parotid_L", "Parotid_R"),
+        *("SpinalCanal", "SpinalCord", "Glnd_Submand_L", "Glnd_Submand_R"),
+    ]
+
+
+def test_a_summary_takes_whole_days_and_filters(database: Database, store: QAStore) -> None:
+    for days in range(4):
+        add(database, NOW + timedelta(days=days), report(score("Brain", 0.1 * days)), origin=list(Origin)[days % 2])
+    midnight = datetime(2026, 3, 6, tzinfo=UTC)
+    assert summary(store, since=midnight, until=midnight + timedelta(days=2))["Brain"].whole.n == 2  # type: ignore[attr-defined]
+    assert summary(store, origin=Origin.APPROVED)["Brain"].whole.n == 2  # type: ignore[attr-defined]
+    assert summary(store, oar="Lens_L") == summary(store, model="another") == {}
+
+
+def test_a_case_has_its_moment_to_the_microsecond(database: Database, store: QAStore) -> None:
+    at = NOW.replace(microsecond=123457)
+    add(database, at, report(score("Brain", 0.5)))
+    assert store.scores(Filters(since=at, until=at + timedelta(microseconds=1)), limit=5)[0][0]["at"] == at
+    assert store.scores(Filters(since=at + timedelta(microseconds=1)), limit=5)[0] == []
+    with database.reading() as connection:
+        assert connection.scalar(select(QA_CASES.c.at)) == at
