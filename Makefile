@@ -72,6 +72,9 @@ check: $(VENV)/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/deptry . --no-ansi 2>&1
+	@$(BIN)/python -m tools.dead_names
 
 format: $(VENV)/dev
 	@$(BIN)/ruff check --fix .

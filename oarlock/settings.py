@@ -120,14 +120,6 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def job_folder(self) -> Path:
-        return self.data / "jobs"
-
-    @property
-    def incoming_folder(self) -> Path:
-        return self.data / "incoming"
-
-    @property
     def database(self) -> str:
         """SQLAlchemy URL of the job table."""
         return self.database_url or f"sqlite:///{(self.data / 'oarlock.sqlite').resolve()}"

@@ -1,11 +1,9 @@
 """The rules of the house, held by walking the tree."""
 
-import ast
 import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,143 +14,24 @@ from oarlock.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
-PURE = (
-    "errors",
-    "oars",
-    "geometry",
-    "masks",
-    "pieces",
-    "preprocess",
-    "body",
-    "windows",
-    "postprocess",
-    "contours",
-    "surface_distance",
-    "measures",
-    "observers",
-    "qa",
-    "quantiles",
-    "names",
-    "solids",
-    "phantom_anatomy",
-    "codestreams",
-    "cuts",
-    "canvas",
-    "control_chart",
-    "layout",
-    "anatomy",
-    "plausibility",
-    "shapes",
-    "certainty",
-    "density",
-    "stack",
-    "thinning",
-)
-
-CONTRACTS = ("jobs", "manifest")
-"""Values that both halves share; what reads a manifest's file stands beside them."""
-
-IMPURE = (
-    "administration",
-    "audit",
-    "callbacks",
-    "check",
-    "cli",
-    "comparison",
-    "database",
-    "decoding",
-    "deidentify",
-    "elements",
-    "header_file",
-    "identity",
-    "job_store",
-    "keys",
-    "phantom",
-    "pixels",
-    "preview",
-    "paging",
-    "profiles",
-    "retention",
-    "qa_store",
-    "rendering",
-    "rtstruct",
-    "schema",
-    "sequences",
-    "series",
-    "logs",
-    "multiframe",
-    "settings",
-    "site",
-    "sorting",
-    "storage",
-    "structure_set",
-)
-
-FORBIDDEN = {
-    "oarlock": {"service", "worker", "model_export", "fastapi", "starlette", "celery", "redis", "onnxruntime", "torch"},
-    "service": {"worker", "model_export", "onnxruntime", "torch"},
-    "worker": {"service", "model_export", "fastapi", "starlette", "uvicorn", "torch"},
-    "model_export": {"service", "worker", "fastapi", "celery", "redis"},
-}
-FORBIDDEN_IN_PURE = {
-    "pydicom",
-    "logging",
-    "os",
-    "pathlib",
-    "alembic",
-    "sqlalchemy",
-    "time",
-    "datetime",
-    "random",
-    "oarlock.store.migrations",
-    *(f"oarlock.{name}" for name in IMPURE),
-}
-
 
 def tracked(*patterns: str) -> list[Path]:
     listing = subprocess.run(["git", "ls-files", "-z", "--", *patterns], cwd=ROOT, capture_output=True, check=True, text=True)
     return [ROOT / name for name in listing.stdout.split("\0") if name]
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+BIN = Path(sys.executable).parent
 
 
-def breaks(module: str, rules: set[str]) -> bool:
-    return any(module == rule or module.startswith(rule + ".") for rule in rules)
-
-
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_a_package_imports_nothing_that_it_must_not_know(package: str) -> None:
-    found = {
-        (path.name, module)
-        for path in (ROOT / package).rglob("*.py")
-        for module in imports(path)
-        if breaks(module, FORBIDDEN[package])
-    }
-    assert not found
-
-
-@pytest.mark.parametrize("name", PURE)
-def test_the_lower_half_of_the_core_is_pure(name: str) -> None:
-    assert not [module for module in imports(ROOT / "oarlock" / f"{name}.py") if breaks(module, FORBIDDEN_IN_PURE)]
-
-
-def test_every_module_of_the_core_is_on_one_side() -> None:
-    modules = sorted(path.stem for path in tracked(":(glob)oarlock/*.py") if path.stem != "__init__")
-    assert modules == sorted([*PURE, *CONTRACTS, *IMPURE])
-
-
-def test_torch_lives_in_model_export_alone() -> None:
-    found = [
-        path.relative_to(ROOT) for path in tracked("*.py") if any(module.split(".")[0] == "torch" for module in imports(path))
-    ]
-    assert {path.parts[0] for path in found} <= {"model_export", "tests", "benchmarks"}
+@pytest.mark.parametrize(
+    "command",
+    [[BIN / "lint-imports", "--no-cache", "--no-logo"], [BIN / "deptry", "."], [sys.executable, "-m", "tools.dead_names"]],
+    ids=["imports point one way", "imports are declared", "no name is dead"],
+)
+def test_the_quick_checks_pass(command: list[str]) -> None:
+    """What they hold and what they except is in pyproject.toml and tools/dead_names.py."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_committed_file_names_an_index_or_a_path_of_somebodys_machine() -> None:
@@ -215,12 +94,11 @@ def test_the_table_of_settings_has_every_setting_with_its_default_and_no_other()
 
 def test_every_control_of_the_safety_file_is_a_test_that_exists() -> None:
     safety = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
-    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", safety)
     rows = [line for line in safety.splitlines() if re.match(r"\| H\d", line)]
+    tests = "".join(path.read_text(encoding="utf-8") for path in tracked("tests/**.py", "tests/**/*.py"))
     assert rows
-    assert [row for row in rows if "(../tests/" not in row] == []
-    missing = [(name, path) for name, path in named if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")]
-    assert missing == []
+    assert [row for row in rows if "`test_" not in row] == []
+    assert [name for name in re.findall(r"`(test_\w+)`", safety) if f"def {name}(" not in tests] == []
 
 
 def test_the_oars_fit_what_planning_systems_accept() -> None:

@@ -20,7 +20,6 @@ from typing import Final
 
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
-IMPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 
 MAX_DEPTH: Final = 32
 """Deepest nesting of sequences that is followed; CT headers have three or four levels."""
