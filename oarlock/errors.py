@@ -3,19 +3,19 @@
     OarlockError
     ├── InputError        the sender can fix it
     │   ├── RequestError
-    │   ├── AccessError
-    │   ├── UploadError
     │   ├── SeriesError
     │   └── StructureSetError
     ├── JobError          the job is not in a state that allows this
-    ├── ModelError        the operator can fix it
+    ├── OperatorError        the operator can fix it
     └── TransientError    the same call may succeed later; the only branch ever retried
+
+``service/errors.py`` hangs more leaves on these branches: those of access, uploads and HTTP, which the core does not know.
 
 A leaf takes facts as keywords and writes its own sentence: what is wrong, where, and what to do. Its ``code`` is public API
 (``docs/api.md`` lists them all). No message ever holds a patient's name, identifier or date, nor bytes that a sender chose.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 
@@ -38,8 +38,8 @@ class JobError(OarlockError):
     """The job is not in a state that allows the call."""
 
 
-class ModelError(OarlockError):
-    """A model, what came out of it, or what it is judged by cannot be used; the operator can fix it."""
+class OperatorError(OarlockError):
+    """A model, a profile, a result or the server itself is at fault; the operator can fix it."""
 
 
 class TransientError(OarlockError):
@@ -67,7 +67,7 @@ class UnknownModel(RequestError):
 
     def __init__(self, *, available: Sequence[str]) -> None:
         known = ", ".join(available) or "none"
-        super().__init__(f"The field 'model' names no model of this server. Available: {known} (GET /v1/models).")
+        super().__init__(f"This server has no model of that name. Available: {known}.")
 
 
 class UnknownProfile(RequestError):
@@ -76,7 +76,7 @@ class UnknownProfile(RequestError):
 
     def __init__(self, *, available: Sequence[str]) -> None:
         super().__init__(
-            f"The field 'profile' names no profile of this server. Available: {', '.join(available)} (GET /v1/profiles)."
+            f"This server has no profile of that name. Available: {', '.join(available)}."
         )
 
 
@@ -89,128 +89,6 @@ class ProfileNotWritable(RequestError):
             f"The profile '{profile}' gives {oar} a name with letters that the CT's Specific Character Set does not have, and an "
             "RTSTRUCT has the character set of its CT. Choose a profile with plain names."
         )
-
-
-class RouteNotFound(RequestError):
-    code = "request.not_found"
-    title = "There is nothing at this address"
-
-    def __init__(self) -> None:
-        super().__init__("This server has no such address. The addresses are listed at /docs.")
-
-
-class MethodNotAllowed(RequestError):
-    code = "request.method_not_allowed"
-    title = "The method is not allowed here"
-
-    def __init__(self) -> None:
-        super().__init__("This address exists, but not with this method. See the header Allow, and /docs.")
-
-
-# ── who may call ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class AccessError(InputError):
-    """Who calls may not, or not now."""
-
-
-class Unauthenticated(AccessError):
-    code = "access.unauthenticated"
-    title = "A key is needed"
-
-    def __init__(self) -> None:
-        super().__init__("This server answers only to those it knows. Send a key as 'Authorization: Bearer KEY'.")
-
-
-class InvalidToken(AccessError):
-    code = "access.invalid_token"
-    title = "The key is not valid"
-
-    def __init__(self) -> None:
-        super().__init__("What was sent as 'Authorization: Bearer' opens nothing here: it is unknown, revoked or expired.")
-
-
-class Forbidden(AccessError):
-    code = "access.forbidden"
-    title = "The key does not allow this"
-
-    def __init__(self, *, scopes: Sequence[str]) -> None:
-        self.scopes = tuple(scopes)
-        super().__init__(f"This call needs a key with the scope {' or '.join([*scopes, 'admin'])}.")
-
-
-class RateLimited(AccessError):
-    code = "access.rate_limited"
-    title = "Too many calls"
-
-    def __init__(self, *, retry_after_s: float) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__("This key has made more calls in a minute than the server allows. See Retry-After.")
-
-
-# ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class UploadError(InputError):
-    """The body of a post could not be taken in."""
-
-
-class UploadEmpty(UploadError):
-    code = "upload.empty"
-    title = "Nothing was uploaded"
-
-    def __init__(self) -> None:
-        super().__init__("The post holds no file. Send the DICOM files, or zip archives of them, as parts named 'files'.")
-
-
-class PartMissing(UploadError):
-    code = "upload.part_missing"
-    title = "A part is missing"
-
-    def __init__(self, *, name: str) -> None:
-        super().__init__(
-            f"The post has no file in a part named '{name}', and this call needs one. Send it as multipart/form-data."
-        )
-
-
-class UploadMalformed(UploadError):
-    code = "upload.malformed"
-    title = "The body cannot be parsed"
-
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(f"The body is not a well-formed multipart/form-data message: {reason}.")
-
-
-class UploadStalled(UploadError):
-    code = "upload.stalled"
-    title = "The upload came too slowly"
-
-    def __init__(self, *, limit_s: float) -> None:
-        super().__init__(f"In {limit_s:.0f} seconds less than 1 MB of the body arrived. Nothing was kept; send it again.")
-
-
-class UnsupportedMediaType(UploadError):
-    code = "upload.unsupported_media_type"
-    title = "The content type is not supported"
-
-    def __init__(self, *, accepted: str) -> None:
-        super().__init__(f"Send {accepted}.")
-
-
-class UploadTooLarge(UploadError):
-    code = "upload.too_large"
-    title = "The upload is too large"
-
-    def __init__(self, *, limit: int, unit: str) -> None:
-        super().__init__(f"The upload is over this server's limit of {limit:,} {unit}. Send one CT series only.")
-
-
-class ArchiveInvalid(UploadError):
-    code = "upload.archive_invalid"
-    title = "The archive is refused"
-
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(f"The zip archive is refused: {reason}. Nothing of it was kept.")
 
 
 # ── CT series ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,7 +131,7 @@ class NotDeidentifiable(SeriesError):
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(
-            f"This server takes the patient out of a series before it is worked on, and cannot with this one: {reason}."
+            f"This server de-identifies each series before it is contoured, and cannot de-identify this one: {reason}."
         )
 
 
@@ -445,7 +323,7 @@ class JobExpired(JobError):
     title = "The job was purged"
 
     def __init__(self) -> None:
-        super().__init__("The series of this job was deleted. Post it again.")
+        super().__init__("The series of this job was deleted. Send it again.")
 
 
 class JobNotFinished(JobError):
@@ -453,7 +331,7 @@ class JobNotFinished(JobError):
     title = "The job has no result"
 
     def __init__(self, *, state: str) -> None:
-        super().__init__(f"The job is {state}, so it has no result. Its state is at GET /v1/jobs/{{id}}.")
+        super().__init__(f"The job is {state}, so it has no result.")
 
 
 class JobAlreadyEnded(JobError):
@@ -477,7 +355,7 @@ class IdempotencyConflict(JobError):
     title = "The idempotency key was used for another upload"
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key belongs to a post with another content. Use a new key for a new series.")
+        super().__init__("This idempotency key belongs to an upload with other content. Use a new key for a new series.")
 
 
 class AttemptsExhausted(JobError):
@@ -491,7 +369,7 @@ class AttemptsExhausted(JobError):
 # ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class IdentityLocked(ModelError):
+class IdentityLocked(OperatorError):
     code = "identity.locked"
     title = "The patient of the result cannot be put back"
 
@@ -501,7 +379,7 @@ class IdentityLocked(ModelError):
         )
 
 
-class ManifestInvalid(ModelError):
+class ManifestInvalid(OperatorError):
     code = "model.manifest_invalid"
     title = "The model's manifest is not valid"
 
@@ -509,7 +387,7 @@ class ManifestInvalid(ModelError):
         super().__init__(f"The manifest of the model '{model}' is not valid: {reason}.")
 
 
-class SiteFileInvalid(ModelError):
+class SiteFileInvalid(OperatorError):
     code = "site.file_invalid"
     title = "The site's file is not valid"
 
@@ -517,7 +395,7 @@ class SiteFileInvalid(ModelError):
         super().__init__(f"The file of the site's own names and tolerances is not valid: {reason}.")
 
 
-class InferenceFailed(ModelError):
+class InferenceFailed(OperatorError):
     code = "model.inference_failed"
     title = "The model failed"
 
@@ -525,7 +403,7 @@ class InferenceFailed(ModelError):
         super().__init__(f"The model could not be run: {reason}.")
 
 
-class ResultInvalid(ModelError):
+class ResultInvalid(OperatorError):
     code = "model.result_invalid"
     title = "The result failed its own check"
 
@@ -533,7 +411,7 @@ class ResultInvalid(ModelError):
         super().__init__("The RTSTRUCT was not delivered because it failed the check: " + "; ".join(findings) + ".")
 
 
-class ProfileInvalid(ModelError):
+class ProfileInvalid(OperatorError):
     code = "profile.invalid"
     title = "A site profile is not valid"
 
@@ -542,7 +420,7 @@ class ProfileInvalid(ModelError):
         super().__init__(f"{which} cannot be used: {reason}.")
 
 
-class TooManyPoints(ModelError):
+class TooManyPoints(OperatorError):
     code = "profile.too_many_points"
     title = "A contour has more points than the profile allows"
 
@@ -553,23 +431,15 @@ class TooManyPoints(ModelError):
         )
 
 
-class InternalError(ModelError):
+class InternalError(OperatorError):
     code = "internal.error"
     title = "Something went wrong in the server"
 
     def __init__(self, *, reference: str) -> None:
-        super().__init__(f"The server failed in a way it did not foresee. The operator finds it in the log under {reference}.")
+        super().__init__(f"The server failed unexpectedly. The operator finds the cause in the log under {reference}.")
 
 
 # ── transient ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class BrokerUnavailable(TransientError):
-    code = "broker.unavailable"
-    title = "The queue is not reachable"
-
-    def __init__(self) -> None:
-        super().__init__("The queue is not reachable, and a series is not accepted without it. Post it again in a moment.")
 
 
 class DatabaseUnavailable(TransientError):
@@ -577,34 +447,7 @@ class DatabaseUnavailable(TransientError):
     title = "The database is not reachable"
 
     def __init__(self) -> None:
-        super().__init__("The job table is not reachable. Repeat the call in a moment.")
-
-
-class IssuerUnavailable(TransientError):
-    code = "access.issuer_unavailable"
-    title = "The identity provider is not reachable"
-
-    def __init__(self) -> None:
-        super().__init__("The token cannot be checked, as the identity provider does not answer. Repeat the call in a moment.")
-
-
-class NotReady(TransientError):
-    code = "service.not_ready"
-    title = "The service is not ready"
-
-    def __init__(self, *, reasons: Mapping[str, str]) -> None:
-        found = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
-        super().__init__(f"Not ready: {found}. Series can be processed when everything is ready.")
-
-
-class ServiceBusy(TransientError):
-    code = "service.busy"
-    title = "Too many uploads at once"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The server takes in as many uploads as it can at this moment. Nothing of this one was kept; send it again."
-        )
+        super().__init__("The job table is not reachable. Try again in a moment.")
 
 
 class StorageFull(TransientError):
@@ -621,7 +464,7 @@ class StorageUnavailable(TransientError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The data folder of the service is not where this process looks for it. Ask the operator to see that it is mounted."
+            "The data folder of the service is missing. Ask the operator to check that it is mounted."
         )
 
 

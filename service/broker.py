@@ -9,9 +9,9 @@ from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from oarlock.errors import BrokerUnavailable
 from oarlock.settings import Settings
 from oarlock.store.jobs import CONTOUR_SERIES, QUEUE, Job
+from service.errors import BrokerUnavailable
 
 CONNECT_LIMIT_S: Final = 2
 """How long a caller waits for a Redis that does not answer."""

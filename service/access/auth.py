@@ -7,10 +7,10 @@ from threading import Lock
 from time import monotonic
 from typing import Final, Protocol
 
-from oarlock.errors import Forbidden, InvalidToken, RateLimited, Unauthenticated
 from oarlock.settings import Settings
 from oarlock.store.keys import KeyStore, Scope
 from oarlock.store.retention import UNSAID, Retention
+from service.errors import Forbidden, InvalidToken, RateLimited, Unauthenticated
 
 _MANY: Final = 1_000
 _WINDOW_S: Final = 60.0

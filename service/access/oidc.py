@@ -16,10 +16,10 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
 
-from oarlock.errors import InvalidToken, IssuerUnavailable
 from oarlock.settings import Settings
 from oarlock.store.keys import Scope
 from service.access.auth import Caller, is_loopback
+from service.errors import InvalidToken, IssuerUnavailable
 
 log = logging.getLogger(__name__)
 

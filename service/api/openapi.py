@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from oarlock import errors
 from oarlock.errors import OarlockError
 from oarlock.qa.control_chart import MEANING
+from service import errors as refusals
 from service.api.problems import MEDIA_TYPE, describe
 from service.api.schemas import Problem
 from service.intake import multipart as uploads
@@ -192,11 +193,11 @@ _NO_WORKER: Final = "no worker was heard of in the last 30 s, and 3 job(s) wait"
 _DEPENDENCIES: Final = dict.fromkeys(("database", "broker", "storage", "workers", "model"), _READY)
 
 _ACCESS: Final = (
-    errors.Unauthenticated(),
-    errors.InvalidToken(),
-    errors.Forbidden(scopes=["jobs:read"]),
-    errors.RateLimited(retry_after_s=3),
-    errors.IssuerUnavailable(),
+    refusals.Unauthenticated(),
+    refusals.InvalidToken(),
+    refusals.Forbidden(scopes=["jobs:read"]),
+    refusals.RateLimited(retry_after_s=3),
+    refusals.IssuerUnavailable(),
 )
 _NOT_FOUND: Final = (errors.JobNotFound(), errors.JobExpired())
 _NO_RESULT: Final = (*_NOT_FOUND, errors.JobNotFinished(state="running"), errors.ResultNotFound(what="rendering.npz"))
@@ -295,13 +296,13 @@ _COMPARISON_FORM: Final = {
 _ARCHIVE: Final = {"schema": {"type": "string", "format": "binary"}}
 
 _REFUSALS: Final = (
-    errors.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
+    refusals.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
     errors.IdempotencyConflict(),
-    errors.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
-    errors.UnsupportedMediaType(accepted=uploads.JOB.accepted),
-    errors.UploadEmpty(),
-    errors.ArchiveInvalid(reason="a member's name leads out of the archive"),
-    errors.InvalidParameter(name="priority", reason="is none of urgent, normal, low"),
+    refusals.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
+    refusals.UnsupportedMediaType(accepted=uploads.JOB.accepted),
+    refusals.UploadEmpty(),
+    refusals.ArchiveInvalid(reason="a member's name leads out of the archive"),
+    errors.InvalidParameter(name="priority", reason="must be one of urgent, normal, low"),
     errors.UnknownModel(available=["oarlock-hn"]),
     errors.UnknownProfile(available=["eclipse", "generic"]),
     errors.ProfileNotWritable(profile="site", oar="Parotid_L"),
@@ -311,13 +312,13 @@ _REFUSALS: Final = (
     errors.MixedSeries(images=[120, 36]),
     errors.TooFewSlices(found=1, needed=3),
     errors.MissingSlices(expected_mm=2.5, found_mm=5.0, at_slice=37),
-    errors.UploadStalled(limit_s=60),
-    errors.ServiceBusy(),
-    errors.BrokerUnavailable(),
+    refusals.UploadStalled(limit_s=60),
+    refusals.ServiceBusy(),
+    refusals.BrokerUnavailable(),
     errors.StorageFull(),
 )
 
-_OF_JOBS_ALONE: Final = (errors.RequestError, errors.JobError, errors.BrokerUnavailable, errors.UnsupportedMediaType)
+_OF_JOBS_ALONE: Final = (errors.RequestError, errors.JobError, refusals.BrokerUnavailable, refusals.UnsupportedMediaType)
 
 POST_JOB: Final[Call] = {
     "responses": {202: _accepted("The series was taken in and will be contoured", _QUEUED), **_problems(*_REFUSALS)},
@@ -383,8 +384,8 @@ COMPARISON: Final[Call] = {
         200: _bytes("The comparison", "application/json", _QA["comparisons"][0]),
         **_problems(
             *(error for error in _REFUSALS if not isinstance(error, _OF_JOBS_ALONE)),
-            errors.UnsupportedMediaType(accepted=uploads.COMPARISON.accepted),
-            errors.PartMissing(name="reference"),
+            refusals.UnsupportedMediaType(accepted=uploads.COMPARISON.accepted),
+            refusals.PartMissing(name="reference"),
             errors.StructureSetUnreadable(reason="it is not an RT Structure Set"),
             errors.FrameOfReferenceMismatch(),
         ),
@@ -455,10 +456,10 @@ REFERENCE: Final[Call] = {
         200: _bytes("The comparison", "application/json", _QA["comparisons"][0]),
         **_problems(
             *_NO_RESULT,
-            errors.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
-            errors.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
-            errors.UnsupportedMediaType(accepted=uploads.REFERENCE.accepted),
-            errors.PartMissing(name="reference"),
+            refusals.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
+            refusals.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
+            refusals.UnsupportedMediaType(accepted=uploads.REFERENCE.accepted),
+            refusals.PartMissing(name="reference"),
             errors.StructureSetUnreadable(reason="it is not an RT Structure Set"),
             errors.FrameOfReferenceMismatch(),
             errors.StorageFull(),
@@ -519,7 +520,7 @@ READYZ: Final[Call] = {
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"allOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Problem", "Readiness")]},
-                    "example": _problem(errors.NotReady(reasons={"workers": _NO_WORKER}))
+                    "example": _problem(refusals.NotReady(reasons={"workers": _NO_WORKER}))
                     | {"ready": False}
                     | _DEPENDENCIES
                     | {"workers": {"ready": False, "detail": _NO_WORKER}},

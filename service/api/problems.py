@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from oarlock import errors
 from oarlock.errors import OarlockError, leaves
+from service import errors as refusals
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
@@ -25,21 +26,21 @@ _CHALLENGE: Final = 'Bearer realm="oarlock"'
 
 STATUS: Final[Mapping[type[OarlockError], int]] = {
     errors.InputError: 422,
-    errors.RouteNotFound: 404,
-    errors.MethodNotAllowed: 405,
-    errors.AccessError: 401,
-    errors.Forbidden: 403,
-    errors.RateLimited: 429,
-    errors.UploadMalformed: 400,
-    errors.UploadStalled: 408,
-    errors.UploadTooLarge: 413,
-    errors.UnsupportedMediaType: 415,
+    refusals.RouteNotFound: 404,
+    refusals.MethodNotAllowed: 405,
+    refusals.AccessError: 401,
+    refusals.Forbidden: 403,
+    refusals.RateLimited: 429,
+    refusals.UploadMalformed: 400,
+    refusals.UploadStalled: 408,
+    refusals.UploadTooLarge: 413,
+    refusals.UnsupportedMediaType: 415,
     errors.JobError: 409,
     errors.JobNotFound: 404,
     errors.ResultNotFound: 404,
     errors.JobExpired: 410,
     errors.AttemptsExhausted: 500,
-    errors.ModelError: 500,
+    errors.OperatorError: 500,
     errors.TransientError: 503,
     errors.StorageFull: 507,
 }
@@ -82,14 +83,14 @@ def problem(
 def _headers_of(error: OarlockError, status: int) -> Mapping[str, str]:
     """What a caller's program must know: when to try again (RFC 9110, 10.2.3), or how to be let in (RFC 6750, 3)."""
     match error:
-        case errors.RateLimited():
+        case refusals.RateLimited():
             return {"Retry-After": str(ceil(error.retry_after_s))}
-        case errors.InvalidToken():
+        case refusals.InvalidToken():
             return {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
-        case errors.Forbidden():
+        case refusals.Forbidden():
             wanted = " ".join(error.scopes)
             return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{wanted}"'}
-        case errors.AccessError():
+        case refusals.AccessError():
             return {"WWW-Authenticate": _CHALLENGE}
     return {"Retry-After": str(RETRY_AFTER_S)} if status in {503, 507} else {}
 
@@ -146,11 +147,11 @@ def _reason(found: Mapping[str, Any]) -> str:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {HTTPStatus.NOT_FOUND: errors.RouteNotFound, HTTPStatus.METHOD_NOT_ALLOWED: errors.MethodNotAllowed}
+    known = {HTTPStatus.NOT_FOUND: refusals.RouteNotFound, HTTPStatus.METHOD_NOT_ALLOWED: refusals.MethodNotAllowed}
     ours = known.get(HTTPStatus(error.status_code))
     if ours is None:
-        return problem(request, errors.UploadMalformed(reason="the server's parser refused it"))
-    return problem(request, ours(), headers=_allowed(request) if ours is errors.MethodNotAllowed else None)
+        return problem(request, refusals.UploadMalformed(reason="the server's parser refused it"))
+    return problem(request, ours(), headers=_allowed(request) if ours is refusals.MethodNotAllowed else None)
 
 
 def _allowed(request: Request) -> Mapping[str, str]:
@@ -167,4 +168,4 @@ def _allowed(request: Request) -> Mapping[str, str]:
 async def _gone(request: Request, error: Exception) -> Response:
     """The sender went away in the middle of an upload; nobody reads this answer."""
     del error
-    return problem(request, errors.UploadMalformed(reason="the connection ended before it did"))
+    return problem(request, refusals.UploadMalformed(reason="the connection ended before it did"))

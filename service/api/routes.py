@@ -16,16 +16,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from oarlock.ct.series import check_headers
-from oarlock.errors import (
-    InvalidParameter,
-    JobExpired,
-    JobNotFinished,
-    JobNotFound,
-    NotReady,
-    ResultNotFound,
-    ServiceBusy,
-    StorageFull,
-)
+from oarlock.errors import InvalidParameter, JobExpired, JobNotFinished, JobNotFound, ResultNotFound, StorageFull
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.pictures.contact_sheet import load_rendering
 from oarlock.store import audit
@@ -50,6 +41,7 @@ from service.api.schemas import (
     Readiness,
 )
 from service.container import Here, Service
+from service.errors import NotReady, ServiceBusy
 from service.intake import multipart as uploads
 from service.intake.submission import Offer, check_choices, check_idempotency_key, check_writable
 from service.monitoring import metrics

@@ -80,7 +80,7 @@ def start_worker(settings: Settings) -> "subprocess.Popen[bytes]":
     with _log_file(settings.data / "logs" / "worker.log") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "worker"],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

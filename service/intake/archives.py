@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from oarlock.errors import ArchiveInvalid, StorageFull, UploadTooLarge
+from oarlock.errors import StorageFull
+from service.errors import ArchiveInvalid, UploadTooLarge
 
 SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """How a zip file begins; the second is an empty one."""

@@ -20,19 +20,18 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from oarlock.errors import (
+from oarlock.errors import OarlockError, StorageFull
+from oarlock.settings import Settings
+from oarlock.store.files import Incoming
+from service.errors import (
     ArchiveInvalid,
-    OarlockError,
     PartMissing,
-    StorageFull,
     UnsupportedMediaType,
     UploadEmpty,
     UploadMalformed,
     UploadStalled,
     UploadTooLarge,
 )
-from oarlock.settings import Settings
-from oarlock.store.files import Incoming
 from service.intake.archives import SIGNATURES, ArchiveLimits, open_archive
 
 FIELD_LIMIT_BYTES: Final = 2_048

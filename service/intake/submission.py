@@ -14,7 +14,7 @@ from typing import Final
 from uuid import uuid4
 
 from oarlock.ct.series import SeriesHeader
-from oarlock.errors import BrokerUnavailable, InvalidParameter, UnknownModel
+from oarlock.errors import InvalidParameter, UnknownModel
 from oarlock.facts import ModelFacts
 from oarlock.rtstruct.profiles import Profile, profile_named
 from oarlock.rtstruct.writer import roi_names
@@ -27,6 +27,7 @@ from oarlock.store.retention import Retention
 from service.api.schemas import PRIORITIES
 from service.background.webhooks import Rules
 from service.broker import Broker
+from service.errors import BrokerUnavailable
 
 IDEMPOTENCY_KEY_LIMIT: Final = 255
 
@@ -63,7 +64,7 @@ def check_choices(fields: Mapping[str, str], offer: Offer, retention: Retention)
     """
     priority = fields.get("priority") or "normal"
     if priority not in PRIORITIES:
-        raise InvalidParameter(name="priority", reason=f"is none of {', '.join(PRIORITIES)}")
+        raise InvalidParameter(name="priority", reason=f"must be one of {', '.join(PRIORITIES)}")
     profile = profile_named(offer.profiles, fields.get("profile") or offer.profile)
     callback_url = offer.callbacks.check_url(fields["callback_url"]) if fields.get("callback_url") else None
     manifest = offer.manifests.get(fields.get("model") or offer.model)

@@ -8,8 +8,9 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oarlock.errors import InternalError, NotReady
+from oarlock.errors import InternalError
 from service.api.problems import problem
+from service.errors import NotReady
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
-from oarlock.errors import InvalidToken, IssuerUnavailable
 from oarlock.settings import Settings
 from oarlock.store.keys import KeyStore, Scope
 from service.access import oidc
 from service.access.oidc import OIDC, IssuerKeys, check_url, fetch_json
+from service.errors import InvalidToken, IssuerUnavailable
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 import redis
 
-from oarlock.errors import BrokerUnavailable
 from oarlock.store.jobs import QUEUE, JobId, JobState, Stage
 from service.background.sweeper import MESSAGE_LATE_S, Sweeper
 from service.broker import Broker
 from service.embedded.redis_server import PrivateRedis
+from service.errors import BrokerUnavailable
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
 
