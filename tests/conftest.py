@@ -2,10 +2,12 @@
 
 import fcntl
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,10 +15,12 @@ from hypothesis import HealthCheck, settings
 from oarlock.geometry.grid import Grid
 from oarlock.phantom.patient import Phantom, head_and_neck
 from oarlock.store.database import Database
-from service.embedded.redis_server import PrivateRedis
 from tests.expert_data.planning_ct import PlanningCTs
-from tests.fixtures import crooked, postgresql
+from tests.fixtures import crooked
 from tools.derive_norms import Drawn, read
+
+if TYPE_CHECKING:
+    from tests.fixtures import postgresql
 
 # Hypothesis times each example by default; on a busy machine that says nothing of what is tested.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -112,13 +116,17 @@ def phantom() -> Phantom:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis of this session's own: tests empty its queue."""
+    from service.embedded.redis_server import PrivateRedis
+
     with PrivateRedis(tmp_path_factory.mktemp("redis")).running() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[postgresql.Server]:
+def postgresql_server() -> Iterator["postgresql.Server"]:
     """A real PostgreSQL for this session."""
+    from tests.fixtures import postgresql
+
     programs = postgresql.find_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
@@ -126,20 +134,45 @@ def postgresql_server() -> Iterator[postgresql.Server]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of database; the fast tests ask SQLite alone."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database of each kind."""
-    if request.param == "sqlite":
+    if database_kind == "sqlite":
         yield f"sqlite:///{tmp_path / 'oarlock.sqlite'}"
         return
+    with request.getfixturevalue("postgresql_server").database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema of today and no rows, to be copied."""
+    file = tmp_path_factory.mktemp("migrated") / "oarlock.sqlite"
+    Database(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture
+def migrated_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database of each kind with the schema of today and no rows."""
+    if database_kind == "sqlite":
+        copy = shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "oarlock.sqlite")
+        yield f"sqlite:///{copy}"
+        return
     server: postgresql.Server = request.getfixturevalue("postgresql_server")
-    with server.database() as url:
+    with server.database(template=server.migrated) as url:
         yield url
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(migrated_url: str) -> Iterator[Database]:
     """An open database of each kind, with the schema of today."""
-    opened = Database(database_url)
+    opened = Database(migrated_url)
     yield opened
     opened.close()

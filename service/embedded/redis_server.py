@@ -3,10 +3,8 @@
 Redis or its fork Valkey, whichever is there: both speak the same protocol and both passed the same crash tests (ADR 0005).
 """
 
-import ctypes
 import hashlib
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +18,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from service.embedded.process import die_with_parent
+
 START_LIMIT_S: Final = 20.0
-_PR_SET_PDEATHSIG: Final = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RedisServerNotFound(RuntimeError):
@@ -49,12 +47,6 @@ def find_server() -> Path:
             if candidate.is_file():
                 return candidate
     raise RedisServerNotFound
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the thread that started it ends (Linux; elsewhere nothing)."""
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 class PrivateRedis:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from oarlock.settings import Settings
-from service.embedded.redis_server import PrivateRedis, die_with_parent
+from service.embedded.process import die_with_parent
+from service.embedded.redis_server import PrivateRedis
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import pytest
 
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
-from tests.system.processes import free_port
+from tests.fixtures.processes import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from oarlock.errors import DatabaseUnavailable
 from oarlock.store import audit
 from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
 from oarlock.store.keys import KeyStore, Scope
+from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
-from tests.system.processes import eventually
 
 RESULTS = {RTSTRUCT: b"contours", QA_REPORT: b"{}", PREVIEW: b"\x89PNG"}
 

@@ -48,9 +48,9 @@ def test_what_was_backed_up_while_the_service_ran_is_there_after_the_restore(
         assert client.get(f"/v1/jobs/{after['id']}").status_code == 404
 
 
-def test_two_services_answer_for_each_others_jobs(database_url: str, tmp_path: Path, redis_url: str, series: list[Path]) -> None:
+def test_two_services_answer_for_each_others_jobs(migrated_url: str, tmp_path: Path, redis_url: str, series: list[Path]) -> None:
     write_model(tmp_path / "models")
-    settings = make_settings(tmp_path, redis_url, database_url=database_url)
+    settings = make_settings(tmp_path, redis_url, database_url=migrated_url)
     with serve(settings) as one, serve(settings) as other:
         job = httpx.post(f"{one.url}/v1/jobs", files=parts(series)).json()
         assert httpx.get(f"{other.url}/v1/jobs/{job['id']}").json()["state"] == "queued"

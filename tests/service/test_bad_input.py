@@ -23,9 +23,9 @@ from pydicom.uid import MRImageStorage
 
 from oarlock.phantom.patient import write_ct_series
 from tests.fixtures.crooked import crooked_grid, crooked_hu
+from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
-from tests.system.processes import eventually
 
 LIMIT_S = 2.0
 BOUNDARY = b"oarlockboundary"

@@ -29,10 +29,10 @@ from oarlock.store.jobs import JobId, JobState
 from oarlock.store.retention import Retention
 from service.background.webhooks import AddressRefused, Caller, Messenger, Rules, sign
 from tests.fixtures.certificates import Authority
+from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 from tests.store.test_job_store import Clock, claim, create
-from tests.system.processes import eventually
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OLD_SECRET = "whsec_" + base64.b64encode(bytes(range(40, 72))).decode()
@@ -367,7 +367,7 @@ def test_what_was_given_up_is_seen_and_sent_again(
     store: JobStore,
     outbox: CallbackStore,
     clock: Clock,
-    database_url: str,
+    migrated_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     database: Database,
@@ -377,7 +377,7 @@ def test_what_was_given_up_is_seen_and_sent_again(
     for _ in range(len(WAITS_S) + 1):
         Messenger(outbox, Deaf(500)).deliver()
         clock.advance(max(WAITS_S))
-    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
     assert main(["callbacks", "list", "--state", "dead"]) == 0
     listed = capsys.readouterr().out
     (dead,) = outbox.all()

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from service.intake import multipart as uploads
+from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
-from tests.system.processes import eventually
 
 ZIP = {"Content-Type": "application/zip"}
 

@@ -20,11 +20,11 @@ from oarlock.qa import report as qa
 from oarlock.qa.control_chart import Rule
 from oarlock.store.jobs import Stage
 from oarlock.store.score_store import Scored, append
+from tests.fixtures.processes import eventually, free_port
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 from tests.service.test_monitoring import ALERTS, ROOT, rules, shown
-from tests.system.processes import eventually, free_port
 
 pytestmark = pytest.mark.slow
 

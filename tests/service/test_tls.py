@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from oarlock.settings import Settings
 from oarlock.store.keys import KeyStore, Scope
 from tests.fixtures.certificates import Authority, Pair
+from tests.fixtures.processes import eventually, free_port, listens
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
-from tests.system.processes import eventually, free_port, listens
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -232,10 +232,10 @@ def test_a_rewritten_past_is_found_by_whoever_wrote_down_an_entry_elsewhere(seve
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])
-def test_the_database_itself_refuses_to_change_the_log(database_url: str, statement: str) -> None:
-    database = Database(database_url)
+def test_the_database_itself_refuses_to_change_the_log(migrated_url: str, statement: str) -> None:
+    database = Database(migrated_url)
     audit.record(database, Event(Action.JOB_POSTED, MARTA, "j"))
-    engine = create_engine(make_url(database_url.replace("postgresql:", "postgresql+psycopg:")))
+    engine = create_engine(make_url(migrated_url.replace("postgresql:", "postgresql+psycopg:")))
     with pytest.raises(DatabaseError, match="only grows"), engine.begin() as connection:
         connection.execute(text(statement))
     engine.dispose()

@@ -206,7 +206,7 @@ def test_a_process_that_is_killed_while_it_receives_leaves_no_job(tmp_path: Path
     program = f"""
 import os, signal
 from pathlib import Path
-from oarlock.storage import Storage
+from oarlock.store.files import Storage
 with Storage(Path({str(tmp_path / "data")!r})).incoming() as incoming:
     incoming.next_file().write_bytes(b"x" * 100_000)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -262,7 +262,7 @@ def test_what_has_ended_cannot_be_cancelled_and_only_what_failed_or_was_cancelle
 
 
 @pytest.mark.parametrize("when", ["queued", "running", "succeeded"])
-def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: JobStore, database_url: str, when: str) -> None:
+def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: JobStore, when: str) -> None:
     create(store, idempotency_key="secret-key", profile="clinic", warnings=[Notice("x", "secret-detail")])
     lease = None if when == "queued" else claim(store)
     if when == "succeeded" and lease:
@@ -482,11 +482,11 @@ def test_a_database_that_is_gone_is_a_transient_error(tmp_path: Path) -> None:
         Database(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'jobs.sqlite'}")
 
 
-def test_a_database_survives_being_opened_again(database_url: str) -> None:
-    first = Database(database_url)
+def test_a_database_survives_being_opened_again(migrated_url: str) -> None:
+    first = Database(migrated_url)
     create(JobStore(first))
     first.close()
-    second = Database(database_url)
+    second = Database(migrated_url)
     assert JobStore(second).get(JobId("a")).state is JobState.QUEUED
     second.close()
 

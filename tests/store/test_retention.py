@@ -150,9 +150,9 @@ def test_the_settings_say_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_key_carries_the_times_that_it_was_made_with(
-    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database, migrated_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
     arguments = ["--scope", "jobs:write", "--keep-input", "0", "--keep-results", "7d"]
     assert main(["keys", "create", "planning", *arguments]) == 0
     found = KeyStore(database).find(capsys.readouterr().out.strip())

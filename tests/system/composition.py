@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from oarlock.store.jobs import ENDED
-from tests.system.processes import eventually, free_port
+from tests.fixtures.processes import eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 1200.0

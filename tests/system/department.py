@@ -23,8 +23,9 @@ from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT, Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import ENDED, Job, JobId, JobState, Stage
 from oarlock.store.schema import JOBS
-from service.embedded.redis_server import PrivateRedis, die_with_parent
-from tests.system.processes import eventually, marked
+from service.embedded.process import die_with_parent
+from service.embedded.redis_server import PrivateRedis
+from tests.fixtures.processes import eventually, marked
 from tests.worker.conftest import House
 from tests.worker.tiny_model import write_tiny_model
 from worker.inference import load
@@ -67,7 +68,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - as in service.redis_server
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - as in service.embedded.redis_server
             )
 
     def kill(self) -> None:

@@ -14,7 +14,7 @@ import httpx
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import ENDED, JobId, JobState
-from tests.system.processes import eventually
+from tests.fixtures.processes import eventually
 from tests.worker.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]

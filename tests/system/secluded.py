@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import eventually
+from tests.fixtures.processes import eventually
 
 PATIENCE_S = 120.0
 

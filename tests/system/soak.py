@@ -26,9 +26,9 @@ from oarlock.phantom.patient import write_ct_series
 from oarlock.store.jobs import ENDED, JobId, JobState
 from tests.fixtures import postgresql
 from tests.fixtures.crooked import crooked_grid
+from tests.fixtures.processes import alive, eventually, free_port, marked
 from tests.service.running import zipped
 from tests.system.department import PATIENCE_S, Department, Program, wait_until
-from tests.system.processes import alive, eventually, free_port, marked
 from tests.worker.conftest import head
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"

@@ -16,8 +16,8 @@ import pytest
 
 from oarlock.phantom.patient import write_phantom
 from oarlock.store.jobs import ENDED
+from tests.fixtures.processes import eventually
 from tests.system.composition import PATIENCE_S, ROOT, compose_command, run
-from tests.system.processes import eventually
 from tests.system.secluded import secluded_engine
 from tools.bundle.__main__ import LOCK, make_bundle
 from tools.bundle.contents import images_of

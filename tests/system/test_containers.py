@@ -13,8 +13,8 @@ import pytest
 
 from oarlock import __version__
 from oarlock.phantom.patient import write_phantom
+from tests.fixtures.processes import eventually
 from tests.system.composition import ROOT, Composition, brought_up, run
-from tests.system.processes import eventually
 
 pytestmark = [pytest.mark.delivered, pytest.mark.slow]
 

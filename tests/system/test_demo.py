@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oarlock.organs.catalogue import OARS
-from tests.system.processes import eventually, marked
+from tests.fixtures.processes import eventually, marked
 
 ROOT = Path(__file__).parent.parent.parent
 PNG = b"\x89PNG\r\n\x1a\n"

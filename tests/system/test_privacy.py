@@ -15,9 +15,9 @@ from pydicom.encaps import encapsulate
 
 from oarlock.store.jobs import JobState
 from tests.fixtures import canaries
+from tests.fixtures.processes import eventually
 from tests.service.running import zipped
 from tests.system.installed import PATIENCE_S, Installed, installed
-from tests.system.processes import eventually
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import redis
 from oarlock.settings import Settings
 from service.embedded.redis_server import PrivateRedis
 from service.embedded.supervisor import DataFolderInUse, Supervisor, companions, exclusive
-from tests.system.processes import alive, eventually
+from tests.fixtures.processes import alive, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 

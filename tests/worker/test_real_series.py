@@ -24,9 +24,9 @@ RUN = """
 import resource, sys
 from pathlib import Path
 from oarlock.database import Database
-from oarlock.job_store import JobStore
+from oarlock.store.job_store import JobStore
 from oarlock.manifest import read_manifests
-from oarlock.storage import Storage
+from oarlock.store.files import Storage
 from worker.inference import Models
 from worker.pipeline import contour
 
