@@ -17,12 +17,12 @@ from itertools import product
 import numpy as np
 
 from oarlock.geometry.masks import Crop
-from oarlock.organs.catalogue import OAR, OARS, Laterality, mirrored
+from oarlock.organs.catalogue import OAR, OARS, Laterality, other_side
 from oarlock.qa.organ_shape import shape_of
-from oarlock.qa.plausibility import HOUSE, Anatomy, Check, Level, Limits, judge
+from oarlock.qa.plausibility import NORM_TABLES, Anatomy, Finding, Level, NormTables, judge
 from oarlock.qa.tissue import composition_of
 from tests.expert_data.planning_ct import LaidCT, PlanningCTs
-from tools.derive_norms import Drawn, add_data, halved, limits, read, tight
+from tools.derive_norms import ContourSet, add_data, halved, limits, read, tight
 
 Change = Mapping[OAR, Crop | None]
 Tally = dict[str, dict[str, Counter[Level]]]
@@ -30,7 +30,7 @@ TOGETHER, SET = "all 2 cm", "the set"
 WORST = (Level.RED, Level.AMBER, Level.GREEN)
 
 
-def anatomy(drawn: Drawn, table: Limits, change: Change | None = None, ct: LaidCT | None = None) -> Anatomy:
+def anatomy(drawn: ContourSet, table: NormTables, change: Change | None = None, ct: LaidCT | None = None) -> Anatomy:
     """A set of contours as the checks see it, with some organs replaced or (None) deleted, on its CT where that is known."""
     change = change or {}
     crops = {oar: crop for oar, crop in {**drawn.crops, **change}.items() if crop is not None}
@@ -40,18 +40,18 @@ def anatomy(drawn: Drawn, table: Limits, change: Change | None = None, ct: LaidC
     return Anatomy(OARS, crops, shapes, drawn.grid, table, compositions=compositions)
 
 
-def faults(drawn: Drawn) -> Iterator[tuple[str, OAR, Change]]:
+def faults(drawn: ContourSet) -> Iterator[tuple[str, OAR, Change]]:
     """(kind, organ, what replaces which organs), one organ at a time."""
     for oar, crop in drawn.crops.items():
         yield "deleted", oar, {oar: None}
         yield from (("halved", oar, {oar: half}) for half in halved(oar, crop) if half is not None)
         for axis, shift_mm in product(range(3), (-20.0, 20.0)):
             yield "2 cm", oar, {oar: shifted(crop, axis, shift_mm, drawn)}
-        if oar.laterality is Laterality.LEFT and (other := drawn.crops.get(mirrored(oar))) is not None:
-            yield "exchanged", oar, {oar: other, mirrored(oar): crop}
+        if oar.laterality is Laterality.LEFT and (other := drawn.crops.get(other_side(oar))) is not None:
+            yield "exchanged", oar, {oar: other, other_side(oar): crop}
 
 
-def shifted(crop: Crop, axis: int, shift_mm: float, drawn: Drawn) -> Crop | None:
+def shifted(crop: Crop, axis: int, shift_mm: float, drawn: ContourSet) -> Crop | None:
     """An organ moved along an axis; what leaves the scan is lost."""
     box, mask = crop
     steps = round(shift_mm / drawn.grid.spacing_mm[axis])
@@ -64,12 +64,12 @@ def shifted(crop: Crop, axis: int, shift_mm: float, drawn: Drawn) -> Crop | None
     return tight(((z, y, x), left)) if left.any() else None
 
 
-def shifted_set(drawn: Drawn, axis: int, shift_mm: float) -> Change:
+def shifted_set(drawn: ContourSet, axis: int, shift_mm: float) -> Change:
     """All organs moved together."""
     return {oar: shifted(crop, axis, shift_mm, drawn) for oar, crop in drawn.crops.items()}
 
 
-def mirrored_scan(drawn: Drawn) -> Change:
+def mirrored_scan(drawn: ContourSet) -> Change:
     """Every organ at the place that it has in the mirror image of the scan."""
     columns = drawn.grid.shape[2]
     return {
@@ -78,23 +78,25 @@ def mirrored_scan(drawn: Drawn) -> Change:
     }
 
 
-def level(checks: Sequence[Check], *oars: OAR) -> Level:
+def level(checks: Sequence[Finding], *oars: OAR) -> Level:
     """The worst level of any check of some organs."""
     names = {oar.name for oar in oars}
     return worst(check for check in checks if check.oar in names)
 
 
-def worst(checks: Iterable[Check]) -> Level:
+def worst(checks: Iterable[Finding]) -> Level:
     """The worst level of some checks, of which there is at least one."""
     found = {check.level for check in checks}
     return next(one for one in WORST if one in found)
 
 
-def tallied(sets: Sequence[Drawn], cts: PlanningCTs, *, on_ct: bool, honest: bool) -> tuple[Tally, list[tuple[Drawn, list[str]]]]:
+def tallied(
+    sets: Sequence[ContourSet], cts: PlanningCTs, *, on_ct: bool, honest: bool
+) -> tuple[Tally, list[tuple[ContourSet, list[str]]]]:
     """The levels of every fault by kind and organ, and the red checks of every untouched set."""
     tally: Tally = defaultdict(lambda: defaultdict(Counter))
     alarms = []
-    tables: dict[str, Limits] = {}
+    tables: dict[str, NormTables] = {}
     for drawn in sets:
         ct = cts.laid.get(drawn.case) if on_ct else None
         if on_ct and ct is None:
@@ -102,7 +104,7 @@ def tallied(sets: Sequence[Drawn], cts: PlanningCTs, *, on_ct: bool, honest: boo
         if honest and drawn.patient not in tables:
             others = [other for other in sets if other.patient != drawn.patient]
             tables[drawn.patient] = limits(others, cts.without(drawn.patient))
-        table = tables[drawn.patient] if honest else HOUSE
+        table = tables[drawn.patient] if honest else NORM_TABLES
         checks = judge(anatomy(drawn, table, ct=ct))
         alarms.append((drawn, [f"{check.oar} {check.code}" for check in checks if check.level is Level.RED]))
         print(f"{drawn.case:14} {drawn.rater:13} red: {', '.join(alarms[-1][1]) or 'none'}", flush=True)
@@ -112,7 +114,7 @@ def tallied(sets: Sequence[Drawn], cts: PlanningCTs, *, on_ct: bool, honest: boo
         for oar in drawn.crops:
             tally["untouched"][oar.name][level(checks, oar)] += 1
         for kind, oar, change in faults(drawn):
-            tally[kind][oar.name][level(judge(anatomy(drawn, table, change)), oar, mirrored(oar))] += 1
+            tally[kind][oar.name][level(judge(anatomy(drawn, table, change)), oar, other_side(oar))] += 1
         flipped = judge(anatomy(drawn, table, mirrored_scan(drawn)))
         for oar in drawn.crops:
             if oar.laterality:
@@ -120,7 +122,7 @@ def tallied(sets: Sequence[Drawn], cts: PlanningCTs, *, on_ct: bool, honest: boo
     return tally, alarms
 
 
-def _tally_on_ct(drawn: Drawn, table: Limits, ct: LaidCT, tally: Tally) -> None:
+def _tally_on_ct(drawn: ContourSet, table: NormTables, ct: LaidCT, tally: Tally) -> None:
     """The organs on the CT as they are, each shifted in six directions, and all of the set shifted together."""
     whole = anatomy(drawn, table, ct=ct)
     checks = judge(whole)
@@ -129,7 +131,7 @@ def _tally_on_ct(drawn: Drawn, table: Limits, ct: LaidCT, tally: Tally) -> None:
     for axis, shift_mm in product(range(3), (-20.0, 20.0)):
         for oar in whole.compositions:
             alone = judge(anatomy(drawn, table, {oar: shifted(drawn.crops[oar], axis, shift_mm, drawn)}, ct))
-            tally["2 cm"][oar.name][level(alone, oar, mirrored(oar))] += 1
+            tally["2 cm"][oar.name][level(alone, oar, other_side(oar))] += 1
         together = judge(anatomy(drawn, table, shifted_set(drawn, axis, shift_mm), ct))
         tally[TOGETHER][SET][worst(together)] += 1
         for oar in whole.compositions:

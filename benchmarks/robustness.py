@@ -18,7 +18,7 @@ from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.geometry.body import within_body
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Mask, OARMasks
-from oarlock.organs.catalogue import BY_NAME, OAR, OARS, mirrored
+from oarlock.organs.catalogue import BY_NAME, OAR, OARS, other_side
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.postprocess import clean_up, to_masks
 from oarlock.segmentation.resampling import body_box_mm, to_model_grid
@@ -72,7 +72,7 @@ def noisy(hu: HU) -> npt.NDArray[Any]:
 
 def mirrored_scan(scan: Scan, masks: OARMasks) -> Changed:
     """Left and right exchanged: what is drawn must be the mirror image, on the other side."""
-    return Changed(replace(scan, hu=scan.hu[:, :, ::-1]), lambda oar: masks.mask(mirrored(oar))[:, :, ::-1])
+    return Changed(replace(scan, hu=scan.hu[:, :, ::-1]), lambda oar: masks.mask(other_side(oar))[:, :, ::-1])
 
 
 def resliced(spacing_mm: float) -> Callable[[Scan, OARMasks], Changed]:

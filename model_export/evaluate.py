@@ -25,7 +25,7 @@ from model_export.prepare import known_box
 from model_export.progress import Kept, shown
 from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
 from model_export.served import Served
-from oarlock.organs.catalogue import BY_NAME, OARS, mirrored
+from oarlock.organs.catalogue import BY_NAME, OARS, other_side
 from oarlock.qa.surface_distance import Lattice, rounded_tolerance_mm, surface_distances
 from oarlock.segmentation.postprocess import rival_channels, undisputed
 
@@ -170,7 +170,7 @@ def _best_threshold(by_source: Mapping[str, list[list[float]]]) -> float:
 
 def _pair(name: str) -> str:
     """One name for both sides of an organ."""
-    return min(name, mirrored(BY_NAME[name]).name)
+    return min(name, other_side(BY_NAME[name]).name)
 
 
 def compare_case(

@@ -25,9 +25,9 @@ from model_export.augment import (
     draw_deformation,
 )
 from model_export.datasets.training_file import AIR_HU, CHANNEL, HU_OF_CODE, Case
-from oarlock.organs.catalogue import OARS, mirrored
+from oarlock.organs.catalogue import OARS, other_side
 
-MIRRORED: Final = tuple(CHANNEL[mirrored(oar).name] for oar in OARS)
+MIRRORED: Final = tuple(CHANNEL[other_side(oar).name] for oar in OARS)
 """For each channel, the channel of the same organ on the other side."""
 
 PAIRS: Final = tuple(sorted({(min(c, m), max(c, m)) for c, m in enumerate(MIRRORED)}))

@@ -15,12 +15,15 @@ from hypothesis import HealthCheck, settings
 from oarlock.geometry.grid import Grid
 from oarlock.phantom.patient import Phantom, head_and_neck
 from oarlock.store.database import Database
-from tests.expert_data.planning_ct import PlanningCTs
 from tests.fixtures import crooked
-from tools.derive_norms import Drawn, read
 
 if TYPE_CHECKING:
+    from tests.expert_data.planning_ct import PlanningCTs
     from tests.fixtures import postgresql
+    from tools.derive_norms import ContourSet
+
+# A fixture that needs more than the core (the service, a server's programs, the expert data) imports it when it is asked for:
+# so the core's tests are collected with the core's dependencies alone.
 
 # Hypothesis times each example by default; on a busy machine that says nothing of what is tested.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -88,14 +91,18 @@ def expert_contours(unpacked: Unpacked) -> Path:
 
 
 @pytest.fixture(scope="session")
-def expert_sets(expert_contours: Path) -> list[Drawn]:
+def expert_sets(expert_contours: Path) -> "list[ContourSet]":
     """Every set of the expert contours: 21 scans, two raters. Unpacking them takes most of a minute, so it is done once."""
+    from tools.derive_norms import read
+
     return list(read(expert_contours))
 
 
 @pytest.fixture(scope="session")
-def planning_cts(shared: Path) -> PlanningCTs:
+def planning_cts(shared: Path) -> "PlanningCTs":
     """The CT of OpenKBP's patients, and under those of the expert contours that are drawn on one of them."""
+    from tests.expert_data.planning_ct import PlanningCTs
+
     return PlanningCTs.read(shared / "data/openkbp", shared / "data/matched.csv")
 
 
@@ -123,7 +130,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator["postgresql.Server"]:
+def postgresql_server() -> "Iterator[postgresql.Server]":
     """A real PostgreSQL for this session."""
     from tests.fixtures import postgresql
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop
-from oarlock.organs.catalogue import OAR, OARS, Laterality, mirrored
-from oarlock.organs.norms import AIRY, BONE, FATTY, SOFT, Halving, Norm, Pair, Tissue, TissueNorm
+from oarlock.organs.catalogue import OAR, OARS, Laterality, other_side
+from oarlock.organs.norms import AIRY, BONE, FATTY, SOFT, Halving, Norm, Pair, TissueNorm, TissueRange
 from oarlock.qa.organ_shape import FROM_HEAD, Shape, shape_of
-from oarlock.qa.plausibility import HALF_AMBER, Limits, half_features, offset_mm
+from oarlock.qa.plausibility import HALF_AMBER, NormTables, half_features, offset_mm
 from oarlock.qa.tissue import composition_of
 from tests.expert_data.expert_contours import RATERS, Case, cases
 from tests.expert_data.planning_ct import PlanningCTs, Values
@@ -37,7 +37,7 @@ SHRINKAGE = 0.1
 """Added to the diagonal of the covariance of whole organs, as a share of it: 21 patients do not tell seven features apart."""
 
 
-TISSUE_OF: Final[dict[str, Tissue]] = {
+TISSUE_OF: Final[dict[str, TissueRange]] = {
     "Brain": SOFT,
     "Brainstem": SOFT,
     "Cochlea": BONE,
@@ -62,7 +62,7 @@ MANY = 100
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ContourSet:
     """One set of contours: its organs, their shapes, and those of the six halves of each."""
 
     case: str
@@ -78,14 +78,14 @@ class Drawn:
         return self.case.rstrip("abc")
 
 
-def read(folder: Path) -> Iterator[Drawn]:
+def read(folder: Path) -> Iterator[ContourSet]:
     """Every set of contours."""
     for case in cases(folder):
         for rater in RATERS:
             yield drawn_of(case, rater)
 
 
-def drawn_of(case: Case, rater: str) -> Drawn:
+def drawn_of(case: Case, rater: str) -> ContourSet:
     """What one rater drew on one scan."""
     crops, grid = case.crops(rater)
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
@@ -94,7 +94,7 @@ def drawn_of(case: Case, rater: str) -> Drawn:
         for oar in crops
         if oar.laterality and oar.name not in FROM_HEAD
     }
-    return Drawn(case.name, rater, grid, crops, shapes, halves)
+    return ContourSet(case.name, rater, grid, crops, shapes, halves)
 
 
 def halved(oar: OAR, crop: Crop) -> list[Crop | None]:
@@ -131,14 +131,14 @@ def tight(crop: Crop) -> Crop:
     return (z, y, x), np.ascontiguousarray(mask[tuple(inner)])
 
 
-def limits(sets: Sequence[Drawn], cts: PlanningCTs) -> Limits:
+def limits(sets: Sequence[ContourSet], cts: PlanningCTs) -> NormTables:
     """All tables."""
     shapes = [drawn.shapes for drawn in sets]
     table = norms(shapes)
-    return Limits(table, pairs(shapes), halvings(sets, table), _lung_tops_mm(shapes), tissues(sets, cts))
+    return NormTables(table, pairs(shapes), halvings(sets, table), _lung_tops_mm(shapes), tissues(sets, cts))
 
 
-def tissues(sets: Sequence[Drawn], cts: PlanningCTs) -> dict[str, TissueNorm]:
+def tissues(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, TissueNorm]:
     """The table TISSUES, from the expert contours that lie on a CT and from those of OpenKBP's patients.
 
     98 % of all sets lack less of an organ's tissue than a certain share (of fewer than 50 sets, all). Red is what lacks a fifth
@@ -155,9 +155,9 @@ def tissues(sets: Sequence[Drawn], cts: PlanningCTs) -> dict[str, TissueNorm]:
     return table
 
 
-def _voxels(oar: OAR, sets: Sequence[Drawn], cts: PlanningCTs) -> Iterator[Values]:
+def _voxels(oar: OAR, sets: Sequence[ContourSet], cts: PlanningCTs) -> Iterator[Values]:
     """The Hounsfield units in each drawing of an organ or of its other side."""
-    for side in {oar, mirrored(oar)} if oar.laterality else {oar}:
+    for side in {oar, other_side(oar)} if oar.laterality else {oar}:
         yield from (values for _, values in cts.drawn.get(side, ()))
         for drawn in sets:
             laid, crop = cts.laid.get(drawn.case), drawn.crops.get(side)
@@ -170,7 +170,7 @@ def unsided(oar: OAR) -> str:
     return oar.name[:-2] if oar.laterality else oar.name
 
 
-def halvings(sets: Sequence[Drawn], table: Mapping[str, Norm]) -> dict[str, Halving]:
+def halvings(sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> dict[str, Halving]:
     """The table HALVES: Fisher's discriminant between whole organs and each of their halves."""
     return {
         oar.name[:-2]: _halving(oar, sets, table)
@@ -179,18 +179,18 @@ def halvings(sets: Sequence[Drawn], table: Mapping[str, Norm]) -> dict[str, Halv
     }
 
 
-def _halving(left: OAR, sets: Sequence[Drawn], table: Mapping[str, Norm]) -> Halving:
+def _halving(left: OAR, sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> Halving:
     """Its limits are 1.3 times the highest score of a whole organ, and no lower than half way to the average half.
 
     Each of two twins is the other one's twin, so the features of whole organs are 0 on average.
     """
-    sides = [(s, oar) for s in sets for oar in (left, mirrored(left)) if {oar, mirrored(oar)} <= s.shapes.keys()]
-    whole = np.array([half_features(oar, s.shapes[oar], s.shapes[mirrored(oar)], table) for s, oar in sides])
+    sides = [(s, oar) for s in sets for oar in (left, other_side(left)) if {oar, other_side(oar)} <= s.shapes.keys()]
+    whole = np.array([half_features(oar, s.shapes[oar], s.shapes[other_side(oar)], table) for s, oar in sides])
     spread = np.cov(whole.T)
     spread += SHRINKAGE * np.diag(np.diag(spread))
     weights = []
     for place in range(6):
-        halves = [(oar, half, s.shapes[mirrored(oar)]) for s, oar in sides if (half := s.halves[oar][place]) is not None]
+        halves = [(oar, half, s.shapes[other_side(oar)]) for s, oar in sides if (half := s.halves[oar][place]) is not None]
         moved = np.mean([half_features(oar, half, other, table) for oar, half, other in halves], axis=0)
         direction = np.linalg.solve(spread, moved)
         limit = max(float(np.max(whole @ direction)) / HALF_AMBER, float(moved @ direction) / 2)
@@ -223,7 +223,7 @@ def _positions(sets: Sequence[Shapes]) -> dict[OAR, np.ndarray]:
     }
     flip = np.array([-1.0, 1.0, 1.0])
     return {
-        oar: (offset + flip * offsets[mirrored(oar)]) / 2 if oar.laterality else offset * [0, 1, 1]
+        oar: (offset + flip * offsets[other_side(oar)]) / 2 if oar.laterality else offset * [0, 1, 1]
         for oar, offset in offsets.items()
     }
 
@@ -231,7 +231,7 @@ def _positions(sets: Sequence[Shapes]) -> dict[OAR, np.ndarray]:
 def _norm(oar: OAR, sets: Sequence[Shapes], positions: Mapping[OAR, np.ndarray], off_mm: np.ndarray) -> Norm:
     """One row; the two sides of the body share everything but the sign of x, front and the order of the side faces."""
     own = [s[oar] for s in sets if oar in s]
-    both = own + ([s[mirrored(oar)] for s in sets if mirrored(oar) in s] if oar.laterality else [])
+    both = own + ([s[other_side(oar)] for s in sets if other_side(oar) in s] if oar.laterality else [])
     # Of an organ that every scan cuts nothing is known but that it is larger than its parts.
     whole = np.array([shape.volume_ml for shape in both if not _cut(shape)] or [4 * shape.volume_ml for shape in both])
     return Norm(
@@ -246,7 +246,7 @@ def _norm(oar: OAR, sets: Sequence[Shapes], positions: Mapping[OAR, np.ndarray],
 
 def _off_limits(oar: OAR, sets: Sequence[Shapes], table: Mapping[str, Norm]) -> np.ndarray:
     """The limits of the distance from the predicted position."""
-    sides = [oar, mirrored(oar)] if oar.laterality else [oar]
+    sides = [oar, other_side(oar)] if oar.laterality else [oar]
     off = [offset_mm(side, s, table) for s in sets for side in sides if side in s and not _part(side, s[side])]
     return _red(oar, np.max(np.abs([o for o in off if o is not None]), axis=0))
 
@@ -269,7 +269,7 @@ def _face_limits(oar: OAR, sets: Sequence[Shapes]) -> tuple[float, ...]:
     """Half as much again as the flattest end face seen, or half way from it to 1; 2.0, which is no limit, if it may be flat."""
     seen: list[list[float]] = [[] for _ in range(6)]
     for s in sets:
-        for side in {oar, mirrored(oar)} & s.keys():
+        for side in {oar, other_side(oar)} & s.keys():
             order = (0, 1, 2, 3, 4, 5) if side == oar else (0, 1, 2, 3, 5, 4)
             for face, place in enumerate(order):
                 if s[side].judged[place]:
@@ -284,7 +284,7 @@ def pairs(sets: Sequence[Shapes]) -> dict[str, Pair]:
     for oar in OARS:
         if oar.laterality is not Laterality.LEFT:
             continue
-        both = [(s[oar], s[mirrored(oar)]) for s in sets if oar in s and mirrored(oar) in s]
+        both = [(s[oar], s[other_side(oar)]) for s in sets if oar in s and other_side(oar) in s]
         logs = [abs(np.log(left.volume_ml / right.volume_ml)) for left, right in both if not (_cut(left) or _cut(right))]
         apart = np.array([left.anchor_mm - right.anchor_mm for left, right in both])
         off = np.abs(apart - [np.median(apart[:, 0]), 0, 0]).max(axis=0)
@@ -297,7 +297,7 @@ def _cut(shape: Shape) -> bool:
     return shape.cut_foot or shape.cut_head
 
 
-def printed(found: Limits) -> str:
+def printed(found: NormTables) -> str:
     """The tables as they stand in oarlock/organs/norms.py."""
     lines = ["NORMS: Final[dict[str, Norm]] = {"]
     for name, norm in found.norms.items():

@@ -38,7 +38,7 @@ from oarlock.geometry.body import within_body
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures import contact_sheet as preview
-from oarlock.pipeline.comparison import PLAIN, Drawing, Panel, read_drawing
+from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
 from oarlock.qa import report as qa
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.profiles import GENERIC, GENERIC_NAME, Profile
@@ -76,7 +76,7 @@ def contour(
     worker: str,
     lease_s: float,
     max_slices: int = 1024,
-    site: Site = PLAIN,
+    site: Site = NO_SITE_FILE,
     profiles: Mapping[str, Profile] | None = None,
     stopping: Callable[[], bool] = lambda: False,
     room_is_left: Callable[[], bool] = lambda: True,
@@ -192,7 +192,7 @@ class Walk:
     job: Job
     report: Report
     max_slices: int = 1024
-    site: Site = PLAIN
+    site: Site = NO_SITE_FILE
     profile: Profile = GENERIC
     warnings: list[Notice] = field(default_factory=list)
     certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
@@ -247,7 +247,7 @@ class Walk:
     def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
         self.report(Stage.COMPARING, 0.0)
         header = series.header
-        panel = Panel(Drawing(qa.Source(written.sop_instance_uid, written.label), masks), header, self.site)
+        panel = ComparisonSet(StructureSetOnGrid(qa.Source(written.sop_instance_uid, written.label), masks), header, self.site)
         not_compared: list[dict[str, Any]] = []
         for position, path in enumerate(header.structure_sets, start=1):
             try:
@@ -262,8 +262,8 @@ class Walk:
         report = panel.report(checks, not_compared)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
-    def _compare_with(self, path: Path, position: int, panel: Panel) -> None:
-        supplied = read_drawing(path, panel.header, self.site)
+    def _compare_with(self, path: Path, position: int, panel: ComparisonSet) -> None:
+        supplied = read_on_grid(path, panel.header, self.site)
         self.warnings += [Notice(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in supplied.warnings]
         panel.add(supplied)
 

@@ -20,7 +20,7 @@ from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
 from oarlock.facts import Notice
 from oarlock.phantom.patient import write_phantom
-from oarlock.pipeline.comparison import PLAIN, Drawing, Panel, read_drawing
+from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.report import QAReport, check_masks
 from oarlock.qa.site_file import Site, read_site
@@ -94,9 +94,9 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _qa(chosen: argparse.Namespace) -> int:
-    site = read_site(chosen.site) if chosen.site else PLAIN
+    site = read_site(chosen.site) if chosen.site else NO_SITE_FILE
     header = _series(chosen.ct)
-    panel = Panel(_drawing(chosen.predicted, header, site), header, site)
+    panel = ComparisonSet(_drawing(chosen.predicted, header, site), header, site)
     for path in chosen.references:
         panel.add(_drawing(path, header, site))
     is_pair = len(panel.reports) == 1
@@ -114,8 +114,8 @@ def _qa(chosen: argparse.Namespace) -> int:
     return GOOD
 
 
-def _drawing(path: Path, header: SeriesHeader, site: Site) -> Drawing:
-    drawing = read_drawing(path, header, site)
+def _drawing(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid:
+    drawing = read_on_grid(path, header, site)
     _warn(drawing.warnings)
     return drawing
 

@@ -83,7 +83,7 @@ LATERALITY_CODES: Final = {
 }
 
 
-def mirrored(oar: OAR) -> OAR:
+def other_side(oar: OAR) -> OAR:
     """The same organ on the other side of the body; an unpaired organ is its own mirror image."""
     if oar.laterality is None:
         return oar

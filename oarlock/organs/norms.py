@@ -78,7 +78,7 @@ class Halving:
 
 
 @dataclass(frozen=True, slots=True)
-class Tissue:
+class TissueRange:
     """What is seen on a CT, and its Hounsfield units, both ends included."""
 
     name: str
@@ -99,7 +99,7 @@ class TissueNorm:
     :param usual, implausible: shares of its voxels that are of the tissue; below them an organ is amber and red.
     """
 
-    tissue: Tissue
+    tissue: TissueRange
     usual: float
     implausible: float
 
@@ -225,10 +225,10 @@ HALVES: Final[dict[str, Halving]] = {
 MOST_HU: Final = 32767
 """What is no limit."""
 
-AIRY: Final = Tissue("air filled lung", -1000, -300)
-SOFT: Final = Tissue("soft tissue", -60, 160)
-FATTY: Final = Tissue("soft tissue or fat", -160, 200)
-BONE: Final = Tissue("bone", 200, MOST_HU)
+AIRY: Final = TissueRange("air filled lung", -1000, -300)
+SOFT: Final = TissueRange("soft tissue", -60, 160)
+FATTY: Final = TissueRange("soft tissue or fat", -160, 200)
+BONE: Final = TissueRange("bone", 200, MOST_HU)
 
 TISSUES: Final[dict[str, TissueNorm]] = {
     "Brain": TissueNorm(SOFT, 0.889, 0.834),

@@ -16,7 +16,7 @@ import numpy as np
 from oarlock.arrays import FloatArray
 from oarlock.geometry.masks import Mask
 from oarlock.organs.catalogue import Laterality
-from oarlock.phantom.solids import Point, Points, Section, Solid, ellipsoid, loft, mirrored, slab, tube, union
+from oarlock.phantom.solids import Point, Points, Section, Solid, ellipsoid, loft, reflected, slab, tube, union
 
 AIR_HU = -1000
 FLOOR_MM = -330.0
@@ -24,7 +24,7 @@ FLOOR_MM = -330.0
 
 
 @dataclass(frozen=True)
-class Tissue:
+class FilledSolid:
     """A solid filled with one value."""
 
     solid: Solid
@@ -34,11 +34,11 @@ class Tissue:
 def _sides(solid: Solid) -> Iterator[Solid]:
     """A solid of the left side, and its mirror image on the right."""
     yield solid
-    yield mirrored(solid)
+    yield reflected(solid)
 
 
-def _pair(solid: Solid, hu: float) -> list[Tissue]:
-    return [Tissue(side, hu) for side in _sides(solid)]
+def _pair(solid: Solid, hu: float) -> list[FilledSolid]:
+    return [FilledSolid(side, hu) for side in _sides(solid)]
 
 
 # ── the outside ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -80,19 +80,19 @@ def _body(grown_mm: float) -> Solid:
     return loft(_HEAD, grown_mm=grown_mm) | loft(_TORSO, grown_mm=grown_mm) | nose
 
 
-def _outside() -> list[Tissue]:
+def _outside() -> list[FilledSolid]:
     """Skin, the fat below it, and muscle wherever nothing else comes."""
     ear = tube([(78, 10, 22), (82, 8, 4), (78, 2, -16)], [4, 5, 4], stretch=(0.7, 2.4, 1))
     inner = loft(_HEAD, grown_mm=-4.5) | loft(_TORSO, grown_mm=-9)
-    return [*_pair(ear, -20), Tissue(_body(0), 15), Tissue(_body(-2), -95), Tissue(inner, 55)]
+    return [*_pair(ear, -20), FilledSolid(_body(0), 15), FilledSolid(_body(-2), -95), FilledSolid(inner, 55)]
 
 
-def couch() -> list[Tissue]:
+def couch() -> list[FilledSolid]:
     """A carbon table top with a foam core, and the head rest; it does not turn with the patient."""
     return [
-        Tissue(slab((-265, 118, FLOOR_MM), (265, 158, 200)), 60),
-        Tissue(slab((-262, 121, FLOOR_MM), (262, 155, 200)), -945),
-        Tissue(slab((-75, 40, -90), (75, 118, 95)), -925),
+        FilledSolid(slab((-265, 118, FLOOR_MM), (265, 158, 200)), 60),
+        FilledSolid(slab((-262, 121, FLOOR_MM), (262, 155, 200)), -945),
+        FilledSolid(slab((-75, 40, -90), (75, 118, 95)), -925),
     ]
 
 
@@ -124,22 +124,22 @@ _BRAINSTEM = (
 )
 
 
-def _cranium(brainstem: Solid, petrous: Solid, cochlea: Solid) -> list[Tissue]:
+def _cranium(brainstem: Solid, petrous: Solid, cochlea: Solid) -> list[FilledSolid]:
     ventricle = tube([(7, -38, 48), (9, -18, 54), (13, 14, 50), (18, 30, 40)], [4, 4, 4.5, 3.5], stretch=(1, 1, 1.4))
     # The base of the skull is held up by bone in front of the posterior fossa: clivus and the body of the sphenoid.
     clivus = tube([(0, -30, 10), (0, -20, -10), (0, -11, -32)], [9, 7, 5], stretch=(1.6, 1, 1))
     foramen_magnum = tube([(0, 3, -28), (0, 2, -60)], 15)
     canal = tube([(15, -6, 0), (29, -9, -2)], 2.5)
     return [
-        Tissue(loft(_CAVITY, grown_mm=6.5) - foramen_magnum, 950),
-        Tissue(loft(_CAVITY, grown_mm=4.5) - (loft(_CAVITY, grown_mm=2) | foramen_magnum), 550),
-        Tissue(clivus, 500),
-        Tissue(loft(_CAVITY), 35),
-        Tissue(slab((-0.9, -90, 20), (0.9, 72, 101)) & loft(_CAVITY), 48),
+        FilledSolid(loft(_CAVITY, grown_mm=6.5) - foramen_magnum, 950),
+        FilledSolid(loft(_CAVITY, grown_mm=4.5) - (loft(_CAVITY, grown_mm=2) | foramen_magnum), 550),
+        FilledSolid(clivus, 500),
+        FilledSolid(loft(_CAVITY), 35),
+        FilledSolid(slab((-0.9, -90, 20), (0.9, 72, 101)) & loft(_CAVITY), 48),
         *_pair(ventricle, 8),
-        Tissue(tube([(0, 24, -12), (0, 14, 2)], 4), 8),
-        Tissue(tube([(0, -22, 16), (0, -20, 22)], 6), 8),
-        Tissue(brainstem, 36),
+        FilledSolid(tube([(0, 24, -12), (0, 14, 2)], 4), 8),
+        FilledSolid(tube([(0, -22, 16), (0, -20, 22)], 6), 8),
+        FilledSolid(brainstem, 36),
         *_pair(petrous, 1000),
         *_pair(tube([(60, 14, -8), (57, 13, -32)], [12, 7]), 700),
         *_pair(tube([(60, 13, -8), (57, 12, -26)], [8, 4]), -350),
@@ -163,7 +163,7 @@ def _orbital_cone(grown_mm: float) -> Solid:
     return tube(path, [17.5 + grown_mm, 18.5 + grown_mm, 8 + grown_mm, 4.5 + grown_mm])
 
 
-def _orbit() -> tuple[dict[str, Solid], list[Tissue]]:
+def _orbit() -> tuple[dict[str, Solid], list[FilledSolid]]:
     """Eye, lens, optic nerve and lacrimal gland of the left side, in the fat of their bony cone."""
     x, y, z = _EYE
     eye = ellipsoid(_EYE, (_EYE_RADIUS_MM,) * 3)
@@ -176,19 +176,19 @@ def _orbit() -> tuple[dict[str, Solid], list[Tissue]]:
         for dx, dz in ((12.5, 0), (-12.5, 0), (0, 12.5), (0, -12.5))
     ]
     tissues = [
-        Tissue(_orbital_cone(2.2) & slab((0, -88, 0), (70, -30, 60)) & under_skin, 650),
-        Tissue(_orbital_cone(0) & under_skin, -85),
-        *(Tissue(muscle, 50) for muscle in muscles),
-        Tissue(gland, 40),
-        Tissue(nerve, 35),
-        Tissue(eye, 45),
-        Tissue(ellipsoid(_EYE, (_EYE_RADIUS_MM - 1.3,) * 3), 10),
-        Tissue(lens, 90),
+        FilledSolid(_orbital_cone(2.2) & slab((0, -88, 0), (70, -30, 60)) & under_skin, 650),
+        FilledSolid(_orbital_cone(0) & under_skin, -85),
+        *(FilledSolid(muscle, 50) for muscle in muscles),
+        FilledSolid(gland, 40),
+        FilledSolid(nerve, 35),
+        FilledSolid(eye, 45),
+        FilledSolid(ellipsoid(_EYE, (_EYE_RADIUS_MM - 1.3,) * 3), 10),
+        FilledSolid(lens, 90),
     ]
     return {"Eye": eye, "Lens": lens, "OpticNrv": nerve, "Glnd_Lacrimal": gland}, tissues
 
 
-def _face() -> list[Tissue]:
+def _face() -> list[FilledSolid]:
     """Maxilla, cheek bones, palate and the air behind them; the mid line last."""
     maxilla = tube([(0, -100, -27), (16, -94, -27), (27, -74, -26), (29, -58, -24)], 6.5, stretch=(1, 1, 1.2))
     sinus = tube([(26, -72, 0), (28, -70, -12)], [13, 9], stretch=(1, 1.25, 1))
@@ -209,22 +209,22 @@ def _face() -> list[Tissue]:
     ]
 
 
-def _nasal_cavity() -> list[Tissue]:
+def _nasal_cavity() -> list[FilledSolid]:
     airway = tube([(0, -112, -13), (0, -96, -10), (0, -68, -6), (0, -48, -10)], [6, 9, 12, 10], stretch=(1, 1, 1.5))
     turbinate = tube([(5.5, -88, -12), (6.5, -54, -12)], 2.4, stretch=(1, 1, 1.8))
     upper_turbinate = tube([(5, -82, 4), (5.5, -56, 4)], 1.8, stretch=(1, 1, 2))
     cells = [tube([(s * 6.5, y, 16), (s * 7, y, 32)], 4.6) for s in (-1, 1) for y in (-80.0, -69.0, -58.0, -48.0)]
     return [
-        Tissue(tube([(0, -92, 22), (0, -101, 12), (0, -106, 2)], [5, 4, 3]), 600),
-        Tissue(tube([(0, -96, -21), (0, -46, -21)], 3, stretch=(7, 1, 1)), 500),
-        Tissue(slab((-14, -88, 8), (14, -38, 40)), 500),
-        Tissue(airway, -980),
-        *(Tissue(cell, -900) for cell in cells),
+        FilledSolid(tube([(0, -92, 22), (0, -101, 12), (0, -106, 2)], [5, 4, 3]), 600),
+        FilledSolid(tube([(0, -96, -21), (0, -46, -21)], 3, stretch=(7, 1, 1)), 500),
+        FilledSolid(slab((-14, -88, 8), (14, -38, 40)), 500),
+        FilledSolid(airway, -980),
+        *(FilledSolid(cell, -900) for cell in cells),
         *_pair(ellipsoid((7, -31, 12), (6, 9, 9)), -960),
         *_pair(ellipsoid((10, -97, 50), (8, 4, 8)), -950),
         *_pair(turbinate, 60),
         *_pair(upper_turbinate, 60),
-        Tissue(slab((-1.2, -98, -20), (1.2, -48, 26)), 250),
+        FilledSolid(slab((-1.2, -98, -20), (1.2, -48, 26)), 250),
     ]
 
 
@@ -247,24 +247,24 @@ def _half_mandible(grown_mm: float) -> Solid:
     return union([body, loft(_RAMUS, grown_mm=grown_mm), condyle, coronoid])
 
 
-def _teeth() -> list[Tissue]:
+def _teeth() -> list[FilledSolid]:
     """Seven a quarter, along the arch; the lower ones stand on the mandible and are no part of it."""
     arch = np.array([(3.5, -103), (10, -101), (16, -96.5), (21.5, -90), (26, -82.5), (29.5, -74), (32.5, -65)])
-    quarters: list[Tissue] = []
+    quarters: list[FilledSolid] = []
     for x, y in arch:
         quarters += _pair(tube([(x, y, -55), (x, y, -46)], 3.2), 1900)
         quarters += _pair(tube([(x - 1, y + 1, -43), (x - 1, y + 1, -33)], 3.2), 1900)
     return quarters
 
 
-def _mouth() -> list[Tissue]:
+def _mouth() -> list[FilledSolid]:
     tongue = ellipsoid((0, -72, -44), (24, 30, 20))
     return [
-        Tissue(ellipsoid((0, -72, -42), (26, 29, 21)), -60),
-        Tissue(tongue, 55),
-        Tissue(tube([(0, -92, -27), (0, -60, -23)], 1.6, stretch=(9, 1, 1)), -900),
+        FilledSolid(ellipsoid((0, -72, -42), (26, 29, 21)), -60),
+        FilledSolid(tongue, 55),
+        FilledSolid(tube([(0, -92, -27), (0, -60, -23)], 1.6, stretch=(9, 1, 1)), -900),
         *_pair(tube([(18, -52, -52), (8, -96, -62)], [7, 5], stretch=(1, 1, 1.4)), -60),
-        Tissue(tube([(0, -50, -62), (0, -96, -66)], 8, stretch=(1.5, 1, 1)), 58),
+        FilledSolid(tube([(0, -50, -62), (0, -96, -66)], 8, stretch=(1.5, 1, 1)), 58),
     ]
 
 
@@ -282,7 +282,7 @@ def _submandibular() -> Solid:
     return ellipsoid((32, -49, -80), (10, 13.5, 15))
 
 
-def _neck() -> list[Tissue]:
+def _neck() -> list[FilledSolid]:
     sternomastoid = [(57, 12, -36), (50, -4, -75), (38, -26, -115), (20, -46, -156)]
     fat = tube([(36, -22, -50), (32, -22, -90), (32, -22, -125), (34, -18, -150)], [9, 13, 14, 12])
     masseter = tube([(60, -54, -12), (57, -52, -58)], [4.5, 5.5], stretch=(1, 2.4, 1))
@@ -291,7 +291,7 @@ def _neck() -> list[Tissue]:
         tube([(x, 46 - abs(x) * 0.25, -40), (x * 1.4, 52 - abs(x) * 0.3, -105)], 2.0, stretch=(3, 1, 1)) for x in (-26, 0, 26)
     ]
     return [
-        *(Tissue(plane, -70) for plane in posterior),
+        *(FilledSolid(plane, -70) for plane in posterior),
         *_pair(fat, -85),
         *_pair(tube([(22, 24, -46), (30, 30, -110)], [11, 14]), 58),
         *_pair(ellipsoid((27, -34, -24), (7, 10, 17)), -90),
@@ -306,19 +306,19 @@ def _neck() -> list[Tissue]:
     ]
 
 
-def _airway() -> list[Tissue]:
+def _airway() -> list[FilledSolid]:
     """From the nose down to the two main bronchi, with the hyoid and the larynx around it."""
     pharynx = tube([(0, -44, -8), (0, -38, -30), (0, -38, -62), (0, -41, -82)], [8, 7, 7, 6.5], stretch=(1.5, 1, 1))
     trachea = [(0.0, -46.0, -96.0), (0.0, -44.0, -120.0), (0.0, -30.0, -160.0), (0.0, -8.0, -205.0), (0.0, 6.0, -232.0)]
     bronchus = tube([(0, 6, -232), (26, 16, -252), (44, 18, -262)], 6.5)
     thyroid_cartilage = tube([(18, -40, -98), (0, -60, -100)], 1.7, stretch=(1, 1, 7))
     return [
-        Tissue(pharynx, -990),
-        Tissue(tube([(0, -42, -86), (0, -48, -94)], [7, 4], stretch=(1.2, 1, 1)), -990),
+        FilledSolid(pharynx, -990),
+        FilledSolid(tube([(0, -42, -86), (0, -48, -94)], [7, 4], stretch=(1.2, 1, 1)), -990),
         *_pair(tube([(21, -44, -82), (15, -60, -84), (0, -66, -84)], [2, 2.5, 3], stretch=(1, 1, 1.3)), 450),
         *_pair(thyroid_cartilage, 170),
-        Tissue(tube(trachea, [9, 10.5, 10.5, 10.5, 10.5]), 120),
-        Tissue(tube(trachea, [5, 8.5, 8.5, 8.5, 8.5]), -995),
+        FilledSolid(tube(trachea, [9, 10.5, 10.5, 10.5, 10.5]), 120),
+        FilledSolid(tube(trachea, [5, 8.5, 8.5, 8.5, 8.5]), -995),
         *_pair(bronchus, -995),
     ]
 
@@ -356,19 +356,19 @@ def _canal_loft(half_width: float, half_depth: float, top: float) -> Solid:
     return loft([Section(h, 0, m, half_width, m - half_depth, m + half_depth) for h, m in zip(heights, middle, strict=True)])
 
 
-def _spine(canal: Solid, cord: Solid) -> list[Tissue]:
-    tissues: list[Tissue] = []
+def _spine(canal: Solid, cord: Solid) -> list[FilledSolid]:
+    tissues: list[FilledSolid] = []
     for i, (z, y) in enumerate(_VERTEBRAE):
         tissues += _atlas(z, y) if i == 0 else _vertebra(i, z, y)
     dens = tube([(0, -12, -64), (0, -12, -42)], 5.2)
-    return [*tissues, Tissue(dens, 800), Tissue(canal, -10), Tissue(_thecal_sac(), 12), Tissue(cord, 40)]
+    return [*tissues, FilledSolid(dens, 800), FilledSolid(canal, -10), FilledSolid(_thecal_sac(), 12), FilledSolid(cord, 40)]
 
 
 def _thecal_sac() -> Solid:
     return _canal_loft(9, 6.6, -36)
 
 
-def _atlas(z: float, y: float) -> list[Tissue]:
+def _atlas(z: float, y: float) -> list[FilledSolid]:
     """C1: a ring with broad lateral masses and no body."""
     half_ring = [(0, y - 19, z), (14, y - 15, z), (19, y, z), (13, y + 15, z), (0, y + 19, z)]
     lateral = tube([(18, y - 6, z + 2), (22, y - 5, z - 2)], 8)
@@ -376,7 +376,7 @@ def _atlas(z: float, y: float) -> list[Tissue]:
     return [*_pair(union([tube(half_ring, 4), lateral, transverse]), 750), *_pair(ellipsoid((20, y - 5, z), (5, 5, 5)), 350)]
 
 
-def _vertebra(index: int, z: float, y: float) -> list[Tissue]:
+def _vertebra(index: int, z: float, y: float) -> list[FilledSolid]:
     """Body, arch, transverse and spinous processes; ``index`` 1 is C2. They grow towards the chest."""
     growth = index / 13
     half_width, depth = 10.5 + 6 * growth, 15 + 11 * growth
@@ -389,10 +389,10 @@ def _vertebra(index: int, z: float, y: float) -> list[Tissue]:
     transverse = tube([(13, y - 4, z), (22 + 8 * growth, y + 2 + 12 * growth, z)], [4, 3.8])
     arch = tube(pedicle_and_lamina, 3.6, stretch=(1, 1, 1.3))
     return [
-        Tissue(_disc(front, half_width - 1, depth / 2 - 1, z, half_height + 3), 85),
-        Tissue(body, 750),
-        Tissue(_disc(front, half_width - 1.8, depth / 2 - 1.8, z, half_height - 1.8), 260),
-        Tissue(spinous, 600),
+        FilledSolid(_disc(front, half_width - 1, depth / 2 - 1, z, half_height + 3), 85),
+        FilledSolid(body, 750),
+        FilledSolid(_disc(front, half_width - 1.8, depth / 2 - 1.8, z, half_height - 1.8), 260),
+        FilledSolid(spinous, 600),
         *_pair(arch | transverse, 700),
     ]
 
@@ -425,7 +425,7 @@ def _lungs() -> dict[Laterality, Solid]:
     """Both make room for the mediastinum; the left one also for the aortic arch."""
     lung = loft(_LUNG) - (_spine_column() | tube([(0, -30, -160), (0, -8, -205), (0, 6, -232), (30, 16, -256)], 15))
     heart = tube(_HEART, [16, 30, 48])
-    return {Laterality.LEFT: lung - (heart | tube(_AORTA, 15)), Laterality.RIGHT: mirrored(lung) - heart}
+    return {Laterality.LEFT: lung - (heart | tube(_AORTA, 15)), Laterality.RIGHT: reflected(lung) - heart}
 
 
 def _spine_column() -> Solid:
@@ -445,7 +445,7 @@ def _ribs() -> Solid:
     return Solid(shell.low, np.minimum(shell.high, [np.inf, np.inf, -145]), contains)
 
 
-def _chest(lungs: Mapping[Laterality, Solid]) -> list[Tissue]:
+def _chest(lungs: Mapping[Laterality, Solid]) -> list[FilledSolid]:
     ribs = _ribs()
     clavicle = [(18, -50, -160), (60, -34, -148), (106, 4, -138), (146, 20, -134)]
     scapula = tube([(150, 40, -140), (120, 74, -180), (104, 86, -240)], [7, 4.5, 4.5], stretch=(1.6, 1, 1))
@@ -456,37 +456,37 @@ def _chest(lungs: Mapping[Laterality, Solid]) -> list[Tissue]:
         *_pair(tube([(118, 10, -190), (130, 20, FLOOR_MM)], [10, 22]), -95),
         *_pair(ribs, 700),
         *_pair(ribs & loft(_LUNG, grown_mm=8.5) & (ribs - loft(_LUNG, grown_mm=4.5)), 350),
-        *(Tissue(lung, -840) for lung in lungs.values()),
-        Tissue(fat, -80),
-        Tissue(tube(_AORTA, 12.5), 48),
-        Tissue(tube([(-16, -34, -190), (-20, -34, -240), (-20, -36, FLOOR_MM)], [7, 10, 11]), 45),
-        Tissue(tube(_HEART, [14, 28, 46]), 45),
+        *(FilledSolid(lung, -840) for lung in lungs.values()),
+        FilledSolid(fat, -80),
+        FilledSolid(tube(_AORTA, 12.5), 48),
+        FilledSolid(tube([(-16, -34, -190), (-20, -34, -240), (-20, -36, FLOOR_MM)], [7, 10, 11]), 45),
+        FilledSolid(tube(_HEART, [14, 28, 46]), 45),
         *_pair(tube(clavicle, [7.5, 5.5, 5.5, 6]), 800),
         *_pair(tube(clavicle, [5, 3, 3, 3.5]), 250),
         *_pair(scapula, 600),
         *_pair(tube(humerus, [24, 12.5, 12]), 800),
         *_pair(tube(humerus, [21, 8.5, 8]), 200),
-        Tissue(tube(sternum, 7, stretch=(3, 1, 1)), 500),
-        Tissue(tube(sternum, 4.5, stretch=(3.6, 1, 1)), 150),
+        FilledSolid(tube(sternum, 7, stretch=(3, 1, 1)), 500),
+        FilledSolid(tube(sternum, 4.5, stretch=(3.6, 1, 1)), 150),
     ]
 
 
 # ── all together ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def head_and_neck_anatomy() -> tuple[Sequence[Tissue], Mapping[str, Solid]]:
+def head_and_neck_anatomy() -> tuple[Sequence[FilledSolid], Mapping[str, Solid]]:
     """What fills the body, in the order of painting, and the 21 OARs by their TG-263 name."""
     brainstem = loft(_BRAINSTEM)
     petrous = tube([(17, -16, 2), (34, -9, -1), (60, 8, -2)], [6, 9, 11], stretch=(1, 1, 1))
     cochlea = ellipsoid((34, -9, -3), (2.5, 2.4, 2.4))
     orbit, orbit_tissues = _orbit()
     half_mandible = _half_mandible(0)
-    mandible = half_mandible | mirrored(half_mandible)
+    mandible = half_mandible | reflected(half_mandible)
     canal, cord = _canal_loft(11.5, 8.0, _CORD_TOP_MM), _canal_loft(6.6, 4.8, _CORD_TOP_MM)
     lungs = _lungs()
-    parotids = {Laterality.LEFT: _parotid(mandible, 1.0), Laterality.RIGHT: mirrored(_parotid(mandible, 1.03))}
+    parotids = {Laterality.LEFT: _parotid(mandible, 1.0), Laterality.RIGHT: reflected(_parotid(mandible, 1.03))}
     beside = petrous | _orbital_cone(2.2) | orbit["OpticNrv"]
-    brain = loft(_CAVITY) - (brainstem | beside | mirrored(beside))
+    brain = loft(_CAVITY) - (brainstem | beside | reflected(beside))
     tissues = [
         *_outside(),
         *_neck(),
@@ -497,16 +497,16 @@ def head_and_neck_anatomy() -> tuple[Sequence[Tissue], Mapping[str, Solid]]:
         *_cranium(brainstem, petrous, cochlea),
         *(mirror for tissue in orbit_tissues for mirror in _pair(tissue.solid, tissue.hu)),
         *_airway(),
-        Tissue(parotids[Laterality.LEFT], 0),
-        Tissue(parotids[Laterality.RIGHT], -5),
+        FilledSolid(parotids[Laterality.LEFT], 0),
+        FilledSolid(parotids[Laterality.RIGHT], -5),
         *_pair(_submandibular(), 50),
         *_teeth(),
-        Tissue(mandible, 1000),
+        FilledSolid(mandible, 1000),
         *_pair(_half_mandible(-2.4), 350),
     ]
     organs = {"Brain": brain, "Brainstem": brainstem, "Bone_Mandible": mandible, "SpinalCanal": canal, "SpinalCord": cord}
     for name, solid in {**orbit, "Cochlea": cochlea, "Glnd_Submand": _submandibular()}.items():
-        organs |= {f"{name}_L": solid, f"{name}_R": mirrored(solid)}
+        organs |= {f"{name}_L": solid, f"{name}_R": reflected(solid)}
     for name, pair in {"Lung": lungs, "Parotid": parotids}.items():
         organs |= {f"{name}_L": pair[Laterality.LEFT], f"{name}_R": pair[Laterality.RIGHT]}
     return tissues, organs

@@ -26,7 +26,7 @@ from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Mask, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.phantom.anatomy import AIR_HU, Tissue, couch, head_and_neck_anatomy
+from oarlock.phantom.anatomy import AIR_HU, FilledSolid, couch, head_and_neck_anatomy
 from oarlock.phantom.solids import Points, Solid
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
 
@@ -116,7 +116,7 @@ class _Pose:
     to_own: Callable[[Points], Points]
 
 
-def _paint(volume: npt.NDArray[np.float32], tissues: Sequence[Tissue], grid: Grid, pose: _Pose) -> None:
+def _paint(volume: npt.NDArray[np.float32], tissues: Sequence[FilledSolid], grid: Grid, pose: _Pose) -> None:
     for tissue in tissues:
         for box, mask in _sample(tissue.solid, grid, pose):
             volume[box][mask] = tissue.hu

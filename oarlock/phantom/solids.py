@@ -162,7 +162,7 @@ def slab(low: Point, high: Point) -> Solid:
     return Solid(np.array(low), np.array(high), lambda points: np.ones(np.broadcast_shapes(*(p.shape for p in points)), bool))
 
 
-def mirrored(solid: Solid) -> Solid:
+def reflected(solid: Solid) -> Solid:
     """The same solid on the other side of the plane x = 0."""
     flip = np.array([-1.0, 1.0, 1.0])
     low, high = np.minimum(solid.low * flip, solid.high * flip), np.maximum(solid.low * flip, solid.high * flip)

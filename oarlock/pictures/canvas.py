@@ -40,7 +40,7 @@ _FILL: Final = 0.13
 _OUTSIDE: Final = -9.0
 
 
-class Frame(NamedTuple):
+class Viewport(NamedTuple):
     """What part of a cut is shown: the middle in mm, the size in pixels, and the scale."""
 
     across_mm: float
@@ -59,7 +59,7 @@ def to_grey(image: Image) -> Pixels:
     return np.asarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def draw_cut(cut: Cut, oars: Sequence[tuple[int, OAR]], frame: Frame) -> Pixels:
+def draw_cut(cut: Cut, oars: Sequence[tuple[int, OAR]], frame: Viewport) -> Pixels:
     """(height, width, 3) picture of a cut with contours, large organs first.
 
     A contour is the 0.5 level of the mask, interpolated between voxel centres.
@@ -79,7 +79,7 @@ def draw_cut(cut: Cut, oars: Sequence[tuple[int, OAR]], frame: Frame) -> Pixels:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
-def _maps(cut: Cut, frame: Frame) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _maps(cut: Cut, frame: Viewport) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Row and column index of the cut under each pixel of the supersampled picture."""
     down = frame.down_mm + _pixel_offsets(frame.height) * frame.mm_per_pixel
     across = frame.across_mm + _pixel_offsets(frame.width) * frame.mm_per_pixel

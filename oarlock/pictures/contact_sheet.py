@@ -18,7 +18,7 @@ from oarlock.geometry.components import largest_piece
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
-from oarlock.pictures.canvas import LETTER, Canvas, Frame, draw_cut
+from oarlock.pictures.canvas import LETTER, Canvas, Viewport, draw_cut
 from oarlock.pictures.layout import (
     COARSE,
     HEADER,
@@ -123,7 +123,7 @@ class _Sheet:
         x = MARGIN + 3 * (_TILE + _GAP)
         height_mm = float(np.ptp(cut.down_mm)) * 1.02 + 1
         middle = float(cut.across_mm[list(across)].mean())
-        frame = Frame(middle, float(cut.down_mm[[0, -1]].mean()), _TILE, _TILE, max(height_mm, 60) / _TILE)
+        frame = Viewport(middle, float(cut.down_mm[[0, -1]].mean()), _TILE, _TILE, max(height_mm, 60) / _TILE)
         self._draw_tile(canvas, (x, y), cut, frame)
         draw_marks(canvas, (x, y), frame, caption)
         for i, z in enumerate(self.levels):
@@ -131,7 +131,7 @@ class _Sheet:
             canvas.line([(x + _TILE - 14, at), (x + _TILE - 1, at)], LETTER)
             canvas.label((x + _TILE - 19, at), str(i + 1), 11, LETTER, "rm")
 
-    def _draw_tile(self, canvas: Canvas, corner: tuple[int, int], cut: Cut, frame: Frame) -> None:
+    def _draw_tile(self, canvas: Canvas, corner: tuple[int, int], cut: Cut, frame: Viewport) -> None:
         canvas.picture(corner, draw_cut(cut, list(enumerate(self.oars)), frame))
         draw_letters(canvas, corner, frame, cut.letters)
 

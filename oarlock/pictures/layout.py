@@ -9,7 +9,7 @@ from oarlock.geometry.body import BODY_HU
 from oarlock.geometry.components import largest_piece
 from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import OAR
-from oarlock.pictures.canvas import AMBER, FAINT, INK, LETTER, QUIET, At, Canvas, Frame
+from oarlock.pictures.canvas import AMBER, FAINT, INK, LETTER, QUIET, At, Canvas, Viewport
 from oarlock.pictures.planes import Cut, Image, Letters
 
 MARGIN: Final = 32
@@ -44,7 +44,7 @@ def volume_text(millilitres: float) -> str:
     return f"{millilitres:.{digits}f} ml"
 
 
-def draw_letters(canvas: Canvas, corner: tuple[int, int], frame: Frame, letters: Letters) -> None:
+def draw_letters(canvas: Canvas, corner: tuple[int, int], frame: Viewport, letters: Letters) -> None:
     """Which way the patient lies, on the four edges of a picture; clear of the levels at the right of a cut along the body."""
     (x, y), (width, height) = corner, (frame.width, frame.height)
     indent = _LEVELS_WIDE if letters.top == "H" else 10
@@ -54,7 +54,7 @@ def draw_letters(canvas: Canvas, corner: tuple[int, int], frame: Frame, letters:
     canvas.label((x + width / 2, y + height - 9), letters.bottom, 13, LETTER, "ms")
 
 
-def draw_marks(canvas: Canvas, corner: tuple[int, int], frame: Frame, caption: str) -> None:
+def draw_marks(canvas: Canvas, corner: tuple[int, int], frame: Viewport, caption: str) -> None:
     """Caption and scale bar on a picture."""
     x, y = corner
     canvas.label((x + 12, y + 21), caption)
@@ -79,23 +79,23 @@ def grid_facts(grid: Grid) -> str:
     return f"{slices} slices · {rows} x {columns} · {dz:.3g} x {dy:.3g} x {dx:.3g} mm · W 400 L 40"
 
 
-def close_up(cut: Cut, bit: int, size: int) -> Frame:
+def close_up(cut: Cut, bit: int, size: int) -> Viewport:
     """An organ in an axial cut, with its surroundings, in a square of ``size`` pixels."""
     rows, columns = np.nonzero(cut.bits & np.uint32(1 << bit))
     if rows.size == 0:
         return square_frame(cut, size)
     down, across = cut.down_mm[[rows.min(), rows.max()]], cut.across_mm[[columns.min(), columns.max()]]
     field = max(np.ptp(down), np.ptp(across)) + 2 * _SURROUNDINGS_MM
-    return Frame(float(across.mean()), float(down.mean()), size, size, float(field) / size)
+    return Viewport(float(across.mean()), float(down.mean()), size, size, float(field) / size)
 
 
-def square_frame(cut: Cut, size: int) -> Frame:
+def square_frame(cut: Cut, size: int) -> Viewport:
     """The body in an axial cut, with a margin, in a square of ``size`` pixels."""
     rows, columns = _extent(cut.image[:: COARSE[1], :: COARSE[2]])
     down, across = cut.down_mm[:: COARSE[1]], cut.across_mm[:: COARSE[2]]
     top, bottom, left, right = down[rows[0]], down[rows[1]], across[columns[0]], across[columns[1]]
     field = max(bottom - top, right - left, _MIN_FIELD_MM) * 1.06
-    return Frame(float(left + right) / 2, float(top + bottom) / 2, size, size, float(field) / size)
+    return Viewport(float(left + right) / 2, float(top + bottom) / 2, size, size, float(field) / size)
 
 
 def _extent(image: Image) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -10,18 +10,18 @@ from oarlock.facts import Notice
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.roi_names import match_rois
-from oarlock.qa.interobserver import Drawn, Spread, spread
-from oarlock.qa.report import Check, QAReport, Source, compare, job_report
+from oarlock.qa.interobserver import OrganCrops, Spread, spread
+from oarlock.qa.report import Finding, QAReport, Source, compare, job_report
 from oarlock.qa.site_file import Site
 from oarlock.qa.surface_distance import Lattice
 from oarlock.rtstruct.reader import read_structure_set, to_masks
 
-PLAIN: Final = Site()
+NO_SITE_FILE: Final = Site()
 """A site without names and tolerances of its own."""
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
+class StructureSetOnGrid:
     """The organs of one structure set on the grid of a series.
 
     :param matched_rois: name of the ROI of each OAR.
@@ -36,12 +36,12 @@ class Drawing:
     ambiguous: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
 
-    def crops(self) -> Drawn:
+    def crops(self) -> OrganCrops:
         """Each organ that is not empty, cut out: some megabytes, where the whole masks are hundreds."""
         return {oar: crop for oar in self.masks.oars if (crop := self.masks.crop(oar)) is not None}
 
 
-def read_drawing(path: Path, header: SeriesHeader, site: Site = PLAIN) -> Drawing:
+def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) -> StructureSetOnGrid:
     """Read an RTSTRUCT, match its ROIs to OARs, and lay them on the grid of a series.
 
     :raises StructureSetError: if the file cannot be read, or belongs to another scan.
@@ -49,7 +49,7 @@ def read_drawing(path: Path, header: SeriesHeader, site: Site = PLAIN) -> Drawin
     structure_set = read_structure_set(path)
     matches = match_rois(structure_set.rois, site_names=site.names)
     masks, warnings = to_masks(structure_set, header, {oar: roi.number for oar, roi in matches.matched.items()})
-    return Drawing(
+    return StructureSetOnGrid(
         source=Source(structure_set.sop_instance_uid, structure_set.label),
         masks=masks,
         matched_rois={oar: roi.name for oar, roi in matches.matched.items()},
@@ -59,7 +59,9 @@ def read_drawing(path: Path, header: SeriesHeader, site: Site = PLAIN) -> Drawin
     )
 
 
-def compare_drawings(predicted: Drawing, reference: Drawing, header: SeriesHeader, site: Site = PLAIN) -> QAReport:
+def compare_on_grid(
+    predicted: StructureSetOnGrid, reference: StructureSetOnGrid, header: SeriesHeader, site: Site = NO_SITE_FILE
+) -> QAReport:
     """The report of one pair."""
     report = compare(
         predicted.masks,
@@ -81,21 +83,21 @@ def compare_drawings(predicted: Drawing, reference: Drawing, header: SeriesHeade
 
 
 @dataclass(eq=False)
-class Panel:
+class ComparisonSet:
     """One set of contours against several observers' on one series, one after another.
 
     Only what the observers drew is kept of them, each organ in its box, so the memory does not grow by a volume for each.
     """
 
-    predicted: Drawing
+    predicted: StructureSetOnGrid
     header: SeriesHeader
-    site: Site = PLAIN
+    site: Site = NO_SITE_FILE
     reports: list[QAReport] = field(default_factory=list)
-    _drawn: list[Drawn] = field(default_factory=list)
+    _drawn: list[OrganCrops] = field(default_factory=list)
 
-    def add(self, reference: Drawing) -> QAReport:
+    def add(self, reference: StructureSetOnGrid) -> QAReport:
         """Compare with one more observer."""
-        report = compare_drawings(self.predicted, reference, self.header, self.site)
+        report = compare_on_grid(self.predicted, reference, self.header, self.site)
         self.reports.append(report)
         self._drawn.append(reference.crops())
         return report
@@ -108,6 +110,6 @@ class Panel:
         ours = [report.measured for report in self.reports]
         return spread(ours, self._drawn, lattice=lattice, tolerances_mm=self.site.tolerances_mm)
 
-    def report(self, checks: Iterable[Check], not_compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    def report(self, checks: Iterable[Finding], not_compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The QA report of a job."""
         return job_report(self.header.series_instance_uid, self.reports, checks, self.observers(), not_compared)

@@ -68,14 +68,14 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ControlLimits:
     """Centre and standard deviation of a baseline, on the scale of the chart."""
 
     centre: float
     deviation: float
 
     @classmethod
-    def of(cls, scores: Sequence[float]) -> "Limits | None":
+    def of(cls, scores: Sequence[float]) -> "ControlLimits | None":
         """Of the first :data:`BASELINE` scores, each in [0, 1]; None where there are fewer, or where they do not vary."""
         if len(scores) < BASELINE:
             return None

@@ -18,7 +18,7 @@ from oarlock.qa.surface_distance import Lattice
 
 METRICS: Final = ("surface_dsc", "volumetric_dsc", "hausdorff_95_mm", "mean_surface_distance_mm")
 
-Drawn = Mapping[OAR, Crop]
+OrganCrops = Mapping[OAR, Crop]
 """What one observer drew; an organ that is empty or has no ROI is not in it."""
 
 
@@ -86,7 +86,11 @@ def _json(found: Range | None) -> dict[str, float] | None:
 
 
 def spread(
-    ours: Sequence[Mapping[OAR, Measured]], observers: Sequence[Drawn], *, lattice: Lattice, tolerances_mm: Mapping[OAR, float]
+    ours: Sequence[Mapping[OAR, Measured]],
+    observers: Sequence[OrganCrops],
+    *,
+    lattice: Lattice,
+    tolerances_mm: Mapping[OAR, float],
 ) -> tuple[Spread, ...]:
     """The spread of every organ that any observer drew, in the house's order.
 
@@ -100,7 +104,7 @@ def spread(
 
 
 def _spread(
-    oar: OAR, ours: Sequence[Mapping[OAR, Measured]], observers: Sequence[Drawn], lattice: Lattice, tolerance_mm: float
+    oar: OAR, ours: Sequence[Mapping[OAR, Measured]], observers: Sequence[OrganCrops], lattice: Lattice, tolerance_mm: float
 ) -> Spread:
     crops = [one[oar] for one in observers if oar in one]
     between = [measure_crops(a, b, lattice=lattice, tolerance_mm=tolerance_mm) for a, b in combinations(crops, 2)]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from oarlock.arrays import FloatArray
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, Mask, OARMasks
-from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, mirrored
+from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, other_side
 from oarlock.organs.norms import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES, Halving, Norm, Pair, TissueNorm
 from oarlock.qa.organ_shape import ANCHOR_MM, FROM_HEAD, Shape, shape_of
 from oarlock.qa.tissue import Composition, compositions
@@ -57,7 +57,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Finding:
     """One finding.
 
     :param code: stable name of the check, listed in ``docs/qa.md``.
@@ -87,7 +87,7 @@ def check_masks(
     grid: Grid,
     certainty: Mapping[OAR, Certainty] | None = None,
     hu: npt.NDArray[np.int16] | None = None,
-) -> tuple[Check, ...]:
+) -> tuple[Finding, ...]:
     """All checks of a set of contours, those of one organ together, in the order of ``masks.oars``.
 
     :param hu: (z, y, x) Hounsfield units on the grid; without them what an organ consists of is not checked.
@@ -102,7 +102,7 @@ def check_masks(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class NormTables:
     """The tables of :mod:`oarlock.organs.norms`, or others made in the same way."""
 
     norms: Mapping[str, Norm]
@@ -112,15 +112,15 @@ class Limits:
     tissues: Mapping[str, TissueNorm]
 
 
-HOUSE: Final = Limits(NORMS, PAIRS, HALVES, LUNG_TOPS_MM, TISSUES)
+NORM_TABLES: Final = NormTables(NORMS, PAIRS, HALVES, LUNG_TOPS_MM, TISSUES)
 
 
-def judge(anatomy: "Anatomy") -> tuple[Check, ...]:
+def judge(anatomy: "Anatomy") -> tuple[Finding, ...]:
     """The checks of :func:`check_masks` on organs that are already measured."""
     found = [check for check_one in _CHECKS for check in check_one(anatomy)]
     for oar in anatomy.shapes:
         if not any(check.oar == oar.name and check.level is not Level.GREEN for check in found):
-            found.append(Check("organ.plausible", oar.name, Level.GREEN, f"{oar} passes every check."))
+            found.append(Finding("organ.plausible", oar.name, Level.GREEN, f"{oar} passes every check."))
     places = {oar.name: place for place, oar in enumerate(anatomy.oars)}
     return tuple(sorted(found, key=lambda check: places.get(check.oar or "", -1)))
 
@@ -136,7 +136,7 @@ class Anatomy:
     crops: Mapping[OAR, Crop]
     shapes: Mapping[OAR, Shape]
     grid: Grid
-    limits: Limits = HOUSE
+    limits: NormTables = NORM_TABLES
     certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
     compositions: Mapping[OAR, Composition] = field(default_factory=dict)
 
@@ -146,7 +146,7 @@ class Anatomy:
     def pairs(self) -> Iterator[tuple[OAR, Shape, Shape]]:
         """(left organ, its shape, the right one's shape) where both are drawn."""
         for oar, shape in self.shapes.items():
-            if oar.laterality is Laterality.LEFT and (other := self.shapes.get(mirrored(oar))) is not None:
+            if oar.laterality is Laterality.LEFT and (other := self.shapes.get(other_side(oar))) is not None:
                 yield oar, shape, other
 
     def midline_mm(self) -> float | None:
@@ -155,29 +155,29 @@ class Anatomy:
         return float(np.median(centres)) if centres else None
 
 
-def _empty(anatomy: Anatomy) -> Iterator[Check]:
+def _empty(anatomy: Anatomy) -> Iterator[Finding]:
     for oar in anatomy.oars:
         if oar not in anatomy.shapes:
             level = Level.RED if oar.name in _CORE else Level.AMBER
             reason = f"{oar} was not drawn. Is it in the scan, and was it not removed by surgery?"
-            yield Check("organ.empty", oar.name, level, reason)
+            yield Finding("organ.empty", oar.name, level, reason)
 
 
-def _field_of_view(anatomy: Anatomy) -> Iterator[Check]:
+def _field_of_view(anatomy: Anatomy) -> Iterator[Finding]:
     for oar, shape in anatomy.shapes.items():
         if shape.cut_side:
             reason = f"{oar} reaches the edge of the images: a part of it is outside, or what was drawn there is not the organ."
-            yield Check("scan.cut_at_side", oar.name, Level.RED, reason)
+            yield Finding("scan.cut_at_side", oar.name, Level.RED, reason)
         for cut, end in ((shape.cut_foot, "lower"), (shape.cut_head, "upper")):
             if not cut:
                 continue
             usual = oar.name in FROM_HEAD and end == "lower"
             level = Level.GREEN if usual else Level.AMBER
             reason = f"{oar} is cut by the {end} end of the scan: its volume and doses are those of a part."
-            yield Check("scan.cut_at_end", oar.name, level, reason)
+            yield Finding("scan.cut_at_end", oar.name, level, reason)
 
 
-def _volume(anatomy: Anatomy) -> Iterator[Check]:
+def _volume(anatomy: Anatomy) -> Iterator[Finding]:
     for oar, shape in anatomy.shapes.items():
         limits = anatomy.limits.norms[oar.name].volume_limits_ml()
         is_part = shape.cut_foot or shape.cut_head
@@ -185,34 +185,34 @@ def _volume(anatomy: Anatomy) -> Iterator[Check]:
         if level is not Level.GREEN:
             size = "small" if shape.volume_ml < limits[1] else "large"
             reason = f"{oar} is too {size}: {_ml(shape.volume_ml)}; experts drew {_ml(limits[1])} to {_ml(limits[2])}."
-            yield Check("organ.volume", oar.name, level, reason, shape.volume_ml, limits[1], limits[2], "ml")
+            yield Finding("organ.volume", oar.name, level, reason, shape.volume_ml, limits[1], limits[2], "ml")
 
 
-def _symmetry(anatomy: Anatomy) -> Iterator[Check]:
+def _symmetry(anatomy: Anatomy) -> Iterator[Finding]:
     for oar, left, right in anatomy.pairs():
         if left.cut_head or right.cut_head or left.cut_foot or right.cut_foot:
             continue
         ratio, pair = left.volume_ml / right.volume_ml, anatomy.limits.twins[oar.name[:-2]]
         level = _level(ratio, 1 / pair.implausible, 1 / pair.usual, pair.usual, pair.implausible)
         if level is not Level.GREEN:
-            small, factor = (oar if ratio < 1 else mirrored(oar)), max(ratio, 1 / ratio)
+            small, factor = (oar if ratio < 1 else other_side(oar)), max(ratio, 1 / ratio)
             reason = f"{small} is {factor:.2g} times smaller than the other side; {pair.usual:.2g} is usual at most."
-            yield Check("organ.symmetry", small.name, level, reason, ratio, 1 / pair.usual, pair.usual, "left / right")
+            yield Finding("organ.symmetry", small.name, level, reason, ratio, 1 / pair.usual, pair.usual, "left / right")
 
 
-def _mirror(anatomy: Anatomy) -> Iterator[Check]:
+def _mirror(anatomy: Anatomy) -> Iterator[Finding]:
     """Each side lies where the other one's mirror image is; of two that do not, the one is named that is further off."""
     for oar, left, right in anatomy.pairs():
         limits = np.array(anatomy.limits.twins[oar.name[:-2]].off_mm)
-        expected = np.array(anatomy.limits.norms[oar.name].position_mm) - anatomy.limits.norms[mirrored(oar).name].position_mm
+        expected = np.array(anatomy.limits.norms[oar.name].position_mm) - anatomy.limits.norms[other_side(oar).name].position_mm
         judged = np.array([True, True, not (left.cut_head or right.cut_head)])
         apart = np.where(judged, left.anchor_mm - right.anchor_mm - expected, 0.0)
         axis = int(np.argmax(np.abs(apart) / limits))
         if abs(apart[axis]) > limits[axis]:
-            name = max((oar, mirrored(oar)), key=lambda side: _off_along(side, anatomy, axis)).name
+            name = max((oar, other_side(oar)), key=lambda side: _off_along(side, anatomy, axis)).name
             way = ("from side to side", "from front to back", "along the body")[axis]
-            reason = f"{oar} and {mirrored(oar)} are {abs(apart[axis]):.0f} mm {way} from being mirror images of each other."
-            yield Check(
+            reason = f"{oar} and {other_side(oar)} are {abs(apart[axis]):.0f} mm {way} from being mirror images of each other."
+            yield Finding(
                 "organ.mirror", name, Level.RED, reason, float(apart[axis]), -float(limits[axis]), float(limits[axis]), "mm"
             )
 
@@ -222,12 +222,12 @@ def _off_along(oar: OAR, anatomy: Anatomy, axis: int) -> float:
     return 0.0 if off is None else abs(float(off[axis]))
 
 
-def _laterality(anatomy: Anatomy) -> Iterator[Check]:
+def _laterality(anatomy: Anatomy) -> Iterator[Finding]:
     midline = anatomy.midline_mm()
     for oar, shape in anatomy.shapes.items():
         if oar.laterality is None:
             continue
-        other = anatomy.shapes.get(mirrored(oar))
+        other = anatomy.shapes.get(other_side(oar))
         middle = float(shape.anchor_mm[0] + other.anchor_mm[0]) / 2 if other is not None else midline
         if middle is None:
             continue
@@ -235,10 +235,10 @@ def _laterality(anatomy: Anatomy) -> Iterator[Check]:
         if (off > 0) is not (oar.laterality is Laterality.LEFT):
             side = "left" if off > 0 else "right"
             reason = f"{oar} lies on the patient's {side}: left and right are exchanged, or it is misplaced."
-            yield Check("organ.laterality", oar.name, Level.RED, reason, off, unit="mm to the left of the middle")
+            yield Finding("organ.laterality", oar.name, Level.RED, reason, off, unit="mm to the left of the middle")
 
 
-def _position(anatomy: Anatomy) -> Iterator[Check]:
+def _position(anatomy: Anatomy) -> Iterator[Finding]:
     for oar, shape in anatomy.shapes.items():
         off = offset_mm(oar, anatomy.shapes, anatomy.limits.norms)
         if off is None:
@@ -252,7 +252,7 @@ def _position(anatomy: Anatomy) -> Iterator[Check]:
             level = Level.RED if excess[axis] > 1 else Level.AMBER
             way = (("right", "left"), ("front", "back"), ("feet", "head"))[axis][int(off[axis] > 0)]
             reason = f"{oar} lies {abs(off[axis]):.0f} mm too far to the {way}, seen from the organs around it."
-            yield Check("organ.position", oar.name, level, reason, float(off[axis]), -float(red[axis]), float(red[axis]), "mm")
+            yield Finding("organ.position", oar.name, level, reason, float(off[axis]), -float(red[axis]), float(red[axis]), "mm")
 
 
 def offset_mm(oar: OAR, shapes: Mapping[OAR, Shape], norms: Mapping[str, Norm]) -> FloatArray | None:
@@ -276,13 +276,13 @@ def _is_short(oar: OAR, shape: Shape) -> bool:
     return shape.cut_foot and (oar.name not in FROM_HEAD or shape.head_mm - shape.foot_mm < ANCHOR_MM)
 
 
-def _flat_faces(anatomy: Anatomy) -> Iterator[Check]:
+def _flat_faces(anatomy: Anatomy) -> Iterator[Finding]:
     for oar, shape in anatomy.shapes.items():
         limits = anatomy.limits.norms[oar.name].faces
         for face, share, limit, judged in zip(FACES, shape.faces, limits, shape.judged, strict=True):
             if judged and share > limit:
                 reason = f"{oar} ends in a flat face {face}: a part of it seems to be missing."
-                yield Check("organ.flat_face", oar.name, Level.RED, reason, share, 0.0, limit, "share of the largest section")
+                yield Finding("organ.flat_face", oar.name, Level.RED, reason, share, 0.0, limit, "share of the largest section")
 
 
 def half_features(oar: OAR, own: Shape, other: Shape, norms: Mapping[str, Norm]) -> FloatArray:
@@ -290,16 +290,16 @@ def half_features(oar: OAR, own: Shape, other: Shape, norms: Mapping[str, Norm])
     the other side, and how far it is from the other side's mirror image (outwards, to the back, to the head) in mm.
     """
     outwards = np.array([1.0 if oar.laterality is Laterality.LEFT else -1.0, 1.0, 1.0])
-    expected = np.array(norms[oar.name].position_mm) - norms[mirrored(oar).name].position_mm
+    expected = np.array(norms[oar.name].position_mm) - norms[other_side(oar).name].position_mm
     ratios = np.log([own.volume_ml / other.volume_ml, *(own.spread_mm / other.spread_mm)])
     return np.concatenate([ratios, outwards * (own.anchor_mm - other.anchor_mm - expected)])
 
 
-def _halves(anatomy: Anatomy) -> Iterator[Check]:
+def _halves(anatomy: Anatomy) -> Iterator[Finding]:
     """Small organs have no cut that can be seen, but a whole twin: half an organ is half as large, narrower and to one side."""
     for oar, own in anatomy.shapes.items():
         halving = anatomy.limits.halves.get(oar.name[:-2]) if oar.laterality else None
-        other = anatomy.shapes.get(mirrored(oar))
+        other = anatomy.shapes.get(other_side(oar))
         if halving is None or other is None or not all((*own.judged, *other.judged)):
             continue
         scores = halving.scores(half_features(oar, own, other, anatomy.limits.norms))
@@ -307,28 +307,28 @@ def _halves(anatomy: Anatomy) -> Iterator[Check]:
         if scores[worst] > HALF_AMBER:
             level = Level.RED if scores[worst] > 1 else Level.AMBER
             share, half = own.volume_ml / other.volume_ml, HALF_NAMES[worst]
-            reason = f"The {half} half of {oar} seems to be missing: it has {share:.0%} of the volume of {mirrored(oar)}."
-            yield Check("organ.half", oar.name, level, reason, float(scores[worst]), None, HALF_AMBER, "of the red limit")
+            reason = f"The {half} half of {oar} seems to be missing: it has {share:.0%} of the volume of {other_side(oar)}."
+            yield Finding("organ.half", oar.name, level, reason, float(scores[worst]), None, HALF_AMBER, "of the red limit")
 
 
-def _continuity(anatomy: Anatomy) -> Iterator[Check]:
+def _continuity(anatomy: Anatomy) -> Iterator[Finding]:
     """Cord, canal and lungs go on to the lower end of the scan; cord and canal begin at the brainstem."""
     foot_mm = float(anatomy.grid.to_points(np.array([[0.0, 0, 0], [anatomy.grid.shape[0] - 1.0, 0, 0]]))[:, 2].min())
     for name, whole_mm in _WHOLE_MM.items():
         shape = anatomy.get(name)
         if shape is not None and (gap_mm := shape.foot_mm - foot_mm) > 10 and shape.head_mm - shape.foot_mm < whole_mm:
             reason = f"{name} ends {gap_mm:.0f} mm above the lower end of the scan: its lower part is missing."
-            yield Check("organ.incomplete", name, Level.RED, reason, gap_mm, 0.0, 10.0, "mm")
+            yield Finding("organ.incomplete", name, Level.RED, reason, gap_mm, 0.0, 10.0, "mm")
     stem = anatomy.get("Brainstem")
     for name in ("SpinalCanal", "SpinalCord"):
         shape = anatomy.get(name)
         if shape is not None and stem is not None and abs(gap_mm := stem.foot_mm - shape.head_mm) > 10:
             relation = "below" if gap_mm > 0 else "above"
             reason = f"{name} begins {abs(gap_mm):.0f} mm {relation} the lower end of the Brainstem: they should meet."
-            yield Check("organ.gap", name, Level.RED, reason, gap_mm, -10.0, 10.0, "mm")
+            yield Finding("organ.gap", name, Level.RED, reason, gap_mm, -10.0, 10.0, "mm")
 
 
-def _lung_tops(anatomy: Anatomy) -> Iterator[Check]:
+def _lung_tops(anatomy: Anatomy) -> Iterator[Finding]:
     left, right, limit = anatomy.get("Lung_L"), anatomy.get("Lung_R"), anatomy.limits.lung_tops_mm
     if left is None or right is None or left.cut_head or right.cut_head:
         return
@@ -336,26 +336,28 @@ def _lung_tops(anatomy: Anatomy) -> Iterator[Check]:
     if abs(apart_mm) > limit:
         lower = "Lung_R" if apart_mm > 0 else "Lung_L"
         reason = f"{lower} begins {abs(apart_mm):.0f} mm below the top of the other lung: the tops lie at one height."
-        yield Check("organ.lung_tops", lower, Level.RED, reason, apart_mm, -limit, limit, "mm")
+        yield Finding("organ.lung_tops", lower, Level.RED, reason, apart_mm, -limit, limit, "mm")
 
 
-def _order(anatomy: Anatomy) -> Iterator[Check]:
+def _order(anatomy: Anatomy) -> Iterator[Finding]:
     for upper, lower in _ABOVE:
         above, below = anatomy.get(upper), anatomy.get(lower)
         if above is not None and below is not None and above.anchor_mm[2] <= below.anchor_mm[2]:
             reason = f"{upper} lies below {lower}: the series or the contours are upside down."
-            yield Check("organ.order", upper, Level.RED, reason, float(above.anchor_mm[2] - below.anchor_mm[2]), 0.0, None, "mm")
+            yield Finding(
+                "organ.order", upper, Level.RED, reason, float(above.anchor_mm[2] - below.anchor_mm[2]), 0.0, None, "mm"
+            )
 
 
-def _islands(anatomy: Anatomy) -> Iterator[Check]:
+def _islands(anatomy: Anatomy) -> Iterator[Finding]:
     for oar, shape in anatomy.shapes.items():
         if oar.single and shape.largest_share < 0.95:
             level = Level.AMBER if shape.largest_share > 0.6 else Level.RED
             reason = f"{oar} is in {shape.pieces} pieces; the largest has {shape.largest_share:.0%} of it."
-            yield Check("organ.islands", oar.name, level, reason, shape.largest_share, 0.95, 1.0, "share in the largest piece")
+            yield Finding("organ.islands", oar.name, level, reason, shape.largest_share, 0.95, 1.0, "share in the largest piece")
 
 
-def _overlaps(anatomy: Anatomy) -> Iterator[Check]:
+def _overlaps(anatomy: Anatomy) -> Iterator[Finding]:
     for a, b in combinations(anatomy.shapes, 2):
         if {a.name, b.name} in [set(pair) for pair in _INSIDE]:
             continue
@@ -363,10 +365,10 @@ def _overlaps(anatomy: Anatomy) -> Iterator[Check]:
         if share > 0.05:
             level = Level.AMBER if share <= 0.2 else Level.RED
             reason = f"{a} and {b} overlap by {share:.0%} of the smaller one: the same tissue cannot be both."
-            yield Check("organs.overlap", a.name, level, reason, share, 0.0, 0.05, "share of the smaller")
+            yield Finding("organs.overlap", a.name, level, reason, share, 0.0, 0.05, "share of the smaller")
 
 
-def _inside(anatomy: Anatomy) -> Iterator[Check]:
+def _inside(anatomy: Anatomy) -> Iterator[Finding]:
     for name, around in _INSIDE:
         inner, outer = BY_NAME[name], BY_NAME[around]
         if inner in anatomy.shapes and outer in anatomy.shapes:
@@ -374,10 +376,10 @@ def _inside(anatomy: Anatomy) -> Iterator[Check]:
             if share < 0.95:
                 level = Level.AMBER if share >= 0.8 else Level.RED
                 reason = f"Only {share:.0%} of {inner} lies inside of {outer}."
-                yield Check("organ.not_inside", inner.name, level, reason, share, 0.95, 1.0, "share inside")
+                yield Finding("organ.not_inside", inner.name, level, reason, share, 0.95, 1.0, "share inside")
 
 
-def _density(anatomy: Anatomy) -> Iterator[Check]:
+def _density(anatomy: Anatomy) -> Iterator[Finding]:
     """Does the organ lie on its own tissue? The one check that sees a whole set of contours misplaced together."""
     for oar, found in anatomy.compositions.items():
         norm = anatomy.limits.tissues[oar.name]
@@ -391,10 +393,10 @@ def _density(anatomy: Anatomy) -> Iterator[Check]:
                 f"The rest is mostly {rest}. Does the contour lie on the organ, and is the CT free of artefacts there?"
             )
             unit = f"share that is {norm.tissue.name}"
-            yield Check("organ.density", oar.name, level, reason, found.share, norm.usual, 1.0, unit)
+            yield Finding("organ.density", oar.name, level, reason, found.share, norm.usual, 1.0, unit)
 
 
-def _certainty(anatomy: Anatomy) -> Iterator[Check]:
+def _certainty(anatomy: Anatomy) -> Iterator[Finding]:
     """Does the model's probability stand behind the line, and is what it drew in the contour?"""
     for oar, seen in anatomy.certainty.items():
         shape = anatomy.shapes.get(oar)
@@ -406,15 +408,17 @@ def _certainty(anatomy: Anatomy) -> Iterator[Check]:
                 f"The model is not sure of {oar}: were it a little stricter, {_ml(seen.strict_ml)} would be left, "
                 f"were it a little less strict, there would be {_ml(seen.loose_ml)}; {_ml(shape.volume_ml)} are drawn."
             )
-            yield Check("organ.certainty", oar.name, level, reason, seen.share, CERTAINTY_LIMITS[1], 1.0, "strict / loose volume")
+            yield Finding(
+                "organ.certainty", oar.name, level, reason, seen.share, CERTAINTY_LIMITS[1], 1.0, "strict / loose volume"
+            )
         ratio = shape.volume_ml / seen.drawn_ml
         level = _level(ratio, *DELIVERED_LIMITS)
         if level is not Level.GREEN:
             reason = f"{oar} has {_ml(shape.volume_ml)}, but the model saw {_ml(seen.drawn_ml)}: pieces were dropped or lost."
-            yield Check("organ.delivered", oar.name, level, reason, ratio, *DELIVERED_LIMITS[1:3], "drawn / seen volume")
+            yield Finding("organ.delivered", oar.name, level, reason, ratio, *DELIVERED_LIMITS[1:3], "drawn / seen volume")
 
 
-_CHECKS: Final[tuple[Callable[[Anatomy], Iterator[Check]], ...]] = (
+_CHECKS: Final[tuple[Callable[[Anatomy], Iterator[Finding]], ...]] = (
     _empty,
     _laterality,
     _order,

@@ -16,12 +16,12 @@ from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.measures import Measured, measure, measure_crops, score
-from oarlock.qa.plausibility import Check, Level, check_masks
+from oarlock.qa.plausibility import Finding, Level, check_masks
 from oarlock.qa.surface_distance import Lattice
 
 __all__ = [
     "DEFINITION",
-    "Check",
+    "Finding",
     "Level",
     "Measured",
     "OARScore",
@@ -147,7 +147,7 @@ class QAReport:
 def job_report(
     series_instance_uid: str,
     comparisons: Iterable[QAReport],
-    checks: Iterable[Check],
+    checks: Iterable[Finding],
     observers: Iterable[Spread] = (),
     not_compared: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:

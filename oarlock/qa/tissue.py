@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR
-from oarlock.organs.norms import Tissue, TissueNorm
+from oarlock.organs.norms import TissueNorm, TissueRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Composition:
     denser: float
 
 
-def composition_of(values: npt.NDArray[np.int16], tissue: Tissue) -> Composition:
+def composition_of(values: npt.NDArray[np.int16], tissue: TissueRange) -> Composition:
     """Measure the Hounsfield units of an organ's voxels, of which there is at least one."""
     lighter, denser = int(np.count_nonzero(values < tissue.low_hu)), int(np.count_nonzero(values > tissue.high_hu))
     return Composition(values.size, (values.size - lighter - denser) / values.size, lighter / values.size, denser / values.size)

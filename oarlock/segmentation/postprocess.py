@@ -16,7 +16,7 @@ from oarlock.arrays import FloatArray
 from oarlock.facts import Notice
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Mask, OARMasks, grow
-from oarlock.organs.catalogue import BY_NAME, OAR, mirrored
+from oarlock.organs.catalogue import BY_NAME, OAR, other_side
 from oarlock.organs.norms import NORMS
 from oarlock.segmentation.resampling import linear_weights, median_step_mm
 
@@ -66,8 +66,8 @@ def to_masks(
 
 def rivals(oar: OAR) -> tuple[OAR, ...]:
     """The organs that cannot share tissue with this one although a network may confuse them: its other side; brain and stem."""
-    other_side = (mirrored(oar),) if oar.laterality else ()
-    return other_side + tuple(other for other in BRAIN_AND_STEM if oar in BRAIN_AND_STEM and other != oar)
+    opposite = (other_side(oar),) if oar.laterality else ()
+    return opposite + tuple(other for other in BRAIN_AND_STEM if oar in BRAIN_AND_STEM and other != oar)
 
 
 def rival_channels(oars: Sequence[OAR]) -> list[list[int]]:

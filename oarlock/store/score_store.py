@@ -34,8 +34,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from oarlock.errors import JobExpired
 from oarlock.facts import ModelFacts
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.qa.control_chart import BASELINE, LOOK_BACK, Alarm, Limits
-from oarlock.qa.plausibility import Check
+from oarlock.qa.control_chart import BASELINE, LOOK_BACK, Alarm, ControlLimits
+from oarlock.qa.plausibility import Finding
 from oarlock.qa.quantiles import Distribution, IntArray, distributions
 from oarlock.qa.report import DEFINITION, OARScore, Presence, QAReport
 from oarlock.store import audit
@@ -103,7 +103,7 @@ class Scored:
 
     scanner: str
     reports: Sequence[QAReport] = ()
-    checks: Sequence[Check] = ()
+    checks: Sequence[Finding] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class Chart:
     model: ModelFacts
     scanner: str
     baseline: Sequence[Point]
-    limits: Limits | None
+    limits: ControlLimits | None
     points: Sequence[Point]
 
 
@@ -491,7 +491,7 @@ def _charts(connection: Connection, stream: Row[Any], filters: Filters, points: 
 
 
 def _chart(oar: str, stream: Row[Any], baseline: Sequence["_Place"], newest: Sequence["_Place"], points: int) -> Chart:
-    limits = Limits.of([place.point.score for place in baseline])
+    limits = ControlLimits.of([place.point.score for place in baseline])
     after = [place.point for place in newest if place.order > baseline[-1].order]
     if limits is not None:
         by_index: dict[int, list[Alarm]] = {}

@@ -13,7 +13,7 @@ from typing import Final
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.ct.series_geometry import read_header
 from oarlock.errors import ResultNotFound, StructureSetError
-from oarlock.pipeline.comparison import Drawing, compare_drawings, read_drawing
+from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
 from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
 from oarlock.settings import Settings
@@ -37,16 +37,16 @@ def compare_upload(upload: Upload, settings: Settings) -> QAReport:
     """
     header = check_headers(upload.files, max_slices=settings.max_slices)
     predicted, reference = (read_part(name, upload.parts[name], header, settings) for name in ("predicted", "reference"))
-    return compare_drawings(predicted, reference, header, settings.site)
+    return compare_on_grid(predicted, reference, header, settings.site)
 
 
-def read_part(name: str, path: Path, header: SeriesHeader, settings: Settings) -> Drawing:
+def read_part(name: str, path: Path, header: SeriesHeader, settings: Settings) -> StructureSetOnGrid:
     """What the RTSTRUCT in one part of an upload draws on a series.
 
     :raises StructureSetError: if it cannot be used; its sentence names the part.
     """
     try:
-        return read_drawing(path, header, settings.site)
+        return read_on_grid(path, header, settings.site)
     except StructureSetError as error:
         error.detail = f"Part '{name}': {error.detail}"
         raise
@@ -72,9 +72,9 @@ def compare_approved(
     """
     path = upload.parts["reference"]
     header = _header(job.id, settings, storage)
-    predicted = read_drawing(storage.result(job.id, RTSTRUCT), header, settings.site)
+    predicted = read_on_grid(storage.result(job.id, RTSTRUCT), header, settings.site)
     true = _with_true_uids(header, uids)
-    report = compare_drawings(predicted, read_part("reference", path, true, settings), true, settings.site)
+    report = compare_on_grid(predicted, read_part("reference", path, true, settings), true, settings.site)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not scores.approve(job, header.scanner, report, digest, by=by):

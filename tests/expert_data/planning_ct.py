@@ -8,15 +8,19 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from model_export.datasets.openkbp import RAW_OFFSET_HU, read_patients
-from model_export.prepare import NATIVE_PER_VOXEL, Match, read_matches
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import BY_NAME, OAR
+
+if TYPE_CHECKING:
+    from model_export.prepare import Match
+
+# The readers of the data belong to the training's package, whose dependencies the tests of the core do without: they are imported
+# when data is read.
 
 KNOWN: Final = 0.25
 """An organ is judged where at least this share of its voxels lies in the part of the CT that is known."""
@@ -32,10 +36,12 @@ class LaidCT:
     """
 
     raw: Values
-    match: Match
+    match: "Match"
 
     def under(self, crop: Crop) -> Values | None:
         """The Hounsfield units of an organ's voxels that are known; None if they are too few."""
+        from model_export.prepare import NATIVE_PER_VOXEL
+
         box, mask = crop
         offsets = self.match.slice_offset, self.match.row_offset, self.match.column_offset
         steps = 1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL
@@ -48,6 +54,8 @@ class LaidCT:
 
 def known_hu(raw: Values) -> Values | None:
     """The known Hounsfield units among an organ's raw values; None if they are too few."""
+    from model_export.datasets.openkbp import RAW_OFFSET_HU
+
     known = raw[raw > 0]
     return known - np.int16(RAW_OFFSET_HU) if known.size >= max(KNOWN * raw.size, 1) else None
 
@@ -62,6 +70,9 @@ class PlanningCTs:
     @classmethod
     def read(cls, openkbp: Path, matched: Path) -> "PlanningCTs":
         """A folder of OpenKBP's patients and the table of matched scans."""
+        from model_export.datasets.openkbp import read_patients
+        from model_export.prepare import read_matches
+
         matches = read_matches(matched)
         laid: dict[str, LaidCT] = {}
         drawn: dict[OAR, list[tuple[str, Values]]] = defaultdict(list)

@@ -28,7 +28,7 @@ from oarlock.dicom.decoding import Decoder, Frame, NotDecoded
 from oarlock.errors import InputError, ManifestInvalid, OarlockError, ProfileInvalid, SiteFileInvalid
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.organs.roi_names import match_rois
-from oarlock.pipeline.comparison import compare_drawings, read_drawing
+from oarlock.pipeline.comparison import compare_on_grid, read_on_grid
 from oarlock.qa.site_file import read_site
 from oarlock.rtstruct.profiles import read_profile, read_profiles
 from oarlock.rtstruct.reader import Code
@@ -73,7 +73,7 @@ class Ground:
         self.structure_set = self.folder / "rtstruct.dcm"
         seeds.write_structure_set(self.structure_set, self.files)
         self.header: SeriesHeader = check_headers(self.files)
-        self.drawing = read_drawing(self.structure_set, self.header)
+        self.drawing = read_on_grid(self.structure_set, self.header)
         self.storage = Storage(self.folder / "data")
         write_model(self.folder / "models")
         self.settings = Settings(_env_file=None).model_copy(  # type: ignore[call-arg]
@@ -228,8 +228,8 @@ def structure_set(data: bytes) -> None:
     path = place.folder / "fuzzed.dcm"
     path.write_bytes(data)
     with refusals(InputError):
-        drawing = read_drawing(path, place.header)
-        report = compare_drawings(place.drawing, drawing, place.header)
+        drawing = read_on_grid(path, place.header)
+        report = compare_on_grid(place.drawing, drawing, place.header)
         orjson.dumps(report.to_json())
 
 

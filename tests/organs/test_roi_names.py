@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oarlock.organs.catalogue import BY_NAME, OARS, Laterality, mirrored
+from oarlock.organs.catalogue import BY_NAME, OARS, Laterality, other_side
 from oarlock.organs.roi_names import match_rois, oar_of_name
 from tests.conftest import Unpacked
 
@@ -266,7 +266,7 @@ def test_the_table_has_every_organ_and_two_hundred_spellings_each_with_its_sourc
 
 def test_no_spelling_of_the_table_is_read_as_the_other_side() -> None:
     for oar, name in CASES:
-        assert oar_of_name(name) is not (mirrored(BY_NAME[oar]) if BY_NAME[oar].laterality else None), name
+        assert oar_of_name(name) is not (other_side(BY_NAME[oar]) if BY_NAME[oar].laterality else None), name
 
 
 @pytest.mark.parametrize(("oar", "name"), CASES)
@@ -369,7 +369,7 @@ def test_matching_does_not_depend_on_the_order_of_the_rois() -> None:
 def test_the_mirror_image_of_a_name_is_the_mirror_image_of_its_organ(names: list[str]) -> None:
     for name in names:
         swapped = name[:-2] + {"_L": "_R", "_R": "_L"}.get(name[-2:], name[-2:])
-        assert oar_of_name(swapped) is mirrored(BY_NAME[name])
+        assert oar_of_name(swapped) is other_side(BY_NAME[name])
 
 
 EXPECTED = {

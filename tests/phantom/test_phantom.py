@@ -17,7 +17,7 @@ from oarlock.arrays import FloatArray
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
-from oarlock.organs.catalogue import BY_NAME, OARS, Laterality, mirrored
+from oarlock.organs.catalogue import BY_NAME, OARS, Laterality, other_side
 from oarlock.phantom.patient import Phantom, head_and_neck, head_and_neck_on, write_ct_series, write_phantom
 from oarlock.rtstruct.reader import read_structure_set, to_masks
 from tests.fixtures import crooked, judges
@@ -84,7 +84,7 @@ def test_every_organ_is_drawn_and_is_one_piece(phantom: Phantom) -> None:
 @pytest.mark.parametrize("oar", LEFT, ids=str)
 def test_left_is_where_x_is_larger(phantom: Phantom, oar: object) -> None:
     left = next(one for one in LEFT if one is oar)
-    assert centre_mm(phantom, left.name)[0] > centre_mm(phantom, mirrored(left).name)[0] + 10
+    assert centre_mm(phantom, left.name)[0] > centre_mm(phantom, other_side(left).name)[0] + 10
 
 
 def test_the_organs_stand_in_anatomical_order_from_head_to_foot(phantom: Phantom) -> None:

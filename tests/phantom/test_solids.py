@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oarlock.phantom.solids import Points, Section, Solid, ellipsoid, loft, mirrored, slab, tube, union
+from oarlock.phantom.solids import Points, Section, Solid, ellipsoid, loft, reflected, slab, tube, union
 
 RADIUS = st.floats(3.0, 9.0)
 
@@ -90,7 +90,7 @@ def test_a_slab_holds_its_box() -> None:
 
 
 def test_a_mirror_image_lies_on_the_other_side() -> None:
-    solid = mirrored(ellipsoid((10, 3, 2), (4, 3, 2)))
+    solid = reflected(ellipsoid((10, 3, 2), (4, 3, 2)))
     assert solid.low.tolist() == [-14, 0, 0]
     assert solid.holds((np.array([-13.9]), np.array([3.0]), np.array([2.0]))).all()
     assert not solid.holds((np.array([10.0]), np.array([3.0]), np.array([2.0]))).any()

@@ -16,7 +16,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.phantom.patient import Phantom
-from oarlock.pictures.canvas import AMBER, Frame, draw_cut, to_grey, to_printable
+from oarlock.pictures.canvas import AMBER, Viewport, draw_cut, to_grey, to_printable
 from oarlock.pictures.contact_sheet import axial_levels, contact_sheet, load_rendering, save_rendering, single
 from oarlock.pictures.layout import volume_text
 from oarlock.pictures.planes import Cut, Profiles, Scene, to_axes, to_profiles
@@ -66,7 +66,7 @@ def three_cuts(hu: npt.NDArray[np.int16], grid: Grid) -> dict[str, Cut]:
 
 def extent_mm(cut: Cut) -> tuple[float, float, float, float]:
     """Left, right, top and bottom edge of what is bright, in mm from the middle of the cut."""
-    frame = Frame(float(cut.across_mm[[0, -1]].mean()), float(cut.down_mm[[0, -1]].mean()), SIZE, SIZE, MM_PER_PIXEL)
+    frame = Viewport(float(cut.across_mm[[0, -1]].mean()), float(cut.down_mm[[0, -1]].mean()), SIZE, SIZE, MM_PER_PIXEL)
     rows, columns = np.nonzero(draw_cut(cut, [], frame)[:, :, 0] > 127)
     edges = np.array([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1])
     left, right, top, bottom = (edges - SIZE / 2) * MM_PER_PIXEL
@@ -164,7 +164,7 @@ def test_a_contour_runs_along_the_edge_of_the_voxels() -> None:
     masks = OARMasks.empty(OARS, grid.shape)
     masks.put(EYE, (slice(9, 20), slice(20, 41), slice(10, 31)), np.ones((11, 21, 21), dtype=bool))
     scene = Scene.of(np.full(grid.shape, -1000, dtype=np.int16), masks.bits, grid)
-    frame = Frame(20 * 0.9, 30 * 1.1, SIZE, SIZE, MM_PER_PIXEL)  # the middle of the block
+    frame = Viewport(20 * 0.9, 30 * 1.1, SIZE, SIZE, MM_PER_PIXEL)  # the middle of the block
     picture = draw_cut(scene.axial(15), [(masks.oars.index(EYE), EYE)], frame).astype(int)
     strength = picture[:, :, 2]
     across, down = strength[SIZE // 2], strength[:, SIZE // 2]

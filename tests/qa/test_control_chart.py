@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from oarlock.qa.control_chart import BASELINE, LIMIT, RUN, WARNING, Limits, Rule
+from oarlock.qa.control_chart import BASELINE, LIMIT, RUN, WARNING, ControlLimits, Rule
 
 FloatArray = npt.NDArray[np.float64]
-KNOWN = Limits(centre=1.2, deviation=0.1)
+KNOWN = ControlLimits(centre=1.2, deviation=0.1)
 CHARTS = 1_500
 
 
@@ -32,7 +32,7 @@ def fired(distances: list[float], rule: Rule) -> list[int]:
 def test_limits_by_hand() -> None:
     """Angles 1.1 and 1.3 in turn: centre 1.2, every moving range 0.2, so the deviation is 0.2 / 1.128."""
     scores = [math.sin(1.1 + 0.2 * (i % 2)) ** 2 for i in range(BASELINE)]
-    limits = Limits.of(scores)
+    limits = ControlLimits.of(scores)
     assert limits is not None
     assert (limits.centre, limits.deviation) == (pytest.approx(1.2), pytest.approx(0.2 / 1.12838, rel=1e-5))
     assert limits.score_at(0) == pytest.approx(math.sin(1.2) ** 2)
@@ -42,10 +42,10 @@ def test_limits_by_hand() -> None:
 
 def test_without_a_whole_baseline_or_where_it_does_not_vary_there_are_no_limits() -> None:
     varied = list(np.linspace(0.8, 0.9, BASELINE))
-    assert Limits.of(varied[1:]) is None
-    assert Limits.of([1.0] * BASELINE) is None
-    assert Limits.of([0.9] * BASELINE) is None
-    assert Limits.of(varied) == Limits.of([*varied, 0.1, 0.2])
+    assert ControlLimits.of(varied[1:]) is None
+    assert ControlLimits.of([1.0] * BASELINE) is None
+    assert ControlLimits.of([0.9] * BASELINE) is None
+    assert ControlLimits.of(varied) == ControlLimits.of([*varied, 0.1, 0.2])
 
 
 def test_a_score_beyond_a_limit() -> None:
@@ -99,9 +99,9 @@ TEXTBOOK = {
 """Chance that a rule fires at a score of a stable process whose centre and deviation are known, with 3, 2 and nine."""
 
 
-def baselines(rng: np.random.Generator, n: int) -> list[Limits]:
-    """Limits as they are found from the scores of a stable process."""
-    found = [Limits.of(to_scores(rng.standard_normal(BASELINE))) for _ in range(n)]
+def baselines(rng: np.random.Generator, n: int) -> list[ControlLimits]:
+    """ControlLimits as they are found from the scores of a stable process."""
+    found = [ControlLimits.of(to_scores(rng.standard_normal(BASELINE))) for _ in range(n)]
     return [limits for limits in found if limits is not None]
 
 
@@ -186,7 +186,7 @@ def test_scores_that_are_skewed_like_real_ones_alarm_hardly_more_often() -> None
     rng = np.random.default_rng(13)
     shares = []
     for _ in range(CHARTS):
-        limits = Limits.of(list(rng.beta(18, 2, BASELINE)))
+        limits = ControlLimits.of(list(rng.beta(18, 2, BASELINE)))
         assert limits is not None
         shares.append(len({alarm.index for alarm in limits.alarms(list(rng.beta(18, 2, 60)))}) / 60)
     assert np.mean(shares) <= 1.25 * sum(TEXTBOOK.values())

@@ -8,7 +8,7 @@ import pytest
 
 from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR
-from oarlock.qa.interobserver import Drawn, Range, Spread, spread
+from oarlock.qa.interobserver import OrganCrops, Range, Spread, spread
 from oarlock.qa.measures import measure_crops
 from oarlock.qa.surface_distance import Lattice
 from tests.fixtures.crooked import SPACING_MM
@@ -18,7 +18,7 @@ SHAPE = (30, 40, 41)
 EVEN = Lattice.upright(SHAPE[0], SPACING_MM)
 
 
-def drawn(**boxes: Box) -> Drawn:
+def drawn(**boxes: Box) -> OrganCrops:
     masks = OARMasks.empty([BY_NAME[name] for name in boxes], SHAPE)
     for name, box in boxes.items():
         masks.bits[box] |= masks.bit(BY_NAME[name])
@@ -29,7 +29,7 @@ def slab(first: int, last: int) -> Box:
     return np.s_[first:last, 10:30, 5:35]
 
 
-def spreads(ours: Drawn, *observers: Drawn, lattice: Lattice = EVEN) -> dict[OAR, Spread]:
+def spreads(ours: OrganCrops, *observers: OrganCrops, lattice: Lattice = EVEN) -> dict[OAR, Spread]:
     against = [
         {oar: measure_crops(ours.get(oar), one.get(oar), lattice=lattice, tolerance_mm=oar.tolerance_mm) for oar in {*ours, *one}}
         for one in observers
@@ -61,7 +61,7 @@ def test_ours_is_not_within_where_its_median_is_below_the_worst_pair() -> None:
         (drawn(), [drawn(Brainstem=slab(5, 15))] * 2, "not among the predicted contours"),
     ],
 )
-def test_what_cannot_be_compared_has_a_reason(ours: Drawn, observers: list[Drawn], reason: str) -> None:
+def test_what_cannot_be_compared_has_a_reason(ours: OrganCrops, observers: list[OrganCrops], reason: str) -> None:
     found = spreads(ours, *observers)[STEM]
     assert found.within is None
     assert reason in str(found.reason)

@@ -14,16 +14,16 @@ from benchmarks.faults import anatomy, level, shifted, shifted_set
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs import norms as tables
-from oarlock.organs.catalogue import BY_NAME, OAR, OARS, Laterality, mirrored
+from oarlock.organs.catalogue import BY_NAME, OAR, OARS, Laterality, other_side
 from oarlock.organs.norms import HALVES, NORMS, PAIRS, TISSUES
 from oarlock.qa.organ_shape import Shape, shape_of
-from oarlock.qa.plausibility import HOUSE, Check, Level, check_masks, judge
+from oarlock.qa.plausibility import NORM_TABLES, Finding, Level, check_masks, judge
 from oarlock.qa.tissue import composition_of
 from tests.expert_data.expert_contours import cases
 from tests.expert_data.planning_ct import LaidCT, PlanningCTs
 from tests.fixtures.crooked import SHAPE, oblique_grid
 from tests.fixtures.crooked import crooked_grid as crooked_grid_
-from tools.derive_norms import Drawn, halved, limits, printed
+from tools.derive_norms import ContourSet, halved, limits, printed
 
 DENSITY_RED = ("organ.density", Level.RED)
 LEFTS = [oar for oar in OARS if oar.laterality is Laterality.LEFT]
@@ -39,7 +39,7 @@ class Patient:
         copy.put(oar, np.s_[:, :, :], volume)
         return Patient(copy, self.grid)
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[Finding, ...]:
         return check_masks(self.masks, self.grid)
 
     def reds(self) -> set[tuple[str, str | None]]:
@@ -73,20 +73,20 @@ def shape(masks: OARMasks, grid: Grid, oar: OAR) -> Shape:
 
 
 @pytest.fixture(scope="module", params=["0522c0708", "TCGA-CV-7245"])
-def drawn(request: pytest.FixtureRequest, expert_sets: Sequence[Drawn]) -> Drawn:
+def drawn(request: pytest.FixtureRequest, expert_sets: Sequence[ContourSet]) -> ContourSet:
     """An expert's contours at full size, of two centres."""
     return next(one for one in expert_sets if (one.case, one.rater) == (request.param, "oncologist"))
 
 
 @pytest.fixture
-def ct(drawn: Drawn, planning_cts: PlanningCTs) -> LaidCT:
+def ct(drawn: ContourSet, planning_cts: PlanningCTs) -> LaidCT:
     """The CT that the contours were drawn on."""
     return planning_cts.laid[drawn.case]
 
 
-def worst(drawn: Drawn, oar: OAR, change: Crop | None, ct: LaidCT) -> Level:
+def worst(drawn: ContourSet, oar: OAR, change: Crop | None, ct: LaidCT) -> Level:
     """The level of an organ, or of its twin, after it was replaced."""
-    return level(judge(anatomy(drawn, HOUSE, {oar: change}, ct)), oar, mirrored(oar))
+    return level(judge(anatomy(drawn, NORM_TABLES, {oar: change}, ct)), oar, other_side(oar))
 
 
 FEW_VOXELS = {"Cochlea_L", "Cochlea_R", "Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R"}
@@ -94,7 +94,7 @@ FEW_VOXELS = {"Cochlea_L", "Cochlea_R", "Lens_L", "Lens_R", "OpticNrv_L", "Optic
 
 @pytest.mark.slow
 @pytest.mark.parametrize("oar", OARS, ids=str)
-def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: Drawn, ct: LaidCT) -> None:
+def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: ContourSet, ct: LaidCT) -> None:
     levels = [worst(drawn, oar, half, ct) for half in halved(oar, drawn.crops[oar]) if half is not None]
     if oar.name not in FEW_VOXELS:
         assert levels == [Level.RED] * 6
@@ -106,7 +106,7 @@ def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: Drawn, 
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("shift_mm", [-20.0, 20.0])
 @pytest.mark.parametrize("oar", [oar for oar in OARS if not oar.name.startswith("Lung")], ids=str)
-def test_an_organ_shifted_by_2_cm_is_red(oar: OAR, shift_mm: float, axis: int, drawn: Drawn, ct: LaidCT) -> None:
+def test_an_organ_shifted_by_2_cm_is_red(oar: OAR, shift_mm: float, axis: int, drawn: ContourSet, ct: LaidCT) -> None:
     assert worst(drawn, oar, shifted(drawn.crops[oar], axis, shift_mm, drawn), ct) is Level.RED
 
 
@@ -116,7 +116,7 @@ def test_an_organ_shifted_by_2_cm_is_red(oar: OAR, shift_mm: float, axis: int, d
 @pytest.mark.parametrize("lung", ["Lung_L", "Lung_R"])
 @pytest.mark.parametrize("case", ["0522c0014", "0522c0708", "0522c0773", "TCGA-CV-5978"])  # whose CT holds most of the lungs
 def test_a_lung_shifted_by_2_cm_is_red(
-    case: str, lung: str, shift_mm: float, axis: int, expert_sets: Sequence[Drawn], planning_cts: PlanningCTs
+    case: str, lung: str, shift_mm: float, axis: int, expert_sets: Sequence[ContourSet], planning_cts: PlanningCTs
 ) -> None:
     drawn = next(one for one in expert_sets if (one.case, one.rater) == (case, "oncologist"))
     change = shifted(drawn.crops[BY_NAME[lung]], axis, shift_mm, drawn)
@@ -126,35 +126,39 @@ def test_a_lung_shifted_by_2_cm_is_red(
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("shift_mm", [-20.0, 20.0])
-def test_a_whole_set_shifted_by_2_cm_is_red_by_its_density_alone(shift_mm: float, axis: int, drawn: Drawn, ct: LaidCT) -> None:
+def test_a_whole_set_shifted_by_2_cm_is_red_by_its_density_alone(
+    shift_mm: float, axis: int, drawn: ContourSet, ct: LaidCT
+) -> None:
     change = shifted_set(drawn, axis, shift_mm)
-    reds = {check.oar for check in judge(anatomy(drawn, HOUSE, change, ct)) if (check.code, check.level) == DENSITY_RED}
+    reds = {check.oar for check in judge(anatomy(drawn, NORM_TABLES, change, ct)) if (check.code, check.level) == DENSITY_RED}
     assert {"Bone_Mandible", "SpinalCord"} <= reds
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("oar", OARS, ids=str)
-def test_an_organ_that_was_not_drawn_is_never_green(oar: OAR, drawn: Drawn, ct: LaidCT) -> None:
+def test_an_organ_that_was_not_drawn_is_never_green(oar: OAR, drawn: ContourSet, ct: LaidCT) -> None:
     assert worst(drawn, oar, None, ct) is not Level.GREEN
 
 
 @pytest.mark.slow
-def test_an_experts_contours_at_full_size_are_not_red(drawn: Drawn, ct: LaidCT) -> None:
-    assert [check for check in judge(anatomy(drawn, HOUSE, ct=ct)) if check.level is Level.RED] == []
+def test_an_experts_contours_at_full_size_are_not_red(drawn: ContourSet, ct: LaidCT) -> None:
+    assert [check for check in judge(anatomy(drawn, NORM_TABLES, ct=ct)) if check.level is Level.RED] == []
 
 
 @pytest.mark.slow
 def test_no_experts_contours_are_red_and_those_on_a_ct_are_judged_with_it(
-    expert_sets: Sequence[Drawn], planning_cts: PlanningCTs
+    expert_sets: Sequence[ContourSet], planning_cts: PlanningCTs
 ) -> None:
     cts = [planning_cts.laid.get(one.case) for one in expert_sets]
     assert (len(cts), sum(ct is not None for ct in cts)) == (42, 22)
-    judged = [judge(anatomy(one, HOUSE, ct=ct)) for one, ct in zip(expert_sets, cts, strict=True)]
+    judged = [judge(anatomy(one, NORM_TABLES, ct=ct)) for one, ct in zip(expert_sets, cts, strict=True)]
     assert [check for checks in judged for check in checks if check.level is Level.RED] == []
 
 
 @pytest.mark.slow
-def test_the_tables_in_the_code_are_what_the_benchmark_prints(expert_sets: Sequence[Drawn], planning_cts: PlanningCTs) -> None:
+def test_the_tables_in_the_code_are_what_the_benchmark_prints(
+    expert_sets: Sequence[ContourSet], planning_cts: PlanningCTs
+) -> None:
     made: dict[str, Any] = {}
     exec(printed(limits(expert_sets, planning_cts)), dict(vars(tables)), made)
     for name in ("NORMS", "PAIRS", "HALVES", "TISSUES", "LUNG_TOPS_MM"):
@@ -169,7 +173,7 @@ def test_an_experts_contours_are_not_red(patient: Patient) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("left", LEFTS, ids=str)
 def test_exchanged_sides_are_red_on_both(left: OAR, patient: Patient) -> None:
-    right = mirrored(left)
+    right = other_side(left)
     swapped = patient.with_mask(left, patient.masks.mask(right)).with_mask(right, patient.masks.mask(left))
     assert {("organ.laterality", left.name), ("organ.laterality", right.name)} <= swapped.reds()
 
@@ -299,12 +303,12 @@ def test_the_table_of_norms_has_every_organ_and_is_mirror_symmetric() -> None:
     assert set(TISSUES) == set(BY_NAME)
     assert set(PAIRS) == {oar.name[:-2] for oar in LEFTS}
     for left in LEFTS:
-        one, other = NORMS[left.name], NORMS[mirrored(left).name]
+        one, other = NORMS[left.name], NORMS[other_side(left).name]
         assert one.position_mm == pytest.approx([-other.position_mm[0], *other.position_mm[1:]])
         assert one.off_mm == other.off_mm
         assert one.faces == (*other.faces[:4], other.faces[5], other.faces[4])
         assert one.volume_limits_ml() == other.volume_limits_ml()
-        assert TISSUES[left.name] == TISSUES[mirrored(left).name]
+        assert TISSUES[left.name] == TISSUES[other_side(left).name]
 
 
 def test_the_table_of_halves_has_every_organ_with_a_twin_but_the_lungs_and_scores_a_mirror_image_0() -> None:

@@ -10,7 +10,7 @@ import pytest
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR
-from oarlock.qa.plausibility import Check, Level
+from oarlock.qa.plausibility import Finding, Level
 from oarlock.qa.report import QAReport, Source, compare, job_report, score
 from tests.fixtures.crooked import SHAPE, SPACING_MM
 
@@ -178,7 +178,7 @@ def test_masks_of_another_grid_are_refused(crooked_grid: Grid) -> None:
 def test_a_jobs_report_holds_every_comparison_and_the_checks(crooked_grid: Grid) -> None:
     masks = masks_of(Brainstem=BOX)
     one = report_of(masks, masks, crooked_grid)
-    check = Check("organ.volume", "Brainstem", Level.RED, "too small", 1.0, 22.5, 36.2, "ml")
+    check = Finding("organ.volume", "Brainstem", Level.RED, "too small", 1.0, 22.5, 36.2, "ml")
     content = json.loads(json.dumps(job_report("1.2.3", [one, one], [check]), allow_nan=False))
     assert (content["definition"], content["series_instance_uid"], len(content["comparisons"])) == ("surface-dsc/1", "1.2.3", 2)
     assert content["comparisons"][0]["series_instance_uid"] == "1.2.3"

@@ -33,7 +33,7 @@ from oarlock.qa.surface_distance import (
     voxels_per_slice,
 )
 from tests.fixtures.crooked import SHAPE, SPACING_MM, crooked_grid
-from tools.derive_norms import Drawn
+from tools.derive_norms import ContourSet
 
 EXACT = 1e-6
 
@@ -169,7 +169,7 @@ COLUMNS = {
 
 
 @pytest.mark.slow
-def test_the_reference_values_of_real_contours_agree_row_by_row(shared: Path, expert_sets: Sequence[Drawn]) -> None:
+def test_the_reference_values_of_real_contours_agree_row_by_row(shared: Path, expert_sets: Sequence[ContourSet]) -> None:
     with (shared / "data/contours/expected.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     sides = {(drawn.case, drawn.rater): drawn for drawn in expert_sets}
@@ -183,7 +183,7 @@ def _oar(row: Mapping[str, str]) -> OAR:
     return next(oar for oar in OARS if oar.paper_name == row["organ"])
 
 
-def _disagreements(row: Mapping[str, str], oncologist: Drawn, radiographer: Drawn) -> dict[str, tuple[float, float]]:
+def _disagreements(row: Mapping[str, str], oncologist: ContourSet, radiographer: ContourSet) -> dict[str, tuple[float, float]]:
     crops = [drawn.crops[_oar(row)] for drawn in (oncologist, radiographer)]
     box = tuple(
         slice(min(s.start for s in pair), max(s.stop for s in pair)) for pair in zip(*(box for box, _ in crops), strict=True)

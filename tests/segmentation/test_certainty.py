@@ -8,7 +8,7 @@ import pytest
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.qa.plausibility import Check, Level, check_masks
+from oarlock.qa.plausibility import Finding, Level, check_masks
 from oarlock.segmentation.certainty import Certainty, Watch, of_odds
 from oarlock.segmentation.manifest import InputSpec
 from oarlock.segmentation.resampling import to_model_grid
@@ -51,7 +51,7 @@ def test_of_an_organ_that_was_not_seen_there_is_no_share() -> None:
     assert Certainty(1.0, 0.5, 2.0).share == 0.25
 
 
-def levels(seen: Certainty, grid: Grid) -> dict[str, Check]:
+def levels(seen: Certainty, grid: Grid) -> dict[str, Finding]:
     masks = OARMasks.empty([CORD], SHAPE)
     masks.put(CORD, BLOCK, np.ones((15, 30, 20), dtype=np.bool_))
     return {check.code: check for check in check_masks(masks, grid, {CORD: seen})}

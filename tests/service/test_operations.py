@@ -162,7 +162,7 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running,
 
 def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_checks(client: httpx.Client, running: Running) -> None:
     model = ModelFacts("histogram", "1", "ab" * 32)
-    checks = [qa.Check("organ.volume", "Brain", level, "reason") for level in (qa.Level.RED, qa.Level.AMBER, qa.Level.RED)]
+    checks = [qa.Finding("organ.volume", "Brain", level, "reason") for level in (qa.Level.RED, qa.Level.AMBER, qa.Level.RED)]
     scored = Scored("CT", [report(score("Brain", value)) for value in (0.93, 0.41, None)], checks)
     before = metrics(client)
     with running.service.database.writing() as connection:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from oarlock.errors import InvalidParameter
 from oarlock.facts import ModelFacts
 from oarlock.organs.catalogue import OARS
-from oarlock.qa.plausibility import Check, Level
+from oarlock.qa.plausibility import Finding, Level
 from oarlock.qa.report import Presence, QAReport
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore, LeaseLost
@@ -96,8 +96,8 @@ def test_the_rows_stay_when_the_job_is_purged(database: Database, store: QAStore
 
 
 def test_levels_are_counted_by_check(database: Database, store: QAStore) -> None:
-    def check(code: str, level: Level) -> Check:
-        return Check(code, "Brain", level, "reason")
+    def check(code: str, level: Level) -> Finding:
+        return Finding(code, "Brain", level, "reason")
 
     found = [check("organ.volume", Level.RED), check("organ.volume", Level.RED), check("organ.empty", Level.GREEN)]
     for _ in range(2):
