@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.arrays import Mask
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.geometry.body import within_body
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Mask, OARMasks
+from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS, other_side
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.postprocess import clean_up, to_masks

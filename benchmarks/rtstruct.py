@@ -110,9 +110,13 @@ def read_polygons(path: Path, header: SeriesHeader) -> dict[str, list[tuple[int,
     found: dict[str, list[tuple[int, FloatArray]]] = {}
     for roi in dataset.ROIContourSequence:
         contours = [np.array(c.ContourData, dtype=np.float64).reshape(-1, 3) for c in roi.get("ContourSequence", [])]
-        at = [(header.grid.nearest_slice(points[0])[0], points) for points in contours]
+        at = [(nearest_slice(header.grid, points[0]), points) for points in contours]
         found[names[roi.ReferencedROINumber]] = [(z, header.grid.to_plane(z, points)[0]) for z, points in at]
     return found
+
+
+def nearest_slice(grid: Grid, point_mm: FloatArray) -> int:
+    return int(np.argmin(np.abs(grid.slice_positions_mm - point_mm @ grid.normal)))
 
 
 def signed_area(yx: FloatArray) -> float:

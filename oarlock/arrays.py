@@ -4,3 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IndexArray = npt.NDArray[np.intp]
+"""Whole numbers that index other arrays."""
+
+Mask = npt.NDArray[np.bool_]

@@ -21,6 +21,7 @@ from typing import Any, Final
 import httpx
 
 from oarlock.ct.series import check_headers
+from oarlock.geometry.masks import volume_ml
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import write_phantom
 from oarlock.rtstruct.reader import read_structure_set, to_masks
@@ -189,10 +190,8 @@ def _table(out: Path, files: list[Path]) -> None:
         if crop is None:
             print(f"{name:<18}{'not found':>12}{'':>9}{lights.get(name, ''):>9}")
             continue
-        box, mask = crop
-        per_slice = mask.sum(axis=(1, 2))
-        volume_ml = float(per_slice @ header.grid.voxel_volumes_mm3[box[0]]) / 1000
-        print(f"{name:<18}{volume_ml:12.2f}{(per_slice > 0).sum():9d}{lights.get(name, ''):>9}{scores.get(name, '')}")
+        slices = int(crop[1].any(axis=(1, 2)).sum())
+        print(f"{name:<18}{volume_ml(crop, header.grid):12.2f}{slices:9d}{lights.get(name, ''):>9}{scores.get(name, '')}")
     _red(report)
 
 

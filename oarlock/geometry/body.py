@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from oarlock.geometry.components import largest_piece
-from oarlock.geometry.masks import Mask
+from oarlock.arrays import Mask
+from oarlock.geometry.components import largest_piece, to_pieces
 
 Volume = npt.NDArray[np.float32]
 
@@ -47,7 +47,7 @@ def body_mask(hu: Volume) -> Mask:
     core = body_core(hu)
     if not core.any():
         return np.ones(hu.shape, np.bool_)
-    pieces, _ = ndimage.label(hu > BODY_HU)
+    pieces, _ = to_pieces(hu > BODY_HU)
     body = np.asarray(pieces == pieces[core][0], np.bool_)
     front_to_back = np.logical_or.accumulate(body, axis=1)
     back_to_front = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]

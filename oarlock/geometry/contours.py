@@ -25,11 +25,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Mask
-
-IntArray = npt.NDArray[np.intp]
+from oarlock.geometry.masks import Box
 
 DEFAULT_TOLERANCE_MM: Final = 0.1
 
@@ -93,12 +91,12 @@ class _Loops:
     first vertex of each loop.
     """
 
-    yx2: IntArray
-    z: IntArray
-    starts: IntArray
+    yx2: IndexArray
+    z: IndexArray
+    starts: IndexArray
 
     @property
-    def following(self) -> IntArray:
+    def following(self) -> IndexArray:
         """(n,) index of the vertex after each one, around its loop."""
         following = np.arange(1, len(self.z) + 1)
         following[np.append(self.starts[1:], len(self.z)) - 1] = self.starts
@@ -139,7 +137,7 @@ def _crossed_lines() -> npt.NDArray[np.int8]:
 _CROSSED: Final = _crossed_lines()
 
 
-def _unfold(chains: Sequence[IntArray], rows: int) -> _Loops:
+def _unfold(chains: Sequence[IndexArray], rows: int) -> _Loops:
     """The crossed lines along chains of border voxels."""
     lengths = np.array([len(chain) for chain in chains])
     voxels = np.concatenate(chains).reshape(-1, 2)[:, ::-1]
@@ -268,7 +266,7 @@ def count_crossings(polygons: Sequence[tuple[int, FloatArray]], rows: int) -> in
     return sum(int(np.maximum(stop - start, 0).sum()) for start, stop in (_row_range(yx[:, 0], rows) for _, yx in polygons))
 
 
-def _row_range(y: FloatArray, rows: int) -> tuple[IntArray, IntArray]:
+def _row_range(y: FloatArray, rows: int) -> tuple[IndexArray, IndexArray]:
     """First row and the row after the last that each edge of a polygon crosses: y0 <= row < y1, whichever way it runs."""
     y = np.clip(y, -1, rows + 1)
     ahead = np.roll(y, -1)
@@ -278,7 +276,7 @@ def _row_range(y: FloatArray, rows: int) -> tuple[IntArray, IntArray]:
 
 def _crossings(
     polygons: Sequence[tuple[int, FloatArray]], shape: tuple[int, int, int]
-) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+) -> Iterator[tuple[IndexArray, IndexArray, FloatArray]]:
     """Slice, row and x of each crossing of an edge and a row of voxel centres, in blocks of bounded size."""
     for group in _batches(polygons):
         starts, stops = zip(*(_row_range(yx[:, 0], shape[1]) for _, yx in group), strict=True)

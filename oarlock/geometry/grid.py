@@ -5,14 +5,45 @@ patient's left, +y to the back, +z to the head. Each slice has its own plane, it
 a gantry tilt and an uneven spacing are part of the grid, not errors of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import permutations
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, IndexArray
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """The quarter turn that brings the index axes of a grid nearest to the patient's axes.
+
+    :param axes: for the patient axes z, y and x, the index axis that runs along each: 0, 1 or 2.
+    :param flipped: for the same patient axes, whether the index grows against them: from head to foot, from back to front, from
+        left to right.
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    def turned(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A view of a (z, y, x) volume that runs from foot to head, from front to back and from right to left of the patient."""
+        return volume.transpose(self.axes)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
+
+    def in_patient_order(self, values: Sequence[_Value]) -> tuple[_Value, _Value, _Value]:
+        """One value for each index axis, in the order of the patient axes (z, y, x)."""
+        z, y, x = self.axes
+        return values[z], values[y], values[x]
+
+    def ends(self, pairs: Sequence[tuple[_Value, _Value]]) -> tuple[tuple[_Value, _Value], ...]:
+        """One (first, last) pair for each index axis, as (lower, upper) along the patient axes (z, y, x)."""
+        turned = self.in_patient_order(pairs)
+        return tuple((last, first) if flip else (first, last) for (first, last), flip in zip(turned, self.flipped, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +135,11 @@ class Grid:
         """(slices,) volume of one voxel of each slice."""
         return self.slice_thicknesses_mm * self.row_spacing_mm * self.column_spacing_mm
 
-    def to_patient(self, z: int | npt.NDArray[np.intp], yx: FloatArray) -> FloatArray:
+    def volumes_ml(self, voxels: npt.NDArray[Any]) -> FloatArray:
+        """Volumes of what has (…, slices) voxels on each slice: (…,) in ml."""
+        return np.asarray(voxels @ self.voxel_volumes_mm3 / 1000)
+
+    def to_patient(self, z: int | IndexArray, yx: FloatArray) -> FloatArray:
         """Patient positions of points on one slice, or each on its own.
 
         :param z: slice index, or (n,) one for each point.
@@ -152,6 +187,13 @@ class Grid:
         x = (points_mm @ self.row_direction - _blended(along, left, share)) / self.column_spacing_mm
         return np.stack([left + share, y, x], axis=1)
 
+    def orientation(self) -> Orientation:
+        """Which index axis runs along which patient axis, and which way: the nearest quarter turn."""
+        directions = np.stack([self.normal, self.column_direction, self.row_direction])
+        along = np.abs(directions[:, ::-1])  # index axis × patient axis (z, y, x)
+        z, y, x = max(permutations(range(3)), key=lambda axes: sum(along[axis, i] for i, axis in enumerate(axes)))
+        return Orientation((z, y, x), (bool(directions[z, 2] < 0), bool(directions[y, 1] < 0), bool(directions[x, 0] < 0)))
+
     def along_patient_axes(self, *, within_mm: float = 0.05) -> "tuple[IndexAxis, IndexAxis, IndexAxis] | None":
         """The index axis that runs along each patient axis, in the order (z, y, x), for slices that are axial.
 
@@ -160,7 +202,9 @@ class Grid:
         :param within_mm: how far a voxel centre may lie off the separable description.
         :returns: None for a tilted grid, or one whose slices drift sideways.
         """
-        y, x = (1, 2) if abs(self.column_direction[1]) > abs(self.row_direction[1]) else (2, 1)
+        z, y, x = self.orientation().axes
+        if z != 0:
+            return None
         corners = np.array([(i, j, k) for i in range(self.shape[0]) for j in (0, self.rows - 1) for k in (0, self.columns - 1)])
         points = self.to_points(corners.astype(np.float64))
         axes = []
@@ -183,19 +227,13 @@ class Grid:
         down, along = self.row_spacing_mm * self.column_direction, self.column_spacing_mm * self.row_direction
         return np.asarray(down if axis == 1 else along)
 
-    def nearest_slice(self, point_mm: FloatArray) -> tuple[int, float]:
-        """The slice whose plane is nearest to a patient position, and the distance to it in mm."""
-        distances = np.abs(self.slice_positions_mm - point_mm @ self.normal)
-        z = int(np.argmin(distances))
-        return z, float(distances[z])
 
-
-def _between(x: FloatArray, nodes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], FloatArray]:
+def _between(x: FloatArray, nodes: npt.NDArray[Any]) -> tuple[IndexArray, FloatArray]:
     """Which pair of ascending nodes each x lies between, and how far along; below 0 and above 1 beyond the ends."""
     left = np.clip(np.searchsorted(nodes, x, side="right") - 1, 0, len(nodes) - 2)
     return left, (x - nodes[left]) / (nodes[left + 1] - nodes[left])
 
 
-def _blended(values: FloatArray, left: npt.NDArray[np.intp], share: FloatArray) -> FloatArray:
+def _blended(values: FloatArray, left: IndexArray, share: FloatArray) -> FloatArray:
     """Linear interpolation between the values of two neighbouring nodes."""
     return np.asarray(values[left] + share * np.diff(values)[left])

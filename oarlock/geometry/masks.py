@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.arrays import IndexArray, Mask
+from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import OAR
 
-Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 Crop = tuple[Box, Mask]
 """One organ: the box that it lies in, and the mask in that box."""
@@ -65,6 +66,11 @@ class OARMasks:
         grown = grow(box, margin, self.shape)
         return grown, np.not_equal(self.bits[grown] & self.bit(oar), 0)
 
+    def volume_ml(self, oar: OAR, grid: Grid) -> float:
+        """Volume of one organ in ml, each slice with its own thickness; 0 if it is empty."""
+        cropped = self.crop(oar)
+        return 0.0 if cropped is None else volume_ml(cropped, grid)
+
     def put(self, oar: OAR, box: Box, mask: Mask) -> None:
         """Replace one organ by what ``mask`` says inside ``box`` and by nothing outside of it."""
         bit = self.bit(oar)
@@ -103,6 +109,31 @@ def grow(box: Box, margin: int, shape: tuple[int, int, int]) -> Box:
     return z, y, x
 
 
+def bounding_box(mask: Mask) -> Box | None:
+    """The smallest box that holds a (z, y, x) mask; None for an empty one."""
+    hits = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return _between_ends(hits)
+
+
+def voxels_per_slice(mask: Mask) -> IndexArray:
+    """(slices,) number of voxels of each slice."""
+    return np.array([np.count_nonzero(image) for image in mask], dtype=np.intp)
+
+
+def volume_ml(crop: Crop, grid: Grid) -> float:
+    """Volume of one organ in ml, each slice with its own thickness."""
+    box, mask = crop
+    return float(voxels_per_slice(mask) @ grid.voxel_volumes_mm3[box[0]]) / 1000
+
+
+def _between_ends(hits: Sequence[IndexArray]) -> Box | None:
+    """The box from the first to the last hit along each axis."""
+    if any(hit.size == 0 for hit in hits):
+        return None
+    z, y, x = (slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
+    return z, y, x
+
+
 def _bounding_boxes(oars: tuple[OAR, ...], bits: npt.NDArray[np.uint32]) -> dict[str, Box | None]:
     along_x = np.bitwise_or.reduce(bits, axis=2)
     profiles = (
@@ -110,12 +141,5 @@ def _bounding_boxes(oars: tuple[OAR, ...], bits: npt.NDArray[np.uint32]) -> dict
         np.bitwise_or.reduce(along_x, axis=0),
         np.bitwise_or.reduce(np.bitwise_or.reduce(bits, axis=0), axis=0),
     )
-    boxes: dict[str, Box | None] = {}
-    for i, oar in enumerate(oars):
-        hits = [np.flatnonzero(profile & np.uint32(1 << i)) for profile in profiles]
-        if hits[0].size == 0:
-            boxes[oar.name] = None
-            continue
-        z, y, x = (slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
-        boxes[oar.name] = (z, y, x)
-    return boxes
+    named = [(oar.name, np.uint32(1 << i)) for i, oar in enumerate(oars)]
+    return {name: _between_ends([np.flatnonzero(profile & bit) for profile in profiles]) for name, bit in named}

@@ -13,8 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from oarlock.arrays import FloatArray
-from oarlock.geometry.masks import Mask
+from oarlock.arrays import FloatArray, Mask
 from oarlock.organs.catalogue import Laterality
 from oarlock.phantom.solids import Point, Points, Section, Solid, ellipsoid, loft, reflected, slab, tube, union
 

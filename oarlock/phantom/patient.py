@@ -20,11 +20,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.ct.series import check_headers
 from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Mask, OARMasks
+from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.phantom.anatomy import AIR_HU, FilledSolid, couch, head_and_neck_anatomy
 from oarlock.phantom.solids import Points, Solid

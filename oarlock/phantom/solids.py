@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
-from oarlock.arrays import FloatArray
-from oarlock.geometry.masks import Mask
+from oarlock.arrays import FloatArray, Mask
 
 Point = tuple[float, float, float]
 Points = tuple[FloatArray, FloatArray, FloatArray]

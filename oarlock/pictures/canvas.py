@@ -14,8 +14,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from oarlock.arrays import FloatArray
-from oarlock.geometry.masks import Mask
+from oarlock.arrays import FloatArray, Mask
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.planes import Cut, Image
 

@@ -10,13 +10,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import scipy.ndimage
 
 from oarlock.arrays import FloatArray
 from oarlock.geometry.body import BODY_HU
 from oarlock.geometry.components import largest_piece
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.masks import OARMasks, bounding_box
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.canvas import LETTER, Canvas, Viewport, draw_cut
 from oarlock.pictures.layout import (
@@ -136,7 +135,7 @@ class _Sheet:
         draw_letters(canvas, corner, frame, cut.letters)
 
     def draw_legend(self, canvas: Canvas) -> None:
-        millilitres = to_millilitres(self.profiles.z, self.grid, flipped=self.scene.axes.flipped[0])
+        millilitres = to_millilitres(self.profiles.z, self.grid, flipped=self.scene.axes.orientation.flipped[0])
         x = MARGIN + 4 * _TILE + 3 * _GAP + 30
         step = min(LINE, (2 * _TILE + _GAP) / max(len(self.oars), 1))
         for i, (oar, volume) in enumerate(zip(self.oars, millilitres, strict=True)):
@@ -189,17 +188,16 @@ def _middle(profile: npt.NDArray[np.int64], oars: Sequence[OAR], names: Iterable
 
 def to_millilitres(profile_z: npt.NDArray[np.int64], grid: Grid, *, flipped: bool) -> FloatArray:
     """(OARs,) volumes from the voxels of each turned slice."""
-    volumes = grid.voxel_volumes_mm3[::-1] if flipped else grid.voxel_volumes_mm3
-    return np.asarray(profile_z @ volumes / 1000)
+    return grid.volumes_ml(profile_z[:, ::-1] if flipped else profile_z)
 
 
 def _body_box(scene: Scene) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """First and last turned index of the largest piece of tissue along each axis, seen coarsely."""
     dz, dy, dx = COARSE
     body = largest_piece(scene.image[::dz, ::dy, ::dx] > BODY_HU)
-    if not body.any():
+    box = bounding_box(body)
+    if box is None:
         z, y, x = scene.image.shape
         return (0, z - 1), (0, y - 1), (0, x - 1)
-    box = scipy.ndimage.find_objects(body.astype(np.uint8))[0]
     z_range, y_range, x_range = ((s.start * step, (s.stop - 1) * step) for s, step in zip(box, COARSE, strict=True))
     return z_range, y_range, x_range

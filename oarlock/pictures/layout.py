@@ -3,11 +3,11 @@
 from typing import Final
 
 import numpy as np
-import scipy.ndimage
 
 from oarlock.geometry.body import BODY_HU
 from oarlock.geometry.components import largest_piece
 from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import bounding_box
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.canvas import AMBER, FAINT, INK, LETTER, QUIET, At, Canvas, Viewport
 from oarlock.pictures.planes import Cut, Image, Letters
@@ -101,7 +101,8 @@ def square_frame(cut: Cut, size: int) -> Viewport:
 def _extent(image: Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """First and last row and column of the largest piece of tissue, or of everything."""
     body = largest_piece(image > (0 if image.dtype == np.uint8 else BODY_HU))
-    if not body.any():
+    box = bounding_box(body[None])
+    if box is None:
         return (0, image.shape[0] - 1), (0, image.shape[1] - 1)
-    rows, columns = scipy.ndimage.find_objects(body.astype(np.uint8))[0]
+    _, rows, columns = box
     return (rows.start, rows.stop - 1), (columns.start, columns.stop - 1)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oarlock.arrays import FloatArray
-from oarlock.geometry.grid import Grid
+from oarlock.geometry.grid import Grid, Orientation
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 
@@ -50,14 +50,12 @@ class Cut:
 class Axes:
     """How the arrays of a grid are turned to be looked at: z from the feet to the head, y to the back, x to the patient's left.
 
-    :param exchanged: rows run along the patient's y, that is, they become columns.
-    :param flipped: which of z, y and x run backwards in the arrays.
+    :param orientation: which way the arrays run.
     :param z_mm, y_mm, x_mm: positions of the turned indices along their axes, ascending.
     :param drift_mm: (slices, 2) by how much each slice lies further along y and x.
     """
 
-    exchanged: bool
-    flipped: tuple[bool, bool, bool]
+    orientation: Orientation
     z_mm: FloatArray
     y_mm: FloatArray
     x_mm: FloatArray
@@ -65,33 +63,34 @@ class Axes:
 
     def turned(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(z, y, x) view of a volume of the grid, turned."""
-        seen = volume.transpose(0, 2, 1) if self.exchanged else volume
-        return seen[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
+        return self.orientation.turned(volume)
 
     def turned_slice(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(y, x) view of one slice of the grid, turned."""
-        seen = image.T if self.exchanged else image
-        return seen[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped[1:])]
+        return np.asarray(self.orientation.turned(image[None])[0])
 
     def slice_index(self, z: int) -> int:
         """The turned index of a slice of the grid, and the other way round."""
-        return len(self.z_mm) - 1 - z if self.flipped[0] else z
+        return len(self.z_mm) - 1 - z if self.orientation.flipped[0] else z
 
 
 def to_axes(grid: Grid) -> Axes:
-    """The way to look at a grid that is about axial."""
-    down, along = grid.column_direction, grid.row_direction
-    exchanged = abs(along[1]) > abs(down[1])
-    steps = [(down, grid.row_spacing_mm, grid.rows), (along, grid.column_spacing_mm, grid.columns)]
-    (y_unit, y_step, rows), (x_unit, x_step, columns) = reversed(steps) if exchanged else steps
-    flipped = bool(grid.normal[2] < 0), bool(y_unit[1] < 0), bool(x_unit[0] < 0)
-    z_mm = -grid.slice_positions_mm[::-1] if flipped[0] else grid.slice_positions_mm
-    origins = grid.origins_mm[::-1] if flipped[0] else grid.origins_mm
-    units = -y_unit if flipped[1] else y_unit, -x_unit if flipped[2] else x_unit
-    drift = np.stack([(origins - origins[0]) @ unit for unit in units], axis=1)
-    return Axes(
-        exchanged, flipped, z_mm, y_step * np.arange(rows, dtype=np.float64), x_step * np.arange(columns, dtype=np.float64), drift
+    """The way to look at a grid whose slices are about axial (:func:`oarlock.ct.series.check_headers` lets no others in)."""
+    orientation = grid.orientation()
+    _, (y_unit, y_step, rows), (x_unit, x_step, columns) = orientation.in_patient_order(
+        [
+            (grid.normal, grid.spacing_mm[0], len(grid.origins_mm)),
+            (grid.column_direction, grid.row_spacing_mm, grid.rows),
+            (grid.row_direction, grid.column_spacing_mm, grid.columns),
+        ]
     )
+    z_flipped, y_flipped, x_flipped = orientation.flipped
+    z_mm = -grid.slice_positions_mm[::-1] if z_flipped else grid.slice_positions_mm
+    origins = grid.origins_mm[::-1] if z_flipped else grid.origins_mm
+    units = -y_unit if y_flipped else y_unit, -x_unit if x_flipped else x_unit
+    drift = np.stack([(origins - origins[0]) @ unit for unit in units], axis=1)
+    y_mm, x_mm = (step * np.arange(count, dtype=np.float64) for step, count in ((y_step, rows), (x_step, columns)))
+    return Axes(orientation, z_mm, y_mm, x_mm, drift)
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,7 +76,7 @@ class Rendering:
 
     def millilitres(self) -> npt.NDArray[np.float64]:
         """(OARs,) volumes."""
-        return np.asarray(self.counts @ self.grid.voxel_volumes_mm3 / 1000)
+        return self.grid.volumes_ml(self.counts)
 
     def best_slice(self, oar: OAR | None) -> int:
         """The slice of the grid that shows most of an organ, or of as many organs as possible."""

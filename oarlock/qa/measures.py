@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oarlock.geometry.masks import Box, Crop, Mask
+from oarlock.arrays import Mask
+from oarlock.geometry.masks import Box, Crop
 from oarlock.qa.surface_distance import (
     ALLOWANCE_MM,
     ZYX,

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Crop, Mask
+from oarlock.geometry.masks import Box, Crop
 from oarlock.organs.catalogue import OAR
 
 ANCHOR_MM: Final = 60.0

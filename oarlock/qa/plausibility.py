@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Crop, Mask, OARMasks
+from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, other_side
 from oarlock.organs.norms import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES, Halving, Norm, Pair, TissueNorm
 from oarlock.qa.organ_shape import ANCHOR_MM, FROM_HEAD, Shape, shape_of

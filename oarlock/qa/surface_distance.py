@@ -22,9 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Mask
 
 ZYX = tuple[float, float, float]
 Corner = tuple[int, int, int]

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.uid import RTStructureSetStorage
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.ct.series import SeriesHeader
 from oarlock.dicom import patient_attributes as identity
 from oarlock.dicom.elements import Damaged, read_header
 from oarlock.dicom.sequences import Item, Tag, read_sequences
 from oarlock.geometry.contours import to_mask
-from oarlock.geometry.masks import Box, Mask, OARMasks
+from oarlock.geometry.masks import Box, OARMasks
 from oarlock.rtstruct.profiles import GENERIC, Profile
 
 PLANE_MM: Final = 0.01
@@ -40,8 +40,6 @@ _NOISE_MM2: Final = 1e-6
 
 _BLOCK: Final = 1 << 21
 _MOST_PAIRS: Final = 200_000_000
-
-IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,9 +284,9 @@ def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: 
 class _Edges:
     """The edges of polygons from ``here`` to ``there`` to ``beyond``, sorted by their lower y; groups lie above one another."""
 
-    owner: IntArray
-    place: IntArray
-    after: IntArray
+    owner: IndexArray
+    place: IndexArray
+    after: IndexArray
     here: FloatArray
     there: FloatArray
     beyond: FloatArray
@@ -324,7 +322,7 @@ class _Edges:
         straight = along[:, 0] * next_along[:, 1] == along[:, 1] * next_along[:, 0]
         return np.asarray(straight & (np.sum(along * next_along, axis=1) < 0))
 
-    def meet(self, first: IntArray, second: IntArray, noise: float) -> npt.NDArray[np.bool_]:
+    def meet(self, first: IndexArray, second: IndexArray, noise: float) -> npt.NDArray[np.bool_]:
         """Whether edges that are not neighbours have a point in common, pair by pair."""
         left, right = np.minimum(self.here[:, 1], self.there[:, 1]), np.maximum(self.here[:, 1], self.there[:, 1])
         hit = (left[first] <= right[second]) & (left[second] <= right[first])
@@ -343,7 +341,7 @@ def _one_side(a: FloatArray, b: FloatArray, p: FloatArray, q: FloatArray, noise:
     return ((side_of_p > noise) & (side_of_q > noise)) | ((side_of_p < -noise) & (side_of_q < -noise))
 
 
-def _pairs(start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray] | tuple[None, None]]:
+def _pairs(start: IndexArray, stop: IndexArray) -> Iterator[tuple[IndexArray, IndexArray] | tuple[None, None]]:
     """All (i, j) with start[i] <= j < stop[i], in blocks; a pair of None if there are too many."""
     count = np.maximum(stop - start, 0)
     total = np.cumsum(count)

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.facts import Notice
+from oarlock.geometry.components import to_pieces
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Mask, OARMasks, grow
+from oarlock.geometry.masks import Box, OARMasks, bounding_box, grow
 from oarlock.organs.catalogue import BY_NAME, OAR, other_side
 from oarlock.organs.norms import NORMS
 from oarlock.segmentation.resampling import linear_weights, median_step_mm
@@ -113,7 +114,7 @@ class _Target:
         start = first if last is None else first - 1
         for index, threshold in enumerate(self.thresholds):
             probabilities = undisputed(index, lambda i: _joined(i, slab, last), self.rivals[index], self.thresholds)
-            box = _box(probabilities >= threshold)
+            box = bounding_box(probabilities >= threshold)
             if box is None:
                 continue
             part = _Part.cut(probabilities, grow(box, 1, probabilities.shape), start, self.model_grid.shape)
@@ -216,14 +217,6 @@ class _Part:
         return step * low, step * high
 
 
-def _box(mask: Mask) -> Box | None:
-    found = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if found[0].size == 0:
-        return None
-    z, y, x = (slice(int(hits[0]), int(hits[-1]) + 1) for hits in found)
-    return z, y, x
-
-
 def _filled_rows(matrix: "sparse.csr_array[Any]") -> slice:
     """The range of rows in which a matrix has entries."""
     rows = np.flatnonzero(np.diff(matrix.indptr))
@@ -269,9 +262,9 @@ def _pieces(mask: Mask, volumes_ml: FloatArray) -> tuple[npt.NDArray[np.int32], 
 
     :param volumes_ml: (z,) volume of one voxel of each slice.
     """
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    labels, count = to_pieces(mask, corners=True)
     per_slice = np.stack([np.bincount(plane.ravel(), minlength=count + 1) for plane in labels])
-    return np.asarray(labels, dtype=np.int32), np.asarray(volumes_ml @ per_slice)[1:]
+    return labels, np.asarray(volumes_ml @ per_slice)[1:]
 
 
 def _is_kept(pieces_ml: FloatArray, oar: OAR) -> Mask:

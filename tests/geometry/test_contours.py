@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from oarlock.arrays import Mask
 from oarlock.geometry.contours import PlanarContour, count_crossings, decimation_mm, to_contours, to_mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Mask
+from oarlock.geometry.masks import Box
 from oarlock.rtstruct.validator import crossings
 from tests.fixtures.crooked import SPACING_MM, crooked_grid
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from surface_distance import lookup_tables
 
+from oarlock.arrays import Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Crop, Mask
+from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.surface_distance import (
     ALLOWANCE_MM,

@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
+from oarlock.arrays import Mask
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.dicom import sequences
 from oarlock.errors import FrameOfReferenceMismatch, StructureSetUnreadable
 from oarlock.facts import Notice
-from oarlock.geometry.masks import Mask
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.rtstruct import reader as structure_set
 from oarlock.rtstruct.reader import read_structure_set, to_masks
