@@ -36,7 +36,7 @@ UP = {"up": set[str]()}
 """Prometheus makes this metric itself."""
 
 
-SCORED = Scored("CT", [report(score("Brain", 0.93))], [qa.Check("organ.volume", "Brain", qa.Level.RED, "too large")])
+SCORED = Scored("CT", [report(score("Brain", 0.93))], [qa.Finding("organ.volume", "Brain", qa.Level.RED, "too large")])
 
 
 def panels() -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def live_a_little(running: Running, series: list[Path]) -> None:
         lease = running.claim(client.post("/v1/jobs", files=parts(series)).json())
         running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
-        scored = Scored("CT", [report(score("Brain", 0.93))], [qa.Check("organ.volume", "Brain", qa.Level.RED, "too large")])
+        scored = Scored("CT", [report(score("Brain", 0.93))], [qa.Finding("organ.volume", "Brain", qa.Level.RED, "too large")])
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, MODEL, scored)
         running.service.metrics.drift_alarms.labels(MODEL.name, "Brain", Rule.RUN, "lower").inc()
