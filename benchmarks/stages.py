@@ -28,8 +28,8 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.roi_names import match_rois
 from oarlock.pictures import contact_sheet as preview
 from oarlock.qa import report as qa
+from oarlock.rtstruct.placing import rois_to_masks as to_reference_masks
 from oarlock.rtstruct.reader import read_structure_set
-from oarlock.rtstruct.reader import to_masks as to_reference_masks
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
 from oarlock.segmentation.manifest import read_manifest

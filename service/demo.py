@@ -24,7 +24,8 @@ from oarlock.ct.series import check_headers
 from oarlock.geometry.masks import volume_ml
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import write_phantom
-from oarlock.rtstruct.reader import read_structure_set, to_masks
+from oarlock.rtstruct.placing import rois_to_masks
+from oarlock.rtstruct.reader import read_structure_set
 
 READY_LIMIT_S: Final = 120.0
 RESULTS: Final = {"rtstruct": "rtstruct.dcm", "qa": "qa.json", "preview.png": "preview.png"}
@@ -181,7 +182,7 @@ def _table(out: Path, files: list[Path]) -> None:
         header = check_headers(series)
     structure_set = read_structure_set(out / "rtstruct.dcm")
     rois = {roi.name: roi for roi in structure_set.rois}
-    masks, _ = to_masks(structure_set, header, {BY_NAME[name]: roi.number for name, roi in rois.items()})
+    masks, _ = rois_to_masks(structure_set, header, {BY_NAME[name]: roi.number for name, roi in rois.items()})
     report = json.loads((out / "qa.json").read_text())
     scores, lights = _scores(report), _lights(report)
     print(f"\n{'organ':<18}{'volume, ml':>12}{'slices':>9}{'checks':>9}{'surface DSC':>14}{'DSC':>8}")

@@ -14,7 +14,8 @@ from oarlock.qa.interobserver import OrganCrops, Spread, spread
 from oarlock.qa.report import Finding, QAReport, Source, compare, job_report
 from oarlock.qa.site_file import Site
 from oarlock.qa.surface_distance import Lattice
-from oarlock.rtstruct.reader import read_structure_set, to_masks
+from oarlock.rtstruct.placing import rois_to_masks
+from oarlock.rtstruct.reader import read_structure_set
 
 NO_SITE_FILE: Final = Site()
 """A site without names and tolerances of its own."""
@@ -48,7 +49,7 @@ def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) ->
     """
     structure_set = read_structure_set(path)
     matches = match_rois(structure_set.rois, site_names=site.names)
-    masks, warnings = to_masks(structure_set, header, {oar: roi.number for oar, roi in matches.matched.items()})
+    masks, warnings = rois_to_masks(structure_set, header, {oar: roi.number for oar, roi in matches.matched.items()})
     return StructureSetOnGrid(
         source=Source(structure_set.sop_instance_uid, structure_set.label),
         masks=masks,

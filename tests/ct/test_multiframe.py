@@ -26,7 +26,8 @@ from oarlock import errors
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.dicom.elements import read_header
 from oarlock.organs.catalogue import OAR
-from oarlock.rtstruct.reader import read_structure_set, to_masks
+from oarlock.rtstruct.placing import rois_to_masks
+from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures import judges
@@ -231,7 +232,7 @@ def test_contours_name_their_frame_and_the_masks_come_back(
 
 def assert_reads_back(path: Path, header: SeriesHeader, oars: tuple[OAR, ...]) -> None:
     found = read_structure_set(path)
-    masks, _ = to_masks(found, header, {oar: roi.number for oar, roi in zip(oars, found.rois, strict=True)})
+    masks, _ = rois_to_masks(found, header, {oar: roi.number for oar, roi in zip(oars, found.rois, strict=True)})
     for oar in oars:
         np.testing.assert_array_equal(masks.mask(oar), awkward_masks().mask(oar))
 

@@ -12,7 +12,7 @@ from oarlock.arrays import Mask
 from oarlock.geometry.contours import PlanarContour, count_crossings, decimation_mm, to_contours, to_mask
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box
-from oarlock.rtstruct.validator import crossings
+from oarlock.geometry.polygons import crossings
 from tests.fixtures.crooked import SPACING_MM, crooked_grid
 
 GRID = crooked_grid()

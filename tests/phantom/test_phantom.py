@@ -19,7 +19,8 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS, Laterality, other_side
 from oarlock.phantom.patient import Phantom, head_and_neck, head_and_neck_on, write_ct_series, write_phantom
-from oarlock.rtstruct.reader import read_structure_set, to_masks
+from oarlock.rtstruct.placing import rois_to_masks
+from oarlock.rtstruct.reader import read_structure_set
 from tests.fixtures import crooked, judges
 from tests.fixtures.orientations import PATIENT_POSITIONS
 
@@ -271,5 +272,5 @@ def test_the_written_phantom_comes_with_its_contours(phantom: Phantom, tmp_path:
     assert [roi.ROIName for roi in dataset.StructureSetROISequence] == [oar.name for oar in OARS]
     assert dataset.FrameOfReferenceUID == pydicom.dcmread(images[0]).FrameOfReferenceUID
     header = check_headers(images)
-    read, _ = to_masks(read_structure_set(reference), header, {oar: i for i, oar in enumerate(OARS, start=1)})
+    read, _ = rois_to_masks(read_structure_set(reference), header, {oar: i for i, oar in enumerate(OARS, start=1)})
     assert (read.bits == slab.masks.bits).all()

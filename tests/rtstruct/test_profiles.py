@@ -17,10 +17,10 @@ from oarlock.errors import ProfileInvalid, ProfileNotWritable, TooManyPoints
 from oarlock.geometry.contours import PlanarContour, to_mask
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.polygons import crossings
 from oarlock.geometry.thinning import SAFE_SHARE, thin
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.phantom.patient import write_ct_series
-from oarlock.rtstruct import validator as check
 from oarlock.rtstruct.profiles import _KEYS, GENERIC, SHIPPED, Profile, check_default, read_profiles, to_profile
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
@@ -332,7 +332,7 @@ def test_the_bound_is_never_so_wide_that_a_voxel_changes_sides(frequency: int, t
     assert thinned.deviation_mm <= SAFE_SHARE * 0.71
     polygons = [(contour.z, grid.to_plane(contour.z, contour.points_mm)[0]) for contour in thinned.contours]
     np.testing.assert_array_equal(to_mask(polygons, series.masks.shape), series.masks.mask(brain))
-    assert check.crossings([yx for _, yx in polygons], [z for z, _ in polygons]) == []
+    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons]) == []
 
 
 def test_thinning_leaves_the_points_that_stay_where_they_were() -> None:

@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from pydicom.dataset import Dataset
 
+from oarlock.geometry import polygons
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.rtstruct import validator as check
-from oarlock.rtstruct.validator import check_rtstruct, crossings
+from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks, write_series
 
@@ -265,53 +262,6 @@ def test_missing_and_empty_organs_are_found(good: Path, series: Series) -> None:
     ]
 
 
-# ── crossings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def meet_slowly(polygons: Sequence[Points]) -> list[int]:
-    """Every pair of edges, in whole numbers: neighbours must not double back, others must have no point in common."""
-    edges = [(i, k, len(p), p[k], p[(k + 1) % len(p)]) for i, p in enumerate(polygons) for k in range(len(p))]
-
-    def side(a: Points, b: Points, c: Points) -> int:
-        return int(np.sign((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])))
-
-    def boxes_overlap(a: Points, b: Points, c: Points, d: Points) -> bool:
-        return all(max(min(a[n], b[n]), min(c[n], d[n])) <= min(max(a[n], b[n]), max(c[n], d[n])) for n in (0, 1))
-
-    found = set()
-    for i, k, size, a, b in edges:
-        for j, m, _, c, d in edges:
-            if i == j and m == (k + 1) % size:
-                if side(a, b, d) == 0 and np.dot(b - a, d - c) < 0:
-                    found.add(i)
-            elif (i, k) != (j, m) and not (i == j and k == (m + 1) % size):
-                lines_meet = side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
-                if lines_meet and boxes_overlap(a, b, c, d):
-                    found |= {i, j}
-    return sorted(found)
-
-
-@given(st.lists(arrays(np.int64, st.tuples(st.integers(3, 6), st.just(2)), elements=st.integers(0, 6)), min_size=1, max_size=4))
-def test_crossings_are_those_of_comparing_every_pair(polygons: list[Any]) -> None:
-    floats = [polygon.astype(np.float64) for polygon in polygons]
-    assert crossings(floats, [5] * len(polygons)) == meet_slowly(polygons)
-
-
-def test_polygons_of_different_slices_do_not_cross() -> None:
-    square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
-    assert crossings([square, square + 1], [0, 1]) == []
-    assert crossings([square, square + 1], [0, 0]) == [0, 1]
-
-
-def test_touching_at_a_point_or_along_an_edge_is_found() -> None:
-    square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
-    keyhole = np.array([(0.0, 0), (0, 9), (9, 9), (9, 0), (0, 0), (3, 3), (6, 3), (6, 6), (3, 6), (3, 3)])
-    assert crossings([square, square + 2], [0, 0]) == [0, 1]
-    assert crossings([square, square + np.array([2, 0])], [0, 0]) == [0, 1]
-    assert crossings([keyhole], [0]) == [0]
-    assert crossings([square, square + 2.1, square / 2 + 0.5], [0, 0, 0]) == []
-
-
 def test_what_is_too_complex_to_be_checked_is_a_finding(good: Path, series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_MOST_PAIRS", 10)
+    monkeypatch.setattr(polygons, "_MOST_PAIRS", 10)
     assert any(finding.endswith("too complex to be checked") for finding in check_rtstruct(good, series.header))

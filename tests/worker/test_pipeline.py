@@ -20,8 +20,9 @@ from oarlock.logs import JSONFormatter
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import write_ct_series
 from oarlock.qa.site_file import Site
+from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.profiles import Profile, to_profile
-from oarlock.rtstruct.reader import read_structure_set, to_masks
+from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.writer import WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.slabs import Volume
 from oarlock.store import audit
@@ -54,7 +55,7 @@ def test_a_series_goes_in_and_its_contours_come_out_where_the_organ_is(house: Ho
     header = check_headers(sorted(series.iterdir()))
     written = read_structure_set(house.storage.result(job_id, RTSTRUCT))
     assert [roi.name for roi in written.rois] == list(LIMITS_HU)
-    masks, notes = to_masks(written, header, {BONE: 2})
+    masks, notes = rois_to_masks(written, header, {BONE: 2})
     assert not notes
     true = head(crooked_grid) > 500
     assert np.abs(np.argwhere(masks.mask(BONE)).mean(axis=0) - np.argwhere(true).mean(axis=0)).max() < 0.2
