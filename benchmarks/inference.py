@@ -31,10 +31,10 @@ from model_export.network import Network
 from model_export.served import Served
 from model_export.start import load_onnx
 from model_export.train import cpu_has_bfloat16
+from oarlock.inference.models import load
 from oarlock.segmentation.manifest import ModelManifest, read_manifest
 from oarlock.segmentation.resampling import to_model_grid
-from oarlock.segmentation.slabs import Predictor, Volume, predict, slab_for
-from worker.inference import load
+from oarlock.segmentation.slabs import Predictor, Volume, predict_in_slabs, slab_for
 
 CONFIGS = Path(__file__).parents[1] / "model_export" / "configs"
 PAPER_SLICES = 150
@@ -109,7 +109,7 @@ def slabs_of(volume: Volume, manifest: ModelManifest) -> list[Volume]:
         slices, rows, columns = hu.shape[2] - spec.context_slices + 1, hu.shape[3] * upscale, hu.shape[4] * upscale
         return np.zeros((1, len(manifest.oars), slices, rows, columns), np.float32)
 
-    for _ in predict(volume, note, spec):
+    for _ in predict_in_slabs(volume, note, spec):
         pass
     return fed
 
@@ -169,7 +169,7 @@ def run_paper_size(model: Path, slabs: int) -> tuple[int, float, float, float]:
     manifest = read_manifest(model)
     slab = slab_for((512, 512), manifest.input.context_slices)
     volume = np.random.default_rng(1).standard_normal((PAPER_SLICES, 512, 512), np.float32) * 300
-    walk = predict(volume, load(manifest, device="cpu").predict, manifest.input)
+    walk = predict_in_slabs(volume, load(manifest, device="cpu").predict, manifest.input)
     next(walk)  # warms it up
     took = [timed(lambda: next(walk)) for _ in range(slabs)]
     count = -(-PAPER_SLICES // slab)

@@ -1,6 +1,6 @@
 """What the shipped model draws on a real scan when the scan is changed: ``python -m benchmarks.robustness SERIES``.
 
-Each change is one that a hospital sees: the patient mirrored (as a file read the wrong way would show him), a noisier tube
+Each change is one that a hospital sees: the patient other_side (as a file read the wrong way would show him), a noisier tube
 current, another HU scale, slices of 1 to 5 mm, streaks from dental fillings, a head without shoulders, shoulders without head, a
 couch. The table gives the Dice of what is drawn then with what is drawn on the scan as it is, OAR by OAR.
 """
@@ -16,15 +16,14 @@ import numpy.typing as npt
 
 from oarlock.arrays import Mask
 from oarlock.ct.series import check_headers, read_ct_series
-from oarlock.geometry.body import within_body
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
+from oarlock.inference.models import load
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS, other_side
+from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.manifest import read_manifest
-from oarlock.segmentation.postprocess import clean_up, to_masks
-from oarlock.segmentation.resampling import body_box_mm, to_model_grid
-from oarlock.segmentation.slabs import predict
-from worker.inference import Model, load
+from oarlock.segmentation.resampling import body_box_mm
+from oarlock.segmentation.segment import Model, segment
 
 HU = npt.NDArray[np.int16]
 SEED: Final = 1
@@ -48,10 +47,7 @@ class Changed:
 
 def draw(scan: Scan, model: Model) -> OARMasks:
     """What a job draws on a scan."""
-    manifest = model.manifest
-    fed = to_model_grid(scan.hu, scan.grid, manifest.input)
-    slabs = within_body(predict(fed.volume, model.predict, manifest.input), fed.volume)
-    masks = to_masks(slabs, fed.grid, scan.grid, manifest.oars, manifest.thresholds)
+    masks = segment(scan.hu, scan.grid, model).masks
     clean_up(masks, scan.grid)
     return masks
 
@@ -160,7 +156,7 @@ def on_a_couch(scan: Scan, masks: OARMasks) -> Changed:
 
 
 VARIANTS: Final[Mapping[str, Callable[[Scan, OARMasks], Changed]]] = {
-    "mirrored": mirrored_scan,
+    "other_side": mirrored_scan,
     "noise 20 HU": in_place(noisy),
     "+50 HU": in_place(lambda hu: np.where(hu > -1000, hu.astype(np.int32) + 50, hu)),
     "-50 HU": in_place(lambda hu: hu.astype(np.int32) - 50),

@@ -22,9 +22,9 @@ import numpy as np
 
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.facts import ModelFacts
-from oarlock.geometry.body import within_body
 from oarlock.geometry.contours import to_contours
 from oarlock.geometry.masks import OARMasks
+from oarlock.inference.models import load
 from oarlock.organs.roi_names import match_rois
 from oarlock.pictures import contact_sheet as preview
 from oarlock.qa import report as qa
@@ -32,11 +32,11 @@ from oarlock.rtstruct.placing import rois_to_masks as to_reference_masks
 from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
+from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.manifest import read_manifest
-from oarlock.segmentation.postprocess import clean_up, to_masks
 from oarlock.segmentation.resampling import to_model_grid
-from oarlock.segmentation.slabs import predict, slab_for
-from worker.inference import load
+from oarlock.segmentation.segment import segment
+from oarlock.segmentation.slabs import slab_for
 
 T = TypeVar("T")
 
@@ -102,15 +102,13 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     _read_with_simpleitk(header, table)
 
     manifest = read_manifest(model)
-    fed = table.measure("preprocess", lambda: to_model_grid(ct.hu, header.grid, manifest.input), note="to the model's grid")
+    fed = table.measure(
+        "resample", lambda: to_model_grid(ct.hu, header.grid, manifest.input), kind="part", note="of the segmentation"
+    )
     network = table.measure("load model", lambda: load(manifest), note="hash, session, self-check; once per worker")
     slab = slab_for(fed.volume.shape[1:], manifest.input.context_slices)
-
-    def infer() -> OARMasks:
-        slabs = within_body(predict(fed.volume, network.predict, manifest.input), fed.volume)
-        return to_masks(slabs, fed.grid, header.grid, manifest.oars, manifest.thresholds)
-
-    masks = table.measure("infer, to bits", infer, note=f"{network.device}, slabs of {slab}")
+    found = table.measure("segment", lambda: segment(ct.hu, header.grid, network), note=f"{network.device}, slabs of {slab}")
+    masks = found.masks
     warnings = table.measure("clean up", lambda: clean_up(masks, header.grid))
     authorship = Authorship(
         "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)

@@ -27,7 +27,7 @@ from model_export.sampling import GridConfig, between_slices, no_deformation, sa
 from model_export.served import Served
 from oarlock.organs.catalogue import BY_NAME, OARS, other_side
 from oarlock.qa.surface_distance import Lattice, rounded_tolerance_mm, surface_distances
-from oarlock.segmentation.postprocess import rival_channels, undisputed
+from oarlock.segmentation.rivals import rival_channels, undisputed
 
 THRESHOLD: Final = 0.5
 CANDIDATES: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)

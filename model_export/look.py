@@ -20,7 +20,7 @@ from oarlock.geometry.body import within_body
 from oarlock.organs.catalogue import OARS
 from oarlock.segmentation.manifest import InputSpec
 from oarlock.segmentation.resampling import to_model_grid
-from oarlock.segmentation.slabs import predict
+from oarlock.segmentation.slabs import predict_in_slabs
 
 WINDOW_HU: Final = (-160.0, 240.0)
 
@@ -67,7 +67,7 @@ def predict_volume(
             found: F32 = served(torch.from_numpy(slab)).numpy()
         return found
 
-    slabs = within_body(predict(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES), ct_hu)
+    slabs = within_body(predict_in_slabs(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES), ct_hu)
     return np.concatenate([probabilities > limits for _, probabilities in slabs], axis=1)
 
 

@@ -21,11 +21,9 @@ from typing import Any, Final
 import httpx
 
 from oarlock.ct.series import check_headers
-from oarlock.geometry.masks import volume_ml
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import write_phantom
-from oarlock.rtstruct.placing import rois_to_masks
-from oarlock.rtstruct.reader import read_structure_set
+from oarlock.pipeline.organ_table import organ_table
 
 READY_LIMIT_S: Final = 120.0
 RESULTS: Final = {"rtstruct": "rtstruct.dcm", "qa": "qa.json", "preview.png": "preview.png"}
@@ -180,20 +178,7 @@ def _table(out: Path, files: list[Path]) -> None:
     """One line per organ, read back from the file that was delivered and not from what the service says of it."""
     with _series_files(files) as series:
         header = check_headers(series)
-    structure_set = read_structure_set(out / "rtstruct.dcm")
-    rois = {roi.name: roi for roi in structure_set.rois}
-    masks, _ = rois_to_masks(structure_set, header, {BY_NAME[name]: roi.number for name, roi in rois.items()})
-    report = json.loads((out / "qa.json").read_text())
-    scores, lights = _scores(report), _lights(report)
-    print(f"\n{'organ':<18}{'volume, ml':>12}{'slices':>9}{'checks':>9}{'surface DSC':>14}{'DSC':>8}")
-    for name in rois:
-        crop = masks.crop(BY_NAME[name])
-        if crop is None:
-            print(f"{name:<18}{'not found':>12}{'':>9}{lights.get(name, ''):>9}")
-            continue
-        slices = int(crop[1].any(axis=(1, 2)).sum())
-        print(f"{name:<18}{volume_ml(crop, header.grid):12.2f}{slices:9d}{lights.get(name, ''):>9}{scores.get(name, '')}")
-    _red(report)
+    print("", *organ_table(out / "rtstruct.dcm", json.loads((out / "qa.json").read_text()), header, BY_NAME), sep="\n")
 
 
 @contextmanager
@@ -206,32 +191,6 @@ def _series_files(files: list[Path]) -> Iterator[list[Path]]:
         with zipfile.ZipFile(files[0]) as archive:
             archive.extractall(folder)
         yield [path for path in Path(folder).rglob("*") if path.is_file()]
-
-
-def _scores(report: dict[str, Any]) -> dict[str, str]:
-    """The scores against the first supplied structure set, by organ."""
-    rows = report["comparisons"][0]["oars"] if report["comparisons"] else []
-    return {
-        row["oar"]: f"{row['surface_dsc']:14.3f}{row['volumetric_dsc']:8.3f}" for row in rows if row["surface_dsc"] is not None
-    }
-
-
-def _lights(report: dict[str, Any]) -> dict[str, str]:
-    """The worst level of the checks of each organ."""
-    order = ("green", "amber", "red")
-    worst: dict[str, str] = {}
-    for check in report["checks"]:
-        worst[check["oar"]] = max(worst.get(check["oar"], "green"), check["level"], key=order.index)
-    return worst
-
-
-def _red(report: dict[str, Any]) -> None:
-    """What a person has to look at first."""
-    red = [check for check in report["checks"] if check["level"] == "red"]
-    if red:
-        print("\nRed")
-    for check in red:
-        print(f"  {check['reason']}")
 
 
 if __name__ == "__main__":

@@ -2,38 +2,53 @@
 
 import sys
 import warnings
+from contextlib import suppress
 
 from celery.exceptions import SecurityWarning
 
-from oarlock.errors import OarlockError
+from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
+from oarlock.segmentation.manifest import read_manifests
 from oarlock.settings import Settings
+from oarlock.store.database import Database
 from oarlock.store.migrations import DatabaseNewer
 from worker.app import app
-from worker.runtime import check_schema, manifests_of
+from worker.settings import settings
 
 
 def main() -> int:
     """Work until a signal asks to stop; 0 after an orderly end."""
-    settings = Settings()
     try:
-        _ = settings.site  # a bad file is said now, not with the first comparison
-        names = manifests_of(settings.models)
-        check_default(read_profiles(settings.profiles), settings.profile)
-        check_schema(settings)
+        reason = _reason_not_to_start(settings())
     except (DatabaseNewer, OarlockError) as error:
-        print(f"Oarlock's worker cannot start: {error}", file=sys.stderr)
-        return 1
-    if settings.model not in names:
-        found = ", ".join(names) or "none"
-        print(
-            f"Oarlock's worker cannot start: {settings.models} has no model '{settings.model}' (found: {found})", file=sys.stderr
-        )
+        reason = str(error)
+    if reason:
+        print(f"Oarlock's worker cannot start: {reason}", file=sys.stderr)
         return 1
     warnings.filterwarnings("ignore", category=SecurityWarning)  # of pickled messages as root; ours are JSON
     worker = app.Worker(without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True)
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _reason_not_to_start(settings: Settings) -> str | None:
+    """Why the first job would fail, or None; wrong files and a newer database raise their own errors."""
+    _ = settings.site
+    names = list(read_manifests(settings.models))
+    check_default(read_profiles(settings.profiles), settings.profile)
+    _update_schema(settings)
+    if settings.model in names:
+        return None
+    return f"{settings.models} has no model '{settings.model}' (found: {', '.join(names) or 'none'})"
+
+
+def _update_schema(settings: Settings) -> None:
+    """Bring the database to this version's schema before another process uses it; one that is away may come back.
+
+    :raises DatabaseNewer: if a newer Oarlock has changed it.
+    """
+    with suppress(DatabaseUnavailable):
+        Database(settings.database).close()
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ from celery import Celery, signals
 
 from oarlock import logs
 from oarlock.settings import Settings
-from oarlock.store.jobs import QUEUE
-from worker.consumer import Acknowledgements, Gate
-from worker.runtime import HAND_BACK
+from oarlock.store.jobs import CONTOUR_SERIES, QUEUE
+from worker.gate import Acknowledgements, Gate
+from worker.lease import HAND_BACK
+from worker.settings import settings
 
 
 def to_configuration(settings: Settings) -> dict[str, Any]:
-    """Celery's settings."""
+    """Celery's settings from ours."""
     return {
         "broker_url": settings.broker_url,
         "broker_transport_options": settings.broker_transport_options(),
@@ -29,6 +30,8 @@ def to_configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_retry_on_worker_lost": True,  # bounded by the task's max_retries; rejecting alone would loop without end
         "task_time_limit": settings.job_limit_s,
+        # The message of a killed process comes again when the lease of its job has run out.
+        "task_annotations": {CONTOUR_SERIES: {"max_retries": 2, "default_retry_delay": int(settings.lease_s) + 1}},
         "worker_pool": "prefork",
         "worker_pool_start_method": "spawn",  # a CUDA context does not survive a fork
         "worker_concurrency": 1,  # one process a device
@@ -42,7 +45,7 @@ def to_configuration(settings: Settings) -> dict[str, Any]:
 
 
 app = Celery("oarlock")
-app.conf.update(to_configuration(Settings()))
+app.add_defaults(lambda: to_configuration(settings()))  # read when Celery first needs it, not at import
 app.steps["consumer"].update({Gate, Acknowledgements})
 
 
@@ -53,7 +56,7 @@ def _set_up_logging(**_: object) -> None:
 
 @signals.worker_shutting_down.connect
 def _hand_back(**_: object) -> None:
-    """Tell the process that runs a job to hand it back at its next step, so that ending takes seconds and not minutes."""
+    """Tell the busy process to hand its job back at its next step, so that ending takes seconds, not minutes."""
     for process in active_children():
         if process.pid is not None:
             os.kill(process.pid, HAND_BACK)

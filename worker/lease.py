@@ -1,6 +1,7 @@
-"""Holding on to a job while it runs: true progress out, cancellation and loss in."""
+"""The lease of a running job: it is renewed, progress goes out, cancellation and loss come in."""
 
 import logging
+import signal
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -18,22 +19,25 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {
     Stage.CONTOURING: (0.80, 0.90),
     Stage.COMPARING: (0.90, 1.0),
 }
-"""From where to where the progress of a job goes in each stage."""
+"""The progress of a job at the start and at the end of each stage."""
+
+HAND_BACK: Final = signal.SIGUSR2
+"""What the parent process sends to a busy process when the worker is to end."""
 
 RENEWALS: Final = 3
-"""How often a lease is renewed in its own length, so that two reports may be lost."""
+"""Renewals of a lease within its own length, so that two may be lost."""
 
 
 class CancelRequested(Exception):
-    """Somebody asked for this job to be cancelled."""
+    """A caller asked for this job to be cancelled."""
 
 
 class WorkerStopping(Exception):
-    """This worker was asked to end; the job is for another one."""
+    """This worker was asked to end; another worker gets the job."""
 
 
 class LeaseKeeper:
-    """Renews a lease in the background for as long as it is entered: a long native call must not lose the job.
+    """Renews a lease in the background while it is entered, so that a long native call does not lose the job.
 
     :param stopping: set when the worker is asked to end.
     """
@@ -54,12 +58,12 @@ class LeaseKeeper:
         self._thread.join()
 
     def report(self, stage: Stage, share: float = 0.0) -> None:
-        """Say how far the job is, and learn whether to go on.
+        """Store how far the job is; raises if it must stop.
 
         :param share: of this stage, from 0 to 1.
-        :raises LeaseLost: the job is no longer ours: stop, and write nothing.
-        :raises CancelRequested: stop, and say so.
-        :raises WorkerStopping: stop, and hand the job back.
+        :raises LeaseLost: the job is no longer ours; write nothing.
+        :raises CancelRequested: mark the job as cancelled.
+        :raises WorkerStopping: hand the job back.
         """
         start, end = SHARES[stage]
         self._stage, self._progress = stage, start + share * (end - start)
@@ -75,11 +79,11 @@ class LeaseKeeper:
         while not self._done.wait(self._lease_s / RENEWALS):
             try:
                 self._renew()
-            except Exception:  # a thread that ends in silence loses the lease of a job that runs well
+            except Exception:  # if this thread ended, a job that runs well would lose its lease
                 log.exception("the lease could not be renewed", extra={"job_id": self._lease.job_id})
 
     def _renew(self) -> None:
-        """One report; a database that is away for a moment does not stop the job, as its result is fenced anyway."""
+        """Report once; a database that is away for a moment does not stop the job, as its result is fenced anyway."""
         with self._lock:
             try:
                 self._cancelled |= self._store.progress(

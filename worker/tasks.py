@@ -1,29 +1,35 @@
-"""The one task on the queue. No work in it: it translates a message into a call."""
+"""The one task on the queue: it translates a message into a call."""
 
 import logging
 from time import sleep
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from celery import signals
 
 from oarlock.errors import TransientError
-from oarlock.settings import Settings
 from oarlock.store.jobs import CONTOUR_SERIES, JobId
 from worker.app import app
-from worker.runtime import Runtime
+from worker.settings import settings
 
-_SETTINGS: Final = Settings()
-_held: list[Runtime] = []
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+_held: "list[Runtime]" = []
 _log = logging.getLogger(__name__)
 
 START_LIMIT_S: Final = 45
 """How long a new process waits for the database before it takes jobs all the same, and tries again with each of them."""
 
 
-def _runtime() -> Runtime:
-    """What this process holds, made when it is first needed."""
+def _runtime() -> "Runtime":
+    """What this process holds, made when it is first needed.
+
+    The parent process imports this module too and runs no job: ONNX Runtime and all that draws are imported here.
+    """
+    from worker.runtime import Runtime
+
     if not _held:
-        runtime = Runtime(_SETTINGS)
+        runtime = Runtime(settings())
         runtime.start()
         _held.append(runtime)
     return _held[0]
@@ -48,7 +54,7 @@ def _stop(**_: object) -> None:
         runtime.stop()
 
 
-@app.task(name=CONTOUR_SERIES, max_retries=2, default_retry_delay=int(_SETTINGS.lease_s) + 1)
+@app.task(name=CONTOUR_SERIES)  # retries: `task_annotations` in worker/app.py
 def contour_series(job_id: str) -> None:
     """Contour one series. Safe to run twice: a finished job is left alone.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from oarlock.cli.exit_status import FINDINGS, GOOD
 from oarlock.errors import InvalidParameter
 from oarlock.rtstruct.profiles import profile_named, read_profiles
 from oarlock.settings import Settings
@@ -24,8 +25,6 @@ from oarlock.store.callbacks import CallbackState, CallbackStore
 from oarlock.store.database import Database, utc_now
 from oarlock.store.keys import Key, KeyStore, Scope
 from oarlock.store.retention import Retention, to_seconds
-
-GOOD, FINDINGS = 0, 1
 
 
 def add_commands(commands: Any) -> None:

@@ -1,21 +1,18 @@
 """oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock contour DIR;
 oarlock keys ACTION.
 
-What the service does with a job's files, for files at hand. The core draws nothing itself: ``contour`` is there where the worker
-is, which the distribution names as an entry point. Exit status: 0 good, 1 findings, 2 the input cannot be used.
+What the service does with a job's files, for files at hand. Exit status: 0 good, 1 findings, 2 the input cannot be used.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final
 
 from oarlock import __version__
-from oarlock.cli import administration
+from oarlock.cli import administration, contour
+from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
 from oarlock.facts import Notice
@@ -26,11 +23,6 @@ from oarlock.qa.report import QAReport, check_masks
 from oarlock.qa.site_file import Site, read_site
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.store.migrations import DatabaseNewer
-
-GOOD, FINDINGS, UNUSABLE = 0, 1, 2
-
-COMMANDS: Final = "oarlock.commands"
-"""Group of entry points that add a command to the subparsers they are given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,10 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("folder", type=Path, metavar="DIR", help="where to; made if it is missing")
     phantom.set_defaults(run=_phantom)
 
+    contour.add_command(commands)
     administration.add_commands(commands)
-    for entry in entry_points(group=COMMANDS):
-        with suppress(ImportError, AttributeError):  # the core alone is installed
-            entry.load()(commands)
     return parser
 
 

@@ -1,8 +1,8 @@
-"""How firmly a model's probabilities stand behind the contours that were drawn from them.
+"""How much the volume of an organ depends on the threshold that drew it.
 
-A mask says yes or no. Behind it is a probability that may fall from 1 to 0 within a voxel of the drawn line, or hang about the
-threshold over half of the organ: then the line is where it is by chance. So each organ's volume is measured at three thresholds
-while the slabs go by: the model's own, and those at which the odds are e times higher and lower. Nothing is kept but the sums.
+A probability may fall from 1 to 0 within a voxel of the drawn line, or stay near the threshold over half of the organ: then the
+line is there by chance. So each organ's volume is measured at three thresholds while the slabs pass: the model's own, and those
+at which the odds are e times higher and lower. Only the sums are kept.
 """
 
 import math
@@ -37,11 +37,11 @@ class Certainty:
         return self.strict_ml / self.loose_ml if self.loose_ml > 0 else None
 
 
-class Watch:
-    """Measures probabilities while they pass by."""
+class CertaintyMeter:
+    """Sums the volumes of each organ at three thresholds while slabs pass through :meth:`over`."""
 
     def __init__(self, model_grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]) -> None:
-        """Of slabs in the form of :func:`oarlock.segmentation.slabs.predict`, made from an input on ``model_grid``.
+        """Of slabs in the form of :func:`oarlock.segmentation.slabs.predict_in_slabs`, made from an input on ``model_grid``.
 
         :param thresholds: for each OAR the probability from which a voxel belongs to it, in (0, 1).
         """
@@ -50,7 +50,7 @@ class Watch:
         self._ml: FloatArray = np.zeros((len(self._oars), 3))
 
     def over(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
-        """The same slabs."""
+        """Pass the slabs on unchanged."""
         for first, slab in slabs:
             upscale = slab.shape[2] // self._model_grid.shape[1]
             voxels_ml = self._model_grid.voxel_volumes_mm3[first : first + slab.shape[1]] / 1000 / upscale**2
@@ -60,7 +60,7 @@ class Watch:
             yield first, slab
 
     def found(self) -> dict[OAR, Certainty]:
-        """What was measured so far."""
+        """The volumes measured so far, by organ."""
         return {oar: Certainty(*(float(ml) for ml in row)) for oar, row in zip(self._oars, self._ml, strict=True)}
 
 

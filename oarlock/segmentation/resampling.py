@@ -123,7 +123,7 @@ def _centred(middle_mm: float, spacing_mm: float, n: int) -> FloatArray:
 
 
 def _cut(positions_mm: FloatArray, middle_mm: float, n: int) -> FloatArray:
-    """A number of positions in step with evenly spaced ones, as near as can be to a middle; beyond the ends the steps go on."""
+    """The positions nearest to ``middle_mm`` on the same even lattice, n of them; it is extended past its ends."""
     spacing = positions_mm[1] - positions_mm[0] if len(positions_mm) > 1 else 1.0
     first = round((middle_mm - positions_mm[0]) / spacing - (n - 1) / 2)
     return np.asarray(positions_mm[0] + (first + np.arange(n)) * spacing)

@@ -17,12 +17,12 @@ _SLAB_SLICES: Final = (4, 32)
 
 
 def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
-    """How many slices to predict at once: as many as keep the input below a million voxels, context included, from 4 to 32."""
+    """Number of slices to predict at once: 4 to 32, with the input (context included) below a million voxels."""
     slices = _SLAB_VOXELS // (size_yx[0] * size_yx[1]) - (context_slices - 1)
     return max(_SLAB_SLICES[0], min(_SLAB_SLICES[1], slices))
 
 
-def predict(
+def predict_in_slabs(
     volume: Volume,
     predictor: Predictor,
     spec: InputSpec,
@@ -30,7 +30,7 @@ def predict(
     slab: int | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[int, Volume]]:
-    """Predict a volume slab by slab.
+    """Probabilities of a volume, slab by slab from foot to head.
 
     Each predicted slice sees ``spec.context_slices`` (odd) input slices with itself in the middle, so a slab of n is fed n +
     context_slices - 1 of them: neighbouring slabs share context, and their predictions meet without a seam for any predictor
@@ -55,7 +55,7 @@ def predict(
 
 
 def _padded(volume: Volume, start: int, stop: int, padding_hu: float) -> Volume:
-    """Slices start to stop of a volume, those outside of it filled; contiguous."""
+    """Slices ``start`` to ``stop`` of a volume, contiguous; those outside it hold ``padding_hu``."""
     inner = volume[max(start, 0) : min(stop, len(volume))]
     padding = [(max(-start, 0), max(stop - len(volume), 0)), (0, 0), (0, 0)]
     return np.pad(inner, padding, constant_values=np.float32(padding_hu))

@@ -9,7 +9,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.plausibility import Finding, Level, check_masks
-from oarlock.segmentation.certainty import Certainty, Watch, of_odds
+from oarlock.segmentation.certainty import Certainty, CertaintyMeter, of_odds
 from oarlock.segmentation.manifest import InputSpec
 from oarlock.segmentation.resampling import to_model_grid
 from tests.fixtures.crooked import SHAPE, SPACING_MM
@@ -35,7 +35,7 @@ def test_volumes_are_summed_over_slabs_at_three_thresholds_and_the_slabs_go_by_u
     model = to_model_grid(picture(crooked_grid), crooked_grid, InputSpec("ct", (2.5, 2.0, 2.0), (40, 40), 1, -1000.0))
     z, y, x = model.volume.shape
     p = np.random.default_rng(7).random((2, z, y * upscale, x * upscale)).astype(np.float32)
-    watch = Watch(model.grid, [CORD, EYE], [0.5, 0.2])
+    watch = CertaintyMeter(model.grid, [CORD, EYE], [0.5, 0.2])
     passed = list(watch.over((first, p[:, first : first + slab]) for first in range(0, z, slab)))
     assert np.array_equal(np.concatenate([values for _, values in passed], axis=1), p)
     voxel_ml = 2.5 * 2.0 * 2.0 / upscale**2 / 1000

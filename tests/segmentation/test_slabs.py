@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oarlock.segmentation.manifest import InputSpec
-from oarlock.segmentation.slabs import Volume, predict, slab_for
+from oarlock.segmentation.slabs import Volume, predict_in_slabs, slab_for
 
 
 def spec(context_slices: int) -> InputSpec:
@@ -33,7 +33,7 @@ def test_slabs_give_exactly_what_one_pass_gives_and_predict_nothing_twice(slices
     context = 2 * half + 1
     volume = np.random.default_rng(seed).normal(0, 500, (slices, 3, 5)).astype(np.float32)
     sliding = Counting(context)
-    pieces = list(predict(volume, sliding, spec(context), slab=slab))
+    pieces = list(predict_in_slabs(volume, sliding, spec(context), slab=slab))
     padded = np.pad(volume, [(half, half), (0, 0), (0, 0)], constant_values=-1000.0)
     assert np.array_equal(
         np.concatenate([probabilities for _, probabilities in pieces], axis=1), Counting(context)(padded[None, None])[0]
@@ -46,13 +46,13 @@ def test_slabs_give_exactly_what_one_pass_gives_and_predict_nothing_twice(slices
 def test_progress_is_the_share_of_slices_that_are_done() -> None:
     told: list[float] = []
     volume = np.zeros((10, 2, 2), np.float32)
-    list(predict(volume, Counting(3), spec(3), slab=4, progress=told.append))
+    list(predict_in_slabs(volume, Counting(3), spec(3), slab=4, progress=told.append))
     assert told == [0.4, 0.8, 1.0]
 
 
 def test_a_predictor_that_answers_with_other_slices_is_not_believed() -> None:
     with pytest.raises(ValueError, match="gave 6 slices for 4"):
-        list(predict(np.zeros((4, 2, 2), np.float32), Counting(1), spec(3), slab=4))
+        list(predict_in_slabs(np.zeros((4, 2, 2), np.float32), Counting(1), spec(3), slab=4))
 
 
 @pytest.mark.parametrize("size_yx", [(96, 96), (128, 128), (256, 256), (512, 512)])

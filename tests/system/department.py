@@ -16,6 +16,7 @@ from typing import Final
 import httpx
 from sqlalchemy import select
 
+from oarlock.inference.models import load
 from oarlock.store import audit
 from oarlock.store.audit import Action
 from oarlock.store.database import Database
@@ -28,7 +29,6 @@ from service.embedded.redis_server import PrivateRedis
 from tests.fixtures.processes import eventually, marked
 from tests.worker.conftest import House
 from tests.worker.tiny_model import write_tiny_model
-from worker.inference import load
 from worker.jobs import contour
 
 ROOT: Final = Path(__file__).parents[2]

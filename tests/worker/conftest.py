@@ -10,6 +10,7 @@ from oarlock.ct.series import check_headers
 from oarlock.geometry.grid import Grid
 from oarlock.phantom.patient import write_ct_series
 from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.segment import Model
 from oarlock.segmentation.slabs import Volume
 from oarlock.store.database import Database
 from oarlock.store.files import Storage
@@ -17,7 +18,6 @@ from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId
 from tests.fixtures.orientations import voxel_centres_mm
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
-from worker.inference import Model
 
 CREATED = datetime(2026, 3, 4, 5, 6, 7, 890_123, tzinfo=UTC)
 

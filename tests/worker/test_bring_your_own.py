@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from oarlock.inference.models import Models
 from oarlock.rtstruct.reader import read_structure_set
 from oarlock.segmentation.manifest import MANIFEST_NAME, read_manifests
 from oarlock.store.jobs import JobId
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
 from tests.worker.tiny_model import LIMITS_HU, write_tiny_model
-from worker.inference import Models
 from worker.jobs import contour
 
 ROOT = Path(__file__).parents[2]

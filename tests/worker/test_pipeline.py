@@ -452,7 +452,7 @@ def test_a_file_that_fails_its_check_is_not_delivered_and_the_job_says_why(
         dataset.save_as(path)
         return written
 
-    monkeypatch.setattr("worker.jobs.write_rtstruct", write_shifted)
+    monkeypatch.setattr("oarlock.pipeline.contouring.write_rtstruct", write_shifted)
     job_id = house.post(series)
     run(house, job_id)
     job = house.store.get(job_id)

@@ -23,12 +23,12 @@ GIB = 2**30
 RUN = """
 import resource, sys
 from pathlib import Path
-from oarlock.database import Database
+from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
-from oarlock.manifest import read_manifests
+from oarlock.segmentation.manifest import read_manifests
 from oarlock.store.files import Storage
-from worker.inference import Models
-from worker.pipeline import contour
+from oarlock.inference.models import Models
+from worker.jobs import contour
 
 data, models = Path(sys.argv[1]), Models(read_manifests(Path(sys.argv[2])), device="cpu")
 store = JobStore(Database(f"sqlite:///{data / 'oarlock.sqlite'}"))

@@ -6,9 +6,10 @@ import pytest
 
 from benchmarks.robustness import VARIANTS, Scan, dice, differing_share, draw, read_scan
 from oarlock.geometry.masks import OARMasks
+from oarlock.inference.models import load
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import read_manifest
-from worker.inference import Model, load
+from oarlock.segmentation.segment import Model
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ def said_by(program: str, environment: dict[str, str]) -> str:
 
 
 def test_the_runtime_does_not_even_prepare_to_report_to_its_maker() -> None:
-    assert "telemetry" not in said_by("import worker.inference", NO_HOME)
+    assert "telemetry" not in said_by("import oarlock.inference.models", NO_HOME)
 
 
 def test_a_name_in_the_environment_cannot_turn_reporting_on_again() -> None:
-    program = "import worker, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    program = "import oarlock.inference, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
     said_by(program, {"ORT_DISABLE_TELEMETRY": "0"})

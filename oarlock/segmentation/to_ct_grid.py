@@ -1,57 +1,41 @@
-"""From probabilities on the model's grid to one bit per organ and voxel on the CT's grid, and what is cleaned up there.
+"""From probabilities on the model's grid to one bit per organ and voxel on the CT's grid.
 
-Linear interpolation reaches a threshold only next to a voxel that reaches it. So each organ is interpolated inside the box of
-its own voxels, grown by one, and nowhere else: the result is that of whole volumes, at a hundredth of their cost.
+Linear interpolation reaches a threshold only next to a voxel that reaches it. So each organ is interpolated only inside the box
+of its own voxels, grown by one: the result is that of whole volumes, at a hundredth of their cost.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage, sparse
 
 from oarlock.arrays import FloatArray, Mask
-from oarlock.facts import Notice
-from oarlock.geometry.components import to_pieces
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, OARMasks, bounding_box, grow
-from oarlock.organs.catalogue import BY_NAME, OAR, other_side
-from oarlock.organs.norms import NORMS
+from oarlock.organs.catalogue import OAR
 from oarlock.segmentation.resampling import linear_weights, median_step_mm
-
-Probabilities = npt.NDArray[np.float32]
-
-ISLAND_ML: Final = 0.05
-"""Pieces below this volume are dropped from an organ that may have several pieces."""
-
-BROKEN_SHARE: Final = 0.25
-"""Of the largest piece: what a broken piece of an organ without a side must have to be kept."""
-
-SPECK_SHARE: Final = 0.002
-"""Of the smallest whole organ that experts drew: what is less, and cut by no end of the scan, is a slip and no organ."""
-
-UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
-"""Organs whose holes stay: what the model leaves out inside a lung is a vessel, a bronchus or a tumour."""
-
-BRAIN_AND_STEM: Final = (BY_NAME["Brain"], BY_NAME["Brainstem"])
+from oarlock.segmentation.rivals import Probabilities, rival_channels, undisputed
 
 _REACH: Final = 0.75
-"""How far, in model voxels, a CT voxel may lie beyond the last model centre and still take its value: half a voxel, and the
-quarter by which a whole number of voxels may be shorter than the scan at each end."""
+"""How far beyond the last model centre, in model voxels, a CT voxel still takes its value.
+
+Half a voxel, and the quarter by which a whole number of voxels may be shorter than the scan at each end.
+"""
 
 
-def to_masks(
+def probabilities_to_masks(
     slabs: Iterable[tuple[int, Probabilities]], model_grid: Grid, grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]
 ) -> OARMasks:
-    """Bring probabilities to the voxel centres of the CT, one slab at a time.
+    """Masks on the CT's grid from probabilities on the model's, one slab at a time.
 
-    A voxel that two rivals claim (:func:`rivals`) goes to the one whose probability is the larger part of its threshold.
+    Where two rivals (:func:`oarlock.segmentation.rivals.rivals`) claim a voxel, it goes to the one whose probability is
+    the larger multiple of its threshold.
 
     :param slabs: (first slice, (OARs, n, y · upscale, x · upscale)) in ascending order without gaps, as
-        :func:`oarlock.segmentation.slabs.predict` gives them; each is let go of before the next is asked for, but for its
-        last slice.
+        :func:`oarlock.segmentation.slabs.predict_in_slabs` gives them. Each slab is released before the next is requested; only
+        its last slice is kept.
     :param model_grid: canonical grid of the network's *input* (:class:`oarlock.segmentation.resampling.ModelInput`).
     :param grid: the CT's grid, any orientation.
     :param thresholds: for each OAR the probability from which a voxel belongs to it.
@@ -63,35 +47,6 @@ def to_masks(
         target.add(slab, last, first)
         last = slab[:, -1:].copy()
     return target.masks
-
-
-def rivals(oar: OAR) -> tuple[OAR, ...]:
-    """The organs that cannot share tissue with this one although a network may confuse them: its other side; brain and stem."""
-    opposite = (other_side(oar),) if oar.laterality else ()
-    return opposite + tuple(other for other in BRAIN_AND_STEM if oar in BRAIN_AND_STEM and other != oar)
-
-
-def rival_channels(oars: Sequence[OAR]) -> list[list[int]]:
-    """For each channel the channels of its rivals."""
-    return [[oars.index(rival) for rival in rivals(oar) if rival in oars] for oar in oars]
-
-
-def undisputed(
-    channel: int, claim: Callable[[int], Probabilities], rivals: Sequence[int], thresholds: Sequence[float]
-) -> Probabilities:
-    """Probabilities of one organ, 0 where a rival's claim is stronger (a tie goes to the first of the two).
-
-    :param claim: gives the probabilities of a channel, all of one shape.
-    """
-    ours = claim(channel)
-    for rival in rivals:
-        theirs = claim(rival)
-        if theirs.max(initial=0.0) < thresholds[rival]:
-            continue
-        stronger = np.greater if channel < rival else np.greater_equal
-        lost = stronger(theirs / np.float32(thresholds[rival]), ours / np.float32(thresholds[channel]))
-        ours = np.asarray(np.where(lost, np.float32(0), ours), dtype=np.float32)
-    return ours
 
 
 class _Target:
@@ -106,7 +61,7 @@ class _Target:
         self.axes = grid.along_patient_axes()
 
     def add(self, slab: Probabilities, last: Probabilities | None, first: int) -> None:
-        """Set the bits from the last slice of the slab before to the last of this one; at an end of the volume a little beyond.
+        """Set bits between the previous slab's last slice and this slab's last; at the ends of the volume ``_REACH`` further.
 
         :param slab: (OARs, n, y, x), its first slice being slice ``first`` of the model.
         :param last: (OARs, 1, y, x), the slice before it.
@@ -221,82 +176,3 @@ def _filled_rows(matrix: "sparse.csr_array[Any]") -> slice:
     """The range of rows in which a matrix has entries."""
     rows = np.flatnonzero(np.diff(matrix.indptr))
     return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)
-
-
-# ── cleaning up ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def clean_up(masks: OARMasks, grid: Grid) -> list[Notice]:
-    """Make every organ what an organ is, in place, and say what was dropped.
-
-    An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). One that crosses
-    the midline also keeps every piece of at least ``BROKEN_SHARE`` of the largest: half a mandible, or a cord below a gap, is the
-    organ, while a second piece of a paired organ mostly lies on the other side. Of an organ of several pieces, those below
-    ``ISLAND_ML`` are dropped. Of an organ that amounts to less than ``SPECK_SHARE`` nothing is kept, unless it reaches the first
-    or the last slice, where the scan may end within it. Then holes are filled, slice by slice as they would be drawn: in what is
-    solid, a hole within a slice is a mistake, unless a rival lies in it: the stem in the brain. Lungs keep theirs (``UNFILLED``).
-
-    :returns: warnings for each organ that lost something, with the volume in ml, and for each that is broken.
-    """
-    warnings: list[Notice] = []
-    for oar, box in zip(masks.oars, masks.boxes().values(), strict=True):
-        if box is None:
-            continue
-        mask = np.not_equal(masks.bits[box] & masks.bit(oar), 0)
-        volumes_ml = grid.voxel_volumes_mm3[box[0]] / 1000
-        labels, pieces_ml = _pieces(mask, volumes_ml)
-        cut = box[0].start == 0 or box[0].stop == grid.shape[0]
-        keep = _is_kept(pieces_ml, oar)
-        keep &= cut or pieces_ml[keep].sum() >= SPECK_SHARE * NORMS[oar.name].volume_range_ml[0]
-        kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
-        if oar.name not in UNFILLED:
-            theirs = sum((masks.bit(rival) for rival in rivals(oar) if rival in masks.oars), np.uint32(0))
-            kept = kept | (_without_holes(kept) & (masks.bits[box] & theirs == 0))
-        masks.put_inside(oar, box, kept)
-        warnings += _notes(oar, pieces_ml, keep)
-    return warnings
-
-
-def _pieces(mask: Mask, volumes_ml: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:
-    """The connected pieces of a mask, numbered from 1, and the volume of each.
-
-    :param volumes_ml: (z,) volume of one voxel of each slice.
-    """
-    labels, count = to_pieces(mask, corners=True)
-    per_slice = np.stack([np.bincount(plane.ravel(), minlength=count + 1) for plane in labels])
-    return labels, np.asarray(volumes_ml @ per_slice)[1:]
-
-
-def _is_kept(pieces_ml: FloatArray, oar: OAR) -> Mask:
-    """Which pieces of an organ are it."""
-    if not oar.single:
-        return np.asarray(pieces_ml >= ISLAND_ML)
-    keep = np.asarray(pieces_ml >= BROKEN_SHARE * pieces_ml.max()) & (oar.laterality is None)
-    keep[int(np.argmax(pieces_ml))] = True
-    return keep
-
-
-def _notes(oar: OAR, pieces_ml: FloatArray, keep: Mask) -> Iterator[Notice]:
-    if not keep.all():
-        dropped_ml = float(pieces_ml[~keep].sum())
-        pieces = _counted(int((~keep).sum()))
-        rest = "apart from the largest" if oar.single else f"smaller than {ISLAND_ML} ml"
-        rest = rest if keep.any() else "too small for the organ"
-        volume = f"{dropped_ml:.2f} ml" if dropped_ml >= 0.005 else "less than 0.01 ml"
-        yield Notice("contours.pieces_dropped", f"{oar}: {pieces} {rest} dropped, {volume} in all.")
-    if oar.single and keep.sum() > 1:
-        yield Notice("contours.broken", f"{oar}: drawn in {_counted(int(keep.sum()))}, where it should be one.")
-
-
-def _counted(pieces: int) -> str:
-    return "1 piece" if pieces == 1 else f"{pieces} pieces"
-
-
-def _without_holes(mask: Mask) -> Mask:
-    """A mask in which every slice is filled: whatever its background cannot reach from the border of the box."""
-    padded = np.pad(~mask, [(0, 0), (1, 1), (1, 1)], constant_values=True)
-    in_plane = ndimage.generate_binary_structure(2, 1)[None] & np.array([False, True, False])[:, None, None]
-    labels, count = ndimage.label(padded, in_plane)
-    outside = np.zeros(count + 1, dtype=np.bool_)
-    outside[labels[:, 0, 0]] = True
-    return ~outside[labels[:, 1:-1, 1:-1]]

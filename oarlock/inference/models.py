@@ -6,7 +6,6 @@ A CUDA context does not survive a fork, so a session is made in the process that
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -18,6 +17,7 @@ import onnxruntime
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.facts import ModelFacts
 from oarlock.segmentation.manifest import ModelManifest, check_hash, self_check_input
+from oarlock.segmentation.segment import Model
 from oarlock.segmentation.slabs import Predictor, Volume
 
 log = logging.getLogger(__name__)
@@ -26,23 +26,6 @@ CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 _OUT_OF_MEMORY: Final = re.compile(r"out of memory|failed to allocate|bad.alloc|smaller than requested bytes", re.IGNORECASE)
 _ERRORS_ONLY: Final = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """What the walk needs to know of a model.
-
-    :param predict: see :data:`oarlock.segmentation.slabs.Predictor`.
-    :param device: where it runs: ``cpu`` or ``cuda``.
-    """
-
-    manifest: ModelManifest
-    predict: Predictor
-    device: str
-
-    @property
-    def facts(self) -> ModelFacts:
-        return ModelFacts(self.manifest.name, self.manifest.version, self.manifest.sha256)
 
 
 def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0) -> Model:

@@ -7,10 +7,10 @@ import pytest
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.facts import ModelFacts
+from oarlock.inference.models import Models, _BoundRun, _Network, load
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
-from worker.inference import Models, _BoundRun, _Network, load
 
 HAS_CUDA = onnxruntime.get_device() == "GPU" and Path("/dev/nvidiactl").exists()
 

@@ -28,7 +28,7 @@ def test_a_series_is_contoured_by_the_profile_that_is_named(
     out = tmp_path / "new" / "out"
     assert main(["contour", str(series), "--out", str(out), "--profile", "site"]) == 0
     assert sorted(path.name for path in out.iterdir()) == sorted([RTSTRUCT, QA_REPORT, PREVIEW])
-    assert capsys.readouterr().out.split() == [str(out / name) for name in (RTSTRUCT, QA_REPORT, PREVIEW)]
+    assert capsys.readouterr().out.splitlines()[-3:] == [str(out / name) for name in (RTSTRUCT, QA_REPORT, PREVIEW)]
     dataset = pydicom.dcmread(out / RTSTRUCT)
     assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["Unterkiefer"]
     assert "tiny" in dataset.StructureSetDescription

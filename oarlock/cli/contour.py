@@ -1,0 +1,108 @@
+"""``oarlock contour``: one series from a folder to a folder, without a queue, a service or a job table.
+
+The wheel alone does not bring ONNX Runtime: the extra ``worker`` does. So the runtime is imported when the command is run.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from oarlock.cli.exit_status import GOOD, UNUSABLE
+from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.errors import UnknownModel
+from oarlock.organs.catalogue import OARS
+from oarlock.pipeline.contouring import Walk
+from oarlock.pipeline.organ_table import organ_table
+from oarlock.rtstruct.profiles import Profile, profile_named, read_profiles
+from oarlock.segmentation.manifest import read_manifests
+from oarlock.settings import Settings
+from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.store.jobs import Stage
+
+if TYPE_CHECKING:
+    from oarlock.inference.models import Models
+
+DELIVERED: Final = (RTSTRUCT, QA_REPORT, PREVIEW)
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the subparsers of ``oarlock``."""
+    parser = commands.add_parser("contour", help="contour a CT series: an RTSTRUCT, a QA report and a picture")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the CT series, and of RTSTRUCTs to compare with")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to; made if it is missing")
+    parser.add_argument("--profile", help="site profile by which the RTSTRUCT is written (docs/profiles.md)")
+    parser.add_argument("--model", help="name of the model")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Contour the series and give the exit status; every other choice comes from the settings (docs/operations.md).
+
+    :raises OarlockError: whatever a step may raise.
+    """
+    settings = Settings()
+    profile = profile_named(read_profiles(settings.profiles), chosen.profile or settings.profile)
+    models = _models(settings)
+    if models is None:
+        print("oarlock: contour needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
+        return UNUSABLE
+    name = chosen.model or settings.model
+    if name not in models.manifests:
+        raise UnknownModel(available=list(models.manifests))
+    files = sorted(path for path in chosen.folder.rglob("*") if path.is_file())
+    header = check_headers(files, max_slices=settings.max_slices)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=chosen.out, prefix=".oarlock-") as folder:
+        now, job_id = datetime.now(UTC), str(uuid4())
+        walk = Walk(files, Path(folder), job_id, now, _show, settings.max_slices, settings.site, profile)
+        walk.run(lambda: models.named(name))
+        _end_line()
+        _deliver(Path(folder), chosen.out)
+    for warning in (*header.warnings, *walk.warnings):
+        print(f"warning: {warning.detail} ({warning.code})", file=sys.stderr)
+    print(*_table(chosen.out, header, profile), "", sep="\n")
+    print(*(chosen.out / name for name in DELIVERED), sep="\n")
+    return GOOD
+
+
+def _models(settings: Settings) -> "Models | None":
+    """The installed models; None where ONNX Runtime is not installed."""
+    try:
+        from oarlock.inference.models import Models
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        return None
+    return Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
+
+
+def _deliver(folder: Path, out: Path) -> None:
+    """Move the results out, each whole or not at all, with the mode that this user's new files have."""
+    for name in DELIVERED:
+        copy = folder / f"{name}.delivered"
+        shutil.copyfile(folder / name, copy)
+        copy.replace(out / name)
+
+
+def _table(out: Path, header: SeriesHeader, profile: Profile) -> Iterator[str]:
+    """A line per organ of the RTSTRUCT that was delivered."""
+    oar_of = {style.name: style.oar for style in profile.styles_of(OARS)}
+    return organ_table(out / RTSTRUCT, json.loads((out / QA_REPORT).read_bytes()), header, oar_of)
+
+
+def _show(stage: Stage, share: float) -> None:
+    """Say what is being done, on a terminal alone."""
+    if sys.stderr.isatty():
+        print(f"\r{stage.value:<11}{share:5.0%}", end="", file=sys.stderr, flush=True)
+
+
+def _end_line() -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)

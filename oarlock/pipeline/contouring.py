@@ -1,0 +1,138 @@
+"""The walk of one series: read its files, segment it, write and check the RTSTRUCT, compare and picture it.
+
+Nothing in the results depends on when, where or how often the walk is run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
+from oarlock.ct.series_geometry import write_header
+from oarlock.errors import ResultInvalid, StructureSetError
+from oarlock.facts import ModelFacts, Notice
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import OAR
+from oarlock.pictures import contact_sheet
+from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
+from oarlock.qa import report as qa
+from oarlock.qa.plausibility import Finding
+from oarlock.qa.report import QAReport
+from oarlock.qa.site_file import Site
+from oarlock.rtstruct.profiles import GENERIC, Profile
+from oarlock.rtstruct.validator import check_rtstruct
+from oarlock.rtstruct.writer import Authorship, WrittenRTSTRUCT, write_rtstruct
+from oarlock.segmentation.certainty import Certainty
+from oarlock.segmentation.clean_up import clean_up
+from oarlock.segmentation.segment import Model, segment
+from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store.jobs import Stage
+
+Report = Callable[[Stage, float], None]
+
+
+@dataclass
+class Walk:
+    """One run over one series; what it found is in its fields when it has ended.
+
+    :param files: the upload, in its order.
+    :param folder: where the results are written.
+    :param job_id, created_at: the source of every UID and date in the RTSTRUCT; the same in every run of a job.
+    :param report: told the stage and its share, in [0, 1]; raises to stop the walk.
+    :param site: the site's own ROI names and tolerances.
+    :param profile: which organs are delivered, and how the RTSTRUCT is written.
+    :ivar warnings: what people should know, beside the warnings of the series' header.
+    :ivar scanner: what the CT came from.
+    :ivar reports: the comparison with each supplied RTSTRUCT.
+    :ivar checks: what the checks without a reference found.
+    """
+
+    files: Sequence[Path]
+    folder: Path
+    job_id: str
+    created_at: datetime
+    report: Report
+    max_slices: int = 1024
+    site: Site = NO_SITE_FILE
+    profile: Profile = GENERIC
+    warnings: list[Notice] = field(default_factory=list)
+    scanner: str = ""
+    reports: Sequence[QAReport] = ()
+    checks: Sequence[Finding] = ()
+    _certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
+
+    def run(self, load_model: Callable[[], Model]) -> None:
+        """Write every result into the folder.
+
+        :param load_model: called once, first.
+        :raises OarlockError: whatever a step may raise.
+        """
+        self.report(Stage.READING, 0.0)
+        model = load_model()
+        series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
+        masks = self._chosen(self._segment(series, model))
+        written = self._contour(series.header, masks, model.facts)
+        write_header(self.folder / GEOMETRY, series.header)
+        self._compare(series, masks, written)
+        self._picture(series, masks, model)
+
+    def _segment(self, series: CTSeries, model: Model) -> OARMasks:
+        self.report(Stage.READING, 0.7)
+        progress = lambda share: self.report(Stage.INFERRING, share)  # noqa: E731
+        found = segment(series.hu, series.header.grid, model, progress=progress)
+        self._certainty = found.certainty
+        return found.masks
+
+    def _chosen(self, masks: OARMasks) -> OARMasks:
+        """The organs that the profile asks for: what is not delivered is not scored or shown either."""
+        missing = [oar.name for oar in self.profile.not_drawn(masks.oars)]
+        if missing:
+            detail = f"The profile asks for {', '.join(missing)}, which the model does not draw."
+            self.warnings.append(Notice("rtstruct.not_drawn", detail))
+        return masks.select([style.oar for style in self.profile.styles_of(masks.oars)])
+
+    def _contour(self, header: SeriesHeader, masks: OARMasks, model: ModelFacts) -> WrittenRTSTRUCT:
+        self.report(Stage.CONTOURING, 0.0)
+        self.warnings += clean_up(masks, header.grid)
+        self.report(Stage.CONTOURING, 0.4)
+        path = self.folder / RTSTRUCT
+        written = write_rtstruct(path, masks, header, Authorship(self.job_id, self.created_at, model), self.profile)
+        self.warnings += written.warnings
+        self.report(Stage.CONTOURING, 0.7)
+        if findings := check_rtstruct(path, header, masks, self.profile):
+            raise ResultInvalid(findings=findings)
+        return written
+
+    def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
+        self.report(Stage.COMPARING, 0.0)
+        header = series.header
+        panel = ComparisonSet(StructureSetOnGrid(qa.Source(written.sop_instance_uid, written.label), masks), header, self.site)
+        not_compared: list[dict[str, Any]] = []
+        for position, path in enumerate(header.structure_sets, start=1):
+            try:
+                self._compare_with(path, position, panel)
+            except StructureSetError as error:
+                not_compared.append({"position": position, "code": error.code, "detail": error.detail})
+                detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
+                self.warnings.append(Notice("structure_set.not_compared", detail))
+            self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
+        self.scanner, self.reports = header.scanner, panel.reports
+        self.checks = qa.check_masks(masks, header.grid, self._certainty, series.hu)
+        report = panel.report(self.checks, not_compared)
+        (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+    def _compare_with(self, path: Path, position: int, panel: ComparisonSet) -> None:
+        supplied = read_on_grid(path, panel.header, self.site)
+        self.warnings += [Notice(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in supplied.warnings]
+        panel.add(supplied)
+
+    def _picture(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
+        self.report(Stage.COMPARING, 0.8)
+        grid, identity = series.header.grid, model.manifest.identity
+        (self.folder / PREVIEW).write_bytes(contact_sheet.contact_sheet(series.hu, grid, masks, model=identity))
+        self.report(Stage.COMPARING, 0.9)
+        contact_sheet.save_rendering(self.folder / RENDERING, series.hu, grid, masks, model=identity)

@@ -1,0 +1,112 @@
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_NAME, OAR
+from oarlock.segmentation.clean_up import clean_up
+from tests.fixtures import orientations
+
+CORD, EYE, LUNG = BY_NAME["SpinalCord"], BY_NAME["Eye_L"], BY_NAME["Lung_L"]
+
+
+def masks_of(grid: Grid, **organs: npt.NDArray[np.bool_]) -> OARMasks:
+    masks = OARMasks.empty([BY_NAME[name] for name in organs], grid.shape)
+    for name, mask in organs.items():
+        masks.put(BY_NAME[name], (slice(None), slice(None), slice(None)), mask)
+    return masks
+
+
+def test_an_organ_that_is_one_piece_keeps_its_largest_and_the_rest_is_said(crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[3:30, 20:30, 20:30] = True
+    mask[33:35, 50:55, 5:9] = True  # 40 voxels of 2.5 × 1.1 × 0.9 mm³: 0.099 ml
+    masks = masks_of(crooked_grid, SpinalCord=mask, Eye_L=mask & False)
+    (warning,) = clean_up(masks, crooked_grid)
+    mask[33:35] = False
+    assert np.array_equal(masks.mask(CORD), mask)
+    assert warning.code == "contours.pieces_dropped"
+    assert warning.detail == "SpinalCord: 1 piece apart from the largest dropped, 0.10 ml in all."
+
+
+def test_the_largest_piece_is_the_one_with_the_most_volume_and_not_the_most_voxels() -> None:
+    grid = orientations.uneven()
+    mask = np.zeros(grid.shape, np.bool_)
+    thin, thick = 9, 10  # 1.5 mm and 2 mm to the neighbours of the one, 2 mm and 2.5 mm to those of the other
+    assert grid.slice_thicknesses_mm[[thin, thick]] == pytest.approx([1.75, 2.25])
+    mask[thin, 5:15, 5:15] = True  # 100 voxels
+    mask[thick, 5:15, 30:39] = True  # 90 thicker ones
+    masks = masks_of(grid, Eye_L=mask)
+    clean_up(masks, grid)
+    assert masks.mask(EYE).sum() == 90
+
+
+def test_half_a_mandible_stays_and_half_a_parotid_goes(crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[10:20, 10:20, 5:15] = True
+    mask[10:20, 10:20, 35:41] = True  # 60 % of the other half
+    masks = masks_of(crooked_grid, Bone_Mandible=mask, Parotid_L=mask)
+    broken, dropped = clean_up(masks, crooked_grid)
+    assert masks.mask(BY_NAME["Bone_Mandible"]).sum() == 1600
+    assert masks.mask(BY_NAME["Parotid_L"]).sum() == 1000
+    assert (broken.code, broken.detail) == ("contours.broken", "Bone_Mandible: drawn in 2 pieces, where it should be one.")
+    assert (dropped.code, dropped.detail.split(":")[0]) == ("contours.pieces_dropped", "Parotid_L")
+
+
+def test_pieces_that_touch_at_a_corner_are_one(crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[10, 10:20, 10:20] = True
+    mask[11, 20:30, 20:30] = True
+    masks = masks_of(crooked_grid, SpinalCord=mask)
+    assert clean_up(masks, crooked_grid) == []
+    assert np.array_equal(masks.mask(CORD), mask)
+
+
+def test_a_hole_in_a_slice_is_filled_but_not_in_a_lung(crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[5:9, 10:30, 10:30] = True
+    mask[5:9, 15:20, 15:20] = False  # a channel, open at both ends of z
+    masks = masks_of(crooked_grid, SpinalCord=mask, Lung_L=mask)
+    assert clean_up(masks, crooked_grid) == []
+    assert masks.mask(CORD)[5:9, 10:30, 10:30].all()
+    assert masks.mask(CORD).sum() == 4 * 400
+    assert np.array_equal(masks.mask(LUNG), mask)
+
+
+@pytest.mark.parametrize(("first", "left"), [(5, 0), (0, 192)])
+def test_a_speck_is_no_organ_but_where_the_scan_ends_within_one(first: int, left: int, crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[first : first + 3, 30:38, 30:38] = True  # 0.5 ml of a lung, the smallest of which has 900
+    masks = masks_of(crooked_grid, Lung_L=mask)
+    warnings = clean_up(masks, crooked_grid)
+    assert masks.mask(LUNG).sum() == left
+    assert [warning.detail for warning in warnings] == (
+        [] if left else ["Lung_L: 1 piece too small for the organ dropped, 0.48 ml in all."]
+    )
+
+
+def test_the_stem_is_no_hole_in_the_brain(crooked_grid: Grid) -> None:
+    brain = np.zeros(crooked_grid.shape, np.bool_)
+    brain[3:30, 5:55, 5:45] = True
+    stem = np.zeros(crooked_grid.shape, np.bool_)
+    stem[5:12, 20:30, 20:30] = True
+    hole = np.zeros(crooked_grid.shape, np.bool_)
+    hole[20, 10:12, 10:12] = True
+    masks = masks_of(crooked_grid, Brain=brain & ~stem & ~hole, Brainstem=stem)
+    clean_up(masks, crooked_grid)
+    assert np.array_equal(masks.mask(BY_NAME["Brain"]), brain & ~stem)
+    assert np.array_equal(masks.mask(BY_NAME["Brainstem"]), stem)
+
+
+def test_an_organ_of_several_pieces_loses_only_its_islands(crooked_grid: Grid) -> None:
+    several = OAR("Eye_L", "", (0, 0, 0), 1.0, "", "", "", None, single=False)
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[3:9, 5:15, 5:15] = True
+    mask[20:26, 5:15, 5:15] = True
+    mask[30, 40:44, 40:44] = True  # 16 voxels: 0.0396 ml
+    masks = OARMasks.empty([several], crooked_grid.shape)
+    masks.put(several, (slice(None), slice(None), slice(None)), mask)
+    (warning,) = clean_up(masks, crooked_grid)
+    assert masks.mask(several).sum() == 1200
+    assert warning.detail == "Eye_L: 1 piece smaller than 0.05 ml dropped, 0.04 ml in all."
