@@ -1,10 +1,9 @@
-"""Site profiles: how a department wants its RTSTRUCTs to look, without a word of the contours being another one.
+"""Site profiles: how a department wants its RTSTRUCTs to look. They don't change where the contours lie.
 
 A profile is a TOML file named after itself. It chooses which OARs are written, in which order, with which names and colours, the
 label and description of the structure set, whether empty ROIs are kept, and a maximum of points for a contour. Some for common
 planning systems come with Oarlock (``oarlock/rtstruct/tps``); a site adds its own in a folder (``OARLOCK_PROFILES``).
-``docs/profiles.md``
-explains every key; a file that breaks the rules is refused with the reason when a process starts, never when a job is done.
+``docs/profiles.md`` explains every key. Files are checked when a process starts. A file that breaks a rule is refused.
 """
 
 import re
@@ -13,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from oarlock.errors import ProfileInvalid, UnknownProfile
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS
@@ -29,17 +30,10 @@ LONGEST_TEXT: Final = 64
 
 LARGEST_DEVIATION_MM: Final = 1.0
 FEWEST_POINTS: Final = 16
+MOST_POINTS: Final = 1_000_000
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _FIELD: Final = re.compile(r"\{([^{}]*)\}")
-_KEYS: Final[Mapping[str, frozenset[str]]] = {
-    "structure_set": frozenset({"label", "series_description", "empty_rois"}),
-    "names": frozenset({"template", "max_length"}),
-    "contours": frozenset({"max_points", "max_deviation_mm"}),
-    "roi": frozenset({"oar", "name", "colour"}),
-    "limit": frozenset({"what", "value", "source"}),
-}
-_EMPTY: Final = {"keep": True, "leave_out": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +43,6 @@ class ROIStyle:
     oar: OAR
     name: str
     colour: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """What a planning system is known to accept, and who says so; the source may be "unverified"."""
-
-    what: str
-    value: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +67,6 @@ class Profile:
     max_name_length: int
     max_points: int | None
     max_deviation_mm: float
-    limits: tuple[Limit, ...]
 
     def styles_of(self, oars: Sequence[OAR]) -> tuple[ROIStyle, ...]:
         """The ROIs that are made of a model's OARs, in their order in the file."""
@@ -131,7 +115,7 @@ def check_default(profiles: Mapping[str, Profile], name: str) -> Profile:
     :raises ProfileInvalid: if there is none of that name.
     """
     if name not in profiles:
-        raise ProfileInvalid(profile=name, reason="OARLOCK_PROFILE names it, and there is no such profile")
+        raise ProfileInvalid(profile=name, reason="OARLOCK_PROFILE names it, but it does not exist")
     return profiles[name]
 
 
@@ -150,7 +134,183 @@ def to_profile(name: str, tables: Mapping[str, Any]) -> Profile:
 
     :raises ProfileInvalid: with the key that is wrong and why.
     """
-    return _Reader(name, tables).profile()
+    if not _NAME.fullmatch(name):
+        reason = "the file's name must be up to 32 small letters, digits, - and _, and end in .toml"
+        raise ProfileInvalid(profile="?", reason=reason)
+    try:
+        return _profile(name, _File.model_validate(tables))
+    except ValidationError as error:
+        raise ProfileInvalid(profile=name, reason=_reason(error)) from error
+    except ValueError as error:
+        raise ProfileInvalid(profile=name, reason=str(error)) from error
+
+
+# ── the tables of a file ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _printable(text: str) -> str:
+    """A text that an element can hold (PS3.5 6.2)."""
+    if not text.isprintable() or "\\" in text or text != text.strip(" "):
+        raise ValueError("must not hold a backslash, a character that cannot be printed, or a blank at an end")
+    return text
+
+
+def _ascii(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be ASCII, as it is written in the character set of any CT")
+    return text
+
+
+def _label_template(text: str) -> str:
+    _check_fields(text, ("date", "time", "model", "version"))
+    shortest = _filled(text, {"date": "000000", "time": "0000", "model": "", "version": ""})
+    if not shortest.strip() and "{model}" not in text and "{version}" not in text:
+        raise ValueError("must not be empty")
+    if len(shortest) > LONGEST_LABEL:
+        raise ValueError(f"must not be longer than {LONGEST_LABEL} characters")
+    return text
+
+
+def _series_description(text: str) -> str:
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"must not be longer than {LONGEST_TEXT} characters")
+    if "UNAPPROVED" not in text:
+        raise ValueError("must hold the word UNAPPROVED: nobody has approved the contours")
+    return text
+
+
+def _name_template(text: str) -> str:
+    _check_fields(text, _name_fields(OARS[0]))
+    return text
+
+
+def _known_oar(name: str) -> str:
+    if name not in BY_NAME:
+        raise ValueError(f"must be one of {', '.join(BY_NAME)}")
+    return name
+
+
+def _check_fields(template: str, fields: Iterable[str]) -> None:
+    """Refuse a template with braces that are not one of these fields."""
+    known = sorted(fields)
+    if set(_FIELD.findall(template)) - set(known) or set(_FIELD.sub("", template)) & set("{}"):
+        raise ValueError(f"may have the fields {', '.join(f'{{{field}}}' for field in known)} and no others")
+
+
+_Text = Annotated[str, AfterValidator(_printable)]
+_NameTemplate = Annotated[_Text, AfterValidator(_name_template)]
+_Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Table(BaseModel):
+    """A table of the file; a misspelt key is refused, and a number is not taken for a text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _StructureSet(_Table):
+    label: Annotated[_Text, AfterValidator(_ascii), AfterValidator(_label_template)] = "OARLOCK {date}"
+    series_description: Annotated[_Text, AfterValidator(_ascii), AfterValidator(_series_description)] = (
+        "Oarlock contours (UNAPPROVED)"
+    )
+    empty_rois: Literal["keep", "leave_out"] = "keep"
+
+
+class _Names(_Table):
+    template: _NameTemplate = "{tg263}"
+    max_length: int = Field(16, ge=1, le=LONGEST_TEXT)
+
+
+class _Contours(_Table):
+    max_points: int | None = Field(None, ge=FEWEST_POINTS, le=MOST_POINTS)
+    max_deviation_mm: float = Field(0.3, gt=0, le=LARGEST_DEVIATION_MM)
+
+
+class _ROI(_Table):
+    oar: Annotated[str, AfterValidator(_known_oar)]
+    name: _NameTemplate | None = None
+    colour: Annotated[list[_Level], Field(min_length=3, max_length=3)] | None = None
+
+
+class _File(_Table):
+    description: _Text = ""
+    structure_set: _StructureSet = _StructureSet()
+    names: _Names = _Names()
+    contours: _Contours = _Contours()
+    roi: tuple[_ROI, ...] = Field((), strict=False)
+
+
+_WANTED: Final = {
+    "empty_rois": '"keep" or "leave_out"',
+    "max_length": f"a whole number from 1 to {LONGEST_TEXT}",
+    "max_points": f"a whole number from {FEWEST_POINTS} to {MOST_POINTS:,}",
+    "max_deviation_mm": f"a number over 0 and up to {LARGEST_DEVIATION_MM}",
+    "colour": "three whole numbers from 0 to 255",
+    "roi": "a list of tables",
+    **dict.fromkeys(("structure_set", "names", "contours"), "a table"),
+}
+"""What the value of a key must be, for the sentence that refuses another one; of a key that is not listed, a text."""
+
+
+def _reason(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, as a sentence that names its key."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    *tables, key = [step for step in first["loc"] if isinstance(step, str)]
+    if tables[1:]:  # a level of a colour is not named by itself
+        tables, key = tables[:1], tables[1]
+    where = f"[{tables[0]}] " if tables else ""
+    if numbers := [step + 1 for step in first["loc"] if isinstance(step, int)]:
+        where = f"[[roi]] number {numbers[0]}: "
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{where or 'the file: '}the key {key} is unknown"
+        case "missing":
+            return f"{where}{key} is missing"
+        case "value_error":
+            return f"{where}{key} {first['ctx']['error']}"
+    return f"{where}{key} must be {_WANTED.get(key, 'a text')}"
+
+
+# ── from the tables to a profile ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _profile(name: str, file: _File) -> Profile:
+    """:raises ValueError: names of ROIs are too long or alike."""
+    return Profile(
+        name=name,
+        description=file.description,
+        label=file.structure_set.label,
+        series_description=file.structure_set.series_description,
+        keep_empty=file.structure_set.empty_rois == "keep",
+        styles=_styles(file),
+        ordered=bool(file.roi),
+        max_name_length=file.names.max_length,
+        max_points=file.contours.max_points,
+        max_deviation_mm=file.contours.max_deviation_mm,
+    )
+
+
+def _styles(file: _File) -> tuple[ROIStyle, ...]:
+    styles = tuple(_style(roi, file.names) for roi in file.roi or [_ROI(oar=oar.name) for oar in OARS])
+    _check_unique([style.oar.name for style in styles], "[[roi]] lists an OAR twice")
+    _check_unique([style.name.casefold() for style in styles], "two OARs have the same name, or names that differ in case alone")
+    return styles
+
+
+def _style(roi: _ROI, names: _Names) -> ROIStyle:
+    oar = BY_NAME[roi.oar]
+    name = _filled(names.template if roi.name is None else roi.name, _name_fields(oar)).strip(" ")
+    if not 1 <= len(name) <= names.max_length:
+        allowed = f"1 to {names.max_length} are allowed ([names] max_length)"
+        raise ValueError(f"the name of {oar} has {len(name)} characters; {allowed}")
+    red, green, blue = oar.colour if roi.colour is None else roi.colour
+    return ROIStyle(oar, name, (red, green, blue))
+
+
+def _check_unique(values: Sequence[str], reason: str) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{reason}: {', '.join(twice)}")
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
@@ -161,164 +321,6 @@ def _name_fields(oar: OAR) -> dict[str, str]:
     """What a name's template may be made of."""
     side = "" if oar.laterality is None else oar.name[-1]
     return {"tg263": oar.name, "paper": oar.paper_name, "organ": oar.name.removesuffix(f"_{side}"), "side": side}
-
-
-class _Reader:
-    """Takes the tables of one profile apart and says which key is wrong."""
-
-    def __init__(self, name: str, tables: Mapping[str, Any]) -> None:
-        self._name, self._tables = name, tables
-
-    def profile(self) -> Profile:
-        if not _NAME.fullmatch(self._name):
-            raise self._fail("the file's name must be up to 32 small letters, digits, - and _, and end in .toml")
-        self._check_keys()
-        max_length = self._number("names", "max_length", 16, 1, LONGEST_TEXT)
-        rois = self._entries("roi")
-        return Profile(
-            name=self._name,
-            description=self._text(self._tables, "description", "description", "", ascii_only=False),
-            label=self._label(),
-            series_description=self._series_description(),
-            keep_empty=self._keep_empty(),
-            styles=self._styles(rois, max_length),
-            ordered=bool(rois),
-            max_name_length=max_length,
-            max_points=self._max_points(),
-            max_deviation_mm=self._max_deviation_mm(),
-            limits=tuple(self._limit(entry) for entry in self._entries("limit")),
-        )
-
-    def _fail(self, reason: str) -> ProfileInvalid:
-        return ProfileInvalid(profile=self._name if _NAME.fullmatch(self._name) else "?", reason=reason)
-
-    def _check_keys(self) -> None:
-        """A misspelt key is not ignored."""
-        self._refuse_unknown(self._tables, {"description", *_KEYS}, "the file")
-        for name in ("structure_set", "names", "contours"):
-            table = self._tables.get(name, {})
-            if not isinstance(table, dict):
-                raise self._fail(f"[{name}] is not a table")
-            self._refuse_unknown(table, _KEYS[name], f"[{name}]")
-        for name in ("roi", "limit"):
-            for entry in self._entries(name):
-                self._refuse_unknown(entry, _KEYS[name], f"[[{name}]]")
-
-    def _refuse_unknown(self, table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-        unknown = sorted(set(table) - set(known))
-        if unknown:
-            raise self._fail(f"{where} has a key that is not known: {', '.join(unknown)}")
-
-    def _entries(self, name: str) -> list[dict[str, Any]]:
-        entries = self._tables.get(name, [])
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise self._fail(f"[[{name}]] is not a list of tables")
-        return entries
-
-    def _text(self, table: Mapping[str, Any], key: str, where: str, default: str | None, *, ascii_only: bool = True) -> str:
-        """A text that an element can hold: printable, no backslash, no blanks around it (PS3.5 6.2)."""
-        value = table.get(key, default)
-        if not isinstance(value, str):
-            raise self._fail(f"{where} is missing or not a text")
-        if not value.isprintable() or "\\" in value or value != value.strip(" "):
-            raise self._fail(f"{where} holds a character that an element cannot hold, or a blank at an end")
-        if ascii_only and not value.isascii():
-            raise self._fail(f"{where} must be ASCII, as it is written in the character set of any CT")
-        return value
-
-    def _check_template(self, template: str, fields: Iterable[str], where: str) -> None:
-        known = set(fields)
-        found = set(_FIELD.findall(template))
-        if found - known or set(_FIELD.sub("", template)) & set("{}"):
-            raise self._fail(f"{where} may have the fields {', '.join(f'{{{field}}}' for field in sorted(known))} and no others")
-
-    def _label(self) -> str:
-        label = self._text(self._tables.get("structure_set", {}), "label", "[structure_set] label", "OARLOCK {date}")
-        self._check_template(label, ("date", "time", "model", "version"), "[structure_set] label")
-        shortest = _filled(label, {"date": "000000", "time": "0000", "model": "", "version": ""})
-        if not shortest.strip() and "{model}" not in label and "{version}" not in label:
-            raise self._fail("[structure_set] label is empty")
-        if len(shortest) > LONGEST_LABEL:
-            raise self._fail(f"[structure_set] label is longer than {LONGEST_LABEL} characters")
-        return label
-
-    def _series_description(self) -> str:
-        where = "[structure_set] series_description"
-        table = self._tables.get("structure_set", {})
-        text = self._text(table, "series_description", where, "Oarlock contours (UNAPPROVED)")
-        if len(text) > LONGEST_TEXT:
-            raise self._fail(f"{where} is longer than {LONGEST_TEXT} characters")
-        if "UNAPPROVED" not in text:
-            raise self._fail(f"{where} must hold the word UNAPPROVED: nobody has approved the contours")
-        return text
-
-    def _keep_empty(self) -> bool:
-        value = self._tables.get("structure_set", {}).get("empty_rois", "keep")
-        if value not in _EMPTY:
-            raise self._fail('[structure_set] empty_rois must be "keep" or "leave_out"')
-        return _EMPTY[value]
-
-    def _number(self, table: str, key: str, default: int, low: int, high: int) -> int:
-        value = self._tables.get(table, {}).get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._fail(f"[{table}] {key} must be a whole number from {low} to {high}")
-        return value
-
-    def _max_points(self) -> int | None:
-        if "max_points" not in self._tables.get("contours", {}):
-            return None
-        return self._number("contours", "max_points", FEWEST_POINTS, FEWEST_POINTS, 1_000_000)
-
-    def _max_deviation_mm(self) -> float:
-        value = self._tables.get("contours", {}).get("max_deviation_mm", 0.3)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value <= LARGEST_DEVIATION_MM:
-            raise self._fail(f"[contours] max_deviation_mm must be a number over 0 and up to {LARGEST_DEVIATION_MM}")
-        return float(value)
-
-    def _styles(self, entries: Sequence[Mapping[str, Any]], max_length: int) -> tuple[ROIStyle, ...]:
-        template = self._text(self._tables.get("names", {}), "template", "[names] template", "{tg263}", ascii_only=False)
-        styles = [self._style(entry, template, max_length) for entry in entries or [{"oar": oar.name} for oar in OARS]]
-        self._check_unique([style.oar.name for style in styles], "[[roi]] lists an OAR twice")
-        self._check_unique(
-            [style.name.casefold() for style in styles], "two OARs have the same name, or names that differ in case alone"
-        )
-        return tuple(styles)
-
-    def _check_unique(self, values: Sequence[str], reason: str) -> None:
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            raise self._fail(f"{reason}: {', '.join(twice)}")
-
-    def _style(self, entry: Mapping[str, Any], template: str, max_length: int) -> ROIStyle:
-        key = entry.get("oar")
-        if key not in BY_NAME:
-            raise self._fail("[[roi]] oar is missing, or not an OAR of this house (GET /v1/models lists them)")
-        oar, where = BY_NAME[key], f"[[roi]] name of {key}"
-        wanted = self._text(entry, "name", where, template, ascii_only=False)
-        fields = _name_fields(oar)
-        self._check_template(wanted, fields, where)
-        name = _filled(wanted, fields).strip(" ")
-        if not 1 <= len(name) <= max_length:
-            raise self._fail(f"{where} has {len(name)} characters; 1 to {max_length} are allowed ([names] max_length)")
-        return ROIStyle(oar, name, self._colour(entry, oar))
-
-    def _colour(self, entry: Mapping[str, Any], oar: OAR) -> tuple[int, int, int]:
-        value = entry.get("colour", list(oar.colour))
-        levels = (
-            [level for level in value if isinstance(level, int) and not isinstance(level, bool)]
-            if isinstance(value, list)
-            else []
-        )
-        if len(levels) != 3 or levels != value or not all(0 <= level <= 255 for level in levels):
-            raise self._fail(f"[[roi]] colour of {oar.name} must be three whole numbers from 0 to 255")
-        return levels[0], levels[1], levels[2]
-
-    def _limit(self, entry: Mapping[str, Any]) -> Limit:
-        what, value, source = (
-            self._text(entry, key, f"[[limit]] {key}", None, ascii_only=False) for key in ("what", "value", "source")
-        )
-        return Limit(what, value, source)
 
 
 GENERIC: Final = to_profile(GENERIC_NAME, {"description": "Every OAR of the model by its TG-263 name"})

@@ -186,7 +186,6 @@ _PROFILE: Final[dict[str, Any]] = {
     "max_deviation_mm": 0.3,
     "ordered": False,
     "rois": [{"oar": "Parotid_L", "name": "Parotid_L", "colour": [255, 160, 60]}],
-    "limits": [{"what": "length of a structure set label", "value": "16 characters", "source": "pytrip/pytrip issue 285"}],
 }
 _READY: Final = {"ready": True, "detail": None}
 _NO_WORKER: Final = "no worker was heard of in the last 30 s, and 3 job(s) wait"

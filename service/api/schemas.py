@@ -188,14 +188,6 @@ class ProfileROI(_Schema):
     colour: tuple[int, int, int] = Field(description="sRGB, 0 to 255")
 
 
-class ProfileLimit(_Schema):
-    """What a planning system is known to accept."""
-
-    what: str
-    value: str
-    source: str = Field(description='who says so, or "unverified"')
-
-
 class ProfileDocument(_Schema):
     """A site profile that a job can be given to."""
 
@@ -210,7 +202,6 @@ class ProfileDocument(_Schema):
     max_deviation_mm: float = Field(description="how far a contour may leave the exact one to come down to max_points")
     ordered: bool = Field(description="whether rois also gives their order and choice; otherwise that of the model counts")
     rois: list[ProfileROI]
-    limits: list[ProfileLimit]
 
     @classmethod
     def of(cls, profile: Profile, *, default: bool) -> Self:
@@ -226,7 +217,6 @@ class ProfileDocument(_Schema):
             max_deviation_mm=profile.max_deviation_mm,
             ordered=profile.ordered,
             rois=[ProfileROI(oar=style.oar.name, name=style.name, colour=style.colour) for style in profile.styles],
-            limits=[ProfileLimit.model_validate(limit, from_attributes=True) for limit in profile.limits],
         )
 
 

@@ -21,7 +21,19 @@ from oarlock.geometry.polygons import crossings
 from oarlock.geometry.thinning import SAFE_SHARE, thin
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.phantom.patient import write_ct_series
-from oarlock.rtstruct.profiles import _KEYS, GENERIC, SHIPPED, Profile, check_default, read_profiles, to_profile
+from oarlock.rtstruct.profiles import (
+    _ROI,
+    GENERIC,
+    SHIPPED,
+    Profile,
+    _Contours,
+    _File,
+    _Names,
+    _StructureSet,
+    check_default,
+    read_profiles,
+    to_profile,
+)
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures import judges
@@ -51,12 +63,12 @@ def named(dataset: Dataset) -> list[str]:
 
 
 def test_the_shipped_profiles_are_those_of_the_common_planning_systems_and_state_the_source_of_each_limit() -> None:
-    profiles = read_profiles(None)
-    assert list(profiles) == ["eclipse", "generic", "monaco", "pinnacle", "raystation"]
-    for profile in profiles.values():
-        assert profile.limits
-        for limit in profile.limits:
-            assert re.search(r"unverified|PS3\.\d|doi:10\.|(issue|pull request) \d+", limit.source), limit
+    assert list(read_profiles(None)) == ["eclipse", "generic", "monaco", "pinnacle", "raystation"]
+    for path in SHIPPED.glob("*.toml"):
+        limits = re.findall(r"(?m)^#   (.*)$", path.read_text(encoding="utf-8"))
+        assert limits
+        for limit in limits:
+            assert re.search(r"unverified|PS3\.\d|doi:10\.|(issue|pull request) \d+", limit), limit
 
 
 def test_the_generic_profile_is_what_is_written_where_nobody_asks() -> None:
@@ -76,20 +88,20 @@ def test_a_sites_file_is_added_and_takes_the_place_of_a_shipped_one(tmp_path: Pa
 
 
 WRONG: list[tuple[str, str]] = [
-    ("label = 'x'", "a key that is not known: label"),
-    ("[structure_set]\nlable = 'x'", r"\[structure_set\] has a key that is not known: lable"),
-    ("structure_set = 3", r"\[structure_set\] is not a table"),
-    ("roi = 3", r"\[\[roi\]\] is not a list of tables"),
+    ("label = 'x'", "the file: the key label is unknown"),
+    ("[structure_set]\nlable = 'x'", r"\[structure_set\] the key lable is unknown"),
+    ("structure_set = 3", "structure_set must be a table"),
+    ("roi = 3", "roi must be a list of tables"),
     ("[structure_set]\nlabel = 'seventeen letters'", "longer than 16 characters"),
     ("[structure_set]\nlabel = '{date}{time}{date}x'", "longer than 16 characters"),
     ("[structure_set]\nlabel = '{date.__class__}'", r"may have the fields \{date\}, \{model\}, \{time\}, \{version\}"),
     ("[structure_set]\nlabel = 'a{'", "may have the fields"),
-    ("[structure_set]\nlabel = ''", "label is empty"),
+    ("[structure_set]\nlabel = ''", r"\[structure_set\] label must not be empty"),
     ("[structure_set]\nlabel = 'Größe'", "must be ASCII"),
-    ("[structure_set]\nlabel = 'a\\\\b'", "cannot hold"),
-    ("[structure_set]\nlabel = ' a'", "a blank at an end"),
-    ('[structure_set]\nlabel = "a\\nb"', "cannot hold"),
-    ("[structure_set]\nlabel = 7", "not a text"),
+    ("[structure_set]\nlabel = 'a\\\\b'", "must not hold a backslash"),
+    ("[structure_set]\nlabel = ' a'", "or a blank at an end"),
+    ('[structure_set]\nlabel = "a\\nb"', "must not hold a backslash"),
+    ("[structure_set]\nlabel = 7", r"\[structure_set\] label must be a text"),
     ("[structure_set]\nseries_description = 'Contours'", "UNAPPROVED"),
     (f"[structure_set]\nseries_description = 'UNAPPROVED {'x' * 60}'", "longer than 64"),
     ("[structure_set]\nempty_rois = 'drop'", '"keep" or "leave_out"'),
@@ -101,15 +113,18 @@ WRONG: list[tuple[str, str]] = [
     ("[contours]\nmax_points = 15", "from 16 to"),
     ("[contours]\nmax_deviation_mm = 0", "over 0 and up to 1.0"),
     ("[contours]\nmax_deviation_mm = 1.5", "over 0 and up to 1.0"),
-    ("[[roi]]\nname = 'x'", "oar is missing"),
-    ("[[roi]]\noar = 'Parotid'", "not an OAR of this house"),
+    ("[[roi]]\nname = 'x'", r"\[\[roi\]\] number 1: oar is missing"),
+    ("[[roi]]\noar = 'Parotid'", r"\[\[roi\]\] number 1: oar must be one of Brain, "),
     ("[[roi]]\noar = 'Brain'\n[[roi]]\noar = 'Brain'\nname = 'other'", "lists an OAR twice: Brain"),
     ("[[roi]]\noar = 'Lens_L'\nname = 'Lens'\n[[roi]]\noar = 'Lens_R'\nname = 'LENS'", "two OARs have the same name.*: lens"),
     ("[[roi]]\noar = 'Brain'\nname = ''", "has 0 characters"),
     ("[[roi]]\noar = 'Brain'\ncolour = [1, 2]", "three whole numbers"),
     ("[[roi]]\noar = 'Brain'\ncolour = [1, 2, 256]", "three whole numbers"),
     ("[[roi]]\noar = 'Brain'\ncolour = [1, 2, 3.0]", "three whole numbers"),
-    ("[[limit]]\nwhat = 'x'\nvalue = 'y'", "source is missing"),
+    ("[[limit]]\nwhat = 'x'", "the key limit is unknown"),
+    ("[contours]\nmax_points = 1_000_001", "from 16 to 1,000,000"),
+    ("[names]\nmax_length = 0", "from 1 to 64"),
+    ("[names]\ntemplate = 3", r"\[names\] template must be a text"),
     ("not toml", "cannot be read"),
     ("x = " + "[" * 5_000, "cannot be read"),
 ]
@@ -126,7 +141,7 @@ def test_a_wrong_profile_is_refused_with_the_reason(text: str, reason: str, tmp_
 def test_a_wrong_name_folder_or_default_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProfileInvalid, match="does not exist"):
         read_profiles(tmp_path / "nowhere")
-    with pytest.raises(ProfileInvalid, match="no such profile"):
+    with pytest.raises(ProfileInvalid, match="OARLOCK_PROFILE names it, but it does not exist"):
         check_default(read_profiles(None), "generik")
     (tmp_path / "Our Site.toml").write_text("")
     with pytest.raises(ProfileInvalid, match="small letters"):
@@ -135,7 +150,8 @@ def test_a_wrong_name_folder_or_default_is_refused(tmp_path: Path) -> None:
 
 def test_the_page_explains_every_key_and_every_shipped_profile() -> None:
     page = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
-    keys = {f"`{key}`" for keys in _KEYS.values() for key in keys} | {"`description`"}
+    tables = (_File, _StructureSet, _Names, _Contours, _ROI)
+    keys = {f"`{key}`" for table in tables for key in table.model_fields} - {"`structure_set`", "`names`", "`contours`", "`roi`"}
     assert sorted(key for key in keys if key not in page) == []
     assert set(re.findall(r"^\| `([a-z]+)` \|", page, flags=re.MULTILINE)) >= set(read_profiles(None))
     (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
