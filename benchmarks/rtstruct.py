@@ -26,11 +26,11 @@ import pydicom
 from benchmarks.clock import least_cpu_s
 from oarlock.arrays import FloatArray
 from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.facts import ModelFacts
 from oarlock.geometry.contours import PlanarContour, decimation_mm, to_contours
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
 from tests.expert_data.expert_contours import RATERS, cases
 

@@ -25,8 +25,8 @@ from uuid import uuid4
 import numpy as np
 from fastapi import FastAPI, File, Request, UploadFile
 
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
-from oarlock.phantom.patient import write_ct_series
 from oarlock.settings import Settings
 from service.app import create_app
 from service.embedded.redis_server import PrivateRedis

@@ -75,9 +75,7 @@ class UnknownProfile(RequestError):
     title = "No such profile"
 
     def __init__(self, *, available: Sequence[str]) -> None:
-        super().__init__(
-            f"This server has no profile of that name. Available: {', '.join(available)}."
-        )
+        super().__init__(f"This server has no profile of that name. Available: {', '.join(available)}.")
 
 
 class ProfileNotWritable(RequestError):
@@ -463,9 +461,7 @@ class StorageUnavailable(TransientError):
     title = "The data folder is not reachable"
 
     def __init__(self) -> None:
-        super().__init__(
-            "The data folder of the service is missing. Ask the operator to check that it is mounted."
-        )
+        super().__init__("The data folder of the service is missing. Ask the operator to check that it is mounted.")
 
 
 class DeviceOutOfMemory(TransientError):

@@ -30,11 +30,11 @@ from matplotlib.transforms import Affine2D
 from model_export.datasets.openkbp import RAW_OFFSET_HU, read_patients
 from oarlock.arrays import FloatArray
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
 from tests.expert_data.expert_contours import cases

@@ -9,42 +9,33 @@ converted enhanced CT), PS3.5 A.4 (encapsulation).
 """
 
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from oarlock.ct import pixels
 from oarlock.dicom.elements import DEFLATED, Header, PixelData
-from oarlock.dicom.sequences import Item, Tag, read_sequences_before_pixels
-
-IMAGE_TYPE: Final = 0x00080008
-BODY_PART: Final = 0x00180015
+from oarlock.dicom.fragments import find_fragments
+from oarlock.dicom.sequences import Item, read_sequences_before_pixels
+from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 
 _GROUPS: Final[Mapping[Tag, Mapping[int, Tag]]] = {
-    Tag.CT_IMAGE_FRAME_TYPE_SEQUENCE: {IMAGE_TYPE: Tag.FRAME_TYPE},
-    Tag.CT_ACQUISITION_DETAILS_SEQUENCE: {0x00181120: Tag.GANTRY_DETECTOR_TILT},
-    Tag.PLANE_POSITION_SEQUENCE: {0x00200032: Tag.IMAGE_POSITION_PATIENT},
-    Tag.PLANE_ORIENTATION_SEQUENCE: {0x00200037: Tag.IMAGE_ORIENTATION_PATIENT},
-    Tag.PIXEL_MEASURES_SEQUENCE: {0x00180050: Tag.SLICE_THICKNESS, 0x00280030: Tag.PIXEL_SPACING},
+    Tag.CT_IMAGE_FRAME_TYPE_SEQUENCE: {Tag.IMAGE_TYPE: Tag.FRAME_TYPE},
+    Tag.CT_ACQUISITION_DETAILS_SEQUENCE: {Tag.GANTRY_DETECTOR_TILT: Tag.GANTRY_DETECTOR_TILT},
+    Tag.PLANE_POSITION_SEQUENCE: {Tag.IMAGE_POSITION_PATIENT: Tag.IMAGE_POSITION_PATIENT},
+    Tag.PLANE_ORIENTATION_SEQUENCE: {Tag.IMAGE_ORIENTATION_PATIENT: Tag.IMAGE_ORIENTATION_PATIENT},
+    Tag.PIXEL_MEASURES_SEQUENCE: {Tag.SLICE_THICKNESS: Tag.SLICE_THICKNESS, Tag.PIXEL_SPACING: Tag.PIXEL_SPACING},
     Tag.PIXEL_VALUE_TRANSFORMATION_SEQUENCE: {
-        pixels.INTERCEPT: Tag.RESCALE_INTERCEPT,
-        pixels.SLOPE: Tag.RESCALE_SLOPE,
-        pixels.RESCALE_TYPE: Tag.RESCALE_TYPE,
+        Tag.RESCALE_INTERCEPT: Tag.RESCALE_INTERCEPT,
+        Tag.RESCALE_SLOPE: Tag.RESCALE_SLOPE,
+        Tag.RESCALE_TYPE: Tag.RESCALE_TYPE,
     },
 }
 """For each functional group the elements of a single-frame image that it holds, and their names in it."""
 
-_OF_A_FRAME: Final = frozenset(tag for group in _GROUPS.values() for tag in group) | {BODY_PART}
-_MOST_FRAGMENTS: Final = 200_000
-"""Most fragments of one file that are looked at (0.3 s)."""
-
+_OF_A_FRAME: Final = frozenset(tag for group in _GROUPS.values() for tag in group) | {Tag.BODY_PART_EXAMINED}
 _END_OF_IMAGE: Final = b"\xff\xd9"
-
-
-class Unreadable(Exception):
-    """Why a multi-frame file cannot be taken apart; no byte of the file."""
 
 
 def to_frames(header: Header, frames: int) -> list[Header]:
@@ -52,16 +43,16 @@ def to_frames(header: Header, frames: int) -> list[Header]:
 
     :param frames: how many the file claims.
     :returns: the headers; ``visited`` of each counts all elements, items and fragments of the file that were looked at here.
-    :raises Unreadable: or :class:`oarlock.dicom.elements.Damaged`; the file cannot be taken apart.
+    :raises Unusable: the file cannot be taken apart.
     """
     if header.transfer_syntax == DEFLATED:
-        raise Unreadable("multi-frame images are not read deflated; export it uncompressed (Explicit VR Little Endian)")
+        raise Unusable("multi-frame images are not read deflated; export it uncompressed (Explicit VR Little Endian)")
     if header.pixel_data is None:
-        raise Unreadable("it has no pixel data")
+        raise Unusable("it has no pixel data")
     root, visited = read_sequences_before_pixels(header)
     groups = root.items(Tag.PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
     if len(groups) != frames or frames < 1:
-        raise Unreadable(f"it claims {frames} frames and has functional groups for {len(groups)}")
+        raise Unusable(f"it claims {frames} frames and has functional groups for {len(groups)}")
     parts = _pixel_data_of_frames(header, header.pixel_data, frames)
     visited += sum(len(part.fragments) for part in parts)
     common = {tag: value for tag, value in header.values.items() if tag not in _OF_A_FRAME}
@@ -82,18 +73,18 @@ def _values(groups: Item) -> dict[int, bytes]:
             _check_plain(item)
     for anatomy in groups.items(Tag.FRAME_ANATOMY_SEQUENCE):
         for region in anatomy.items(Tag.ANATOMIC_REGION_SEQUENCE):
-            found[BODY_PART] = region.values.get(Tag.CODE_MEANING, b"")
+            found[Tag.BODY_PART_EXAMINED] = region.values.get(Tag.CODE_MEANING, b"")
     return found
 
 
 def _check_plain(frame_type: Item) -> None:
     """Frames that are cuts through a volume, and neither maps in colour nor projections or distorted ones (PS3.3 C.8.16.2)."""
     if frame_type.text(Tag.PIXEL_PRESENTATION) not in ("", "MONOCHROME"):
-        raise Unreadable("its frames are shown in colour, so they are maps and no plain CT")
+        raise Unusable("its frames are shown in colour, so they are maps, not a plain CT")
     if frame_type.text(Tag.VOLUMETRIC_PROPERTIES) not in ("", "VOLUME"):
-        raise Unreadable("its frames are no plain volume (Volumetric Properties)")
+        raise Unusable("its frames are not a plain volume (Volumetric Properties)")
     if frame_type.text(Tag.VOLUME_BASED_CALCULATION_TECHNIQUE) not in ("", "NONE", "MULTIPLANAR_RESAMP", "ADVANCED_RESAMP"):
-        raise Unreadable("its frames are projections of a volume (Volume Based Calculation Technique)")
+        raise Unusable("its frames are projections of a volume (Volume Based Calculation Technique)")
 
 
 # ── pixel data ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -102,10 +93,10 @@ def _check_plain(frame_type: Item) -> None:
 def _pixel_data_of_frames(header: Header, whole: PixelData, frames: int) -> list[PixelData]:
     if whole.length is None:
         return _compressed(header.path, whole, frames)
-    rows, columns = header.unsigned(pixels.ROWS) or 0, header.unsigned(pixels.COLUMNS) or 0
+    rows, columns = header.unsigned(Tag.ROWS) or 0, header.unsigned(Tag.COLUMNS) or 0
     size = rows * columns * 2
     if size == 0 or whole.length != frames * size:
-        raise Unreadable(f"{frames} frames of {rows} × {columns} pixels need {frames * size} bytes and {whole.length} are there")
+        raise Unusable(f"{frames} frames of {rows} × {columns} pixels need {frames * size} bytes and {whole.length} are there")
     return [PixelData(whole.offset + i * size, size, whole.element_offset) for i in range(frames)]
 
 
@@ -115,34 +106,12 @@ def _compressed(path: Path, whole: PixelData, frames: int) -> list[PixelData]:
     With as many fragments as frames each has one. Otherwise a frame ends with the fragment that ends with the marker "end of
     image", which cannot occur within the data of JPEG, JPEG-LS or JPEG 2000; offset tables are not needed and not believed.
     """
-    fragments = list(_fragments(path, whole.offset))[1:]
+    fragments = find_fragments(path, whole.offset)
     one_each = len(fragments) == frames
     grouped = [[fragment] for fragment in fragments] if one_each else list(_grouped(path, fragments))
     if len(grouped) != frames:
-        raise Unreadable(f"it claims {frames} frames and its compressed data hold {len(grouped)}")
+        raise Unusable(f"it claims {frames} frames and its compressed data hold {len(grouped)}")
     return [PixelData(group[0][0], None, whole.element_offset, tuple(group)) for group in grouped]
-
-
-def _fragments(path: Path, offset: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of every fragment, the offset table first.
-
-    :raises Unreadable: they are cut off, or do not end with their delimiter.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        for _ in range(_MOST_FRAGMENTS):
-            head = os.pread(descriptor, 8, offset)
-            tag, length = struct.unpack("<4sI", head) if len(head) == 8 else (b"", 0)
-            if tag == b"\xfe\xff\xdd\xe0":
-                return
-            if tag != b"\xfe\xff\x00\xe0" or offset + 8 + length > size:
-                break
-            yield offset + 8, length
-            offset += 8 + length
-    finally:
-        os.close(descriptor)
-    raise Unreadable("its compressed data are cut off or not in fragments")
 
 
 def _grouped(path: Path, fragments: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

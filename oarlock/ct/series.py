@@ -1,6 +1,6 @@
 """DICOM files to one CT series: the gatekeeper of the request, and the reader of the worker.
 
-``check_headers`` answers while the sender is still listening. It reads a few kilobytes of each file, sorts out what is no CT
+``check_headers`` answers while the sender is still listening. It reads a few kilobytes of each file, ignores what is not a CT
 image, and lets through exactly one complete stack of parallel slices in one frame of reference. ``docs/dicom.md`` tabulates
 what is accepted, corrected with a warning, or refused, each with its clause of the standard.
 """
@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from oarlock.ct import pixels as pixel_data
-from oarlock.ct import sorting
-from oarlock.ct.pixels import StoredPixels
-from oarlock.ct.sorting import SOP_INSTANCE, DicomFile, sort_out
+from oarlock.ct import pixel_header, sorting
+from oarlock.ct.pixel_header import StoredPixels, check_pixels
+from oarlock.ct.pixel_reader import read_volume
+from oarlock.ct.sorting import DicomFile, sort_out
 from oarlock.ct.stack import Plane, to_grid
-from oarlock.dicom import patient_attributes as identity
+from oarlock.dicom import patient_attributes
+from oarlock.dicom.tags import Tag
 from oarlock.errors import (
     GeometryMissing,
     InstanceUnreadable,
@@ -37,16 +38,23 @@ from oarlock.geometry.grid import Grid
 MAX_VOXELS: Final = 2**30
 """Most voxels of a series: 2 GiB of Hounsfield units, 1,024 slices of 1,024 × 1,024."""
 
-MANUFACTURER, MODEL_NAME, STATION = 0x00080070, 0x00081090, 0x00081010
-BODY_PART, THICKNESS, TILT = 0x00180015, 0x00180050, 0x00181120
-STUDY, SERIES, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
-POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
 WANTED: Final = (
-    frozenset({BODY_PART, THICKNESS, TILT, STUDY, SERIES, MANUFACTURER, MODEL_NAME, STATION})
-    | {FRAME_OF_REFERENCE, POSITION, ORIENTATION, SPACING}
-    | pixel_data.WANTED
+    frozenset(
+        {
+            Tag.BODY_PART_EXAMINED,
+            Tag.SLICE_THICKNESS,
+            Tag.GANTRY_DETECTOR_TILT,
+            Tag.STUDY_INSTANCE_UID,
+            Tag.SERIES_INSTANCE_UID,
+            Tag.MANUFACTURER,
+            Tag.MANUFACTURER_MODEL_NAME,
+            Tag.STATION_NAME,
+        }
+    )
+    | {Tag.FRAME_OF_REFERENCE_UID, Tag.IMAGE_POSITION_PATIENT, Tag.IMAGE_ORIENTATION_PATIENT, Tag.PIXEL_SPACING}
+    | pixel_header.WANTED
     | sorting.WANTED
-    | identity.WANTED
+    | patient_attributes.WANTED
 )
 
 _UNPLAIN: Final = re.compile(r"[^A-Za-z0-9._+/()-]+")
@@ -82,8 +90,8 @@ class SeriesHeader:
 
     ``instances[z]`` is the file, or the frame, of slice z of the grid; ``structure_sets`` the RTSTRUCT files of the upload in its
     order; ``template`` the patient and study attributes in the CT's character set (see
-    :mod:`oarlock.dicom.patient_attributes`). ``scanner`` is
-    what the slices came from, in plain letters: Manufacturer, Manufacturer's Model Name, Station Name; empty where none is named.
+    :mod:`oarlock.dicom.patient_attributes`). ``scanner`` is what
+    the slices came from, in plain letters: Manufacturer, Manufacturer's Model Name, Station Name; empty where none is named.
     ``device`` is the first two of them, which say of which make a scanner is and not whose.
     """
 
@@ -118,7 +126,7 @@ class CTSeries:
 
 
 def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHeader:
-    """Let one complete CT series through, or say why there is none.
+    """The one complete CT series among the files, or the reason why there is not one.
 
     Reads no pixel data. The result is the same for every order of the files, but for the positions and the order of
     ``structure_sets``.
@@ -131,14 +139,14 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
     study, series = _one_series(slices)
     if len(slices) > max_slices:
         raise TooManySlices(found=len(slices), limit=max_slices)
-    stored = [pixel_data.check_pixels(file.header, file.position) for file in slices]
+    stored = [check_pixels(file.header, file.position) for file in slices]
     _check_volume(stored)
     planes = [_plane(file) for file in slices]
     grid, order, geometry_warnings = to_grid(planes)
     frame_of_reference = _frame_of_reference(slices)
     instances = tuple(_instance(slices[i], stored[i], planes[i]) for i in order)
     lowest = slices[order[0]].header
-    template, identity_warnings = identity.to_template(lowest.values, big_endian=lowest.big_endian)
+    template, identity_warnings = patient_attributes.to_template(lowest.values, big_endian=lowest.big_endian)
     warnings = [
         *upload.warnings,
         *geometry_warnings,
@@ -147,7 +155,7 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         *_body_part(slices),
         *identity_warnings,
     ]
-    device = (_plain(slices[order[0]], MANUFACTURER), _plain(slices[order[0]], MODEL_NAME))
+    device = (_plain(slices[order[0]], Tag.MANUFACTURER), _plain(slices[order[0]], Tag.MANUFACTURER_MODEL_NAME))
     return SeriesHeader(
         study,
         series,
@@ -157,7 +165,7 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
         tuple(upload.structure_sets.values()),
         template,
         tuple(warnings),
-        _scanner(*device, _plain(slices[order[0]], STATION)),
+        _scanner(*device, _plain(slices[order[0]], Tag.STATION_NAME)),
         device,
     )
 
@@ -170,7 +178,7 @@ def read_ct_series(header: SeriesHeader) -> CTSeries:
     slices = [(instance.path, instance.position, instance.pixels) for instance in header.instances if instance.pixels]
     if len(slices) != len(header.instances):
         raise ValueError("the header was not made by check_headers")
-    hu = pixel_data.read_volume(slices)
+    hu = read_volume(slices)
     hu.setflags(write=False)
     return CTSeries(header, hu)
 
@@ -180,12 +188,14 @@ def read_ct_series(header: SeriesHeader) -> CTSeries:
 
 def _one_series(slices: Sequence[DicomFile]) -> tuple[str, str]:
     """Study and series UID that all slices share, with one patient and at most one frame of reference."""
-    series = Counter((_required_uid(file, STUDY), _required_uid(file, SERIES)) for file in slices)
+    series = Counter(
+        (_required_uid(file, Tag.STUDY_INSTANCE_UID), _required_uid(file, Tag.SERIES_INSTANCE_UID)) for file in slices
+    )
     if len(series) > 1:
         raise MixedSeries(images=list(series.values()))
-    for tag in (identity.PATIENT_ID, identity.PATIENT_NAME):
+    for tag in (Tag.PATIENT_ID, Tag.PATIENT_NAME):
         _check_patient(slices, tag)
-    frames = {file.header.text(FRAME_OF_REFERENCE) for file in slices} - {""}
+    frames = {file.header.text(Tag.FRAME_OF_REFERENCE_UID) for file in slices} - {""}
     if len(frames) > 1:
         raise MixedFrameOfReference(found=len(frames))
     return next(iter(series))
@@ -194,7 +204,7 @@ def _one_series(slices: Sequence[DicomFile]) -> tuple[str, str]:
 def _required_uid(file: DicomFile, tag: int) -> str:
     uid = file.uid(tag)
     if not uid:
-        name = "Study Instance UID" if tag == STUDY else "Series Instance UID"
+        name = "Study Instance UID" if tag == Tag.STUDY_INSTANCE_UID else "Series Instance UID"
         raise InstanceUnreadable(position=file.position, reason=f"it has no valid {name}")
     return uid
 
@@ -202,9 +212,9 @@ def _required_uid(file: DicomFile, tag: int) -> str:
 def _frame_of_reference(slices: Sequence[DicomFile]) -> str:
     """Never invented: contours without it could be laid over any scan. Asked last, as a gap in the series is the better news."""
     for file in slices:
-        if not file.uid(FRAME_OF_REFERENCE):
+        if not file.uid(Tag.FRAME_OF_REFERENCE_UID):
             raise GeometryMissing(position=file.position, keyword="FrameOfReferenceUID")
-    return slices[0].uid(FRAME_OF_REFERENCE)
+    return slices[0].uid(Tag.FRAME_OF_REFERENCE_UID)
 
 
 def _scanner(*parts: str) -> str:
@@ -213,7 +223,7 @@ def _scanner(*parts: str) -> str:
 
 
 def _plain(file: DicomFile, tag: int) -> str:
-    """A text without what is no plain letter, no longer than a Long String (PS3.5, 6.2)."""
+    """The text with everything but ``A-Za-z0-9._+/()-`` replaced by a blank, at most 64 characters (LO, PS3.5 6.2)."""
     return " ".join(_UNPLAIN.sub(" ", file.header.text(tag)).split())[:64].strip()
 
 
@@ -232,7 +242,7 @@ def _check_volume(stored: Sequence[StoredPixels]) -> None:
 
 def _instance(file: DicomFile, stored: StoredPixels, plane: Plane) -> Instance:
     header = file.header
-    uids = header.text(SOP_INSTANCE), file.sop_class
+    uids = header.text(Tag.SOP_INSTANCE_UID), file.sop_class
     return Instance(header.path, *uids, file.position, stored, plane, file.frame, file.frames)
 
 
@@ -241,11 +251,11 @@ def _instance(file: DicomFile, stored: StoredPixels, plane: Plane) -> Instance:
 
 def _plane(file: DicomFile) -> Plane:
     """The image plane of a slice (PS3.3 C.7.6.2.1.1): nothing missing, all finite, directions orthonormal, spacing positive."""
-    x, y, z = _decimals(file, POSITION, "ImagePositionPatient", 3, _in_a_room)
-    spacing = _decimals(file, SPACING, "PixelSpacing", 2, _is_spacing)
-    cosines = _decimals(file, ORIENTATION, "ImageOrientationPatient", 6, _are_orthonormal)
-    rows, columns = file.header.unsigned(pixel_data.ROWS) or 0, file.header.unsigned(pixel_data.COLUMNS) or 0
-    thickness = file.header.numbers(THICKNESS)
+    x, y, z = _decimals(file, Tag.IMAGE_POSITION_PATIENT, "ImagePositionPatient", 3, _in_a_room)
+    spacing = _decimals(file, Tag.PIXEL_SPACING, "PixelSpacing", 2, _is_spacing)
+    cosines = _decimals(file, Tag.IMAGE_ORIENTATION_PATIENT, "ImageOrientationPatient", 6, _are_orthonormal)
+    rows, columns = file.header.unsigned(Tag.ROWS) or 0, file.header.unsigned(Tag.COLUMNS) or 0
+    thickness = file.header.numbers(Tag.SLICE_THICKNESS)
     known = len(thickness) == 1 and thickness[0] > 0
     return Plane((x, y, z), cosines, (spacing[0], spacing[1]), rows, columns, thickness[0] if known else None)
 
@@ -277,16 +287,16 @@ def _are_orthonormal(values: Sequence[float]) -> bool:
 
 def _pixel_warnings(slices: Sequence[DicomFile], stored: Sequence[StoredPixels]) -> list[Notice]:
     counts = Counter(
-        code for file, pixels in zip(slices, stored, strict=True) for code in pixel_data.warnings_for(file.header, pixels)
+        code for file, pixels in zip(slices, stored, strict=True) for code in pixel_header.warnings_for(file.header, pixels)
     )
-    return [Notice(code, pixel_data.WARNINGS[code].format(count)) for code, count in sorted(counts.items())]
+    return [Notice(code, pixel_header.WARNINGS[code].format(count)) for code, count in sorted(counts.items())]
 
 
 def _tilt(slices: Sequence[DicomFile], grid: Grid) -> list[Notice]:
     """The orientation counts (PS3.3 C.7.6.2.1.1); a Gantry/Detector Tilt that it does not show is a conversion gone wrong, or an
     attribute left over from before a reformat.
     """
-    stated = max((abs(value) for file in slices for value in file.header.numbers(TILT)), default=0.0)
+    stated = max((abs(value) for file in slices for value in file.header.numbers(Tag.GANTRY_DETECTOR_TILT)), default=0.0)
     if stated < 0.5 or abs(grid.normal[2]) < np.cos(np.radians(0.05)):
         return []
     detail = f"The files state a gantry tilt of {stated:.1f}° but their orientation is exactly axial, which is what counts here."
@@ -295,7 +305,7 @@ def _tilt(slices: Sequence[DicomFile], grid: Grid) -> list[Notice]:
 
 def _body_part(slices: Sequence[DicomFile]) -> list[Notice]:
     """Body Part Examined is free of use in practice, so it warns and never refuses."""
-    parts = {file.header.text(BODY_PART).upper().replace(" ", "") for file in slices} - {""}
+    parts = {file.header.text(Tag.BODY_PART_EXAMINED).upper().replace(" ", "") for file in slices} - {""}
     if not parts or any(_HEAD_AND_NECK.fullmatch(part) for part in parts):
         return []
     detail = "The series names another body part than the head and neck, which is all this server contours. Check the scan."

@@ -14,7 +14,7 @@ from oarlock.ct.series import Instance, SeriesHeader
 from oarlock.geometry.grid import Grid
 
 
-def write_header(path: Path, header: SeriesHeader) -> None:
+def write_series_geometry(path: Path, header: SeriesHeader) -> None:
     """Write the geometry of a series."""
     grid = header.grid
     content = {
@@ -34,8 +34,8 @@ def write_header(path: Path, header: SeriesHeader) -> None:
     path.write_bytes(orjson.dumps(content))
 
 
-def read_header(path: Path) -> SeriesHeader:
-    """The series as :func:`write_header` has it: without files, pixels, patient and warnings, on exactly the same grid."""
+def read_series_geometry(path: Path) -> SeriesHeader:
+    """The series on exactly the same grid, without its files, pixels, patient and warnings."""
     content = orjson.loads(path.read_bytes())
     grid = Grid(
         rows=content["rows"],

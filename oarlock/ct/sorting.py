@@ -16,9 +16,10 @@ from typing import Final
 from pydicom.config import IGNORE
 from pydicom.uid import UID
 
-from oarlock.ct.multiframe import Unreadable, to_frames
-from oarlock.ct.pixels import FRAMES
-from oarlock.dicom.elements import MEDIA_SOP_CLASS, SOP_CLASS, Damaged, Header, read_header
+from oarlock.ct.multiframe import to_frames
+from oarlock.dicom.elements import Header, read_elements
+from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 from oarlock.errors import DuplicateInstance, InstanceUnreadable, MultiFrameCT, NoCTImages, NotDicom
 from oarlock.facts import Notice
 
@@ -28,14 +29,13 @@ RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
-MAX_ELEMENTS: Final = 3_000_000
+MAX_UPLOAD_ELEMENTS: Final = 3_000_000
 """Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 each."""
 
-MAX_FRAMES: Final = 16_384
+MAX_UPLOAD_FRAMES: Final = 16_384
 """Most frames that the multi-frame images of an upload may claim: those of the longest series 16 times over."""
 
-IMAGE_TYPE, SOP_INSTANCE, MODALITY = 0x00080008, 0x00080018, 0x00080060
-WANTED: Final = frozenset({IMAGE_TYPE, SOP_CLASS, SOP_INSTANCE, MODALITY, FRAMES})
+WANTED: Final = frozenset({Tag.IMAGE_TYPE, Tag.SOP_CLASS_UID, Tag.SOP_INSTANCE_UID, Tag.MODALITY, Tag.NUMBER_OF_FRAMES})
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -55,7 +55,7 @@ class DicomFile:
     @property
     def sop_class(self) -> str:
         """SOP Class UID, of the data set or else of the file meta information; empty where neither states it."""
-        return self.header.text(SOP_CLASS) or self.header.text(MEDIA_SOP_CLASS)
+        return self.header.text(Tag.SOP_CLASS_UID) or self.header.text(Tag.MEDIA_STORAGE_SOP_CLASS_UID)
 
     def uid(self, tag: int) -> str:
         """A UID, or empty if it is absent or not valid (PS3.5 9.1)."""
@@ -63,7 +63,7 @@ class DicomFile:
         return text if len(text) <= 64 and _UID.fullmatch(text) else ""
 
 
-class Upload:
+class SortedFiles:
     """The files of an upload by what they are."""
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class Upload:
         :raises InstanceUnreadable: with those of the files before it there are too many.
         """
         self._visited += file.header.visited
-        if self._visited > MAX_ELEMENTS:
-            reason = f"the headers up to it hold more than {MAX_ELEMENTS:,} elements"
+        if self._visited > MAX_UPLOAD_ELEMENTS:
+            reason = f"the headers up to it hold more than {MAX_UPLOAD_ELEMENTS:,} elements"
             raise InstanceUnreadable(position=file.position, reason=reason)
 
     def slices(self) -> list[DicomFile]:
         """The axial CT images, each once, in the order of their UIDs; what was set aside becomes a warning.
 
-        A multi-frame image gives as many slices as it has frames that are no localizers.
+        A multi-frame image gives as many slices as it has frames that are not localizers.
         """
         unique, doubles = _without_doubles(self.ct)
         slices = [frame for file in unique for frame in self._frames_of(file)]
@@ -106,12 +106,12 @@ class Upload:
             return [file]
         claimed = _frames(file.header)
         self._frames += claimed
-        if self._frames > MAX_FRAMES:
-            reason = f"it claims {claimed} frames, and an upload may hold {MAX_FRAMES:,}"
+        if self._frames > MAX_UPLOAD_FRAMES:
+            reason = f"it claims {claimed} frames, and an upload may hold {MAX_UPLOAD_FRAMES:,}"
             raise MultiFrameCT(position=file.position, reason=reason)
         try:
             headers = to_frames(file.header, claimed)
-        except (Unreadable, Damaged) as reason:
+        except Unusable as reason:
             raise MultiFrameCT(position=file.position, reason=str(reason)) from None
         frames = [DicomFile(file.position, header, i, len(headers)) for i, header in enumerate(headers, start=1)]
         self.visit(frames[0])
@@ -121,60 +121,60 @@ class Upload:
         return slices
 
 
-def sort_out(files: Sequence[Path], wanted: frozenset[int]) -> Upload:
-    """Read the headers of all files and tell what each of them is.
+def sort_out(files: Sequence[Path], wanted: frozenset[int]) -> SortedFiles:
+    """What each file is, told from its header.
 
     :param files: the files of the upload, in its order; positions count them from 1.
     :param wanted: tags of the elements that the CT images are read for, those of :data:`WANTED` among them.
     :raises SeriesError: nothing is DICOM, or a file is damaged.
     """
-    upload = Upload()
+    sorted_files = SortedFiles()
     for position, path in enumerate(files, start=1):
         header = _read(path, position, wanted)
         if header is None:
-            upload.not_dicom += 1
+            sorted_files.not_dicom += 1
             continue
         file = DicomFile(position, header)
-        _place(upload, file)
-        upload.visit(file)
-    if files and upload.not_dicom == len(files):
+        _place(sorted_files, file)
+        sorted_files.visit(file)
+    if files and sorted_files.not_dicom == len(files):
         raise NotDicom(files=len(files))
-    return upload
+    return sorted_files
 
 
 def _read(path: Path, position: int, wanted: frozenset[int]) -> Header | None:
     try:
-        return read_header(path, wanted, keep=lambda sop_class: sop_class == CT_IMAGE or sop_class in MULTI_FRAME_CT)
-    except Damaged as reason:
+        return read_elements(path, wanted, keep=lambda sop_class: sop_class == CT_IMAGE or sop_class in MULTI_FRAME_CT)
+    except Unusable as reason:
         raise InstanceUnreadable(position=position, reason=str(reason)) from None
 
 
-def _place(upload: Upload, file: DicomFile) -> None:
+def _place(sorted_files: SortedFiles, file: DicomFile) -> None:
     sop_class = file.sop_class
     if sop_class == RT_STRUCTURE_SET:
-        _take_structure_set(upload, file.header.path)
+        _take_structure_set(sorted_files, file.header.path)
     elif sop_class != CT_IMAGE and sop_class not in MULTI_FRAME_CT:
-        upload.set_aside[_kind(sop_class)] += 1
+        sorted_files.set_aside[_kind(sop_class)] += 1
     elif "LOCALIZER" in _image_type(file.header):
-        upload.set_aside[_LOCALIZER] += 1
-    elif not file.header.text(MODALITY):
+        sorted_files.set_aside[_LOCALIZER] += 1
+    elif not file.header.text(Tag.MODALITY):
         raise InstanceUnreadable(position=file.position, reason="it does not state its modality, or is cut off before that")
-    elif file.header.text(MODALITY) != "CT":
-        upload.set_aside["CT image of another modality"] += 1
+    elif file.header.text(Tag.MODALITY) != "CT":
+        sorted_files.set_aside["CT image of another modality"] += 1
     elif sop_class == CT_IMAGE and _frames(file.header) > 1:
         reason = "it is of the class for single frames, which has no place for the planes of several"
         raise MultiFrameCT(position=file.position, reason=reason)
     else:
-        upload.ct.append(file)
+        sorted_files.ct.append(file)
 
 
-def _take_structure_set(upload: Upload, path: Path) -> None:
+def _take_structure_set(sorted_files: SortedFiles, path: Path) -> None:
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").digest()
-    if digest in upload.structure_sets:
-        upload.doubles += 1
+    if digest in sorted_files.structure_sets:
+        sorted_files.doubles += 1
     else:
-        upload.structure_sets[digest] = path
+        sorted_files.structure_sets[digest] = path
 
 
 _LOCALIZER: Final = "CT localizer"
@@ -194,11 +194,11 @@ def _kind(sop_class: str) -> str:
 
 
 def _image_type(header: Header) -> list[str]:
-    return [value.strip() for value in header.text(IMAGE_TYPE).split("\\")]
+    return [value.strip() for value in header.text(Tag.IMAGE_TYPE).split("\\")]
 
 
 def _frames(header: Header) -> int:
-    text = header.text(FRAMES)
+    text = header.text(Tag.NUMBER_OF_FRAMES)
     return int(text) if text.isdigit() and len(text) <= 9 else 1
 
 
@@ -206,10 +206,10 @@ def _set_aside_warnings(kinds: Counter[str], not_dicom: int) -> list[Notice]:
     found = []
     for kind, count in sorted(kinds.items()):
         code = {_LOCALIZER: "series.localizer_set_aside", _SECONDARY: "series.secondary_capture_set_aside"}.get(kind)
-        detail = f"{count} file(s) are no axial CT image ({kind}) and were set aside."
+        detail = f"{count} file(s) are not axial CT images ({kind}) and were ignored."
         found.append(Notice(code or "series.other_object_set_aside", detail))
     if not_dicom:
-        found.append(Notice("series.not_dicom_set_aside", f"{not_dicom} file(s) are not DICOM and were set aside."))
+        found.append(Notice("series.not_dicom_set_aside", f"{not_dicom} file(s) are not DICOM and were ignored."))
     return found
 
 
@@ -221,7 +221,7 @@ def _without_doubles(files: Iterable[DicomFile]) -> tuple[list[DicomFile], int]:
     by_uid: dict[str, DicomFile] = {}
     doubles = 0
     for file in files:
-        uid = file.uid(SOP_INSTANCE)
+        uid = file.uid(Tag.SOP_INSTANCE_UID)
         if not uid:
             raise InstanceUnreadable(position=file.position, reason="it has no valid SOP Instance UID")
         first = by_uid.setdefault(uid, file)

@@ -1,4 +1,4 @@
-"""From the planes of single slices to the grid of a stack, or the reason why they are no stack.
+"""From the planes of single slices to the grid of a stack, or the reason why they are not a stack.
 
 Nothing is averaged and nothing is repaired: every slice keeps its own Image Position (Patient). What is checked is that the
 slices are parallel, lie one behind the other, and that none is missing between them. Sources: PS3.3 C.7.6.2 (image
@@ -27,7 +27,7 @@ MIN_SLICES: Final = 3
 """With fewer there is one distance only, which cannot show whether a slice is missing."""
 
 MAX_TILT_DEGREES: Final = 30.0
-SAME_PLANE_MM: Final = 0.009
+MAX_CORNER_SHIFT_MM: Final = 0.009
 """By how much the far corners of a slice may move when the orientation of another slice is used for it: with the rounding to
 micrometres, no contour leaves the plane of its own slice by more than 0.01 mm."""
 
@@ -41,7 +41,7 @@ _MOST_TOLERANCE: Final = 0.4
 """The rounding of very thin slices, as a share of the distance: half of it would be a slice too few or too many."""
 
 SAME_POSITION_MM: Final = 0.01
-JITTER_MM: Final = 0.1
+MAX_OFF_LINE_MM: Final = 0.1
 """Largest distance of a slice's origin from the straight line through all origins: a tilted gantry shifts every slice by the same
 step, a reconstruction with another field of view does not."""
 
@@ -70,7 +70,7 @@ def to_grid(planes: Sequence[Plane]) -> tuple[Grid, list[int], list[Notice]]:
 
     :param planes: one for each slice, in any order.
     :returns: the grid; for each of its slices the index into ``planes``; warnings.
-    :raises TooFewSlices, InconsistentGeometry, OrientationUnsupported, DuplicatePosition, MissingSlices: the slices are no stack.
+    :raises TooFewSlices, InconsistentGeometry, OrientationUnsupported, DuplicatePosition, MissingSlices: they are not a stack.
     """
     _check_same(planes)
     row, column, warnings = _directions(planes)
@@ -111,13 +111,13 @@ def _directions(planes: Sequence[Plane]) -> tuple[FloatArray, FloatArray, list[N
     exact = _orthonormal(stated)
     reference = exact[planes.index(min(planes, key=lambda plane: plane.cosines))]
     apart_mm = _far_corner_mm(exact - reference, planes[0])
-    if apart_mm > SAME_PLANE_MM:
+    if apart_mm > MAX_CORNER_SHIFT_MM:
         degrees = float(np.degrees(2 * np.arcsin(np.linalg.norm(exact - reference, axis=2).max() / 2)))
         reason = f"orientations up to {degrees:.2f}° apart (localizers, reformats or two acquisitions in one series)"
         raise InconsistentGeometry(keyword="ImageOrientationPatient", reason=reason)
     rounded_mm = _far_corner_mm(exact - stated, planes[0])
     warnings = [_uneven_orientation(apart_mm)] if apart_mm > 0.001 else []
-    return reference[0], reference[1], warnings + ([_rounded_orientation(rounded_mm)] if rounded_mm > SAME_PLANE_MM else [])
+    return reference[0], reference[1], warnings + ([_rounded_orientation(rounded_mm)] if rounded_mm > MAX_CORNER_SHIFT_MM else [])
 
 
 def _orthonormal(directions: FloatArray) -> FloatArray:
@@ -233,7 +233,7 @@ def _check_line(origins: FloatArray, normal: FloatArray) -> list[Notice]:
     solution, *_ = np.linalg.lstsq(design, offsets, rcond=None)
     misses = np.linalg.norm(offsets - design @ solution, axis=1)
     worst = int(np.argmax(misses))
-    if misses[worst] > JITTER_MM:
+    if misses[worst] > MAX_OFF_LINE_MM:
         reason = f"slice {worst + 1} (z = {origins[worst, 2]:.2f} mm) lies {misses[worst]:.2f} mm off the line of the others"
         raise InconsistentGeometry(keyword="ImagePositionPatient", reason=reason)
     degrees = float(np.degrees(np.arctan(np.linalg.norm(solution[1]))))

@@ -12,6 +12,8 @@ import re
 import struct
 from typing import Final
 
+from oarlock.dicom.unusable import Unusable
+
 _J2K_START: Final = b"\xff\x4f\xff\x51"
 """Start of codestream, and the marker of its sizes, which must follow at once."""
 
@@ -34,22 +36,18 @@ _MARKER: Final = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 """A marker among coded data: not one of the restarts, which belong to them, nor a stuffed byte."""
 
 
-class Faulty(Exception):
-    """Why a frame must not be decoded; no byte of it."""
-
-
 def whole_codestream(frame: bytes, rows: int, columns: int) -> bytes:
     """The codestream of one grey image, without a file format around it.
 
     :param frame: the compressed form of one frame, as JPEG, JPEG-LS or JPEG 2000.
-    :raises Faulty: it is not whole, is of another size, or holds more than one image.
+    :raises Unusable: it is not whole, is of another size, or holds more than one image.
     """
     frame = _without_file_format(frame).rstrip(b"\0\xff")  # padded to an even length with either
     if not frame.endswith(_END):
-        raise Faulty("its compressed data are cut off")
+        raise Unusable("its compressed data are cut off")
     in_tiles = frame.startswith(_J2K_START)
     if (_jpeg_2000_size(frame) if in_tiles else _jpeg_size(frame)) != (rows, columns):
-        raise Faulty("its compressed data claim another size than the header")
+        raise Unusable("its compressed data claim another size than the header")
     if in_tiles:
         _check_tiles(frame)
     return frame
@@ -72,16 +70,16 @@ def _without_file_format(frame: bytes) -> bytes:
         if length < 8:
             break
         offset += length
-    raise Faulty("its compressed data have no frame header")
+    raise Unusable("its compressed data have no frame header")
 
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int]:
     """Rows and columns; of one component."""
     if len(frame) < 42:
-        raise Faulty("its compressed data have no frame header")
+        raise Unusable("its compressed data have no frame header")
     width, height, left, top, components = struct.unpack_from(">4I16xH", frame, 8)
     if components != 1:
-        raise Faulty("its compressed data have more than one component")
+        raise Unusable("its compressed data have more than one component")
     return height - top, width - left
 
 
@@ -89,10 +87,10 @@ def _check_tiles(frame: bytes) -> None:
     """Every tile is there: decoders leave a missing one black."""
     right, bottom, width, height, left, top = struct.unpack_from(">2I8x4I", frame, 8)
     if not (width and height):
-        raise Faulty("its compressed data have tiles of no size")
+        raise Unusable("its compressed data have tiles of no size")
     tiles = -((left - right) // width) * -((top - bottom) // height)
     if not 1 <= tiles <= _MOST_TILES or _tiles_there(frame) != set(range(tiles)):
-        raise Faulty(f"its compressed data claim {tiles:,} tiles, which are too many or not all there")
+        raise Unusable(f"its compressed data claim {tiles:,} tiles, which are too many or not all there")
 
 
 def _tiles_there(frame: bytes) -> set[int]:
@@ -103,7 +101,7 @@ def _tiles_there(frame: bytes) -> set[int]:
         found.add(index)
         end = offset + length if length else len(frame) - 2
         if end > len(frame) - 2 or 0 < length < 14:
-            raise Faulty("its compressed data are cut off")
+            raise Unusable("its compressed data are cut off")
         offset = end
     return found
 
@@ -118,7 +116,7 @@ def _first_tile_part(frame: bytes) -> int:
         if marker == _SOT:
             return offset
         offset += 2 + length
-    raise Faulty("its compressed data are cut off")
+    raise Unusable("its compressed data are cut off")
 
 
 # ── JPEG and JPEG-LS ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +125,7 @@ def _first_tile_part(frame: bytes) -> int:
 def _jpeg_size(frame: bytes) -> tuple[int, int]:
     """Rows and columns; one component, coded in one scan that ends with the image."""
     if not frame.startswith(_START):
-        raise Faulty("its compressed data have no frame header")
+        raise Unusable("its compressed data have no frame header")
     size, offset = None, 2
     for _ in range(_MOST_MARKERS):
         if offset + 4 > len(frame):
@@ -140,29 +138,29 @@ def _jpeg_size(frame: bytes) -> tuple[int, int]:
             size = _frame_header(frame[offset : offset + 2 + length], size)
         _check_marker(marker, frame[offset + 4 : offset + 5])
         offset += 1 if marker == 0xFFFF else 2 + length
-    raise Faulty("its compressed data have no frame header" if size is None else "its compressed data have no scan")
+    raise Unusable("its compressed data have no frame header" if size is None else "its compressed data have no scan")
 
 
 def _frame_header(segment: bytes, seen: tuple[int, int] | None) -> tuple[int, int]:
     if seen is not None:
-        raise Faulty("its compressed data have more than one frame header")
+        raise Unusable("its compressed data have more than one frame header")
     if len(segment) < 10:
-        raise Faulty("its compressed data have no frame header")
+        raise Unusable("its compressed data have no frame header")
     rows, columns, components = struct.unpack_from(">HHB", segment, 5)
     if components != 1:
-        raise Faulty("its compressed data have more than one component")
+        raise Unusable("its compressed data have more than one component")
     return rows, columns
 
 
 def _check_marker(marker: int, kind: bytes) -> None:
     """A size that another marker gives would be believed by decoders."""
     if marker == _HIERARCHICAL:
-        raise Faulty("its compressed data are a hierarchical image")
+        raise Unusable("its compressed data are a hierarchical image")
     if marker == _PRESETS and kind == bytes([_OVERSIZE]):
-        raise Faulty("its compressed data claim another size than the header")
+        raise Unusable("its compressed data claim another size than the header")
 
 
 def _check_scan(frame: bytes, offset: int) -> None:
     found = _MARKER.search(frame, offset)
     if found is None or found.end() != len(frame):
-        raise Faulty("its compressed data have more than one scan")
+        raise Unusable("its compressed data have more than one scan")

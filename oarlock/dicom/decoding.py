@@ -25,6 +25,8 @@ import orjson
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
+from oarlock.dicom.unusable import Unusable
+
 _JPEG_LS: Final = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 """CharLS through pyjpegls takes a quarter of the time of the default."""
 
@@ -45,12 +47,8 @@ Pixels = npt.NDArray[Any]
 """Of one of these types."""
 
 
-class NotDecoded(Exception):
-    """Why there are no pixels; no byte of the frame."""
-
-
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FrameSpec:
     """What a compressed frame is said to hold: one grey image of 16 bits a pixel."""
 
     transfer_syntax: str
@@ -72,10 +70,10 @@ class Decoder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def decode(self, content: bytes, frame: Frame) -> Pixels:
+    def decode(self, content: bytes, frame: FrameSpec) -> Pixels:
         """The stored values (y, x) of a frame.
 
-        :raises NotDecoded: the decoder refused the frame, took too much memory or time for it, or died of it.
+        :raises Unusable: the decoder refused the frame, took too much memory or time for it, or died of it.
         """
         child = self._child = self._child or _start()
         request = orjson.dumps(asdict(frame))
@@ -85,8 +83,8 @@ class Decoder:
             if dtype is not None:
                 return np.frombuffer(_read(child, frame.rows * frame.columns * 2), dtype).reshape(frame.rows, frame.columns)
         except (BrokenPipeError, EOFError):
-            raise NotDecoded(self._cause_of_death()) from None
-        raise NotDecoded("its compressed data cannot be decoded, or hold an image of another size")
+            raise Unusable(self._cause_of_death()) from None
+        raise Unusable("its compressed data cannot be decoded, or hold an image of another size")
 
     def _cause_of_death(self) -> str:
         status = self._end()
@@ -139,10 +137,10 @@ def main() -> None:
     os.dup2(2, 1)  # what a decoder prints must not be taken for an answer
     while head := requests.read(_LENGTHS.size):
         request, content = (requests.read(length) for length in _LENGTHS.unpack(head))
-        _answer(answers, content, Frame(**orjson.loads(request)))
+        _answer(answers, content, FrameSpec(**orjson.loads(request)))
 
 
-def _answer(answers: IO[bytes], content: bytes, frame: Frame) -> None:
+def _answer(answers: IO[bytes], content: bytes, frame: FrameSpec) -> None:
     pixels = frame.rows * frame.columns
     _limit_memory(ROOM_BYTES + ROOM_FOR_A_PIXEL_BYTES * pixels)
     signal.setitimer(signal.ITIMER_PROF, SECONDS + SECONDS_FOR_A_MEGAPIXEL * pixels / 1e6)  # its signal ends the process
@@ -169,7 +167,7 @@ def _limit_memory(room_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _decoded(content: bytes, frame: Frame) -> Pixels:
+def _decoded(content: bytes, frame: FrameSpec) -> Pixels:
     description: dict[str, Any] = {
         "rows": frame.rows,
         "columns": frame.columns,

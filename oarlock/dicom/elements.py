@@ -8,53 +8,36 @@ wanted. It is also several times faster than a general reader, which matters in 
 Sources: PS3.10 section 7 (file format), PS3.5 section 7 (data elements), 7.5 (nesting), A.4 (encapsulation), A.5 (deflate).
 """
 
-import math
 import os
-import re
 import struct
-import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from oarlock.dicom.decimals import to_numbers
+from oarlock.dicom.heads import LONG_VRS, LONGEST_HEAD, SHORT_VRS, UNDEFINED, HeadReader, InvalidVR
+from oarlock.dicom.inflate import inflate
+from oarlock.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, Tag
+from oarlock.dicom.unusable import Unusable
+
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 
-MAX_DEPTH: Final = 32
+MAX_HEADER_DEPTH: Final = 32
 """Deepest nesting of sequences that is followed; CT headers have three or four levels."""
 
-MAX_ELEMENTS: Final = 300_000
+MAX_HEADER_ELEMENTS: Final = 300_000
 """Most elements, nested ones included, that are visited in one file (0.6 s); a multi-frame CT has 50 for each frame."""
 
 MAX_VALUE_BYTES: Final = 65_536
 """Longest value that is kept; the wanted ones are short text and numbers."""
 
-INFLATE_LIMIT: Final = 1_048_576
+MAX_INFLATED_BYTES: Final = 1_048_576
 """Most bytes that are inflated to read a header of the deflated transfer syntax."""
 
-_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_LONGEST_DECIMAL: Final = 32
-"""Twice what a Decimal String may have: numbers of 17 to 20 characters are common and mean what they say."""
-
 _CHUNK: Final = 16_384
-UNDEFINED: Final = 0xFFFFFFFF
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_DELIMITER_GROUPS: Final = (b"\xfe\xff", b"\xff\xfe")
-MEDIA_SOP_CLASS: Final = 0x00020002
-TRANSFER_SYNTAX: Final = 0x00020010
-SOP_CLASS: Final = 0x00080016
 _DIRECTORY_GROUP: Final = 0x0004
-_PIXEL_DATA: Final = 0x7FE00010
-LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT_VRS: Final = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT"}
-    | {b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
-)
-
-
-class Damaged(Exception):
-    """The file starts as DICOM but cannot be walked; the argument says why, without a byte of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +61,8 @@ class Header:
 
     ``values`` maps a tag to the bytes as they stand in the file. ``transfer_syntax`` is empty where the file does not say; then
     the encoding of the data set was recognised from its first element. ``size`` is that of the file in bytes; ``dataset_offset``
-    where its data set begins; ``visited`` how many elements were walked over, nested ones included.
+    where its data set begins; ``visited`` how many elements were walked over, nested ones included; ``skipped`` the tags of
+    those whose value representation is not valid and that nobody wants.
     """
 
     path: Path
@@ -89,21 +73,15 @@ class Header:
     values: dict[int, bytes]
     pixel_data: PixelData | None
     visited: int
+    skipped: tuple[int, ...] = ()
 
     def text(self, tag: int) -> str:
         """An element of ASCII text (CS, DS, IS, UI) without its padding; empty where absent."""
         return self.values.get(tag, b"").decode("ascii", "replace").strip(" \0")
 
     def numbers(self, tag: int) -> tuple[float, ...]:
-        """The values of a DS element, or none at all if one of them is not a finite number.
-
-        Judged by the grammar of PS3.5 6.2 and not by Python's, which reads "1_0" as 10.
-        """
-        parts = [part.strip() for part in self.text(tag).split("\\")]
-        if not all(len(part) <= _LONGEST_DECIMAL and _DECIMAL.fullmatch(part) for part in parts):
-            return ()
-        values = tuple(float(part) for part in parts)
-        return values if all(map(math.isfinite, values)) else ()
+        """The values of a DS element; empty if one of them is not a finite number."""
+        return to_numbers(self.text(tag))
 
     def unsigned(self, tag: int) -> int | None:
         """The first value of a US element; None where absent or of a wrong length."""
@@ -111,13 +89,13 @@ class Header:
         return struct.unpack_from(">H" if self.big_endian else "<H", value)[0] if len(value) >= 2 else None
 
 
-def read_header(path: Path, wanted: Collection[int], *, keep: Callable[[str], bool]) -> Header | None:
+def read_elements(path: Path, wanted: Collection[int], *, keep: Callable[[str], bool]) -> Header | None:
     """Read the wanted top-level elements of a file; None where it is not DICOM.
 
     :param wanted: tags as 32-bit numbers.
     :param keep: told the SOP Class UID as soon as it is read; False ends the walk there (a structure set has 100,000 elements and
         none of them is wanted).
-    :raises Damaged: the file starts as DICOM and cannot be walked to its end or to its pixel data.
+    :raises Unusable: the file starts as DICOM and cannot be walked to its end or to its pixel data.
     """
     with path.open("rb") as file:
         source = _Source(file.fileno())
@@ -125,7 +103,7 @@ def read_header(path: Path, wanted: Collection[int], *, keep: Callable[[str], bo
         if start is None:
             return None
         if start[0] >= source.size:
-            raise Damaged("it is cut off")
+            raise Unusable("it is cut off")
         return _Walk(path, source, *start).header(frozenset(wanted), keep)
 
 
@@ -152,13 +130,9 @@ class _Source:
 
     def inflate(self, offset: int) -> None:
         """Go on with the inflated rest of the file, at offset 0 (PS3.5 A.5: raw deflate)."""
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            self._window = inflater.decompress(os.pread(self._descriptor, INFLATE_LIMIT, offset), INFLATE_LIMIT)
-        except zlib.error as error:
-            raise Damaged("its deflated data set cannot be inflated") from error
+        deflated = os.pread(self._descriptor, MAX_INFLATED_BYTES, offset)
+        self._window, self.complete = inflate(deflated, MAX_INFLATED_BYTES)
         self._start, self._descriptor = 0, -1
-        self.complete = inflater.eof
         self.size = len(self._window)
 
 
@@ -182,32 +156,22 @@ def _looks_like_dataset(first: bytes) -> bool:
         return False
     order = "<" if first[0] else ">"
     element, length = struct.unpack_from(f"{order}2xHI", first)
-    return element <= 0x0018 and (first[4:6] in _SHORT_VRS or length <= 64)
+    return element <= 0x0018 and (first[4:6] in SHORT_VRS or length <= 64)
 
 
 def _read_meta(source: _Source, offset: int) -> _Meta:
     """Walk group 0002, which is always explicit little endian (PS3.10 7.1); its stated length is not trusted."""
     values: dict[int, bytes] = {}
+    heads = HeadReader("<")
     for _ in range(64):
-        head = source.read(offset, 12)
+        head = source.read(offset, LONGEST_HEAD)
         if len(head) < 8 or head[:2] != b"\x02\x00":
             return offset, values
-        tag, length, value_offset = _explicit(head, offset, "<")
-        if tag in (TRANSFER_SYNTAX, MEDIA_SOP_CLASS):
-            values[tag] = source.read(value_offset, min(length, 66))
-        offset = value_offset + length
-    raise Damaged("its file meta information does not end")
-
-
-def _explicit(head: bytes, offset: int, order: str) -> tuple[int, int, int]:
-    """Tag, value length and value offset of an element with explicit VR (PS3.5 7.1.2)."""
-    group, element = struct.unpack_from(f"{order}HH", head)
-    vr = head[4:6]
-    if vr in _SHORT_VRS:
-        return group << 16 | element, struct.unpack_from(f"{order}H", head, 6)[0], offset + 8
-    if vr in LONG_VRS and len(head) == 12:
-        return group << 16 | element, struct.unpack_from(f"{order}I", head, 8)[0], offset + 12
-    raise Damaged(f"the element ({group:04X},{element:04X}) has no valid value representation")
+        tag, _vr, length, size = heads.read(head, 0, implicit=False)
+        if tag in (Tag.TRANSFER_SYNTAX_UID, Tag.MEDIA_STORAGE_SOP_CLASS_UID):
+            values[tag] = source.read(offset + size, min(length, 66))
+        offset += size + length
+    raise Unusable("its file meta information does not end")
 
 
 class _Walk:
@@ -215,13 +179,15 @@ class _Walk:
 
     def __init__(self, path: Path, source: _Source, offset: int, meta: dict[int, bytes]) -> None:
         self._path, self._source, self._meta, self._visited = path, source, meta, 0
-        self._syntax = meta.get(TRANSFER_SYNTAX, b"").decode("ascii", "replace").strip(" \0")
+        self._skipped: list[int] = []
+        self._syntax = meta.get(Tag.TRANSFER_SYNTAX_UID, b"").decode("ascii", "replace").strip(" \0")
         self._dataset_offset = self._start = offset
         if self._syntax == DEFLATED:
             source.inflate(offset)
             self._start = 0
         self._order = ">" if self._syntax == BIG_ENDIAN or source.read(self._start, 2) == b"\x00\x08" else "<"
-        self._implicit = source.read(self._start + 4, 2) not in _SHORT_VRS | LONG_VRS
+        self._heads, self._foreign_heads = HeadReader(self._order), HeadReader("<")
+        self._implicit = source.read(self._start + 4, 2) not in SHORT_VRS | LONG_VRS
         """Seen, not believed: in some files the data set is encoded otherwise than the transfer syntax says. The first element is
         short and of group 0008, so two capital letters there are a VR and never the low half of an implicit length."""
 
@@ -229,56 +195,67 @@ class _Walk:
         values = dict(self._meta)
         offset, pixels = self._start, None
         while offset < self._source.size and pixels is None:
-            tag, vr, length, value_offset = self._element(offset, implicit=self._implicit, order=self._order)
-            if tag == _PIXEL_DATA:
+            try:
+                tag, vr, length, value_offset = self._element(offset, implicit=self._implicit, foreign=False)
+            except InvalidVR:
+                offset = self._behind_invalid(offset, wanted)
+                continue
+            if tag == Tag.PIXEL_DATA:
                 pixels = PixelData(value_offset, None if length == UNDEFINED else length, offset)
-            elif tag in wanted or tag == SOP_CLASS:
+            elif tag in wanted or tag == Tag.SOP_CLASS_UID:
                 values[tag] = self._value(value_offset, length)
             if self._ends(tag, values, keep):
                 break
             offset = self._behind(tag, vr, length, value_offset)
         big_endian = self._order == ">"
         size, start = self._source.file_size, self._dataset_offset
-        return Header(self._path, size, self._syntax, big_endian, start, values, pixels, self._visited)
+        visited, skipped = self._visited, tuple(self._skipped)
+        return Header(self._path, size, self._syntax, big_endian, start, values, pixels, visited, skipped)
 
     def _ends(self, tag: int, values: dict[int, bytes], keep: Callable[[str], bool]) -> bool:
         """Whether nothing behind this element is wanted: a file set directory holds no image, whatever its size."""
-        if tag == SOP_CLASS:
+        if tag == Tag.SOP_CLASS_UID:
             return not keep(values[tag].decode("ascii", "replace").strip(" \0"))
         return tag >> 16 == _DIRECTORY_GROUP
 
     def _behind(self, tag: int, vr: bytes, length: int, value_offset: int) -> int:
         """Offset of the element that follows; of pixel data, which end the walk, the place of the value."""
-        if tag == _PIXEL_DATA:
+        if tag == Tag.PIXEL_DATA:
             return value_offset
         offset = value_offset + length if length != UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
         if offset > self._source.size and self._source.complete:
-            raise Damaged("it is cut off")
+            raise Unusable("it is cut off")
         if offset >= self._source.size and not self._source.complete:
-            raise Damaged("its deflated header is longer than a header can be")
+            raise Unusable("its deflated header is longer than a header can be")
         return offset
 
     def _value(self, offset: int, length: int) -> bytes:
         if length > MAX_VALUE_BYTES:
-            raise Damaged("an element is longer than its kind can be")
+            raise Unusable("an element is longer than its kind can be")
         value = self._source.read(offset, length)
         if len(value) < length and self._source.complete:
-            raise Damaged("it is cut off")
+            raise Unusable("it is cut off")
         return value
 
-    def _element(self, offset: int, *, implicit: bool, order: str) -> tuple[int, bytes, int, int]:
+    def _element(self, offset: int, *, implicit: bool, foreign: bool) -> tuple[int, bytes, int, int]:
         """Tag, VR (empty if implicit), value length and value offset of the element at ``offset``."""
         self._visited += 1
-        if self._visited > MAX_ELEMENTS:
-            raise Damaged(f"it holds more than {MAX_ELEMENTS:,} elements before its pixel data")
-        head = self._source.read(offset, 12)
-        if len(head) < 8:
-            raise Damaged("it is cut off")
-        if implicit or head[:2] in _DELIMITER_GROUPS:
-            first, second, length = struct.unpack_from(f"{order}HHI", head)
-            return first << 16 | second, b"", length, offset + 8
-        tag, length, value_offset = _explicit(head, offset, order)
-        return tag, head[4:6], length, value_offset
+        if self._visited > MAX_HEADER_ELEMENTS:
+            raise Unusable(f"it holds more than {MAX_HEADER_ELEMENTS:,} elements before its pixel data")
+        heads = self._foreign_heads if foreign else self._heads
+        tag, vr, length, size = heads.read(self._source.read(offset, LONGEST_HEAD), 0, implicit=implicit)
+        return tag, vr, length, offset + size
+
+    def _behind_invalid(self, offset: int, wanted: frozenset[int]) -> int:
+        """Offset behind an element with an invalid VR, if nobody wants it.
+
+        :raises InvalidVR: somebody does, or it is not known where the element ends.
+        """
+        tag, behind = self._heads.skip(self._source.read, offset, self._source.size)
+        if tag in wanted or tag in (Tag.SOP_CLASS_UID, Tag.PIXEL_DATA):
+            raise InvalidVR(f"the element ({tag >> 16:04X},{tag & 0xFFFF:04X}) has no valid value representation")
+        self._skipped.append(tag)
+        return behind
 
     def _skip_sequence(self, offset: int, *, foreign: bool) -> int:
         """Offset behind a sequence, or encapsulated fragments, of undefined length (PS3.5 7.5.2).
@@ -288,15 +265,20 @@ class _Walk:
         """
         stack = [(True, foreign)]
         while stack:
-            if len(stack) > 2 * MAX_DEPTH:
-                raise Damaged(f"its sequences are nested deeper than {MAX_DEPTH} levels")
+            if len(stack) > 2 * MAX_HEADER_DEPTH:
+                raise Unusable(f"its sequences are nested deeper than {MAX_HEADER_DEPTH} levels")
             in_sequence, foreign = stack[-1]
-            order = "<" if foreign else self._order
-            tag, vr, length, offset = self._element(offset, implicit=foreign or self._implicit, order=order)
+            try:
+                tag, vr, length, offset = self._element(offset, implicit=foreign or self._implicit, foreign=foreign)
+            except InvalidVR:
+                if in_sequence:
+                    raise
+                offset = self._behind_invalid(offset, frozenset())
+                continue
             if tag == (SEQUENCE_END if in_sequence else ITEM_END):
                 stack.pop()
             elif in_sequence and tag != ITEM:
-                raise Damaged("a sequence holds something else than items")
+                raise Unusable("a sequence holds something else than items")
             elif length == UNDEFINED:
                 stack.append((not in_sequence, foreign or vr == b"UN"))
             else:

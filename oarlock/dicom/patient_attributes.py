@@ -17,86 +17,84 @@ from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, PersonName
 
+from oarlock.dicom.decimals import LONGEST_STANDARD, is_decimal
+from oarlock.dicom.tags import Tag
 from oarlock.facts import Notice
 
-CHARACTER_SET: Final = 0x00080005
-PATIENT_NAME, PATIENT_ID = 0x00100010, 0x00100020
-
 TYPE_2: Final = (
-    0x00080020,  # Study Date
-    0x00080030,  # Study Time
-    0x00080050,  # Accession Number
-    0x00080090,  # Referring Physician's Name
-    PATIENT_NAME,
-    PATIENT_ID,
-    0x00100030,  # Patient's Birth Date
-    0x00100040,  # Patient's Sex
-    0x00200010,  # Study ID
-    0x00201040,  # Position Reference Indicator
+    Tag.STUDY_DATE,
+    Tag.STUDY_TIME,
+    Tag.ACCESSION_NUMBER,
+    Tag.REFERRING_PHYSICIAN_NAME,
+    Tag.PATIENT_NAME,
+    Tag.PATIENT_ID,
+    Tag.PATIENT_BIRTH_DATE,
+    Tag.PATIENT_SEX,
+    Tag.STUDY_ID,
+    Tag.POSITION_REFERENCE_INDICATOR,
 )
 """Present in the template even if empty, as an RTSTRUCT must have them."""
 
 SEVERAL: Final = frozenset(
     {
-        0x00081048,  # Physician(s) of Record
-        0x00081060,  # Name of Physician(s) Reading Study
-        0x00081080,  # Admitting Diagnoses Description
-        0x0008009C,  # Consulting Physician's Name
-        0x00101001,  # Other Patient Names
-        0x00102000,  # Medical Alerts
-        0x00102110,  # Allergies
+        Tag.PHYSICIANS_OF_RECORD,
+        Tag.NAME_OF_PHYSICIANS_READING_STUDY,
+        Tag.ADMITTING_DIAGNOSES_DESCRIPTION,
+        Tag.CONSULTING_PHYSICIAN_NAME,
+        Tag.OTHER_PATIENT_NAMES,
+        Tag.MEDICAL_ALERTS,
+        Tag.ALLERGIES,
     }
 )
 """Attributes that may have several values."""
 
 TYPE_3: Final = SEVERAL | frozenset(
     {
-        0x00080201,  # Timezone Offset From UTC
-        0x00081030,  # Study Description
-        0x00100021,  # Issuer of Patient ID
-        0x00100022,  # Type of Patient ID
-        0x00100032,  # Patient's Birth Time
-        0x00100200,  # Quality Control Subject
-        0x00101010,  # Patient's Age
-        0x00101020,  # Patient's Size
-        0x00101022,  # Patient's Body Mass Index
-        0x00101030,  # Patient's Weight
-        0x00102160,  # Ethnic Group
-        0x00102180,  # Occupation
-        0x001021A0,  # Smoking Status
-        0x001021B0,  # Additional Patient History
-        0x001021C0,  # Pregnancy Status
-        0x001021D0,  # Last Menstrual Date
-        0x00104000,  # Patient Comments
-        0x00120010,  # Clinical Trial Sponsor Name
-        0x00120020,  # Clinical Trial Protocol ID
-        0x00120021,  # Clinical Trial Protocol Name
-        0x00120030,  # Clinical Trial Site ID
-        0x00120031,  # Clinical Trial Site Name
-        0x00120040,  # Clinical Trial Subject ID
-        0x00120042,  # Clinical Trial Subject Reading ID
-        0x00120050,  # Clinical Trial Time Point ID
-        0x00120051,  # Clinical Trial Time Point Description
-        0x00120062,  # Patient Identity Removed
-        0x00120063,  # De-identification Method
-        0x00321066,  # Reason for Visit
-        0x00380010,  # Admission ID
-        0x00380060,  # Service Episode ID
-        0x00380062,  # Service Episode Description
-        0x00380500,  # Patient State
+        Tag.TIMEZONE_OFFSET_FROM_UTC,
+        Tag.STUDY_DESCRIPTION,
+        Tag.ISSUER_OF_PATIENT_ID,
+        Tag.TYPE_OF_PATIENT_ID,
+        Tag.PATIENT_BIRTH_TIME,
+        Tag.QUALITY_CONTROL_SUBJECT,
+        Tag.PATIENT_AGE,
+        Tag.PATIENT_SIZE,
+        Tag.PATIENT_BODY_MASS_INDEX,
+        Tag.PATIENT_WEIGHT,
+        Tag.ETHNIC_GROUP,
+        Tag.OCCUPATION,
+        Tag.SMOKING_STATUS,
+        Tag.ADDITIONAL_PATIENT_HISTORY,
+        Tag.PREGNANCY_STATUS,
+        Tag.LAST_MENSTRUAL_DATE,
+        Tag.PATIENT_COMMENTS,
+        Tag.CLINICAL_TRIAL_SPONSOR_NAME,
+        Tag.CLINICAL_TRIAL_PROTOCOL_ID,
+        Tag.CLINICAL_TRIAL_PROTOCOL_NAME,
+        Tag.CLINICAL_TRIAL_SITE_ID,
+        Tag.CLINICAL_TRIAL_SITE_NAME,
+        Tag.CLINICAL_TRIAL_SUBJECT_ID,
+        Tag.CLINICAL_TRIAL_SUBJECT_READING_ID,
+        Tag.CLINICAL_TRIAL_TIME_POINT_ID,
+        Tag.CLINICAL_TRIAL_TIME_POINT_DESCRIPTION,
+        Tag.PATIENT_IDENTITY_REMOVED,
+        Tag.DEIDENTIFICATION_METHOD,
+        Tag.REASON_FOR_VISIT,
+        Tag.ADMISSION_ID,
+        Tag.SERVICE_EPISODE_ID,
+        Tag.SERVICE_EPISODE_DESCRIPTION,
+        Tag.PATIENT_STATE,
     }
 )
 """Written if the CT has them: all images of a patient, and of a study, agree on what they say of it (PS3.3 A.1.2)."""
 
-WANTED: Final = frozenset({CHARACTER_SET, *TYPE_2, *TYPE_3})
+WANTED: Final = frozenset({Tag.SPECIFIC_CHARACTER_SET, *TYPE_2, *TYPE_3})
 
 _ASCII: Final = frozenset({"DA", "TM", "CS", "AS", "DS"})
 _LONGEST: Final = {"SH": 16, "LO": 64, "CS": 16, "PN": 64, "ST": 1_024, "LT": 10_240, "UT": 65_536}
 _AGE: Final = re.compile(r"\d{3}[DWMY]")
-_DECIMAL: Final = re.compile(r"(?=.{1,16}$) *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
 _LINES: Final = frozenset("\t\n\f\r")
 """What a text of several lines may have beside letters."""
 
@@ -104,8 +102,11 @@ _TEXTS: Final = frozenset({"ST", "LT", "UT"})
 
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?")
 _ZONE: Final = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
-_CODES: Final = {0x00100040: frozenset({"M", "F", "O"}), 0x00120062: frozenset({"YES", "NO"})}
-_BACKSLASH_ALLOWED: Final = SEVERAL | {0x00120063}
+_CODES: Final[Mapping[int, frozenset[str]]] = {
+    Tag.PATIENT_SEX: frozenset({"M", "F", "O"}),
+    Tag.PATIENT_IDENTITY_REMOVED: frozenset({"YES", "NO"}),
+}
+_BACKSLASH_ALLOWED: Final = SEVERAL | {Tag.DEIDENTIFICATION_METHOD}
 
 
 def to_template(values: Mapping[int, bytes], *, big_endian: bool = False) -> tuple[Dataset, list[Notice]]:
@@ -116,15 +117,15 @@ def to_template(values: Mapping[int, bytes], *, big_endian: bool = False) -> tup
     :returns: the data set, and a warning that names (by keyword, never by value) what was left empty.
     """
     template, empty, undeclared = Dataset(), [], []
-    terms, encodings = _character_set(values.get(CHARACTER_SET, b""))
+    terms, encodings = _character_set(values.get(Tag.SPECIFIC_CHARACTER_SET, b""))
     if encodings is None:
         empty.append("SpecificCharacterSet")
     elif terms:
-        template.add(DataElement(Tag(CHARACTER_SET), "CS", terms if len(terms) > 1 else terms[0]))
+        template.add(DataElement(BaseTag(Tag.SPECIFIC_CHARACTER_SET), "CS", terms if len(terms) > 1 else terms[0]))
     for tag in sorted({*TYPE_2, *(values.keys() & TYPE_3)}):
         if dictionary_VR(tag) == "US":
             number = int.from_bytes(values[tag], "big" if big_endian else "little") if len(values[tag]) == 2 else None
-            template.add(DataElement(Tag(tag), "US", number))
+            template.add(DataElement(BaseTag(tag), "US", number))
             continue
         raw = values.get(tag, b"").rstrip(b" \0")
         value = _value(tag, raw, encodings)
@@ -132,7 +133,7 @@ def to_template(values: Mapping[int, bytes], *, big_endian: bool = False) -> tup
             empty.append(keyword_for_tag(tag))
         elif not terms and not raw.isascii():
             undeclared.append(keyword_for_tag(tag))
-        template.add(DataElement(Tag(tag), dictionary_VR(tag), value or "", validation_mode=IGNORE))  # validated above
+        template.add(DataElement(BaseTag(tag), dictionary_VR(tag), value or "", validation_mode=IGNORE))  # validated above
     return template, [*_left_empty(empty), *_undeclared(undeclared)]
 
 
@@ -210,7 +211,7 @@ def _is_valid(tag: int, vr: str, text: str) -> bool:
         return bool(_FORMS[vr](text))
     if tag in _CODES:
         return text in _CODES[tag]
-    if tag == 0x00080201:
+    if tag == Tag.TIMEZONE_OFFSET_FROM_UTC:
         return _ZONE.fullmatch(text) is not None
     controls = {letter for letter in text if ord(letter) < 32} - {"\x1b"}
     if vr in _TEXTS:
@@ -236,9 +237,13 @@ def _is_date(text: str) -> bool:
     return True
 
 
+def _is_decimal_string(text: str) -> bool:
+    return len(text) <= LONGEST_STANDARD and is_decimal(text)
+
+
 _FORMS: Final[Mapping[str, Callable[[str], object]]] = {
     "DA": _is_date,
     "TM": _TIME.fullmatch,
     "AS": _AGE.fullmatch,
-    "DS": _DECIMAL.fullmatch,
+    "DS": _is_decimal_string,
 }

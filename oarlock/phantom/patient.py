@@ -1,27 +1,20 @@
-"""Series that the project makes itself: CT files of any volume on any grid, and a head and neck phantom with known contours.
-
-Nothing here comes from a patient. The files are valid CT Image Storage (PS3.3 A.3) and are told apart from a scanner's by their
-manufacturer and description.
-"""
+"""A head and neck phantom whose contours are known, as a scanner with any grid would see it. Nothing of it is a patient's."""
 
 import hashlib
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import scipy.ndimage
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pydicom.valuerep import DSfloat
 
-from oarlock.arrays import FloatArray, Mask
+from oarlock.arrays import FloatArray, Int16Array, Mask
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, OARMasks
@@ -29,8 +22,6 @@ from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.phantom.anatomy import AIR_HU, FilledSolid, couch, head_and_neck_anatomy
 from oarlock.phantom.solids import Points, Solid
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
-
-IntArray = npt.NDArray[np.int16]
 
 _TOP_MM: Final = 121.0
 _MIDDLE_MM: Final = (0.0, 22.0)
@@ -46,11 +37,7 @@ _MARGIN_MM: Final = 2.0
 
 REFERENCE_NAME: Final = "reference-rtstruct.dcm"
 
-_NAMESPACE: Final = uuid.UUID("5f0a3d0e-6d6f-4a3e-9a51-0a41c0c7a7ce")
-_INTERCEPT_HU: Final = -1024
 _CREATED_AT: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-_DATE: Final = f"{_CREATED_AT:%Y%m%d}"
-_TIME: Final = f"{_CREATED_AT:%H%M%S}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +48,7 @@ class Phantom:
     :param masks: all 21 OARs, sampled at voxel centres; they overlap as in anatomy (cord in canal, lens in eye).
     """
 
-    hu: IntArray
+    hu: Int16Array
     grid: Grid
     masks: OARMasks
 
@@ -148,7 +135,7 @@ def _relabel(path: Path) -> None:
     dataset.save_as(path)
 
 
-def _scan(volume: npt.NDArray[np.float32], grid: Grid, seed: int) -> IntArray:
+def _scan(volume: npt.NDArray[np.float32], grid: Grid, seed: int) -> Int16Array:
     """What a scanner makes of exact tissue: a little blur, a little noise, whole numbers."""
     blur = [blur_mm / spacing for blur_mm, spacing in zip(_BLUR_MM, grid.spacing_mm, strict=True)]
     blurred = scipy.ndimage.gaussian_filter(volume, blur, mode="nearest", truncate=3)
@@ -243,140 +230,3 @@ def _from_couch(points: Points) -> Points:
 
 _BODY: Final = _Pose(_to_patient, _to_body)
 _COUCH: Final = _Pose(_from_couch, _to_couch)
-
-
-def write_ct_series(
-    folder: Path,
-    hu: IntArray,
-    grid: Grid,
-    *,
-    seed: str = "phantom",
-    patient_name: str = "Phantom^Oarlock",
-    specific_character_set: str = "ISO_IR 192",
-    overrides: Mapping[str, Any] | None = None,
-) -> list[Path]:
-    """Write one CT Image Storage file per slice, in Explicit VR Little Endian, 16 bits signed.
-
-    Instance numbers run from head to foot and file names follow nothing, so a reader that sorts by either of them gets the slices
-    upside down or shuffled, as with a real scanner.
-
-    :param folder: made if it is missing.
-    :param hu: (z, y, x) Hounsfield units, at most 31743.
-    :param grid: of the same shape; gives Image Position and Orientation (Patient) and the spacings.
-    :param seed: all UIDs (under 2.25) and the file names follow from it: the same seed, the same files.
-    :param overrides: keyword to value, set on every instance at the end; a value of None removes the element.
-    :returns: paths; the one at index z holds slice z of the grid.
-    """
-    if hu.shape != grid.shape:
-        raise ValueError(f"the volume has shape {hu.shape} and the grid {grid.shape}")
-    if int(hu.max()) - _INTERCEPT_HU > np.iinfo(np.int16).max:
-        raise ValueError("a value is too large to be stored with the rescale intercept")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for z in range(len(hu)):
-        instance = _instance(hu[z], grid, z, seed)
-        instance.SpecificCharacterSet = specific_character_set
-        instance.PatientName = patient_name
-        _override(instance, overrides or {})
-        path = folder / f"{hashlib.sha256(f'{seed}/{z}'.encode()).hexdigest()[:12]}.dcm"
-        instance.save_as(path, enforce_file_format=True)
-        paths.append(path)
-    return paths
-
-
-def _instance(hu: IntArray, grid: Grid, z: int, seed: str) -> Dataset:
-    """One slice as a dataset with the modules of PS3.3 Table A.3-1."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = _uid(seed, "instance", str(z))
-    _describe_patient_and_study(dataset, seed)
-    _describe_series(dataset, seed)
-    _describe_plane(dataset, grid, z)
-    _describe_pixels(dataset, hu)
-    return dataset
-
-
-def _describe_patient_and_study(dataset: Dataset, seed: str) -> None:
-    dataset.PatientID = "PHANTOM"
-    dataset.PatientBirthDate = ""
-    dataset.PatientSex = ""
-    dataset.StudyInstanceUID = _uid(seed, "study")
-    dataset.StudyDate = _DATE
-    dataset.StudyTime = _TIME
-    dataset.ReferringPhysicianName = ""
-    dataset.StudyID = "1"
-    dataset.AccessionNumber = ""
-    dataset.StudyDescription = "PHANTOM, not a patient"
-
-
-def _describe_series(dataset: Dataset, seed: str) -> None:
-    dataset.Modality = "CT"
-    dataset.SeriesInstanceUID = _uid(seed, "series")
-    dataset.SeriesNumber = 2
-    dataset.SeriesDate = _DATE
-    dataset.SeriesTime = _TIME
-    dataset.SeriesDescription = "PHANTOM head and neck"
-    dataset.BodyPartExamined = "HEADNECK"
-    dataset.Manufacturer = "Oarlock"
-    dataset.ManufacturerModelName = "Phantom"
-    dataset.FrameOfReferenceUID = _uid(seed, "frame of reference")
-    dataset.PositionReferenceIndicator = ""
-
-
-def _describe_plane(dataset: Dataset, grid: Grid, z: int) -> None:
-    """Image Plane (PS3.3 C.7.6.2) and what the CT Image module says about the acquisition."""
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    dataset.InstanceNumber = len(grid.origins_mm) - z
-    dataset.AcquisitionNumber = 1
-    dataset.ContentDate = _DATE
-    dataset.ContentTime = _TIME
-    dataset.PatientPosition = _patient_position(grid)
-    dataset.ImagePositionPatient = _decimal(grid.origins_mm[z])
-    dataset.ImageOrientationPatient = _decimal(np.concatenate([grid.row_direction, grid.column_direction]))
-    dataset.PixelSpacing = _decimal(np.array([grid.row_spacing_mm, grid.column_spacing_mm]))
-    dataset.SliceThickness = _decimal(np.array([grid.spacing_mm[0]]))[0]
-    dataset.SliceLocation = _decimal(grid.slice_positions_mm[z : z + 1])[0]
-    dataset.KVP = 120
-
-
-def _describe_pixels(dataset: Dataset, hu: IntArray) -> None:
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows, dataset.Columns = hu.shape
-    dataset.BitsAllocated = 16
-    dataset.BitsStored = 16
-    dataset.HighBit = 15
-    dataset.PixelRepresentation = 1
-    dataset.RescaleIntercept = _INTERCEPT_HU
-    dataset.RescaleSlope = 1
-    dataset.RescaleType = "HU"
-    dataset.WindowCenter = 40
-    dataset.WindowWidth = 400
-    dataset.PixelData = (hu - np.int16(_INTERCEPT_HU)).astype("<i2").tobytes()
-
-
-def _override(dataset: Dataset, overrides: Mapping[str, Any]) -> None:
-    for keyword, value in overrides.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
-        elif keyword in dataset:
-            delattr(dataset, keyword)
-
-
-def _patient_position(grid: Grid) -> str:
-    """Patient Position (PS3.3 C.7.3.1.1.2) of such a grid: its columns run down to the couch."""
-    x, y, _ = grid.column_direction
-    lying = ("S" if y >= 0 else "P") if abs(y) >= abs(x) else ("DL" if x > 0 else "DR")
-    return ("HF" if grid.normal[2] >= 0 else "FF") + lying
-
-
-def _decimal(values: FloatArray) -> list[DSfloat]:
-    """Numbers as Decimal Strings of at most 16 characters (PS3.5 6.2)."""
-    return [DSfloat(float(value), auto_format=True) for value in values]
-
-
-def _uid(*parts: str) -> str:
-    """A UID under 2.25 (PS3.5 B.2) that follows from its parts."""
-    return f"2.25.{uuid.uuid5(_NAMESPACE, '/'.join(parts)).int}"

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
-from oarlock.ct.series_geometry import write_header
+from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.errors import ResultInvalid, StructureSetError
 from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.masks import OARMasks
@@ -76,7 +76,7 @@ class Walk:
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
         masks = self._chosen(self._segment(series, model))
         written = self._contour(series.header, masks, model.facts)
-        write_header(self.folder / GEOMETRY, series.header)
+        write_series_geometry(self.folder / GEOMETRY, series.header)
         self._compare(series, masks, written)
         self._picture(series, masks, model)
 

@@ -20,8 +20,9 @@ from pydicom.uid import RTStructureSetStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from oarlock.arrays import FloatArray
-from oarlock.dicom.elements import Damaged
-from oarlock.dicom.sequences import Item, Tag, read_sequences
+from oarlock.dicom.sequences import Item, read_sequences
+from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 from oarlock.errors import StructureSetUnreadable
 
 MAX_POINTS: Final = 10_000_000
@@ -88,7 +89,7 @@ def read_structure_set(path: Path) -> StructureSet:
     """
     try:
         root = read_sequences(path, sop_class=RTStructureSetStorage)
-    except Damaged as error:
+    except Unusable as error:
         raise StructureSetUnreadable(reason=str(error)) from error
     if root is None or not (root.text(Tag.SOP_CLASS_UID) or root.text(Tag.MODALITY) == "RTSTRUCT"):
         raise StructureSetUnreadable(reason="it is not an RT Structure Set")

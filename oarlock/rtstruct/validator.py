@@ -18,8 +18,10 @@ from pydicom.uid import RTStructureSetStorage
 from oarlock.arrays import FloatArray, Mask
 from oarlock.ct.series import SeriesHeader
 from oarlock.dicom import patient_attributes as identity
-from oarlock.dicom.elements import Damaged, read_header
-from oarlock.dicom.sequences import Item, Tag, read_sequences
+from oarlock.dicom.elements import read_elements
+from oarlock.dicom.sequences import Item, read_sequences
+from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 from oarlock.geometry.contours import to_mask
 from oarlock.geometry.masks import Box, OARMasks
 from oarlock.geometry.polygons import area, crossings
@@ -55,7 +57,7 @@ def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = No
     """
     try:
         root = read_sequences(path, sop_class=RTStructureSetStorage)
-    except Damaged as error:
+    except Unusable as error:
         return [f"the file cannot be read: {error}"]
     if root is None:
         return ["the file is not an RT Structure Set"]
@@ -101,7 +103,7 @@ def _check_patient(root: Item, header: SeriesHeader) -> Iterator[str]:
         Tag.PATIENT_NAME: "patient's name",
         Tag.PATIENT_ID: "patient's id",
     }
-    ct = read_header(header.instances[0].path, wanted, keep=lambda _: True)
+    ct = read_elements(header.instances[0].path, wanted, keep=lambda _: True)
     for tag, what in wanted.items():
         found = root.values.get(tag, b"").strip(b" \0")
         if found and (ct is None or found != ct.values.get(tag, b"").strip(b" \0")):

@@ -9,7 +9,6 @@ bytes for the points of one contour (PS3.3 C.8.8.6.3).
 """
 
 import os
-import struct
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,13 +21,14 @@ from typing import Final
 
 import numpy as np
 import orjson
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from oarlock import __version__
 from oarlock.ct.series import Instance, SeriesHeader
 from oarlock.dicom import patient_attributes as identity
+from oarlock.dicom.encoding import encode_element, encode_sequence
 from oarlock.errors import ProfileNotWritable, TooManyPoints
 from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.contours import PlanarContour, to_contours
@@ -402,29 +402,23 @@ def _images(instances: Sequence[Instance]) -> list[bytes]:
 
 
 def _sequence(keyword: str, items: Iterable[bytes]) -> bytes:
-    """A sequence of items of explicit length (PS3.5 7.5)."""
-    return _element(keyword, b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items))
+    return encode_sequence(_tag(keyword), items)
 
 
 def _value(keyword: str, text: str) -> bytes:
     """An element of ASCII text."""
-    return _element(keyword, text.encode("ascii"))
+    return encode_element(_tag(keyword), text.encode("ascii"))
 
 
 def _element(keyword: str, value: bytes) -> bytes:
-    """An element in Implicit VR Little Endian (PS3.5 7.1.3), padded to an even length."""
-    group, element, padding = _tag(keyword)
-    if len(value) % 2:
-        value += padding
-    return struct.pack("<HHI", group, element, len(value)) + value
+    return encode_element(_tag(keyword), value)
 
 
 @cache
-def _tag(keyword: str) -> tuple[int, int, bytes]:
-    """Group, element and padding of a keyword."""
+def _tag(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     assert tag is not None  # our own keywords
-    return tag >> 16, tag & 0xFFFF, b"\0" if dictionary_VR(tag) == "UI" else b" "
+    return tag
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from oarlock.ct.series import SeriesHeader, check_headers
-from oarlock.ct.series_geometry import read_header
+from oarlock.ct.series_geometry import read_series_geometry
 from oarlock.errors import ResultNotFound, StructureSetError
 from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
 from oarlock.qa.control_chart import Alarm
@@ -85,7 +85,7 @@ def compare_approved(
 def _header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader:
     """Where the slices of a job's series lie; a job from before that was kept still has its images, or cannot be compared."""
     try:
-        return read_header(storage.result(job_id, GEOMETRY))
+        return read_series_geometry(storage.result(job_id, GEOMETRY))
     except ResultNotFound:
         return check_headers(storage.input_files(job_id), max_slices=settings.max_slices)
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from oarlock.ct.deidentify import Original, check_deidentifiable, reidentified, write_deidentified
+from oarlock.ct.deidentify import Original, check_deidentifiable, write_deidentified
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import IdentityLocked
+from oarlock.rtstruct.reidentify import reidentified
 from oarlock.store.files import Incoming
 from oarlock.store.jobs import Job
 

@@ -9,9 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from oarlock.ct.deidentify import Original, reidentified, write_deidentified
+from oarlock.ct.deidentify import Original, write_deidentified
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.errors import NotDeidentifiable
+from oarlock.rtstruct.reidentify import reidentified
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures import canaries
 from tests.fixtures.multiframe import write_multi_frame

@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from oarlock import errors
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
-from oarlock.dicom.elements import read_header
+from oarlock.dicom.elements import read_elements
 from oarlock.organs.catalogue import OAR
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
@@ -309,7 +309,7 @@ REFUSED: dict[str, tuple[Edit, type[errors.SeriesError], str]] = {
     "no pixels": (lambda d: delattr(d, "PixelData"), errors.MultiFrameCT, "no pixel data"),
     "colour": (set_frame_type("PixelPresentation", "COLOR"), errors.MultiFrameCT, "shown in colour"),
     "projections": (set_frame_type("VolumeBasedCalculationTechnique", "MAX_IP"), errors.MultiFrameCT, "projections"),
-    "distorted": (set_frame_type("VolumetricProperties", "DISTORTED"), errors.MultiFrameCT, "no plain volume"),
+    "distorted": (set_frame_type("VolumetricProperties", "DISTORTED"), errors.MultiFrameCT, "not a plain volume"),
     "palette": (
         lambda d: setattr(d, "PhotometricInterpretation", "PALETTE COLOR"),
         errors.UnsupportedPixelData,
@@ -350,12 +350,12 @@ def test_frames_count_as_slices(series: Series, tmp_path: Path) -> None:
 def test_what_several_files_hold_counts_together(series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames, and elements in sequences of defined length, which the first look at a file passes over unread."""
     files = [write_multi_frame(tmp_path / f"{i}.dcm", series.files[3 * i : 3 * i + 3], uid=f"2.25.{i + 1}") for i in range(3)]
-    monkeypatch.setattr("oarlock.ct.sorting.MAX_FRAMES", 8)
+    monkeypatch.setattr("oarlock.ct.sorting.MAX_UPLOAD_FRAMES", 8)
     with pytest.raises(errors.MultiFrameCT, match=r"File 3 .* claims 3 frames, and an upload may hold 8"):
         check_headers(files)
     monkeypatch.undo()
-    seen_at_first = sum(header.visited for path in files if (header := read_header(path, (), keep=lambda _: True)))
-    monkeypatch.setattr("oarlock.ct.sorting.MAX_ELEMENTS", seen_at_first + 50)
+    seen_at_first = sum(header.visited for path in files if (header := read_elements(path, (), keep=lambda _: True)))
+    monkeypatch.setattr("oarlock.ct.sorting.MAX_UPLOAD_ELEMENTS", seen_at_first + 50)
     with pytest.raises(errors.InstanceUnreadable, match=r"the headers up to it hold more than \d+ elements"):
         check_headers(files)
 

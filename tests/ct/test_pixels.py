@@ -26,7 +26,7 @@ from pydicom.uid import (
 
 from oarlock import errors
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
-from oarlock.phantom.patient import write_ct_series
+from oarlock.ct.writer import write_ct_series
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 
 CUT = slice(10, 13)

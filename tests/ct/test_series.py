@@ -20,8 +20,8 @@ from pydicom.uid import CTImageStorage
 
 from oarlock import errors
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
-from oarlock.phantom.patient import write_ct_series
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 
 SLICES = 7
@@ -185,7 +185,7 @@ def test_files_that_are_not_dicom_are_set_aside(files: list[Path], tmp_path: Pat
         path.write_bytes(content)
     header = check_headers([*junk, *files])
     assert [(w.code, w.detail) for w in header.warnings] == [
-        ("series.not_dicom_set_aside", "3 file(s) are not DICOM and were set aside.")
+        ("series.not_dicom_set_aside", "3 file(s) are not DICOM and were ignored.")
     ]
 
 
@@ -343,7 +343,7 @@ def test_more_voxels_than_fit_the_memory_are_refused(files: list[Path], monkeypa
 
 
 def test_headers_that_hold_too_much_together_are_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oarlock.ct.sorting.MAX_ELEMENTS", 100)
+    monkeypatch.setattr("oarlock.ct.sorting.MAX_UPLOAD_ELEMENTS", 100)
     with pytest.raises(errors.InstanceUnreadable, match="the headers up to it hold more than 100 elements"):
         check_headers(files)
 

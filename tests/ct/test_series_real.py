@@ -15,9 +15,10 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (its own convention)
 
 from oarlock import errors
-from oarlock.ct import pixels
+from oarlock.ct.pixel_header import check_pixels, warnings_for
+from oarlock.ct.pixel_reader import read_volume
 from oarlock.ct.series import WANTED, check_headers, read_ct_series
-from oarlock.dicom.elements import read_header
+from oarlock.dicom.elements import read_elements
 from tests.conftest import Unpacked
 
 ODD = "data/dicom/odd"
@@ -29,16 +30,16 @@ def dicom_files(folder: Path) -> list[Path]:
 
 def read_slice(path: Path) -> npt.NDArray[np.int16]:
     """Hounsfield units of one file, whether or not a series is complete with it."""
-    header = read_header(path, WANTED, keep=lambda _: True)
+    header = read_elements(path, WANTED, keep=lambda _: True)
     assert header is not None
-    stored = pixels.check_pixels(header, 1)
-    return pixels.read_volume([(path, 1, stored)])[0]
+    stored = check_pixels(header, 1)
+    return read_volume([(path, 1, stored)])[0]
 
 
 def warnings_of(path: Path) -> list[str]:
-    header = read_header(path, WANTED, keep=lambda _: True)
+    header = read_elements(path, WANTED, keep=lambda _: True)
     assert header is not None
-    return list(pixels.warnings_for(header, pixels.check_pixels(header, 1)))
+    return list(warnings_for(header, check_pixels(header, 1)))
 
 
 # ── whole series ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,17 +218,19 @@ def test_padding_is_all_that_differs_from_simpleitk(shared: Path) -> None:
 PROBE = """
 import json, re, resource, sys, time
 from pathlib import Path
-from oarlock import pixels
-from oarlock.elements import Damaged, read_header
+from oarlock.ct.pixel_header import check_pixels
+from oarlock.ct.pixel_reader import read_volume
+from oarlock.dicom.elements import read_elements
+from oarlock.dicom.unusable import Unusable
 from oarlock.errors import NotDicom, SeriesError
-from oarlock.series import WANTED, check_headers, read_ct_series
+from oarlock.ct.series import WANTED, check_headers, read_ct_series
 def series(path):
     read_ct_series(check_headers([path]))
 def slice_alone(path):
-    header = read_header(path, WANTED, keep=lambda _: True)
+    header = read_elements(path, WANTED, keep=lambda _: True)
     if header is None:
         raise NotDicom(files=1)
-    pixels.read_volume([(path, 1, pixels.check_pixels(header, 1))])
+    read_volume([(path, 1, check_pixels(header, 1))])
 def peak():
     own = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -242,7 +245,7 @@ for name in sys.stdin.read().splitlines():
             answers.append("accepted")
         except SeriesError as error:
             answers.append(error.code)
-        except Damaged:
+        except Unusable:
             answers.append("damaged")
     print(json.dumps([name, *answers, spent() - before, peak()]))
 """

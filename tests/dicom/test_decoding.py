@@ -15,10 +15,11 @@ from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, 
 
 from oarlock import errors
 from oarlock.ct.series import check_headers, read_ct_series
-from oarlock.dicom.codestreams import Faulty, whole_codestream
-from oarlock.dicom.decoding import Decoder, Frame, NotDecoded
+from oarlock.ct.writer import write_ct_series
+from oarlock.dicom.codestreams import whole_codestream
+from oarlock.dicom.decoding import Decoder, FrameSpec
+from oarlock.dicom.unusable import Unusable
 from oarlock.geometry.grid import Grid
-from oarlock.phantom.patient import write_ct_series
 
 SIZE = (64, 48)
 SIZ = b"\xff\x4f\xff\x51"
@@ -183,15 +184,15 @@ def decoder() -> Iterator[Decoder]:
         yield made
 
 
-def described(syntax: str, rows: int = SIZE[0], columns: int = SIZE[1]) -> Frame:
-    return Frame(syntax, rows, columns, bits_stored=16, signed=True)
+def described(syntax: str, rows: int = SIZE[0], columns: int = SIZE[1]) -> FrameSpec:
+    return FrameSpec(syntax, rows, columns, bits_stored=16, signed=True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited where the system says how much is held")
 def test_a_frame_that_claims_more_memory_than_its_image_can_need_is_given_up(files: list[Path], decoder: Decoder) -> None:
     """16,384 components of 640 kB each, as a decoder that believed them would allocate."""
     frame = with_components(sized(frame_of(files[1], JPEG2000Lossless), width=400, height=400), 16_384)
-    with pytest.raises(NotDecoded):
+    with pytest.raises(Unusable):
         decoder.decode(frame, described(JPEG2000Lossless, 400, 400))
 
 
@@ -199,7 +200,7 @@ def test_run_lengths_that_unpack_to_far_more_than_the_image_are_given_up(decoder
     """Two segments of 30 MB that repeat a byte 128 times for every two: 4 GB."""
     run = b"\x81\0" * 15_000_000
     frame = struct.pack("<16I", 2, 64, 64 + len(run), *[0] * 13) + run + run
-    with pytest.raises(NotDecoded):
+    with pytest.raises(Unusable):
         decoder.decode(frame, described(RLELossless))
 
 
@@ -209,7 +210,7 @@ def test_a_frame_that_takes_too_long_is_given_up(shared: Path, decoder: Decoder)
     (frame,) = generate_frames(dcmread(shared / "data/dicom/odd/ts/CT1_JPLL").PixelData, number_of_frames=1)
     scan = frame.index(b"\xff\xda")
     hostile = frame[:scan] + frame[scan : scan + 3_000] * 1_000 + b"\xff\xd9"
-    with pytest.raises(NotDecoded, match="take too long"):
+    with pytest.raises(Unusable, match="take too long"):
         decoder.decode(hostile, described(JPEGLosslessSV1, 512, 512))
 
 
@@ -220,7 +221,7 @@ def test_a_decoder_that_dies_costs_its_frame_and_not_the_next_one(files: list[Pa
     child = decoder._child
     assert child is not None
     child.kill()
-    with pytest.raises(NotDecoded, match="more than a decoder can take"):
+    with pytest.raises(Unusable, match="more than a decoder can take"):
         decoder.decode(frame, described(RLELossless))
     np.testing.assert_array_equal(decoder.decode(frame, described(RLELossless)), expected)
 
@@ -251,5 +252,5 @@ def test_no_flipped_or_missing_bytes_make_a_look_at_a_codestream_fail_otherwise(
         frame[at : at + len(junk)] = junk
     del frame[data.draw(st.integers(0, len(frame))) :]
     frame += data.draw(st.sampled_from([b"", b"\xff\xd9", b"\xff\xd9\0"]))
-    with suppress(Faulty):
+    with suppress(Unusable):
         assert whole_codestream(bytes(frame), *SIZE) in frame

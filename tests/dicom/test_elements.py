@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from oarlock.dicom.elements import MAX_ELEMENTS, MEDIA_SOP_CLASS, Damaged, Header, read_header
+from oarlock.dicom.elements import MAX_HEADER_ELEMENTS, Header, read_elements
+from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 
 MODALITY, ROWS, NAME, POSITION = 0x00080060, 0x00280010, 0x00100010, 0x00200032
 WANTED = {MODALITY, ROWS, NAME, POSITION}
@@ -22,7 +24,7 @@ ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + b"\0" 
 
 
 def read(path: Path) -> Header | None:
-    return read_header(path, WANTED, keep=lambda _: True)
+    return read_elements(path, WANTED, keep=lambda _: True)
 
 
 def dataset() -> Dataset:
@@ -81,10 +83,10 @@ def test_the_walk_ends_at_an_object_that_is_not_wanted(tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
     sop_class = b"1.2.840.10008.5.1.4.1.1.481.3\0"
     path.write_bytes(element(0x0008, 0x0016, b"UI", sop_class) + b"\x08\x00\x18\x00??")
-    header = read_header(path, WANTED, keep=lambda uid: uid != "1.2.840.10008.5.1.4.1.1.481.3")
+    header = read_elements(path, WANTED, keep=lambda uid: uid != "1.2.840.10008.5.1.4.1.1.481.3")
     assert header is not None
     assert header.values == {0x00080016: sop_class}
-    with pytest.raises(Damaged):
+    with pytest.raises(Unusable):
         read(path)
 
 
@@ -95,7 +97,7 @@ def test_a_directory_is_not_walked(tmp_path: Path) -> None:
     path.write_bytes(b"\0" * 128 + b"DICM" + directory)
     header = read(path)
     assert header is not None
-    assert header.text(MEDIA_SOP_CLASS) == "1.2.840.10008.1.3.10"
+    assert header.text(Tag.MEDIA_STORAGE_SOP_CLASS_UID) == "1.2.840.10008.1.3.10"
 
 
 # ── hostile files ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,8 +120,11 @@ def nested(levels: int) -> bytes:
     [
         (START + nested(100_000), "nested deeper"),
         (START + (SEQUENCE + ITEM + UNDEFINED) * 20, "cut off"),
-        (START + SEQUENCE + ITEM + UNDEFINED + element(8, 1, b"CS", b"") * (MAX_ELEMENTS + 1), "more than 300,000 elements"),
-        (START + element(8, 8, b"CS", b"") * (MAX_ELEMENTS + 1), "more than 300,000 elements"),
+        (
+            START + SEQUENCE + ITEM + UNDEFINED + element(8, 1, b"CS", b"") * (MAX_HEADER_ELEMENTS + 1),
+            "more than 300,000 elements",
+        ),
+        (START + element(8, 8, b"CS", b"") * (MAX_HEADER_ELEMENTS + 1), "more than 300,000 elements"),
         (START + struct.pack("<HH2sHI", 8, 9, b"UT", 0, 0x7FFFFFF0), "cut off"),
         (START + SEQUENCE + element(8, 8, b"CS", b"AB"), "something else than items"),
         (START + struct.pack("<HH2sH", 8, 9, b"zz", 4), "no valid value representation"),
@@ -131,7 +136,7 @@ def test_a_hostile_file_is_refused_at_once(tmp_path: Path, content: bytes, reaso
     path = tmp_path / "a.dcm"
     path.write_bytes(content)
     began = time.process_time()
-    with pytest.raises(Damaged, match=reason):
+    with pytest.raises(Unusable, match=reason):
         read(path)
     assert time.process_time() - began < 2.0
 
@@ -157,7 +162,7 @@ def test_what_is_not_dicom_is_told_apart(tmp_path: Path, content: bytes) -> None
 def test_no_bytes_make_it_fail_otherwise(tmp_path: Path, content: bytes, part_10: bool) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes((b"\0" * 128 + b"DICM" if part_10 else START) + content)
-    with suppress(Damaged):
+    with suppress(Unusable):
         read(path)
 
 
@@ -174,5 +179,5 @@ def test_no_flipped_bytes_make_it_fail_otherwise(tmp_path: Path, at: int, junk: 
     content[at : at + len(junk)] = junk
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(content)
-    with suppress(Damaged):
+    with suppress(Unusable):
         read(broken)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from oarlock.dicom import patient_attributes as identity
-from oarlock.dicom.elements import read_header
+from oarlock.dicom.elements import read_elements
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, write_series
 
@@ -29,7 +29,7 @@ def written(template: Dataset, folder: Path) -> dict[int, bytes]:
     pydicom.dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
     path = folder / "written.dcm"
     path.write_bytes(b"\0" * 128 + b"DICM" + buffer.getvalue())
-    header = read_header(path, identity.WANTED, keep=lambda _: True)
+    header = read_elements(path, identity.WANTED, keep=lambda _: True)
     assert header is not None
     return header.values
 
@@ -196,12 +196,12 @@ def test_all_character_sets_of_the_shared_files_survive_into_the_rtstruct(shared
     series = write_series(tmp_path / "ct")
     names = set()
     for path in sorted((shared / "data/dicom/odd/charset").iterdir()):
-        header = read_header(path, identity.WANTED, keep=lambda _: True)
+        header = read_elements(path, identity.WANTED, keep=lambda _: True)
         assert header is not None
         values = {tag: value.rstrip(b" \0") for tag, value in header.values.items() if tag in {CHARSET, NAME, ID}}
         template, _ = identity.to_template(values)
         write_rtstruct(tmp_path / path.name, series.masks, replace(series.header, template=template), AUTHORSHIP)
-        out = read_header(tmp_path / path.name, identity.WANTED, keep=lambda _: True)
+        out = read_elements(tmp_path / path.name, identity.WANTED, keep=lambda _: True)
         assert out is not None
         assert {tag: out.values[tag].rstrip(b" \0") for tag in values if values[tag]} == {t: v for t, v in values.items() if v}
         names.add(values.get(NAME))

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from oarlock.ct.series import check_headers, read_ct_series
-from oarlock.ct.series_geometry import write_header
+from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.errors import InferenceFailed
 from oarlock.pictures.contact_sheet import contact_sheet, save_rendering
 from oarlock.qa.report import job_report
@@ -93,7 +93,7 @@ def _results(files: list[Path], folder: Path) -> dict[str, bytes]:
     masks = seeds.write_structure_set(folder / RTSTRUCT, files)
     (folder / PREVIEW).write_bytes(contact_sheet(series.hu, series.header.grid, masks, model="tests"))
     save_rendering(folder / RENDERING, series.hu, series.header.grid, masks, model="tests")
-    write_header(folder / GEOMETRY, series.header)
+    write_series_geometry(folder / GEOMETRY, series.header)
     report = job_report(series.header.series_instance_uid, [], [], (), [])
     (folder / QA_REPORT).write_text(json.dumps(report))
     return {path.name: path.read_bytes() for path in folder.iterdir()}

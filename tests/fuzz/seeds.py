@@ -20,10 +20,10 @@ from pydicom.uid import (
 
 import oarlock
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.crooked import crooked_grid
 from tests.fixtures.multiframe import SOP_CLASSES, write_multi_frame

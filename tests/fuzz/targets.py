@@ -21,10 +21,11 @@ import orjson
 from cryptography.fernet import Fernet
 from starlette.datastructures import Headers
 
-from oarlock.ct.pixels import NATIVE, RLE
+from oarlock.ct.pixel_header import NATIVE, RLE
 from oarlock.ct.series import SeriesHeader, check_headers
-from oarlock.dicom.codestreams import Faulty, whole_codestream
-from oarlock.dicom.decoding import Decoder, Frame, NotDecoded
+from oarlock.dicom.codestreams import whole_codestream
+from oarlock.dicom.decoding import Decoder, FrameSpec
+from oarlock.dicom.unusable import Unusable
 from oarlock.errors import InputError, ManifestInvalid, OarlockError, ProfileInvalid, SiteFileInvalid
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.organs.roi_names import match_rois
@@ -239,8 +240,8 @@ def codestream(data: bytes) -> None:
     rows, columns = seeds.COMPRESSED_SHAPE[1:]
     try:
         whole = data[1:] if syntax == RLE else whole_codestream(data[1:], rows, columns)
-        pixels = ground().decoder.decode(whole, Frame(syntax, rows, columns, 16, signed=True))
-    except (Faulty, NotDecoded):
+        pixels = ground().decoder.decode(whole, FrameSpec(syntax, rows, columns, 16, signed=True))
+    except Unusable:
         return
     assert pixels.shape == (rows, columns)
 

@@ -16,10 +16,10 @@ from oarlock import errors
 from oarlock.arrays import FloatArray
 from oarlock.ct.series import check_headers
 from oarlock.ct.stack import Plane, to_grid
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP
 from tests.fixtures.orientations import PATIENT_POSITIONS

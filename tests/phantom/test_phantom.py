@@ -15,10 +15,11 @@ from scipy.spatial.transform import Rotation
 
 from oarlock.arrays import FloatArray
 from oarlock.ct.series import check_headers, read_ct_series
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS, Laterality, other_side
-from oarlock.phantom.patient import Phantom, head_and_neck, head_and_neck_on, write_ct_series, write_phantom
+from oarlock.phantom.patient import Phantom, head_and_neck, head_and_neck_on, write_phantom
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
 from tests.fixtures import crooked, judges

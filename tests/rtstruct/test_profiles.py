@@ -12,6 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.dicom import patient_attributes as identity
 from oarlock.errors import ProfileInvalid, ProfileNotWritable, TooManyPoints
 from oarlock.geometry.contours import PlanarContour, to_mask
@@ -20,7 +21,6 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.geometry.polygons import crossings
 from oarlock.geometry.thinning import SAFE_SHARE, thin
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.profiles import (
     _ROI,
     GENERIC,

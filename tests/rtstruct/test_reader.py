@@ -153,7 +153,7 @@ def test_too_many_points_are_refused(header: SeriesHeader, tmp_path: Path, monke
 
 
 def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: SeriesHeader) -> None:
-    monkeypatch.setattr(sequences, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(sequences, "MAX_DATASET_BYTES", 2**20)
     path = save(foreign(header), tmp_path / "foreign.dcm", DeflatedExplicitVRLittleEndian)
     content = path.read_bytes()
     start = 144 + struct.unpack_from("<I", content, 140)[0]

@@ -10,11 +10,11 @@ import pydicom
 import pytest
 
 from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.contours import to_contours
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import WrittenRTSTRUCT, write_rtstruct
 from tests.expert_data.expert_contours import cases

@@ -8,10 +8,10 @@ import pydicom
 import pytest
 
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OARS
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import ROI, StructureSet, read_structure_set
 from tests.conftest import Unpacked

@@ -13,12 +13,12 @@ from pydicom.tag import Tag
 
 from oarlock import __version__
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.facts import ModelFacts
 from oarlock.geometry.contours import PlanarContour
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.phantom.patient import write_ct_series
 from oarlock.rtstruct import writer as rtstruct
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct

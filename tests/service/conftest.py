@@ -7,7 +7,7 @@ import httpx
 import pytest
 import redis
 
-from oarlock.phantom.patient import write_ct_series
+from oarlock.ct.writer import write_ct_series
 from oarlock.settings import Settings
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, serve, write_model

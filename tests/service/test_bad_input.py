@@ -21,7 +21,7 @@ import pydicom
 import pytest
 from pydicom.uid import MRImageStorage
 
-from oarlock.phantom.patient import write_ct_series
+from oarlock.ct.writer import write_ct_series
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings

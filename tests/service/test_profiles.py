@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from oarlock.cli.main import main
-from oarlock.phantom.patient import write_ct_series
+from oarlock.ct.writer import write_ct_series
 from oarlock.rtstruct.profiles import read_profiles
 from oarlock.settings import Settings
 from oarlock.store.jobs import JobId

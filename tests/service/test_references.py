@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from prometheus_client.parser import text_string_to_metric_families
 
 from oarlock.ct.series import check_headers
-from oarlock.ct.series_geometry import read_header, write_header
+from oarlock.ct.series_geometry import read_series_geometry, write_series_geometry
 from oarlock.geometry.masks import OARMasks
 from oarlock.qa.control_chart import BASELINE, RUN
 from oarlock.qa.report import QAReport
@@ -65,7 +65,7 @@ def finish(alone: Running, ct: Series, ours: bytes, tmp_path: Path) -> Callable[
 
     def finished(*, geometry: bool = True) -> dict[str, Any]:
         job: dict[str, Any] = httpx.post(f"{alone.url}/v1/jobs", files=parts(ct.files), timeout=LIMIT_S).json()
-        write_header(tmp_path / GEOMETRY, ct.header)
+        write_series_geometry(tmp_path / GEOMETRY, ct.header)
         kept = {GEOMETRY: (tmp_path / GEOMETRY).read_bytes()} if geometry else {}
         alone.finish(job, {RTSTRUCT: ours} | kept)
         return job
@@ -156,7 +156,7 @@ def test_contours_come_back_to_a_job_whose_series_was_deidentified(
         header = check_headers(running.service.storage.input_files(JobId(job["id"])))
         assert header.series_instance_uid != ct.header.series_instance_uid
         write_rtstruct(tmp_path / "stored", ct.masks, header, AUTHORSHIP)
-        write_header(tmp_path / GEOMETRY, header)
+        write_series_geometry(tmp_path / GEOMETRY, header)
         results = {RTSTRUCT: (tmp_path / "stored").read_bytes(), GEOMETRY: (tmp_path / GEOMETRY).read_bytes()}
         running.finish(job, results)
         answer = send(running, job, approved)
@@ -215,8 +215,8 @@ def test_contours_of_another_scan_are_refused(
 
 
 def test_the_kept_geometry_is_that_of_the_series_and_names_nobody(ct: Series, tmp_path: Path) -> None:
-    write_header(tmp_path / "geometry", ct.header)
-    read = read_header(tmp_path / "geometry")
+    write_series_geometry(tmp_path / "geometry", ct.header)
+    read = read_series_geometry(tmp_path / "geometry")
     assert "Canary" not in (tmp_path / "geometry").read_text()
     assert np.array_equal(read.grid.origins_mm, ct.header.grid.origins_mm)
     assert (read.grid.shape, read.grid.spacing_mm) == (ct.header.grid.shape, ct.header.grid.spacing_mm)

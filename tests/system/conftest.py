@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from oarlock.phantom.patient import write_ct_series
+from oarlock.ct.writer import write_ct_series
 from tests.fixtures.crooked import crooked_grid
 from tests.service.running import zipped
 from tests.system.department import Department

@@ -22,7 +22,7 @@ from typing import Final
 
 import httpx
 
-from oarlock.phantom.patient import write_ct_series
+from oarlock.ct.writer import write_ct_series
 from oarlock.store.jobs import ENDED, JobId, JobState
 from tests.fixtures import postgresql
 from tests.fixtures.crooked import crooked_grid

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
-from oarlock.phantom.patient import write_ct_series
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.segmentation.segment import Model
 from oarlock.segmentation.slabs import Volume

@@ -14,11 +14,11 @@ import pydicom
 import pytest
 
 from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
 from oarlock.errors import DeviceOutOfMemory
 from oarlock.geometry.grid import Grid
 from oarlock.logs import JSONFormatter
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.phantom.patient import write_ct_series
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.profiles import Profile, to_profile

@@ -1,0 +1,161 @@
+"""Writes CT series of any volume on any grid, for phantoms and tests.
+
+Nothing here comes from a patient. The files are valid CT Image Storage (PS3.3 A.3) and are told apart from a scanner's by their
+manufacturer and description.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
+
+from oarlock.arrays import FloatArray, Int16Array
+from oarlock.geometry.grid import Grid
+
+_NAMESPACE: Final = uuid.UUID("5f0a3d0e-6d6f-4a3e-9a51-0a41c0c7a7ce")
+_INTERCEPT_HU: Final = -1024
+_DATE: Final = "20260102"
+_TIME: Final = "030405"
+
+
+def write_ct_series(
+    folder: Path,
+    hu: Int16Array,
+    grid: Grid,
+    *,
+    seed: str = "phantom",
+    patient_name: str = "Phantom^Oarlock",
+    specific_character_set: str = "ISO_IR 192",
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write one CT Image Storage file per slice, in Explicit VR Little Endian, 16 bits signed.
+
+    Instance numbers run from head to foot and file names follow nothing, so a reader that sorts by either of them gets the slices
+    upside down or shuffled, as with a real scanner.
+
+    :param folder: made if it is missing.
+    :param hu: (z, y, x) Hounsfield units, at most 31743.
+    :param grid: of the same shape; gives Image Position and Orientation (Patient) and the spacings.
+    :param seed: all UIDs (under 2.25) and the file names follow from it: the same seed, the same files.
+    :param overrides: keyword to value, set on every instance at the end; a value of None removes the element.
+    :returns: paths; the one at index z holds slice z of the grid.
+    """
+    if hu.shape != grid.shape:
+        raise ValueError(f"the volume has shape {hu.shape} and the grid {grid.shape}")
+    if int(hu.max()) - _INTERCEPT_HU > np.iinfo(np.int16).max:
+        raise ValueError("a value is too large to be stored with the rescale intercept")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for z in range(len(hu)):
+        instance = _instance(hu[z], grid, z, seed)
+        instance.SpecificCharacterSet = specific_character_set
+        instance.PatientName = patient_name
+        _override(instance, overrides or {})
+        path = folder / f"{hashlib.sha256(f'{seed}/{z}'.encode()).hexdigest()[:12]}.dcm"
+        instance.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def _instance(hu: Int16Array, grid: Grid, z: int, seed: str) -> Dataset:
+    """One slice as a dataset with the modules of PS3.3 Table A.3-1."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = _uid(seed, "instance", str(z))
+    _describe_patient_and_study(dataset, seed)
+    _describe_series(dataset, seed)
+    _describe_plane(dataset, grid, z)
+    _describe_pixels(dataset, hu)
+    return dataset
+
+
+def _describe_patient_and_study(dataset: Dataset, seed: str) -> None:
+    dataset.PatientID = "PHANTOM"
+    dataset.PatientBirthDate = ""
+    dataset.PatientSex = ""
+    dataset.StudyInstanceUID = _uid(seed, "study")
+    dataset.StudyDate = _DATE
+    dataset.StudyTime = _TIME
+    dataset.ReferringPhysicianName = ""
+    dataset.StudyID = "1"
+    dataset.AccessionNumber = ""
+    dataset.StudyDescription = "PHANTOM, not a patient"
+
+
+def _describe_series(dataset: Dataset, seed: str) -> None:
+    dataset.Modality = "CT"
+    dataset.SeriesInstanceUID = _uid(seed, "series")
+    dataset.SeriesNumber = 2
+    dataset.SeriesDate = _DATE
+    dataset.SeriesTime = _TIME
+    dataset.SeriesDescription = "PHANTOM head and neck"
+    dataset.BodyPartExamined = "HEADNECK"
+    dataset.Manufacturer = "Oarlock"
+    dataset.ManufacturerModelName = "Phantom"
+    dataset.FrameOfReferenceUID = _uid(seed, "frame of reference")
+    dataset.PositionReferenceIndicator = ""
+
+
+def _describe_plane(dataset: Dataset, grid: Grid, z: int) -> None:
+    """Image Plane (PS3.3 C.7.6.2) and what the CT Image module says about the acquisition."""
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.InstanceNumber = len(grid.origins_mm) - z
+    dataset.AcquisitionNumber = 1
+    dataset.ContentDate = _DATE
+    dataset.ContentTime = _TIME
+    dataset.PatientPosition = _patient_position(grid)
+    dataset.ImagePositionPatient = _decimal(grid.origins_mm[z])
+    dataset.ImageOrientationPatient = _decimal(np.concatenate([grid.row_direction, grid.column_direction]))
+    dataset.PixelSpacing = _decimal(np.array([grid.row_spacing_mm, grid.column_spacing_mm]))
+    dataset.SliceThickness = _decimal(np.array([grid.spacing_mm[0]]))[0]
+    dataset.SliceLocation = _decimal(grid.slice_positions_mm[z : z + 1])[0]
+    dataset.KVP = 120
+
+
+def _describe_pixels(dataset: Dataset, hu: Int16Array) -> None:
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = hu.shape
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = 16
+    dataset.HighBit = 15
+    dataset.PixelRepresentation = 1
+    dataset.RescaleIntercept = _INTERCEPT_HU
+    dataset.RescaleSlope = 1
+    dataset.RescaleType = "HU"
+    dataset.WindowCenter = 40
+    dataset.WindowWidth = 400
+    dataset.PixelData = (hu - np.int16(_INTERCEPT_HU)).astype("<i2").tobytes()
+
+
+def _override(dataset: Dataset, overrides: Mapping[str, Any]) -> None:
+    for keyword, value in overrides.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+        elif keyword in dataset:
+            delattr(dataset, keyword)
+
+
+def _patient_position(grid: Grid) -> str:
+    """Patient Position (PS3.3 C.7.3.1.1.2) of such a grid: its columns run down to the couch."""
+    x, y, _ = grid.column_direction
+    lying = ("S" if y >= 0 else "P") if abs(y) >= abs(x) else ("DL" if x > 0 else "DR")
+    return ("HF" if grid.normal[2] >= 0 else "FF") + lying
+
+
+def _decimal(values: FloatArray) -> list[DSfloat]:
+    """Numbers as Decimal Strings of at most 16 characters (PS3.5 6.2)."""
+    return [DSfloat(float(value), auto_format=True) for value in values]
+
+
+def _uid(*parts: str) -> str:
+    """A UID under 2.25 (PS3.5 B.2) that follows from its parts."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, '/'.join(parts)).int}"

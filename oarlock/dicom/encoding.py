@@ -1,0 +1,49 @@
+"""Data elements in Implicit VR Little Endian, with explicit lengths (PS3.5 7.1.3, 7.5): what Oarlock writes, and reads back."""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Final
+
+from pydicom.datadict import dictionary_VR
+
+from oarlock.dicom.tags import ITEM
+
+_HEAD: Final = struct.Struct("<HHI")
+
+
+def encode_element(tag: int, value: bytes) -> bytes:
+    """One element, padded to an even length as its VR wants it (PS3.5 6.2)."""
+    if len(value) % 2:
+        value += b"\0" if vr_of(tag) in {"UI", "OB", "OW", "OB or OW"} else b" "
+    return _HEAD.pack(tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+def encode_sequence(tag: int, items: Iterable[bytes]) -> bytes:
+    """A sequence; each item is a data set that is encoded already."""
+    return encode_element(tag, encode_items(items))
+
+
+def encode_items(items: Iterable[bytes]) -> bytes:
+    """The value of a sequence."""
+    return b"".join(_HEAD.pack(ITEM >> 16, ITEM & 0xFFFF, len(item)) + item for item in items)
+
+
+def encode_dataset(elements: Mapping[int, bytes]) -> bytes:
+    """Elements in the order of their tags."""
+    return b"".join(encode_element(tag, value) for tag, value in sorted(elements.items()))
+
+
+def split_elements(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and value of each element, or item, of what was encoded here; never of a file from outside."""
+    offset = 0
+    while offset < len(content):
+        group, element, length = _HEAD.unpack_from(content, offset)
+        yield group << 16 | element, content[offset + 8 : offset + 8 + length]
+        offset += 8 + length
+
+
+@cache
+def vr_of(tag: int) -> str:
+    """The VR of a standard element."""
+    return dictionary_VR(tag)

@@ -1,0 +1,40 @@
+"""Re-identification: the patient and the true UIDs are put into an RTSTRUCT of a de-identified series (ADR 15).
+
+What an RTSTRUCT takes over from its CT comes back byte for byte: the true UIDs in place of their pseudonyms, and the attributes
+of :mod:`oarlock.dicom.patient_attributes`.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from oarlock.ct.deidentify import Original
+from oarlock.dicom.encoding import encode_dataset, encode_items, split_elements, vr_of
+from oarlock.dicom.patient_attributes import WANTED
+
+_META_LENGTH_END: Final = 144
+"""Offset behind File Meta Information Group Length, which our own writer puts first."""
+
+
+def reidentified(rtstruct: bytes, original: Original) -> bytes:
+    """The RTSTRUCT as it would have been written for the true series.
+
+    :param rtstruct: a file of our own, written for the series that :func:`oarlock.ct.deidentify.write_deidentified` made.
+    """
+    end = _META_LENGTH_END + struct.unpack_from("<I", rtstruct, _META_LENGTH_END - 4)[0]
+    uids = {true.encode(): stands.encode() for true, stands in original.uids.items()}
+    elements = {tag: _with_uids(tag, value, uids) for tag, value in split_elements(rtstruct[end:]) if tag not in WANTED}
+    return rtstruct[:end] + encode_dataset(elements | dict(split_elements(original.attributes)))
+
+
+def _with_uids(tag: int, value: bytes, uids: Mapping[bytes, bytes]) -> bytes:
+    """The value of an element with other UIDs, however deep."""
+    vr = vr_of(tag)
+    if vr == "UI":
+        return uids.get(value.rstrip(b"\0"), value)
+    if vr != "SQ":
+        return value
+    return encode_items(
+        encode_dataset({inner: _with_uids(inner, found, uids) for inner, found in split_elements(item)})
+        for _, item in split_elements(value)
+    )
