@@ -37,7 +37,8 @@ from oarlock.store.cursors import to_cursor
 from oarlock.store.database import Database
 from oarlock.store.jobs import JobState
 from oarlock.store.schema import JOBS, QA_CASES, QA_DAYS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
-from oarlock.store.score_store import BUCKETS, PACKED, day_of
+from oarlock.store.scores.summaries import RECORD
+from oarlock.store.scores.write import BUCKETS, day_of, oar_ids
 from service.app import create_app
 from service.embedded.redis_server import PrivateRedis
 
@@ -138,10 +139,11 @@ class Filler:
 
     def _counters(self) -> None:
         rng = np.random.default_rng(20260305)
+        ids = oar_ids(self._connection, [oar.name for oar in OARS])
         days = []
         for (day, stream, origin), cases in self._days.items():
-            records = np.empty(cases * len(OARS), PACKED)
-            records["oar"], records["both"] = np.tile(np.arange(len(OARS)), cases), 1
+            records = np.empty(cases * len(OARS), RECORD)
+            records["oar"], records["both"] = np.tile([ids[oar.name] for oar in OARS], cases), 1
             records["surface_dsc"], records["volumetric_dsc"] = rng.beta(18, 2, len(records)), rng.beta(16, 3, len(records))
             days.append({"day": day, "stream_id": stream, "origin": origin, "scores": records.tobytes()})
         histogram = [

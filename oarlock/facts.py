@@ -1,6 +1,8 @@
 """Small values that every package may hold: about a series, about a model, and what people should know."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +31,15 @@ class Notice:
 
     code: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRows:
+    """A comparison of two structure sets as rows for a table, without anything that a sender wrote.
+
+    :ivar definition: which set of definitions its numbers follow.
+    :ivar oars: one mapping an organ, from column to value: ``oar``, ``presence``, ``tolerance_mm`` and the measured numbers.
+    """
+
+    definition: str
+    oars: tuple[Mapping[str, Any], ...]

@@ -19,9 +19,6 @@ from typing import Any, Final
 _QUOTING: Final = ("pydicom", "py.warnings", "python_multipart", "uvicorn.access")
 """Loggers that quote what was sent: pydicom's warnings hold the value that they are about, which may be a name."""
 
-_CHATTY: Final = "alembic.runtime.migration"
-"""Writes two lines with each look at the schema, which /readyz takes every few seconds."""
-
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName", "data"}
 
 
@@ -95,4 +92,3 @@ def set_up(*, replace: bool = False) -> None:
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     for quoting in _QUOTING:
         logging.getLogger(quoting).setLevel(logging.CRITICAL)
-    logging.getLogger(_CHATTY).setLevel(logging.WARNING)

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from oarlock.qa.site_file import Site, read_site
-from oarlock.store.keys import Scope
+from oarlock.scopes import Scope
 from oarlock.store.retention import Retention, to_seconds
 
 Duration = Annotated[int, BeforeValidator(lambda value: to_seconds(value) if isinstance(value, str) else value)]

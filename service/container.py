@@ -18,7 +18,7 @@ from oarlock.store.database import Database
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.keys import KeyStore
-from oarlock.store.score_store import QAStore
+from oarlock.store.scores.read import ScoreStore
 from service.access.auth import Doorkeeper
 from service.access.oidc import OIDC
 from service.api import comparisons as comparing
@@ -47,7 +47,7 @@ class Service:
     database: Database
     profiles: Mapping[str, Profile]
     store: JobStore
-    qa_store: QAStore
+    qa_store: ScoreStore
     storage: Storage
     broker: Broker
     desk: Desk
@@ -76,7 +76,7 @@ def running(settings: Settings) -> Iterator[Service]:
     database = Database(settings.database)
     store = JobStore(database)
     callbacks = CallbackStore(database)
-    qa_store = QAStore(database)
+    qa_store = ScoreStore(database)
     broker = Broker(settings)
     manifests = _manifests(settings)
     health = Health(settings, store, storage, broker, manifests)

@@ -32,9 +32,10 @@ from oarlock.qa.site_file import Site
 from oarlock.rtstruct.profiles import GENERIC, GENERIC_NAME, Profile
 from oarlock.segmentation.segment import Model
 from oarlock.store.files import RTSTRUCT, Storage
-from oarlock.store.job_store import JobStore, Lease, LeaseLost
+from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import MAX_ATTEMPTS, Job, JobId, Stage
-from oarlock.store.score_store import Scored
+from oarlock.store.leases import Lease, LeaseLost
+from oarlock.store.scores.write import Scored
 from worker.lease import CancelRequested, LeaseKeeper, WorkerStopping
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def contour(
         if lease is None:
             return
         log.info("job started", extra={"job_id": job_id, "attempt": lease.attempt})
-        with LeaseKeeper(store, lease, lease_s=lease_s, stopping=stopping) as keeper:
+        with LeaseKeeper(store.leases, lease, lease_s=lease_s, stopping=stopping) as keeper:
             try:
                 job = store.get(job_id)
                 with storage.results_writer(job_id, lease.token) as folder:
@@ -88,8 +89,9 @@ def contour(
                     walk.run(lambda: models(job.model))
                     keeper.report(Stage.COMPARING, 1.0)
                     digest = _digest(folder / RTSTRUCT)
-                scored = Scored(walk.scanner, walk.reports, walk.checks)
-                store.succeed(lease, warnings=walk.warnings, result=digest, scored=scored)
+                comparisons = [report.to_rows() for report in walk.reports]
+                scored = Scored(walk.scanner, comparisons, [(check.code, check.level.value) for check in walk.checks])
+                store.leases.succeed(lease, warnings=walk.warnings, result=digest, scored=scored)
             except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new worker
                 with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
                     _end(store, lease, error, room_is_left)
@@ -104,7 +106,7 @@ def _digest(path: Path) -> str:
 
 def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease | None:
     try:
-        return store.claim(job_id, worker=worker, lease_s=lease_s)
+        return store.leases.claim(job_id, worker=worker, lease_s=lease_s)
     except DatabaseUnavailable:  # the job is as it was: queued, and the sweeper sends it again
         log.warning("a job could not be claimed", extra={"job_id": job_id})
         return None
@@ -128,28 +130,28 @@ def _end(store: JobStore, lease: Lease, error: Exception, room_is_left: Callable
         case LeaseLost():
             log.warning("the job is no longer this worker's", extra=about)
         case CancelRequested():
-            store.cancelled(lease)
+            store.leases.cancelled(lease)
             log.info("job cancelled", extra=about)
         case WorkerStopping():
-            store.hand_back(lease)
+            store.leases.hand_back(lease)
             log.info("job handed back", extra=about)
         case StorageFull() | StorageUnavailable() if (
             not room_is_left()
         ):  # this job's own files are deleted: others filled the disk
-            store.hand_back(lease)
+            store.leases.hand_back(lease)
             log.warning("job handed back until its results can be written", extra=about)
         case TransientError() if lease.attempt < MAX_ATTEMPTS:
-            store.hand_back(lease, attempt_counts=True)
+            store.leases.hand_back(lease, attempt_counts=True)
             log.warning("job handed back after an error that may pass", extra=about)
         case OarlockError() as known:
-            store.fail(lease, known)
+            store.leases.fail(lease, known)
             log.warning("job failed", extra=about)
         case unforeseen:
             reference = secrets.token_hex(6)
             where = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(unforeseen.__traceback__)]
             # The message of an unforeseen error may quote what a sender wrote: type and place are enough to find it.
             log.error("job failed for an unforeseen reason", extra={**about, "reference": reference, "where": where})
-            store.fail(lease, InternalError(reference=reference))
+            store.leases.fail(lease, InternalError(reference=reference))
 
 
 def _foreseen(error: Exception) -> Exception:

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Final
 
 from oarlock.errors import DatabaseUnavailable
-from oarlock.store.job_store import JobStore, Lease, LeaseLost
 from oarlock.store.jobs import Stage
+from oarlock.store.leases import Lease, LeaseLost, Leases
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class LeaseKeeper:
     :param stopping: set when the worker is asked to end.
     """
 
-    def __init__(self, store: JobStore, lease: Lease, *, lease_s: float, stopping: Callable[[], bool] = lambda: False) -> None:
-        self._store, self._lease, self._lease_s, self._stopping = store, lease, lease_s, stopping
+    def __init__(self, leases: Leases, lease: Lease, *, lease_s: float, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._leases, self._lease, self._lease_s, self._stopping = leases, lease, lease_s, stopping
         self._stage, self._progress = Stage.READING, 0.0
         self._lock, self._done = Lock(), Event()
         self._cancelled = self._lost = False
@@ -86,7 +86,7 @@ class LeaseKeeper:
         """Report once; a database that is away for a moment does not stop the job, as its result is fenced anyway."""
         with self._lock:
             try:
-                self._cancelled |= self._store.progress(
+                self._cancelled |= self._leases.progress(
                     self._lease, stage=self._stage, progress=self._progress, lease_s=self._lease_s
                 )
             except LeaseLost:

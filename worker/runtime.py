@@ -71,7 +71,7 @@ class Runtime:
         self._ended.set()
         self._life.join()
         try:
-            self._store.farewell(self.name)
+            self._store.workers.sign_off(self.name)
         except OarlockError:
             log.warning("the worker could not sign off")
         self._database.close()
@@ -94,7 +94,7 @@ class Runtime:
 
     def _beat(self, models: Mapping[str, str], device: str) -> None:
         try:
-            self._store.heartbeat(self.name, models, device)
+            self._store.workers.heartbeat(self.name, models, device)
         except OarlockError:
             log.warning("a heartbeat could not be written")
         except Exception:  # if this thread ended, a worker that works would count as dead

@@ -18,12 +18,13 @@ from urllib.parse import urlsplit
 from oarlock.cli.exit_status import FINDINGS, GOOD
 from oarlock.errors import InvalidParameter
 from oarlock.rtstruct.profiles import profile_named, read_profiles
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
 from oarlock.store import audit
 from oarlock.store.audit import Actor, Head, Verdict
 from oarlock.store.callbacks import CallbackState, CallbackStore
 from oarlock.store.database import Database, utc_now
-from oarlock.store.keys import Key, KeyStore, Scope
+from oarlock.store.keys import Key, KeyStore
 from oarlock.store.retention import Retention, to_seconds
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from oarlock.facts import Notice
+from oarlock.facts import ComparisonRows, Notice
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR, OARS
@@ -79,6 +79,11 @@ class OARScore:
         """Surface DSC at the rounded tolerance, the number that is charted."""
         return self.measured.surface_dsc
 
+    def to_row(self) -> dict[str, Any]:
+        """The numbers of this organ, for a table."""
+        known = {"oar": self.oar.name, "presence": self.presence.value, "tolerance_mm": self.tolerance_mm}
+        return known | asdict(self.measured)
+
     def to_json(self) -> dict[str, Any]:
         """One entry of ``oars``."""
         return {
@@ -127,6 +132,10 @@ class QAReport:
     def measured(self) -> dict[OAR, Measured]:
         """The numbers by OAR."""
         return {score.oar: score.measured for score in self.scores}
+
+    def to_rows(self) -> ComparisonRows:
+        """The scores as rows for a table. Names of ROIs and labels are left out: a sender chose them."""
+        return ComparisonRows(DEFINITION, tuple(score.to_row() for score in self.scores))
 
     def to_json(self) -> dict[str, Any]:
         """The report as ``docs/api.md`` fixes it."""

@@ -1,6 +1,6 @@
 """Database: one SQLite file or PostgreSQL database that several processes share, with the schema that this version knows.
 
-SQLite runs with a write-ahead log. A transaction that will write says so when it begins; one that says it reads waits for nobody.
+SQLite runs with a write-ahead log. A transaction that will write says so when it begins; one that only reads never waits.
 """
 
 import sqlite3
@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -19,7 +19,7 @@ from oarlock.errors import DatabaseUnavailable
 from oarlock.store import migrations
 
 BUSY_S: Final = 15.0
-"""How long a process waits for another one to let go of a SQLite file."""
+"""How long a process waits for a SQLite file that another one holds."""
 
 
 def utc_now() -> datetime:
@@ -54,14 +54,14 @@ class Database:
         :raises DatabaseUnavailable: if there is no answer.
         """
         with self.reading() as connection:
-            migrations.version_of(connection)
+            connection.execute(text("SELECT version_num FROM alembic_version"))  # SQLite does not look at its file for SELECT 1
 
-    def fold(self) -> bool:
+    def checkpoint(self) -> bool:
         """Take what was deleted out of the files now. SQLite's write-ahead log keeps old rows until it is emptied.
 
         PostgreSQL does it in its own time (VACUUM, recycling of its log).
 
-        :returns: whether it was done; not while somebody reads for long.
+        :returns: whether it was done; it is not while a reader holds on for long.
         """
         if self._engine.dialect.name != "sqlite":
             return True

@@ -25,7 +25,7 @@ CONTOUR_SERIES: Final = "oarlock.contour_series"
 QUEUE: Final = "oarlock"
 
 MAX_ATTEMPTS: Final = 3
-"""How often a job is started before it is given up: a series that kills its worker must not do so for ever."""
+"""How often a job is started before it fails: a series that kills its worker must not do so for ever."""
 
 
 class JobState(StrEnum):
@@ -43,15 +43,6 @@ class JobState(StrEnum):
 
 
 ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-
-TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.RUNNING, JobState.QUEUED, *ENDED}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
-}
-"""RUNNING to RUNNING is a second worker taking over after the first one's lease ran out."""
 
 
 class Stage(StrEnum):

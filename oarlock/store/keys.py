@@ -10,17 +10,17 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import RowMapping, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from oarlock.errors import InvalidParameter
+from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.database import Database, utc_now
-from oarlock.store.retention import UNSAID, Retention
+from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.schema import KEYS
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -28,16 +28,6 @@ _TOKEN: Final = re.compile(r"oarlock_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _SECRET_BYTES: Final = 32
 _NOBODY: Final = "0" * 64
 """Compared with where there is no such key, so that an unknown id takes as long as a wrong secret."""
-
-
-class Scope(StrEnum):
-    """What a key is good for. ``ADMIN`` is good for everything."""
-
-    JOBS_WRITE = "jobs:write"
-    JOBS_READ = "jobs:read"
-    QA_READ = "qa:read"
-    METRICS_READ = "metrics:read"
-    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,7 @@ class KeyStore:
         *,
         expires_at: datetime | None = None,
         profile: str | None = None,
-        retention: Retention = UNSAID,
+        retention: Retention = NO_OVERRIDE,
         by: Actor = SYSTEM,
     ) -> tuple[Key, str]:
         """Make a key.
@@ -147,7 +137,7 @@ class KeyStore:
 
 
 def _digest(token: str) -> str:
-    """What is stored of a key. A fast hash is enough: nobody guesses 256 random bits, however fast he may try (ADR 0011)."""
+    """What is stored of a key. A fast hash is enough: 256 random bits cannot be guessed at any speed (ADR 0011)."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

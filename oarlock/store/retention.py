@@ -12,25 +12,25 @@ _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 class Retention:
     """How many seconds after its end a job keeps its input, and its results with all else that is known of it.
 
-    None stands for what the next one says: a job's own for its key's, which was taken when it was posted, and that for the
-    settings'; None there, until the job is purged on request.
+    None in a job leaves a time to its key (asked when it is posted), in a key to the settings; None there keeps everything
+    until the job is purged on request.
     """
 
     input_s: int | None = None
     results_s: int | None = None
 
 
-UNSAID: Final = Retention()
-"""Whatever the next one says."""
+NO_OVERRIDE: Final = Retention()
+"""Leaves both times to the key, or to the settings."""
 
 
 def to_seconds(text: str) -> int:
     """A duration as people write it: ``0``, ``45m``, ``12h``, ``30d``.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is not one.
     """
     found = _DURATION.fullmatch(text)
     if found is None:
-        msg = "is no duration: write 0, 45m, 12h or 30d"
+        msg = "is not a duration; write 0, 45m, 12h or 30d"
         raise ValueError(msg)
     return int(found[1]) * _UNITS_S[found[2]]

@@ -111,6 +111,7 @@ JOBS: Final = Table(
     Index("jobs_by_state", "state", "created_at", "id", "purged_at"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
     Index("jobs_by_callback", "callback_pending", "state"),
+    Index("jobs_by_queue", "state", "priority", "queued_at", "id"),
 )
 
 CALLBACKS: Final = Table(
@@ -187,6 +188,14 @@ AUDIT_HEAD: Final = Table(
 )
 """One row: the last entry of the audit log."""
 
+QA_OARS: Final = Table(
+    "qa_oars",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False, unique=True),
+)
+"""Which organ an id in packed scores stands for. An id never changes, whatever order the code lists organs in."""
+
 QA_STREAMS: Final = Table(
     "qa_streams",
     METADATA,
@@ -249,7 +258,7 @@ QA_DAYS: Final = Table(
     Column("origin", Text, primary_key=True),
     Column("scores", LargeBinary, nullable=False),
 )
-"""The same scores by day (since 1970, UTC), for summaries: records as :data:`oarlock.store.score_store.PACKED` describes them."""
+"""The same scores by day (since 1970, UTC), for summaries: records of :data:`oarlock.store.scores.write.PACKED`."""
 
 QA_HISTOGRAM: Final = Table(
     "qa_histogram",

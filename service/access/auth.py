@@ -7,9 +7,10 @@ from threading import Lock
 from time import monotonic
 from typing import Final, Protocol
 
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
-from oarlock.store.keys import KeyStore, Scope
-from oarlock.store.retention import UNSAID, Retention
+from oarlock.store.keys import KeyStore
+from oarlock.store.retention import NO_OVERRIDE, Retention
 from service.errors import Forbidden, InvalidToken, RateLimited, Unauthenticated
 
 _MANY: Final = 1_000
@@ -30,7 +31,7 @@ class Caller:
     name: str
     scopes: frozenset[Scope]
     profile: str | None = None
-    retention: Retention = UNSAID
+    retention: Retention = NO_OVERRIDE
 
 
 ANYONE: Final = Caller("anyone", "anyone", frozenset({Scope.ADMIN}))

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
+from oarlock.scopes import Scope
 from oarlock.store.audit import Actor
-from oarlock.store.keys import Scope
 from service.access.auth import Caller
 from service.container import Here
 

@@ -16,8 +16,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
 
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
-from oarlock.store.keys import Scope
 from service.access.auth import Caller, is_loopback
 from service.errors import InvalidToken, IssuerUnavailable
 

@@ -20,7 +20,8 @@ from oarlock.settings import Settings
 from oarlock.store.audit import Actor
 from oarlock.store.files import GEOMETRY, RTSTRUCT, Storage
 from oarlock.store.jobs import Job, JobId
-from oarlock.store.score_store import Filters, QAStore
+from oarlock.store.scores.filters import Filters
+from oarlock.store.scores.read import ScoreStore
 from service.intake.multipart import Upload
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Returned:
 
 
 def compare_approved(
-    job: Job, upload: Upload, *, uids: Mapping[str, str], settings: Settings, storage: Storage, scores: QAStore, by: Actor
+    job: Job, upload: Upload, *, uids: Mapping[str, str], settings: Settings, storage: Storage, scores: ScoreStore, by: Actor
 ) -> Returned:
     """Compare the contours of a finished job with what was approved, and write the scores down.
 
@@ -77,7 +78,7 @@ def compare_approved(
     report = compare_on_grid(predicted, read_part("reference", path, true, settings), true, settings.site)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not scores.approve(job, header.scanner, report, digest, by=by):
+    if not scores.approve(job, header.scanner, report.to_rows(), digest, by=by):
         return Returned(report, ())
     return Returned(report, _alarms(job, header.scanner, scores))
 
@@ -98,7 +99,7 @@ def _with_true_uids(header: SeriesHeader, uids: Mapping[str, str]) -> SeriesHead
     return replace(header, instances=tuple(instances), **true)
 
 
-def _alarms(job: Job, scanner: str, scores: QAStore) -> list[tuple[str, Alarm]]:
+def _alarms(job: Job, scanner: str, scores: ScoreStore) -> list[tuple[str, Alarm]]:
     """What the newest point of each chart of this model and scanner completes, if it is the job's."""
     filters = Filters(model=job.model.name, model_version=job.model.version, scanner=scanner)
     newest = [(chart.oar, chart.points[-1]) for chart in scores.charts(filters, points=1) if chart.points]

@@ -15,7 +15,10 @@ from oarlock.errors import InvalidParameter
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.control_chart import BASELINE, LIMIT, MEANING
 from oarlock.store.schema import EPOCH
-from oarlock.store.score_store import Chart, Filters, OARSummary, Origin, Summary
+from oarlock.store.scores.charts import Chart
+from oarlock.store.scores.filters import Filters
+from oarlock.store.scores.summaries import OARSummary, Summary
+from oarlock.store.scores.write import Origin
 from service.api.schemas import (
     BucketName,
     Drift,

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from oarlock.store.keys import Scope
+from oarlock.scopes import Scope
 from service.access.dependencies import By, needs
 from service.api import dashboards
 from service.api import openapi as contract

@@ -19,11 +19,11 @@ from oarlock.ct.series import check_headers
 from oarlock.errors import InvalidParameter, JobExpired, JobNotFinished, JobNotFound, ResultNotFound, StorageFull
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.pictures.contact_sheet import load_rendering
+from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, Incoming
 from oarlock.store.jobs import Job, JobId, JobState
-from oarlock.store.keys import Scope
 from service.access.auth import Caller
 from service.access.dependencies import By, needs
 from service.api import docs_page as reference
@@ -172,7 +172,7 @@ def list_jobs(
     found, following = service.store.page(
         state=state, series_instance_uid=series_instance_uid, stands_in=stands_in, limit=limit, cursor=cursor
     )
-    places = service.store.queue_positions() if any(job.state is JobState.QUEUED for job in found) else {}
+    places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
     return JobPage(jobs=[JobDocument.of(service.vault.reveal(job), places.get(job.id)) for job in found], next=following)
 
 

@@ -10,7 +10,7 @@ from oarlock.qa.control_chart import Rule
 from oarlock.rtstruct.profiles import Profile
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.jobs import Job, JobFailure, JobState, Priority, Stage
-from oarlock.store.score_store import Origin
+from oarlock.store.scores.write import Origin
 from service.api.problems import describe
 
 

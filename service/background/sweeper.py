@@ -15,8 +15,9 @@ from typing import Final, Generic, TypeVar
 
 from oarlock.settings import Settings
 from oarlock.store.files import Storage
-from oarlock.store.job_store import JobStore, Queued, SignOfLife
+from oarlock.store.job_store import JobStore, Queued
 from oarlock.store.jobs import JobId, JobState
+from oarlock.store.leases import SignOfLife
 from service.background.periodic import attempt, every
 from service.broker import Broker
 
@@ -75,9 +76,9 @@ class Sweeper:
 
     def requeue(self) -> None:
         """Send the jobs whose worker fell silent, and those whose message is lost."""
-        if silent := self._silent.of(self._store.signs_of_life()):
+        if silent := self._silent.of(self._store.leases.signs_of_life()):
             self._cleaned_at = float("-inf")  # who was killed while he wrote left something
-            for job_id in self._store.take_back(silent):
+            for job_id in self._store.leases.take_back(silent):
                 log.warning("job taken back from a silent worker", extra={"job_id": job_id})
                 self._send(job_id)
         for job_id in self._lost():
@@ -100,8 +101,8 @@ class Sweeper:
 
     def retire(self) -> None:
         """Purge the jobs and the inputs whose time is over. First the row: what is being retried must not lose its input."""
-        purged = self._store.purge_due(self._retention, callbacks=self._callbacks)
-        inputs = self._store.purge_inputs_due(self._retention)
+        purged = self._store.retirement.purge_due(self._retention, callbacks=self._callbacks)
+        inputs = self._store.retirement.purge_inputs_due(self._retention)
         for job_id in purged:
             self._storage.purge(job_id)
             log.info("a job's time is over", extra={"job_id": job_id})
@@ -109,23 +110,23 @@ class Sweeper:
             self._storage.drop_input(job_id)
             log.info("an input's time is over", extra={"job_id": job_id})
         if purged or inputs:
-            self._store.fold()
+            self._store.checkpoint()
 
     def clean(self) -> None:
         """Delete what nobody finished, and what a crash left: bytes whose job was purged or never came to be."""
         swept = self._storage.sweep()
         found, writing = self._storage.job_ids(), self._storage.unfinished()
         states = self._store.states()  # asked second: a job whose folder was seen has its row by now,
-        running = self._store.signs_of_life()  # and a worker whose folder was seen its lease
+        running = self._store.leases.signs_of_life()  # and a worker whose folder was seen its lease
         orphans = [job_id for job_id in found if job_id not in states]
         for job_id in orphans:
             self._storage.purge(job_id)
         given_up = [(job_id, token) for job_id, token in writing if job_id not in running or running[job_id].token != token]
         for job_id, token in given_up:
             self._storage.drop_unfinished(job_id, token)
-        for job_id in self._store.without_input().intersection(found):
+        for job_id in self._store.retirement.without_input().intersection(found):
             self._storage.drop_input(job_id)
-        self._store.forget_workers(FORGET_WORKERS_S)
-        self._store.fold()
+        self._store.workers.forget(FORGET_WORKERS_S)
+        self._store.checkpoint()
         if swept or orphans or given_up:
             log.info("leftovers deleted", extra={"folders": swept + len(given_up), "orphans": len(orphans)})

@@ -21,7 +21,7 @@ from oarlock.rtstruct.writer import roi_names
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.audit import Actor
 from oarlock.store.files import Incoming, Storage
-from oarlock.store.job_store import JobStore
+from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import Job, JobId, Priority
 from oarlock.store.retention import Retention
 from service.api.schemas import PRIORITIES
@@ -142,8 +142,8 @@ class Desk:
         job_id = JobId(str(uuid4()))
         self.storage.adopt(incoming, job_id)
         try:
-            job = self.store.create(
-                job_id=job_id,
+            new = NewJob(
+                id=job_id,
                 series=header.facts(),
                 model=choices.model,
                 profile=choices.profile.name,
@@ -154,8 +154,8 @@ class Desk:
                 warnings=header.warnings,
                 idempotency_key=key,
                 content_sha256=digest,
-                by=by,
             )
+            job = self.store.create(new, by=by)
         except Exception:
             self.storage.purge(job_id)  # there is no row that would ever lead to these files
             raise
@@ -194,4 +194,4 @@ class Desk:
         """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing any more."""
         self.store.purge(job_id, by=by)
         self.storage.purge(job_id)
-        self.store.fold()
+        self.store.checkpoint()

@@ -7,8 +7,9 @@ from oarlock.errors import OarlockError
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.settings import Settings
 from oarlock.store.files import Storage
-from oarlock.store.job_store import JobStore, Worker
+from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobState
+from oarlock.store.workers import Worker
 from service.api.schemas import Dependency, Readiness
 from service.broker import Broker
 
@@ -39,7 +40,7 @@ class Health:
 
     def live_workers(self) -> list[Worker]:
         """The workers that were heard of lately."""
-        return self._store.live_workers(within_s=self._silence_s)
+        return self._store.workers.live(within_s=self._silence_s)
 
     def free_bytes(self) -> int:
         """Free space on the data folder's disk."""

@@ -14,9 +14,11 @@ from oarlock.errors import TransientError, leaves
 from oarlock.qa.control_chart import Rule
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.callbacks import CallbackStore
-from oarlock.store.job_store import STAGE_BUCKETS_S, JobStore, StageDurations
-from oarlock.store.score_store import BUCKETS, QAStore
-from oarlock.store.score_store import Histogram as ScoreHistogram
+from oarlock.store.job_store import JobStore
+from oarlock.store.scores.read import Histogram as ScoreHistogram
+from oarlock.store.scores.read import ScoreStore
+from oarlock.store.scores.write import BUCKETS
+from oarlock.store.stage_times import STAGE_BUCKETS_S, StageDurations
 from service.broker import Broker
 from service.monitoring.health import Health
 
@@ -29,7 +31,7 @@ class Metrics:
     def __init__(
         self,
         store: JobStore,
-        scores: QAStore,
+        scores: ScoreStore,
         broker: Broker,
         health: Health,
         manifests: Mapping[str, ModelManifest],
@@ -61,7 +63,7 @@ class _Table(Collector):
     def __init__(
         self,
         store: JobStore,
-        scores: QAStore,
+        scores: ScoreStore,
         broker: Broker,
         health: Health,
         manifests: Mapping[str, ModelManifest],
@@ -117,7 +119,7 @@ class _Table(Collector):
 
     def _stages(self) -> Metric:
         stages = HistogramMetricFamily("oarlock_stage_seconds", "Duration of each stage of all jobs", labels=["stage"])
-        for entry in self._store.stage_durations():
+        for entry in self._store.stage_times.all():
             stages.add_metric([entry.stage], _buckets(entry), entry.total_s)
         return stages
 

@@ -21,8 +21,9 @@ from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.errors import InferenceFailed
 from oarlock.pictures.contact_sheet import contact_sheet, save_rendering
 from oarlock.qa.report import job_report
+from oarlock.scopes import Scope
 from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from tests.fuzz import seeds
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
@@ -79,7 +80,7 @@ def service(folder: Path, redis_url: str) -> Iterator[Called]:
             finished, again, failed, cancelled, purged, started, *doomed = posted
             running.finish(finished, results)
             running.finish(again, results)
-            running.store.fail(running.claim(failed), InferenceFailed(reason="of a test"))
+            running.store.leases.fail(running.claim(failed), InferenceFailed(reason="of a test"))
             client.post(cancelled["links"]["cancel"]).raise_for_status()
             client.delete(purged["links"]["self"]).raise_for_status()
             running.claim(started)

@@ -36,7 +36,7 @@ from oarlock.rtstruct.reader import Code
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.settings import Settings
 from oarlock.store.files import Incoming, Storage
-from oarlock.store.retention import UNSAID
+from oarlock.store.retention import NO_OVERRIDE
 from service.api.comparisons import compare_upload, read_part
 from service.api.problems import describe
 from service.background.webhooks import Rules
@@ -163,7 +163,7 @@ def _post_job(content_type: str, body: bytes) -> None:
     place = ground()
     with refusals(InputError), place.incoming() as incoming:
         upload = _receive(incoming, content_type, body, uploads.JOB)
-        choices = check_choices(upload.fields, place.offer, UNSAID)
+        choices = check_choices(upload.fields, place.offer, NO_OVERRIDE)
         header = check_headers(upload.files, max_slices=place.settings.max_slices)
         check_writable(choices.profile, header)
         check_facts(header)

@@ -18,8 +18,9 @@ from fastapi import FastAPI
 
 from oarlock.organs.catalogue import OARS
 from oarlock.settings import Settings
-from oarlock.store.job_store import JobStore, Lease
+from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId
+from oarlock.store.leases import Lease
 from service.app import create_app
 from service.container import Service
 from service.server import configuration, scheme
@@ -55,7 +56,7 @@ class Running:
         )
 
     def claim(self, job: dict[str, Any]) -> Lease:
-        lease = self.store.claim(JobId(job["id"]), worker="test", lease_s=60)
+        lease = self.store.leases.claim(JobId(job["id"]), worker="test", lease_s=60)
         assert lease is not None
         return lease
 
@@ -65,7 +66,7 @@ class Running:
         with self.service.storage.results_writer(lease.job_id, lease.token) as folder:
             for name, content in results.items():
                 (folder / name).write_bytes(content)
-        self.store.succeed(lease)
+        self.store.leases.succeed(lease)
 
 
 @contextmanager

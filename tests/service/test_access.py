@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from oarlock.logs import JSONFormatter
+from oarlock.scopes import Scope
 from oarlock.store.database import Database
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from service.__main__ import KeyMissing, check_keys
 from service.access.auth import RateLimit, is_loopback
 from service.access.dependencies import admit

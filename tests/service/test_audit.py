@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from oarlock.errors import DatabaseUnavailable
+from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model

@@ -325,7 +325,7 @@ URL = "https://planning.example/told"
 
 
 def end(store: JobStore, job_id: str = "a") -> None:
-    store.succeed(claim(store, job_id))
+    store.leases.succeed(claim(store, job_id))
 
 
 class Deaf(Caller):
@@ -410,7 +410,7 @@ def test_a_delivery_whose_service_was_killed_is_made_again_and_two_services_do_n
 
 def test_a_job_that_is_retried_tells_each_of_its_ends(store: JobStore, outbox: CallbackStore, clock: Clock) -> None:
     create(store, callback_url=URL)
-    store.fail(claim(store), JobExpired())
+    store.leases.fail(claim(store), JobExpired())
     willing = Deaf(200)
     Messenger(outbox, willing).deliver()
     store.retry(JobId("a"))
@@ -437,13 +437,13 @@ def test_a_job_whose_time_is_over_stays_until_its_callback_is_delivered_or_given
     create(store, "untold")
     end(store)
     end(store, "untold")
-    assert store.purge_due(Retention(results_s=0)) == ["untold"]
+    assert store.retirement.purge_due(Retention(results_s=0)) == ["untold"]
     messenger = Messenger(outbox, Deaf(status))
     while not outbox.all(end_state):
-        assert store.purge_due(Retention(results_s=0)) == []
+        assert store.retirement.purge_due(Retention(results_s=0)) == []
         messenger.deliver()
         clock.advance(max(WAITS_S))
-    assert store.purge_due(Retention(results_s=0)) == ["a"]
+    assert store.retirement.purge_due(Retention(results_s=0)) == ["a"]
     assert outbox.all() == []
 
 
@@ -453,7 +453,7 @@ def test_where_nobody_delivers_callbacks_none_is_waited_for(store: JobStore, out
     end(store, "collected")
     outbox.collect()
     end(store, "marked")
-    assert set(store.purge_due(Retention(results_s=0), callbacks=False)) == {"collected", "marked"}
+    assert set(store.retirement.purge_due(Retention(results_s=0), callbacks=False)) == {"collected", "marked"}
 
 
 def test_the_log_names_neither_url_nor_receiver(store: JobStore, outbox: CallbackStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select
 
 from oarlock.store.files import RTSTRUCT
-from oarlock.store.job_store import JobStore
+from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId, JobState
 from oarlock.store.schema import JOBS
 from service.embedded.supervisor import start_worker
@@ -95,7 +95,7 @@ def undisturbed(running: Running, job_id: JobId, files: list[Path], tmp_path: Pa
     calm = House(tmp_path / "calm", write_tiny_model(tmp_path / "models" / "tiny"))
     job = running.store.get(job_id)
     calm.clock.now = job.created_at
-    calm.store.create(job_id=job_id, series=job.series, model=job.model, profile=job.profile, content_sha256="0" * 64)
+    calm.store.create(NewJob(id=job_id, series=job.series, model=job.model, profile=job.profile, content_sha256="0" * 64))
     with calm.storage.incoming() as incoming:
         for path in files:
             incoming.next_file().write_bytes(path.read_bytes())

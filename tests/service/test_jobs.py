@@ -17,8 +17,8 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.pictures.contact_sheet import load_rendering, save_rendering
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
-from oarlock.store.job_store import LeaseLost
 from oarlock.store.jobs import JobId, JobState, Stage
+from oarlock.store.leases import LeaseLost
 from service.api import events
 from service.api.schemas import JobDocument
 from tests.fixtures.crooked import crooked_grid, crooked_hu
@@ -56,11 +56,11 @@ def test_a_running_job_shows_its_stage_and_progress_and_an_ended_one_its_times(
 ) -> None:
     here = job["links"]["self"]
     lease = running.claim(job)
-    running.store.progress(lease, stage=Stage.INFERRING, progress=0.42, lease_s=60)
+    running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.42, lease_s=60)
     seen = client.get(here).json()
     assert (seen["state"], seen["stage"], seen["progress"], seen["queue_position"]) == ("running", "inferring", 0.42, None)
     assert seen["attempts"] == 1
-    running.store.succeed(lease)
+    running.store.leases.succeed(lease)
     ended = client.get(here).json()
     times = [datetime.fromisoformat(ended[name]) for name in ("created_at", "started_at", "finished_at")]
     assert times == sorted(times)
@@ -69,7 +69,7 @@ def test_a_running_job_shows_its_stage_and_progress_and_an_ended_one_its_times(
 
 
 def test_a_failed_job_says_why_as_a_problem_would(client: httpx.Client, running: Running, job: dict[str, Any]) -> None:
-    running.store.fail(running.claim(job), InferenceFailed(reason="of a test"))
+    running.store.leases.fail(running.claim(job), InferenceFailed(reason="of a test"))
     error = client.get(job["links"]["self"]).json()["error"]
     assert error == {
         "type": "/docs#model.inference_failed",
@@ -131,8 +131,8 @@ def test_events_tell_each_change_until_the_job_ends(client: httpx.Client, runnin
     text = ""
     steps: list[Callable[[], object]] = [
         lambda: leases.append(running.claim(job)),
-        lambda: running.store.progress(leases[0], stage=Stage.CONTOURING, progress=0.5, lease_s=60),
-        lambda: running.store.succeed(leases[0]),
+        lambda: running.store.leases.progress(leases[0], stage=Stage.CONTOURING, progress=0.5, lease_s=60),
+        lambda: running.store.leases.succeed(leases[0]),
     ]
     leases: list[Any] = []
     with client.stream("GET", f"{job['links']['self']}/events") as answer:
@@ -195,7 +195,7 @@ def test_cancel_and_retry_and_what_they_answer_when_it_is_too_late(
     assert (retried.status_code, retried.json()["state"], retried.headers["location"]) == (202, "queued", job["links"]["self"])
     lease = running.claim(job)
     assert client.post(cancel).json()["state"] == "running"
-    assert running.store.progress(lease, stage=Stage.READING, progress=0, lease_s=60) is True
+    assert running.store.leases.progress(lease, stage=Stage.READING, progress=0, lease_s=60) is True
 
 
 def test_a_purged_job_is_gone_with_every_byte_and_stays_gone(
@@ -227,7 +227,7 @@ def test_what_a_worker_writes_for_a_job_that_is_purged_meanwhile_is_refused_and_
     with pytest.raises(JobExpired), storage.results_writer(JobId(job["id"]), lease.token) as folder:
         work(folder)
     with pytest.raises(LeaseLost):
-        running.store.succeed(lease)
+        running.store.leases.succeed(lease)
     assert not any(job["id"] in name for name in running.files())
 
 
@@ -256,7 +256,7 @@ def test_a_job_that_has_not_succeeded_has_no_result(
 ) -> None:
     url = f"{job['links']['self']}/{path}"
     assert "queued" in problem(client.get(url), 409, "job.not_finished")["detail"]
-    running.store.fail(running.claim(job), InferenceFailed(reason="of a test"))
+    running.store.leases.fail(running.claim(job), InferenceFailed(reason="of a test"))
     assert "failed" in problem(client.get(url), 409, "job.not_finished")["detail"]
 
 
@@ -304,7 +304,7 @@ def test_many_callers_at_once_see_one_consistent_job(client: httpx.Client, runni
     for thread in threads:
         thread.start()
     for step in range(1, 11):
-        running.store.progress(lease, stage=Stage.INFERRING, progress=step / 10, lease_s=60)
+        running.store.leases.progress(lease, stage=Stage.INFERRING, progress=step / 10, lease_s=60)
     for thread in threads:
         thread.join()
     assert len(seen) == 40

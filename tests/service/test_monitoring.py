@@ -18,10 +18,9 @@ from ruamel.yaml import YAML
 from oarlock.errors import InferenceFailed, leaves
 from oarlock.facts import ModelFacts
 from oarlock.organs.catalogue import OARS
-from oarlock.qa import report as qa
 from oarlock.store.jobs import Stage
-from oarlock.store.score_store import Scored, append
-from tests.fixtures.scores import report, score
+from oarlock.store.scores.write import Scored, append
+from tests.fixtures.scores import compared, score
 from tests.service.running import Running, parts
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +35,7 @@ UP = {"up": set[str]()}
 """Prometheus makes this metric itself."""
 
 
-SCORED = Scored("CT", [report(score("Brain", 0.93))], [qa.Finding("organ.volume", "Brain", qa.Level.RED, "too large")])
+SCORED = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "red")])
 
 
 def panels() -> list[dict[str, Any]]:
@@ -80,15 +79,15 @@ def selectors(query: str) -> Iterator[tuple[str, set[str]]]:
 def labels(running: Running, series: list[Path]) -> dict[str, set[str]]:
     """The labels of every metric, as seen after a little of everything has happened."""
     with httpx.Client(base_url=running.url, timeout=30) as client:
-        running.store.heartbeat("monitored", {}, "cpu")
+        running.store.workers.heartbeat("monitored", {}, "cpu")
         lease = running.claim(client.post("/v1/jobs", files=parts(series[:5])).json())
-        running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, ModelFacts("monitored", "1", "ab" * 32), SCORED)
         text = client.get("/metrics").text
-        running.store.fail(lease, InferenceFailed(reason="it was only a test"))
-        running.store.farewell("monitored")
+        running.store.leases.fail(lease, InferenceFailed(reason="it was only a test"))
+        running.store.workers.sign_off("monitored")
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from service.access import oidc
 from service.access.oidc import OIDC, IssuerKeys, check_url, fetch_json
 from service.errors import InvalidToken, IssuerUnavailable

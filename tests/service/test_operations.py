@@ -23,13 +23,13 @@ from oarlock.qa import report as qa
 from oarlock.qa.interobserver import METRICS, Spread
 from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Stage
-from oarlock.store.score_store import Scored, append
+from oarlock.store.scores.write import Scored, append
 from service.api import openapi as contract
 from service.api.problems import STATUS_BY_CODE
 from service.broker import Broker
 from service.embedded.redis_server import PrivateRedis
 from tests.fixtures.crooked import crooked_grid
-from tests.fixtures.scores import report, score
+from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def worker(running: Running) -> None:
-    running.store.heartbeat("test-worker", {"oarlock-hn": "ab" * 32}, "cpu")
+    running.store.workers.heartbeat("test-worker", {"oarlock-hn": "ab" * 32}, "cpu")
 
 
 # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,22 +86,22 @@ def test_any_worker_with_another_file_of_a_model_is_not_ready_and_named(tmp_path
     """It would fail the jobs that it takes, however many right ones there are beside it."""
     write_model(tmp_path / "models")
     with serve(make_settings(tmp_path, redis_url)) as running:
-        running.store.heartbeat("right-1", {"oarlock-hn": "ab" * 32}, "cpu")
+        running.store.workers.heartbeat("right-1", {"oarlock-hn": "ab" * 32}, "cpu")
         assert httpx.get(f"{running.url}/readyz", timeout=30).json()["model"]["ready"]
-        running.store.heartbeat("wrong-2", {"oarlock-hn": "cd" * 32}, "cpu")
+        running.store.workers.heartbeat("wrong-2", {"oarlock-hn": "cd" * 32}, "cpu")
         answer = httpx.get(f"{running.url}/readyz", timeout=30)
         assert unready(answer) == {"model"}
         why = "worker wrong-2 has another file of oarlock-hn (sha256 cdcdcdcdcdcd…, and the service has abababababab…)"
         assert answer.json()["model"]["detail"] == why
         assert why in answer.json()["detail"]
-        running.store.farewell("wrong-2")
+        running.store.workers.sign_off("wrong-2")
         assert httpx.get(f"{running.url}/readyz", timeout=30).json()["ready"]
 
 
 def test_a_worker_without_the_default_model_is_not_enough(tmp_path: Path, redis_url: str) -> None:
     write_model(tmp_path / "models")
     with serve(make_settings(tmp_path, redis_url)) as running:
-        running.store.heartbeat("w", {"another": "ab" * 32}, "cpu")
+        running.store.workers.heartbeat("w", {"another": "ab" * 32}, "cpu")
         answer = httpx.get(f"{running.url}/readyz", timeout=30)
         assert unready(answer) == {"model"}
         assert answer.json()["model"]["detail"] == "no live worker has the default model"
@@ -145,11 +145,11 @@ def alone(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running, series: list[Path]) -> None:
-    alone.store.heartbeat("test-worker", {"oarlock-hn": "ab" * 32}, "cpu")
+    alone.store.workers.heartbeat("test-worker", {"oarlock-hn": "ab" * 32}, "cpu")
     with httpx.Client(base_url=alone.url, timeout=30) as client:
         job = client.post("/v1/jobs", files=parts(series[:5])).json()
         client.post("/v1/jobs", files=parts([b"no DICOM file"]))
-        alone.store.progress(alone.claim(job), stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        alone.store.leases.progress(alone.claim(job), stage=Stage.INFERRING, progress=0.5, lease_s=60)
         found = metrics(client)
     assert value(found, "oarlock_jobs", state="running") == 1
     assert value(found, "oarlock_refusals_total", code="series.not_dicom") == 1
@@ -162,8 +162,8 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running,
 
 def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_checks(client: httpx.Client, running: Running) -> None:
     model = ModelFacts("histogram", "1", "ab" * 32)
-    checks = [qa.Finding("organ.volume", "Brain", level, "reason") for level in (qa.Level.RED, qa.Level.AMBER, qa.Level.RED)]
-    scored = Scored("CT", [report(score("Brain", value)) for value in (0.93, 0.41, None)], checks)
+    checks = [("organ.volume", level) for level in ("red", "amber", "red")]
+    scored = Scored("CT", [compared(score("Brain", value)) for value in (0.93, 0.41, None)], checks)
     before = metrics(client)
     with running.service.database.writing() as connection:
         append(connection, datetime.now(UTC), "job", model, scored)

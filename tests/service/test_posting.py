@@ -229,7 +229,7 @@ def requeue_long_enough(sweeper: Sweeper) -> None:
 
 def test_the_job_of_a_silent_worker_is_sent_again(client: httpx.Client, running: Running, series: list[Path]) -> None:
     job = post(client, series)
-    running.store.claim(JobId(job["id"]), worker="dead", lease_s=15)
+    running.store.leases.claim(JobId(job["id"]), worker="dead", lease_s=15)
     broker = _Sent()
     requeue_long_enough(sweeper(running, broker))
     assert running.store.get(JobId(job["id"])).state is JobState.QUEUED
@@ -241,7 +241,7 @@ def test_a_worker_that_reports_between_looks_keeps_its_job(client: httpx.Client,
     watching = sweeper(running, _Sent())
     for _ in range(3 * watching.looks_in(15)):
         watching.requeue()
-        running.store.progress(lease, stage=Stage.READING, progress=0.0, lease_s=15)
+        running.store.leases.progress(lease, stage=Stage.READING, progress=0.0, lease_s=15)
     assert running.store.get(lease.job_id).state is JobState.RUNNING
 
 

@@ -12,9 +12,10 @@ import pytest
 from oarlock.cli.main import main
 from oarlock.ct.writer import write_ct_series
 from oarlock.rtstruct.profiles import read_profiles
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
 from oarlock.store.jobs import JobId
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from service.container import running as opened
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings

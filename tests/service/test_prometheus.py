@@ -16,12 +16,11 @@ from ruamel.yaml import YAML
 
 from oarlock.errors import InferenceFailed
 from oarlock.facts import ModelFacts
-from oarlock.qa import report as qa
 from oarlock.qa.control_chart import Rule
 from oarlock.store.jobs import Stage
-from oarlock.store.score_store import Scored, append
+from oarlock.store.scores.write import Scored, append
 from tests.fixtures.processes import eventually, free_port
-from tests.fixtures.scores import report, score
+from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 from tests.service.test_monitoring import ALERTS, ROOT, rules, shown
@@ -80,15 +79,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 def live_a_little(running: Running, series: list[Path]) -> None:
     """One of everything that the dashboard shows."""
     with httpx.Client(base_url=running.url, timeout=30) as client:
-        running.store.heartbeat("watched", {}, "cpu")
+        running.store.workers.heartbeat("watched", {}, "cpu")
         lease = running.claim(client.post("/v1/jobs", files=parts(series)).json())
-        running.store.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
-        scored = Scored("CT", [report(score("Brain", 0.93))], [qa.Finding("organ.volume", "Brain", qa.Level.RED, "too large")])
+        scored = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "red")])
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, MODEL, scored)
         running.service.metrics.drift_alarms.labels(MODEL.name, "Brain", Rule.RUN, "lower").inc()
-        running.store.fail(lease, InferenceFailed(reason="it was only a test"))
+        running.store.leases.fail(lease, InferenceFailed(reason="it was only a test"))
         running.claim(client.post("/v1/jobs", files=parts(series)).json())
         client.post("/v1/jobs", files=parts(series)).raise_for_status()
 
@@ -116,7 +115,7 @@ def scraped(watched: Running, series: list[Path], tmp_path_factory: pytest.TempP
 @pytest.fixture
 def prometheus(scraped: Prometheus, watched: Running) -> Prometheus:
     """A worker counts as alive for a minute, and machines can be slow."""
-    watched.store.heartbeat("watched", {}, "cpu")
+    watched.store.workers.heartbeat("watched", {}, "cpu")
     return scraped
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from oarlock.facts import ModelFacts
 from oarlock.qa.report import Presence
-from oarlock.store.score_store import Case, Origin, add_case
+from oarlock.store.scores.write import Case, Origin, add_case
 from service.api.dashboards import DEFAULT_DAYS, prefers_csv
-from tests.fixtures.scores import report, score
+from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import serve, write_model
 
@@ -31,7 +31,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator
                 model = ModelFacts("oarlock-hn", f"1.{i % 2}", "ab" * 32)
                 case = Case(f"job-{i:02}", model, "=CT 1" if i % 3 else "CT2", list(Origin)[i % 2], 1)
                 lens = score("Lens_L", None, presence=Presence.PREDICTED_ONLY)
-                add_case(connection, NOW + timedelta(days=i - i % 2), case, report(score("Brain", 0.7 + 0.02 * i, 0.5), lens))
+                add_case(connection, NOW + timedelta(days=i - i % 2), case, compared(score("Brain", 0.7 + 0.02 * i, 0.5), lens))
         yield client
 
 

@@ -23,6 +23,7 @@ from oarlock.qa.report import QAReport
 from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.store import audit
 from oarlock.store.files import GEOMETRY, RTSTRUCT
+from oarlock.store.job_store import NewJob
 from oarlock.store.jobs import JobId
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.fixtures.scores import report, score
@@ -230,8 +231,8 @@ def test_the_kept_geometry_is_that_of_the_series_and_names_nobody(ct: Series, tm
 
 def approve(running: Running, found: QAReport, scanner: str = "CT7", job_id: str = "job") -> None:
     template = running.store.page(limit=1)[0][0]
-    running.store.create(job_id=JobId(job_id), series=template.series, model=template.model, content_sha256="c")
-    running.service.qa_store.approve(running.store.get(JobId(job_id)), scanner, found, job_id, by=audit.SYSTEM)
+    running.store.create(NewJob(id=JobId(job_id), series=template.series, model=template.model, content_sha256="c"))
+    running.service.qa_store.approve(running.store.get(JobId(job_id)), scanner, found.to_rows(), job_id, by=audit.SYSTEM)
 
 
 def test_a_drift_is_charted_with_its_limits_and_alarms(

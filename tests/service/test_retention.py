@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from oarlock.errors import JobExpired
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
 from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import JobId, JobState
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from oarlock.store.retention import Retention
 from service.background.sweeper import Sweeper
 from tests.service.conftest import make_settings
@@ -48,7 +49,7 @@ def test_what_a_crash_left_of_a_purged_input_goes_with_the_next_cleaning(
 ) -> None:
     job_id = post(running, series)
     running.finish({"id": job_id}, {RTSTRUCT: b"contours"})
-    running.store.purge_inputs_due(Retention(input_s=0))  # and then the service was killed
+    running.store.retirement.purge_inputs_due(Retention(input_s=0))  # and then the service was killed
     assert len(running.service.storage.input_files(job_id)) == 37
     sweeper(running, running.settings).clean()
     with pytest.raises(JobExpired):

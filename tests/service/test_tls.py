@@ -13,8 +13,9 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from oarlock.scopes import Scope
 from oarlock.settings import Settings
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from tests.fixtures.certificates import Authority, Pair
 from tests.fixtures.processes import eventually, free_port, listens
 from tests.service.conftest import make_settings

@@ -16,12 +16,13 @@ from oarlock.cli.administration import to_head
 from oarlock.cli.main import main
 from oarlock.errors import IdempotencyConflict, InferenceFailed
 from oarlock.facts import ModelFacts, SeriesFacts
+from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import BEGINNING, Action, Actor, Entry, Event, Head
 from oarlock.store.database import Database
-from oarlock.store.job_store import JobStore
+from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 from oarlock.store.schema import AUDIT, AUDIT_HEAD
 
 NOW = datetime(2026, 3, 5, 12, 0, 0, 120000, tzinfo=UTC)
@@ -40,26 +41,27 @@ def findings(database: Database, *kept: Head) -> tuple[str, ...]:
 
 
 def post(store: JobStore, job_id: str, *, key: str | None = None, digest: str = "cd" * 32) -> JobId:
-    return store.create(job_id=JobId(job_id), series=SERIES, model=MODEL, content_sha256=digest, idempotency_key=key, by=MARTA).id
+    new = NewJob(id=JobId(job_id), series=SERIES, model=MODEL, content_sha256=digest, idempotency_key=key)
+    return store.create(new, by=MARTA).id
 
 
 def test_the_life_of_every_job_and_key_is_written_down_in_its_order(database: Database) -> None:
     store, keys = JobStore(database), KeyStore(database)
     key, _ = keys.create("planning", [Scope.ADMIN], by=MARTA)
     first, second, third = (post(store, job_id) for job_id in ("first", "second", "third"))
-    lease = store.claim(first, worker="w", lease_s=15)
+    lease = store.leases.claim(first, worker="w", lease_s=15)
     assert lease
-    store.succeed(lease, result="rtstruct.dcm sha256:ef")
+    store.leases.succeed(lease, result="rtstruct.dcm sha256:ef")
     store.purge(first, by=MARTA)
     store.purge(first, by=MARTA)
-    lease = store.claim(second, worker="w", lease_s=15)
+    lease = store.leases.claim(second, worker="w", lease_s=15)
     assert lease
     store.request_cancel(second, by=MARTA)
-    store.cancelled(lease)
+    store.leases.cancelled(lease)
     store.retry(second, by=MARTA)
-    lease = store.claim(second, worker="w", lease_s=15)
+    lease = store.leases.claim(second, worker="w", lease_s=15)
     assert lease
-    store.fail(lease, InferenceFailed(reason="of the test"))
+    store.leases.fail(lease, InferenceFailed(reason="of the test"))
     store.discard(third, by=MARTA)
     keys.revoke("planning", by=MARTA)
     keys.revoke("planning", by=MARTA)
@@ -95,12 +97,12 @@ def test_a_job_that_no_worker_brought_to_an_end_is_ended_by_the_system(database:
     store = JobStore(database, clock=clock)
     job, stopped = post(store, "killer"), post(store, "stopped")
     for _ in range(3):
-        assert store.claim(job, worker="w", lease_s=15)
-        store.take_back(store.signs_of_life())
-    assert store.claim(job, worker="w", lease_s=15) is None
-    assert store.claim(stopped, worker="w", lease_s=15)
+        assert store.leases.claim(job, worker="w", lease_s=15)
+        store.leases.take_back(store.leases.signs_of_life())
+    assert store.leases.claim(job, worker="w", lease_s=15) is None
+    assert store.leases.claim(stopped, worker="w", lease_s=15)
     store.request_cancel(stopped, by=MARTA)
-    store.take_back(store.signs_of_life())
+    store.leases.take_back(store.leases.signs_of_life())
     told = [(e.action, e.actor, e.job_id, e.result) for e in entries(database)]
     assert ("job.failed", "system", "killer", "job.attempts_exhausted") in told
     assert ("job.cancelled", "system", "stopped", None) in told

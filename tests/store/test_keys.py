@@ -11,8 +11,9 @@ import pytest
 from oarlock.cli.administration import to_time
 from oarlock.cli.main import main
 from oarlock.errors import InvalidParameter
+from oarlock.scopes import Scope
 from oarlock.store.database import Database
-from oarlock.store.keys import KeyStore, Scope
+from oarlock.store.keys import KeyStore
 
 NOW = datetime(2026, 3, 5, 12, 0, 0, 123456, tzinfo=UTC)
 

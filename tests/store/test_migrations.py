@@ -19,10 +19,11 @@ from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, mak
 from oarlock.facts import Notice
 from oarlock.store import migrations
 from oarlock.store.database import Database
-from oarlock.store.job_store import STAGE_BUCKETS_S, JobStore
+from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId, JobState, Priority, Stage
 from oarlock.store.migrations import DatabaseNewer
 from oarlock.store.schema import METADATA
+from oarlock.store.stage_times import STAGE_BUCKETS_S
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -123,8 +124,8 @@ def test_a_database_from_before_alembic_is_brought_here_with_every_row(database_
     assert (waits.state, waits.priority, waits.created_at) == (JobState.QUEUED, Priority.URGENT, CREATED)
     assert (done.state, done.attempts, done.series.spacing_mm) == (JobState.SUCCEEDED, 2, (2.5, 1.1, 0.9))
     assert done.warnings == (Notice("series.tilted", "The slices are tilted."),)
-    assert [(entry.counts[2], entry.total_s) for entry in store.stage_durations()] == [(3, 4.5)] * len(Stage)
-    assert store.claim(JobId("waits"), worker="w", lease_s=15) is not None
+    assert [(entry.counts[2], entry.total_s) for entry in store.stage_times.all()] == [(3, 4.5)] * len(Stage)
+    assert store.leases.claim(JobId("waits"), worker="w", lease_s=15) is not None
     with database.reading() as connection:
         assert not inspect(connection).has_table("schema_version")
     database.close()

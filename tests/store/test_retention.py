@@ -37,9 +37,9 @@ def end(store: JobStore, state: JobState, job_id: str = "a") -> None:
         return
     lease = claim(store, job_id)
     if state is JobState.SUCCEEDED:
-        store.succeed(lease)
+        store.leases.succeed(lease)
     else:
-        store.fail(lease, FAILURE)
+        store.leases.fail(lease, FAILURE)
 
 
 ENDS = [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]
@@ -50,12 +50,12 @@ def test_an_input_goes_when_its_time_is_over_and_not_before(store: JobStore, clo
     create(store)
     end(store, state)
     clock.advance(HOUR_S - 1)
-    assert store.purge_inputs_due(Retention(input_s=HOUR_S)) == []
+    assert store.retirement.purge_inputs_due(Retention(input_s=HOUR_S)) == []
     clock.advance(1)
-    assert store.purge_inputs_due(Retention(input_s=HOUR_S)) == ["a"]
-    assert store.purge_inputs_due(Retention(input_s=HOUR_S)) == []
+    assert store.retirement.purge_inputs_due(Retention(input_s=HOUR_S)) == ["a"]
+    assert store.retirement.purge_inputs_due(Retention(input_s=HOUR_S)) == []
     assert store.get(JobId("a")).input_purged_at == clock.now
-    assert store.without_input() == {"a"}
+    assert store.retirement.without_input() == {"a"}
 
 
 @pytest.mark.parametrize("state", ENDS)
@@ -65,25 +65,25 @@ def test_a_job_goes_with_all_that_is_known_of_it_when_the_time_of_its_results_is
     create(store)
     end(store, state)
     clock.advance(HOUR_S)
-    assert store.purge_due(Retention(results_s=HOUR_S)) == ["a"]
+    assert store.retirement.purge_due(Retention(results_s=HOUR_S)) == ["a"]
     job = store.get(JobId("a"))
     assert (job.purged_at, job.series.series_instance_uid, job.state) == (clock.now, "", state)
 
 
 def test_a_time_of_nothing_is_over_as_soon_as_the_job_has_ended(store: JobStore) -> None:
     create(store)
-    assert store.purge_inputs_due(Retention(0, 0)) == store.purge_due(Retention(0, 0)) == []
+    assert store.retirement.purge_inputs_due(Retention(0, 0)) == store.retirement.purge_due(Retention(0, 0)) == []
     lease = claim(store)
-    assert store.purge_inputs_due(Retention(0, 0)) == store.purge_due(Retention(0, 0)) == []
-    store.succeed(lease)
-    assert store.purge_inputs_due(Retention(0, 0)) == ["a"]
+    assert store.retirement.purge_inputs_due(Retention(0, 0)) == store.retirement.purge_due(Retention(0, 0)) == []
+    store.leases.succeed(lease)
+    assert store.retirement.purge_inputs_due(Retention(0, 0)) == ["a"]
 
 
 def test_without_a_time_nothing_goes(store: JobStore, clock: Clock) -> None:
     create(store)
     end(store, JobState.SUCCEEDED)
     clock.advance(100 * 365 * 24 * HOUR_S)
-    assert store.purge_inputs_due(FOREVER) == store.purge_due(FOREVER) == []
+    assert store.retirement.purge_inputs_due(FOREVER) == store.retirement.purge_due(FOREVER) == []
 
 
 def test_the_times_that_a_job_was_posted_with_count_before_the_settings(store: JobStore, clock: Clock) -> None:
@@ -92,16 +92,16 @@ def test_the_times_that_a_job_was_posted_with_count_before_the_settings(store: J
     for job_id in ("short", "long"):
         end(store, JobState.SUCCEEDED, job_id)
     clock.advance(HOUR_S)
-    assert store.purge_inputs_due(FOREVER) == ["short"]
+    assert store.retirement.purge_inputs_due(FOREVER) == ["short"]
     clock.advance(HOUR_S)
-    assert store.purge_due(Retention(HOUR_S, HOUR_S)) == ["short"]
-    assert store.purge_inputs_due(Retention(HOUR_S, HOUR_S)) == []
+    assert store.retirement.purge_due(Retention(HOUR_S, HOUR_S)) == ["short"]
+    assert store.retirement.purge_inputs_due(Retention(HOUR_S, HOUR_S)) == []
 
 
 def test_a_failed_job_without_its_input_is_not_retried(store: JobStore) -> None:
     create(store)
     end(store, JobState.FAILED)
-    store.purge_inputs_due(Retention(input_s=0))
+    store.retirement.purge_inputs_due(Retention(input_s=0))
     with pytest.raises(JobExpired):
         store.retry(JobId("a"))
     assert store.get(JobId("a")).state is JobState.FAILED
@@ -112,16 +112,16 @@ def test_a_job_that_is_being_retried_keeps_its_input_and_its_time_starts_again(s
     end(store, JobState.FAILED)
     clock.advance(HOUR_S)
     store.retry(JobId("a"))
-    assert store.purge_inputs_due(Retention(0, 0)) == store.purge_due(Retention(0, 0)) == []
+    assert store.retirement.purge_inputs_due(Retention(0, 0)) == store.retirement.purge_due(Retention(0, 0)) == []
     end(store, JobState.FAILED)
-    assert store.purge_inputs_due(Retention(input_s=HOUR_S)) == []
+    assert store.retirement.purge_inputs_due(Retention(input_s=HOUR_S)) == []
 
 
 def test_the_audit_log_says_that_the_time_was_over(store: JobStore, database: Database) -> None:
     create(store)
     end(store, JobState.SUCCEEDED)
-    store.purge_inputs_due(Retention(input_s=0))
-    store.purge_due(Retention(results_s=0))
+    store.retirement.purge_inputs_due(Retention(input_s=0))
+    store.retirement.purge_due(Retention(results_s=0))
     entries = [(entry.action, entry.actor, entry.job_id) for entry in read_entries(database)][-2:]
     assert entries == [("input.purged", "system", "a"), ("job.purged", "system", "a")]
 
@@ -134,11 +134,11 @@ def test_durations(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5d", "1 d", "d", "30D", "forever", "1d12h", "9999999"])
-def test_what_is_no_duration(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="no duration"):
+def test_what_is_not_a_duration(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
         to_seconds(text)
     monkeypatch.setenv("OARLOCK_KEEP_INPUT", text)
-    with pytest.raises(ValidationError, match="no duration"):
+    with pytest.raises(ValidationError, match="not a duration"):
         Settings()
 
 

@@ -10,16 +10,18 @@ import pytest
 from sqlalchemy import select
 
 from oarlock.errors import InvalidParameter
-from oarlock.facts import ModelFacts
+from oarlock.facts import ComparisonRows, ModelFacts
 from oarlock.organs.catalogue import OARS
-from oarlock.qa.plausibility import Finding, Level
-from oarlock.qa.report import Presence, QAReport
+from oarlock.qa.report import Presence
 from oarlock.store.database import Database
-from oarlock.store.job_store import JobStore, LeaseLost
+from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
+from oarlock.store.leases import LeaseLost
 from oarlock.store.schema import METADATA, QA_CASES
-from oarlock.store.score_store import BUCKETS, Case, Filters, Origin, QAStore, Scored, add_case, append, day_of
-from tests.fixtures.scores import report, score
+from oarlock.store.scores.filters import Filters
+from oarlock.store.scores.read import ScoreStore
+from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, day_of, oar_ids
+from tests.fixtures.scores import compared, score
 from tests.store.test_job_store import SERIES, Clock
 
 MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
@@ -28,17 +30,17 @@ NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(database: Database) -> QAStore:
-    return QAStore(database)
+def store(database: Database) -> ScoreStore:
+    return ScoreStore(database)
 
 
-def add(database: Database, at: datetime, found: QAReport, job_id: str = "job", **changes: object) -> None:
+def add(database: Database, at: datetime, found: ComparisonRows, job_id: str = "job", **changes: object) -> None:
     facts = {"model": MODEL, "scanner": "CT1", "origin": Origin.SUPPLIED, "position": 1} | changes
     with database.writing() as connection:
         add_case(connection, at, Case(job_id=job_id, **facts), found)  # type: ignore[arg-type]
 
 
-def summary(store: QAStore, part_of: Callable[[int], int] | None = None, **filters: object) -> dict[str, object]:
+def summary(store: ScoreStore, part_of: Callable[[int], int] | None = None, **filters: object) -> dict[str, object]:
     found = store.summary(Filters(**filters), alert_level=0.8, part_of=part_of)  # type: ignore[arg-type]
     return {entry.oar: entry for entry in found}
 
@@ -48,17 +50,17 @@ def summary(store: QAStore, part_of: Callable[[int], int] | None = None, **filte
 
 def finish(database: Database, scored: Scored | None) -> None:
     jobs = JobStore(database, clock=Clock())
-    jobs.create(job_id=JobId("a"), series=SERIES, model=MODEL, content_sha256="c")
-    lease = jobs.claim(JobId("a"), worker="w", lease_s=15)
+    jobs.create(NewJob(id=JobId("a"), series=SERIES, model=MODEL, content_sha256="c"))
+    lease = jobs.leases.claim(JobId("a"), worker="w", lease_s=15)
     assert lease is not None
-    jobs.succeed(lease, scored=scored)
+    jobs.leases.succeed(lease, scored=scored)
     with pytest.raises(LeaseLost):
-        jobs.succeed(lease, scored=scored)
+        jobs.leases.succeed(lease, scored=scored)
 
 
-def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Database, store: QAStore) -> None:
-    first = report(score("Parotid_L", 0.94, 0.87), score("Lens_R", None, presence=Presence.REFERENCE_ONLY))
-    finish(database, Scored("CT1", [first, report(score("Brain", 0.99))]))
+def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Database, store: ScoreStore) -> None:
+    first = compared(score("Parotid_L", 0.94, 0.87), score("Lens_R", None, presence=Presence.REFERENCE_ONLY))
+    finish(database, Scored("CT1", [first, compared(score("Brain", 0.99))]))
     rows, following = store.scores(Filters(), limit=10)
     assert following is None
     assert [(row["position"], row["oar"], row["presence"], row["surface_dsc"], row["volumetric_dsc"]) for row in rows] == [
@@ -72,15 +74,15 @@ def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Dat
     assert (row["tolerance_mm"], row["tolerance_rounded_mm"], row["reference_volume_ml"]) == (2.85, 2.5, 31.0)
 
 
-def test_an_organ_that_neither_drew_leaves_none(database: Database, store: QAStore) -> None:
-    add(database, NOW, report(score("Lens_L", None, presence=Presence.NEITHER)))
+def test_an_organ_that_neither_drew_leaves_none(database: Database, store: ScoreStore) -> None:
+    add(database, NOW, compared(score("Lens_L", None, presence=Presence.NEITHER)))
     assert store.scores(Filters(), limit=10) == ([], None)
     assert summary(store) == {}
 
 
 def test_nothing_that_a_sender_wrote_gets_into_a_row(database: Database) -> None:
     """Names of ROIs and labels of RTSTRUCTs, and the UIDs of the patient's series."""
-    finish(database, Scored("CT1", [report(score("Parotid_L", 0.94))]))
+    finish(database, Scored("CT1", [compared(score("Parotid_L", 0.94))]))
     with database.reading() as connection:
         tables = [table for name, table in METADATA.tables.items() if name.startswith("qa_")]
         text = repr([connection.execute(select(table)).all() for table in tables])
@@ -89,33 +91,30 @@ def test_nothing_that_a_sender_wrote_gets_into_a_row(database: Database) -> None
         assert canary not in text
 
 
-def test_the_rows_stay_when_the_job_is_purged(database: Database, store: QAStore) -> None:
-    finish(database, Scored("CT1", [report(score("Parotid_L", 0.94))]))
+def test_the_rows_stay_when_the_job_is_purged(database: Database, store: ScoreStore) -> None:
+    finish(database, Scored("CT1", [compared(score("Parotid_L", 0.94))]))
     JobStore(database).purge(JobId("a"))
     assert len(store.scores(Filters(), limit=10)[0]) == 1
 
 
-def test_levels_are_counted_by_check(database: Database, store: QAStore) -> None:
-    def check(code: str, level: Level) -> Finding:
-        return Finding(code, "Brain", level, "reason")
-
-    found = [check("organ.volume", Level.RED), check("organ.volume", Level.RED), check("organ.empty", Level.GREEN)]
+def test_levels_are_counted_by_check(database: Database, store: ScoreStore) -> None:
+    found = [("organ.volume", "red"), ("organ.volume", "red"), ("organ.empty", "green")]
     for _ in range(2):
         with database.writing() as connection:
             append(connection, NOW, "a", MODEL, Scored("CT1", checks=found))
     assert store.check_counts() == [("organ.empty", "green", 2), ("organ.volume", "red", 4)]
 
 
-def test_the_histogram_counts_each_bucket_with_those_below(database: Database, store: QAStore) -> None:
+def test_the_histogram_counts_each_bucket_with_those_below(database: Database, store: ScoreStore) -> None:
     for value in (0.0, 0.5, 0.500001, 1.0, None):
-        add(database, NOW, report(score("Brain", value, 0.3)))
+        add(database, NOW, compared(score("Brain", value, 0.3)))
     (found,) = store.histograms()
     assert (found.model, found.oar, found.total) == ("oarlock-hn", "Brain", pytest.approx(2.000001))
     assert found.counts == (2, *[3] * (len(BUCKETS) - 2), 4)
 
 
-def test_workers_that_finish_at_once_lose_no_score(database: Database, store: QAStore) -> None:
-    found = report(*(score(oar, 0.9) for oar in ("Brain", "Parotid_L", "Lens_R")))
+def test_workers_that_finish_at_once_lose_no_score(database: Database, store: ScoreStore) -> None:
+    found = compared(*(score(oar, 0.9) for oar in ("Brain", "Parotid_L", "Lens_R")))
 
     def work(worker: int) -> None:
         for i in range(10):
@@ -144,7 +143,7 @@ def many(database: Database) -> list[tuple[datetime, str, str, str]]:
             "scanner": rng.choice(["CT1", "CT2"]),
             "origin": rng.choice(list(Origin)),
         }
-        add(database, at, report(*(score(oar, rng.random()) for oar in oars)), f"job-{i:02}", **facts)
+        add(database, at, compared(*(score(oar, rng.random()) for oar in oars)), f"job-{i:02}", **facts)
         rows.append((at, i, sorted(oars), facts))
     return [
         (at, f"job-{i:02}", oar, f"{facts['model'].version} {facts['scanner']} {facts['origin']}")  # type: ignore[attr-defined]
@@ -155,7 +154,7 @@ def many(database: Database) -> list[tuple[datetime, str, str, str]]:
 
 @pytest.mark.parametrize("limit", [1, 7])
 def test_pages_hold_every_row_that_fits_once_newest_first(
-    store: QAStore, many: list[tuple[datetime, str, str, str]], limit: int
+    store: ScoreStore, many: list[tuple[datetime, str, str, str]], limit: int
 ) -> None:
     moment = NOW + timedelta(hours=14)
     fitting: list[tuple[dict[str, object], Callable[[tuple[datetime, str, str, str]], bool]]] = [
@@ -181,17 +180,17 @@ def test_pages_hold_every_row_that_fits_once_newest_first(
         assert found == [row[:3] for row in many if fits(row)], filters
 
 
-def test_what_comes_while_somebody_pages_moves_nothing(database: Database, store: QAStore, many: object) -> None:
+def test_what_comes_while_somebody_pages_moves_nothing(database: Database, store: ScoreStore, many: object) -> None:
     first, cursor = store.scores(Filters(), limit=5)
     whole, _ = store.scores(Filters(), limit=1000)
-    add(database, NOW + timedelta(days=30), report(score("Brain", 0.5)))
+    add(database, NOW + timedelta(days=30), compared(score("Brain", 0.5)))
     rest, _ = store.scores(Filters(), limit=1000, cursor=cursor)
     assert first + rest == whole
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "MTIz", "MTIzLjQ1", "MTIzLjQ1LkRvZQ", "MTIzLi0xLkJyYWlu", "9" * 200])
-def test_a_cursor_that_was_not_given_is_refused(database: Database, store: QAStore, cursor: str) -> None:
-    add(database, NOW, report(score("Brain", 0.5)))
+def test_a_cursor_that_was_not_given_is_refused(database: Database, store: ScoreStore, cursor: str) -> None:
+    add(database, NOW, compared(score("Brain", 0.5)))
     with pytest.raises(InvalidParameter, match="cursor"):
         store.scores(Filters(), limit=5, cursor=cursor)
 
@@ -199,7 +198,7 @@ def test_a_cursor_that_was_not_given_is_refused(database: Database, store: QASto
 # ── summaries ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_summary_is_made_of_the_very_rows(database: Database, store: QAStore) -> None:
+def test_a_summary_is_made_of_the_very_rows(database: Database, store: ScoreStore) -> None:
     """Whatever was written in whatever order: the numbers by day are those of the rows."""
     rng = random.Random(3)
     for i in range(60):
@@ -207,7 +206,9 @@ def test_a_summary_is_made_of_the_very_rows(database: Database, store: QAStore) 
         value = rng.choice([None, rng.random()])
         presence = rng.choice([Presence.BOTH, Presence.BOTH, Presence.PREDICTED_ONLY])
         oars = rng.sample(["Brain", "Lens_L"], 2)
-        add(database, at, report(*(score(oar, value, rng.random(), presence) for oar in oars)), f"{i}", scanner=rng.choice("ab"))
+        add(
+            database, at, compared(*(score(oar, value, rng.random(), presence) for oar in oars)), f"{i}", scanner=rng.choice("ab")
+        )
     rows, _ = store.scores(Filters(scanner="a"), limit=1000)
     found = store.summary(Filters(scanner="a"), alert_level=0.6, part_of=lambda day: day - day % 2)
     assert [entry.oar for entry in found] == ["Brain", "Lens_L"]
@@ -231,27 +232,46 @@ def test_a_summary_is_made_of_the_very_rows(database: Database, store: QAStore) 
                 assert distribution.below_alert == np.mean(np.array(values) < 0.6)
 
 
-def test_the_place_of_an_organ_in_packed_scores_never_changes() -> None:
-    """What was packed by an earlier version is read by its place: a new organ goes to the end."""
-    assert [oar.name for oar in OARS] == [
-        *("Brain", "Brainstem", "Cochlea_L", "Cochlea_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R", "Lens_L", "Lens_R"),
-        *("Lung_L", "Lung_R", "Bone_Mandible", "OpticNrv_L", "OpticNrv_R", "Eye_L", "Eye_R", "Parotid_L", "Parotid_R"),
-        *("SpinalCanal", "SpinalCord", "Glnd_Submand_L", "Glnd_Submand_R"),
-    ]
+def test_the_order_of_the_organs_in_the_code_says_nothing_of_what_is_stored(
+    database: Database, store: ScoreStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for oar, value in (("Brain", 0.9), ("Parotid_L", 0.7), ("Glnd_Submand_R", 0.5)):
+        add(database, NOW, compared(score(oar, value)))
+    before = summary(store)
+    monkeypatch.setattr("oarlock.store.scores.summaries._ORDER", {oar.name: -place for place, oar in enumerate(OARS)})
+    assert list(summary(store)) == ["Glnd_Submand_R", "Parotid_L", "Brain"]
+    assert summary(store) == before
 
 
-def test_a_summary_takes_whole_days_and_filters(database: Database, store: QAStore) -> None:
+def test_an_organ_that_was_never_scored_before_gets_an_id_of_its_own_for_ever(database: Database, store: ScoreStore) -> None:
+    """Of several workers that meet new organs at once, all write the same ids."""
+    new = [f"New_{i}" for i in range(4)]
+
+    def write(worker: int) -> dict[str, int]:
+        with database.writing() as connection:
+            return oar_ids(connection, new[worker:] + new[:worker])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(write, range(4)))
+    assert all(ids == found[0] for ids in found)
+    assert sorted(found[0].values()) == list(range(len(OARS) + len(new)))
+    row = dict(compared(score("Brain", 0.25)).oars[0]) | {"oar": "New_2"}
+    add(database, NOW, ComparisonRows("surface-dsc/1", (row,)))
+    assert summary(store)["New_2"].whole.surface_dsc.median == 0.25  # type: ignore[attr-defined]
+
+
+def test_a_summary_takes_whole_days_and_filters(database: Database, store: ScoreStore) -> None:
     for days in range(4):
-        add(database, NOW + timedelta(days=days), report(score("Brain", 0.1 * days)), origin=list(Origin)[days % 2])
+        add(database, NOW + timedelta(days=days), compared(score("Brain", 0.1 * days)), origin=list(Origin)[days % 2])
     midnight = datetime(2026, 3, 6, tzinfo=UTC)
     assert summary(store, since=midnight, until=midnight + timedelta(days=2))["Brain"].whole.n == 2  # type: ignore[attr-defined]
     assert summary(store, origin=Origin.APPROVED)["Brain"].whole.n == 2  # type: ignore[attr-defined]
     assert summary(store, oar="Lens_L") == summary(store, model="another") == {}
 
 
-def test_a_case_has_its_moment_to_the_microsecond(database: Database, store: QAStore) -> None:
+def test_a_case_has_its_moment_to_the_microsecond(database: Database, store: ScoreStore) -> None:
     at = NOW.replace(microsecond=123457)
-    add(database, at, report(score("Brain", 0.5)))
+    add(database, at, compared(score("Brain", 0.5)))
     assert store.scores(Filters(since=at, until=at + timedelta(microseconds=1)), limit=5)[0][0]["at"] == at
     assert store.scores(Filters(since=at + timedelta(microseconds=1)), limit=5)[0] == []
     with database.reading() as connection:

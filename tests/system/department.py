@@ -21,7 +21,7 @@ from oarlock.store import audit
 from oarlock.store.audit import Action
 from oarlock.store.database import Database
 from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT, Storage
-from oarlock.store.job_store import JobStore
+from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import ENDED, Job, JobId, JobState, Stage
 from oarlock.store.schema import JOBS
 from service.embedded.process import die_with_parent
@@ -274,7 +274,7 @@ class Department:
         calm = self._calm
         if job.id not in calm.store.states():
             calm.clock.now = job.created_at
-            calm.store.create(job_id=job.id, series=job.series, model=job.model, content_sha256="0" * 64)
+            calm.store.create(NewJob(id=job.id, series=job.series, model=job.model, content_sha256="0" * 64))
             with calm.storage.incoming() as incoming:
                 for path in self.storage.input_files(job.id):
                     incoming.next_file().write_bytes(path.read_bytes())

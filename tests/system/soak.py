@@ -185,7 +185,7 @@ class Soak:
 
     def _a_job_runs(self) -> bool:
         """Whether a process is at work on a job; one whose process was killed counts as running in the table for a while."""
-        for job_id in self._department.store.signs_of_life():
+        for job_id in self._department.store.leases.signs_of_life():
             with suppress(ProcessLookupError):  # it ended in between
                 if alive(self._department.runner(job_id)):
                     return True
@@ -204,7 +204,7 @@ class Soak:
 
     def _children(self) -> set[int]:
         """The processes that run jobs: a worker's name ends with the number of its process."""
-        heard = {int(worker.name.rsplit("-", 1)[1]) for worker in self._department.store.live_workers(within_s=PATIENCE_S)}
+        heard = {int(worker.name.rsplit("-", 1)[1]) for worker in self._department.store.workers.live(within_s=PATIENCE_S)}
         return heard.intersection(marked(self._department.worker.mark))
 
     def _kill_redis(self) -> Callable[[], None]:

@@ -14,7 +14,7 @@ from oarlock.segmentation.segment import Model
 from oarlock.segmentation.slabs import Volume
 from oarlock.store.database import Database
 from oarlock.store.files import Storage
-from oarlock.store.job_store import JobStore
+from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
 from tests.fixtures.orientations import voxel_centres_mm
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
@@ -68,7 +68,8 @@ class House:
             header = check_headers(incoming.files)
             self.storage.adopt(incoming, JobId(job_id))
         facts = self.model(None).facts
-        self.store.create(job_id=JobId(job_id), series=header.facts(), model=facts, profile=profile, content_sha256="0" * 64)
+        new = NewJob(id=JobId(job_id), series=header.facts(), model=facts, profile=profile, content_sha256="0" * 64)
+        self.store.create(new)
         return JobId(job_id)
 
     def model(self, _: object) -> Model:

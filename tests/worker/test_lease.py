@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from oarlock.errors import DatabaseUnavailable
-from oarlock.store.job_store import Lease, LeaseLost
 from oarlock.store.jobs import JobId, Stage
+from oarlock.store.leases import Lease, LeaseLost
 from worker.lease import SHARES, CancelRequested, LeaseKeeper, WorkerStopping
 
 LEASE = Lease(JobId("job"), token=1, worker="test", attempt=1)

@@ -27,9 +27,10 @@ from oarlock.rtstruct.writer import WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.slabs import Volume
 from oarlock.store import audit
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
-from oarlock.store.job_store import JobStore, Lease
 from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
-from oarlock.store.score_store import Filters, QAStore
+from oarlock.store.leases import Lease, Leases
+from oarlock.store.scores.filters import Filters
+from oarlock.store.scores.read import ScoreStore
 from tests.worker.conftest import Clock, House, head
 from tests.worker.tiny_model import LIMITS_HU, sigmoid_of_means
 from worker.jobs import contour
@@ -90,9 +91,9 @@ def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs
         job_id = place.post(series)
         place.clock.advance(60 * minutes)
         if minutes:
-            with_failure = place.store.claim(job_id, worker="lost", lease_s=1)
+            with_failure = place.store.leases.claim(job_id, worker="lost", lease_s=1)
             assert with_failure is not None
-            assert place.store.take_back(place.store.signs_of_life()) == [job_id]
+            assert place.store.leases.take_back(place.store.leases.signs_of_life()) == [job_id]
         run(place, job_id)
         files.append(place.storage.result(job_id, RTSTRUCT).read_bytes())
     other.database.close()
@@ -116,14 +117,14 @@ def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(hous
     own.write_bytes(house.storage.result(first, RTSTRUCT).read_bytes())
     job_id = house.post(series, own, job_id="job-2")
     run(house, job_id)
-    rows, _ = QAStore(house.database).scores(Filters(), limit=100)
+    rows, _ = ScoreStore(house.database).scores(Filters(), limit=100)
     report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
     (comparison,) = report["comparisons"]
     scores = {score["oar"]: score for score in comparison["oars"] if score["presence"] != "neither"}
     assert scores
     assert {row["oar"]: row["surface_dsc"] for row in rows} == {oar: score["surface_dsc"] for oar, score in scores.items()}
     assert {(row["job_id"], row["origin"], row["model_sha256"]) for row in rows} == {(job_id, "supplied", house.manifest.sha256)}
-    counted = {(code, level): n for code, level, n in QAStore(house.database).check_counts()}
+    counted = {(code, level): n for code, level, n in ScoreStore(house.database).check_counts()}
     assert counted == {key: 2 * n for key, n in Counter((c["code"], c["level"]) for c in report["checks"]).items()}
 
 
@@ -173,13 +174,13 @@ def _must_not_be_called(_: Volume) -> Volume:
 
 def test_progress_is_true_and_never_falls(house: House, series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Stage, float]] = []
-    report = JobStore.progress
+    report = Leases.progress
 
-    def listen(store: JobStore, lease: Lease, *, stage: Stage, progress: float, lease_s: float) -> bool:
+    def listen(leases: Leases, lease: Lease, *, stage: Stage, progress: float, lease_s: float) -> bool:
         told.append((stage, progress))
-        return report(store, lease, stage=stage, progress=progress, lease_s=lease_s)
+        return report(leases, lease, stage=stage, progress=progress, lease_s=lease_s)
 
-    monkeypatch.setattr(JobStore, "progress", listen)
+    monkeypatch.setattr(Leases, "progress", listen)
     monkeypatch.setattr("oarlock.segmentation.slabs.slab_for", lambda *_: 10)
     run(house, house.post(series))
     assert told == sorted(told, key=lambda entry: entry[1])
@@ -213,8 +214,8 @@ def test_a_worker_that_lost_its_lease_writes_nothing(house: House, series: Path)
     def be_replaced(hu: Volume) -> Volume:
         assert isinstance(house.clock, Clock)
         house.clock.advance(120)
-        assert house.store.take_back(house.store.signs_of_life()) == [job_id]
-        assert house.store.claim(job_id, worker="another", lease_s=60) is not None
+        assert house.store.leases.take_back(house.store.leases.signs_of_life()) == [job_id]
+        assert house.store.leases.claim(job_id, worker="another", lease_s=60) is not None
         return _answer(hu)
 
     house.predict = be_replaced

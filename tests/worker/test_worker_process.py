@@ -58,7 +58,7 @@ class Ward(House):
                 command = [sys.executable, "-m", "worker"]
                 self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | self.environment, stdout=log, stderr=log)
         process = self.process
-        wait_until(lambda: bool(self.store.live_workers(within_s=LEASE_S)) or process.poll() is not None)
+        wait_until(lambda: bool(self.store.workers.live(within_s=LEASE_S)) or process.poll() is not None)
         assert process.poll() is None, self.log.read_text()
         return process
 

@@ -1,0 +1,124 @@
+"""Control charts of what was approved: the first scores of each organ, model and scanner as baseline, the newest behind it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, select
+
+from oarlock.facts import ModelFacts
+from oarlock.organs.catalogue import OARS
+from oarlock.qa.control_chart import BASELINE, LOOK_BACK, Alarm, ControlLimits
+from oarlock.store.schema import QA_CASES, QA_SCORES
+from oarlock.store.scores.filters import Filters, of_cases, read_streams
+from oarlock.store.scores.write import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One approved case on a chart; ``alarms`` are those that it completes."""
+
+    at: datetime
+    job_id: str
+    score: float
+    alarms: tuple[Alarm, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """How the surface DSC of one organ, model and scanner went.
+
+    :ivar baseline: what the limits are made of; as many as there are, until there are enough.
+    :ivar limits: None until then, and where the baseline does not vary.
+    :ivar points: the newest ones behind the baseline, in their order.
+    """
+
+    oar: str
+    model: ModelFacts
+    scanner: str
+    baseline: Sequence[Point]
+    limits: ControlLimits | None
+    points: Sequence[Point]
+
+
+def read_charts(connection: Connection, filters: Filters, points: int) -> list[Chart]:
+    """The charts by model and scanner, and in the catalogue's order of organs.
+
+    :param filters: ``since`` is where the baseline begins.
+    :param points: most points of a chart behind its baseline, the newest ones.
+    """
+    approved = replace(filters, origin=Origin.APPROVED)
+    streams = sorted(read_streams(connection, filters).values(), key=lambda row: (row.model, row.scanner, row.id))
+    return [chart for stream in streams for chart in _charts(connection, stream, approved, points)]
+
+
+def _charts(connection: Connection, stream: Row[Any], filters: Filters, points: int) -> Iterator[Chart]:
+    first = _read_points(connection, stream, filters, BASELINE)
+    newest = _read_points(connection, stream, filters, points + LOOK_BACK, newest=True)
+    for oar in OARS:
+        if filters.oar not in {None, oar.name}:
+            continue
+        alone = replace(filters, oar=oar.name)
+        baseline = first.of(oar.name) or _read_points(connection, stream, alone, BASELINE).by_oar.get(oar.name, [])
+        later = newest.of(oar.name)
+        if later is None and baseline:
+            later = _read_points(connection, stream, alone, points + LOOK_BACK, newest=True).by_oar.get(oar.name, [])
+        if baseline:
+            yield _chart(oar.name, stream, baseline, later or [], points)
+
+
+def _chart(oar: str, stream: Row[Any], baseline: Sequence["_DatedPoint"], newest: Sequence["_DatedPoint"], points: int) -> Chart:
+    limits = ControlLimits.of([place.point.score for place in baseline])
+    after = [place.point for place in newest if place.order > baseline[-1].order]
+    if limits is not None:
+        by_index: dict[int, list[Alarm]] = {}
+        for alarm in limits.alarms([point.score for point in after]):
+            by_index.setdefault(alarm.index, []).append(alarm)
+        after = [replace(point, alarms=tuple(by_index.get(i, ()))) for i, point in enumerate(after)]
+    model = ModelFacts(stream.model, stream.model_version, stream.model_sha256)
+    return Chart(oar, model, stream.scanner, [place.point for place in baseline], limits, after[-points:])
+
+
+@dataclass(frozen=True, slots=True)
+class _DatedPoint:
+    """A point, and its place in the order of all."""
+
+    order: tuple[datetime, int]
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class _Cases:
+    """Points by organ, of successive cases; ``complete`` if there are no other cases."""
+
+    by_oar: Mapping[str, list[_DatedPoint]]
+    cases: int
+    complete: bool
+
+    def of(self, oar: str) -> list[_DatedPoint] | None:
+        """All points of an organ; None if cases that were not read may hold more."""
+        found = self.by_oar.get(oar, [])
+        return found if self.complete or len(found) == self.cases else None
+
+
+def _read_points(connection: Connection, stream: Row[Any], filters: Filters, cases: int, *, newest: bool = False) -> _Cases:
+    """The first or the newest cases of a stream, in their order; of one organ, those in which it has a score."""
+    when = Filters(since=filters.since, until=filters.until, origin=filters.origin)
+    wanted = [*of_cases(when, {}), QA_CASES.c.stream_id == stream.id, ~QA_CASES.c.superseded]
+    order = [QA_CASES.c.at, QA_CASES.c.id]
+    chosen = select(QA_CASES.c.id, QA_CASES.c.at, QA_CASES.c.job_id).where(*wanted)
+    if filters.oar is not None:
+        scored = and_(QA_SCORES.c.oar == filters.oar, QA_SCORES.c.surface_dsc.is_not(None))
+        chosen = chosen.join(QA_SCORES, QA_SCORES.c.case_id == QA_CASES.c.id).where(scored)
+    limited = chosen.order_by(*(column.desc() if newest else column for column in order)).limit(cases).subquery()
+    same = [QA_SCORES.c.case_id == limited.c.id, *([] if filters.oar is None else [QA_SCORES.c.oar == filters.oar])]
+    columns = (limited.c.id, limited.c.at, limited.c.job_id, QA_SCORES.c.oar, QA_SCORES.c.surface_dsc)
+    query = select(*columns).join(QA_SCORES, and_(*same), isouter=True).order_by(limited.c.at, limited.c.id)
+    rows = connection.execute(query).all()
+    by_oar: dict[str, list[_DatedPoint]] = {}
+    for case_id, at, job_id, oar, score in rows:
+        if score is not None:
+            by_oar.setdefault(oar, []).append(_DatedPoint((at, case_id), Point(at, job_id, score)))
+    found = len({row[0] for row in rows})
+    return _Cases(by_oar, found, complete=found < cases)

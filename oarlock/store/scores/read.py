@@ -1,0 +1,125 @@
+"""Reading scores: pages of rows, histograms and counts; summaries and charts are in their own modules."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+from typing import Any
+
+from sqlalchemy import Row, exists, or_, select
+
+from oarlock.facts import ComparisonRows
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.store.audit import Actor
+from oarlock.store.cursors import invalid_cursor, of_cursor, to_cursor
+from oarlock.store.database import Database, utc_now
+from oarlock.store.jobs import Job
+from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES
+from oarlock.store.scores.charts import Chart, read_charts
+from oarlock.store.scores.filters import Filters, of_cases, read_streams
+from oarlock.store.scores.summaries import OARSummary, summarise
+from oarlock.store.scores.write import BUCKETS, NUMBERS, approve
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Surface DSC of all cases ever: ``counts[i]`` of them are at most ``BUCKETS[i]``; ``total`` is their sum."""
+
+    model: str
+    oar: str
+    counts: tuple[int, ...]
+    total: float
+
+
+class ScoreStore:
+    """What dashboards and Prometheus ask, and where approved contours are written down.
+
+    :param clock: gives the present as an aware time.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database, self._clock = database, clock
+
+    def scores(self, filters: Filters, *, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of rows, newest case first and by organ within a case, and the cursor of the next page (None at the end).
+
+        :raises InvalidParameter: if the cursor is not one that this method gave.
+        """
+        with self._database.reading() as connection:
+            streams = read_streams(connection, filters)
+            if not streams:
+                return [], None
+            found = connection.execute(_page(filters, streams, limit + 1, cursor)).mappings().all()
+        rows = [_row(one, streams[one["stream_id"]]) for one in found[:limit]]
+        if len(found) <= limit:
+            return rows, None
+        last = found[limit - 1]
+        return rows, to_cursor(last["at"], f"{last['id']}.{last['oar']}")
+
+    def summary(self, filters: Filters, *, alert_level: float, part_of: Callable[[int], int] | None) -> list[OARSummary]:
+        """What the scores of each organ say together, see :func:`oarlock.store.scores.summaries.summarise`."""
+        with self._database.reading() as connection:
+            return summarise(connection, filters, alert_level, part_of)
+
+    def approve(self, job: Job, scanner: str, comparison: ComparisonRows, content_sha256: str, *, by: Actor) -> bool:
+        """Write the comparison with an approved RTSTRUCT, see :func:`oarlock.store.scores.write.approve`."""
+        with self._database.writing() as connection:
+            now = self._clock()
+            return approve(connection, now, job, comparison, scanner=scanner, content_sha256=content_sha256, by=by)
+
+    def charts(self, filters: Filters, *, points: int) -> list[Chart]:
+        """The control charts of what was approved, see :func:`oarlock.store.scores.charts.read_charts`."""
+        with self._database.reading() as connection:
+            return read_charts(connection, filters, points)
+
+    def histograms(self) -> list[Histogram]:
+        """Surface DSC by model and organ."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(QA_HISTOGRAM).order_by(QA_HISTOGRAM.c.model, QA_HISTOGRAM.c.oar)).all()
+        cells: dict[tuple[str, str], dict[int, Row[Any]]] = {}
+        for row in rows:
+            cells.setdefault((row.model, row.oar), {})[row.bucket] = row
+        return [_histogram(model, oar, by_bucket) for (model, oar), by_bucket in cells.items()]
+
+    def check_counts(self) -> list[tuple[str, str, int]]:
+        """Code of a check, level, and how often it was given."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(QA_CHECKS).order_by(QA_CHECKS.c.code, QA_CHECKS.c.level)).all()
+        return [(row.code, row.level, row.findings) for row in rows]
+
+
+def _page(filters: Filters, streams: Mapping[int, object], rows: int, cursor: str | None) -> Any:
+    """The rows behind a cursor. First the cases are chosen, no more than there are rows: what is sorted stays small."""
+    wanted, behind = of_cases(filters, streams), []
+    if cursor is not None:
+        at, case_id, oar = _place_of(cursor)
+        wanted += [QA_CASES.c.at <= at, or_(QA_CASES.c.at < at, QA_CASES.c.id <= case_id)]
+        behind = [or_(QA_SCORES.c.case_id != case_id, QA_SCORES.c.oar > oar)]
+    same = QA_SCORES.c.case_id == QA_CASES.c.id
+    if filters.oar is not None:
+        behind.append(QA_SCORES.c.oar == filters.oar)
+    has_rows = exists().where(same, *behind)
+    order = (QA_CASES.c.at.desc(), QA_CASES.c.id.desc())
+    cases = select(QA_CASES).where(*wanted, has_rows).order_by(*order).limit(rows).subquery()
+    found = select(cases, QA_SCORES).join(QA_SCORES, QA_SCORES.c.case_id == cases.c.id).where(*behind)
+    return found.order_by(cases.c.at.desc(), cases.c.id.desc(), QA_SCORES.c.oar).limit(rows)
+
+
+def _place_of(cursor: str) -> tuple[datetime, int, str]:
+    at, key = of_cursor(cursor)
+    case_id, _, oar = key.partition(".")
+    if not case_id.isdecimal() or oar not in BY_NAME or len(case_id) > 9:
+        raise invalid_cursor()
+    return at, int(case_id), oar
+
+
+def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
+    origin = {name: found[name] for name in ("at", "job_id", "origin", "position")}
+    source = {name: getattr(stream, name) for name in ("model", "model_version", "model_sha256", "scanner")}
+    numbers = {name: found[name] for name in ("oar", "presence", "definition", "tolerance_mm", *NUMBERS)}
+    return origin | source | numbers
+
+
+def _histogram(model: str, oar: str, cells: Mapping[int, Row[Any]]) -> Histogram:
+    counts = (cells[i].cases if i in cells else 0 for i in range(len(BUCKETS)))
+    return Histogram(model, oar, tuple(accumulate(counts)), sum(cell.total for cell in cells.values()))

@@ -1,0 +1,209 @@
+"""Writing scores: what a finished job leaves for dashboards, in the transaction that ends it.
+
+A case is one comparison of a job's contours with one RTSTRUCT. What dashboards and Prometheus ask again and again is counted in
+the same transaction: by day for summaries, as a histogram for metrics. Needs no NumPy: workers and the job table load this.
+"""
+
+import math
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Connection, LargeBinary, Table, and_, cast, func, insert, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from oarlock.errors import JobExpired
+from oarlock.facts import ComparisonRows, ModelFacts
+from oarlock.store import audit
+from oarlock.store.audit import Action, Actor, Event
+from oarlock.store.jobs import Job
+from oarlock.store.schema import EPOCH, JOBS, QA_CASES, QA_CHECKS, QA_DAYS, QA_HISTOGRAM, QA_OARS, QA_SCORES, QA_STREAMS
+
+BUCKETS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
+"""Upper bounds of the histogram of surface DSC."""
+
+PACKED: Final = struct.Struct("<BBdd")
+"""An organ of a case in ``qa_days``: its id in ``qa_oars``, whether both sides drew it, surface and volumetric DSC or NaN."""
+
+NUMBERS: Final = (
+    "surface_dsc",
+    "surface_dsc_unrounded",
+    "volumetric_dsc",
+    "hausdorff_95_mm",
+    "mean_surface_distance_mm",
+    "added_path_length_mm",
+    "predicted_volume_ml",
+    "reference_volume_ml",
+    "tolerance_rounded_mm",
+)
+"""The measured columns of a row of ``qa_scores``."""
+
+_COLUMNS: Final = ("oar", "presence", "tolerance_mm", *NUMBERS)
+
+
+class Origin(StrEnum):
+    """Where the RTSTRUCT of a case came from."""
+
+    SUPPLIED = "supplied"
+    APPROVED = "approved"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What was compared.
+
+    :ivar scanner: what the CT came from (:attr:`oarlock.ct.series.SeriesHeader.scanner`).
+    :ivar position: of the RTSTRUCT among those of its origin for the job, from 1.
+    :ivar content_sha256: of an approved RTSTRUCT.
+    """
+
+    job_id: str
+    model: ModelFacts
+    scanner: str
+    origin: Origin
+    position: int
+    content_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a finished job leaves here.
+
+    :ivar scanner: what the CT came from.
+    :ivar comparisons: one with each supplied RTSTRUCT (:meth:`oarlock.qa.report.QAReport.to_rows`).
+    :ivar checks: code and level of each finding of the checks without a reference.
+    """
+
+    scanner: str
+    comparisons: Sequence[ComparisonRows] = ()
+    checks: Sequence[tuple[str, str]] = ()
+
+
+def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored) -> None:
+    """Write what a job leaves, in the transaction that ends it."""
+    for position, comparison in enumerate(scored.comparisons, start=1):
+        add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position), comparison)
+    counts: dict[tuple[str, str], int] = {}
+    for check in scored.checks:
+        counts[check] = counts.get(check, 0) + 1
+    rows = [{"code": code, "level": level, "findings": n} for (code, level), n in sorted(counts.items())]
+    _count(connection, QA_CHECKS, rows, "findings")
+
+
+def add_case(connection: Connection, now: datetime, case: Case, comparison: ComparisonRows) -> None:
+    """Write one comparison and count it. Organs that neither side drew leave no row."""
+    rows = sorted((row for row in comparison.oars if row["presence"] != "neither"), key=lambda row: row["oar"])
+    stream_id = _stream(connection, case.model, case.scanner)
+    values = {
+        "at": now,
+        "job_id": case.job_id,
+        "origin": case.origin,
+        "position": case.position,
+        "stream_id": stream_id,
+        "definition": comparison.definition,
+        "content_sha256": case.content_sha256,
+        "superseded": False,
+    }
+    case_id = connection.execute(insert(QA_CASES).values(values).returning(QA_CASES.c.id)).scalar_one()
+    if not rows:
+        return
+    # The name of the reference's ROI is left out: its sender chose it.
+    connection.execute(insert(QA_SCORES), [{"case_id": case_id} | {name: row[name] for name in _COLUMNS} for row in rows])
+    ids = oar_ids(connection, {row["oar"] for row in rows})
+    packed = b"".join(_packed(ids[row["oar"]], row) for row in rows)
+    _add_to_day(connection, {"day": day_of(now), "stream_id": stream_id, "origin": case.origin, "scores": packed})
+    histogram = [_cell(case.model.name, row["oar"], value) for row in rows if (value := row["surface_dsc"]) is not None]
+    _count(connection, QA_HISTOGRAM, histogram, "cases", "total")
+
+
+def approve(
+    connection: Connection,
+    now: datetime,
+    job: Job,
+    comparison: ComparisonRows,
+    *,
+    scanner: str,
+    content_sha256: str,
+    by: Actor,
+) -> bool:
+    """Write the comparison with the RTSTRUCT that was approved for a job; on the charts it replaces an earlier one.
+
+    :returns: False if this very RTSTRUCT is the last one that was approved for the job: then there is nothing to write.
+    :raises JobExpired: if the job was purged in the meantime.
+    """
+    _check_alive(connection, job)
+    mine = and_(QA_CASES.c.job_id == job.id, QA_CASES.c.origin == Origin.APPROVED)
+    earlier = connection.execute(select(QA_CASES).where(mine).order_by(QA_CASES.c.id)).all()
+    if earlier and earlier[-1].content_sha256 == content_sha256:
+        return False
+    connection.execute(update(QA_CASES).where(mine).values(superseded=True))
+    case = Case(job.id, job.model, scanner, Origin.APPROVED, len(earlier) + 1, content_sha256)
+    add_case(connection, now, case, comparison)
+    result = f"approved {case.position} sha256:{content_sha256}"
+    audit.append(connection, now, Event(Action.REFERENCE_RETURNED, by, job.id, audit.to_text(job.model), result))
+    return True
+
+
+def oar_ids(connection: Connection, names: Collection[str]) -> dict[str, int]:
+    """The id of each organ in packed scores. It never changes; an organ that is new here gets the next one."""
+    known = {row.name: row.id for row in connection.execute(select(QA_OARS))}
+    while missing := sorted(set(names) - known.keys()):
+        following = select(func.max(QA_OARS.c.id) + 1, literal(missing[0])).where(QA_OARS.c.id >= 0)  # SQLite wants a WHERE
+        new = insert_of(connection)(QA_OARS).from_select(["id", "name"], following).on_conflict_do_nothing()
+        connection.execute(new)  # a worker that was faster may have taken the id, or have written this very organ
+        known = {row.name: row.id for row in connection.execute(select(QA_OARS))}
+    return known
+
+
+def day_of(moment: datetime) -> int:
+    """The day of a moment, counted from 1970-01-01, UTC."""
+    return (moment - EPOCH) // timedelta(days=1)
+
+
+def insert_of(connection: Connection) -> Any:
+    """The INSERT that may meet a row which is there already; both databases spell it alike."""
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
+def _check_alive(connection: Connection, job: Job) -> None:
+    """See that a job was not purged; it stays so until the transaction ends."""
+    alive = select(JOBS.c.id).where(JOBS.c.id == job.id, JOBS.c.purged_at.is_(None)).with_for_update()
+    if connection.scalar(alive) is None:
+        raise JobExpired
+
+
+def _packed(oar_id: int, row: Mapping[str, Any]) -> bytes:
+    scores = (math.nan if row[name] is None else row[name] for name in ("surface_dsc", "volumetric_dsc"))
+    return PACKED.pack(oar_id, row["presence"] == "both", *scores)
+
+
+def _cell(model: str, oar: str, value: float) -> dict[str, Any]:
+    bucket = next((i for i, bound in enumerate(BUCKETS) if value <= bound), len(BUCKETS) - 1)
+    return {"model": model, "oar": oar, "bucket": bucket, "cases": 1, "total": value}
+
+
+def _stream(connection: Connection, model: ModelFacts, scanner: str) -> int:
+    key = {"model": model.name, "model_version": model.version, "model_sha256": model.sha256, "scanner": scanner}
+    connection.execute(insert_of(connection)(QA_STREAMS).values(key).on_conflict_do_nothing())
+    same = and_(*(QA_STREAMS.c[name] == value for name, value in key.items()))
+    return int(connection.execute(select(QA_STREAMS.c.id).where(same)).scalar_one())
+
+
+def _count(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *counters: str) -> None:
+    """Add rows, in the order of their keys, to the counters of those that have the same key.
+
+    With one order for all, no two transactions wait for each other.
+    """
+    if rows:
+        new = insert_of(connection)(table)
+        grown = {name: table.c[name] + new.excluded[name] for name in counters}
+        connection.execute(new.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown), rows)
+
+
+def _add_to_day(connection: Connection, row: Mapping[str, Any]) -> None:
+    new = insert_of(connection)(QA_DAYS).values(row)
+    longer = cast(QA_DAYS.c.scores.op("||")(new.excluded.scores), LargeBinary)  # SQLite takes what is joined for text
+    connection.execute(new.on_conflict_do_update(index_elements=list(QA_DAYS.primary_key), set_={"scores": longer}))
