@@ -30,10 +30,10 @@ class ResultSpace:
     def problem(self) -> str | None:
         """Why results cannot be written, or None."""
         try:
-            free = self._storage.free_bytes()
+            room_bytes = self._storage.room_bytes(keep_bytes=self._least_bytes)
         except OSError:
             return "the data folder of the service is missing (is it mounted?)"
-        return None if free >= self._least_bytes else "the disk has too little room for results"
+        return None if room_bytes >= 0 else "the disk has too little room for results"
 
 
 class PeriodicStep(bootsteps.StartStopStep):

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from oarlock.errors import JobExpired, OarlockError, ResultNotFound, StorageUnavailable
+from oarlock.errors import JobExpired, OarlockError, ResultNotFound, StorageFull, StorageUnavailable
 from oarlock.store.jobs import JobId
 
 RTSTRUCT: Final = "rtstruct.dcm"
@@ -32,7 +32,7 @@ RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
 """Every file that a job may have as a result."""
 
 STALE_S: Final = 3_600.0
-"""After which time an upload is given up that cannot be asked whether somebody receives it."""
+"""Age in seconds at which an upload whose lock cannot be queried counts as abandoned."""
 
 _INPUT = "input"
 _LOCK = "lock"
@@ -204,12 +204,19 @@ class Storage:
         except OSError:  # the other end of a share is away
             return False
 
-    def free_bytes(self) -> int:
-        """Space left for unprivileged users on the data folder's file system.
+    def room_bytes(self, *, keep_bytes: int = 0) -> int:
+        """How much may be written to the data folder's disk, see :func:`room_bytes`.
 
-        :raises OSError: if it is not there.
+        :raises OSError: if the data folder is not there.
         """
-        return shutil.disk_usage(self._jobs).free
+        return room_bytes(self._jobs, keep_bytes=keep_bytes)
+
+    def check_room(self, *, keep_bytes: int, more_bytes: int) -> None:
+        """See that so much more may be written to the data folder's disk.
+
+        :raises StorageFull: if not.
+        """
+        check_room(self._jobs, keep_bytes=keep_bytes, more_bytes=more_bytes)
 
     def check(self) -> None:
         """Write, flush, rename and delete a file.
@@ -241,6 +248,25 @@ class Storage:
 
     def _tokens(self, job: Path, prefix: str) -> list[int]:
         return [int(path.name.removeprefix(prefix)) for path in job.glob(f"{prefix}*")]
+
+
+def room_bytes(folder: Path, *, keep_bytes: int) -> int:
+    """How much may be written to the disk of a folder until only so much is free; negative if less is free already.
+
+    The one place that asks how full a disk is. What is free counts for unprivileged users.
+
+    :raises OSError: if the folder is not there.
+    """
+    return shutil.disk_usage(folder).free - keep_bytes
+
+
+def check_room(folder: Path, *, keep_bytes: int, more_bytes: int = 0) -> None:
+    """See that so much more may be written to the disk of a folder.
+
+    :raises StorageFull: if not.
+    """
+    if room_bytes(folder, keep_bytes=keep_bytes) < more_bytes:
+        raise StorageFull
 
 
 def _delete(path: Path) -> None:

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from oarlock.ct.series import check_headers
-from oarlock.errors import InvalidParameter, JobExpired, JobNotFinished, JobNotFound, ResultNotFound, StorageFull
+from oarlock.errors import InvalidParameter, JobExpired, JobNotFinished, JobNotFound, ResultNotFound
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.pictures.contact_sheet import load_rendering
 from oarlock.scopes import Scope
@@ -110,8 +110,8 @@ def check_space(request: Request, service: Service) -> None:
     :raises StorageFull: if not.
     """
     announced = int(request.headers.get("content-length", 0))
-    if service.storage.free_bytes() - min(announced, service.settings.max_upload_bytes) < service.settings.min_free_bytes:
-        raise StorageFull
+    more_bytes = min(announced, service.settings.max_upload_bytes)
+    service.storage.check_room(keep_bytes=service.settings.min_free_bytes, more_bytes=more_bytes)
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ sender can make the service hold is one batch.
 
 import errno
 import hashlib
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from oarlock.errors import OarlockError, StorageFull
 from oarlock.settings import Settings
-from oarlock.store.files import Incoming
+from oarlock.store.files import Incoming, check_room, room_bytes
 from service.errors import (
     ArchiveInvalid,
     PartMissing,
@@ -119,12 +118,8 @@ async def receive(request: Request, incoming: Incoming, settings: Settings, thre
     try:
         body = _body(request, files, form)
 
-        def write(batch: bytes) -> None:
-            files.check_space()
-            body.write(batch)
-
         async for batch in _batches(request, settings.max_upload_bytes):
-            await anyio.to_thread.run_sync(write, batch, limiter=threads)
+            await anyio.to_thread.run_sync(body.write, batch, limiter=threads)
         return await anyio.to_thread.run_sync(body.finish, limiter=threads)
     finally:
         files.close()
@@ -340,17 +335,6 @@ class _Files:
         elif self._name == _FILES:
             self._upload.file_digests.append(self._digest.digest())
 
-    def check_space(self) -> None:
-        """See that there is room for more: a body without a length, or many at once, were let in while there was.
-
-        :raises StorageFull: if not.
-        """
-        if self._free_bytes() < 0:
-            raise StorageFull
-
-    def _free_bytes(self) -> int:
-        return shutil.disk_usage(self._incoming.folder).free - self._settings.min_free_bytes
-
     def close(self) -> None:
         """Close what an interrupted upload left open."""
         if self._file is not None:
@@ -381,8 +365,7 @@ class _Files:
 
     def _put(self, file: IO[bytes], data: bytes | memoryview) -> None:
         """Write, while the disk has more room than must stay: many uploads at once may each have found enough at their start."""
-        if shutil.disk_usage(self._incoming.folder).free < self._settings.min_free_bytes:
-            raise StorageFull
+        check_room(self._incoming.folder, keep_bytes=self._settings.min_free_bytes)
         with disk():
             _write_all(file, data)
         if not self._is_archive:
@@ -393,7 +376,7 @@ class _Files:
         limits = ArchiveLimits(
             members=self._settings.max_upload_files - len(self._upload.files),
             content_bytes=self._settings.max_upload_bytes - self._content_bytes,
-            disk_bytes=self._free_bytes(),
+            disk_bytes=room_bytes(self._incoming.folder, keep_bytes=self._settings.min_free_bytes),
             ratio=self._settings.max_archive_ratio,
         )
         self._is_archive = False

@@ -44,7 +44,7 @@ class Health:
 
     def free_bytes(self) -> int:
         """Free space on the data folder's disk."""
-        return self._storage.free_bytes()
+        return self._storage.room_bytes()
 
     def _database(self) -> str | None:
         self._store.check()
@@ -55,10 +55,9 @@ class Health:
         return None
 
     def _disk(self) -> str | None:
-        free = self._storage.free_bytes()
-        if free < self._settings.reserve_bytes:
+        if self._storage.room_bytes(keep_bytes=self._settings.reserve_bytes) < 0:
             return "too little disk space is free: nothing is accepted, and what was accepted waits"
-        if free < self._settings.min_free_bytes:
+        if self._storage.room_bytes(keep_bytes=self._settings.min_free_bytes) < 0:
             return "too little disk space is free: nothing is accepted"
         self._storage.check()
         return None

@@ -317,8 +317,8 @@ def test_a_directory_too_large_to_be_of_the_allowed_members_is_not_read(refused:
 def test_an_archive_that_would_fill_the_disk_is_not_unpacked(
     refused: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.intake.multipart.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
-    refused(507, "storage.full", files=parts([zipped([os.urandom(6_000)] * 2)]))
+    monkeypatch.setattr("oarlock.store.files.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    refused(507, "storage.full", files=parts([zipped([bytes(6_000)] * 2)]))
 
 
 def test_an_archive_body_that_is_none(refused: Callable[..., Any]) -> None:

@@ -65,9 +65,8 @@ def test_uploads_that_each_found_room_at_their_start_stop_before_the_disk_is_ful
     own: Running, series: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     least = own.settings.min_free_bytes
-    fake = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=least - 1))
-    monkeypatch.setattr(uploads, "shutil", fake)
-    assert shutil.disk_usage(own.settings.data).free > least
+    at_the_start = iter([shutil.disk_usage(own.settings.data)])
+    monkeypatch.setattr("oarlock.store.files.shutil.disk_usage", lambda _: next(at_the_start, SimpleNamespace(free=least - 1)))
     answer = httpx.post(f"{own.url}/v1/jobs", content=zipped(series), headers=ZIP, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (507, "storage.full")
     assert int(answer.headers["retry-after"]) > 0

@@ -92,8 +92,8 @@ def test_a_disk_that_runs_low_in_the_middle_of_an_upload_is_said_and_nothing_of_
 ) -> None:
     before = running.files()
     usage = shutil.disk_usage(running.settings.data)
-    left = iter([usage, usage._replace(free=-1)])
-    monkeypatch.setattr("service.intake.multipart.shutil.disk_usage", lambda _: next(left, usage._replace(free=-1)))
+    left = iter([usage, usage])  # when it begins, and at its first piece
+    monkeypatch.setattr("oarlock.store.files.shutil.disk_usage", lambda _: next(left, usage._replace(free=-1)))
 
     def body() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
