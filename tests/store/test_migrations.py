@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -17,13 +18,17 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, make_url, select, text
 
 from oarlock.facts import Notice
-from oarlock.store import migrations
+from oarlock.store import audit, migrations
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId, JobState, Priority, Stage
 from oarlock.store.migrations import DatabaseNewer
-from oarlock.store.schema import METADATA
+from oarlock.store.schema import METADATA, QA_SCORES
+from oarlock.store.scores.filters import Filters
+from oarlock.store.scores.read import ScoreStore
+from oarlock.store.scores.write import Scored
 from oarlock.store.stage_times import STAGE_BUCKETS_S
+from tests.fixtures.scores import compared, score
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -199,6 +204,80 @@ def test_a_step_that_fails_leaves_nothing_behind(database_url: str, engine: Engi
         Database(database_url)
     with engine.connect() as connection:
         assert sorted(inspect(connection).get_table_names()) == sorted([*FIRST_ROWS, "schema_version"])
+
+
+# ── from 7008e73, with its data ───────────────────────────────────────────────────────────────────────────────────────
+
+OLD = Path(__file__).parent.parent / "fixtures" / "database_7008e73.sql"
+"""Six jobs with scores, three approved RTSTRUCTs and a job that waits, written by 7008e73 itself into SQLite, and dumped."""
+
+
+def open_old(engine: Engine, tmp_path: Path) -> None:
+    """Make a database as 7008e73 left it; on PostgreSQL by the steps of that time and the same rows."""
+    if engine.dialect.name == "sqlite":
+        with closing(sqlite3.connect(engine.url.database or "")) as connection:
+            connection.executescript(OLD.read_text())
+        return
+    with closing(sqlite3.connect(tmp_path / "old.sqlite")) as connection:
+        connection.executescript(OLD.read_text())
+    source, tables = create_engine(f"sqlite:///{tmp_path / 'old.sqlite'}"), MetaData()
+    with source.connect() as old, engine.begin() as new:
+        tables.reflect(old)
+        migrations.upgrade(new, to="0007")
+        for table in tables.sorted_tables:
+            if table.name != "alembic_version":
+                new.execute(table.delete() if table.name != "audit" else text("SELECT 1"))
+                if rows := [dict(row) for row in old.execute(select(table)).mappings()]:
+                    new.execute(table.insert(), rows)
+        for table_name in ("qa_cases", "qa_streams"):
+            new.execute(text(f"SELECT setval(pg_get_serial_sequence('{table_name}', 'id'), max(id)) FROM {table_name}"))
+    source.dispose()
+
+
+def by_the_rows(database: Database) -> dict[str, tuple[int, int, list[float]]]:
+    """Of each organ how many cases both sides drew, how many one side alone, and the surface DSCs: from the rows, by name."""
+    with database.reading() as connection:
+        rows = connection.execute(select(QA_SCORES)).all()
+    return {
+        oar: (
+            sum(row.presence == "both" for row in rows if row.oar == oar),
+            sum(row.presence != "both" for row in rows if row.oar == oar),
+            sorted(row.surface_dsc for row in rows if row.oar == oar and row.presence == "both" and row.surface_dsc is not None),
+        )
+        for oar in {row.oar for row in rows}
+    }
+
+
+def test_the_history_of_7008e73_says_what_it_said_of_every_organ(database_url: str, engine: Engine, tmp_path: Path) -> None:
+    open_old(engine, tmp_path)
+    with closing(Database(database_url)) as database:
+        rows = by_the_rows(database)
+        found = ScoreStore(database).summary(Filters(), alert_level=0.5, part_of=None)
+        assert len(rows) > 15
+        assert {entry.oar for entry in found} == set(rows)
+        for entry in found:
+            n, one_sided, scores = rows[entry.oar]
+            assert (entry.whole.n, entry.whole.one_sided) == (n, one_sided)
+            if entry.whole.surface_dsc is None:
+                assert scores == []
+                continue
+            assert entry.whole.surface_dsc.median == pytest.approx(median(scores))
+            assert entry.whole.surface_dsc.below_alert == pytest.approx(sum(score < 0.5 for score in scores) / len(scores))
+
+
+def test_the_history_of_7008e73_goes_on(database_url: str, engine: Engine, tmp_path: Path) -> None:
+    """Its chain of entries holds, its waiting job runs, and new scores stand beside the old ones."""
+    open_old(engine, tmp_path)
+    with closing(Database(database_url)) as database:
+        store, scores = JobStore(database), ScoreStore(database)
+        before = {entry.oar: entry.whole.n for entry in scores.summary(Filters(), alert_level=0.5, part_of=None)}
+        lease = store.leases.claim(JobId("waits"), worker="w", lease_s=15)
+        assert lease is not None
+        store.leases.succeed(lease, scored=Scored("CT1", [compared(score("Parotid_L", 0.9))]))
+        after = {entry.oar: entry.whole.n for entry in scores.summary(Filters(), alert_level=0.5, part_of=None)}
+        assert after == before | {"Parotid_L": before["Parotid_L"] + 1}
+        assert audit.verify(audit.read_entries(database), [audit.read_head(database)]).findings == ()
+        assert len(scores.charts(Filters(), points=5)) > 0
 
 
 @pytest.mark.slow

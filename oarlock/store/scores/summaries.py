@@ -1,7 +1,7 @@
 """Summaries: what the scores of each organ say together, over the whole time and over its parts.
 
 The scores of a day are read as one piece, packed: a year of a large clinic is a million numbers, which NumPy sorts in the time in
-which a database hands out the first rows of them (ADR 16).
+which a database hands out the first rows of them (ADR 17).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
