@@ -147,7 +147,13 @@ def within(frequency: float, expected: float, n: int) -> bool:
     return abs(frequency - expected) <= 4 * math.sqrt(expected * (1 - expected) / n) + 0.01  # 0.01: the 15 by 15 grid
 
 
-@pytest.mark.parametrize(("shift", "scores"), [(0.0, 50), (0.5, 50), (1.0, 15), (1.0, 30), (2.0, 5), (2.0, 10), (3.0, 2)])
+@pytest.mark.parametrize(
+    ("shift", "scores"),
+    [
+        *((2.0, 5), (3.0, 2)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.0, 50), (0.5, 50), (1.0, 15), (1.0, 30), (2.0, 10))),
+    ],
+)
 def test_a_drift_of_known_size_is_found_after_the_expected_number_of_cases(shift: float, scores: int) -> None:
     """The share of charts that alarm within so many cases after scores fell by so many deviations (0: a stable process)."""
     rng = np.random.default_rng(round(1000 * shift) + scores)

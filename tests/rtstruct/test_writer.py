@@ -268,12 +268,12 @@ def test_numbers_are_written_as_decimal_strings_wherever_the_patient_lies() -> N
 
 
 def test_a_contour_longer_than_explicit_vr_can_hold_is_whole(tmp_path: Path) -> None:
-    origins = np.array([[-99.5, -99.5, 3.0 * z] for z in range(3)])
-    grid = Grid(199, 199, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0)
+    origins = np.array([[-49.5, -49.5, 3.0 * z] for z in range(3)])
+    grid = Grid(119, 119, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0)
     files = write_ct_series(tmp_path, np.zeros(grid.shape, dtype=np.int16), grid)
     masks = OARMasks.empty([BY_NAME["Brain"]], grid.shape)
-    y, x = np.indices((199, 199))
-    saw = (x % 4 == 0) | ((x % 4 != 2) & (y % 2 == 0)) | (y == 198)  # a comb whose teeth have teeth: one outline around all
+    y, x = np.indices((119, 119))
+    saw = (x % 4 == 0) | ((x % 4 != 2) & (y % 2 == 0)) | (y == 118)  # a comb whose teeth have teeth: one outline around all
     masks.bits[1] = saw.astype(np.uint32)
     written = write_rtstruct(tmp_path / "rtstruct.dcm", masks, check_headers(files), AUTHORSHIP)
     (outline,) = written.contours["Brain"]
