@@ -1,10 +1,11 @@
-# The only commands: make demo | serve | test | test-fast | check | bench | soak | fuzz | images | e2e | bundle | lock | clean
+# The only commands: make demo | serve | test | test-fast | check | bench | soak | fuzz | mutate | pages | images | e2e | bundle | lock | clean
 #
 #   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
 #   make images [BUILD_OPTIONS=options of docker build] [PROFILES=gpu]
 #   make bundle [PROFILES="monitoring gpu"]
 #   make soak   (200 jobs over 20 minutes while components are killed; writes its tables into docs/reliability.md)
 #   make fuzz  [FUZZ_MINUTES=60]   (every way in is fuzzed, on one core; keeps what it finds in tests/fuzz/corpus and docs/reliability.md)
+#   make mutate [MODULES=oarlock/ct/stack.py]   (one change at a time where a wrong sign hurts a patient; hours for all)
 #   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
 
 PYTHON  ?= python3
@@ -16,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
-.PHONY: demo serve test test-fast check format bench soak fuzz images e2e bundle lock clean
+.PHONY: demo serve test test-fast check format bench soak fuzz mutate pages images e2e bundle lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -75,6 +76,11 @@ check: $(VENV)/dev
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/deptry . --no-ansi 2>&1
 	@$(BIN)/python -m tools.dead_names
+	@$(BIN)/python -m tools.licences
+
+# The parts of the handbook that are made from the code.
+pages: $(VENV)/dev
+	@$(BIN)/python -m tools.licences --write
 
 format: $(VENV)/dev
 	@$(BIN)/ruff check --fix .
@@ -87,6 +93,9 @@ FUZZ_MINUTES ?= 60
 
 fuzz: $(VENV)/dev
 	@$(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES)
+
+mutate: $(VENV)/dev
+	@nice -n 10 $(BIN)/python -m tools.mutate $(MODULES)
 
 bench: $(VENV)/dev
 	@test -n "$(SERIES)" || { echo "Which series? make bench SERIES=folder of a CT series [CONTOURS=folder of expert contours]"; exit 1; }

@@ -34,7 +34,7 @@ def dead_names() -> Iterator[Item]:
 
 
 def _tells(item: Item) -> bool:
-    return item.typ != "attribute" and (item.typ != "variable" or item.name.isupper())
+    return bool(item.typ != "attribute" and (item.typ != "variable" or item.name.isupper()))
 
 
 def main() -> int:

@@ -1,0 +1,72 @@
+"""The mutants of a module: its source with one thing changed."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, zip_longest
+from pathlib import Path
+
+from cosmic_ray.mutating import mutate_code
+
+from tools.mutate.operators import operators
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change.
+
+    :param before: the changed line as it was, without its indent; ``after``: as it is
+    """
+
+    module: str
+    before: str
+    after: str
+    source: str
+
+
+def mutants(root: Path, module: str) -> Iterator[Mutant]:
+    """Every mutant of the file ``module`` that is not the same program; annotations are no part of it."""
+    original = (root / module).read_text(encoding="utf-8")
+    seen = {_program(original)}
+    for operator in operators():
+        for occurrence in count():
+            source = mutate_code(original, operator, occurrence)
+            if source is None:
+                break
+            program = _program(source)
+            if program in seen:
+                continue
+            seen.add(program)
+            yield Mutant(module, *_changed(original, source), source)
+
+
+def without_functions(source: str) -> str:
+    """The same module, whose functions all raise: tests that pass with it do not use it."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body.insert(0, ast.Raise(ast.Call(ast.Name("AssertionError", ast.Load()), [], []), None))
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _program(source: str) -> str:
+    """The syntax tree without annotations; an impossible program is its own text."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+    return ast.dump(tree)
+
+
+def _changed(original: str, source: str) -> tuple[str, str]:
+    pairs = [
+        (old.strip(), new.strip())
+        for old, new in zip_longest(original.splitlines(), source.splitlines(), fillvalue="")
+        if old != new
+    ]
+    return pairs[0] if pairs else ("", "")

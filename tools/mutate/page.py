@@ -1,0 +1,64 @@
+"""The part of docs/reliability.md that says which mutants no test noticed."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tools.mutate.mutants import Mutant
+
+BEGIN: Final = "<!-- mutants: written by make mutate -->"
+END: Final = "<!-- mutants: end -->"
+_HEAD: Final = ("| module | mutants | killed | explained | left |", "| --- | ---: | ---: | ---: | ---: |")
+
+
+def write(root: Path, module: str, tried: int, survivors: Sequence[Mutant]) -> int:
+    """Put the result of one module into the page, beside those of the others.
+
+    :return: how many survivors have no explanation
+    """
+    page = root / "docs" / "reliability.md"
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    section, after = rest.split(END)
+    reasons = _reasons(root, module)
+    left = [mutant for mutant in survivors if (mutant.before, mutant.after) not in reasons]
+    counts = _rows(section, r"\| `(oarlock/[^`]+)` \| \d")
+    counts[module] = [
+        f"| `{module}` | {tried} | {tried - len(survivors)} | {len(survivors) - len(left)} | {len(left)} |",
+    ]
+    listed = _rows(section, r"\| `(oarlock/[^`]+)` \| `")
+    listed[module] = list(_survivor_rows(module, survivors, reasons))
+    lines = [*_HEAD, *_sorted(counts)]
+    if any(listed.values()):
+        lines += ["", "| survivor of | change | why no test can notice it |", "| --- | --- | --- |", *_sorted(listed)]
+    page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", encoding="utf-8")
+    return len(left)
+
+
+def _reasons(root: Path, module: str) -> dict[tuple[str, str], str]:
+    table = tomllib.loads((root / "tools" / "mutate" / "explained.toml").read_text(encoding="utf-8"))
+    return {(change, after): entry["why"] for entry in table.get(module, []) for change, after in entry["changes"]}
+
+
+def _survivor_rows(module: str, survivors: Sequence[Mutant], reasons: dict[tuple[str, str], str]) -> Iterator[str]:
+    for mutant in survivors:
+        change = f"`{_cell(mutant.before)}` → `{_cell(mutant.after)}`"
+        yield f"| `{module}` | {change} | {reasons.get((mutant.before, mutant.after), '**not explained**')} |"
+
+
+def _rows(section: str, pattern: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in section.splitlines():
+        if match := re.match(pattern, line):
+            found.setdefault(match[1], []).append(line)
+    return found
+
+
+def _sorted(rows: dict[str, list[str]]) -> list[str]:
+    return [line for module in sorted(rows) for line in rows[module]]
+
+
+def _cell(code: str) -> str:
+    return code.replace("|", "\\|").replace("`", "'")
