@@ -3,7 +3,9 @@
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -508,6 +510,12 @@ NEXT = {
 """The picture in oarlock/store/jobs.py, and the job that fails because its last worker fell silent."""
 
 
+@cache
+def one_for_all_walks() -> Database:
+    """Making the schema takes longer than a walk."""
+    return Database("sqlite://")
+
+
 class Walk(RuleBasedStateMachine):
     """Any order of calls by service, sweeper and workers keeps to NEXT, and only the newest lease is heard."""
 
@@ -516,18 +524,18 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.database = Database("sqlite://")
-        self.store = JobStore(self.database, clock=self.clock)
-        create(self.store)
-        self.seen = self.store.get(JobId("a"))
+        self.store = JobStore(one_for_all_walks(), clock=self.clock)
+        self.job_id = create(self.store, str(uuid4())).id
+        self.seen = self.store.get(self.job_id)
         self.newest = 0
 
     def teardown(self) -> None:
-        self.database.close()
+        """No other walk meets this job."""
+        self.store.purge(self.job_id)
 
     @rule(target=leases, lease_s=st.sampled_from([1, 10]))
     def a_worker_claims(self, lease_s: float) -> Lease | None:
-        lease = self.store.leases.claim(JobId("a"), worker="w", lease_s=lease_s)
+        lease = self.store.leases.claim(self.job_id, worker="w", lease_s=lease_s)
         if lease:
             assert lease.token > self.newest
             assert lease.attempt <= MAX_ATTEMPTS
@@ -548,7 +556,7 @@ class Walk(RuleBasedStateMachine):
             self.heard_only_if_it_holds(lease, lambda: getattr(self.store.leases, how)(lease, *more))
 
     def heard_only_if_it_holds(self, lease: Lease, report) -> None:  # type: ignore[no-untyped-def]
-        holds = self.store.get(JobId("a")).state is JobState.RUNNING and lease.token == self.newest
+        holds = self.store.get(self.job_id).state is JobState.RUNNING and lease.token == self.newest
         if holds:
             report()
         else:
@@ -557,27 +565,27 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def the_sender_cancels(self) -> None:
-        ended = self.store.get(JobId("a")).state.ended
+        ended = self.store.get(self.job_id).state.ended
         if ended:
             with pytest.raises(JobAlreadyEnded):
-                self.store.request_cancel(JobId("a"))
+                self.store.request_cancel(self.job_id)
         else:
-            self.store.request_cancel(JobId("a"))
+            self.store.request_cancel(self.job_id)
 
     @rule()
     def the_sender_retries(self) -> None:
-        job = self.store.get(JobId("a"))
+        job = self.store.get(self.job_id)
         if job.state in {JobState.FAILED, JobState.CANCELLED} and not job.purged_at:
             self.check()
-            assert self.store.retry(JobId("a")).attempts == 0
+            assert self.store.retry(self.job_id).attempts == 0
         else:
             with pytest.raises(JobNotRetryable):
-                self.store.retry(JobId("a"))
+                self.store.retry(self.job_id)
 
     @precondition(lambda self: self.newest > 3)
     @rule()
     def the_sender_purges(self) -> None:
-        self.store.purge(JobId("a"))
+        self.store.purge(self.job_id)
 
     @rule(seconds=st.sampled_from([0.5, 6, 20]))
     def time_passes(self, seconds: float) -> None:
@@ -589,7 +597,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
-        before, now = self.seen, self.store.get(JobId("a"))
+        before, now = self.seen, self.store.get(self.job_id)
         reachable = {before.state, *NEXT[before.state]}
         if before.state is JobState.RUNNING:  # one claim may give a job up that was just taken back
             reachable |= {JobState.QUEUED, JobState.FAILED}
