@@ -18,8 +18,10 @@ import numpy as np
 
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR, OARS, Laterality, other_side
+from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
+from oarlock.qa.checks.finding import Finding, Level
 from oarlock.qa.organ_shape import shape_of
-from oarlock.qa.plausibility import NORM_TABLES, Anatomy, Finding, Level, NormTables, judge
+from oarlock.qa.plausibility import judge
 from oarlock.qa.tissue import composition_of
 from tests.expert_data.planning_ct import LaidCT, PlanningCTs
 from tools.derive_norms import ContourSet, add_data, halved, limits, read, tight

@@ -26,8 +26,10 @@ from oarlock.geometry.contours import to_contours
 from oarlock.geometry.masks import OARMasks
 from oarlock.inference.models import load
 from oarlock.organs.roi_names import match_rois
-from oarlock.pictures import contact_sheet as preview
-from oarlock.qa import report as qa
+from oarlock.pictures.contact_sheet import contact_sheet
+from oarlock.pictures.slice_archive import save_rendering
+from oarlock.qa.plausibility import check_masks
+from oarlock.qa.report import QAReport, Source, compare
 from oarlock.rtstruct.placing import rois_to_masks as to_reference_masks
 from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.validator import check_rtstruct
@@ -115,10 +117,8 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     )
     _contour(header, masks, authorship, folder, table)
     _compare(ct, masks, folder, table)
-    table.measure("preview", lambda: preview.contact_sheet(ct.hu, header.grid, masks, model=manifest.identity))
-    table.measure(
-        "preview", lambda: preview.save_rendering(folder / "rendering.npz", ct.hu, header.grid, masks), note="file for ?oar="
-    )
+    table.measure("preview", lambda: contact_sheet(ct.hu, header.grid, masks, model=manifest.identity))
+    table.measure("preview", lambda: save_rendering(folder / "rendering.npz", ct.hu, header.grid, masks), note="file for ?oar=")
     print(
         f"{header.grid.shape} voxels, {sum(box is not None for box in masks.boxes().values())} OARs, {len(warnings)} warnings\n"
     )
@@ -177,16 +177,16 @@ def _write_with_rt_utils(header: SeriesHeader, masks: OARMasks, folder: Path, ta
 def _compare(ct: CTSeries, masks: OARMasks, folder: Path, table: Table) -> None:
     header = ct.header
 
-    def compare() -> qa.QAReport:
+    def compared() -> QAReport:
         supplied = read_structure_set(folder / "rtstruct.dcm")
         matches = match_rois(supplied.rois)
         reference, _ = to_reference_masks(supplied, header, {oar: roi.number for oar, roi in matches.matched.items()})
-        source = qa.Source(supplied.sop_instance_uid, supplied.label)
+        source = Source(supplied.sop_instance_uid, supplied.label)
         names = {oar: roi.name for oar, roi in matches.matched.items()}
-        return qa.compare(masks, reference, header.grid, matched_rois=names, predicted_source=source, reference_source=source)
+        return compare(masks, reference, header.grid, matched_rois=names, predicted_source=source, reference_source=source)
 
-    table.measure("QA, one RTSTRUCT", compare, note="reading it included")
-    table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in qa.check_masks(masks, header.grid, hu=ct.hu)]))
+    table.measure("QA, one RTSTRUCT", compared, note="reading it included")
+    table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in check_masks(masks, header.grid, hu=ct.hu)]))
     _score_with_surface_distance(header, masks, table)
 
 

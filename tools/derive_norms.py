@@ -18,8 +18,10 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR, OARS, Laterality, other_side
 from oarlock.organs.norms import AIRY, BONE, FATTY, SOFT, Halving, Norm, Pair, TissueNorm, TissueRange
+from oarlock.qa.checks.anatomy import NormTables
+from oarlock.qa.checks.place import offset_mm
+from oarlock.qa.checks.whole import HALF_AMBER, half_features
 from oarlock.qa.organ_shape import FROM_HEAD, Shape, shape_of
-from oarlock.qa.plausibility import HALF_AMBER, NormTables, half_features, offset_mm
 from oarlock.qa.tissue import composition_of
 from tests.expert_data.expert_contours import RATERS, Case, cases
 from tests.expert_data.planning_ct import PlanningCTs, Values

@@ -19,7 +19,8 @@ from oarlock.facts import Notice
 from oarlock.phantom.patient import write_phantom
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
 from oarlock.qa.interobserver import Spread
-from oarlock.qa.report import QAReport, check_masks
+from oarlock.qa.plausibility import check_masks
+from oarlock.qa.report import QAReport
 from oarlock.qa.site_file import Site, read_site
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.store.migrations import DatabaseNewer

@@ -1,6 +1,6 @@
-"""The 21 organs at risk of Nikolov et al. 2021 (Table 2), and everything the house knows about each.
+"""The 21 organs at risk of Nikolov et al. 2021 (Table 2), and what Oarlock knows of each.
 
-Names follow AAPM TG-263. Colours are the house's own: fixed, told apart on grey CT, a pair shares one hue with the left side
+Names follow AAPM TG-263. Colours are Oarlock's own: fixed, told apart on grey CT, a pair shares one hue with the left side
 lighter. Codes are SNOMED CT, those of PS3.16 wherever the standard lists the organ (CID 9514 "Anatomical Structure for
 Radiotherapy", else another context group); only the cochlea is in none. For the submandibular gland that is 54019009, although
 maps of TG-263 name 385296007: :mod:`oarlock.organs.roi_names` reads both. A tolerance is the paper's organ-specific one

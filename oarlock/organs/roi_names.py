@@ -44,7 +44,7 @@ class Matches(Generic[R]):
     """The outcome of :func:`match_rois`.
 
     :param matched: at most one ROI for each OAR.
-    :param unmatched: names of the ROIs that are no OAR of this house.
+    :param unmatched: names of the ROIs that are not a supported OAR.
     :param ambiguous: names of the ROIs left out because several claim one OAR, or because name and code contradict each other.
     """
 
@@ -57,7 +57,7 @@ def match_rois(rois: Sequence[R], *, site_names: Mapping[str, str] | None = None
     """Match the ROIs of one structure set to the OARs.
 
     :param rois: with ``number``, ``name`` and ``codes``.
-    :param site_names: a site's own spellings, each with the TG-263 name of an OAR of this house, or with "" for a name that is
+    :param site_names: a site's own spellings, each with the TG-263 name of a supported OAR, or with "" for a name that is
         never an OAR; case and outer blanks do not matter. They come before everything else.
     :raises ValueError: as :func:`known_names` does.
     """
@@ -278,7 +278,7 @@ _SPELLINGS: Final[dict[str, tuple[frozenset[Phrase], ...]]] = {
     ),
 }
 """What an organ may be called without its side, lower case and without accents; the gland's word is free. Orbit is the paper's
-name of the globe; the German Orbita is the bony socket and no OAR of this house."""
+name of the globe; the German Orbita is the bony socket, which is not a supported OAR."""
 
 _FRENCH_SPELLINGS: Final[dict[str, frozenset[Phrase]]] = {
     "Cochlea": _phrases("cochlee"),
@@ -358,11 +358,11 @@ def _is_derived(name: str) -> bool:
 def known_names(site_names: Mapping[str, str]) -> dict[str, OAR | None]:
     """A site's own spellings as they are compared with: without case and outer blanks; None for a name that is never an OAR.
 
-    :raises ValueError: if one names an organ that is none of this house, is empty, or is said twice with different meanings.
+    :raises ValueError: if one names an organ that is not supported, is empty, or is said twice with different meanings.
     """
     unknown = sorted({oar for oar in site_names.values() if oar and oar not in BY_NAME})
     if unknown:
-        raise ValueError(f"not an OAR of this house: {', '.join(unknown)}")
+        raise ValueError(f"not a supported OAR: {', '.join(unknown)}")
     known: dict[str, OAR | None] = {}
     for name, oar in site_names.items():
         key, meaning = _key(name), BY_NAME[oar] if oar else None

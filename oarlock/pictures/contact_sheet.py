@@ -32,9 +32,6 @@ from oarlock.pictures.layout import (
     square_frame,
 )
 from oarlock.pictures.planes import Cut, Profiles, Scene, to_profiles
-from oarlock.pictures.slice_archive import Rendering, load_rendering, save_rendering
-
-__all__ = ["Rendering", "contact_sheet", "load_rendering", "save_rendering", "single"]
 
 IntArray = npt.NDArray[np.int16]
 
@@ -75,15 +72,6 @@ def contact_sheet(hu: IntArray, grid: Grid, masks: OARMasks, *, model: str, note
     sheet.draw_sagittal(canvas)
     sheet.draw_legend(canvas)
     return canvas.to_png()
-
-
-def single(hu: IntArray, grid: Grid, masks: OARMasks, *, oar: OAR | None = None, z: int | None = None, model: str = "") -> bytes:
-    """One axial slice as a PNG; the same as :meth:`Rendering.single` without a file in between.
-
-    :param oar: draw this organ alone and close up.
-    :param z: slice of the grid; without it the one where the organ (or most of the organs) is largest.
-    """
-    return Rendering.of(hu, grid, masks, model=model).single(oar=oar, z=z)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ from oarlock.facts import Notice
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.roi_names import match_rois
+from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
-from oarlock.qa.report import Finding, QAReport, Source, compare, job_report
+from oarlock.qa.lattice import Lattice
+from oarlock.qa.report import QAReport, Source, compare, job_report
 from oarlock.qa.site_file import Site
-from oarlock.qa.surface_distance import Lattice
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
 

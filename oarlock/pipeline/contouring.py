@@ -17,11 +17,12 @@ from oarlock.errors import ResultInvalid, StructureSetError
 from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
-from oarlock.pictures import contact_sheet
+from oarlock.pictures.contact_sheet import contact_sheet
+from oarlock.pictures.slice_archive import save_rendering
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
-from oarlock.qa import report as qa
-from oarlock.qa.plausibility import Finding
-from oarlock.qa.report import QAReport
+from oarlock.qa.checks.finding import Finding
+from oarlock.qa.plausibility import check_masks
+from oarlock.qa.report import QAReport, Source
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.profiles import GENERIC, Profile
 from oarlock.rtstruct.validator import check_rtstruct
@@ -110,7 +111,7 @@ class Walk:
     def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
         self.report(Stage.COMPARING, 0.0)
         header = series.header
-        panel = ComparisonSet(StructureSetOnGrid(qa.Source(written.sop_instance_uid, written.label), masks), header, self.site)
+        panel = ComparisonSet(StructureSetOnGrid(Source(written.sop_instance_uid, written.label), masks), header, self.site)
         not_compared: list[dict[str, Any]] = []
         for position, path in enumerate(header.structure_sets, start=1):
             try:
@@ -121,7 +122,7 @@ class Walk:
                 self.warnings.append(Notice("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
         self.scanner, self.reports = header.scanner, panel.reports
-        self.checks = qa.check_masks(masks, header.grid, self._certainty, series.hu)
+        self.checks = check_masks(masks, header.grid, self._certainty, series.hu)
         report = panel.report(self.checks, not_compared)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
@@ -133,6 +134,6 @@ class Walk:
     def _picture(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
         self.report(Stage.COMPARING, 0.8)
         grid, identity = series.header.grid, model.manifest.identity
-        (self.folder / PREVIEW).write_bytes(contact_sheet.contact_sheet(series.hu, grid, masks, model=identity))
+        (self.folder / PREVIEW).write_bytes(contact_sheet(series.hu, grid, masks, model=identity))
         self.report(Stage.COMPARING, 0.9)
-        contact_sheet.save_rendering(self.folder / RENDERING, series.hu, grid, masks, model=identity)
+        save_rendering(self.folder / RENDERING, series.hu, grid, masks, model=identity)

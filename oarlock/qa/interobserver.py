@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR, OARS
+from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import Measured, measure_crops
-from oarlock.qa.surface_distance import Lattice
 
 METRICS: Final = ("surface_dsc", "volumetric_dsc", "hausdorff_95_mm", "mean_surface_distance_mm")
 
@@ -92,7 +92,7 @@ def spread(
     lattice: Lattice,
     tolerances_mm: Mapping[OAR, float],
 ) -> tuple[Spread, ...]:
-    """The spread of every organ that any observer drew, in the house's order.
+    """The spread of every organ that any observer drew, in the order of the catalogue.
 
     :param ours: our numbers against each of the observers, by OAR.
     :param observers: what each of them drew, in the same order.

@@ -1,7 +1,7 @@
 """Every number that compares two masks of one organ, or the lack of it.
 
-The definitions are those of :mod:`oarlock.qa.surface_distance` and ``docs/qa.md``. A number that is not defined is None
-here: never NaN, infinite, or a default.
+The definitions are those of :mod:`oarlock.qa.distances`, :mod:`oarlock.qa.volumes` and ``docs/qa.md``. A number that is not
+defined is None here: never NaN, infinite, or a default.
 """
 
 from dataclasses import dataclass, replace
@@ -9,20 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from oarlock.arrays import Mask
-from oarlock.geometry.masks import Box, Crop
-from oarlock.qa.surface_distance import (
-    ALLOWANCE_MM,
-    ZYX,
-    Lattice,
-    added_path_length_mm,
-    centre_mm,
-    one_sided_slice_share,
-    rounded_tolerance_mm,
-    surface_distances,
-    volume_ml,
-    volumetric_dsc,
-    voxels_per_slice,
-)
+from oarlock.geometry.masks import Box, Crop, voxels_per_slice
+from oarlock.qa.distances import ALLOWANCE_MM, surface_distances
+from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
+from oarlock.qa.volumes import added_path_length_mm, centre_mm, one_sided_slice_share, volume_ml, volumetric_dsc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +39,6 @@ class Measured:
     predicted_slices: int = 0
     reference_slices: int = 0
     one_sided_slice_share: float | None = None
-
-
-def score(predicted: Mask, reference: Mask, *, spacing_mm: ZYX, tolerance_mm: float) -> Measured:
-    """Every number for two masks of one organ on an upright grid with even spacings.
-
-    :param predicted, reference: (z, y, x) of one shape; cropped to their common box this is fastest, and gives the same.
-    :param spacing_mm: (z, y, x).
-    """
-    return measure(predicted, reference, lattice=Lattice.upright(len(predicted), spacing_mm), tolerance_mm=tolerance_mm)
 
 
 def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:

@@ -6,16 +6,15 @@ z runs from foot to head, y from front to back and x from the patient's right to
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from oarlock.arrays import FloatArray, Mask
-from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Crop
+from oarlock.geometry.components import to_pieces
+from oarlock.geometry.grid import Grid, Orientation
+from oarlock.geometry.masks import Box, Crop, volume_ml
 from oarlock.organs.catalogue import OAR
 
 ANCHOR_MM: Final = 60.0
@@ -61,57 +60,28 @@ def shape_of(crop: Crop, grid: Grid, oar: OAR) -> Shape:
     :param crop: its box in the grid and the mask in it, which is not empty.
     """
     box, mask = crop
-    turn = _Turn.of(grid)
-    planes, spacings = turn.array(mask), turn.triple(grid.spacing_mm)
-    cuts = turn.ends([(s.start == 0, s.stop == n) for s, n in zip(box, grid.shape, strict=True)])
+    orientation = grid.orientation()
+    planes, spacings = orientation.turned(mask), orientation.in_patient_order(grid.spacing_mm)
+    cuts = orientation.ends([(s.start == 0, s.stop == n) for s, n in zip(box, grid.shape, strict=True)])
     areas = [np.count_nonzero(planes, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-    pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=np.int8))
+    pieces, count = to_pieces(mask, corners=True)
     sizes = np.bincount(pieces.ravel())[1:]
     heights = grid.to_points(_corners(box))[:, 2]
     coarse = [spacing > limit for spacing, limit in zip(spacings, (2.6, 1.3, 1.3), strict=True)]
     return Shape(
-        volume_ml=float(np.array([np.count_nonzero(image) for image in mask]) @ grid.voxel_volumes_mm3[box[0]]) / 1000,
+        volume_ml=volume_ml(crop, grid),
         spread_mm=_spread_mm(areas, spacings),
-        anchor_mm=_anchor_mm(mask, box, grid, turn, from_head=oar.name in FROM_HEAD),
+        anchor_mm=_anchor_mm(mask, box, grid, orientation, from_head=oar.name in FROM_HEAD),
         foot_mm=float(heights.min()),
         head_mm=float(heights.max()),
         faces=tuple(float(area[end] / area.max()) for area in areas for end in (0, -1)),
         judged=tuple(not cut and not coarse[axis] for axis, pair in enumerate(cuts) for cut in pair),
         largest_share=float(sizes.max() / sizes.sum()),
-        pieces=int(count),
+        pieces=count,
         cut_foot=cuts[0][0],
         cut_head=cuts[0][1],
         cut_side=any(cuts[1]) or any(cuts[2]),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """Which index axis runs along which patient axis (z, y, x), and which way: the nearest quarter turn."""
-
-    order: tuple[int, ...]
-    flipped: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, grid: Grid) -> "_Turn":
-        directions = np.stack([grid.normal, grid.column_direction, grid.row_direction])
-        along = np.abs(directions[:, ::-1])  # index axis × patient axis (z, y, x)
-        order = max(permutations(range(3)), key=lambda indices: sum(along[index, i] for i, index in enumerate(indices)))
-        return cls(order, tuple(bool(directions[index, 2 - i] < 0) for i, index in enumerate(order)))
-
-    def array(self, mask: Mask) -> Mask:
-        """A view of an array with its axes along the patient's."""
-        turned = mask.transpose(self.order)
-        return np.flip(turned, axis=tuple(i for i, flipped in enumerate(self.flipped) if flipped))
-
-    def triple(self, values: tuple[float, float, float]) -> tuple[float, ...]:
-        """One value per index axis, in the order of the patient's axes."""
-        return tuple(values[index] for index in self.order)
-
-    def ends(self, pairs: list[tuple[bool, bool]]) -> list[tuple[bool, bool]]:
-        """One (first, last) per index axis, as (lower, upper) per patient axis."""
-        turned = [pairs[index] for index in self.order]
-        return [pair[::-1] if flipped else pair for pair, flipped in zip(turned, self.flipped, strict=True)]
 
 
 def _spread_mm(areas: list[npt.NDArray[np.intp]], spacings: tuple[float, ...]) -> FloatArray:
@@ -129,12 +99,12 @@ def _corners(box: Box) -> FloatArray:
     return np.array([[z.start, y.start, x.start], [z.stop - 1, y.start, x.start]], dtype=np.float64)
 
 
-def _anchor_mm(mask: Mask, box: Box, grid: Grid, turn: _Turn, *, from_head: bool) -> FloatArray:
+def _anchor_mm(mask: Mask, box: Box, grid: Grid, orientation: Orientation, *, from_head: bool) -> FloatArray:
     kept = mask
     if from_head:
         kept = mask.copy()
-        planes = turn.array(kept)
-        planes[: max(0, len(planes) - round(ANCHOR_MM / turn.triple(grid.spacing_mm)[0]))] = False
+        planes = orientation.turned(kept)
+        planes[: max(0, len(planes) - round(ANCHOR_MM / orientation.in_patient_order(grid.spacing_mm)[0]))] = False
     totals = [np.count_nonzero(kept, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
     centre = [np.arange(s.start, s.stop) @ total / total.sum() for s, total in zip(box, totals, strict=True)]
     return np.asarray(grid.to_points(np.array([centre]))[0])

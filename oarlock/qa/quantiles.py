@@ -1,16 +1,13 @@
 """What many scores say together: mean, median, quartiles, and how many are low; for many groups at once."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from oarlock.arrays import FloatArray
 
-_APART: Final = 4.0
-"""From one group to the next on the line on which all scores are sorted; scores lie in [0, 1]."""
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,34 +30,34 @@ class Distribution:
 
 
 def distributions(scores: FloatArray, groups: IntArray, count: int, alert_level: float) -> list[Distribution | None]:
-    """The distribution of each group of scores; None where no score of it is a number.
-
-    All groups are sorted at once, each moved to a place of its own, which costs the last digits: numbers are right to 10⁻¹¹.
+    """The distribution of each group of scores; None where none of its scores is a number.
 
     :param scores: (n,) in [0, 1], or NaN where a score is not defined.
-    :param groups: (n,) to which group each belongs, from 0 to ``count`` - 1; at most some thousand.
+    :param groups: (n,) to which group each belongs, from 0 to ``count`` - 1.
     """
     defined = ~np.isnan(scores)
-    if not defined.all():
-        scores, groups = scores[defined], groups[defined]
-    place = np.arange(count) * _APART
-    ordered = np.sort(scores + place[groups])
-    ends = np.searchsorted(ordered, place + _APART)
-    start = np.append(0, ends[:-1])
-    n, low = ends - start, np.bincount(groups[scores < alert_level], minlength=count)
-    total = np.bincount(groups, scores, minlength=count)
-    quartiles = [_quantiles(ordered, start, n, share) - place for share in (0.25, 0.5, 0.75)]
+    scores, groups = scores[defined], groups[defined]
+    ordered = scores[np.lexsort((scores, groups))]
+    n = np.bincount(groups, minlength=count)
+    start = np.cumsum(n) - n
+    quartiles = [_quantiles(ordered, start, n, share) for share in (0.25, 0.5, 0.75)]
     some = np.maximum(n, 1)
-    columns = [column.tolist() for column in (n, total / some, *quartiles, low / some)]
+    mean = np.bincount(groups, scores, minlength=count) / some
+    low = np.bincount(groups[scores < alert_level], minlength=count) / some
+    columns = [column.tolist() for column in (n, mean, *quartiles, low)]
     return [Distribution(*row) if row[0] else None for row in zip(*columns, strict=True)]
 
 
 def _quantiles(ordered: FloatArray, start: IntArray, n: IntArray, share: float) -> FloatArray:
-    """One quantile of each group, on the line; anything where a group has no score."""
+    """One quantile of each group of sorted scores; anything where a group has none.
+
+    :param ordered: the scores of the first group, of the second, and so on, each group ascending.
+    :param start, n: where each group begins, and how many scores it has.
+    """
     if ordered.size == 0:
         return np.zeros(len(start))
-    at = share * np.maximum(n - 1, 0)
-    left = at.astype(np.int64)
-    last = np.minimum(start + np.maximum(n - 1, 0), ordered.size - 1)
-    here, after = (ordered[np.minimum(start + step, last)] for step in (left, left + 1))
-    return np.asarray(here + (at - left) * (after - here))
+    last = np.maximum(n - 1, 0)
+    place = share * last
+    left = place.astype(np.int64)
+    here, after = (ordered[np.minimum(start + np.minimum(step, last), ordered.size - 1)] for step in (left, left + 1))
+    return np.asarray(here + (place - left) * (after - here))

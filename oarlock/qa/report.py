@@ -14,27 +14,10 @@ from oarlock.facts import ComparisonRows, Notice
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR, OARS
+from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import Spread
-from oarlock.qa.measures import Measured, measure, measure_crops, score
-from oarlock.qa.plausibility import Finding, Level, check_masks
-from oarlock.qa.surface_distance import Lattice
-
-__all__ = [
-    "DEFINITION",
-    "Finding",
-    "Level",
-    "Measured",
-    "OARScore",
-    "Presence",
-    "QAReport",
-    "Source",
-    "check_masks",
-    "compare",
-    "job_report",
-    "measure",
-    "measure_crops",
-    "score",
-]
+from oarlock.qa.lattice import Lattice
+from oarlock.qa.measures import Measured, measure_crops
 
 DEFINITION: Final = "surface-dsc/1"
 
@@ -191,7 +174,7 @@ def compare(
     series_instance_uid: str = "",
     tolerances_mm: Mapping[OAR, float] | None = None,
 ) -> QAReport:
-    """Score every OAR that either side knows, in the house's order.
+    """Score every OAR that either side knows, in the order of the catalogue.
 
     :param predicted, reference: masks on the same grid; an OAR that is not among a side's ``oars`` counts as not drawn there.
     :param matched_rois: name of the reference's ROI for each OAR that was matched (:func:`oarlock.organs.roi_names.match_rois`).

@@ -10,12 +10,13 @@
 The file is read and checked when a process starts: a name that is misspelt in it would be a wrong number later.
 """
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from oarlock.errors import SiteFileInvalid
 from oarlock.organs.catalogue import BY_NAME, OAR
@@ -24,14 +25,12 @@ from oarlock.organs.roi_names import known_names
 LARGEST_TOLERANCE_MM: Final = 20.0
 LARGEST_FILE_BYTES: Final = 1_000_000
 
-_TABLES: Final = ("names", "tolerances_mm")
-
 
 @dataclass(frozen=True)
 class Site:
     """A site's own choices; without a file there are none.
 
-    :param names: ROI name to the TG-263 name of an OAR of this house, or to "" for a name that is never an OAR.
+    :param names: ROI name to the TG-263 name of a supported OAR, or to "" for a name that is never an OAR.
     :param tolerances_mm: in place of the paper's, in mm.
     """
 
@@ -39,15 +38,33 @@ class Site:
     tolerances_mm: Mapping[OAR, float] = field(default_factory=dict)
 
 
+_Tolerance = Annotated[StrictFloat | StrictInt, Field(gt=0, le=LARGEST_TOLERANCE_MM, allow_inf_nan=False)]
+
+
+class _SiteFile(BaseModel):
+    """The file as it may be written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+    tolerances_mm: dict[StrictStr, _Tolerance] = Field(default_factory=dict)
+
+
 def read_site(path: Path) -> Site:
     """Read and check a site's file.
 
     :raises SiteFileInvalid: it cannot be read, is not TOML, or says something that has no meaning here.
     """
-    tables = _tables(path)
-    if strange := sorted(set(tables) - set(_TABLES)):
-        raise SiteFileInvalid(reason=f"it has no meaning for {', '.join(strange)}; it may hold {' and '.join(_TABLES)}")
-    return Site(_names(tables.get("names", {})), _tolerances_mm(tables.get("tolerances_mm", {})))
+    try:
+        found = _SiteFile.model_validate(_tables(path))
+        known_names(found.names)
+    except ValidationError as error:
+        raise SiteFileInvalid(reason=_reason(error)) from error
+    except ValueError as error:
+        raise SiteFileInvalid(reason=f"in [names], {error}") from error
+    if unknown := sorted(set(found.tolerances_mm) - set(BY_NAME)):
+        raise SiteFileInvalid(reason=f"in [tolerances_mm], {unknown[0]} is not a supported OAR")
+    return Site(found.names, {BY_NAME[name]: float(value) for name, value in found.tolerances_mm.items()})
 
 
 def _tables(path: Path) -> dict[str, Any]:
@@ -63,27 +80,13 @@ def _tables(path: Path) -> dict[str, Any]:
         raise SiteFileInvalid(reason=f"it is not TOML ({error})") from error
 
 
-def _names(table: Any) -> dict[str, str]:
-    if not isinstance(table, dict) or not all(isinstance(oar, str) for oar in table.values()):
-        raise SiteFileInvalid(reason='[names] must say ROI name = OAR, both in quotes, or = "" for a name that is never an OAR')
-    try:
-        known_names(table)
-    except ValueError as error:
-        raise SiteFileInvalid(reason=f"in [names], {error}") from error
-    return table
-
-
-def _tolerances_mm(table: Any) -> dict[OAR, float]:
-    if not isinstance(table, dict):
-        raise SiteFileInvalid(reason="[tolerances_mm] must say OAR = number")
-    for name, value in table.items():
-        if name not in BY_NAME:
-            raise SiteFileInvalid(reason=f"in [tolerances_mm], {name} is not an OAR of this house")
-        if not _is_tolerance(value):
-            raise SiteFileInvalid(reason=f"in [tolerances_mm], {name} must be above 0 and at most {LARGEST_TOLERANCE_MM} mm")
-    return {BY_NAME[name]: float(value) for name, value in table.items()}
-
-
-def _is_tolerance(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and 0 < value <= LARGEST_TOLERANCE_MM
+def _reason(error: ValidationError) -> str:
+    """The first thing that is wrong, in a sentence."""
+    table, *key = error.errors()[0]["loc"]
+    if table not in _SiteFile.model_fields:
+        return f"it has an unknown table or key, {table}; it may hold {' and '.join(_SiteFile.model_fields)}"
+    if table == "names":
+        return '[names] must say ROI name = OAR, both in quotes, or = "" for a name that is never an OAR'
+    if not key:
+        return "[tolerances_mm] must say OAR = number"
+    return f"in [tolerances_mm], {key[0]} must be a number above 0 and at most {LARGEST_TOLERANCE_MM} mm"

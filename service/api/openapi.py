@@ -121,7 +121,7 @@ _QA: Final[dict[str, Any]] = {
             "code": "organ.volume",
             "oar": "Brain",
             "level": "red",
-            "reason": "Brain is too small: 33.8 ml; experts drew 1.14e+03 to 1.7e+03 ml.",
+            "reason": "Brain: too small. 33.8 ml drawn; experts drew 1140 ml to 1700 ml.",
             "value": 33.8,
             "low": 1138.0,
             "high": 1697.7,

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from oarlock.ct.series import check_headers
 from oarlock.errors import InvalidParameter, JobExpired, JobNotFinished, JobNotFound, ResultNotFound
 from oarlock.organs.catalogue import BY_NAME, OAR
-from oarlock.pictures.contact_sheet import load_rendering
+from oarlock.pictures.slice_archive import load_rendering
 from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event

@@ -19,7 +19,8 @@ import httpx
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.errors import InferenceFailed
-from oarlock.pictures.contact_sheet import contact_sheet, save_rendering
+from oarlock.pictures.contact_sheet import contact_sheet
+from oarlock.pictures.slice_archive import save_rendering
 from oarlock.qa.report import job_report
 from oarlock.scopes import Scope
 from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT

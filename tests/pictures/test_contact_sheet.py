@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from oarlock.arrays import FloatArray
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
-from oarlock.organs.catalogue import BY_NAME, OARS
+from oarlock.organs.catalogue import BY_NAME, OAR, OARS
 from oarlock.phantom.patient import Phantom
 from oarlock.pictures.canvas import AMBER, Viewport, draw_cut, to_grey, to_printable
-from oarlock.pictures.contact_sheet import axial_levels, contact_sheet, load_rendering, save_rendering, single
+from oarlock.pictures.contact_sheet import axial_levels, contact_sheet
 from oarlock.pictures.layout import volume_text
 from oarlock.pictures.planes import Cut, Profiles, Scene, to_axes, to_profiles
+from oarlock.pictures.slice_archive import Rendering, load_rendering, save_rendering
 from tests.fixtures import crooked, orientations
 
 MODEL = "a model 1.0 (0123456789ab)"
@@ -33,6 +34,10 @@ Pixels = npt.NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def usual_png(phantom: Phantom) -> bytes:
     return contact_sheet(phantom.hu, phantom.grid, phantom.masks, model=MODEL)
+
+
+def single(phantom: Phantom, *, oar: OAR | None = None, z: int | None = None, model: str = "") -> bytes:
+    return Rendering.of(phantom.hu, phantom.grid, phantom.masks, model=model).single(oar=oar, z=z)
 
 
 def decoded(png: bytes) -> Pixels:
@@ -197,7 +202,7 @@ def test_the_png_holds_no_text_and_is_of_bounded_size(usual_png: bytes) -> None:
 
 
 def test_every_picture_says_unapproved(phantom: Phantom, usual_png: bytes) -> None:
-    for png in (usual_png, single(phantom.hu, phantom.grid, phantom.masks, oar=EYE)):
+    for png in (usual_png, single(phantom, oar=EYE)):
         corner = decoded(png)[:60, -260:].astype(int)
         assert (np.abs(corner - AMBER).max(axis=-1) < 12).sum() > 200
 
@@ -244,7 +249,7 @@ def test_a_series_in_which_nothing_was_drawn_has_a_preview_too(hu: int, slices: 
     volume = np.full(grid.shape, hu, dtype=np.int16)
     masks = OARMasks.empty(OARS, grid.shape)
     assert decoded(contact_sheet(volume, grid, masks, model=MODEL)).shape == (976, 2018, 3)
-    assert decoded(single(volume, grid, masks, oar=EYE)).shape[2] == 3
+    assert decoded(Rendering.of(volume, grid, masks, model="").single(oar=EYE)).shape[2] == 3
 
 
 def test_the_grid_is_turned_back_and_forth() -> None:
@@ -263,7 +268,7 @@ def test_a_stored_rendering_draws_what_the_series_would(phantom: Phantom, tmp_pa
     save_rendering(path, phantom.hu, phantom.grid, phantom.masks, model=MODEL)
     stored = load_rendering(path)
     for oar, z in ((None, None), (EYE, None), (None, 60), (EYE, 3)):
-        assert stored.single(oar=oar, z=z) == single(phantom.hu, phantom.grid, phantom.masks, oar=oar, z=z, model=MODEL)
+        assert stored.single(oar=oar, z=z) == single(phantom, oar=oar, z=z, model=MODEL)
     assert path.stat().st_size < 3_000_000
 
 
@@ -278,7 +283,7 @@ def test_an_organ_is_shown_where_it_is_largest(phantom: Phantom, tmp_path: Path)
 
 def test_a_slice_that_does_not_exist_is_refused(phantom: Phantom) -> None:
     with pytest.raises(IndexError):
-        single(phantom.hu, phantom.grid, phantom.masks, z=127)
+        single(phantom, z=127)
 
 
 def test_a_rendering_never_runs_what_it_holds(tmp_path: Path) -> None:

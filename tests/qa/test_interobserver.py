@@ -9,8 +9,8 @@ import pytest
 from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.qa.interobserver import OrganCrops, Range, Spread, spread
+from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import measure_crops
-from oarlock.qa.surface_distance import Lattice
 from tests.fixtures.crooked import SPACING_MM
 
 STEM, LENS = BY_NAME["Brainstem"], BY_NAME["Lens_L"]

@@ -2,12 +2,11 @@
 
 import numpy as np
 import orjson
-import pytest
 
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.qa.plausibility import _ml, check_masks
+from oarlock.qa.plausibility import check_masks
 
 
 def test_a_report_of_overlapping_organs_can_be_written_as_json() -> None:
@@ -20,11 +19,3 @@ def test_a_report_of_overlapping_organs_can_be_written_as_json() -> None:
     checks = check_masks(masks, grid)
     assert "organs.overlap" in {check.code for check in checks}
     assert orjson.dumps([check.to_json() for check in checks])
-
-
-@pytest.mark.parametrize(
-    ("volume", "said"),
-    [(0.03124, "0.0312 ml"), (3.14159, "3.14 ml"), (37.03, "37.0 ml"), (138.4, "138 ml"), (1138.04, "1140 ml")],
-)
-def test_volumes_are_said_as_people_write_them(volume: float, said: str) -> None:
-    assert _ml(volume) == said

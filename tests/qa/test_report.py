@@ -10,8 +10,10 @@ import pytest
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR
-from oarlock.qa.plausibility import Finding, Level
-from oarlock.qa.report import QAReport, Source, compare, job_report, score
+from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.lattice import Lattice
+from oarlock.qa.measures import measure
+from oarlock.qa.report import QAReport, Source, compare, job_report
 from tests.fixtures.crooked import SHAPE, SPACING_MM
 
 BRAINSTEM, CORD, LEFT, RIGHT = (BY_NAME[name] for name in ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R"))
@@ -190,7 +192,8 @@ def test_a_score_of_two_cropped_masks_is_that_of_the_whole_report(crooked_grid: 
     predicted, reference = masks_of(Parotid_L=np.s_[6:21, 11:40, 9:30]), masks_of(Parotid_L=BOX)
     whole = entry(report_of(predicted, reference, crooked_grid), LEFT)
     crop = np.s_[5:21, 10:40, 9:30]
-    part = score(predicted.mask(LEFT)[crop], reference.mask(LEFT)[crop], spacing_mm=SPACING_MM, tolerance_mm=LEFT.tolerance_mm)
+    sides = predicted.mask(LEFT)[crop], reference.mask(LEFT)[crop]
+    part = measure(*sides, lattice=Lattice.upright(len(sides[0]), SPACING_MM), tolerance_mm=LEFT.tolerance_mm)
     assert part.surface_dsc == pytest.approx(whole["surface_dsc"])
     assert part.hausdorff_95_mm == pytest.approx(whole["hausdorff_95_mm"])
     assert part.added_path_length_mm == pytest.approx(whole["added_path_length_mm"])

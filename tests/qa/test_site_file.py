@@ -34,28 +34,32 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     [
         ("[names]\nx = ", "not TOML"),
         ("x = " + "[" * 5_000, "not TOML"),
-        ('[nams]\nx = "Brain"', "no meaning for nams"),
-        ("tolerance = 3", "no meaning for tolerance"),
+        ('[nams]\nx = "Brain"', "unknown table or key, nams"),
+        ("tolerance = 3", "unknown table or key, tolerance"),
         ('names = "Brain"', "ROI name = OAR"),
         ("[names]\nx = 3", "ROI name = OAR"),
-        ('[names]\nx = "Larynx"', "not an OAR of this house: Larynx"),
+        ('[names]\nx = "Larynx"', "not a supported OAR: Larynx"),
         ('[names]\n"" = "Brain"', "is empty, or means two things"),
         ('[names]\n"Hirn A" = "Brain"\n"hirn a " = "Brainstem"', "is empty, or means two things"),
         ('[names]\n"Hirn A" = "Brain"\n"hirn a " = ""', "is empty, or means two things"),
         ("tolerances_mm = 3", "OAR = number"),
-        ("[tolerances_mm]\nLarynx = 3", "Larynx is not an OAR"),
-        ("[tolerances_mm]\nBrain = 0", "Brain must be above 0"),
-        ("[tolerances_mm]\nBrain = -1.5", "Brain must be above 0"),
-        ("[tolerances_mm]\nBrain = nan", "Brain must be above 0"),
-        ("[tolerances_mm]\nBrain = inf", "Brain must be above 0"),
-        ("[tolerances_mm]\nBrain = true", "Brain must be above 0"),
-        ('[tolerances_mm]\nBrain = "3"', "Brain must be above 0"),
-        ("[tolerances_mm]\nBrain = 21", "at most 20.0 mm"),
+        ("[tolerances_mm]\nLarynx = 3", "Larynx is not a supported OAR"),
+        ("[tolerances_mm]\nBrain = 0", "Brain must be a number above 0"),
+        ("[tolerances_mm]\nBrain = -1.5", "Brain must be a number above 0"),
+        ("[tolerances_mm]\nBrain = nan", "Brain must be a number above 0"),
+        ("[tolerances_mm]\nBrain = inf", "Brain must be a number above 0"),
+        ("[tolerances_mm]\nBrain = true", "Brain must be a number above 0"),
+        ('[tolerances_mm]\nBrain = "3"', "Brain must be a number above 0"),
+        ("[tolerances_mm]\nBrain = 20.1", "at most 20.0 mm"),
     ],
 )
 def test_what_has_no_meaning_is_refused_with_its_reason(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(SiteFileInvalid, match=reason):
         read_site(written(tmp_path, text))
+
+
+def test_a_tolerance_of_20_mm_is_the_largest(tmp_path: Path) -> None:
+    assert read_site(written(tmp_path, "[tolerances_mm]\nBrain = 20")).tolerances_mm == {BY_NAME["Brain"]: 20.0}
 
 
 def test_a_file_that_is_missing_huge_or_not_text_is_refused(tmp_path: Path) -> None:

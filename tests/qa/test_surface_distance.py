@@ -16,24 +16,15 @@ from surface_distance import lookup_tables
 
 from oarlock.arrays import Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Crop
+from oarlock.geometry.masks import Crop, voxels_per_slice
 from oarlock.organs.catalogue import OAR, OARS
-from oarlock.qa.surface_distance import (
-    ALLOWANCE_MM,
-    Lattice,
-    added_path_length_mm,
-    centre_mm,
-    contour_pixels,
-    element_areas_mm2,
-    one_sided_slice_share,
-    rounded_tolerance_mm,
-    sparse_volumetric_dsc,
-    surface_distances,
-    volume_ml,
-    volumetric_dsc,
-    voxels_per_slice,
-)
+from oarlock.qa.distances import ALLOWANCE_MM, surface_distances
+from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
+from oarlock.qa.marching_cubes import TABLE
+from oarlock.qa.surface import element_areas_mm2
+from oarlock.qa.volumes import added_path_length_mm, centre_mm, contour_pixels, one_sided_slice_share, volume_ml, volumetric_dsc
 from tests.fixtures.crooked import SHAPE, SPACING_MM, crooked_grid
+from tests.qa.marching_cubes_rule import table_by_rule
 from tools.derive_norms import ContourSet
 
 EXACT = 1e-6
@@ -398,18 +389,6 @@ def test_an_empty_mask_has_no_centre_and_two_have_no_overlap() -> None:
         volumetric_dsc(empty, empty, lattice=Lattice.upright(2, (1, 1, 1)))
 
 
-def test_the_sparse_estimate_sums_over_patients_and_looks_at_labelled_slices_only() -> None:
-    # Patient 1: slice 0 is labelled, 4 voxels against 2, 2 shared. Patient 2: both slices, 6 against 6, 3 shared, and voxels
-    # that are twice as big.
-    first = (block((2, 4, 6), np.s_[:, 0:1, 0:4]), block((2, 4, 6), np.s_[0:1, 0:1, 2:4]))
-    second = (block((2, 4, 6), np.s_[:, 0:1, 0:3]), block((2, 4, 6), np.s_[0:1, 0:1, 0:6]))
-    cases = [
-        (*first, np.array([True, False]), Lattice.upright(2, (1, 1, 1))),
-        (*second, np.array([True, True]), Lattice.upright(2, (2, 1, 1))),
-    ]
-    assert sparse_volumetric_dsc(cases) == pytest.approx(2 * (2 + 2 * 3) / ((4 + 2) + 2 * (6 + 6)))
-
-
 def test_the_share_of_slices_that_one_side_drew() -> None:
     assert one_sided_slice_share(np.array([0, 3, 1, 0, 2]), np.array([0, 2, 0, 5, 1])) == 2 / 4
 
@@ -436,3 +415,7 @@ def test_added_path_length_counts_what_is_added_on_new_slices_and_not_what_is_de
 def test_contour_pixels_are_those_that_in_plane_erosion_removes(pair: tuple[Mask, Mask]) -> None:
     cross = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], dtype=np.bool_)
     np.testing.assert_array_equal(contour_pixels(pair[0]), pair[0] & ~ndimage.binary_erosion(pair[0], cross))
+
+
+def test_the_table_of_marching_cubes_is_what_the_rules_give() -> None:
+    assert table_by_rule() == TABLE

@@ -8,7 +8,8 @@ import pytest
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.qa.plausibility import Finding, Level, check_masks
+from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.plausibility import check_masks
 from oarlock.segmentation.certainty import Certainty, CertaintyMeter, of_odds
 from oarlock.segmentation.manifest import InputSpec
 from oarlock.segmentation.resampling import to_model_grid
@@ -63,7 +64,8 @@ def test_a_contour_that_hangs_on_the_threshold_is_told(share: float, level: Leve
     assert (found and found.level) == level
     if found:
         assert found.value == pytest.approx(share)
-        assert found.reason.startswith(f"The model is not sure of SpinalCord: were it a little stricter, {share * 2:.3f} ml")
+        assert found.reason.startswith("SpinalCord: low confidence. ")
+        assert f"; {share * 2:.2f} ml at a stricter threshold, 2.00 ml at a looser one." in found.reason
 
 
 @pytest.mark.parametrize(

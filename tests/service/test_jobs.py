@@ -15,7 +15,7 @@ import pytest
 from oarlock.errors import DatabaseUnavailable, InferenceFailed, JobExpired
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.pictures.contact_sheet import load_rendering, save_rendering
+from oarlock.pictures.slice_archive import load_rendering, save_rendering
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
 from oarlock.store.jobs import JobId, JobState, Stage
 from oarlock.store.leases import LeaseLost

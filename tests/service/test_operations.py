@@ -19,8 +19,9 @@ from oarlock.facts import ModelFacts
 from oarlock.geometry.masks import OARMasks
 from oarlock.logs import JSONFormatter
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.qa import report as qa
 from oarlock.qa.interobserver import METRICS, Spread
+from oarlock.qa.plausibility import check_masks
+from oarlock.qa.report import Source, compare, job_report
 from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Stage
 from oarlock.store.scores.write import Scored, append
@@ -318,10 +319,10 @@ def test_the_examples_in_the_contract_are_of_its_schemas(client: httpx.Client, s
 def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
     grid = crooked_grid()
     masks = OARMasks.empty(OARS, grid.shape)
-    source = qa.Source("2.25.1", "")
-    report = qa.compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
+    source = Source("2.25.1", "")
+    report = compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
     spread = Spread(BY_NAME["Brain"], 2, 1, dict.fromkeys(METRICS), dict.fromkeys(METRICS))
-    real = qa.job_report("2.25.2", [report], qa.check_masks(masks, grid), [spread])
+    real = job_report("2.25.2", [report], check_masks(masks, grid), [spread])
     example = contract.QA["responses"][200]["content"]["application/json"]["example"]
     assert list(example) == list(real)
     for ours, theirs in (

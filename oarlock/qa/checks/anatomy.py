@@ -1,0 +1,61 @@
+"""Anatomy: the organs of one patient as the checks see them, beside the limits that they are judged by."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Crop
+from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, other_side
+from oarlock.organs.norms import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES, Halving, Norm, Pair, TissueNorm
+from oarlock.qa.organ_shape import Shape
+from oarlock.qa.tissue import Composition
+from oarlock.segmentation.certainty import Certainty
+
+
+@dataclass(frozen=True, slots=True)
+class NormTables:
+    """The tables of :mod:`oarlock.organs.norms`, or others made in the same way."""
+
+    norms: Mapping[str, Norm]
+    twins: Mapping[str, Pair]
+    halves: Mapping[str, Halving]
+    lung_tops_mm: float
+    tissues: Mapping[str, TissueNorm]
+
+
+NORM_TABLES: Final = NormTables(NORMS, PAIRS, HALVES, LUNG_TOPS_MM, TISSUES)
+"""Those that ship."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The organs of one patient.
+
+    :param oars: those that were asked for; ``crops`` and ``shapes`` hold those that were drawn.
+    """
+
+    oars: tuple[OAR, ...]
+    crops: Mapping[OAR, Crop]
+    shapes: Mapping[OAR, Shape]
+    grid: Grid
+    limits: NormTables = NORM_TABLES
+    certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
+    compositions: Mapping[OAR, Composition] = field(default_factory=dict)
+
+    def get(self, name: str) -> Shape | None:
+        """The shape of an organ by its name, None if it was not drawn."""
+        return self.shapes.get(BY_NAME[name])
+
+    def pairs(self) -> Iterator[tuple[OAR, Shape, Shape]]:
+        """(left organ, its shape, the right one's shape) where both are drawn."""
+        for oar, shape in self.shapes.items():
+            if oar.laterality is Laterality.LEFT and (other := self.shapes.get(other_side(oar))) is not None:
+                yield oar, shape, other
+
+    def midline_mm(self) -> float | None:
+        """Where the middle of the body is, in x: the median of the unpaired organs."""
+        centres = [shape.anchor_mm[0] for oar, shape in self.shapes.items() if oar.laterality is None]
+        return float(np.median(centres)) if centres else None
