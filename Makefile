@@ -81,6 +81,7 @@ check: $(VENV)/dev
 # The parts of the handbook that are made from the code.
 pages: $(VENV)/dev
 	@$(BIN)/python -m tools.licences --write
+	@$(BIN)/python -m tools.map
 
 format: $(VENV)/dev
 	@$(BIN)/ruff check --fix .
