@@ -82,6 +82,7 @@ check: $(VENV)/dev
 pages: $(VENV)/dev
 	@$(BIN)/python -m tools.licences --write
 	@$(BIN)/python -m tools.map
+	@$(BIN)/python -m tools.quality
 
 format: $(VENV)/dev
 	@$(BIN)/ruff check --fix .

@@ -40,7 +40,8 @@ def main() -> int:
         check_keys(settings)
         with companions(settings) as reached, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
-            print(f"Oarlock listens on {scheme(settings)}://{host}:{port} (documentation: /docs)", flush=True)
+            address = f"{scheme(settings)}://{host}:{port}"
+            print(f"Oarlock listens on {address} (every call is described at {address}/docs)", flush=True)
             uvicorn.Server(configuration(create_app(reached), reached)).run(sockets=[listener])
     except (KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""The table of the README that says how well each organ is drawn.
+
+python -m tools.quality
+
+It is made from the model card's table of results: scans with an expert's contours, the shipped model beside a second human.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from oarlock.organs.catalogue import OARS
+from tools import marked
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "README.md"
+CARD: Final = ROOT / "models" / "oarlock-hn" / "MODEL_CARD.md"
+
+WANTED: Final = {"OAR", "DSC mean", "n", "radiographer"}
+"""Columns of the card's table; ``radiographer`` beside DSC is the second human's."""
+
+Row = Mapping[str, str]
+
+
+def table() -> str:
+    """Organs by falling volumetric DSC; left and right of a pair are one row.
+
+    :raises LookupError: if the card has no such table, or lacks an organ.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in _rows(CARD.read_text(encoding="utf-8").splitlines()):
+        if row["radiographer"]:
+            found.setdefault(_pair(row["OAR"]), []).append(row)
+    missing = {_pair(oar.name) for oar in OARS} - set(found)
+    if missing:
+        msg = f"the model card has no result beside a radiographer's for {', '.join(sorted(missing))}"
+        raise LookupError(msg)
+    organs = sorted(found, key=lambda organ: -_mean(found[organ], "DSC mean"))
+    lines = ["| organ | Oarlock | second human | scans |", "| --- | ---: | ---: | ---: |"]
+    for organ in organs:
+        ours, theirs = (_mean(found[organ], column) for column in ("DSC mean", "radiographer"))
+        lines.append(f"| {organ} | {ours:.2f} | {theirs:.2f} | {max(int(row['n']) for row in found[organ])} |")
+    return "\n".join(lines)
+
+
+def _pair(name: str) -> str:
+    """``Parotid`` for ``Parotid_L``."""
+    return name.removesuffix("_L").removesuffix("_R")
+
+
+def _mean(rows: Sequence[Row], column: str) -> float:
+    return fmean(float(row[column]) for row in rows)
+
+
+def _rows(lines: Sequence[str]) -> Iterator[Row]:
+    """The rows of the table with the wanted columns; of two columns of one name, the first."""
+    header: list[str] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if set(cells) >= WANTED:
+            header = cells
+        elif not cells:
+            header = []
+        elif header and not cells[0].startswith("-"):
+            yield dict(reversed(list(zip(header, cells, strict=True))))
+
+
+def main() -> int:
+    marked.write(PAGE, "quality", table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
