@@ -20,6 +20,12 @@ from oarlock.dicom.unusable import Unusable
 MAX_DATASET_BYTES: Final = 256 * 2**20
 """Largest file, inflated, that is read; the largest of a clinic are a tenth of it."""
 
+MAX_RATIO: Final = 50
+"""Most bytes that a deflated byte may stand for; contours of a clinic have 3 to 8, those of the densest text 30."""
+
+ALWAYS_INFLATED_BYTES: Final = 2**20
+"""Inflated whatever the ratio: small files of templates repeat themselves."""
+
 MAX_BYTES_BEFORE_PIXELS: Final = 64 * 2**20
 """Most bytes in front of the pixel data of a multi-frame image; those of a thousand frames are a few."""
 
@@ -106,9 +112,10 @@ def read_sequences_before_pixels(header: Header) -> tuple[Item, int]:
 
 
 def _inflated(deflated: bytes) -> bytes:
-    content, complete = inflate(deflated, MAX_DATASET_BYTES)
-    if len(content) == MAX_DATASET_BYTES and not complete:
-        raise Unusable(f"it inflates to more than {MAX_DATASET_BYTES >> 20} MiB")
+    limit = min(MAX_DATASET_BYTES, max(ALWAYS_INFLATED_BYTES, MAX_RATIO * len(deflated)))
+    content, complete = inflate(deflated, limit)
+    if len(content) == limit and not complete:
+        raise Unusable(f"it inflates to more than {MAX_DATASET_BYTES >> 20} MiB or {MAX_RATIO} times its size")
     return content
 
 

@@ -234,33 +234,6 @@ def box_of(polygons: Sequence[tuple[int, FloatArray]], shape: tuple[int, int, in
     return slice(min(slices), max(slices) + 1), slice(start[0], stop[0]), slice(start[1], stop[1])
 
 
-def slices_with_overlap(polygons: Sequence[tuple[int, FloatArray]], shape: tuple[int, int, int]) -> set[int]:
-    """Slices on which two polygons have voxels in common and each has voxels that the other has not.
-
-    The polygons of a slice are painted over one another, large ones first. One that lies wholly within or wholly outside of all
-    others finds a single colour where it is painted.
-    """
-    by_slice: dict[int, list[tuple[Box, Mask]]] = {}
-    for z, yx in polygons:
-        box = box_of([(0, yx)], shape)
-        mask = to_mask([(0, yx - [box[1].start, box[2].start])], (1, box[1].stop - box[1].start, box[2].stop - box[2].start))
-        if mask.any():
-            by_slice.setdefault(z, []).append((box, mask))
-    painted = np.zeros((1, *shape[1:]), dtype=np.int32)
-    return {z for z, regions in by_slice.items() if len(regions) > 1 and _overlap(regions, painted)}
-
-
-def _overlap(regions: list[tuple[Box, Mask]], painted: npt.NDArray[np.int32]) -> bool:
-    """Whether regions of one slice overlap in part; ``painted`` is scratch."""
-    painted[:] = 0
-    for colour, (box, mask) in enumerate(sorted(regions, key=lambda region: -np.count_nonzero(region[1])), start=1):
-        found = painted[box][mask]
-        if found.min() != found.max():
-            return True
-        painted[box][mask] = colour
-    return False
-
-
 def count_crossings(polygons: Sequence[tuple[int, FloatArray]], rows: int) -> int:
     """How many steps :func:`to_mask` takes, to refuse what would take too long."""
     return sum(int(np.maximum(stop - start, 0).sum()) for start, stop in (_row_range(yx[:, 0], rows) for _, yx in polygons))

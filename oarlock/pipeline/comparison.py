@@ -13,7 +13,7 @@ from oarlock.organs.roi_names import match_rois
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
 from oarlock.qa.lattice import Lattice
-from oarlock.qa.report import QAReport, Source, compare, job_report
+from oarlock.qa.report import QAReport, Remarks, Source, compare, job_report
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
@@ -29,6 +29,7 @@ class StructureSetOnGrid:
     :param matched_rois: name of the ROI of each OAR.
     :param unmatched, ambiguous: names of the ROIs that were left out.
     :param warnings: what of the file could not be used.
+    :param remarks: which organs must not be scored as if they were whole, and why.
     """
 
     source: Source
@@ -37,10 +38,12 @@ class StructureSetOnGrid:
     unmatched: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    remarks: Remarks = field(default_factory=Remarks)
 
     def crops(self) -> OrganCrops:
-        """Each organ that is not empty, cut out: some megabytes, where the whole masks are hundreds."""
-        return {oar: crop for oar in self.masks.oars if (crop := self.masks.crop(oar)) is not None}
+        """Each organ that is not empty and is whole, cut out: some megabytes, where the whole masks are hundreds."""
+        whole = [oar for oar in self.masks.oars if oar not in self.remarks.not_scored]
+        return {oar: crop for oar in whole if (crop := self.masks.crop(oar)) is not None}
 
 
 def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) -> StructureSetOnGrid:
@@ -50,14 +53,15 @@ def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) ->
     """
     structure_set = read_structure_set(path)
     matches = match_rois(structure_set.rois, site_names=site.names)
-    masks, warnings = rois_to_masks(structure_set, header, {oar: roi.number for oar, roi in matches.matched.items()})
+    placed = rois_to_masks(structure_set, header, {oar: roi.number for oar, roi in matches.matched.items()})
     return StructureSetOnGrid(
         source=Source(structure_set.sop_instance_uid, structure_set.label),
-        masks=masks,
+        masks=placed.masks,
         matched_rois={oar: roi.name for oar, roi in matches.matched.items()},
         unmatched=matches.unmatched,
         ambiguous=matches.ambiguous,
-        warnings=warnings,
+        warnings=placed.warnings,
+        remarks=Remarks(placed.not_scored, placed.hollow),
     )
 
 
@@ -78,6 +82,8 @@ def compare_on_grid(
         predicted_ambiguous=predicted.ambiguous,
         series_instance_uid=header.series_instance_uid,
         tolerances_mm=site.tolerances_mm,
+        predicted_remarks=predicted.remarks,
+        reference_remarks=reference.remarks,
     )
     sides = (("Predicted", predicted), ("Reference", reference))
     notes = [Notice(note.code, f"{side} RTSTRUCT: {note.detail}") for side, drawing in sides for note in drawing.warnings]

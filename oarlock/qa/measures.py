@@ -40,6 +40,16 @@ class Measured:
     reference_slices: int = 0
     one_sided_slice_share: float | None = None
 
+    @property
+    def amounts(self) -> "Measured":
+        """Volumes and slices of each side alone, without what compares them."""
+        return Measured(
+            predicted_volume_ml=self.predicted_volume_ml,
+            reference_volume_ml=self.reference_volume_ml,
+            predicted_slices=self.predicted_slices,
+            reference_slices=self.reference_slices,
+        )
+
 
 def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:
     """Every number for two masks of one organ; only volumes and slices where one of them is empty.

@@ -6,7 +6,7 @@ that numbers of two releases are only compared where they mean the same.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -23,9 +23,10 @@ DEFINITION: Final = "surface-dsc/1"
 
 
 class Presence(StrEnum):
-    """Who drew an organ."""
+    """Who drew an organ; or that one side could only be read in part, so that it must not be compared as if it were whole."""
 
     BOTH = "both"
+    READ_IN_PART = "read_in_part"
     PREDICTED_ONLY = "predicted_only"
     REFERENCE_ONLY = "reference_only"
     NEITHER = "neither"
@@ -36,6 +37,24 @@ class Presence(StrEnum):
         if predicted:
             return cls.BOTH if reference else cls.PREDICTED_ONLY
         return cls.REFERENCE_ONLY if reference else cls.NEITHER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remarks:
+    """What the masks of one side do not tell of its ROIs.
+
+    :param not_scored: why an organ's mask is not all that its ROI means, as the end of a sentence.
+    :param hollow: organs whose ROI has contours that enclose no voxel.
+    """
+
+    not_scored: Mapping[OAR, str] = field(default_factory=dict)
+    hollow: frozenset[OAR] = frozenset()
+
+    def absence(self, oar: OAR, side: str, *, has_roi: bool) -> str:
+        """Why an organ has no voxel on a side, as the rest of a sentence that begins with it."""
+        if oar in self.hollow:
+            return f"has contours in {side} that enclose no voxel"
+        return f"{'is empty' if has_roi else 'has no ROI'} in {side}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +192,8 @@ def compare(
     predicted_ambiguous: Sequence[str] = (),
     series_instance_uid: str = "",
     tolerances_mm: Mapping[OAR, float] | None = None,
+    predicted_remarks: Remarks | None = None,
+    reference_remarks: Remarks | None = None,
 ) -> QAReport:
     """Score every OAR that either side knows, in the order of the catalogue.
 
@@ -180,11 +201,19 @@ def compare(
     :param matched_rois: name of the reference's ROI for each OAR that was matched (:func:`oarlock.organs.roi_names.match_rois`).
     :param unmatched, ambiguous: names of the reference's ROIs that were left out; ``predicted_…`` those of the predicted.
     :param tolerances_mm: a site's own tolerances in place of the paper's.
+    :param predicted_remarks, reference_remarks: what the masks of a side do not tell.
     :raises ValueError: if the shapes differ from the grid's.
     """
     if not predicted.shape == reference.shape == grid.shape:
         raise ValueError("both sets of masks must be on the grid")
-    pair = _Pair(predicted, reference, Lattice.of(grid), tolerances_mm or {})
+    pair = _Pair(
+        predicted,
+        reference,
+        Lattice.of(grid),
+        tolerances_mm or {},
+        predicted_remarks or Remarks(),
+        reference_remarks or Remarks(),
+    )
     known = {*predicted.oars, *reference.oars}
     scores = tuple(pair.score(oar, matched_rois.get(oar)) for oar in OARS if oar in known)
     return QAReport(
@@ -207,12 +236,17 @@ class _Pair:
     reference: OARMasks
     lattice: Lattice
     tolerances_mm: Mapping[OAR, float]
+    predicted_remarks: Remarks
+    reference_remarks: Remarks
 
     def score(self, oar: OAR, matched_roi: str | None) -> OARScore:
         crops = [masks.crop(oar) if oar in masks.oars else None for masks in (self.predicted, self.reference)]
         presence = Presence.of(predicted=crops[0] is not None, reference=crops[1] is not None)
+        in_part = self._in_part(oar)
         tolerance_mm = self.tolerances_mm.get(oar, oar.tolerance_mm)
         measured = measure_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
+        if in_part:
+            presence, measured = Presence.READ_IN_PART, measured.amounts
         return OARScore(
             oar=oar,
             matched_roi=matched_roi,
@@ -220,7 +254,7 @@ class _Pair:
             tolerance_mm=tolerance_mm,
             tolerance_source="the site's own" if oar in self.tolerances_mm else oar.tolerance_source,
             measured=measured,
-            reason=self._reason(oar, presence, matched_roi, measured),
+            reason=in_part or self._reason(oar, presence, matched_roi, measured),
             predicted_cut_by_scan=self._is_cut(crops[0]),
             reference_cut_by_scan=self._is_cut(crops[1]),
         )
@@ -228,9 +262,15 @@ class _Pair:
     def _is_cut(self, crop: Crop | None) -> bool:
         return crop is not None and (crop[0][0].start == 0 or crop[0][0].stop == self.predicted.shape[0])
 
+    def _in_part(self, oar: OAR) -> str | None:
+        """Why an organ is not scored although it may be drawn; None if it is."""
+        sides = (("prediction", self.predicted_remarks), ("reference", self.reference_remarks))
+        why = [f"in the {side}, {remarks.not_scored[oar]}" for side, remarks in sides if oar in remarks.not_scored]
+        return f"{oar} is not scored: {'; '.join(why)}." if why else None
+
     def _reason(self, oar: OAR, presence: Presence, matched_roi: str | None, measured: Measured) -> str | None:
-        ours = "has no ROI in the prediction" if oar not in self.predicted.oars else "is empty in the prediction"
-        theirs = "has no ROI in the reference" if matched_roi is None else "is empty in the reference"
+        ours = self.predicted_remarks.absence(oar, "the prediction", has_roi=oar in self.predicted.oars)
+        theirs = self.reference_remarks.absence(oar, "the reference", has_roi=matched_roi is not None)
         match presence:
             case Presence.PREDICTED_ONLY:
                 return f"{oar} {theirs}, so there is nothing to compare with."

@@ -1,80 +1,124 @@
 """ROIs of a structure set to masks on the grid of a CT series.
 
-Nothing is dropped in silence: what cannot be used is a warning that names the ROI by its number alone.
+Nothing is dropped in silence: what cannot be used is a warning that names the ROI by its number alone. An ROI of which contours
+are left out, or whose contours contradict each other, is laid on the grid as far as it can be, and named as not to be scored.
 
 Sources: PS3.3 C.8.8.6 (ROI contour; C.8.8.6.3 keyholes).
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.ct.series import SeriesHeader
 from oarlock.errors import FrameOfReferenceMismatch
 from oarlock.facts import Notice
-from oarlock.geometry.contours import box_of, count_crossings, slices_with_overlap, to_mask
-from oarlock.geometry.grid import Grid
+from oarlock.geometry.contours import box_of, count_crossings, to_mask
+from oarlock.geometry.interpolation import between
 from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.overlaps import nearly_the_same, overlap_in_part, steps_of, voxels_of, with_company
 from oarlock.organs.catalogue import OAR
+from oarlock.rtstruct.planes import EXACT_MM, Heights, Layout, Plane, lay_out, usual_gap_mm
 from oarlock.rtstruct.reader import ROI, StructureSet
 
-MAX_CROSSINGS: Final = 50_000_000
-"""Most crossings of edges with rows of voxels that an ROI may have (about 5 s); a body outline has 200,000."""
+TWICE_MM: Final = 0.5
+"""Two contours of a plane nowhere further apart than this are the same one, drawn twice; a wall so thin is not drawn."""
 
-ONE_PLANE_MM: Final = 0.05
-"""Contours nearer to each other than this lie in one plane."""
+LARGEST_DISPUTED_SHARE: Final = 0.02
+"""Of an ROI's voxels, the share that contours which overlap in part may have in common; beyond, even-odd decides too much."""
 
-EXACT_MM: Final = 0.01
-"""Contours nearer to a slice's plane than this lie in it."""
 
-MAX_CONTOURS: Final = 50_000
-"""Most contours of an ROI that is laid on a grid (about 5 s); all bones of a body have a tenth."""
+_TO_INTERPOLATE: Final = 20
+"""What a voxel of an interpolated slice costs, counted in voxels that are compared."""
 
-MAX_COMPARED: Final = 10_000
-"""Contours of one ROI that share slices with others and are compared with them (about 2 s)."""
+
+@dataclass(slots=True)
+class Budget:
+    """What all ROIs of one file may cost together.
+
+    :param crossings: of edges with rows of voxels (20,000,000 take 2 s); 21 organs of a clinic have 2,000,000.
+    :param contours: that are laid on a grid.
+    :param company: contours that share voxels' boxes with others of their slice and are compared with them (0.2 ms each).
+    :param voxels: in the boxes of these, and of slices that are interpolated (200,000,000 take 2 s).
+    :param steps: points by which contours are compared that may be drawn twice (1,000,000 take 1 s).
+    """
+
+    crossings: int = 20_000_000
+    contours: int = 50_000
+    company: int = 5_000
+    voxels: int = 200_000_000
+    steps: int = 1_000_000
+
+    def takes(self, kind: str, amount: int) -> bool:
+        """Whether so much is left, which is then used."""
+        left = int(getattr(self, kind)) - amount
+        if left >= 0:
+            setattr(self, kind, left)
+        return left >= 0
+
+
+class PlacedROIs(NamedTuple):
+    """ROIs on the grid of a series.
+
+    :param masks: of all wanted OARs.
+    :param warnings: what could not be used as it stands.
+    :param not_scored: why an organ's mask is not all that its ROI means, as the end of a sentence.
+    :param hollow: organs that have contours and yet no voxel.
+    """
+
+    masks: OARMasks
+    warnings: tuple[Notice, ...]
+    not_scored: Mapping[OAR, str]
+    hollow: frozenset[OAR]
 
 
 def rois_to_masks(
-    structure_set: StructureSet, header: SeriesHeader, wanted: Mapping[OAR, int]
-) -> tuple[OARMasks, tuple[Notice, ...]]:
+    structure_set: StructureSet, header: SeriesHeader, wanted: Mapping[OAR, int], budget: Budget | None = None
+) -> PlacedROIs:
     """Lay ROIs on the grid of a CT series; a voxel belongs to an ROI if its centre does (even-odd).
 
-    Each plane of contours goes to the nearest slice, at most half the distance to the next one away. Where several planes are
-    nearest to one slice, the nearest of them is used.
-
     :param wanted: OAR to ROI number; unknown numbers are a mistake of the caller.
-    :returns: masks of all wanted OARs, and what could not be used.
     :raises FrameOfReferenceMismatch: the file names neither the frame of reference nor an image of the series.
     """
     notes = [Notice("structure_set.partly_used", f"In the RTSTRUCT, {finding}.") for finding in structure_set.findings]
-    notes += [*_check_frame(structure_set, header), *_compare_patients(structure_set, header)]
+    for check in (_check_frame, _check_series, _compare_patients):
+        notes += check(structure_set, header)
+    budget = budget or Budget()
     rois = {roi.number: roi for roi in reversed(structure_set.rois)}
+    placing = [_Placing(oar, rois[number], header, budget) for oar, number in wanted.items()]
+    file_gap_mm = usual_gap_mm([one.heights for one in placing if one.heights is not None])
     masks = OARMasks.empty(tuple(wanted), header.grid.shape)
-    for oar, number in wanted.items():
-        findings = list(rois[number].findings)
-        if len(rois[number].contours) > MAX_CONTOURS:
-            findings.append("its contours are too many or too long to be used")
-        elif _belongs(rois[number], header):
-            _draw(masks, oar, _Placing.of(rois[number], header, findings).polygons(), findings)
-        else:
-            findings.append("it lies in another frame of reference and is left out")
-        notes += [Notice("structure_set.roi_partly_used", f"ROI number {number}: {finding}.") for finding in findings]
-    return masks, tuple(notes)
+    for one in placing:
+        one.draw(masks, file_gap_mm)
+        notes += [Notice("structure_set.roi_partly_used", f"ROI number {one.roi.number}: {finding}.") for finding in one.findings]
+    not_scored = {one.oar: one.why_not for one in placing if one.why_not}
+    return PlacedROIs(masks, tuple(notes), not_scored, frozenset(one.oar for one in placing if one.hollow))
 
 
 def _check_frame(structure_set: StructureSet, header: SeriesHeader) -> list[Notice]:
     if header.frame_of_reference_uid in structure_set.frames_of_reference:
         return []
-    if structure_set.referenced_instances.isdisjoint(instance.sop_instance_uid for instance in header.instances):
+    if structure_set.referenced_instances.isdisjoint(_uids(header)):
         raise FrameOfReferenceMismatch
     detail = "The RTSTRUCT names another frame of reference than the CT, but also images of the CT. It is used as it is."
     return [Notice("structure_set.frame_of_reference_differs", detail)]
+
+
+def _check_series(structure_set: StructureSet, header: SeriesHeader) -> list[Notice]:
+    """Whether the contours were drawn on other images than those of the CT."""
+    named = structure_set.referenced_instances
+    if named:
+        other = named.isdisjoint(_uids(header))
+    else:
+        other = bool(structure_set.referenced_series) and header.series_instance_uid not in structure_set.referenced_series
+    if not other:
+        return []
+    detail = "The RTSTRUCT was drawn on another series in the same frame of reference: it names none of the images of the CT. "
+    return [Notice("structure_set.other_series", detail + "Its contours are used where they lie in the patient.")]
 
 
 def _compare_patients(structure_set: StructureSet, header: SeriesHeader) -> list[Notice]:
@@ -86,121 +130,187 @@ def _compare_patients(structure_set: StructureSet, header: SeriesHeader) -> list
     return [Notice("structure_set.other_patient", detail)]
 
 
+def _uids(header: SeriesHeader) -> set[str]:
+    return {instance.sop_instance_uid for instance in header.instances}
+
+
 def _belongs(roi: ROI, header: SeriesHeader) -> bool:
     """Whether an ROI lies in the frame of reference of the series, as it says itself or by the images that it names."""
     if roi.frame_of_reference_uid in ("", header.frame_of_reference_uid):
         return True
-    return not roi.referenced_instances.isdisjoint(instance.sop_instance_uid for instance in header.instances)
+    return not roi.referenced_instances.isdisjoint(_uids(header))
 
 
-def _draw(masks: OARMasks, oar: OAR, polygons: list[tuple[int, FloatArray]], findings: list[str]) -> None:
-    """Add an organ to masks in which it is still empty."""
-    size = np.array(masks.shape[1:])
-    outside = sum(bool(np.any(yx <= -1) or np.any(yx >= size)) for _, yx in polygons)
-    if outside:
-        findings.append(f"{outside} contour(s) reach over the edge of the images and are cut there")
-    if count_crossings(polygons, masks.shape[1]) > MAX_CROSSINGS:
-        findings.append("its contours are too many or too long to be used")
-    elif polygons:
-        box = box_of(polygons, masks.shape)
-        corner = np.array([box[1].start, box[2].start])
-        shape = tuple(along.stop - along.start for along in box)
-        mask = to_mask([(z - box[0].start, yx - corner) for z, yx in polygons], (shape[0], shape[1], shape[2]))
-        masks.bits[box] |= np.where(mask, masks.bit(oar), np.uint32(0))
-        _tell_overlaps(polygons, masks.shape, findings)
+def _by_slice(polygons: Sequence[tuple[int, FloatArray]]) -> dict[int, list[FloatArray]]:
+    found: dict[int, list[FloatArray]] = {}
+    for z, yx in polygons:
+        found.setdefault(z, []).append(yx)
+    return found
 
 
-def _tell_overlaps(polygons: list[tuple[int, FloatArray]], shape: tuple[int, int, int], findings: list[str]) -> None:
-    """XOR is what the standard says of holes; of contours that overlap in part it says nothing, and others take their union."""
-    drawn = Counter(z for z, _ in polygons)
-    shared = [(z, yx) for z, yx in polygons if drawn[z] > 1]
-    if len(shared) > MAX_COMPARED:
-        findings.append("its contours are too many to tell whether any of them overlap in part")
-    elif overlapping := slices_with_overlap(shared, shape):
-        what = "its contours overlap in part; what two of them share counts as outside (XOR)"
-        findings.append(f"on {len(overlapping)} slice(s) {what}")
-
-
-@dataclass
 class _Placing:
-    """Finds the slice of each contour of one ROI; what cannot be placed is added to ``findings``.
+    """One ROI on its way to the grid.
 
-    :param named: for each contour the slice of the image that it names, or None.
+    :ivar findings: what cannot be used as it stands, in sentences without a point.
+    :ivar why_not: why the mask is not to be scored, empty if it is.
+    :ivar heights: None where the contours are not used at all.
     """
 
-    grid: Grid
-    contours: Sequence[FloatArray]
-    named: Sequence[int | None]
-    findings: list[str]
-    _problems: Counter[str] = field(default_factory=Counter)
-    _moved: list[float] = field(default_factory=list)
+    def __init__(self, oar: OAR, roi: ROI, header: SeriesHeader, budget: Budget) -> None:
+        self.oar, self.roi = oar, roi
+        self.findings = list(roi.findings)
+        self.why_not = ""
+        self.hollow = False
+        self._voxels = 0
+        self.heights: Heights | None = None
+        self._header, self._grid, self._budget = header, header.grid, budget
+        if not budget.takes("contours", len(roi.contours)):
+            self._refuse("its contours are too many or too long to be used")
+        elif not _belongs(roi, header):
+            self._refuse("it lies in another frame of reference and is left out")
+        else:
+            self.heights = Heights.of(roi.contours, self._grid)
 
-    @classmethod
-    def of(cls, roi: ROI, header: SeriesHeader, findings: list[str]) -> "_Placing":
-        slices = {instance.sop_instance_uid: z for z, instance in enumerate(header.instances)}
-        return cls(header.grid, roi.contours, [slices.get(uid) for uid in roi.images], findings)
+    def _refuse(self, why: str) -> None:
+        self.findings.append(why)
+        self.why_not = self.why_not or why
 
-    def polygons(self) -> list[tuple[int, FloatArray]]:
-        """Pairs of slice index and (n, 2) fractional row and column indices."""
-        heights = [self._height(points) for points in self.contours]
-        positions = np.array([(low + high) / 2 for low, high in heights])
-        slices = self.grid.slice_positions_mm
-        # A plane half way between two slices goes to the lower one, whatever the rounding: all planes of such a file move alike.
-        nearest = np.searchsorted((slices[:-1] + slices[1:]) / 2 + EXACT_MM, np.nan_to_num(positions))
-        reach = self.grid.slice_thicknesses_mm / 2 + EXACT_MM
-        planes: dict[int, list[tuple[float, int]]] = {}
-        for i, z in enumerate(nearest):
-            offset = float(positions[i] - slices[z])
-            if math.isnan(offset):
-                self._problems["left out: not in a plane parallel to the slices"] += 1
-            elif abs(offset) > reach[z]:
-                self._problems["left out: above or below all slices"] += 1
-            else:
-                planes.setdefault(int(z), []).append((offset, i))
-        chosen = [(z, i) for z, offsets in sorted(planes.items()) for i in self._nearest_plane(offsets)]
-        off_mm = {i: max(abs(height - slices[z]) for height in heights[i]) for z, i in chosen}
-        self._moved += [off for off in off_mm.values() if off > EXACT_MM]
-        self._compare_images([i for _, i in chosen], positions, reach)
-        self._report(sorted(planes))
-        return [(z, self.grid.to_plane(z, self.contours[i])[0]) for z, i in self._distinct(chosen)]
+    def draw(self, masks: OARMasks, file_gap_mm: float) -> None:
+        """Add the organ to masks in which it is still empty."""
+        if self.heights is None:
+            return
+        layout = lay_out(self.heights, self._grid, file_gap_mm=file_gap_mm)
+        self._report(layout)
+        if lost := self.roi.lost + layout.lost:
+            self.why_not = f"{lost} of its {self.roi.lost + len(self.roi.contours)} contours are left out"
+        kept = self._without_twins([*layout.drawn.values(), *(plane for _, *pair, _ in layout.between for plane in pair)])
+        polygons = [(z, self._on_slice(z, i)) for z, plane in layout.drawn.items() for i in kept[plane]]
+        if not self._draw_polygons(masks, polygons) or not self._interpolate(masks, layout, kept):
+            self._refuse("its contours are too many or too long to be used")
+            return
+        self._compare_overlaps(masks, polygons)
+        self.hollow = bool(self.roi.contours) and self._voxels == 0
+        if self.hollow and kept:
+            self.findings.append(f"its {len(self.roi.contours)} contour(s) enclose no voxel of the CT")
 
-    def _height(self, points: FloatArray) -> tuple[float, float]:
-        """The lowest and the highest point of a contour along the normal; NaN if it is not parallel to the slices."""
-        along = points @ self.grid.normal
-        low, high = float(along.min()), float(along.max())
-        return (low, high) if high - low <= self.grid.spacing_mm[0] / 2 else (math.nan, math.nan)
+    def _on_slice(self, z: int, i: int) -> FloatArray:
+        return self._grid.to_plane(z, self.roi.contours[i])[0]
 
-    def _nearest_plane(self, offsets: list[tuple[float, int]]) -> list[int]:
-        """The contours of the plane nearest to a slice, of those that have no nearer slice."""
-        best = min(offsets, key=lambda offset: abs(offset[0]))[0]
-        used = [i for offset, i in offsets if abs(offset - best) <= ONE_PLANE_MM]
-        if len(used) < len(offsets):
-            self._problems["left out: between the slices, another plane is nearer"] += len(offsets) - len(used)
-        return used
+    # ── what is said ──
 
-    def _compare_images(self, used: Sequence[int], positions: FloatArray, reach: FloatArray) -> None:
-        """The points count; an image of the series that lies elsewhere is a sign that one of the two is wrong."""
-        slices = self.grid.slice_positions_mm
-        named = [(i, z) for i in used if (z := self.named[i]) is not None]
-        off_mm = [off for i, z in named if (off := abs(float(positions[i] - slices[z]))) > reach[z]]
-        if off_mm:
-            problem = f"they lie up to {max(off_mm):.2f} mm off the image that they name; their points count"
-            self._problems[problem] = len(off_mm)
+    def _report(self, layout: Layout) -> None:
+        problems = Counter(layout.problems)
+        if off_mm := self._off_their_images(layout):
+            problems[f"they lie up to {max(off_mm):.2f} mm off the image that they name; their points count"] = len(off_mm)
+        if layout.moved_mm:
+            problems[f"moved onto the nearest slice, by up to {max(layout.moved_mm.values()):.2f} mm"] = len(layout.moved_mm)
+        self.findings += [f"{n} of {len(self.roi.contours)} contour(s): {problem}" for problem, n in problems.items()]
+        if made := len(layout.between) + layout.extended:
+            self.findings.append(f"{made} slice(s) have no contours of their own and are interpolated between its planes")
+        if layout.empty:
+            self.findings.append(f"{layout.empty} slice(s) between its contours have none and are left empty")
 
-    def _distinct(self, chosen: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Without contours that are drawn twice: even-odd would make them cancel one another."""
-        seen: dict[tuple[int, bytes], tuple[int, int]] = {}
-        for z, i in chosen:
-            points = np.round(self.contours[i], 2)
-            seen.setdefault((z, points[np.lexsort(points.T)].tobytes()), (z, i))
-        if len(seen) < len(chosen):
-            self.findings.append(f"{len(chosen) - len(seen)} of {len(self.contours)} contour(s): left out: drawn twice")
-        return list(seen.values())
+    def _off_their_images(self, layout: Layout) -> list[float]:
+        """By how much contours lie off the image of the series that they name: the points count, but one of the two is wrong."""
+        at = {instance.sop_instance_uid: z for z, instance in enumerate(self._header.instances)}
+        slices, thick = self._grid.slice_positions_mm, self._grid.slice_thicknesses_mm
+        found = []
+        for plane in layout.drawn.values():
+            for i in plane.contours:
+                z = at.get(self.roi.images[i]) if self.roi.images else None
+                off_mm = 0.0 if z is None else abs(plane.position_mm - slices[z])
+                if z is not None and off_mm > thick[z] / 2 + EXACT_MM:
+                    found.append(float(off_mm))
+        return found
 
-    def _report(self, used: list[int]) -> None:
-        if self._moved:
-            self._problems[f"moved onto the nearest slice, by up to {max(self._moved):.2f} mm"] = len(self._moved)
-        self.findings += [f"{n} of {len(self.contours)} contour(s): {problem}" for problem, n in self._problems.items()]
-        empty = sum(b - a - 1 for a, b in pairwise(used))
-        if empty:
-            self.findings.append(f"{empty} slice(s) between its contours have none and are left empty")
+    # ── drawn twice ──
+
+    def _without_twins(self, planes: Sequence[Plane]) -> dict[Plane, list[int]]:
+        """The contours of each plane without those that are drawn twice: even-odd would make them cancel each other."""
+        kept = {plane: self._distinct(plane.contours) for plane in dict.fromkeys(planes)}
+        if twins := sum(len(plane.contours) - len(left) for plane, left in kept.items()):
+            self.findings.append(f"{twins} of {len(self.roi.contours)} contour(s): left out: drawn twice")
+        return kept
+
+    def _distinct(self, contours: Sequence[int]) -> list[int]:
+        exact: dict[bytes, int] = {}
+        for i in contours:
+            points = np.round(self.roi.contours[i], 2)
+            exact.setdefault(points[np.lexsort(points.T)].tobytes(), i)
+        left: list[int] = []
+        boxes: list[FloatArray] = []
+        for i in exact.values():
+            points = self.roi.contours[i]
+            box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+            near = np.flatnonzero(np.abs(np.array(boxes).reshape(-1, 6) - box).max(axis=1) <= TWICE_MM) if boxes else ()
+            if not any(self._is_twin(points, self.roi.contours[left[k]]) for k in near):
+                left.append(i)
+                boxes.append(box)
+        return left
+
+    def _is_twin(self, a_mm: FloatArray, b_mm: FloatArray) -> bool:
+        if not self._budget.takes("steps", steps_of(a_mm) + steps_of(b_mm)):
+            if not self.why_not:
+                self._refuse("its contours are too many to tell whether any are drawn twice")
+            return False
+        return nearly_the_same(a_mm, b_mm, within_mm=TWICE_MM)
+
+    # ── drawing ──
+
+    def _draw_polygons(self, masks: OARMasks, polygons: list[tuple[int, FloatArray]]) -> bool:
+        size = np.array(masks.shape[1:])
+        outside = sum(bool(np.any(yx <= -1) or np.any(yx >= size)) for _, yx in polygons)
+        if outside:
+            self.findings.append(f"{outside} contour(s) reach over the edge of the images and are cut there")
+        if not self._budget.takes("crossings", count_crossings(polygons, masks.shape[1])):
+            return False
+        for z, on_slice in _by_slice(polygons).items():
+            _, rows, columns = box_of([(0, yx) for yx in on_slice], (1, *masks.shape[1:]))
+            corner = np.array([rows.start, columns.start])
+            shape = (1, rows.stop - rows.start, columns.stop - columns.start)
+            self._put(masks, z, (rows, columns), to_mask([(0, yx - corner) for yx in on_slice], shape))
+        return True
+
+    def _interpolate(self, masks: OARMasks, layout: Layout, kept: Mapping[Plane, list[int]]) -> bool:
+        grid = self._grid
+        for z, lower, upper, share in layout.between:
+            below, above = ([self._on_slice(z, i) for i in kept[plane]] for plane in (lower, upper))
+            cost = count_crossings([(0, yx) for yx in (*below, *above)], grid.rows)
+            voxels = _TO_INTERPOLATE * voxels_of([np.concatenate([*below, *above])], (grid.rows, grid.columns))
+            if not self._budget.takes("crossings", cost) or not self._budget.takes("voxels", voxels):
+                return False
+            spacing_mm = (grid.row_spacing_mm, grid.column_spacing_mm)
+            box, mask = between(below, above, share, shape=(grid.rows, grid.columns), spacing_mm=spacing_mm)
+            self._put(masks, z, box[1:], mask)
+        return True
+
+    def _put(self, masks: OARMasks, z: int, rows_columns: tuple[slice, slice], mask: Mask) -> None:
+        masks.put_inside(self.oar, (slice(z, z + 1), *rows_columns), mask)
+        self._voxels += int(np.count_nonzero(mask))
+
+    # ── overlaps ──
+
+    def _compare_overlaps(self, masks: OARMasks, polygons: list[tuple[int, FloatArray]]) -> None:
+        """XOR is what the standard says of holes. Of contours that overlap in part it says nothing, and some take their union."""
+        _, rows, columns = masks.shape
+        overlaps = [self._overlap(on_slice, (rows, columns)) for on_slice in _by_slice(polygons).values()]
+        shared, slices = sum(overlaps), sum(overlap > 0 for overlap in overlaps)
+        if not slices:
+            return
+        what = "its contours overlap in part; what two of them share counts as outside (XOR)"
+        self.findings.append(f"on {slices} slice(s) {what}")
+        if shared > LARGEST_DISPUTED_SHARE * (self._voxels + shared):
+            self.why_not = self.why_not or "its contours overlap in part, so what they enclose is not certain"
+
+    def _overlap(self, polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
+        """Voxels that polygons of one slice share in part; 0 where there is too much to compare, which is told."""
+        if len(polygons) < 2:
+            return 0
+        if self._budget.takes("company", len(polygons)):
+            together = [polygons[i] for i in with_company(polygons, shape)]
+            if self._budget.takes("voxels", voxels_of(together, shape)):
+                return overlap_in_part(together, shape) if together else 0
+        too_many = "its contours are too many to tell whether any of them overlap in part"
+        if too_many not in self.findings:
+            self._refuse(too_many)
+        return 0

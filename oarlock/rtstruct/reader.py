@@ -7,6 +7,7 @@ Sources: PS3.3 C.8.8.5 (structure set), C.8.8.6 (ROI contour; C.8.8.6.1 geometri
 (observations).
 """
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,16 +21,25 @@ from pydicom.uid import RTStructureSetStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from oarlock.arrays import FloatArray
+from oarlock.dicom.decimals import LONGEST_READ, is_decimal
 from oarlock.dicom.sequences import Item, read_sequences
 from oarlock.dicom.tags import Tag
 from oarlock.dicom.unusable import Unusable
 from oarlock.errors import StructureSetUnreadable
 
-MAX_POINTS: Final = 10_000_000
-"""Most points of a file (0.3 GB in memory); the largest of a clinic have a fiftieth."""
+MAX_POINTS: Final = 3_000_000
+"""Most points of a file (72 MB in memory); the largest that was seen has 820,000."""
 
-_AREAS: Final = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR"})
+_LARGEST_MM: Final = 1e6
+"""Largest coordinate that is taken for one."""
 
+_CLOSED: Final = frozenset({"", "CLOSED", "CLOSEDPLANAR", "CLOSEDPLANARXOR", "INTERPOLATED", "INTERPOLATEDPLANAR"})
+"""Geometric types that enclose an area, by their letters alone: spellings differ in case, blanks and lines.
+
+INTERPOLATED_PLANAR is what OsiriX writes for closed contours that it interpolated between drawn ones.
+"""
+
+_LINES: Final = frozenset({"OPENPLANAR", "OPENNONPLANAR"})
 
 _DECIMAL_SIGNS: Final = b"0123456789+-.eE \\"
 """Of Decimal Strings and their delimiter (PS3.5 6.2); Python alone takes "nan" and "1_0" for numbers."""
@@ -50,6 +60,7 @@ class ROI:
     :param codes: of its identification and their modifiers (laterality).
     :param contours: (n, 3) points each, in mm, n >= 3; closed, the first point not repeated.
     :param findings: what of it cannot be used, and why; no text of the file.
+    :param lost: how many of its contours are left out although they may enclose tissue.
     :param referenced_instances: SOP Instance UIDs of the images that its contours name.
     :param images: for each contour the SOP Instance UID of the one image that it names, or empty.
     """
@@ -62,6 +73,7 @@ class ROI:
     frame_of_reference_uid: str = ""
     referenced_instances: frozenset[str] = frozenset()
     images: tuple[str, ...] = ()
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +82,7 @@ class StructureSet:
 
     :param frame_of_reference_uid: the one that the file names first; ``frames_of_reference`` are all of them.
     :param referenced_instances: SOP Instance UIDs of all images that the file names.
+    :param referenced_series: Series Instance UIDs of all series that the file names.
     """
 
     sop_instance_uid: str
@@ -80,12 +93,13 @@ class StructureSet:
     referenced_instances: frozenset[str] = frozenset()
     findings: tuple[str, ...] = ()
     patient_id: str = ""
+    referenced_series: frozenset[str] = frozenset()
 
 
 def read_structure_set(path: Path) -> StructureSet:
     """Read an RTSTRUCT, with or without preamble and file meta information.
 
-    :raises StructureSetUnreadable: it is no RT Structure Set, is damaged, or is too large.
+    :raises StructureSetUnreadable: it is not an RT Structure Set, is damaged, or is too large.
     """
     try:
         root = read_sequences(path, sop_class=RTStructureSetStorage)
@@ -95,7 +109,8 @@ def read_structure_set(path: Path) -> StructureSet:
         raise StructureSetUnreadable(reason="it is not an RT Structure Set")
     rois, findings = _Rois(root).read()
     frames = _frames(root)
-    named = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for image in _listed_images(root)]
+    series = _listed_series(root)
+    named = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for one in series for image in one.items(Tag.CONTOUR_IMAGE_SEQUENCE)]
     return StructureSet(
         sop_instance_uid=root.text(Tag.SOP_INSTANCE_UID),
         label=_text(root.values.get(Tag.STRUCTURE_SET_LABEL, b""), root),
@@ -105,6 +120,7 @@ def read_structure_set(path: Path) -> StructureSet:
         referenced_instances=frozenset(named).union(*(roi.referenced_instances for roi in rois)),
         findings=findings,
         patient_id=_text(root.values.get(Tag.PATIENT_ID, b""), root),
+        referenced_series=frozenset(one.text(Tag.SERIES_INSTANCE_UID) for one in series) - {""},
     )
 
 
@@ -119,18 +135,10 @@ def _frames(root: Item) -> list[str]:
     return [uid for uid in dict.fromkeys(found) if uid]
 
 
-def _listed_images(root: Item) -> list[Item]:
-    studies = [
-        study
-        for frame in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)
-        for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE)
-    ]
-    return [
-        image
-        for study in studies
-        for series in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE)
-        for image in series.items(Tag.CONTOUR_IMAGE_SEQUENCE)
-    ]
+def _listed_series(root: Item) -> list[Item]:
+    frames = root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)
+    studies = [study for frame in frames for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE)]
+    return [series for study in studies for series in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE)]
 
 
 def _text(raw: bytes, root: Item) -> str:
@@ -146,10 +154,15 @@ def _text(raw: bytes, root: Item) -> str:
 
 
 def _integer(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
+    """A whole number of at most 32 bits, also if it is written as a decimal ("1.0", "1e0"); None for anything else."""
+    if len(text) > LONGEST_READ or not is_decimal(text):
         return None
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**32 else None
+
+
+class _Lost(Exception):
+    """Why a contour that may enclose tissue cannot be used; no text of the file."""
 
 
 class _Rois:
@@ -179,11 +192,15 @@ class _Rois:
 
     def _roi(self, number: int, item: Item, drawn: Sequence[Item], observed: Sequence[Item]) -> ROI:
         items = [contour for one in drawn for contour in one.items(Tag.CONTOUR_SEQUENCE)]
-        contours, images, named, problems = [], [], set(), Counter[str]()
+        contours, images, named, problems, lost = [], [], set[str](), Counter[str](), 0
         for contour in items:
             uids = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for image in contour.items(Tag.CONTOUR_IMAGE_SEQUENCE)]
             named.update(uids)
-            points, problem = self._contour(contour)
+            try:
+                points, problem = self._contour(contour)
+            except _Lost as error:
+                points, problem = None, str(error)
+                lost += 1
             problems[problem] += bool(problem)
             if points is not None:
                 contours.append(points)
@@ -198,6 +215,7 @@ class _Rois:
             frame_of_reference_uid=item.text(Tag.REFERENCED_FRAME_OF_REFERENCE_UID),
             referenced_instances=frozenset(named) - {""},
             images=tuple(images),
+            lost=lost,
         )
 
     def _codes(self, observed: Sequence[Item]) -> Iterable[Code]:
@@ -211,17 +229,22 @@ class _Rois:
                     )
 
     def _contour(self, item: Item) -> tuple[FloatArray | None, str]:
-        """The points of a contour, if it has an area; and what is wrong with it."""
-        kind = item.text(Tag.CONTOUR_GEOMETRIC_TYPE)
-        if kind and kind not in _AREAS:
-            return None, "left out: a point or an open line, which has no area"
+        """The points of a contour, if it has an area; and what is wrong with it.
+
+        :raises _Lost: it may enclose tissue, and cannot be used.
+        """
+        kind = re.sub("[^A-Z]", "", item.text(Tag.CONTOUR_GEOMETRIC_TYPE).upper())
+        if kind == "POINT":
+            return None, "left out: a point, which has no area"
+        if kind not in _CLOSED:
+            raise _Lost("left out: an open line" if kind in _LINES else "left out: its geometric type is not known")
         raw = item.values.get(Tag.CONTOUR_DATA, b"").strip(b" \0")
         self._points += raw.count(b"\\") // 3 + 1
         if self._points > MAX_POINTS:
             raise StructureSetUnreadable(reason=f"it holds more than {MAX_POINTS:,} points")
         points = _points(raw)
         if points is None:
-            return None, "left out: its points are not triples of finite numbers"
+            raise _Lost("left out: its points are not triples of finite numbers")
         stated = _integer(item.text(Tag.NUMBER_OF_CONTOUR_POINTS))
         problem = "its number of points is misstated" if stated is not None and stated != len(points) else ""
         points = _opened(points)
@@ -243,14 +266,19 @@ def _by_number(items: Sequence[Item]) -> dict[int | None, list[Item]]:
 
 
 def _points(raw: bytes) -> FloatArray | None:
-    """(n, 3) points of Contour Data; None where it is not triples of finite numbers."""
+    """(n, 3) points of Contour Data; None where it is not triples of finite numbers.
+
+    Parsed without an object for each number, which would take ten times the memory.
+    """
     if raw.translate(None, _DECIMAL_SIGNS):
         return None
     try:
-        numbers = np.array([float(number) for number in raw.split(b"\\")] if raw else [])
+        numbers = np.fromstring(raw, sep=" \\ ")
     except ValueError:
         return None
-    if numbers.size % 3 or not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > 1e6:
+    if numbers.size != (raw.count(b"\\") + 1 if raw else 0) or numbers.size % 3:
+        return None
+    if not np.isfinite(numbers).all() or max(-numbers.min(initial=0), numbers.max(initial=0)) > _LARGEST_MM:
         return None
     return numbers.reshape(-1, 3)
 
@@ -259,4 +287,7 @@ def _opened(points: FloatArray) -> FloatArray:
     """Points without repetition of the one before, nor of the first at the end."""
     if len(points) == 0:
         return points
-    return points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
+    moved = np.empty(len(points), dtype=np.bool_)
+    moved[0] = np.any(points[0] != points[-1])
+    np.any(points[1:] != points[:-1], axis=1, out=moved[1:])
+    return points if moved.all() else points[moved]

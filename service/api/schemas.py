@@ -238,7 +238,9 @@ class ScoreRow(_Schema):
     model_sha256: str
     scanner: str = Field(description="Manufacturer, Manufacturer's Model Name and Station Name of the CT, in plain letters")
     oar: str = Field(description="TG-263 name")
-    presence: Literal["both", "predicted_only", "reference_only"]
+    presence: Literal["both", "predicted_only", "reference_only", "read_in_part"] = Field(
+        description="who drew the organ; read_in_part: a side could not be read as a whole, so nothing compares"
+    )
     definition: str
     tolerance_mm: float
     surface_dsc: float | None

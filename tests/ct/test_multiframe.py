@@ -232,7 +232,7 @@ def test_contours_name_their_frame_and_the_masks_come_back(
 
 def assert_reads_back(path: Path, header: SeriesHeader, oars: tuple[OAR, ...]) -> None:
     found = read_structure_set(path)
-    masks, _ = rois_to_masks(found, header, {oar: roi.number for oar, roi in zip(oars, found.rois, strict=True)})
+    masks, _, *_ = rois_to_masks(found, header, {oar: roi.number for oar, roi in zip(oars, found.rois, strict=True)})
     for oar in oars:
         np.testing.assert_array_equal(masks.mask(oar), awkward_masks().mask(oar))
 

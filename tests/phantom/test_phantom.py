@@ -273,5 +273,5 @@ def test_the_written_phantom_comes_with_its_contours(phantom: Phantom, tmp_path:
     assert [roi.ROIName for roi in dataset.StructureSetROISequence] == [oar.name for oar in OARS]
     assert dataset.FrameOfReferenceUID == pydicom.dcmread(images[0]).FrameOfReferenceUID
     header = check_headers(images)
-    read, _ = rois_to_masks(read_structure_set(reference), header, {oar: i for i, oar in enumerate(OARS, start=1)})
+    read, _, *_ = rois_to_masks(read_structure_set(reference), header, {oar: i for i, oar in enumerate(OARS, start=1)})
     assert (read.bits == slab.masks.bits).all()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.qa.checks.finding import Finding, Level
 from oarlock.qa.lattice import Lattice
-from oarlock.qa.measures import measure
-from oarlock.qa.report import QAReport, Source, compare, job_report
-from tests.fixtures.crooked import SHAPE, SPACING_MM
+from oarlock.qa.measures import Measured, measure
+from oarlock.qa.report import QAReport, Remarks, Source, compare, job_report
+from tests.fixtures.crooked import SHAPE, SPACING_MM, crooked_grid
 
 BRAINSTEM, CORD, LEFT, RIGHT = (BY_NAME[name] for name in ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R"))
 
@@ -198,3 +199,42 @@ def test_a_score_of_two_cropped_masks_is_that_of_the_whole_report(crooked_grid: 
     assert part.hausdorff_95_mm == pytest.approx(whole["hausdorff_95_mm"])
     assert part.added_path_length_mm == pytest.approx(whole["added_path_length_mm"])
     assert part.centre_distance_mm == pytest.approx(whole["centre_distance_mm"])
+
+
+def test_an_organ_that_was_read_in_part_has_volumes_and_no_scores() -> None:
+    brain, eye = BY_NAME["Brain"], BY_NAME["Eye_L"]
+    masks = OARMasks.empty([brain, eye], crooked_grid().shape)
+    masks.bits[3:9, 10:20, 10:20] |= masks.bit(brain) | masks.bit(eye)
+    remarks = Remarks({brain: "3 of its 9 contours are left out"})
+    report = compare(
+        masks,
+        masks,
+        crooked_grid(),
+        matched_rois={brain: "Brain", eye: "Eye_L"},
+        predicted_source=Source("1.2", "a"),
+        reference_source=Source("1.3", "b"),
+        reference_remarks=remarks,
+    )
+    whole, in_part = sorted(report.scores, key=lambda score: score.oar == brain)
+    assert in_part.presence == "read_in_part"
+    assert in_part.reason == "Brain is not scored: in the reference, 3 of its 9 contours are left out."
+    volumes = {"predicted_volume_ml": 1.485, "reference_volume_ml": 1.485}  # 6 × 10 × 10 voxels of 2.475 mm³
+    assert asdict(in_part.measured) == pytest.approx(asdict(Measured(**volumes, predicted_slices=6, reference_slices=6)))
+    assert whole.surface_dsc == 1
+
+
+def test_an_roi_that_is_hollow_is_not_called_empty() -> None:
+    brain = BY_NAME["Brain"]
+    masks = OARMasks.empty([brain], crooked_grid().shape)
+    masks.bits[3:9, 10:20, 10:20] |= masks.bit(brain)
+    report = compare(
+        masks,
+        OARMasks.empty([brain], masks.shape),
+        crooked_grid(),
+        matched_rois={brain: "Brain"},
+        predicted_source=Source("1.2", "a"),
+        reference_source=Source("1.3", "b"),
+        reference_remarks=Remarks(hollow=frozenset({brain})),
+    )
+    told = "Brain has contours in the reference that enclose no voxel, so there is nothing to compare with."
+    assert report.scores[0].reason == told

@@ -13,8 +13,7 @@ from oarlock.arrays import Mask
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.errors import FrameOfReferenceMismatch
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.rtstruct import placing
-from oarlock.rtstruct.placing import rois_to_masks
+from oarlock.rtstruct.placing import Budget, PlacedROIs, rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.foreign import contour, drawn, foreign, roi, save, square_mm
@@ -23,13 +22,18 @@ from tests.fixtures.organs import AUTHORSHIP, Series
 BRAIN = BY_NAME["Brain"]
 Points = npt.NDArray[np.float64]
 
+OTHER_SERIES = (
+    "The RTSTRUCT was drawn on another series in the same frame of reference: it names none of the images of the CT. "
+    "Its contours are used where they lie in the patient."
+)
+
 
 def test_what_was_written_is_read_back_exactly(series: Series, tmp_path: Path) -> None:
     written = write_rtstruct(tmp_path / "rtstruct.dcm", series.masks, series.header, AUTHORSHIP)
     found = read_structure_set(tmp_path / "rtstruct.dcm")
     assert (found.sop_instance_uid, found.label) == (written.sop_instance_uid, written.label)
     assert found.referenced_instances == {instance.sop_instance_uid for instance in series.header.instances}
-    masks, warnings = rois_to_masks(found, series.header, {BY_NAME[roi.name]: roi.number for roi in found.rois})
+    masks, warnings, *_ = rois_to_masks(found, series.header, {BY_NAME[roi.name]: roi.number for roi in found.rois})
     assert np.array_equal(masks.bits, series.masks.bits)
     assert [(w.code, w.detail) for w in warnings] == [
         ("structure_set.roi_partly_used", "ROI number 2: 1 slice(s) between its contours have none and are left empty."),
@@ -54,7 +58,13 @@ def test_a_keyhole_is_the_ring_that_it_means(header: SeriesHeader, brain: Callab
     assert mask.sum() == 400 - 64
 
 
-@pytest.mark.parametrize("kind", ["CLOSEDPLANAR_XOR", "CLOSED_PLANAR", ""])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR", "INTERPOLATED_PLANAR"),
+        *("CLOSED PLANAR", "CLOSEDPLANAR", "closed_planar", "Closed-Planar", "CLOSED", ""),
+    ],
+)
 def test_all_closed_types_are_areas(kind: str, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
     mask, _ = brain(contour(square_mm(header, 3, 0.5, 0.5, 4), kind))
     assert mask.sum() == 16
@@ -98,6 +108,226 @@ def test_what_reaches_over_the_edge_is_cut_and_told(header: SeriesHeader, brain:
     assert warnings == ["ROI number 7: 1 contour(s) reach over the edge of the images and are cut there."]
 
 
+# ── drawn twice, or around nothing ────────────────────────────────────────────────────────────────────────────────────
+
+TWICE = ["ROI number 7: 1 of 2 contour(s): left out: drawn twice."]
+
+
+def with_a_point_more(points: Points) -> Points:
+    return np.insert(points, 1, (points[0] + points[1]) / 2, axis=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda points: points,
+        lambda points: np.roll(points[::-1], 1, axis=0),
+        with_a_point_more,
+        lambda points: np.add(points, [0.006, 0, 0]),
+        lambda points: np.add(points, [0.3, 0, 0]),
+        lambda points: np.add(points, [0, 0.45, 0]),
+        lambda points: (points - points.mean(axis=0)) * 1.01 + points.mean(axis=0),
+    ],
+    ids=["the same", "backwards", "a point more", "0.006 mm beside", "0.3 mm beside", "0.45 mm beside", "a hundredth larger"],
+)
+def test_a_contour_that_is_nearly_another_one_counts_once_and_is_told(
+    change: Callable[[Points], Points], header: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    points = square_mm(header, 3, 0.5, 0.5, 20)
+    placed = place(contour(points), contour(change(points)))
+    assert placed.masks.mask(BRAIN).sum() == 400
+    assert [warning.detail for warning in placed.warnings] == TWICE
+    assert placed.not_scored == {}
+
+
+def test_three_copies_count_once_like_two(header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
+    points = square_mm(header, 3, 0.5, 0.5, 20)
+    mask, warnings = brain(*(contour(np.add(points, [shift_mm, 0, 0])) for shift_mm in (0, 0.1, 0.2)))
+    assert mask.sum() == 400
+    assert warnings == ["ROI number 7: 2 of 3 contour(s): left out: drawn twice."]
+
+
+def test_a_hole_that_is_drawn_twice_is_a_hole(header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
+    outer, hole = square_mm(header, 3, 0.5, 0.5, 20), square_mm(header, 3, 5.5, 5.5, 8)
+    mask, _ = brain(contour(outer), contour(hole), contour(np.add(hole, [0.2, 0, 0])))
+    assert mask.sum() == 400 - 64
+
+
+def test_a_wall_of_one_pixel_is_a_ring_and_not_drawn_twice(
+    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    mask, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 20)), contour(square_mm(header, 3, 1.5, 1.5, 18)))
+    assert (mask.sum(), warnings) == (400 - 324, [])
+
+
+def test_contours_further_beside_each_other_are_told_and_not_scored(
+    header: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    points = square_mm(header, 3, 0.6, 0.6, 20)
+    placed = place(contour(points), contour(np.add(points, [0.6, 0, 0])))
+    assert len(placed.warnings) == 1
+    assert "overlap in part" in placed.warnings[0].detail
+    assert placed.not_scored == {BRAIN: "its contours overlap in part, so what they enclose is not certain"}
+
+
+@pytest.mark.parametrize(("columns", "scored"), [(3, True), (4, False)])
+def test_contours_that_overlap_in_part_are_scored_up_to_two_percent(
+    columns: int, scored: bool, header: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    """1600 and 100 voxels share 10 for each column: 30 of 1640 + 30 are 1.8 %, and 40 of 1620 + 40 are 2.4 %."""
+    placed = place(contour(square_mm(header, 3, 0.5, 0.5, 40)), contour(square_mm(header, 3, 20.5, 40.5 - columns, 10)))
+    assert placed.masks.mask(BRAIN).sum() == 1700 - 20 * columns
+    assert (BRAIN not in placed.not_scored) == scored
+
+
+def test_an_roi_whose_contours_enclose_nothing_says_that_it_has_contours(
+    header: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    line = square_mm(header, 4, 0.5, 0.5, 9)[[0, 1, 1]] + [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    placed = place(contour(square_mm(header, 3, 0.2, 0.2, 0.5)), contour(line))
+    assert placed.masks.mask(BRAIN).sum() == 0
+    assert [warning.detail for warning in placed.warnings] == ["ROI number 7: its 2 contour(s) enclose no voxel of the CT."]
+    assert placed.hollow == {BRAIN}
+
+
+# ── read in part ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("item", "scored"),
+    [
+        (contour(np.zeros((1, 3)), "POINT"), True),
+        (contour(np.eye(3)[:2]), True),
+        (contour(np.eye(3), "OPEN_PLANAR"), False),
+        (contour(np.eye(3), "CLOSED_SOMETHING"), False),
+        (contour(np.eye(3), ContourData=["1", "2", "3", "4"]), False),
+        (contour(np.eye(3) * 100), False),
+    ],
+    ids=["a point", "two points", "an open line", "an unknown type", "damaged points", "a leaning plane"],
+)
+def test_an_roi_that_is_read_in_part_is_not_scored(
+    item: Dataset, scored: bool, header: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    placed = place(contour(square_mm(header, 3, 0.5, 0.5, 4)), item)
+    assert placed.masks.mask(BRAIN).sum() == 16
+    assert len(placed.warnings) == 1
+    assert placed.not_scored == ({} if scored else {BRAIN: "1 of its 2 contours are left out"})
+
+
+# ── between planes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def planes(header: SeriesHeader, *squares: tuple[float, float, float]) -> list[Dataset]:
+    """Squares around the middle of the images: (slice, column of the middle, size)."""
+    return [contour(square_mm(header, z, 30 - size / 2, x - size / 2, size)) for z, x, size in squares]
+
+
+def extents(mask: Mask) -> dict[int, tuple[int, int]]:
+    """Rows and columns of each slice that is not empty."""
+    return {z: (int(image.any(axis=1).sum()), int(image.any(axis=0).sum())) for z, image in enumerate(mask) if image.any()}
+
+
+def test_slices_between_planes_are_interpolated_and_told(
+    tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    mask, warnings = brain(*planes(tall, (1, 20.5, 9), (3, 20.5, 17), (5, 20.5, 9)), on=tall)
+    assert extents(mask) == {1: (9, 9), 2: (13, 13), 3: (17, 17), 4: (13, 13), 5: (9, 9)}
+    told = "2 slice(s) have no contours of their own and are interpolated between its planes"
+    assert warnings == [f"ROI number 7: {told}."]
+
+
+def test_an_interpolated_slice_lies_as_far_from_each_plane_as_it_does(
+    tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """Planes off the slices: 3.75 to 7.75, so that slice 4 is at 1/16 and slice 6 at 9/16 of the way from 8 to 40 voxels."""
+    mask, _ = brain(*planes(tall, (3.75, 20.5, 8), (7.75, 20.5, 40)), on=tall)
+    sizes = {z: rows for z, (rows, _) in extents(mask).items()}
+    assert {z: sizes[z] for z in (4, 5, 6, 7)} == {z: pytest.approx(8 + 32 * (z - 3.75) / 4, abs=1) for z in (4, 5, 6, 7)}
+
+
+def test_a_thin_organ_that_runs_obliquely_does_not_vanish_between_planes(
+    tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    mask, _ = brain(*planes(tall, (1, 10.5, 5), (3, 20.5, 5), (5, 30.5, 5)), on=tall)
+    assert mask.any(axis=(1, 2)).nonzero()[0].tolist() == [1, 2, 3, 4, 5]
+    assert np.flatnonzero(mask[2].any(axis=0)).tolist() == [13, 14, 15, 16, 17]
+
+
+def test_a_hole_is_interpolated_as_a_hole(tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
+    rings = [*planes(tall, (1, 20.5, 21), (3, 20.5, 21)), *planes(tall, (1, 20.5, 7), (3, 20.5, 7))]
+    mask, _ = brain(*rings, on=tall)
+    assert mask[2].sum() == 21**2 - 7**2
+
+
+@pytest.mark.parametrize(("slices", "filled"), [(4, True), (5, False)])
+def test_planes_further_apart_than_a_planning_ct_has_them_are_not_joined(
+    slices: int, filled: bool, tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """10 and 12.5 mm: the limit is 10.5."""
+    mask, warnings = brain(*planes(tall, (10, 20.5, 9), (10 + slices, 20.5, 9)), on=tall)
+    assert mask[10 : 11 + slices].any(axis=(1, 2)).all() == filled
+    told = f"{slices - 1} slice(s) between its contours have none and are left empty"
+    assert (warnings == [f"ROI number 7: {told}."]) == (not filled)
+
+
+@pytest.mark.parametrize(("last", "filled"), [(10, True), (11, False)])
+def test_a_gap_wider_than_the_usual_distance_by_half_is_left_empty(
+    last: int, filled: bool, tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """Planes two slices apart, then three or four: 1.5 times the usual distance is still joined."""
+    mask, warnings = brain(*planes(tall, *((z, 20.5, 9) for z in (1, 3, 5, 7, last))), on=tall)
+    assert mask[8:last].any(axis=(1, 2)).all() == filled
+    assert any("left empty" in warning for warning in warnings) == (not filled)
+
+
+def test_the_outer_planes_stand_for_less_than_half_a_distance_beyond(
+    tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    """Planes are 10 mm apart: slices 2.5 mm beyond belong to them, those exactly half way, 5 mm beyond, do not."""
+    mask, _ = brain(*planes(tall, (10, 20.5, 9), (14, 20.5, 9), (18, 20.5, 9)), on=tall)
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == list(range(9, 20))
+
+
+def test_two_pieces_on_slices_of_their_own_stay_apart(tall: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
+    mask, warnings = brain(*planes(tall, *((z, 20.5, 9) for z in (1, 2, 3, 5, 6, 7))), on=tall)
+    assert not mask[4].any()
+    assert warnings == ["ROI number 7: 1 slice(s) between its contours have none and are left empty."]
+
+
+def test_a_small_roi_takes_the_usual_distance_of_the_file(header: SeriesHeader, tmp_path: Path) -> None:
+    dataset = foreign(header, *planes(header, *((z, 20.5, 9) for z in (1, 2, 3, 4, 5))))
+    dataset.StructureSetROISequence.append(roi(8, "Eye_L", header.frame_of_reference_uid))
+    dataset.ROIContourSequence.append(drawn(8, planes(header, (1, 20.5, 9), (3, 20.5, 9))))
+    placed = rois_to_masks(read_structure_set(save(dataset, tmp_path / "foreign.dcm")), header, {BRAIN: 7, OARS[1]: 8})
+    assert not placed.masks.mask(OARS[1])[2].any()
+
+
+@pytest.mark.parametrize(("apart_mm", "planes_used"), [(0.04, 2), (0.06, 1)])
+def test_contours_up_to_a_twentieth_of_a_millimetre_apart_lie_in_one_plane(
+    apart_mm: float, planes_used: int, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    second = np.add(square_mm(header, 3, 0.5, 9.5, 4), [0, 0, apart_mm])
+    mask, _ = brain(contour(square_mm(header, 3, 0.5, 0.5, 4)), contour(second))
+    assert mask.sum() == 16 * planes_used
+
+
+@pytest.mark.parametrize(("off_mm", "told"), [(0.009, False), (0.012, True)])
+def test_a_contour_within_a_hundredth_of_a_millimetre_lies_in_the_plane_of_its_slice(
+    off_mm: float, told: bool, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    _, warnings = brain(contour(np.add(square_mm(header, 3, 0.5, 0.5, 4), [0, 0, off_mm])))
+    assert any("moved onto the nearest slice" in warning for warning in warnings) == told
+
+
+@pytest.mark.parametrize(("height_mm", "used"), [(1.24, True), (1.26, False)])
+def test_a_contour_may_lean_by_up_to_half_the_distance_of_the_slices(
+    height_mm: float, used: bool, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
+) -> None:
+    lean = np.array([0, 0, height_mm, height_mm])[:, None] * [0, 0, 1.0]
+    mask, _ = brain(contour(square_mm(header, 3, 0.5, 0.5, 4) + lean))
+    assert mask.any() == used
+
+
 # ── places ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -138,14 +368,6 @@ def test_planes_half_way_between_slices_all_move_the_same_way(
     mask, warnings = brain(*(contour(square_mm(header, z + 0.5 + rounding[z], 0.5, 0.5, 4)) for z in range(5)))
     assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [0, 1, 2, 3, 4]
     assert warnings == ["ROI number 7: 5 of 5 contour(s): moved onto the nearest slice, by up to 1.25 mm."]
-
-
-def test_contours_on_every_other_slice_leave_gaps_that_are_told(
-    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]]
-) -> None:
-    mask, warnings = brain(*(contour(square_mm(header, z, 0.5, 0.5, 4)) for z in (1, 3, 5)))
-    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [1, 3, 5]
-    assert warnings == ["ROI number 7: 2 slice(s) between its contours have none and are left empty."]
 
 
 def test_contours_above_the_slices_or_across_them_are_left_out_and_told(
@@ -215,20 +437,21 @@ def test_contours_under_another_patient_id_are_used_and_the_physicist_is_told_wi
 ) -> None:
     dataset = foreign(series.header, contour(square_mm(series.header, 3, 0.5, 0.5, 4)))
     dataset.PatientID = series.header.template.PatientID if patient_id is None else patient_id
-    masks, warnings = rois_to_masks(read_structure_set(save(dataset, tmp_path / "foreign.dcm")), series.header, {BRAIN: 7})
+    masks, warnings, *_ = rois_to_masks(read_structure_set(save(dataset, tmp_path / "foreign.dcm")), series.header, {BRAIN: 7})
     assert masks.mask(BRAIN).sum() == 16
     assert [w.code for w in warnings] == ["structure_set.other_patient"] * warned
     assert "Canary" not in str(warnings)
 
 
-def test_dead_image_references_do_not_matter_where_the_frame_of_reference_agrees(
+def test_contours_of_another_series_in_the_same_frame_of_reference_are_used_and_told(
     brain: Callable[..., tuple[Mask, list[str]]], header: SeriesHeader
 ) -> None:
     image = Dataset()
     image.ReferencedSOPInstanceUID = "1.2.3.4"
     item = contour(square_mm(header, 3, 0.5, 0.5, 4), ContourImageSequence=DicomSequence([image]))
     mask, warnings = brain(item)
-    assert (mask.sum(), warnings) == (16, [])
+    assert mask.sum() == 16
+    assert warnings == [OTHER_SERIES]
 
 
 def test_one_roi_in_another_frame_of_reference_is_left_out_alone(header: SeriesHeader, tmp_path: Path) -> None:
@@ -236,31 +459,67 @@ def test_one_roi_in_another_frame_of_reference_is_left_out_alone(header: SeriesH
     dataset.StructureSetROISequence.append(roi(8, "Parotid", "1.2.3"))
     dataset.ROIContourSequence.append(drawn(8, [contour(square_mm(header, 3, 0.5, 0.5, 4))]))
     found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
-    masks, warnings = rois_to_masks(found, header, {BRAIN: 7, OARS[1]: 8})
+    masks, warnings, *_ = rois_to_masks(found, header, {BRAIN: 7, OARS[1]: 8})
     assert (masks.mask(BRAIN).sum(), masks.mask(OARS[1]).sum()) == (16, 0)
     assert [w.detail for w in warnings] == ["ROI number 8: it lies in another frame of reference and is left out."]
+
+
+def test_a_series_that_is_named_alone_is_compared_with_that_of_the_ct(header: SeriesHeader, tmp_path: Path) -> None:
+    """Some systems list the series and none of its images."""
+    for uid, told in (("1.2.3", [OTHER_SERIES]), (header.series_instance_uid, [])):
+        dataset = foreign(header, contour(square_mm(header, 3, 0.5, 0.5, 4)))
+        levels = [Dataset() for _ in range(3)]
+        levels[2].SeriesInstanceUID = uid
+        levels[1].RTReferencedSeriesSequence = DicomSequence([levels[2]])
+        levels[0].RTReferencedStudySequence = DicomSequence([levels[1]])
+        dataset.ReferencedFrameOfReferenceSequence = DicomSequence([levels[0]])
+        _, warnings, *_ = rois_to_masks(read_structure_set(save(dataset, tmp_path / "foreign.dcm")), header, {BRAIN: 7})
+        assert [warning.detail for warning in warnings] == told
 
 
 # ── limits ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("limit", "most"), [("MAX_CROSSINGS", 7), ("MAX_CONTOURS", 0)])
+@pytest.mark.parametrize(
+    ("budget", "drawn"),
+    [(Budget(crossings=8, contours=1), 16), (Budget(crossings=7), 0), (Budget(contours=0), 0)],
+)
 def test_contours_that_would_take_too_long_are_left_out_and_told(
-    limit: str, most: int, header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]], monkeypatch: pytest.MonkeyPatch
+    budget: Budget, drawn: int, header: SeriesHeader, place: Callable[..., PlacedROIs]
 ) -> None:
-    monkeypatch.setattr(placing, limit, most)
-    mask, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 4)))  # two edges cross four rows each
-    assert mask.sum() == 0
-    assert warnings == ["ROI number 7: its contours are too many or too long to be used."]
+    placed = place(contour(square_mm(header, 3, 0.5, 0.5, 4)), budget=budget)  # two edges cross four rows each
+    assert placed.masks.mask(BRAIN).sum() == drawn
+    too_many = "its contours are too many or too long to be used"
+    assert [w.detail for w in placed.warnings] == ([] if drawn else [f"ROI number 7: {too_many}."])
+    assert placed.not_scored == ({} if drawn else {BRAIN: too_many})
 
 
-def test_contours_too_many_to_be_compared_are_used_and_told(
-    header: SeriesHeader, brain: Callable[..., tuple[Mask, list[str]]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (Budget(company=2, voxels=72), False),
+        (Budget(company=1), True),
+        (Budget(voxels=71), True),
+    ],
+)
+def test_contours_too_many_to_be_compared_are_not_scored_and_told(
+    budget: Budget, told: bool, header: SeriesHeader, place: Callable[..., PlacedROIs]
 ) -> None:
-    monkeypatch.setattr(placing, "MAX_COMPARED", 1)
-    mask, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 4)), contour(square_mm(header, 3, 0.5, 9.5, 4)))
-    assert mask.sum() == 32
-    assert warnings == ["ROI number 7: its contours are too many to tell whether any of them overlap in part."]
+    """Their boxes of 6 × 6 voxels share two columns; the squares themselves do not overlap."""
+    first, second = square_mm(header, 3, 0.5, 0.5, 4), square_mm(header, 3, 0.5, 4.4, 3.9)
+    placed = place(contour(first), contour(second), budget=budget)
+    too_many = "its contours are too many to tell whether any of them overlap in part"
+    assert [w.detail for w in placed.warnings] == [f"ROI number 7: {too_many}."] * told
+    assert placed.not_scored == ({BRAIN: too_many} if told else {})
+
+
+def test_the_budget_is_one_for_all_rois_of_a_file(header: SeriesHeader, tmp_path: Path) -> None:
+    dataset = foreign(header, contour(square_mm(header, 3, 0.5, 0.5, 4)))
+    dataset.StructureSetROISequence.append(roi(8, "Eye_L", header.frame_of_reference_uid))
+    dataset.ROIContourSequence.append(drawn(8, [contour(square_mm(header, 3, 0.5, 0.5, 4))]))
+    found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
+    placed = rois_to_masks(found, header, {BRAIN: 7, OARS[1]: 8}, Budget(crossings=15))
+    assert list(placed.not_scored) == [OARS[1]]
 
 
 # ── real files ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,7 +542,7 @@ def test_real_structure_sets_lie_on_their_series(folder: str, name: str, shared:
     files = sorted((shared / "data/dicom" / folder).glob("*.dcm"))
     header = check_headers([file for file in files if file.name not in ("rt.dcm", "invalid_reference_rt.dcm")])
     found = read_structure_set(shared / "data/dicom" / folder / name)
-    masks, warnings = rois_to_masks(found, header, {OARS[i]: roi.number for i, roi in enumerate(found.rois)})
+    masks, warnings, *_ = rois_to_masks(found, header, {OARS[i]: roi.number for i, roi in enumerate(found.rois)})
     assert warnings == ()
     area = header.grid.row_spacing_mm * header.grid.column_spacing_mm
     for i, real in enumerate(found.rois):

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from oarlock.arrays import Mask
 from oarlock.ct.series import SeriesHeader
-from oarlock.dicom import sequences
 from oarlock.errors import StructureSetUnreadable
 from oarlock.facts import Notice
 from oarlock.organs.catalogue import BY_NAME
@@ -42,12 +42,16 @@ def test_codes_are_read_with_their_laterality(series: Series, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (contour(np.zeros((1, 3)), "POINT"), "left out: a point or an open line, which has no area"),
-        (contour(np.eye(3), "OPEN_PLANAR"), "left out: a point or an open line, which has no area"),
+        (contour(np.zeros((1, 3)), "POINT"), "left out: a point, which has no area"),
+        (contour(np.eye(3), "OPEN_PLANAR"), "left out: an open line"),
+        (contour(np.eye(3), "OPEN_NONPLANAR"), "left out: an open line"),
+        (contour(np.eye(3), "CLOSED_NONPLANAR"), "left out: its geometric type is not known"),
         (contour(np.eye(3)[:2]), "left out: fewer than three points"),
         (contour(np.ones((5, 3))), "left out: fewer than three points"),
         (contour(np.eye(3), ContourData=["1", "2", "3", "4"]), "left out: its points are not triples of finite numbers"),
-        (contour(np.eye(3), ContourData=["1"] * 8 + ["1e300"]), "left out: its points are not triples of finite numbers"),
+        (contour(np.eye(3), ContourData=["1"] * 8 + ["1000001"]), "left out: its points are not triples of finite numbers"),
+        (contour(np.eye(3), ContourData=["1"] * 8 + [""]), "left out: its points are not triples of finite numbers"),
+        (contour(np.eye(3), ContourData=["1"] * 8 + ["1e999"]), "left out: its points are not triples of finite numbers"),
     ],
 )
 def test_a_contour_without_an_area_is_a_finding(item: Dataset, reason: str, brain: Callable[..., tuple[Mask, list[str]]]) -> None:
@@ -61,6 +65,26 @@ def test_a_misstated_number_of_points_is_told_and_the_contour_used(
 ) -> None:
     mask, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 4), NumberOfContourPoints=9))
     assert (mask.sum(), warnings) == (16, ["ROI number 7: 1 of 1 contour(s): its number of points is misstated."])
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("7.0", 7), ("7e0", 7), ("+7", 7), (" 007 ", 7), ("7.5", None), ("1_0", None), ("", None)]
+)
+def test_a_number_of_an_roi_is_read_if_it_is_a_whole_one(
+    written: str, read: int | None, header: SeriesHeader, tmp_path: Path
+) -> None:
+    dataset = foreign(header, contour(square_mm(header, 3, 0.5, 0.5, 4)))
+    for item, tag in ((dataset.StructureSetROISequence[0], 0x30060022), (dataset.ROIContourSequence[0], 0x30060084)):
+        item[tag] = DataElement(tag, "LO", written)
+    found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
+    assert [(one.number, len(one.contours)) for one in found.rois] == ([] if read is None else [(read, 1)])
+
+
+@pytest.mark.parametrize("far_mm", [1e6, -1e6])
+def test_the_largest_coordinate_is_a_kilometre(far_mm: float, header: SeriesHeader, tmp_path: Path) -> None:
+    points = np.array([[0, 0, 0], [1, 0, 0], [0, far_mm, 0]])
+    (roi,) = read_structure_set(save(foreign(header, contour(points)), tmp_path / "foreign.dcm")).rois
+    assert (len(roi.contours), roi.lost) == (1, 0)
 
 
 def test_rois_without_a_number_with_the_same_number_and_unlisted_ones_are_told(header: SeriesHeader, tmp_path: Path) -> None:
@@ -77,7 +101,7 @@ def test_rois_without_a_number_with_the_same_number_and_unlisted_ones_are_told(h
         "1 ROI(s) without a number are left out",
         "the contours of 1 ROI(s) that are not listed are left out",
     }
-    _, warnings = rois_to_masks(found, header, {BRAIN: 7})
+    _, warnings, *_ = rois_to_masks(found, header, {BRAIN: 7})
     assert Notice("structure_set.partly_used", "In the RTSTRUCT, 1 ROI(s) without a number are left out.") in warnings
 
 
@@ -152,16 +176,34 @@ def test_too_many_points_are_refused(header: SeriesHeader, tmp_path: Path, monke
         read_structure_set(save(foreign(header, *squares), tmp_path / "foreign.dcm"))
 
 
-def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: SeriesHeader) -> None:
-    monkeypatch.setattr(sequences, "MAX_DATASET_BYTES", 2**20)
-    path = save(foreign(header), tmp_path / "foreign.dcm", DeflatedExplicitVRLittleEndian)
+def deflated(path: Path, extra: bytes) -> Path:
+    """A deflated file with more bytes behind its elements."""
     content = path.read_bytes()
     start = 144 + struct.unpack_from("<I", content, 140)[0]
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    bomb = zlib.decompress(content[start:], -zlib.MAX_WBITS) + b"\x06\x30\xff\xff\x4f\x42\0\0" + bytes(2**24)
-    path.write_bytes(content[:start] + deflate.compress(bomb) + deflate.flush())
-    with pytest.raises(StructureSetUnreadable):
-        read_structure_set(path)
+    inflated = zlib.decompress(content[start:], -zlib.MAX_WBITS)
+    path.write_bytes(content[:start] + deflate.compress(inflated + extra) + deflate.flush())
+    return path
+
+
+@pytest.mark.parametrize(("zeros", "read"), [(900_000, True), (1_100_000, False)])
+def test_a_deflated_file_may_not_be_fifty_times_its_size_beyond_a_mebibyte(
+    zeros: int, read: bool, header: SeriesHeader, tmp_path: Path
+) -> None:
+    private = struct.pack("<HH2sHI", 0x4011, 0x1001, b"OB", 0, zeros)  # a thousand times smaller when it is deflated
+    path = deflated(save(foreign(header), tmp_path / "foreign.dcm", DeflatedExplicitVRLittleEndian), private + bytes(zeros))
+    if read:
+        assert len(read_structure_set(path).rois) == 1
+    else:
+        with pytest.raises(StructureSetUnreadable, match="or 50 times its size"):
+            read_structure_set(path)
+
+
+def test_a_deflated_file_of_noise_may_be_large(header: SeriesHeader, tmp_path: Path) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, 2**21, dtype=np.uint8).tobytes()
+    private = struct.pack("<HH2sHI", 0x4011, 0x1001, b"OB", 0, len(noise)) + noise
+    path = deflated(save(foreign(header), tmp_path / "foreign.dcm", DeflatedExplicitVRLittleEndian), private)
+    assert len(read_structure_set(path).rois) == 1
 
 
 def test_no_finding_or_warning_repeats_a_name(header: SeriesHeader, tmp_path: Path) -> None:
@@ -169,7 +211,7 @@ def test_no_finding_or_warning_repeats_a_name(header: SeriesHeader, tmp_path: Pa
     dataset.StructureSetROISequence[0].ROIName = "Hans Müller 1941"
     dataset.SpecificCharacterSet = "ISO_IR 192"
     found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
-    _, warnings = rois_to_masks(found, header, {BRAIN: 7})
+    _, warnings, *_ = rois_to_masks(found, header, {BRAIN: 7})
     assert "Müller" not in str([found.findings, [roi.findings for roi in found.rois], warnings])
 
 

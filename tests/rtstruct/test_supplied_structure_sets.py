@@ -33,7 +33,7 @@ def test_files_of_real_planning_systems_are_read_as_plastimatch_reads_them(
     path = shared / "data/dicom" / folder / name
     theirs = read_with_plastimatch(path, tmp_path / "ct", tmp_path / "nrrd")
     found = read_structure_set(path)
-    ours, _ = rois_to_masks(
+    ours, _, *_ = rois_to_masks(
         found, check_headers(list((tmp_path / "ct").iterdir())), {OARS[i]: roi.number for i, roi in enumerate(found.rois)}
     )
     for i, roi in enumerate(found.rois):
@@ -69,7 +69,7 @@ def write_ct_around(structure_set: StructureSet, folder: Path) -> list[Path]:
 def laid_on(structure_set: StructureSet, files: list[Path]) -> tuple[list[ROI], OARMasks, list[str]]:
     """The ROIs that have an area, their masks in the same order, and what could not be used."""
     rois = [roi for roi in structure_set.rois if roi.contours]
-    masks, warnings = rois_to_masks(structure_set, check_headers(files), {OARS[i]: roi.number for i, roi in enumerate(rois)})
+    masks, warnings, *_ = rois_to_masks(structure_set, check_headers(files), {OARS[i]: roi.number for i, roi in enumerate(rois)})
     told = [warning.detail for warning in warnings if warning.code == "structure_set.roi_partly_used"]
     return rois, masks, told
 

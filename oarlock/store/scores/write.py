@@ -112,8 +112,9 @@ def add_case(connection: Connection, now: datetime, case: Case, comparison: Comp
         return
     # The name of the reference's ROI is left out: its sender chose it.
     connection.execute(insert(QA_SCORES), [{"case_id": case_id} | {name: row[name] for name in _COLUMNS} for row in rows])
-    ids = oar_ids(connection, {row["oar"] for row in rows})
-    packed = b"".join(_packed(ids[row["oar"]], row) for row in rows)
+    whole = [row for row in rows if row["presence"] != "read_in_part"]  # the rest says nothing of a model
+    ids = oar_ids(connection, {row["oar"] for row in whole})
+    packed = b"".join(_packed(ids[row["oar"]], row) for row in whole)
     _add_to_day(connection, {"day": day_of(now), "stream_id": stream_id, "origin": case.origin, "scores": packed})
     histogram = [_cell(case.model.name, row["oar"], value) for row in rows if (value := row["surface_dsc"]) is not None]
     _count(connection, QA_HISTOGRAM, histogram, "cases", "total")
