@@ -58,11 +58,11 @@ def shipped_config() -> Config:
 def runtimes(manifest: ModelManifest, folder: Path) -> Iterator[tuple[str, Predictor]]:
     """Each by name; torch first, for it judges the others."""
     network = Network(shipped_config().network)
-    load_onnx(network, manifest.path)
+    load_onnx(network, manifest.parts[0].path)
     yield "torch, float32", torch_predictor(Served(network).eval())
-    yield "**ONNX Runtime, float32 (ours)**", load(manifest, device="cpu").predict
+    yield "**ONNX Runtime, float32 (ours)**", load(manifest, device="cpu").predictors[manifest.parts[0].name]
     half = folder / "half.onnx"
-    write_half(manifest.path, half)
+    write_half(manifest.parts[0].path, half)
     yield "ONNX Runtime, half-size file", onnx_predictor(half, manifest)
     try:
         import openvino
@@ -90,19 +90,19 @@ def onnx_predictor(path: Path, manifest: ModelManifest) -> Predictor:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda hu: np.asarray(session.run([manifest.output.name], {manifest.input.name: hu})[0])
+    return lambda hu: np.asarray(session.run([manifest.parts[0].output.name], {manifest.parts[0].input.name: hu})[0])
 
 
 def openvino_predictor(openvino: Any, manifest: ModelManifest, precision: str) -> Predictor:
     """The file under OpenVINO on the CPU."""
-    compiled = openvino.Core().compile_model(str(manifest.path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    compiled = openvino.Core().compile_model(str(manifest.parts[0].path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
     return lambda hu: np.asarray(compiled(hu)[0])
 
 
 def slabs_of(volume: Volume, manifest: ModelManifest) -> list[Volume]:
     """What the worker feeds, slab by slab."""
     fed: list[Volume] = []
-    spec, upscale = manifest.input, manifest.output.upscale
+    spec, upscale = manifest.parts[0].input, manifest.parts[0].output.upscale
 
     def note(hu: Volume) -> Volume:
         fed.append(hu)
@@ -125,7 +125,7 @@ def compare(manifest: ModelManifest, slabs: list[Volume], rounds: int, folder: P
     """Every runtime on every slab, in turn, some rounds."""
     predictors = list(runtimes(manifest, folder))
     rows = [Row(name, [], []) for name, _ in predictors]
-    thresholds = np.array(manifest.thresholds, np.float32)[:, None, None, None]
+    thresholds = np.array(manifest.parts[0].thresholds, np.float32)[:, None, None, None]
     judge = [predictors[0][1](hu)[0] >= thresholds for hu in slabs]  # the first call of each warms it up
     for row, (_, run) in zip(rows, predictors, strict=True):
         found = [run(hu)[0] >= thresholds for hu in slabs]
@@ -167,9 +167,9 @@ def paper_size(folder: Path, slabs: int) -> None:
 def run_paper_size(model: Path, slabs: int) -> tuple[int, float, float, float]:
     """Slabs of a scan, wall and CPU seconds for all of them (from the median of some), and the peak of resident memory in GiB."""
     manifest = read_manifest(model)
-    slab = slab_for((512, 512), manifest.input.context_slices)
+    slab = slab_for((512, 512), manifest.parts[0].input.context_slices)
     volume = np.random.default_rng(1).standard_normal((PAPER_SLICES, 512, 512), np.float32) * 300
-    walk = predict_in_slabs(volume, load(manifest, device="cpu").predict, manifest.input)
+    walk = predict_in_slabs(volume, load(manifest, device="cpu").predictors[manifest.parts[0].name], manifest.parts[0].input)
     next(walk)  # warms it up
     took = [timed(lambda: next(walk)) for _ in range(slabs)]
     count = -(-PAPER_SLICES // slab)
@@ -188,7 +188,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.series:
             manifest, scan = read_manifest(options.model), read_scan(options.series)
-            slabs = slabs_of(to_model_grid(scan.hu, scan.grid, manifest.input).volume, manifest)
+            slabs = slabs_of(to_model_grid(scan.hu, scan.grid, manifest.parts[0].input).volume, manifest)
             work = sum(gflop(shipped_config(), slab) for slab in slabs)
             print(f"{manifest.identity}: {len(slabs)} slabs, {work:,.0f} GFLOP a scan\n")
             print("| runtime | wall s | CPU s | of ours | drawn voxels that differ |\n| --- | ---: | ---: | ---: | ---: |")

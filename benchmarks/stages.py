@@ -105,10 +105,10 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
 
     manifest = read_manifest(model)
     fed = table.measure(
-        "resample", lambda: to_model_grid(ct.hu, header.grid, manifest.input), kind="part", note="of the segmentation"
+        "resample", lambda: to_model_grid(ct.hu, header.grid, manifest.parts[0].input), kind="part", note="of the segmentation"
     )
     network = table.measure("load model", lambda: load(manifest), note="hash, session, self-check; once per worker")
-    slab = slab_for(fed.volume.shape[1:], manifest.input.context_slices)
+    slab = slab_for(fed.volume.shape[1:], manifest.parts[0].input.context_slices)
     found = table.measure("segment", lambda: segment(ct.hu, header.grid, network), note=f"{network.device}, slabs of {slab}")
     masks = found.masks
     warnings = table.measure("clean up", lambda: clean_up(masks, header.grid))

@@ -219,7 +219,7 @@ def _halve(options: argparse.Namespace) -> None:
     from model_export.look import slabs_of_series
     from oarlock.segmentation.manifest import read_manifest
 
-    slabs = slabs_of_series(options.series, read_manifest(options.model).input) if options.series else None
+    slabs = slabs_of_series(options.series, read_manifest(options.model).parts[0].input) if options.series else None
     agreement = halve(options.model, options.out, slabs=slabs)
     megabytes = [(folder / "model.onnx").stat().st_size / 1e6 for folder in (options.model, options.out)]
     print(f"{megabytes[0]:.1f} MB to {megabytes[1]:.1f} MB: probabilities within {agreement.probability:.1e}, ", end="")

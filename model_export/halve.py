@@ -27,9 +27,9 @@ def halve(source: Path, folder: Path, *, slabs: F32 | None = None) -> Agreement:
     manifest = read_manifest(source)
     check_hash(manifest)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / manifest.path.name
-    write_half(manifest.path, path)
-    picture = self_check_input(manifest.self_check.slices, manifest.self_check.size_yx)
+    path = folder / manifest.parts[0].path.name
+    write_half(manifest.parts[0].path, path)
+    picture = self_check_input(manifest.parts[0].self_check.slices, manifest.parts[0].self_check.size_yx)
     answer = run_onnx(path, picture)
     text = half_manifest((source / MANIFEST_NAME).read_text(encoding="utf-8"), manifest, path, answer)
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
@@ -66,8 +66,8 @@ def half_manifest(text: str, manifest: ModelManifest, path: Path, answer: F32) -
 
 def agreement_of(manifest: ModelManifest, path: Path, slabs: F32) -> Agreement:
     """Largest difference of a probability, and the share of mask voxels (of those that either draws) that differ."""
-    thresholds = np.array(manifest.thresholds, np.float32)[:, None, None, None]
-    whole, half = run_onnx(manifest.path, slabs), run_onnx(path, slabs)
+    thresholds = np.array(manifest.parts[0].thresholds, np.float32)[:, None, None, None]
+    whole, half = run_onnx(manifest.parts[0].path, slabs), run_onnx(path, slabs)
     drawn, drawn_half = whole >= thresholds, half >= thresholds
     either = int((drawn | drawn_half).sum())
     return Agreement(float(np.abs(whole - half).max()), float((drawn != drawn_half).sum()) / max(either, 1))

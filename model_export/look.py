@@ -16,7 +16,7 @@ from model_export.network import Network
 from model_export.sampling import GridConfig
 from model_export.served import Served
 from oarlock.ct.series import check_headers, read_ct_series
-from oarlock.geometry.body import within_body
+from oarlock.geometry.body import body_mask, within_body
 from oarlock.organs.catalogue import OARS
 from oarlock.segmentation.manifest import InputSpec
 from oarlock.segmentation.resampling import to_model_grid
@@ -67,7 +67,7 @@ def predict_volume(
             found: F32 = served(torch.from_numpy(slab)).numpy()
         return found
 
-    slabs = within_body(predict_in_slabs(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES), ct_hu)
+    slabs = within_body(predict_in_slabs(ct_hu, predictor, input_of(grid), slab=SLAB_SLICES), body_mask(ct_hu))
     return np.concatenate([probabilities > limits for _, probabilities in slabs], axis=1)
 
 

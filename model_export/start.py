@@ -32,7 +32,7 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
     """
     network = Network(config.network)
     manifest = read_manifest(folder)
-    folded = load_onnx(network, manifest.path)
+    folded = load_onnx(network, manifest.parts[0].path)
     measured = (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs_of_step(step, cases, config))
     measure_norms(network, folded, measured)
     run = start_run(config, device=device, network=network)

@@ -54,14 +54,15 @@ def body_mask(hu: Volume) -> Mask:
     return np.asarray(ndimage.binary_dilation(front_to_back & back_to_front, _IN_PLANE), np.bool_)
 
 
-def within_body(slabs: Iterable[tuple[int, Volume]], hu: Volume) -> Iterator[tuple[int, Volume]]:
-    """Slabs in the form of :func:`oarlock.segmentation.slabs.predict`, made from a volume, with 0 outside of its body.
+def within_body(slabs: Iterable[tuple[int, Volume]], body: Mask) -> Iterator[tuple[int, Volume]]:
+    """Slabs with 0 outside of the body.
 
-    :param slabs: changed in place.
+    :param slabs: in the form of :func:`oarlock.segmentation.slabs.predict_in_slabs`; changed in place.
+    :param body: (z, y, x) of the lattice that the slabs were predicted from (:func:`body_mask`).
     """
-    outside = ~body_mask(hu)
+    outside = ~body
     for start, probabilities in slabs:
-        upscale = probabilities.shape[2] // hu.shape[1]
+        upscale = probabilities.shape[2] // body.shape[1]
         finer = outside[start : start + probabilities.shape[1]].repeat(upscale, axis=1).repeat(upscale, axis=2)
         probabilities[:, finer] = 0.0
         yield start, probabilities

@@ -86,6 +86,10 @@ class OARMasks:
         words |= np.where(mask, bit, np.uint32(0))
         self._boxes = None
 
+    def forget_boxes(self) -> None:
+        """Must be called after ``bits`` were changed from outside."""
+        self._boxes = None
+
     def select(self, oars: Sequence[OAR]) -> "OARMasks":
         """Some of the organs, in the order given; a word of the new masks holds nothing of the others."""
         if tuple(oars) == self.oars:

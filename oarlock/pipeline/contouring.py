@@ -14,7 +14,7 @@ import orjson
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.errors import ResultInvalid, StructureSetError
-from oarlock.facts import ModelFacts, Notice
+from oarlock.facts import Notice
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import contact_sheet
@@ -76,7 +76,7 @@ class Walk:
         model = load_model()
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
         masks = self._chosen(self._segment(series, model))
-        written = self._contour(series.header, masks, model.facts)
+        written = self._contour(series.header, masks, model)
         write_series_geometry(self.folder / GEOMETRY, series.header)
         self._compare(series, masks, written)
         self._picture(series, masks, model)
@@ -86,6 +86,7 @@ class Walk:
         progress = lambda share: self.report(Stage.INFERRING, share)  # noqa: E731
         found = segment(series.hu, series.header.grid, model, progress=progress)
         self._certainty = found.certainty
+        self.warnings += found.notices
         return found.masks
 
     def _chosen(self, masks: OARMasks) -> OARMasks:
@@ -96,12 +97,13 @@ class Walk:
             self.warnings.append(Notice("rtstruct.not_drawn", detail))
         return masks.select([style.oar for style in self.profile.styles_of(masks.oars)])
 
-    def _contour(self, header: SeriesHeader, masks: OARMasks, model: ModelFacts) -> WrittenRTSTRUCT:
+    def _contour(self, header: SeriesHeader, masks: OARMasks, model: Model) -> WrittenRTSTRUCT:
         self.report(Stage.CONTOURING, 0.0)
         self.warnings += clean_up(masks, header.grid)
         self.report(Stage.CONTOURING, 0.4)
         path = self.folder / RTSTRUCT
-        written = write_rtstruct(path, masks, header, Authorship(self.job_id, self.created_at, model), self.profile)
+        authorship = Authorship(self.job_id, self.created_at, model.facts, model.manifest.drawn_by())
+        written = write_rtstruct(path, masks, header, authorship, self.profile)
         self.warnings += written.warnings
         self.report(Stage.CONTOURING, 0.7)
         if findings := check_rtstruct(path, header, masks, self.profile):

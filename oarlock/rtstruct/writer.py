@@ -12,7 +12,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
 from io import BytesIO
@@ -68,17 +68,27 @@ _INTERPRETED_TYPE: Final = "ORGAN"
 class Authorship:
     """Who drew the contours, for which job: the source of every UID and date in the file.
 
-    ``created_at`` is aware.
+    ``created_at`` is aware. ``parts`` gives for an organ, by name, the part of a composed model that drew it and the hash of that
+    part; it is empty for a model of one part.
     """
 
     job_id: str
     created_at: datetime
     model: ModelFacts
+    parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         """The model and the software, in the 64 characters of an LO."""
         tail = f" {self.model.version} ({self.model.sha256[:12]}), Oarlock {__version__}"
+        return ascii_text(self.model.name, max(0, 64 - len(tail))) + ascii_text(tail, 64)
+
+    def drawn_by(self, oar: OAR) -> str:
+        """Who drew one organ, in the 64 characters of an LO."""
+        if oar.name not in self.parts:
+            return self.identity
+        part, sha256 = self.parts[oar.name]
+        tail = f" {self.model.version}, part {part} ({sha256[:12]})"
         return ascii_text(self.model.name, max(0, 64 - len(tail))) + ascii_text(tail, 64)
 
     def uid(self, role: str) -> str:
@@ -310,7 +320,7 @@ def _roi(roi: _ROI, header: SeriesHeader, authorship: Authorship) -> bytes:
             _value("ReferencedFrameOfReferenceUID", header.frame_of_reference_uid),
             _element("ROIName", roi.name),
             _value("ROIGenerationAlgorithm", _ROI_ALGORITHM),
-            _value("ROIGenerationDescription", authorship.identity),
+            _value("ROIGenerationDescription", authorship.drawn_by(roi.oar)),
         )
     )
 

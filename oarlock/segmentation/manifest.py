@@ -1,34 +1,55 @@
-"""ModelManifest: what an ONNX file expects and gives, and how to know that it is the right file.
+"""ModelManifest: what a model's ONNX files expect and give, where each looks, and how to know that they are the right files.
 
-A model is a folder ``models/NAME/`` with ``model.onnx``, ``manifest.toml`` and ``MODEL_CARD.md``. Any network with sigmoid
-outputs, one channel per OAR, runs unchanged when its manifest says what it needs. The schema, with every key explained, is
-``docs/models.md``; a manifest that breaks it is refused with the reason.
+A model is a folder ``models/NAME/`` with ``manifest.toml``, the ONNX files that it names, and ``MODEL_CARD.md``. Any network
+with sigmoid outputs, one channel per OAR, runs unchanged when its manifest says what it needs. ``docs/models.md`` explains every
+key; a manifest that breaks the schema is refused with the reason.
 """
 
 import hashlib
-import sys
+import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from oarlock.errors import ManifestInvalid
-from oarlock.organs.catalogue import BY_NAME, OAR
+from oarlock.organs.catalogue import BY_NAME, OAR, OARS
+from oarlock.segmentation.manifest_file import (
+    VERSIONS,
+    FileOfOne,
+    FileOfParts,
+    InputTable,
+    LookTable,
+    OutputTable,
+    PartTable,
+    reason_of,
+)
+from oarlock.segmentation.rivals import rivals
+
+ZYX = tuple[float, float, float]
 
 MANIFEST_NAME = "manifest.toml"
+
+THE_ONE_PART: Final = "model"
+"""Name of the only part of a model of schema version 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What the network is fed: float32 Hounsfield units of shape (batch, 1, z, y, x).
+    """What a network is fed: float32 Hounsfield units of shape (batch, 1, z, y, x).
 
-    ``spacing_mm`` (z, y, x) is the grid that it was trained on, or None for the series' own grid. ``size_yx`` is the fixed size
-    in plane, or None where any size will do. ``context_slices`` input slices stand behind each predicted slice, so a slab of
-    n + context_slices - 1 slices gives n. ``padding_hu`` is what lies outside of the scan.
+    :ivar spacing_mm: (z, y, x) of the grid that it was trained on, or None for the series' own grid.
+    :ivar size_yx: the fixed size in plane, or None where any size will do.
+    :ivar context_slices: input slices behind each predicted slice: a slab of n + context_slices - 1 slices gives n.
+    :ivar padding_hu: what lies outside of the scan.
+    :ivar slices: the fixed number of slices of a network that sees its whole box at once, or None where z is free.
     """
 
     name: str
@@ -36,19 +57,31 @@ class InputSpec:
     size_yx: tuple[int, int] | None
     context_slices: int
     padding_hu: float
+    slices: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What the network gives: float32 probabilities of shape (batch, OARs, z - context_slices + 1, y · upscale, x · upscale)."""
+    """What a network gives: float32 probabilities of shape (batch, OARs, z', y', x').
+
+    :ivar upscale: output voxels for each input voxel along y and x; z' is then z - context_slices + 1.
+    :ivar size_zyx: the fixed (z', y', x') of a network that sees its whole box at once; the outer edges of input and output
+        coincide.
+    """
 
     name: str
     upscale: int
+    size_zyx: tuple[int, int, int] | None = None
+
+    def shape(self, fed_zyx: tuple[int, int, int], context_slices: int) -> tuple[int, int, int]:
+        """(z', y', x') of the answer to an input of (z, y, x)."""
+        z, y, x = fed_zyx
+        return self.size_zyx or (z - context_slices + 1, y * self.upscale, x * self.upscale)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
-    """What the network must answer to :func:`self_check_input`: the mean probability of every channel, within a tolerance."""
+    """What a network must answer to :func:`self_check_input`: the mean probability of every channel, within a tolerance."""
 
     slices: int
     size_yx: tuple[int, int]
@@ -57,28 +90,98 @@ class SelfCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Where a part looks.
+
+    :ivar at: the whole scan, the slices that show the body, or a box around organs that an earlier part found.
+    :ivar around: those organs, each with the way (z, y, x) in mm from its middle to the middle of a box of fixed size.
+    :ivar found_by: name of the part that finds them.
+    :ivar margin_mm: (z, y, x) from the organs to the edge of the box, where the network takes any size.
+    """
+
+    at: Literal["scan", "body", "box"]
+    around: tuple[tuple[OAR, ZYX], ...] = ()
+    found_by: str | None = None
+    margin_mm: ZYX | None = None
+
+    @property
+    def organs(self) -> tuple[OAR, ...]:
+        """The organs that it looks around."""
+        return tuple(organ for organ, _ in self.around)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One ONNX file of a model.
+
+    :ivar oars: the organ of each channel; the part may find an organ that another part draws.
+    :ivar thresholds: for each channel the probability from which a voxel belongs to the organ.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    look: Look
+    input: InputSpec
+    output: OutputSpec
+    oars: tuple[OAR, ...]
+    thresholds: tuple[float, ...]
+    self_check: SelfCheck
+
+    @property
+    def voxel_mm3(self) -> float | None:
+        """Volume of an output voxel; None where it is the series' own."""
+        if self.input.spacing_mm is None:
+            return None
+        fed = (self.input.slices or 1, *(self.input.size_yx or (1, 1)))
+        shape = self.output.shape((fed[0] + self.input.context_slices - 1, fed[1], fed[2]), self.input.context_slices)
+        return float(np.prod(self.input.spacing_mm) * np.prod(fed) / np.prod(shape))
+
+
+@dataclass(frozen=True)
 class ModelManifest:
-    """A model that can be chosen by name."""
+    """A model that can be chosen by name.
+
+    :ivar sha256: of its one file, or of all that decides what its parts draw.
+    :ivar parts: a part comes after the part that finds its organs.
+    :ivar owners: for each organ that the model draws the name of the part that draws it.
+    """
 
     name: str
     version: str
     sha256: str
     licence: str
     description: str
-    path: Path
-    input: InputSpec
-    output: OutputSpec
-    oars: tuple[OAR, ...]
-    thresholds: tuple[float, ...]
-    self_check: SelfCheck
+    parts: tuple[Part, ...]
+    owners: Mapping[OAR, str]
     training: Mapping[str, Any]
     results: Mapping[str, Any]
     limits: tuple[str, ...]
+
+    @cached_property
+    def oars(self) -> tuple[OAR, ...]:
+        """The organs that it draws, in the order of their ROIs."""
+        if len(self.parts) == 1:
+            return self.parts[0].oars
+        return tuple(oar for oar in OARS if oar in self.owners)
 
     @property
     def identity(self) -> str:
         """Name, version and the first 12 digits of the hash: what is written into every output."""
         return f"{self.name} {self.version} ({self.sha256[:12]})"
+
+    def drawn_by(self) -> dict[str, tuple[str, str]]:
+        """For each organ, by name, the name and the hash of its part; empty for a model of one part."""
+        if len(self.parts) == 1:
+            return {}
+        return {oar.name: (owner, self.part_named(owner).sha256) for oar, owner in self.owners.items()}
+
+    def part_named(self, name: str) -> Part:
+        """One part.
+
+        :raises StopIteration: if it has no such part.
+        """
+        return next(part for part in self.parts if part.name == name)
 
 
 def read_manifest(folder: Path) -> ModelManifest:
@@ -88,9 +191,14 @@ def read_manifest(folder: Path) -> ModelManifest:
     """
     try:
         tables = tomllib.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestInvalid(model=folder.name, reason=f"{MANIFEST_NAME} cannot be read ({type(error).__name__})") from error
-    return _Reader(folder, tables).manifest()
+    try:
+        return _to_manifest(folder, tables)
+    except ValidationError as error:
+        raise ManifestInvalid(model=folder.name, reason=reason_of(error)) from error
+    except _Wrong as wrong:
+        raise ManifestInvalid(model=folder.name, reason=str(wrong)) from wrong
 
 
 def read_manifests(models: Path) -> dict[str, ModelManifest]:
@@ -107,18 +215,29 @@ def read_manifests(models: Path) -> dict[str, ModelManifest]:
     return found
 
 
-def check_hash(manifest: ModelManifest) -> None:
-    """Compare the ONNX file with the manifest's sha256.
+def read_checked(model: str, part: Part) -> bytes:
+    """The bytes of a part's ONNX file, read once; what is hashed is what is returned.
 
-    :raises ManifestInvalid: if it is another file.
+    :param model: its name, for the error.
+    :raises ManifestInvalid: if it is another file than the manifest's.
     """
     try:
-        with manifest.path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        content = part.path.read_bytes()
     except OSError as error:
-        raise ManifestInvalid(model=manifest.name, reason="its ONNX file cannot be read") from error
-    if found != manifest.sha256:
-        raise ManifestInvalid(model=manifest.name, reason=f"the file's sha256 is {found[:12]}… and not {manifest.sha256[:12]}…")
+        raise ManifestInvalid(model=model, reason=f"{part.path.name} cannot be read") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != part.sha256:
+        raise ManifestInvalid(model=model, reason=f"the sha256 of {part.path.name} is {found[:12]}… and not {part.sha256[:12]}…")
+    return content
+
+
+def check_hash(manifest: ModelManifest) -> None:
+    """Compare every ONNX file with the manifest's sha256.
+
+    :raises ManifestInvalid: if one is another file.
+    """
+    for part in manifest.parts:
+        read_checked(manifest.name, part)
 
 
 def self_check_input(slices: int, size_yx: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -134,143 +253,204 @@ def self_check_input(slices: int, size_yx: tuple[int, int]) -> npt.NDArray[np.fl
     return hu.astype(np.float32)[None, None]
 
 
-class _Reader:
-    """Takes the tables of one manifest apart and says which key is wrong."""
-
-    def __init__(self, folder: Path, tables: Mapping[str, Any]) -> None:
-        self.folder, self.tables = folder, tables
-
-    def fail(self, reason: str) -> ManifestInvalid:
-        return ManifestInvalid(model=self.folder.name, reason=reason)
-
-    def table(self, name: str) -> Mapping[str, Any]:
-        value = self.tables.get(name, {})
-        if not isinstance(value, dict):
-            raise self.fail(f"[{name}] is not a table")
-        return value
-
-    def get(self, table: str, key: str, kind: type | tuple[type, ...]) -> Any:
-        value = self.table(table).get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.fail(f"[{table}] {key} is missing or of the wrong type")
-        return value
-
-    def manifest(self) -> ModelManifest:
-        oars, thresholds = self.oars()
-        return ModelManifest(
-            name=self.get("model", "name", str),
-            version=self.get("model", "version", str),
-            sha256=self.sha256(),
-            licence=self.get("model", "licence", str),
-            description=self.get("model", "description", str),
-            path=self.path(),
-            input=self.input(),
-            output=OutputSpec(self.get("output", "name", str), self.positive("output", "upscale")),
-            oars=oars,
-            thresholds=thresholds,
-            self_check=self.self_check(len(oars)),
-            training=self.table("training"),
-            results=self.table("results"),
-            limits=self.limits(),
-        )
-
-    def limits(self) -> tuple[str, ...]:
-        lines = self.table("limits").get("not_for", [])
-        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise self.fail("[limits] not_for must be a list of texts")
-        return tuple(lines)
-
-    def sha256(self) -> str:
-        value = str(self.get("model", "sha256", str)).lower()
-        if len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise self.fail("[model] sha256 is not 64 hexadecimal digits")
-        return value
-
-    def path(self) -> Path:
-        name = str(self.get("model", "file", str))
-        if Path(name).name != name:
-            raise self.fail("[model] file must be a plain file name in the model's folder")
-        if not (self.folder / name).is_file():
-            raise self.fail("[model] file names no file in the model's folder")
-        return self.folder / name
-
-    def positive(self, table: str, key: str) -> int:
-        value = int(self.get(table, key, int))
-        if value < 1:
-            raise self.fail(f"[{table}] {key} must be at least 1")
-        return value
-
-    def number(self, table: str, key: str) -> float:
-        value = self.get(table, key, (int, float))
-        if not _is_finite(value):
-            raise self.fail(f"[{table}] {key} is not a finite number")
-        return float(value)
-
-    def input(self) -> InputSpec:
-        context = self.positive("input", "context_slices")
-        if context % 2 == 0:
-            raise self.fail("[input] context_slices must be odd: the predicted slice is in the middle")
-        return InputSpec(
-            name=self.get("input", "name", str),
-            spacing_mm=self.spacing(),
-            size_yx=self.size_yx("input", required=False),
-            context_slices=context,
-            padding_hu=self.number("input", "padding_hu"),
-        )
-
-    def spacing(self) -> tuple[float, float, float] | None:
-        value = self.get("input", "spacing_mm", (list, str))
-        if value == "native":
-            return None
-        if not isinstance(value, list) or len(value) != 3 or not all(_is_positive(v) for v in value):
-            raise self.fail('[input] spacing_mm must be three positive numbers (z, y, x) or "native"')
-        return float(value[0]), float(value[1]), float(value[2])
-
-    def size_yx(self, table: str, *, required: bool) -> tuple[int, int] | None:
-        value = self.table(table).get("size_yx")
-        if value is None and not required:
-            return None
-        if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
-            raise self.fail(f"[{table}] size_yx must be two positive whole numbers")
-        return value[0], value[1]
-
-    def oars(self) -> tuple[tuple[OAR, ...], tuple[float, ...]]:
-        entries = self.tables.get("oar", [])
-        if not isinstance(entries, list) or not entries:
-            raise self.fail("it lists no [[oar]]")
-        if not all(isinstance(entry, dict) for entry in entries):
-            raise self.fail("[[oar]] is not a list of tables")
-        names = [entry.get("name") for entry in entries]
-        if not all(isinstance(name, str) for name in names):
-            raise self.fail("[[oar]] name is missing or not a text")
-        unknown = [name for name in names if name not in BY_NAME]
-        if unknown:
-            raise self.fail(f"[[oar]] {', '.join(unknown)} is not an OAR of this house (see oarlock/organs/catalogue.py)")
-        if len(set(names)) != len(names):
-            raise self.fail("[[oar]] lists an OAR twice")
-        thresholds = [entry.get("threshold", 0.5) for entry in entries]
-        if not all(_is_positive(t) and t < 1 for t in thresholds):
-            raise self.fail("[[oar]] threshold must lie between 0 and 1")
-        return tuple(BY_NAME[name] for name in names), tuple(float(t) for t in thresholds)
-
-    def self_check(self, channels: int) -> SelfCheck:
-        means = self.get("self_check", "expected_means", list)
-        if len(means) != channels or not all(map(_is_finite, means)):
-            raise self.fail("[self_check] expected_means must hold one number per OAR")
-        size = self.size_yx("self_check", required=True)
-        assert size is not None  # required=True
-        return SelfCheck(
-            slices=self.positive("self_check", "slices"),
-            size_yx=size,
-            expected_means=tuple(float(mean) for mean in means),
-            tolerance=self.number("self_check", "tolerance"),
-        )
+# ── from the file's tables ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _is_finite(value: object) -> bool:
-    """Whether it is a number that a float can hold; TOML knows nan and inf, and whole numbers of any length."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+class _Wrong(Exception):
+    """The tables contradict each other; the text says how."""
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and _is_finite(value) and value > 0
+def _to_manifest(folder: Path, tables: Mapping[str, Any]) -> ModelManifest:
+    version = tables.get("schema_version", 1)
+    schema = VERSIONS.get(version) if type(version) is int else None
+    if schema is None:
+        raise _Wrong(f"schema_version must be one of {', '.join(map(str, VERSIONS))}")
+    file = schema.model_validate(tables)
+    if isinstance(file, FileOfOne):
+        parts, sha256 = _one_part(folder, file), file.model.sha256
+        owners = dict.fromkeys(parts[0].oars, THE_ONE_PART)
+    else:
+        parts = _in_order([_part(folder, table) for table in file.part])
+        owners = _owners(file, parts)
+        sha256 = composed_sha256(parts, owners)
+    return ModelManifest(
+        name=file.model.name,
+        version=file.model.version,
+        sha256=sha256,
+        licence=file.model.licence,
+        description=file.model.description,
+        parts=parts,
+        owners=owners,
+        training=_of_each_part(file, "training"),
+        results=_of_each_part(file, "results"),
+        limits=tuple(file.limits.not_for),
+    )
+
+
+def _of_each_part(file: FileOfOne | FileOfParts, table: Literal["training", "results"]) -> dict[str, Any]:
+    """A table for people: the model's own entries, and those of each part under its name."""
+    parts = {part.name: getattr(part, table) for part in file.part} if isinstance(file, FileOfParts) else {}
+    return {**getattr(file, table), **{name: entries for name, entries in parts.items() if entries}}
+
+
+def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str]) -> str:
+    """Hash of all that decides what a composed model draws: its files' hashes, and what its manifest says of each part.
+
+    The order of the parts in the file does not matter.
+    """
+    told = [
+        asdict(part) | {"path": None, "oars": [oar.name for oar in part.oars]} | {"look": _told(part.look)}
+        for part in sorted(parts, key=lambda part: part.name)
+    ]
+    text = json.dumps([told, {oar.name: owner for oar, owner in owners.items()}], sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _told(look: Look) -> list[Any]:
+    return [look.at, sorted((oar.name, offset) for oar, offset in look.around), look.found_by, look.margin_mm]
+
+
+def _one_part(folder: Path, file: FileOfOne) -> tuple[Part, ...]:
+    if file.input.size_zyx or file.output.size_zyx:
+        raise _Wrong("size_zyx needs a part that looks at a box (schema_version 2)")
+    table = PartTable(
+        name=THE_ONE_PART,
+        file=file.model.file,
+        sha256=file.model.sha256,
+        input=file.input,
+        output=file.output,
+        oar=file.oar,
+        self_check=file.self_check,
+    )
+    return (_part(folder, table),)
+
+
+def _part(folder: Path, table: PartTable) -> Part:
+    path = folder / table.file
+    if not path.is_file():
+        raise _Wrong(f"{table.file} is not a file in the model's folder")
+    oars = tuple(BY_NAME[oar.name] for oar in table.oar)
+    if len(set(oars)) != len(oars):
+        raise _Wrong("[[oar]] lists an OAR twice")
+    return Part(
+        name=table.name,
+        path=path,
+        sha256=table.sha256,
+        look=_look(table.name, table.look, fixed=table.input.size_zyx is not None),
+        input=_input(table.input),
+        output=_output(table.input, table.output),
+        oars=oars,
+        thresholds=tuple(oar.threshold for oar in table.oar),
+        self_check=_self_check(table),
+    )
+
+
+def _look(name: str, table: LookTable, *, fixed: bool) -> Look:
+    if (table.at == "box") != bool(table.around and table.found_by):
+        raise _Wrong(f"the look of the part '{name}' needs around and found_by if it is a box, and only then")
+    if fixed and table.at != "box":
+        raise _Wrong(f"the part '{name}' has a size_zyx, so it must look at a box")
+    if (table.margin_mm is None) == (table.at == "box" and not fixed):
+        raise _Wrong(f"the part '{name}' needs margin_mm if it looks at a box without a size_zyx, and only then")
+    around = tuple((BY_NAME[anchor.organ], anchor.offset_mm) for anchor in table.around)
+    if not fixed and any(any(offset) for _, offset in around):
+        raise _Wrong(f"the part '{name}' has no size_zyx, so its box has no middle for an offset_mm")
+    return Look(table.at, around, table.found_by, table.margin_mm)
+
+
+def _input(table: InputTable) -> InputSpec:
+    if table.size_zyx is None:
+        return InputSpec(table.name, table.spacing_mm, table.size_yx, table.context_slices, table.padding_hu)
+    if table.size_yx or table.context_slices != 1:
+        raise _Wrong("[input] size_zyx stands without size_yx and context_slices")
+    slices, *size_yx = table.size_zyx
+    return InputSpec(table.name, table.spacing_mm, (size_yx[0], size_yx[1]), 1, table.padding_hu, slices)
+
+
+def _output(fed: InputTable, table: OutputTable) -> OutputSpec:
+    if table.size_zyx and (fed.size_zyx is None or table.upscale != 1):
+        raise _Wrong("[output] size_zyx goes with the size_zyx of [input], and without upscale")
+    if fed.size_zyx is None:
+        return OutputSpec(table.name, table.upscale)
+    z, y, x = fed.size_zyx
+    return OutputSpec(table.name, table.upscale, table.size_zyx or (z, y * table.upscale, x * table.upscale))
+
+
+def _self_check(part: PartTable) -> SelfCheck:
+    table = part.self_check
+    if len(table.expected_means) != len(part.oar):
+        raise _Wrong("[self_check] expected_means must hold one number per OAR")
+    if part.input.size_zyx is None:
+        if table.slices is None or table.size_yx is None:
+            raise _Wrong("[self_check] slices and size_yx are missing")
+        slices, size_yx = table.slices, table.size_yx
+    else:
+        if table.slices is not None or table.size_yx is not None:
+            raise _Wrong("[self_check] slices and size_yx stand only where [input] has no size_zyx")
+        slices, *size = part.input.size_zyx
+        size_yx = (size[0], size[1])
+    return SelfCheck(slices, size_yx, tuple(table.expected_means), table.tolerance)
+
+
+def _in_order(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Each part after the one that finds its organs; parts that do not depend on each other in the order of their names."""
+    by_name = {part.name: part for part in parts}
+    if len(by_name) != len(parts):
+        raise _Wrong("[[part]] two parts have the same name")
+    for part in parts:
+        _check_finder(part, by_name)
+    finders = {part.name: [part.look.found_by] if part.look.found_by else [] for part in parts}
+    sorter = TopologicalSorter(finders)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise _Wrong("[[part]] found_by runs in a circle") from error
+    ordered: list[Part] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        ordered += [by_name[name] for name in ready]
+        sorter.done(*ready)
+    return tuple(ordered)
+
+
+def _check_finder(part: Part, by_name: Mapping[str, Part]) -> None:
+    if part.look.found_by is None:
+        return
+    finder = by_name.get(part.look.found_by)
+    if finder is None:
+        raise _Wrong(f"the part '{part.name}' looks for organs of '{part.look.found_by}', which is not a part")
+    missing = [oar.name for oar in part.look.organs if oar not in finder.oars]
+    if missing:
+        raise _Wrong(f"the part '{finder.name}' does not find {', '.join(missing)}, which '{part.name}' looks around")
+
+
+def _owners(file: FileOfParts, parts: Sequence[Part]) -> dict[OAR, str]:
+    """Who draws each organ: said for every organ of every part, once."""
+    owners = {BY_NAME[organ]: owner for organ, owner in file.owners.items()}
+    drawable = {(part.name, oar) for part in parts for oar in part.oars}
+    for oar, owner in owners.items():
+        if (owner, oar) not in drawable:
+            raise _Wrong(f"[owners] {oar} = '{owner}': that is not a part with a channel for it")
+    without = sorted({oar.name for _, oar in drawable if oar not in owners})
+    if without:
+        raise _Wrong(f"[owners] says nothing of {', '.join(without)}")
+    idle = [part.name for part in parts if part.name not in owners.values() and not _is_finder(part, parts)]
+    if idle:
+        raise _Wrong(f"the part '{idle[0]}' draws nothing and finds nothing")
+    _check_rivals(owners, {part.name: part for part in parts})
+    return owners
+
+
+def _is_finder(part: Part, parts: Sequence[Part]) -> bool:
+    return any(other.look.found_by == part.name for other in parts)
+
+
+def _check_rivals(owners: Mapping[OAR, str], by_name: Mapping[str, Part]) -> None:
+    """Of two rivals the one of the finer part keeps a voxel that both claim, so one must be finer."""
+    for oar in owners:
+        for rival in rivals(oar):
+            if rival not in owners or owners[rival] == owners[oar]:
+                continue
+            sizes = [by_name[owners[organ]].voxel_mm3 for organ in (oar, rival)]
+            if None in sizes or sizes[0] == sizes[1]:
+                raise _Wrong(f"[owners] {oar} and {rival} exclude each other: give both to one part, or one to a finer part")

@@ -39,18 +39,34 @@ class ModelInput:
     grid: Grid
 
 
-def to_model_grid(hu: npt.NDArray[np.int16], grid: Grid, spec: InputSpec) -> ModelInput:
-    """Bring a CT to the grid that a model was trained on.
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A box in the patient. Points are (x, y, z) in mm.
 
-    Along z the whole scan is covered. In plane the field of view is ``spec.size_yx``, centred on the middle of the body's
-    bounding box (:func:`body_box_mm`), or the whole scan where the model takes any size. Where ``spec.spacing_mm`` is None the
-    voxels stay the CT's own.
+    :param centre_mm: where a lattice of a fixed size is centred.
+    :param low_mm, high_mm: what a lattice of any size covers.
+    """
+
+    centre_mm: FloatArray
+    low_mm: FloatArray
+    high_mm: FloatArray
+
+
+def to_model_grid(hu: npt.NDArray[np.int16], grid: Grid, spec: InputSpec, region: Region | None = None) -> ModelInput:
+    """The CT on the grid that a network was trained on.
+
+    Without a region the whole scan is covered along z. In plane the field of view is ``spec.size_yx``, centred on the middle of
+    the body's bounding box (:func:`body_box_mm`), or the whole scan where the network takes any size. Where ``spec.spacing_mm``
+    is None the voxels stay the CT's own.
+
+    With a region the lattice has the fixed size of the network, centred on the region's centre; along an axis without a fixed
+    size it covers the region. Along z the slices of context lie beyond that.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``; any orientation, tilt or uneven spacing.
     :returns: the volume; outside of the scan it holds ``spec.padding_hu``.
     """
     axes = grid.along_patient_axes()
-    target = _model_grid(hu, grid, axes, spec)
+    target = _model_grid(hu, grid, axes, spec) if region is None else _box_grid(region, spec, grid.spacing_mm)
     if axes is not None:
         return ModelInput(_resample_separably(hu, axes, target, spec.padding_hu), target)
     return ModelInput(_resample_obliquely(hu, grid, target, spec.padding_hu), target)
@@ -109,6 +125,42 @@ def _model_grid(hu: npt.NDArray[np.int16], grid: Grid, axes: Axes | None, spec: 
     else:
         sizes = list(spec.size_yx)
     return _canonical(z, _centred(centre[1], spacing[1], sizes[0]), _centred(centre[0], spacing[2], sizes[1]))
+
+
+def body_region(hu: npt.NDArray[np.int16], grid: Grid) -> Region | None:
+    """The body's bounding box and ``_MARGIN_MM`` around it; None where there is nothing but air."""
+    body = body_box_mm(hu, grid)
+    return None if body is None else Region((body[0] + body[1]) / 2, body[0] - _MARGIN_MM, body[1] + _MARGIN_MM)
+
+
+def _box_grid(region: Region, spec: InputSpec, own_spacing_mm: tuple[float, float, float]) -> Grid:
+    """The lattice of a box; where the network has no spacing of its own, at the CT's spacing."""
+    spacing = spec.spacing_mm or own_spacing_mm
+    fixed = (spec.slices, *(spec.size_yx or (None, None)))
+    axes = []
+    for size, step, low, high, centre in zip(
+        fixed, spacing, region.low_mm[::-1], region.high_mm[::-1], region.centre_mm[::-1], strict=True
+    ):
+        middle = centre if size is not None else (low + high) / 2
+        axes.append(_centred(middle, step, size or max(1, int(np.ceil((high - low) / step)))))
+    context = spec.context_slices - 1
+    z = _centred((axes[0][0] + axes[0][-1]) / 2, spacing[0], len(axes[0]) + context)
+    return _canonical(z, axes[1], axes[2])
+
+
+def refine(grid: Grid, shape: tuple[int, int, int]) -> Grid:
+    """A canonical grid of another (z, y, x) shape with the same outer edges; a canonical ``grid`` of even spacing is divided."""
+    axes = grid.along_patient_axes()
+    assert axes is not None  # a canonical grid
+    z, y, x = (_divided(axis.positions_mm, n) for axis, n in zip(axes, shape, strict=True))
+    return _canonical(z, y, x)
+
+
+def _divided(positions_mm: FloatArray, n: int) -> FloatArray:
+    if n == len(positions_mm):
+        return positions_mm
+    extent = median_step_mm(positions_mm) * len(positions_mm)
+    return _centred((positions_mm[0] + positions_mm[-1]) / 2, extent / n, n)
 
 
 def _scan_box_mm(grid: Grid) -> tuple[FloatArray, FloatArray]:

@@ -1,34 +1,46 @@
-"""From the CT of a series to masks: resample, predict in slabs, keep what lies in the body, bring it back to the CT grid."""
+"""From the CT of a series to masks: each part of a model looks where its manifest says, and draws the organs that it owns.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+A part is fed the CT on its own lattice (``resampling``), predicts in slabs or at once (``slabs``), keeps what lies in the body,
+and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds the
+organs in it (``anchors``).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from oarlock.facts import ModelFacts
-from oarlock.geometry.body import within_body
+from oarlock.arrays import Mask
+from oarlock.facts import ModelFacts, Notice
+from oarlock.geometry.body import body_mask, within_body
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
+from oarlock.segmentation.anchors import Anchor, AnchorFinder, box_around, box_at
 from oarlock.segmentation.certainty import Certainty, CertaintyMeter
-from oarlock.segmentation.manifest import ModelManifest
-from oarlock.segmentation.resampling import to_model_grid
-from oarlock.segmentation.slabs import Predictor, predict_in_slabs
+from oarlock.segmentation.manifest import ModelManifest, Part
+from oarlock.segmentation.resampling import ModelInput, Region, body_region, refine, to_model_grid
+from oarlock.segmentation.rivals import rivals
+from oarlock.segmentation.slabs import Predictor, Volume, predict_at_once, predict_in_slabs
 from oarlock.segmentation.to_ct_grid import probabilities_to_masks
+
+Progress = Callable[[float], Any]
+Slabs = Iterable[tuple[int, Volume]]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A model that can predict.
 
-    :param predict: see :data:`oarlock.segmentation.slabs.Predictor`.
+    :param predictors: by the name of the part; see :data:`oarlock.segmentation.slabs.Predictor`.
     :param device: where it runs: ``cpu`` or ``cuda``.
     """
 
     manifest: ModelManifest
-    predict: Predictor
+    predictors: Mapping[str, Predictor]
     device: str
 
     @property
@@ -41,27 +53,167 @@ class Segmentation:
     """What a model drew on one series, before it is cleaned up.
 
     :param masks: on the grid of the CT.
-    :param certainty: for each organ its volume at three thresholds.
+    :param certainty: for each organ that was looked for its volume at three thresholds.
+    :param notices: which organs were not looked for, and why.
     """
 
     masks: OARMasks
     certainty: Mapping[OAR, Certainty]
+    notices: tuple[Notice, ...]
 
 
-def segment(
-    hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Callable[[float], Any] = lambda _: None
-) -> Segmentation:
+def segment(hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Progress = lambda _: None) -> Segmentation:
     """Masks of every organ that the model draws.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
     :param progress: told the share of the work that is done, in [0, 1]; may raise to stop.
-    :raises InferenceFailed:  as the predictor raises it.
+    :raises InferenceFailed: as the predictor raises it; likewise DeviceOutOfMemory.
     """
     manifest = model.manifest
-    fed = to_model_grid(hu, grid, manifest.input)
-    progress(0.0)
-    slabs = predict_in_slabs(fed.volume, model.predict, manifest.input, progress=progress)
-    meter = CertaintyMeter(fed.grid, manifest.oars, manifest.thresholds)
-    measured = meter.over(within_body(slabs, fed.volume))
-    masks = probabilities_to_masks(measured, fed.grid, grid, manifest.oars, manifest.thresholds)
-    return Segmentation(masks, meter.found())
+    run = _Run(hu, grid, manifest, OARMasks.empty(manifest.oars, grid.shape))
+    for done, part in enumerate(manifest.parts):
+        run.draw(part, model.predictors[part.name], _share(progress, done, len(manifest.parts)))
+    run.settle_rivals()
+    return Segmentation(run.masks, run.certainty, tuple(run.notices))
+
+
+def _share(progress: Progress, done: int, parts: int) -> Progress:
+    """Progress within one of several parts."""
+    return lambda share: progress((done + share) / parts)
+
+
+@dataclass(eq=False)
+class _Run:
+    """One series on its way through the parts of a model."""
+
+    hu: npt.NDArray[np.int16]
+    grid: Grid
+    manifest: ModelManifest
+    masks: OARMasks
+    certainty: dict[OAR, Certainty] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    _anchors: dict[tuple[str, OAR], Anchor | None] = field(default_factory=dict)
+    _body: "tuple[Grid, Mask] | None" = None
+
+    def draw(self, part: Part, predictor: Predictor, progress: Progress) -> None:
+        """Draw the organs that a part owns, and find those that later parts look around."""
+        owned = {oar for oar, owner in self.manifest.owners.items() if owner == part.name}
+        if not self._can_look(part):
+            self._anchors |= {(part.name, oar): None for oar in self._wanted(part)}
+            self._say(
+                "contours.not_looked_for",
+                owned,
+                "not drawn, as the model found nothing of what it is looked for around ({}).",
+                part,
+            )
+            return
+        fed = to_model_grid(self.hu, self.grid, part.input, self._region(part, owned))
+        progress(0.0)
+        lattice = fed.grid if part.output.size_zyx is None else refine(fed.grid, part.output.size_zyx)
+        body = self._body_on(part, fed, lattice)
+        meter = CertaintyMeter(lattice, part.oars, part.thresholds)
+        finder = AnchorFinder(self._wanted(part), part.oars, part.thresholds)
+        slabs = within_body(_predict(part, fed, predictor, body, progress), body)
+        claims = finder.over(meter.over(slabs))
+        probabilities_to_masks(
+            self.masks, claims, lattice, self.grid, channels=part.oars, thresholds=part.thresholds, owned=owned
+        )
+        self.certainty |= {oar: seen for oar, seen in meter.found().items() if oar in owned}
+        found_on = refine(lattice, _output_shape(part, lattice))
+        self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self._wanted(part)}
+
+    def _found(self, part: Part) -> dict[OAR, Anchor]:
+        """The organs that a part looks around, as far as they were found."""
+        found = {oar: self._anchors[part.look.found_by or "", oar] for oar in part.look.organs}
+        return {oar: anchor for oar, anchor in found.items() if anchor is not None}
+
+    def _can_look(self, part: Part) -> bool:
+        """A box of fixed size needs one organ to lie right, a box around organs all of them."""
+        found, around = len(self._found(part)), len(part.look.around)
+        return found == around or (found > 0 and part.input.slices is not None)
+
+    def _region(self, part: Part, owned: Iterable[OAR]) -> Region | None:
+        """The box that a part looks at; None for the whole scan."""
+        look, found = part.look, self._found(part)
+        if look.at == "scan":
+            return None
+        if look.at == "body":
+            return body_region(self.hu, self.grid)
+        if look.margin_mm is not None:
+            return box_around(list(found.values()), look.margin_mm)
+        region, agreed = box_at([(found[oar], offset) for oar, offset in look.around if oar in found])
+        if not agreed:
+            self._say(
+                "contours.box_uncertain",
+                owned,
+                "it was looked for around {}, and the model found these where they contradict each other.",
+                part,
+            )
+        return region
+
+    def _body_on(self, part: Part, fed: ModelInput, lattice: Grid) -> Mask:
+        """Where the body is on a lattice. A box shows no whole body: it asks the first part that saw one."""
+        if part.look.at != "box":
+            body = body_mask(fed.volume)
+            self._body = self._body or (fed.grid, body)
+            return body
+        assert self._body is not None  # a box is found by a part that was there before
+        return _sampled(*self._body, lattice)
+
+    def _wanted(self, part: Part) -> list[OAR]:
+        """The organs that other parts look around, as far as this part finds them."""
+        looks = [other.look for other in self.manifest.parts if other.look.found_by == part.name]
+        return list(dict.fromkeys(oar for look in looks for oar in look.organs))
+
+    def _say(self, code: str, owned: Iterable[OAR], sentence: str, part: Part) -> None:
+        """A warning for each organ that a part draws."""
+        around = " and ".join(oar.name for oar in part.look.organs)
+        for oar in self.masks.oars:
+            if oar in owned:
+                self.notices.append(Notice(code, f"{oar}: {sentence.format(around)}"))
+
+    def settle_rivals(self) -> None:
+        """Where rivals of two parts claim a voxel, the part with the finer voxels keeps it."""
+        owners = self.manifest.owners
+        for oar in self.masks.oars:
+            finer = [rival for rival in rivals(oar) if rival in owners and owners[rival] != owners[oar]]
+            for rival in finer:
+                if self._voxel_mm3(rival) < self._voxel_mm3(oar) and (crop := self.masks.crop(rival)) is not None:
+                    box, theirs = crop
+                    ours = np.not_equal(self.masks.bits[box] & self.masks.bit(oar), 0)
+                    self.masks.put_inside(oar, box, ours & ~theirs)
+
+    def _voxel_mm3(self, oar: OAR) -> float:
+        return self.manifest.part_named(self.manifest.owners[oar]).voxel_mm3 or 0.0
+
+
+def _predict(part: Part, fed: ModelInput, predictor: Predictor, body: Mask, progress: Progress) -> Iterator[tuple[int, Volume]]:
+    """The probabilities of a part; slabs that show no body are left out."""
+    if part.output.size_zyx is not None:
+        yield from predict_at_once(fed.volume, predictor, part.output.size_zyx)
+        progress(1.0)
+        return
+    outer = 0 if part.look.at == "scan" else part.input.context_slices // 2
+    yield from predict_in_slabs(fed.volume, predictor, part.input, outer=outer, needed=_shows(body), progress=progress)
+    progress(1.0)
+
+
+def _shows(body: Mask) -> Mask:
+    """(z,) whether a slice or one beside it shows any body: from nothing to an organ probabilities are interpolated."""
+    return np.asarray(ndimage.binary_dilation(np.asarray(body.any(axis=(1, 2)))))
+
+
+def _output_shape(part: Part, lattice: Grid) -> tuple[int, int, int]:
+    z, y, x = lattice.shape
+    return z, y * part.output.upscale, x * part.output.upscale
+
+
+def _sampled(of: Grid, mask: Mask, lattice: Grid) -> Mask:
+    """A mask on another canonical lattice: each voxel is that of the nearest one."""
+    ours, theirs = lattice.along_patient_axes(), of.along_patient_axes()
+    assert ours is not None  # canonical grids
+    assert theirs is not None
+    nearest = [
+        np.abs(to.positions_mm[:, None] - at.positions_mm[None]).argmin(axis=1) for to, at in zip(ours, theirs, strict=True)
+    ]
+    return np.asarray(mask[np.ix_(*nearest)])

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.arrays import Mask
 from oarlock.segmentation.manifest import InputSpec
 
 Volume = npt.NDArray[np.float32]
@@ -28,6 +29,8 @@ def predict_in_slabs(
     spec: InputSpec,
     *,
     slab: int | None = None,
+    outer: int = 0,
+    needed: Mask | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[int, Volume]]:
     """Probabilities of a volume, slab by slab from foot to head.
@@ -38,20 +41,39 @@ def predict_in_slabs(
 
     :param volume: (z, y, x) HU.
     :param slab: slices predicted at once; None for :func:`slab_for`.
+    :param outer: so many slices at each end of the volume are context and are not predicted.
+    :param needed: (z,) whether anything of a slice matters; a slab without such a slice is left out. None for all.
     :param progress: told the share of slices predicted so far, in (0, 1], after each slab.
-    :returns: (first slice, (OARs, n, y · upscale, x · upscale) probabilities) in ascending order, every slice once.
+    :returns: (first slice, (OARs, n, y · upscale, x · upscale) probabilities) in ascending order, every slice at most once.
     :raises ValueError: if the predictor answers with another number of slices than it was asked for.
     """
     before = (spec.context_slices - 1) // 2
     slab = slab or slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
-    for start in range(0, len(volume), slab):
-        stop = min(start + slab, len(volume))
+    bottom, top = outer, len(volume) - outer
+    for start in range(bottom, top, slab):
+        stop = min(start + slab, top)
+        if needed is not None and not needed[start:stop].any():
+            continue
         probabilities = predictor(_padded(volume, start - before, stop + before, spec.padding_hu)[None, None])[0]
         if probabilities.shape[1] != stop - start:
             msg = f"the predictor gave {probabilities.shape[1]} slices for {stop - start}"
             raise ValueError(msg)
-        progress(stop / len(volume))
+        progress((stop - bottom) / (top - bottom))
         yield start, probabilities
+
+
+def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int, int]) -> Iterator[tuple[int, Volume]]:
+    """Probabilities of a box that a network sees as a whole: one slab, (OARs, z', y', x').
+
+    :param volume: (z, y, x) HU.
+    :param shape: (z', y', x') of the answer.
+    :raises ValueError: if the predictor answers with another shape.
+    """
+    probabilities = predictor(np.ascontiguousarray(volume)[None, None])[0]
+    if probabilities.shape[1:] != shape:
+        msg = f"the predictor gave {probabilities.shape[1:]} for {shape}"
+        raise ValueError(msg)
+    yield 0, probabilities
 
 
 def _padded(volume: Volume, start: int, stop: int, padding_hu: float) -> Volume:

@@ -4,7 +4,7 @@ Linear interpolation reaches a threshold only next to a voxel that reaches it. S
 of its own voxels, grown by one: the result is that of whole volumes, at a hundredth of their cost.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,37 +26,57 @@ Half a voxel, and the quarter by which a whole number of voxels may be shorter t
 
 
 def probabilities_to_masks(
-    slabs: Iterable[tuple[int, Probabilities]], model_grid: Grid, grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]
-) -> OARMasks:
-    """Masks on the CT's grid from probabilities on the model's, one slab at a time.
+    masks: OARMasks,
+    slabs: Iterable[tuple[int, Probabilities]],
+    model_grid: Grid,
+    grid: Grid,
+    *,
+    channels: Sequence[OAR],
+    thresholds: Sequence[float],
+    owned: Collection[OAR] | None = None,
+) -> None:
+    """Set the bits of the CT voxels whose probability reaches its organ's threshold, one slab at a time.
 
     Where two rivals (:func:`oarlock.segmentation.rivals.rivals`) claim a voxel, it goes to the one whose probability is
     the larger multiple of its threshold.
 
-    :param slabs: (first slice, (OARs, n, y · upscale, x · upscale)) in ascending order without gaps, as
+    :param masks: on ``grid``; changed in place, so that several parts of a model can draw into the same.
+    :param slabs: (first slice, (OARs, n, y · upscale, x · upscale)) in ascending order, as
         :func:`oarlock.segmentation.slabs.predict_in_slabs` gives them. Each slab is released before the next is requested; only
         its last slice is kept.
     :param model_grid: canonical grid of the network's *input* (:class:`oarlock.segmentation.resampling.ModelInput`).
     :param grid: the CT's grid, any orientation.
-    :param thresholds: for each OAR the probability from which a voxel belongs to it.
-    :returns: masks on ``grid``.
+    :param channels: the organ of each channel.
+    :param thresholds: for each channel the probability from which a voxel belongs to its organ.
+    :param owned: the organs that are drawn; None for all. The others only contest voxels with their rivals.
     """
-    target = _Target(model_grid, OARMasks.empty(oars, grid.shape), grid, thresholds)
+    owned = channels if owned is None else owned
+    target = _Target(model_grid, masks, grid, channels=channels, thresholds=thresholds, owned=owned)
     last: Probabilities | None = None
     for first, slab in slabs:
         target.add(slab, last, first)
         last = slab[:, -1:].copy()
-    return target.masks
+    masks.forget_boxes()
 
 
 class _Target:
     """The masks while they fill up."""
 
-    def __init__(self, model_grid: Grid, masks: OARMasks, grid: Grid, thresholds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        model_grid: Grid,
+        masks: OARMasks,
+        grid: Grid,
+        *,
+        channels: Sequence[OAR],
+        thresholds: Sequence[float],
+        owned: Collection[OAR],
+    ) -> None:
         axes = model_grid.along_patient_axes()
         assert axes is not None  # a model's grid is canonical
         self.model_grid, self.grid, self.masks, self.thresholds = model_grid, grid, masks, thresholds
-        self.rivals = rival_channels(masks.oars)
+        self.rivals = rival_channels(channels)
+        self.bits = [masks.bit(oar) if oar in owned else None for oar in channels]
         self.model_mm = tuple(axis.positions_mm for axis in axes)
         self.axes = grid.along_patient_axes()
 
@@ -67,14 +87,16 @@ class _Target:
         :param last: (OARs, 1, y, x), the slice before it.
         """
         start = first if last is None else first - 1
-        for index, threshold in enumerate(self.thresholds):
+        for index, (threshold, bit) in enumerate(zip(self.thresholds, self.bits, strict=True)):
+            if bit is None:
+                continue
             probabilities = undisputed(index, lambda i: _joined(i, slab, last), self.rivals[index], self.thresholds)
             box = bounding_box(probabilities >= threshold)
             if box is None:
                 continue
             part = _Part.cut(probabilities, grow(box, 1, probabilities.shape), start, self.model_grid.shape)
             place = self._place_axial if self.axes is not None else self._place_tilted
-            place(part, threshold, np.uint32(1 << index))
+            place(part, threshold, bit)
 
     def _place_axial(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
         assert self.axes is not None  # add() asked

@@ -167,7 +167,7 @@ class ModelDocument(_Schema):
             description=manifest.description,
             default=default,
             oars=[oar.name for oar in manifest.oars],
-            spacing_mm=manifest.input.spacing_mm,
+            spacing_mm=manifest.parts[0].input.spacing_mm,
             training=dict(manifest.training),
             results=dict(manifest.results),
             limits=list(manifest.limits),

@@ -14,7 +14,7 @@ from tests.worker.tiny_model import LIMITS_HU
 
 @pytest.fixture
 def models(tiny_manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("OARLOCK_MODELS", str(tiny_manifest.path.parent.parent))
+    monkeypatch.setenv("OARLOCK_MODELS", str(tiny_manifest.parts[0].path.parent.parent))
     monkeypatch.setenv("OARLOCK_MODEL", tiny_manifest.name)
     return tiny_manifest.name
 

@@ -53,7 +53,7 @@ def test_what_is_claimed_outside_of_the_body_does_not_count(scan: Volume, upscal
     def claims(slices: int) -> Volume:
         return np.full((2, slices, 50 * upscale, 48 * upscale), 0.9, np.float32)
 
-    found = list(within_body([(0, claims(4)), (4, claims(2))], scan))
+    found = list(within_body([(0, claims(4)), (4, claims(2))], body_mask(scan)))
     assert [start for start, _ in found] == [0, 4]
     probabilities = np.concatenate([part for _, part in found], axis=1)[..., ::upscale, ::upscale]
     assert (probabilities[:, body_mask(scan)] == np.float32(0.9)).all()

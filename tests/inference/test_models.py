@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -7,7 +8,8 @@ import pytest
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.facts import ModelFacts
-from oarlock.inference.models import Models, _BoundRun, _Network, load
+from oarlock.inference.models import Models, load
+from oarlock.inference.network import Network, _BoundRun
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
@@ -20,11 +22,15 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
+def with_part(manifest: ModelManifest, **changes: Any) -> ModelManifest:
+    return replace(manifest, parts=(replace(manifest.parts[0], **changes),))
+
+
 def test_a_model_answers_as_its_definition_says(manifest: ModelManifest) -> None:
     hu = np.random.default_rng(0).normal(100, 200, (1, 1, 7, 12, 9)).astype(np.float32)
     model = load(manifest, device="cpu")
     assert model.device == "cpu"
-    assert np.allclose(model.predict(hu), sigmoid_of_means(hu), atol=1e-6)
+    assert np.allclose(model.predictors["model"](hu), sigmoid_of_means(hu), atol=1e-6)
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
@@ -40,35 +46,36 @@ def test_cuda_that_is_insisted_on_is_never_quietly_the_cpu(manifest: ModelManife
 
 def test_another_file_under_the_same_name_is_refused(tmp_path: Path) -> None:
     manifest = write_tiny_model(tmp_path / "tiny")
-    with manifest.path.open("ab") as file:
+    with manifest.parts[0].path.open("ab") as file:
         file.write(b"\0")
     with pytest.raises(ManifestInvalid, match="sha256"):
         load(manifest, device="cpu")
 
 
 def test_another_answer_to_the_self_check_is_refused_and_the_organ_is_named(manifest: ModelManifest) -> None:
-    means = (manifest.self_check.expected_means[0], manifest.self_check.expected_means[1] + 0.01)
+    check = manifest.parts[0].self_check
+    means = (check.expected_means[0], check.expected_means[1] + 0.01)
     with pytest.raises(ManifestInvalid, match="self-check for Bone_Mandible"):
-        load(replace(manifest, self_check=replace(manifest.self_check, expected_means=means)), device="cpu")
+        load(with_part(manifest, self_check=replace(check, expected_means=means)), device="cpu")
 
 
 def test_a_channel_too_few_is_refused(manifest: ModelManifest) -> None:
-    check = replace(manifest.self_check, expected_means=(0.1, 0.1, 0.1))
-    three = replace(manifest, oars=(*manifest.oars, BY_NAME["Eye_L"]), thresholds=(0.5, 0.5, 0.5), self_check=check)
+    check = replace(manifest.parts[0].self_check, expected_means=(0.1, 0.1, 0.1))
+    three = with_part(manifest, oars=(*manifest.oars, BY_NAME["Eye_L"]), thresholds=(0.5, 0.5, 0.5), self_check=check)
     with pytest.raises(ManifestInvalid, match=r"shape \(1, 2, 3, 24, 20\) and not \(1, 3, 3, 24, 20\)"):
         load(three, device="cpu")
 
 
 @pytest.mark.parametrize("end", ["input", "output"])
 def test_a_name_that_the_file_does_not_have_is_refused(manifest: ModelManifest, end: str) -> None:
-    other = replace(manifest, **{end: replace(getattr(manifest, end), name="other")})
+    other = with_part(manifest, **{end: replace(getattr(manifest.parts[0], end), name="other")})
     with pytest.raises(ManifestInvalid, match=rf"\[{end}\] name"):
         load(other, device="cpu")
 
 
 def test_too_little_memory_is_an_error_that_may_pass(tmp_path: Path) -> None:
     manifest = write_tiny_model(tmp_path / "tiny", swallow=10**9)
-    network = _Network(manifest, "cpu", 1)
+    network = Network("tiny", manifest.parts[0], "cpu", 1)
     with pytest.raises(DeviceOutOfMemory):
         network(np.zeros((1, 1, 64, 64, 64), np.float32))
 
@@ -78,7 +85,7 @@ def test_where_the_gpu_runs_out_of_memory_the_slab_runs_on_the_cpu(manifest: Mod
         def __call__(self, *_: object) -> np.ndarray:
             raise RuntimeError("CUDA failure 2: out of memory")
 
-    network = _Network(manifest, "auto", 1)
+    network = Network("tiny", manifest.parts[0], "auto", 1)
     network._run, network.device = Exhausted(), "cuda"
     hu = np.random.default_rng(0).normal(100, 200, (1, 1, 5, 8, 8)).astype(np.float32)
     assert np.allclose(network(hu), sigmoid_of_means(hu), atol=1e-6)
@@ -91,7 +98,7 @@ def test_where_the_gpu_runs_out_of_memory_the_slab_runs_on_the_cpu(manifest: Mod
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HAS_CUDA, reason="no GPU here"))])
 def test_runs_over_bound_buffers_answer_slabs_of_any_length(manifest: ModelManifest, device: str) -> None:
     """The same code on either device; a shorter slab after a longer one, a longer one, another size in plane."""
-    run = _BoundRun(_Network(manifest, device, 1)._session, manifest, device)
+    run = _BoundRun(Network("tiny", manifest.parts[0], device, 1)._session, manifest.parts[0], device)
     rng = np.random.default_rng(3)
     for shape in ((9, 8, 8), (5, 8, 8), (9, 8, 8), (11, 8, 8), (4, 12, 6)):
         hu = rng.normal(100, 200, (1, 1, *shape)).astype(np.float32)
@@ -105,7 +112,7 @@ def test_the_shipped_model_draws_the_same_on_both_devices() -> None:
     """At most one mask voxel in a thousand may differ."""
     shipped = read_manifest(Path(__file__).parents[2] / "models" / "oarlock-hn")
     hu = self_check_input(52, (96, 96)) + np.random.default_rng(1).normal(0, 60, (1, 1, 52, 96, 96)).astype(np.float32)
-    on_cpu, on_gpu = (load(shipped, device=device).predict(hu) > 0.5 for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (load(shipped, device=device).predictors["model"](hu) > 0.5 for device in ("cpu", "cuda"))
     assert (on_cpu != on_gpu).sum() <= 1e-3 * on_cpu.sum()
 
 

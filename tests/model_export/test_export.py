@@ -50,10 +50,10 @@ def test_the_manifest_says_what_the_file_needs(tiny: Config, exported: Path) -> 
     manifest = read_manifest(exported)
     check_hash(manifest)
     assert (manifest.name, manifest.version) == ("made-hn", "1.2.3")
-    assert manifest.input.spacing_mm == tiny.grid.spacing_mm
-    assert manifest.input.size_yx == (32, 32)
-    assert manifest.input.context_slices == 21
-    assert manifest.output.upscale == 2
+    assert manifest.parts[0].input.spacing_mm == tiny.grid.spacing_mm
+    assert manifest.parts[0].input.size_yx == (32, 32)
+    assert manifest.parts[0].input.context_slices == 21
+    assert manifest.parts[0].output.upscale == 2
     assert manifest.oars == OARS
     assert manifest.training["steps"] == 7
 
@@ -61,7 +61,7 @@ def test_the_manifest_says_what_the_file_needs(tiny: Config, exported: Path) -> 
 def test_the_self_check_knows_its_own_file(exported: Path) -> None:
     from model_export.export import run_onnx
 
-    check = read_manifest(exported).self_check
+    check = read_manifest(exported).parts[0].self_check
     means = run_onnx(exported / "model.onnx", self_check_input(check.slices, check.size_yx)).mean(axis=(0, 2, 3, 4))
     assert means == pytest.approx(check.expected_means, abs=check.tolerance)
 

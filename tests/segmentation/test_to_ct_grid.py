@@ -1,10 +1,13 @@
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.interpolate import RegularGridInterpolator
 
 from oarlock.geometry.grid import Grid
-from oarlock.organs.catalogue import BY_NAME
+from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.segmentation.manifest import InputSpec
 from oarlock.segmentation.resampling import ModelInput, to_model_grid
 from oarlock.segmentation.slabs import predict_in_slabs
@@ -17,6 +20,14 @@ CORD, EYE, LUNG = BY_NAME["SpinalCord"], BY_NAME["Eye_L"], BY_NAME["Lung_L"]
 
 
 SPEC = InputSpec("ct", (2.5, 2.0, 2.0), (40, 40), context_slices=1, padding_hu=-1000.0)
+
+
+def masks_of(
+    found: Iterable[tuple[int, npt.NDArray[np.float32]]], model_grid: Grid, grid: Grid, oars: list[OAR], thresholds: list[float]
+) -> OARMasks:
+    masks = OARMasks.empty(oars, grid.shape)
+    probabilities_to_masks(masks, found, model_grid, grid, channels=oars, thresholds=thresholds)
+    return masks
 
 
 def model_of(grid: Grid) -> ModelInput:
@@ -38,7 +49,7 @@ def test_what_was_predicted_in_the_models_grid_ends_at_the_right_place_of_the_pa
         return share.repeat(upscale, axis=3).repeat(upscale, axis=4)
 
     found = predict_in_slabs(model.volume, dense, SPEC, slab=7)
-    masks = probabilities_to_masks(found, model.grid, grid, [CORD], [0.5])
+    masks = masks_of(found, model.grid, grid, [CORD], [0.5])
     truth = ball(grid, DENSE_MM, 7)
     weights = grid.slice_thicknesses_mm[:, None, None]
     centres = [
@@ -60,7 +71,7 @@ def test_masks_are_the_linear_interpolation_of_scipy_at_every_ct_voxel(name: str
     fine = coarse.repeat(4, axis=1)[:, :z].repeat(10 * upscale, axis=2)[:, :, : y * upscale].repeat(10 * upscale, axis=3)
     probabilities = np.ascontiguousarray(fine[:, :, :, : x * upscale]) * rng.uniform(0.9, 1.0, (2, z, y * upscale, x * upscale))
     probabilities = probabilities.astype(np.float32)
-    masks = probabilities_to_masks(slabs(probabilities, 5), model.grid, grid, [CORD, EYE], [0.5, 0.7])
+    masks = masks_of(slabs(probabilities, 5), model.grid, grid, [CORD, EYE], [0.5, 0.7])
 
     corner = model.grid.origins_mm[0]
     axes = [
@@ -84,23 +95,21 @@ def test_slabs_leave_no_seam(name: str, n: int) -> None:
     grid = orientations.ALL[name]
     model = model_of(grid)
     probabilities = np.random.default_rng(5).random((2, *model.volume.shape), np.float32)
-    whole = probabilities_to_masks([(0, probabilities)], model.grid, grid, [CORD, EYE], [0.5, 0.5])
-    assert np.array_equal(
-        whole.bits, probabilities_to_masks(slabs(probabilities, n), model.grid, grid, [CORD, EYE], [0.5, 0.5]).bits
-    )
+    whole = masks_of([(0, probabilities)], model.grid, grid, [CORD, EYE], [0.5, 0.5])
+    assert np.array_equal(whole.bits, masks_of(slabs(probabilities, n), model.grid, grid, [CORD, EYE], [0.5, 0.5]).bits)
 
 
 @pytest.mark.parametrize("name", [*orientations.PATIENT_POSITIONS, "uneven"])
 def test_the_whole_scan_has_an_answer_where_the_model_saw_the_whole_scan(name: str) -> None:
     grid = orientations.ALL[name]
     model = to_model_grid(picture(grid), grid, InputSpec("ct", (3.7, 2.3, 2.9), None, 1, -1000.0))
-    masks = probabilities_to_masks([(0, np.ones((1, *model.volume.shape), np.float32))], model.grid, grid, [CORD], [0.5])
+    masks = masks_of([(0, np.ones((1, *model.volume.shape), np.float32))], model.grid, grid, [CORD], [0.5])
     assert masks.mask(CORD)[:, 1:-1, 1:-1].all()
 
 
 def test_nothing_is_drawn_outside_of_the_models_field_of_view(crooked_grid: Grid) -> None:
     model = to_model_grid(np.zeros(crooked_grid.shape, np.int16), crooked_grid, InputSpec("ct", None, (21, 11), 1, -1000.0))
-    masks = probabilities_to_masks([(0, np.ones((1, *model.volume.shape), np.float32))], model.grid, crooked_grid, [CORD], [0.5])
+    masks = masks_of([(0, np.ones((1, *model.volume.shape), np.float32))], model.grid, crooked_grid, [CORD], [0.5])
     assert masks.mask(CORD).sum() == 37 * 21 * 11
 
 
@@ -114,7 +123,7 @@ def test_a_voxel_that_both_sides_of_an_organ_claim_goes_to_the_stronger_claim() 
     lungs = [LUNG, BY_NAME["Lung_R"]]
     probabilities = claims(model, 0.6, 0.7)
     probabilities[:, :, :, 20:] = [[[[0.8]]], [[[0.7]]]]
-    masks = probabilities_to_masks(slabs(probabilities, 5), model.grid, grid, lungs, [0.5, 0.5])
+    masks = masks_of(slabs(probabilities, 5), model.grid, grid, lungs, [0.5, 0.5])
     left, right = (masks.mask(lung) for lung in lungs)
     assert left.any()
     assert right.any()
@@ -126,7 +135,7 @@ def test_a_claim_is_measured_by_its_own_threshold_and_a_tie_goes_to_the_first() 
     model = model_of(grid)
     for left, right, thresholds, wins in [(0.6, 0.5, [0.5, 0.3], 1), (0.6, 0.6, [0.5, 0.5], 0)]:
         lungs = [LUNG, BY_NAME["Lung_R"]]
-        masks = probabilities_to_masks(slabs(claims(model, left, right), 5), model.grid, grid, lungs, thresholds)
+        masks = masks_of(slabs(claims(model, left, right), 5), model.grid, grid, lungs, thresholds)
         drawn = [bool(masks.mask(lung).any()) for lung in lungs]
         assert drawn == [wins == 0, wins == 1]
 
@@ -134,7 +143,5 @@ def test_a_claim_is_measured_by_its_own_threshold_and_a_tie_goes_to_the_first() 
 def test_organs_that_lie_in_one_another_share_their_voxels() -> None:
     grid = orientations.ALL["HFS"]
     model = model_of(grid)
-    masks = probabilities_to_masks(
-        slabs(claims(model, 0.9, 0.6), 5), model.grid, grid, [BY_NAME["SpinalCanal"], CORD], [0.5, 0.5]
-    )
+    masks = masks_of(slabs(claims(model, 0.9, 0.6), 5), model.grid, grid, [BY_NAME["SpinalCanal"], CORD], [0.5, 0.5])
     assert (masks.mask(CORD) & masks.mask(BY_NAME["SpinalCanal"])).any()

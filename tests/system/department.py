@@ -285,7 +285,7 @@ class Department:
     @cached_property
     def _calm(self) -> House:
         """Where nothing is killed."""
-        return House(self.folder / "calm", self.manifest, predict=load(self._quick, device="cpu").predict)
+        return House(self.folder / "calm", self.manifest, predict=load(self._quick, device="cpu").predictors["model"])
 
 
 def wait_until(holds: Callable[[], bool], *, within_s: float = PATIENCE_S) -> None:

@@ -73,7 +73,7 @@ class House:
         return JobId(job_id)
 
     def model(self, _: object) -> Model:
-        return Model(self.manifest, self.predict, "cpu")
+        return Model(self.manifest, {part.name: self.predict for part in self.manifest.parts}, "cpu")
 
 
 @pytest.fixture

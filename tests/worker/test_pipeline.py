@@ -16,7 +16,9 @@ import pytest
 from oarlock.ct.series import check_headers
 from oarlock.ct.writer import write_ct_series
 from oarlock.errors import DeviceOutOfMemory
+from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
+from oarlock.inference.models import load
 from oarlock.logs import JSONFormatter
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.site_file import Site
@@ -31,6 +33,7 @@ from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.store.leases import Lease, Leases
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
+from tests.inference.tiny_parts import write_parts
 from tests.worker.conftest import Clock, House, head
 from tests.worker.tiny_model import LIMITS_HU, sigmoid_of_means
 from worker.jobs import contour
@@ -67,6 +70,28 @@ def test_a_series_goes_in_and_its_contours_come_out_where_the_organ_is(house: Ho
     report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
     assert report["comparisons"] == report["not_compared"] == []
     assert report["checks"]
+
+
+def test_a_composed_model_is_one_model_and_each_roi_names_the_part_that_drew_it(
+    series: Path, tmp_path: Path, crooked_grid: Grid
+) -> None:
+    manifest = write_parts(tmp_path / "models" / "parts")
+    house = House(tmp_path / "data", manifest)
+    house.model = lambda _: load(manifest, device="cpu", threads=1)  # type: ignore[method-assign]
+    job_id = house.post(series)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.model == ModelFacts("two-parts", "3", manifest.sha256)
+    *_, last = audit.read_entries(house.database)
+    house.database.close()
+    assert last.model == f"two-parts 3 {manifest.sha256}"
+    assert {w.detail.split(":")[0] for w in job.warnings if w.code == "contours.not_looked_for"} == {"Eye_L", "Lens_L"}
+    dataset = pydicom.dcmread(house.storage.result(job_id, RTSTRUCT))
+    assert f"two-parts 3 ({manifest.sha256[:12]}), Oarlock" in dataset.StructureSetDescription
+    drawn_by = {roi.ROIName: roi.ROIGenerationDescription for roi in dataset.StructureSetROISequence}
+    part = {name: f"two-parts 3, part {name} ({manifest.part_named(name).sha256[:12]})" for name in ("whole", "fine")}
+    assert drawn_by == {"Brain": part["whole"], "Lens_L": part["fine"], "Eye_L": part["fine"], "Eye_R": part["whole"]}
 
 
 def test_a_model_that_is_not_sure_of_what_it_drew_is_told_in_the_report(house: House, series: Path) -> None:

@@ -1,0 +1,116 @@
+"""Where a part found an organ: its largest piece on the grid of the part's own output, for the box of another part."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from oarlock.arrays import FloatArray, Mask
+from oarlock.geometry.components import largest_piece
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Box, bounding_box
+from oarlock.organs.catalogue import OAR
+from oarlock.organs.norms import NORMS
+from oarlock.segmentation.manifest import ZYX
+from oarlock.segmentation.resampling import Region
+from oarlock.segmentation.rivals import Probabilities, rival_channels, undisputed
+
+FOUND_SHARE: Final = 0.25
+"""An organ is found if its largest piece has this share of the smallest volume that experts drew."""
+
+
+AGREE_MM: Final = 20.0
+"""Two organs contradict each other if they say middles of the box that lie further apart.
+
+Between the centres of two eyes lie 55 to 75 mm in adults; 20 mm allow 44 to 84, and tell a left eye that is the right one.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A found organ. Points are (x, y, z) in mm.
+
+    :param share: its volume over the smallest that experts drew.
+    :param centre_mm: mean of its voxel centres.
+    :param low_mm, high_mm: lowest and highest coordinates of its voxel centres.
+    """
+
+    share: float
+    centre_mm: FloatArray
+    low_mm: FloatArray
+    high_mm: FloatArray
+
+
+class AnchorFinder:
+    """Keeps the voxels of some organs while slabs pass through :meth:`over`, each organ in the boxes that it lies in."""
+
+    def __init__(self, wanted: Iterable[OAR], channels: Sequence[OAR], thresholds: Sequence[float]) -> None:
+        self._rivals, self._thresholds = rival_channels(channels), thresholds
+        self._pieces: dict[OAR, list[tuple[Box, Mask]]] = {oar: [] for oar in wanted}
+        self._channel = {oar: channels.index(oar) for oar in self._pieces}
+
+    def over(self, slabs: Iterable[tuple[int, Probabilities]]) -> Iterator[tuple[int, Probabilities]]:
+        """Pass the slabs on unchanged."""
+        for first, slab in slabs:
+            for oar, channel in self._channel.items():
+                claim = undisputed(channel, slab.__getitem__, self._rivals[channel], self._thresholds)
+                mask = np.asarray(claim >= self._thresholds[channel])
+                if (box := bounding_box(mask)) is not None:
+                    z = slice(box[0].start + first, box[0].stop + first)
+                    self._pieces[oar].append(((z, box[1], box[2]), mask[box]))
+            yield first, slab
+
+    def found(self, oar: OAR, lattice: Grid) -> Anchor | None:
+        """Where an organ lies; None if it was not found.
+
+        :param lattice: canonical grid of the voxels that passed.
+        """
+        if not self._pieces[oar]:
+            return None
+        corner, mask = _joined(self._pieces[oar])
+        piece = largest_piece(mask)
+        volume_ml = np.count_nonzero(piece) * float(np.prod(lattice.spacing_mm)) / 1000
+        share = volume_ml / NORMS[oar.name].volume_range_ml[0]
+        if share < FOUND_SHARE:
+            return None
+        points = lattice.to_points(np.argwhere(piece).astype(np.float64) + corner)
+        return Anchor(share, points.mean(axis=0), points.min(axis=0), points.max(axis=0))
+
+
+def _joined(pieces: Sequence[tuple[Box, Mask]]) -> tuple[FloatArray, Mask]:
+    """The pieces of all slabs in the one box that holds them, and the indices of its first voxel."""
+    edges = np.array([[(side.start, side.stop) for side in box] for box, _ in pieces])  # (pieces, 3, 2)
+    low, high = edges[:, :, 0].min(axis=0), edges[:, :, 1].max(axis=0)
+    whole = np.zeros(high - low, np.bool_)
+    for (start, stop), (_, mask) in zip(edges.transpose(0, 2, 1), pieces, strict=True):
+        z, y, x = (slice(a - first, b - first) for a, b, first in zip(start, stop, low, strict=True))
+        whole[z, y, x] = mask
+    return low.astype(np.float64), whole
+
+
+def box_at(anchors: Sequence[tuple[Anchor, ZYX]]) -> tuple[Region, bool]:
+    """Where a box of fixed size lies: its middle is the mean of what the found organs say.
+
+    If two of them say middles more than ``AGREE_MM`` apart, one is not where it seems; then the one that is largest for its kind
+    decides alone.
+
+    :param anchors: at least one found organ, each with the way (z, y, x) in mm from its middle to that of the box.
+    :returns: the box, and whether the organs agreed.
+    """
+    middles = np.array([anchor.centre_mm + np.array(offset[::-1]) for anchor, offset in anchors])
+    agreed = bool(np.linalg.norm(middles[:, None] - middles[None], axis=-1).max() <= AGREE_MM)
+    largest = int(np.argmax([anchor.share for anchor, _ in anchors]))
+    middle = middles.mean(axis=0) if agreed else middles[largest]
+    return Region(middle, middle, middle), agreed
+
+
+def box_around(anchors: Sequence[Anchor], margin_mm: ZYX) -> Region:
+    """The box around some organs.
+
+    :param margin_mm: (z, y, x) beyond the organs' outermost voxel centres.
+    """
+    margin = np.array(margin_mm[::-1])
+    low = np.min([anchor.low_mm for anchor in anchors], axis=0) - margin
+    high = np.max([anchor.high_mm for anchor in anchors], axis=0) + margin
+    return Region((low + high) / 2, low, high)

@@ -1,0 +1,248 @@
+"""The schema of ``manifest.toml`` as pydantic reads it. ``docs/models.md`` explains every key; a test compares the two."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from oarlock.organs.catalogue import BY_NAME
+
+NATIVE: Final = "native"
+
+MAX_TOLERANCE: Final = 0.05
+"""A mean probability may be off by this much at most; a wider tolerance would switch the self-check off."""
+
+
+def _each(what: str, count: int, holds: Callable[[Any], bool]) -> BeforeValidator:
+    """A list of so many values that all hold."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != count or not all(map(holds, value)):
+            raise ValueError(f"must be {what}")
+        return tuple(value)
+
+    return BeforeValidator(check)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_positive(value)
+
+
+def _is_native_or_spacing(value: Any) -> Any:
+    if value == NATIVE:
+        return None
+    if not isinstance(value, list) or len(value) != 3 or not all(map(_is_positive, value)):
+        raise ValueError('must be three positive numbers (z, y, x) or "native"')
+    return tuple(value)
+
+
+def _is_odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd: the predicted slice is in the middle")
+    return value
+
+
+def _is_plain(value: str) -> str:
+    if "/" in value or "\\" in value or value in {"", ".", ".."} or "\0" in value:
+        raise ValueError("must be a plain file name in the model's folder")
+    return value
+
+
+def _is_sha256(value: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("must be 64 hexadecimal digits")
+    return value.lower()
+
+
+def _is_part_name(value: str) -> str:
+    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,15}", value):
+        raise ValueError("must be at most 16 lower-case letters, digits and dashes")
+    return value
+
+
+def _is_organ(value: str) -> str:
+    if value not in BY_NAME:
+        raise ValueError(f"{value} is not an organ that Oarlock knows (see oarlock/organs/catalogue.py)")
+    return value
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Sha256 = Annotated[str, AfterValidator(_is_sha256)]
+PartName = Annotated[str, AfterValidator(_is_part_name)]
+FileName = Annotated[str, AfterValidator(_is_plain)]
+OrganName = Annotated[str, AfterValidator(_is_organ)]
+SizeYX = Annotated[tuple[int, int], _each("two positive whole numbers (y, x)", 2, _is_count)]
+SizeZYX = Annotated[tuple[int, int, int], _each("three positive whole numbers (z, y, x)", 3, _is_count)]
+MillimetresZYX = Annotated[tuple[float, float, float], _each("three positive numbers (z, y, x)", 3, _is_positive)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputTable(_Table):
+    """``[input]``: what the network is fed."""
+
+    name: str
+    spacing_mm: Annotated[tuple[float, float, float] | None, BeforeValidator(_is_native_or_spacing)]
+    size_yx: SizeYX | None = None
+    size_zyx: SizeZYX | None = None
+    context_slices: Annotated[Count, AfterValidator(_is_odd)] = 1
+    padding_hu: Number
+    hu_windows_in_graph: list[tuple[Number, Number]] | None = None
+
+
+class OutputTable(_Table):
+    """``[output]``: what the network gives."""
+
+    name: str
+    upscale: Count = 1
+    size_zyx: SizeZYX | None = None
+
+
+class OARTable(_Table):
+    """``[[oar]]``: one channel of the output."""
+
+    name: OrganName
+    threshold: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.5
+
+
+class SelfCheckTable(_Table):
+    """``[self_check]``: what the network must answer when it is loaded."""
+
+    slices: Count | None = None
+    size_yx: SizeYX | None = None
+    expected_means: list[Number]
+    tolerance: Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=MAX_TOLERANCE)]
+
+
+class LimitsTable(_Table):
+    """``[limits]``: what the model must not be used for."""
+
+    not_for: list[str] = []
+
+
+class AnchorTable(_Table):
+    """``[[part.look.around]]``: an organ that says where a box lies."""
+
+    organ: OrganName
+    offset_mm: Annotated[tuple[float, float, float], _each("three numbers (z, y, x)", 3, _is_number)] = (0.0, 0.0, 0.0)
+
+
+class LookTable(_Table):
+    """``[part.look]``: where a part looks."""
+
+    at: Literal["scan", "body", "box"]
+    around: list[AnchorTable] = []
+    found_by: str | None = None
+    margin_mm: MillimetresZYX | None = None
+
+
+class _Common(_Table):
+    training: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+    limits: LimitsTable = LimitsTable()
+
+
+class FileOfOneTable(_Table):
+    """``[model]`` of schema version 1."""
+
+    name: str
+    version: str
+    file: FileName
+    sha256: Sha256
+    licence: str
+    description: str
+
+
+class FileOfOne(_Common):
+    """Schema version 1: one ONNX file that draws on the whole scan."""
+
+    schema_version: Literal[1] = 1
+    model: FileOfOneTable
+    input: InputTable
+    output: OutputTable
+    oar: Annotated[list[OARTable], Field(min_length=1)]
+    self_check: SelfCheckTable
+
+
+class ModelTable(_Table):
+    """``[model]`` of schema version 2."""
+
+    name: str
+    version: str
+    licence: str
+    description: str
+
+
+class PartTable(_Table):
+    """``[[part]]``: one ONNX file, its channels, and where it looks."""
+
+    name: PartName
+    file: FileName
+    sha256: Sha256
+    look: LookTable = LookTable(at="scan")
+    input: InputTable
+    output: OutputTable
+    oar: Annotated[list[OARTable], Field(min_length=1)]
+    self_check: SelfCheckTable
+    training: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+
+
+class FileOfParts(_Common):
+    """Schema version 2: several ONNX files, and the owner of each organ."""
+
+    schema_version: Literal[2]
+    model: ModelTable
+    part: Annotated[list[PartTable], Field(min_length=1)]
+    owners: Annotated[dict[OrganName, str], Field(min_length=1)]
+
+
+VERSIONS: Final[dict[int, type[FileOfOne | FileOfParts]]] = {1: FileOfOne, 2: FileOfParts}
+
+
+def reason_of(error: ValidationError) -> str:
+    """The first thing that is wrong, with its key: ``[input] size_yx must be two positive whole numbers (y, x)``."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place, kind, context = _place(first["loc"]), first["type"], first.get("ctx", {})
+    sentences = {
+        "missing": "is missing",
+        "extra_forbidden": "is not a key of this schema",
+        "value_error": str(context.get("error", "")),
+        "greater_than": f"must be greater than {context.get('gt')}",
+        "greater_than_equal": f"must be at least {context.get('ge')}",
+        "less_than": f"must be less than {context.get('lt')}",
+        "less_than_equal": f"must be at most {context.get('le')}",
+        "finite_number": "is not a finite number",
+        "too_short": "is empty",
+        "model_type": "is not a table",
+        "dict_type": "is not a table",
+        "list_type": "is not a list",
+    }
+    sentence = sentences.get(kind, "has the wrong type" if kind.endswith("_type") else first["msg"])
+    return f"{place} {sentence}"
+
+
+def _place(keys: Sequence[int | str]) -> str:
+    """A key as its file spells it: ``[input] name``, ``[[oar]] 2 threshold``, ``[[part]] 1 [look] at``."""
+    words = []
+    for at, key in enumerate(keys):
+        after = keys[at + 1 :]
+        if isinstance(key, int):
+            words.append(str(key + 1))
+        elif not after or (len(after) == 1 and isinstance(after[0], int) and at > 0):
+            words.append(key)
+        else:
+            words.append(f"[[{key}]]" if isinstance(after[0], int) else f"[{key}]")
+    return " ".join(words) or "the file"
