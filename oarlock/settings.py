@@ -48,6 +48,13 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[list[str], NoDecode] = Field(
         [], description="addresses or networks of proxies, by commas, whose X-Forwarded-For and -Proto are believed"
     )
+    plain_http: bool = Field(
+        False, description="whether to listen beyond loopback without TLS and without a stated proxy, as inside a container"
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="names, by commas, that Host may hold; without them any name, but only this machine's without a key"
+    )
+    connections_per_address: int = Field(256, description="most connections from one address; a stated proxy has no limit")
     rate_per_minute: int = Field(1_200, description="most calls a minute from one key; 0 for no limit")
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose bearer tokens are taken beside keys")
     oidc_audience: str | None = Field(None, description="audience that such a token must name")
@@ -87,10 +94,15 @@ class Settings(BaseSettings):
     keep_input: Duration | None = Field(None, description="how long the input of a job stays after its end")
     keep_results: Duration | None = Field(None, description="how long a job and its results stay after its end")
 
-    @field_validator("trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _lower(cls, value: list[str]) -> list[str]:
+        return [entry.lower().strip("[]") for entry in value]
 
     @field_validator("trusted_proxies", "callback_networks")
     @classmethod

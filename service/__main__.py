@@ -1,5 +1,7 @@
 """``python -m service``: the HTTP service, with a private Redis and a worker of its own unless the settings name others."""
 
+import os
+import resource
 import signal
 import socket
 import sys
@@ -13,11 +15,22 @@ from oarlock.settings import Settings
 from oarlock.store.database import Database
 from oarlock.store.keys import KeyStore
 from oarlock.store.migrations import DatabaseNewer
-from service.access.auth import is_loopback
+from service.access.hosts import is_loopback
 from service.app import create_app
 from service.embedded.redis_server import RedisServerNotFound
 from service.embedded.supervisor import DataFolderInUse, companions
 from service.server import configuration, scheme
+
+
+class NotPrivate(RuntimeError):
+    """The service would speak plain HTTP to a network."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"{host} can be reached from other machines, and keys and patients would cross the network in plain text. Set "
+            "OARLOCK_TLS_CERTIFICATE and OARLOCK_TLS_KEY, or name the TLS proxy in front of it with OARLOCK_TRUSTED_PROXIES. "
+            "Where nobody else can reach that network (inside a container), set OARLOCK_PLAIN_HTTP=true"
+        )
 
 
 class KeyMissing(RuntimeError):
@@ -32,18 +45,22 @@ class KeyMissing(RuntimeError):
 
 def main() -> int:
     """Serve until a signal asks to stop; 0 after an orderly end."""
+    os.umask(0o077)  # before the first file: what is written belongs to this user alone
+    _raise_open_files()
     settings = Settings()
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
-        _ = settings.site  # a bad file is said now, not with the first comparison
+        _ = settings.site  # a bad file is reported now, not with the first comparison
+        check_private(settings)
         check_default(read_profiles(settings.profiles), settings.profile)
         check_keys(settings)
-        with companions(settings) as reached, _listen(settings) as listener:
+        with companions(settings) as beside, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
             address = f"{scheme(settings)}://{host}:{port}"
             print(f"Oarlock listens on {address} (every call is described at {address}/docs)", flush=True)
-            uvicorn.Server(configuration(create_app(reached), reached)).run(sockets=[listener])
-    except (KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
+            app = create_app(beside.settings, worker_problem=beside.worker_problem)
+            uvicorn.Server(configuration(app, settings)).run(sockets=[listener])
+    except (NotPrivate, KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -51,12 +68,21 @@ def main() -> int:
     return 0
 
 
+def check_private(settings: Settings) -> None:
+    """Check that nothing secret crosses a network in plain text.
+
+    :raises NotPrivate: if the service is to listen beyond loopback without TLS and without a stated proxy.
+    """
+    if not (is_loopback(settings.host) or settings.tls_certificate or settings.trusted_proxies or settings.plain_http):
+        raise NotPrivate(settings.host)
+
+
 def check_keys(settings: Settings) -> None:
-    """Bring the database to the schema of this version, and see that strangers cannot walk in.
+    """Bring the database to the schema of this version, and check that strangers cannot call.
 
     :raises KeyMissing: if the service is to listen beyond loopback and nobody has a valid key.
     """
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with closing(Database(settings.database)) as database:
         if not is_loopback(settings.host) and not KeyStore(database).any_valid():
             raise KeyMissing(settings.host)
@@ -79,6 +105,12 @@ def _listen(settings: Settings) -> socket.socket:
         raise OSError(msg) from error
     listener.listen(2048)  # from now on a client waits instead of being turned away
     return listener
+
+
+def _raise_open_files() -> None:
+    """Allow as many open files as the system does: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

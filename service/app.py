@@ -1,101 +1,100 @@
 """The application: routes, errors, logs and what it holds while it runs."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import anyio
+import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oarlock import __version__, logs
 from oarlock.settings import Settings
 from oarlock.store import audit
-from service.api import openapi as contract
-from service.api import problems, routes
-from service.api import qa as qa_routes
-from service.background import webhooks
-from service.background.periodic import every
+from service.access import oidc
+from service.access.hosts import AddressGuard
+from service.api import catalogue, jobs, openapi, operations, problems, qa, results
+from service.background.periodic import attempt, every
 from service.background.sweeper import Sweeper
-from service.background.webhooks import Caller, Messenger
-from service.container import running
-from service.monitoring import request_log
+from service.background.webhooks import delivery
+from service.background.webhooks.client import WebhookClient
+from service.background.webhooks.delivery import Messenger
+from service.container import Service, running
+from service.monitoring.request_log import RequestLog
 
 WITNESS_EVERY_S: Final = 600.0
-"""How often the last entry of the audit log is told to the service's own log, which is kept elsewhere."""
+"""How often the last entry of the audit log is written into the service's own log, which is kept elsewhere."""
+
+ROUTERS: Final = (
+    jobs.jobs,
+    results.results,
+    qa.references,
+    qa.comparisons,
+    qa.qa,
+    catalogue.models,
+    catalogue.profiles,
+    operations.operations,
+)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The HTTP face of Oarlock on these settings. Nothing is opened before it starts."""
+def create_app(settings: Settings, *, worker_problem: Callable[[], str | None] = lambda: None) -> FastAPI:
+    """The HTTP face of Oarlock on these settings. Nothing is opened before it starts.
+
+    :param worker_problem: why the embedded worker does not run; None if it does, or if there is none.
+    """
     app = FastAPI(
         title="Oarlock",
         version=__version__,
         description="Draws 21 organs at risk on a head and neck planning CT. Every answer with a status of 400 or more is an "
         "RFC 9457 problem document. For research; not a medical device.",
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(settings, worker_problem),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
     )
     problems.install(app)
-    routers = (
-        routes.jobs,
-        *qa_routes.ROUTERS,
-        routes.models,
-        routes.profiles,
-        routes.operations,
-    )
-    for router in routers:
+    for router in ROUTERS:
         app.include_router(router)
-    app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-    contract.install(app, app.state.routes)
-    app.add_middleware(HeadAsGet)
-    app.add_middleware(request_log.RequestLog)  # the last one added sees a request first
+    app.state.routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    openapi.install(app, app.state.routes)
+    app.add_middleware(AddressGuard, allowed=settings.allowed_hosts, to_answer=problems.problem)
+    app.add_middleware(RequestLog, to_answer=problems.problem)  # the last one added sees a request first
     return app
 
 
-def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _operation_id(route: APIRoute) -> str:
+    """The name of the function: what a generated client calls the operation."""
+    return route.name
+
+
+def _lifespan(
+    settings: Settings, worker_problem: Callable[[], str | None]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logs.set_up()
-        with running(settings) as service:
+        with running(settings, embedded=worker_problem) as service:
             app.state.service = service
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(Sweeper(settings, service.store, service.storage, service.broker).run)
-                tasks.start_soon(every, WITNESS_EVERY_S, partial(audit.tell_head, service.database))
-                if service.callback_rules.hosts:
-                    messenger = Messenger(service.callbacks, Caller(service.callback_rules))
-                    tasks.start_soon(every, webhooks.PERIOD_S, messenger.deliver)
+                await _start(service, tasks.start_soon)
                 yield
                 tasks.cancel_scope.cancel()
 
     return lifespan
 
 
-class _Enough(Exception):
-    """The headers of an answer were sent, and nothing else was asked for."""
-
-
-class HeadAsGet:
-    """Answers HEAD wherever GET is answered: the same headers, no body (RFC 9110, 9.3.2)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
-
-        async def headers_only(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                await send(message)
-                await send({"type": "http.response.body", "body": b""})
-                raise _Enough
-
-        inner: dict[str, Any] = dict(scope, method="GET")
-        with suppress(_Enough):
-            await self._app(inner, receive, headers_only)
-        scope["route"] = inner.get("route")
+async def _start(service: Service, start_soon: Callable[..., object]) -> None:
+    """Start what the service does between calls."""
+    start_soon(Sweeper(service.settings, service.store, service.storage, service.broker).run)
+    start_soon(service.followers.run)
+    start_soon(every, WITNESS_EVERY_S, partial(audit.tell_head, service.database))
+    if service.callback_rules.hosts:
+        messenger = Messenger(service.callbacks, WebhookClient(service.callback_rules))
+        start_soon(every, delivery.PERIOD_S, messenger.deliver)
+    if service.oidc is not None:
+        refresh = service.oidc.keys.refresh_if_wanted
+        await anyio.to_thread.run_sync(attempt, refresh)  # the first callers should not be told to wait
+        start_soon(every, oidc.PERIOD_S, refresh)

@@ -1,13 +1,12 @@
-"""What the application holds while it runs: made once when it starts, closed when it ends."""
+"""What the application holds while it runs: made when it starts, closed when it ends."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Request
 
 from oarlock.errors import ManifestInvalid
 from oarlock.rtstruct.profiles import Profile, check_default, read_profiles
@@ -21,21 +20,19 @@ from oarlock.store.keys import KeyStore
 from oarlock.store.scores.read import ScoreStore
 from service.access.auth import Doorkeeper
 from service.access.oidc import OIDC
-from service.api import comparisons as comparing
-from service.background.webhooks import Rules
+from service.background.followers import Followers
+from service.background.webhooks.rules import Rules
 from service.broker import Broker
-from service.intake.submission import Desk
+from service.intake.places import Places
+from service.intake.submission import Available, Intake
 from service.intake.vault import Vault
 from service.monitoring.health import Health
-from service.monitoring.metrics import Metrics
+from service.monitoring.metrics import Metrics, Sources
 
 log = logging.getLogger(__name__)
 
-UPLOADS: Final = 64
-"""How many uploads may be under way at once; each may hold a batch or two in memory, and one too many is answered 503."""
-
-UPLOAD_THREADS: Final = 8
-"""How many uploads may work on the disk at once; others wait with their bytes still at the sender."""
+COMPARISONS: Final = 2
+"""How many comparisons a service makes at the same time: each holds two words a voxel of its series (docs/operations.md)."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +47,44 @@ class Service:
     qa_store: ScoreStore
     storage: Storage
     broker: Broker
-    desk: Desk
+    intake: Intake
     doorkeeper: Doorkeeper
+    oidc: OIDC | None
     vault: Vault
     callback_rules: Rules
     callbacks: CallbackStore
     health: Health
     metrics: Metrics
-    uploads: CapacityLimiter
-    upload_threads: CapacityLimiter
+    places: Places
+    followers: Followers
     comparison_threads: CapacityLimiter
+
+    def available(self, profile: str | None) -> Available:
+        """What a sender can choose from.
+
+        :param profile: the default of their key; None for the server's.
+        """
+        settings = self.settings
+        return Available(self.manifests, settings.model, self.profiles, profile or settings.profile, self.callback_rules)
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Service]:
+def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: None) -> Iterator[Service]:
     """Everything that the application needs.
 
-    :raises ValueError: a secret of callbacks, or the key of de-identification, is none.
-    :raises ProfileInvalid: a site profile is wrong, or there is none of the name of the default one.
+    :param embedded: why the service's own worker does not run; None if it does, or if there is none.
+    :raises ValueError: if a callback secret or the de-identification key is malformed.
+    :raises ProfileInvalid: if a site profile is wrong, or the default one does not exist.
     """
     profiles = read_profiles(settings.profiles)
     check_default(profiles, settings.profile)
-    callback_rules, vault = Rules.of(settings), Vault(settings.deidentify_key)
+    callback_rules, vault, oidc = Rules.of(settings), Vault(settings.deidentify_key), OIDC.of(settings)
     storage = Storage(settings.data)
     database = Database(settings.database)
-    store = JobStore(database)
-    callbacks = CallbackStore(database)
-    qa_store = ScoreStore(database)
+    store, callbacks, qa_store = JobStore(database), CallbackStore(database), ScoreStore(database)
     broker = Broker(settings)
     manifests = _manifests(settings)
-    health = Health(settings, store, storage, broker, manifests)
+    health = Health(settings, store, storage, broker, manifests, embedded=embedded)
     try:
         yield Service(
             settings=settings,
@@ -90,16 +95,17 @@ def running(settings: Settings) -> Iterator[Service]:
             qa_store=qa_store,
             storage=storage,
             broker=broker,
-            desk=Desk(store, storage, broker),
-            doorkeeper=Doorkeeper(settings, KeyStore(database), OIDC.of(settings)),
+            intake=Intake(store, storage, broker),
+            doorkeeper=Doorkeeper(settings, KeyStore(database), oidc),
+            oidc=oidc,
             vault=vault,
             callback_rules=callback_rules,
             callbacks=callbacks,
             health=health,
-            metrics=Metrics(store, qa_store, broker, health, manifests, outbox=callbacks),
-            uploads=CapacityLimiter(UPLOADS),
-            upload_threads=CapacityLimiter(UPLOAD_THREADS),
-            comparison_threads=CapacityLimiter(comparing.AT_ONCE),
+            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks)),
+            places=Places(storage, settings),
+            followers=Followers(store),
+            comparison_threads=CapacityLimiter(COMPARISONS),
         )
     finally:
         broker.close()
@@ -107,19 +113,9 @@ def running(settings: Settings) -> Iterator[Service]:
 
 
 def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:
-    """The models. A wrong manifest does not stop the service: earlier results can still be fetched, and /readyz says the rest."""
+    """The models. A bad manifest does not stop the service: earlier results can still be fetched, and /readyz says the rest."""
     try:
         return read_manifests(settings.models)
     except ManifestInvalid as error:
         log.exception("no model can be offered", extra={"reason": error.detail})
         return {}
-
-
-def _of(request: Request) -> Service:
-    service = request.app.state.service
-    assert isinstance(service, Service)
-    return service
-
-
-Here = Annotated[Service, Depends(_of)]
-"""The service, as a parameter of a route."""

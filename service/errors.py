@@ -26,11 +26,47 @@ class MethodNotAllowed(RequestError):
         super().__init__("This address does not take this method. The header Allow lists those that it takes.")
 
 
+class UnknownParameter(RequestError):
+    code = "request.unknown_parameter"
+    title = "A query parameter is not known"
+
+    def __init__(self, *, known: Sequence[str]) -> None:
+        takes = f"It takes {', '.join(known)}." if known else "It takes none."
+        super().__init__(f"The address has a query parameter that this call does not take. {takes}")
+
+
 # ── who may call ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class AccessError(InputError):
     """The caller may not make this call, or not now."""
+
+
+class HostNotAllowed(AccessError):
+    code = "access.host_not_allowed"
+    title = "The server is not known by this name"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The header Host does not name this server. As long as it has no key, it answers to 127.0.0.1, [::1] and localhost "
+            "alone; its operator can make a key, and allow other names with OARLOCK_ALLOWED_HOSTS."
+        )
+
+
+class CrossSite(AccessError):
+    code = "access.cross_site"
+    title = "Another web page may not call this server"
+
+    def __init__(self) -> None:
+        super().__init__("A browser sent this call for a page of another origin, and a server without keys does not answer that.")
+
+
+class TooManyFollowers(AccessError):
+    code = "access.too_many_followers"
+    title = "Too many event streams"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"This caller follows {limit} jobs already, which is the limit. Close some of these streams first.")
 
 
 class Unauthenticated(AccessError):
@@ -104,8 +140,19 @@ class UploadStalled(UploadError):
     code = "upload.stalled"
     title = "The upload came too slowly"
 
-    def __init__(self, *, limit_s: float) -> None:
-        super().__init__(f"Less than 1 MB of the body arrived within {limit_s:.0f} seconds. Nothing was kept; send it again.")
+    def __init__(self, *, received: int) -> None:
+        super().__init__(
+            f"The upload came too slowly and was ended after {received:,} bytes: 64 KiB a second on average, and 1 MiB within a "
+            "minute, is the least. Nothing was kept; send it again."
+        )
+
+
+class TooManyUploads(UploadError):
+    code = "upload.too_many"
+    title = "Too many uploads of one caller"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"This caller has {limit} uploads under way, which is the limit. Send this one when another has ended.")
 
 
 class UnsupportedMediaType(UploadError):
@@ -129,7 +176,7 @@ class ArchiveInvalid(UploadError):
     title = "The archive is refused"
 
     def __init__(self, *, reason: str) -> None:
-        super().__init__(f"The zip archive is refused: {reason}. Nothing of it was kept.")
+        super().__init__(f"The archive is refused: {reason}. Nothing of it was kept.")
 
 
 # ── transient ─────────────────────────────────────────────────────────────────────────────────────────────────────────

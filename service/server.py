@@ -1,4 +1,4 @@
-"""Server: how the application is served: with or without TLS, and whose word is taken for who a caller is."""
+"""How the application is served: TLS, stated proxies, limits of connections."""
 
 import ssl
 from typing import Any, Final
@@ -7,18 +7,20 @@ import uvicorn
 from fastapi import FastAPI
 
 from oarlock.settings import Settings
+from service.connection import limited
 
 GRACE_S: Final = 10
 
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """Uvicorn's settings for these of ours.
+    """Uvicorn's configuration.
 
-    ``X-Forwarded-For`` and ``X-Forwarded-Proto`` count where a stated proxy sends them; from anybody else they are what a caller
-    would like to be.
+    ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed from a stated proxy alone: anybody can send them.
     """
     return uvicorn.Config(
         app,
+        http=limited(settings.connections_per_address, settings.trusted_proxies),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

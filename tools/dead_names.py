@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from vulture.core import Item, Vulture
 
 SEARCHED = ("oarlock", "service", "worker", "model_export", "benchmarks", "tools")
-CALLED_BY_DECORATOR = ["@*.get", "@*.post", "@*.delete", "@*validator", "@*.connect", "@*.task", "@compiles"]
+CALLED_BY_DECORATOR = ["@reads", "@*.post", "@*.delete", "@*validator", "@*.connect", "@*.task", "@compiles"]
 KEPT = [
     "process_bind_param",  # SQLAlchemy calls it
     "process_result_value",
     "redirect_request",  # urllib calls it
+    "http_open",
+    "https_open",
     "mutation_positions",  # cosmic-ray calls it
     "mutate",
     "_Body",  # an annotation in quotes

@@ -152,6 +152,13 @@ class JobStore:
             raise JobNotFound
         return job_of(row)
 
+    def several(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Those of these jobs that exist; purged ones as :meth:`get` gives them."""
+        query = select(JOBS).where(JOBS.c.id.in_(job_ids))
+        with self._database.reading() as connection:
+            jobs = [job_of(row) for row in connection.execute(query).mappings()]
+        return {job.id: job for job in jobs}
+
     def exists(self, job_id: JobId) -> bool:
         """Whether there is such a job that was not purged."""
         with self._database.reading() as connection:

@@ -1,30 +1,34 @@
-"""Auth: who calls, whether he may, and whether he calls too often."""
+"""Authentication and authorisation: who calls, what they may do, and how often."""
 
-import ipaddress
-from collections.abc import Callable, Collection
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
-from time import monotonic
+from hashlib import sha256
 from typing import Final, Protocol
 
 from oarlock.scopes import Scope
 from oarlock.settings import Settings
 from oarlock.store.keys import KeyStore
 from oarlock.store.retention import NO_OVERRIDE, Retention
+from service.access.hosts import Origin, is_loopback
+from service.access.rate_limit import RateLimit
 from service.errors import Forbidden, InvalidToken, RateLimited, Unauthenticated
 
-_MANY: Final = 1_000
-_WINDOW_S: Final = 60.0
+WRONG_PER_MINUTE: Final = 60
+"""How many wrong tokens a minute one address may send."""
+
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """Somebody who may call.
 
-    :ivar id: what logs call him: a key's id, never its secret.
-    :ivar name: what people call him.
-    :ivar profile: how RTSTRUCTs are written for him unless a job says otherwise; None for the server's default.
-    :ivar retention: how long his jobs stay, where that is not for the settings to say.
+    :ivar id: their name in logs: a key's id, never its secret.
+    :ivar name: display name.
+    :ivar profile: how their RTSTRUCTs are written unless a job says otherwise; None for the server's default.
+    :ivar retention: how long their jobs stay; overrides the settings.
     """
 
     id: str
@@ -34,100 +38,114 @@ class Caller:
     retention: Retention = NO_OVERRIDE
 
 
-ANYONE: Final = Caller("anyone", "anyone", frozenset({Scope.ADMIN}))
-"""Whoever calls a service that is open."""
+ANYONE: Final = Principal("anyone", "anyone", frozenset({Scope.ADMIN}))
+"""Every caller of a service that is open."""
 
 
 class Recogniser(Protocol):
-    """Whatever can tell from a token who calls."""
+    """Tells from a token who calls."""
 
-    def recognise(self, token: str) -> Caller:
-        """Who a token speaks of.
+    def recognise(self, token: str) -> Principal:
+        """The bearer of a token.
 
-        :raises InvalidToken: if it speaks of nobody.
+        :raises InvalidToken: if the token is not valid.
         """
         ...
 
 
 class Doorkeeper:
-    """Lets callers in.
+    """Admits callers.
 
-    On loopback the service is open as long as no key was ever made. One key closes it, and it stays closed when that key expires.
+    On loopback the service is open until the first key is made, to programs of this machine alone (ADR 18). It stays closed when
+    that key expires.
 
-    :param tokens: recognises bearer tokens that are not keys of ours; without it there are none.
+    :param tokens: recognises bearer tokens that are not Oarlock's keys; None if only keys are accepted.
     """
 
     def __init__(self, settings: Settings, keys: KeyStore, tokens: Recogniser | None = None) -> None:
         self._keys, self._tokens = keys, tokens
         self._closed = not is_loopback(settings.host) or tokens is not None
         self._rate = RateLimit(settings.rate_per_minute)
+        self._wrong = WrongTokens()
 
-    def admit(self, token: str | None, wanted: Collection[Scope]) -> Caller:
+    def identify(self, token: str | None, origin: Origin, address: str | None) -> Principal:
         """Who calls.
 
-        :param token: what he sent as ``Authorization: Bearer``.
-        :param wanted: scopes, one of which he must have; none if it is enough that he is known.
-        :raises Unauthenticated: if he sent nothing.
-        :raises InvalidToken: if what he sent opens nothing.
-        :raises Forbidden: if his scopes do not allow the call.
-        :raises RateLimited: if he called too often.
+        :param token: what was sent as ``Authorization: Bearer``.
+        :param origin: where the call says that it comes from.
+        :param address: of the caller.
+        :raises HostNotAllowed: if the service is open, and the call is for another host.
+        :raises CrossSite: if the service is open, and the call comes from another web page.
+        :raises Unauthenticated: if nothing was sent.
+        :raises InvalidToken: if the token is not valid.
+        :raises RateLimited: if too many wrong tokens came from the address.
         """
         if self._is_open():
+            origin.check_local()
             return ANYONE
         if token is None:
             raise Unauthenticated
-        caller = self._recognise(token)
-        if wait_s := self._rate.wait_s(caller.id):
-            raise RateLimited(retry_after_s=wait_s)
-        if wanted and not caller.scopes & {*wanted, Scope.ADMIN}:
-            raise Forbidden(scopes=list(wanted))
-        return caller
+        with self._wrong.counted(token, address or "unknown"):
+            return self._recognise(token)
 
-    def _recognise(self, token: str) -> Caller:
-        if self._tokens is not None and token.count(".") == 2:  # a signed JWT; a key of ours has no dots
+    def authorise(self, principal: Principal, wanted: Collection[Scope]) -> None:
+        """Check that somebody may make this call now.
+
+        :param wanted: scopes, one of which is needed; none if any valid key will do.
+        :raises RateLimited: if they called too often.
+        :raises Forbidden: if their scopes do not allow the call.
+        """
+        if principal is not ANYONE and (wait_s := self._rate.wait_s(principal.id)):
+            raise RateLimited(retry_after_s=wait_s)
+        check_scopes(principal, wanted)
+
+    def _recognise(self, token: str) -> Principal:
+        if self._tokens is not None and token.count(".") == 2:  # a signed JWT; Oarlock's keys have no dots
             return self._tokens.recognise(token)
         key = self._keys.find(token)
         if key is None:
             raise InvalidToken
-        return Caller(f"key:{key.id}", key.name, key.scopes, key.profile, key.retention)
+        return Principal(f"key:{key.id}", key.name, key.scopes, key.profile, key.retention)
 
     def _is_open(self) -> bool:
         self._closed = self._closed or self._keys.were_made()
         return not self._closed
 
 
-class RateLimit:
-    """So many calls a minute from each caller, in bursts as they come; counted in this process.
+class WrongTokens:
+    """Counts wrong tokens by address: each costs a look into the database.
 
-    The generic cell rate algorithm: of each caller one time is kept, at which all calls until now would have been due at an
-    even pace.
-
-    :param per_minute: 0 for no limit.
+    Tokens that were valid lately are let through, so that one wrong program does not shut out the others behind its address.
     """
 
-    def __init__(self, per_minute: int, *, clock: Callable[[], float] = monotonic) -> None:
-        self._interval_s = _WINDOW_S / per_minute if per_minute else 0.0
-        self._clock = clock
-        self._due: dict[str, float] = {}
-        self._lock = Lock()
+    def __init__(self) -> None:
+        self._rate = RateLimit(WRONG_PER_MINUTE)
+        self._valid: OrderedDict[bytes, None] = OrderedDict()
 
-    def wait_s(self, caller: str) -> float:
-        """Count a call; if it is one too many, how long until the next one is not, and then it does not count."""
-        with self._lock:
-            now = self._clock()
-            due = max(self._due.get(caller, now), now)
-            wait_s = due - now - (_WINDOW_S - self._interval_s)
-            if wait_s > 0:
-                return wait_s
-            self._due[caller] = due + self._interval_s
-            if len(self._due) > _MANY:
-                self._due = {name: at for name, at in self._due.items() if at > now}
-            return 0.0
+    @contextmanager
+    def counted(self, token: str, address: str) -> Iterator[None]:
+        """Count the block if it raises :class:`InvalidToken`.
+
+        :raises RateLimited: if the address has had too many, and the token was not valid lately.
+        """
+        digest = sha256(token.encode()).digest()
+        if digest not in self._valid and (wait_s := self._rate.wait_s(address, count=False)):
+            raise RateLimited(retry_after_s=wait_s)
+        try:
+            yield
+        except InvalidToken:
+            self._valid.pop(digest, None)
+            self._rate.wait_s(address)
+            raise
+        self._valid[digest] = None
+        if len(self._valid) > _REMEMBERED:
+            self._valid.popitem(last=False)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def check_scopes(principal: Principal, wanted: Collection[Scope]) -> None:
+    """Check that somebody has one of the scopes, or ``admin``.
+
+    :raises Forbidden: if not.
+    """
+    if wanted and not principal.scopes & {*wanted, Scope.ADMIN}:
+        raise Forbidden(scopes=list(wanted))

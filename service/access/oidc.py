@@ -1,57 +1,63 @@
-"""OIDC: people and programs that a hospital's own identity provider vouches for (OpenID Connect, RFC 7519, RFC 9068).
+"""OpenID Connect: tokens of a hospital's own identity provider (OpenID Connect, RFC 7519, RFC 9068).
 
-A token is recognised by its signature, issuer, audience and times. The issuer's public keys come from its discovery document;
-they are kept, and fetched again when they grow old or when a token names one that is not among them.
+A token is recognised by its signature, issuer, audience and times. The issuer's public keys come from its discovery document, and
+are fetched in the background alone: strangers choose the key ids of their tokens, and no call waits for the issuer.
 """
 
 import json
 import logging
+import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from threading import Lock, Timer
 from time import monotonic
 from typing import Any, Final
 from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 import jwt
 
 from oarlock.scopes import Scope
 from oarlock.settings import Settings
-from service.access.auth import Caller, is_loopback
+from service.access.auth import Principal
+from service.access.hosts import is_loopback
 from service.errors import InvalidToken, IssuerUnavailable
 
 log = logging.getLogger(__name__)
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Only signatures that the issuer alone can make. With ``none`` or an HMAC anybody could who knows a public key."""
+"""Signatures that only the issuer can make. With ``none`` or an HMAC anybody could who knows a public key."""
 
 FRESH_S: Final = 600.0
+"""Keys older than this are fetched again."""
+
 STALE_S: Final = 3_600.0
+"""Keys older than this are not used any more."""
+
 PAUSE_S: Final = 30.0
-"""Keys are fetched again when they are this old; used up to that age while the issuer is away; and never fetched more often."""
+"""Least time between two fetches."""
+
+PERIOD_S: Final = 1.0
+"""How often the background looks whether keys are wanted."""
+
+DEADLINE_S: Final = 10.0
+"""Longest time of a fetch, as a whole."""
 
 _LONGEST: Final = 255
 _TIMEOUT_S: Final = 5.0
 _LARGEST_BYTES: Final = 1_000_000
+_PIECE_BYTES: Final = 65_536
 _LEEWAY_S: Final = 30
 _NAMES: Final = ("preferred_username", "client_id", "azp", "sub")
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """A redirection would lead to an address that nobody has checked; it becomes an error."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
-
-
-_OPENER: Final = build_opener(_NoRedirects)
 
 Fetch = Callable[[str], Any]
 
 
 class IssuerKeys:
-    """The public keys of an issuer.
+    """The public keys of an issuer, kept fresh by :meth:`refresh_if_wanted`.
 
     :param fetch: gives the JSON document at a URL; raises OSError or ValueError if there is none.
     """
@@ -60,40 +66,50 @@ class IssuerKeys:
         self._issuer, self._fetch, self._clock = issuer, fetch, clock
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = float("-inf")
+        self._wanted = True
         self._lock = Lock()
 
     def find(self, key_id: str) -> jwt.PyJWK | None:
-        """The key with this id; None if the issuer has no such key.
+        """The key with this id; None if it is not known, and then it is looked for in the background.
 
-        :raises IssuerUnavailable: if the issuer does not answer and its keys are not known, or too old.
+        :raises IssuerUnavailable: if the keys are not known at all, or too old.
         """
         with self._lock:
-            if key_id not in self._keys or self._clock() - self._fetched_at > FRESH_S:
-                self._refresh()
-            if self._clock() - self._fetched_at > STALE_S:
+            age_s = self._clock() - self._fetched_at
+            self._wanted |= key_id not in self._keys or age_s > FRESH_S
+            if age_s > STALE_S:
                 raise IssuerUnavailable
             return self._keys.get(key_id)
 
-    def _refresh(self) -> None:
-        """Fetch the keys, unless that was tried a moment ago: strangers choose the key ids of their tokens."""
-        if self._clock() - self._tried_at < PAUSE_S:
-            return
-        self._tried_at = self._clock()
+    def refresh_if_wanted(self) -> None:
+        """Fetch the keys if somebody needs them, but not more often than every 30 s."""
+        with self._lock:
+            if not self._wanted or self._clock() - self._tried_at < PAUSE_S:
+                return
+            self._tried_at, self._wanted = self._clock(), False
+        found = self._read()
+        with self._lock:
+            if found is None:
+                self._wanted = True
+            else:
+                self._keys, self._fetched_at = found, self._clock()
+
+    def _read(self) -> Mapping[str, jwt.PyJWK] | None:
+        """What the issuer publishes; None if it cannot be had."""
         try:
             about = self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
             if about["issuer"] != self._issuer:
-                log.error("the issuer calls itself by another name than the settings do")
-                return
+                log.error("the issuer's name in its discovery document differs from that in the settings")
+                return None
             documents = self._fetch(about["jwks_uri"])["keys"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             log.warning("the issuer's keys could not be fetched", extra={"error": type(error).__name__})
-            return
-        self._keys = {key.key_id: key for key in map(_key, documents) if key is not None and key.key_id}
-        self._fetched_at = self._clock()
+            return None
+        return {key.key_id: key for key in map(_key, documents) if key is not None and key.key_id}
 
 
 def _key(document: dict[str, Any]) -> jwt.PyJWK | None:
-    """A key that verifies signatures; None for one that is for something else, or of a kind that is not known here."""
+    """A key that verifies signatures; None for a key of another use or of an unknown kind."""
     if document.get("use", "sig") != "sig":
         return None
     try:
@@ -102,19 +118,68 @@ def _key(document: dict[str, Any]) -> jwt.PyJWK | None:
         return None
 
 
-def fetch_json(url: str) -> Any:
+class _NoRedirects(HTTPRedirectHandler):
+    """Makes a redirection an error: it would lead to an address that nobody has checked."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+class _Plain(HTTPHandler):
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def http_open(self, req: Request) -> Any:
+        return self.do_open(self._connect, req)
+
+    def _connect(self, host: str, **options: Any) -> HTTPConnection:
+        self._opened.append(HTTPConnection(host, **options))
+        return self._opened[-1]
+
+
+class _Tls(HTTPSHandler):
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def https_open(self, req: Request) -> Any:
+        return self.do_open(self._connect, req)
+
+    def _connect(self, host: str, **options: Any) -> HTTPConnection:
+        self._opened.append(HTTPSConnection(host, context=ssl.create_default_context(), **options))
+        return self._opened[-1]
+
+
+def fetch_json(url: str, *, deadline_s: float = DEADLINE_S) -> Any:
     """The JSON document at a URL, over TLS; without TLS from this machine only.
 
-    :raises OSError: if nothing answers, too slowly, or with too much.
-    :raises ValueError: if the address is not allowed, or what is there is not JSON.
+    :raises OSError: if nothing answers, or only too slowly or with too much.
+    :raises ValueError: if the address is not allowed, or its content is not JSON.
     """
     check_url(url)
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310 - checked above
-    with _OPENER.open(request, timeout=_TIMEOUT_S) as answer:
-        content = answer.read(_LARGEST_BYTES + 1)
-    if len(content) > _LARGEST_BYTES:
-        raise URLError("the document is too large")
+    opened: list[HTTPConnection] = []
+    until = monotonic() + deadline_s
+    watchdog = Timer(deadline_s, _give_up, [opened])  # a socket's own timeout starts anew with every byte
+    watchdog.start()
+    try:
+        with build_opener(_NoRedirects, _Plain(opened), _Tls(opened)).open(request, timeout=_TIMEOUT_S) as answer:
+            content = b""
+            while piece := answer.read1(_PIECE_BYTES):
+                content += piece
+                if len(content) > _LARGEST_BYTES or monotonic() > until:
+                    raise URLError("the document is too large, or comes too slowly")
+    finally:
+        watchdog.cancel()
     return json.loads(content)
+
+
+def _give_up(opened: list[HTTPConnection]) -> None:
+    for connection in opened:
+        if connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def check_url(url: str) -> str:
@@ -132,14 +197,14 @@ def check_url(url: str) -> str:
 class OIDC:
     """Recognises the tokens of one issuer for one audience.
 
-    :param scope_claim: where a token holds what its bearer may do: a claim, or a path of claims with dots in between.
-    :param scope_map: what the values there mean; a value that is not in it counts if it is itself a scope.
+    :param scope_claim: claim, or path of claims with dots, that says what the bearer may do.
+    :param scope_map: meanings of its values; a value that is not in it counts if it is itself a scope.
     """
 
     def __init__(
         self, keys: IssuerKeys, *, issuer: str, audience: str, scope_claim: str, scope_map: Mapping[str, Sequence[Scope]]
     ) -> None:
-        self._keys, self._issuer, self._audience = keys, issuer, audience
+        self.keys, self._issuer, self._audience = keys, issuer, audience
         self._path, self._map = scope_claim.split("."), scope_map
 
     @classmethod
@@ -155,15 +220,15 @@ class OIDC:
             scope_map=settings.oidc_scope_map,
         )
 
-    def recognise(self, token: str) -> Caller:
-        """Who a token speaks of.
+    def recognise(self, token: str) -> Principal:
+        """The bearer of a token.
 
         :raises InvalidToken: if it is not a valid token of this issuer for this audience.
-        :raises IssuerUnavailable: if that cannot be found out now.
+        :raises IssuerUnavailable: if that cannot be checked now.
         """
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
-            key = self._keys.find(key_id) if isinstance(key_id, str) else None
+            key = self.keys.find(key_id) if isinstance(key_id, str) else None
             if key is None:
                 raise InvalidToken
             claims = jwt.decode(
@@ -177,8 +242,10 @@ class OIDC:
             )
         except jwt.PyJWTError as error:
             raise InvalidToken from error
+        if not claims["sub"]:
+            raise InvalidToken
         name = next(str(claims[claim]) for claim in _NAMES if claims.get(claim))
-        return Caller(f"oidc:{claims['sub'][:_LONGEST]}", name[:_LONGEST], self._scopes(claims))
+        return Principal(f"oidc:{claims['sub'][:_LONGEST]}", name[:_LONGEST], self._scopes(claims))
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
         found: Any = claims

@@ -1,18 +1,18 @@
-"""Comparing: two RTSTRUCTs on a series to the report of ``oarlock qa``, while the sender waits.
+"""Comparisons of two RTSTRUCTs on a series, while the sender waits: the report of ``oarlock qa``.
 
-The second one may be what a clinician made of a job's contours and approved: then the scores are kept and charted.
+The second RTSTRUCT may be what a clinician approved of a job's contours: then its scores are kept and charted.
 """
 
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.ct.series_geometry import read_series_geometry
-from oarlock.errors import ResultNotFound, StructureSetError
+from oarlock.errors import OarlockError, ResultNotFound, StructureSetError
 from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
 from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
@@ -22,12 +22,9 @@ from oarlock.store.files import GEOMETRY, RTSTRUCT, Storage
 from oarlock.store.jobs import Job, JobId
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
-from service.intake.multipart import Upload
+from service.intake.forms import Upload
 
 log = logging.getLogger(__name__)
-
-AT_ONCE: Final = 2
-"""How many comparisons a service makes at the same time: each holds two words a voxel of its series (docs/operations.md)."""
 
 
 def compare_upload(upload: Upload, settings: Settings) -> QAReport:
@@ -42,20 +39,26 @@ def compare_upload(upload: Upload, settings: Settings) -> QAReport:
 
 
 def read_part(name: str, path: Path, header: SeriesHeader, settings: Settings) -> StructureSetOnGrid:
-    """What the RTSTRUCT in one part of an upload draws on a series.
+    """The contours of the RTSTRUCT in one part of an upload, on a series.
 
     :raises StructureSetError: if it cannot be used; its sentence names the part.
     """
     try:
         return read_on_grid(path, header, settings.site)
     except StructureSetError as error:
-        error.detail = f"Part '{name}': {error.detail}"
-        raise
+        raise _of_part(name, error) from error
+
+
+def _of_part(name: str, error: StructureSetError) -> StructureSetError:
+    """The same error with a sentence that names the part."""
+    named = copy(error)
+    OarlockError.__init__(named, f"Part '{name}': {error.detail}")
+    return named
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What came of an approved RTSTRUCT: the comparison, and the alarms that it completes, each with its organ."""
+    """The comparison with an approved RTSTRUCT, and the alarms that it completes, each with its organ."""
 
     report: QAReport
     alarms: Sequence[tuple[str, Alarm]]
@@ -64,9 +67,9 @@ class Returned:
 def compare_approved(
     job: Job, upload: Upload, *, uids: Mapping[str, str], settings: Settings, storage: Storage, scores: ScoreStore, by: Actor
 ) -> Returned:
-    """Compare the contours of a finished job with what was approved, and write the scores down.
+    """Compare the contours of a finished job with the approved ones, and keep the scores.
 
-    :param uids: the true UIDs of the series by those that stand for them in the job's folder.
+    :param uids: the true UIDs of the series by those that replace them in the job's folder.
     :raises StructureSetError: if the RTSTRUCT cannot be used.
     :raises ResultNotFound: if the job's own RTSTRUCT is gone.
     :raises JobExpired: if the job was purged.
@@ -84,7 +87,7 @@ def compare_approved(
 
 
 def _header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader:
-    """Where the slices of a job's series lie; a job from before that was kept still has its images, or cannot be compared."""
+    """Where the slices of a job's series lie. Older jobs lack that file: their images are read instead."""
     try:
         return read_series_geometry(storage.result(job_id, GEOMETRY))
     except ResultNotFound:
@@ -92,7 +95,7 @@ def _header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader
 
 
 def _with_true_uids(header: SeriesHeader, uids: Mapping[str, str]) -> SeriesHeader:
-    """The series as whoever sent it knows it."""
+    """The series as its sender knows it."""
     named = ("study_instance_uid", "series_instance_uid", "frame_of_reference_uid")
     true = {name: uids.get(uid, uid) for name in named if (uid := getattr(header, name))}
     instances = (replace(one, sop_instance_uid=uids.get(one.sop_instance_uid, one.sop_instance_uid)) for one in header.instances)
@@ -100,7 +103,7 @@ def _with_true_uids(header: SeriesHeader, uids: Mapping[str, str]) -> SeriesHead
 
 
 def _alarms(job: Job, scanner: str, scores: ScoreStore) -> list[tuple[str, Alarm]]:
-    """What the newest point of each chart of this model and scanner completes, if it is the job's."""
+    """The alarms of the newest point of each chart of this model and scanner, if that point is the job's."""
     filters = Filters(model=job.model.name, model_version=job.model.version, scanner=scanner)
     newest = [(chart.oar, chart.points[-1]) for chart in scores.charts(filters, points=1) if chart.points]
     found = [(oar, alarm) for oar, point in newest if point.job_id == job.id for alarm in point.alarms]

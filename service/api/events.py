@@ -1,46 +1,54 @@
-"""Events: a job's progress as server-sent events, until it ends.
+"""A job's progress as server-sent events, until it ends.
 
-Each event's data is the whole job. The last one is named ``end`` and has the id ``end``; a browser that reconnects with that id
+The data of each event is the whole job. The last event is named ``end`` and has the id ``end``; a browser that reconnects with it
 is answered 204, which tells it to stop.
 """
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Final
 
 import anyio
 import anyio.to_thread
 
-from oarlock.errors import TransientError
-from service.api.schemas import JobDocument
+from oarlock.store.jobs import Job
+from service.api.schemas.jobs import JobDocument
+from service.background.followers import Follower
 
-POLL_S: Final = 0.25
 KEEP_ALIVE_S: Final = 15.0
+"""How often an idle stream says that it is still there; then the caller's key is looked at again, too."""
+
 END: Final = "end"
 
+ToDocument = Callable[[Job, int | None], JobDocument]
 
-async def progress(read: Callable[[], JobDocument]) -> AsyncIterator[str]:
-    """Tell every change of a job, from how it stands now to its end.
 
-    :param read: gives the job as it stands; called in a thread.
+async def progress(
+    following: AbstractContextManager[Follower], to_document: ToDocument, *, still_allowed: Callable[[], bool]
+) -> AsyncIterator[str]:
+    """Every change of a job, from how it stands now to its end.
+
+    The stream ends without an ``end`` when its caller's key is not valid any more.
+
+    :param still_allowed: whether the caller may still follow; called in a thread.
     """
     told: JobDocument | None = None
-    count, spoken_at = 0, monotonic()
-    while told is None or not told.state.ended:
-        try:
-            job = await anyio.to_thread.run_sync(read)
-        except TransientError:  # the caller would only ask again
-            await anyio.sleep(POLL_S)
-            continue
-        if job != told:
-            count += 1
-            spoken_at, told = monotonic(), job
-            yield _event(job, count)
-        elif monotonic() - spoken_at > KEEP_ALIVE_S:
-            spoken_at = monotonic()
+    count, asked_at = 0, monotonic()
+    with following as follower:
+        while told is None or not told.state.ended:
+            rung, standing = follower.rung, follower.news
+            if standing is not None and (document := to_document(*standing)) != told:
+                count, told = count + 1, document
+                yield _event(told, count)
+                continue
+            with anyio.move_on_after(KEEP_ALIVE_S - (monotonic() - asked_at)):
+                await rung.wait()
+                continue
+            asked_at = monotonic()
+            if not await anyio.to_thread.run_sync(still_allowed):
+                return
             yield ": still here\n\n"
-        if not job.state.ended:
-            await anyio.sleep(POLL_S)
 
 
 def _event(job: JobDocument, count: int) -> str:

@@ -1,4 +1,4 @@
-"""Problems: the one table from errors to HTTP statuses, and the RFC 9457 documents that every 4xx and 5xx is sent as."""
+"""Problem documents (RFC 9457) for every 4xx and 5xx, and the one table from errors to HTTP statuses."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from oarlock import errors
 from oarlock.errors import OarlockError, leaves
 from service import errors as refusals
+from service.facts import facts_of
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
@@ -29,8 +30,12 @@ STATUS: Final[Mapping[type[OarlockError], int]] = {
     refusals.RouteNotFound: 404,
     refusals.MethodNotAllowed: 405,
     refusals.AccessError: 401,
+    refusals.HostNotAllowed: 403,
+    refusals.CrossSite: 403,
     refusals.Forbidden: 403,
     refusals.RateLimited: 429,
+    refusals.TooManyFollowers: 429,
+    refusals.TooManyUploads: 429,
     refusals.UploadMalformed: 400,
     refusals.UploadStalled: 408,
     refusals.UploadTooLarge: 413,
@@ -56,7 +61,7 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {leaf.code: status_of(leaf) for leaf 
 
 
 def describe(code: str, title: str, detail: str) -> dict[str, Any]:
-    """The members of a problem document that do not depend on the request. ``type`` leads to the error's entry in ``/docs``."""
+    """The members of a problem document that do not depend on the request. ``type`` is the error's entry in ``/docs``."""
     status = STATUS_BY_CODE.get(code, 500)
     return {"type": f"/docs#{code}", "title": title, "status": status, "code": code, "detail": detail}
 
@@ -68,20 +73,21 @@ def problem(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, object] | None = None,
 ) -> Response:
-    """The answer that says what went wrong; an upload that is still being sent is let run out behind it.
+    """The answer that says what went wrong; the rest of an upload that is still being sent is thrown away behind it.
 
     :param members: extension members of the document.
     """
-    document = describe(error.code, error.title, error.detail) | {"instance": f"urn:uuid:{request.state.request_id}"}
+    facts = facts_of(request)
+    document = describe(error.code, error.title, error.detail) | {"instance": f"urn:uuid:{facts.id}"}
     document |= members or {}
-    request.state.error_code = error.code
-    answer = _Lingering if request.state.unread else Response
+    facts.error_code = error.code
+    answer = _Lingering if facts.unread else Response
     all_headers = {**(headers or {}), **_headers_of(error, document["status"])}
     return answer(orjson.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=all_headers)
 
 
 def _headers_of(error: OarlockError, status: int) -> Mapping[str, str]:
-    """What a caller's program must know: when to try again (RFC 9110, 10.2.3), or how to be let in (RFC 6750, 3)."""
+    """Headers for a caller's program: when to try again (RFC 9110, 10.2.3), or how to authenticate (RFC 6750, 3)."""
     match error:
         case refusals.RateLimited():
             return {"Retry-After": str(ceil(error.retry_after_s))}
@@ -90,16 +96,16 @@ def _headers_of(error: OarlockError, status: int) -> Mapping[str, str]:
         case refusals.Forbidden():
             wanted = " ".join(error.scopes)
             return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{wanted}"'}
-        case refusals.AccessError():
+        case refusals.Unauthenticated():
             return {"WWW-Authenticate": _CHALLENGE}
-    return {"Retry-After": str(RETRY_AFTER_S)} if status in {503, 507} else {}
+    return {"Retry-After": str(RETRY_AFTER_S)} if status in {429, 503, 507} else {}
 
 
 class _Lingering(Response):
     """An answer to a request whose body is not read to its end.
 
-    The answer goes out whole at once. Then what the sender still sends is thrown away for a while: closing a connection with
-    unread bytes resets it, and the reset can overtake the answer, so that the sender would never learn why it was refused.
+    The whole answer goes out at once. Then whatever the sender still sends is thrown away for a while: closing a connection with
+    unread bytes resets it, and the reset can overtake the answer, so that the sender would not learn why they were refused.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,10 +140,10 @@ async def _ours(request: Request, error: Exception) -> Response:
 
 
 async def _validation(request: Request, error: Exception) -> Response:
-    """A parameter that its type forbids. What was sent is not repeated: it may be anything."""
+    """A parameter that does not fit its type. What was sent is not repeated: it may be anything."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return problem(request, errors.InvalidParameter(name=str(first["loc"][-1]), reason=f"is wrong: {_reason(first)}"))
+    return problem(request, errors.InvalidParameter(name=str(first["loc"][-1]), reason=f"is not valid: {_reason(first)}"))
 
 
 def _reason(found: Mapping[str, Any]) -> str:
@@ -157,15 +163,12 @@ async def _http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> Mapping[str, str]:
     """All methods of an address; Starlette names those of its first route alone."""
     methods = {
-        method
-        for route in request.app.state.routes
-        if route.path_regex.match(request.url.path)
-        for method in (*route.methods, *({"HEAD"} if "GET" in route.methods else ()))
+        method for route in request.app.state.routes if route.path_regex.match(request.url.path) for method in route.methods
     }
-    return {"Allow": ", ".join(sorted(methods or {"GET", "HEAD"}))}
+    return {"Allow": ", ".join(sorted(methods or {"GET", "HEAD"}))}  # what FastAPI itself serves, /openapi.json
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The sender went away in the middle of an upload; nobody reads this answer."""
+    """The sender left in the middle of an upload; nobody reads this answer."""
     del error
     return problem(request, refusals.UploadMalformed(reason="the connection ended before it did"))

@@ -1,51 +1,114 @@
-"""Routes of QA: comparisons on demand, contours that come back, and what dashboards plot."""
+"""Routes of QA: comparisons on demand, approved contours, and what dashboards plot."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Annotated, Any, Final
 
 import anyio.to_thread
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from oarlock import errors
+from oarlock.qa.control_chart import MEANING
 from oarlock.scopes import Scope
-from service.access.dependencies import By, needs
-from service.api import dashboards
-from service.api import openapi as contract
+from service import errors as refusals
+from service.api import scores
 from service.api.comparisons import compare_approved, compare_upload
-from service.api.routes import PRIVATE, TheJob, check_finished, check_space, incoming_folder
-from service.api.schemas import Drift, QASummary, ScorePage, ScoreRow
-from service.container import Here
-from service.intake import multipart as uploads
+from service.api.csv import prefers_csv, to_csv
+from service.api.dependencies import PRIVATE, By, Caller, Here, TheJob, check_finished, needs
+from service.api.examples import QA_REPORT
+from service.api.jobs import REFUSALS
+from service.api.openapi import BINARY, JOB_ID, NO_RESULT, Call, bytes_answer, file_of, files_of, form, json_answer, problems
+from service.api.routing import reads
+from service.api.schemas.qa import Drift, QASummary, ScorePage, ScoreRow
+from service.facts import facts_of
+from service.intake import multipart
+from service.intake.forms import COMPARISON, REFERENCE
 
 comparisons = APIRouter(prefix="/v1/comparisons", tags=["qa"])
 references = APIRouter(prefix="/v1/jobs", tags=["qa"])
 qa = APIRouter(prefix="/v1/qa", tags=["qa"], dependencies=[needs(Scope.QA_READ)])
-ROUTERS: Final = (references, comparisons, qa)
 
+_ONE_RTSTRUCT: Final = file_of("one RTSTRUCT")
 
-@comparisons.post(
-    "", summary="Compare two RTSTRUCTs", dependencies=[needs(Scope.JOBS_WRITE, Scope.QA_READ)], **contract.COMPARISON
+# ── comparing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_COMPARED: Final = (
+    refusals.PartMissing(name="reference"),
+    errors.StructureSetUnreadable(reason="it is not an RT Structure Set"),
+    errors.FrameOfReferenceMismatch(),
 )
-async def post_comparison(request: Request, service: Here) -> Response:
+_COMPARISON: Final[Call] = {
+    "responses": {
+        200: bytes_answer("The comparison", "application/json", QA_REPORT["comparisons"][0]),
+        **problems(*REFUSALS, refusals.UnsupportedMediaType(accepted=COMPARISON.accepted), *_COMPARED),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": form(
+                        ["files", "predicted", "reference"],
+                        {
+                            "files": files_of("DICOM Part 10 files and zip archives of them, in any order: one CT series"),
+                            "predicted": _ONE_RTSTRUCT,
+                            "reference": _ONE_RTSTRUCT,
+                        },
+                    )
+                }
+            },
+        }
+    },
+}
+
+
+@comparisons.post("", summary="Compare two RTSTRUCTs", dependencies=[needs(Scope.JOBS_WRITE, Scope.QA_READ)], **_COMPARISON)
+async def post_comparison(request: Request, service: Here, caller: Caller) -> Response:
     """Score one RTSTRUCT against another on a CT series. Nothing of it is kept."""
-    check_space(request, service)
-    async with incoming_folder(service) as incoming:
-        upload = await uploads.receive(request, incoming, service.settings, service.upload_threads, uploads.COMPARISON)
+    facts, places = facts_of(request), service.places
+    places.check_space(multipart.announced_bytes(request))
+    async with places.folder(caller.id) as incoming:
+        upload = await multipart.receive(request, incoming, service.settings, places.threads, COMPARISON, has_body=facts.unread)
         report = await anyio.to_thread.run_sync(compare_upload, upload, service.settings, limiter=service.comparison_threads)
     return Response(orjson.dumps(report.to_json()), media_type="application/json", headers=PRIVATE)
 
 
-@references.post(
-    "/{job_id}/reference", summary="Return approved contours", dependencies=[needs(Scope.JOBS_WRITE)], **contract.REFERENCE
-)
-async def post_reference(request: Request, service: Here, job: TheJob, by: By) -> Response:
+_REFERENCE: Final[Call] = {
+    "responses": {
+        200: bytes_answer("The comparison", "application/json", QA_REPORT["comparisons"][0]),
+        **problems(
+            *NO_RESULT,
+            refusals.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
+            refusals.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
+            refusals.UnsupportedMediaType(accepted=REFERENCE.accepted),
+            refusals.TooManyUploads(limit=8),
+            *_COMPARED,
+            errors.StorageFull(),
+        ),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/dicom": BINARY,
+                "multipart/form-data": {"schema": form(["reference"], {"reference": _ONE_RTSTRUCT})},
+            },
+        }
+    },
+}
+
+
+@references.post("/{job_id}/reference", summary="Return approved contours", dependencies=[needs(Scope.JOBS_WRITE)], **_REFERENCE)
+async def post_reference(request: Request, service: Here, job: TheJob, caller: Caller, by: By) -> Response:
     """Send the RTSTRUCT that a clinician approved for a finished job. It is compared, and its scores go to the control charts."""
     check_finished(job)
-    check_space(request, service)
-    async with incoming_folder(service) as incoming:
-        upload = await uploads.receive(request, incoming, service.settings, service.upload_threads, uploads.REFERENCE)
+    facts, places = facts_of(request), service.places
+    places.check_space(multipart.announced_bytes(request))
+    async with places.folder(caller.id) as incoming:
+        upload = await multipart.receive(request, incoming, service.settings, places.threads, REFERENCE, has_body=facts.unread)
         compare = partial(
             compare_approved,
             job,
@@ -62,34 +125,134 @@ async def post_reference(request: Request, service: Here, job: TheJob, by: By) -
     return Response(orjson.dumps(returned.report.to_json()), media_type="application/json", headers=PRIVATE)
 
 
-@qa.get("/scores", summary="List scores", response_model=ScorePage, **contract.SCORES)
-def list_scores(request: Request, service: Here, asked: dashboards.Rows) -> Response:
-    """One row for each organ of each comparison of a finished job, newest first. ``Accept: text/csv`` gives CSV."""
+# ── scores over time ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_BAD_FILTERS: Final = (
+    errors.InvalidParameter(name="from", reason="must be a day (2026-03-05) or an RFC 3339 time (2026-03-05T12:00:00Z)"),
+)
+_SCORE: Final[dict[str, Any]] = {
+    "at": "2026-03-05T12:00:31.000Z",
+    "job_id": JOB_ID,
+    "origin": "supplied",
+    "position": 1,
+    "model": "oarlock-hn",
+    "model_version": "1.0.0",
+    "model_sha256": "9f" * 32,
+    "scanner": "SIEMENS SOMATOM Confidence CT1",
+    "oar": "Parotid_L",
+    "presence": "both",
+    "definition": "surface-dsc/1",
+    "tolerance_mm": 2.85,
+    "surface_dsc": 0.94,
+    "surface_dsc_unrounded": 0.94,
+    "volumetric_dsc": 0.87,
+    "hausdorff_95_mm": 3.3,
+    "mean_surface_distance_mm": 0.8,
+    "added_path_length_mm": 120.0,
+    "predicted_volume_ml": 30.1,
+    "reference_volume_ml": 29.4,
+    "tolerance_rounded_mm": 2.856,
+}
+_DISTRIBUTION: Final = {
+    "n": 2,
+    "mean": 0.92,
+    "lower_quartile": 0.91,
+    "median": 0.92,
+    "upper_quartile": 0.93,
+    "below_alert": 0.0,
+}
+_OAR_SUMMARY: Final = {"n": 2, "one_sided": 0, "surface_dsc": _DISTRIBUTION, "volumetric_dsc": _DISTRIBUTION}
+
+
+def _scores_answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A page of scores, as JSON or as CSV."""
+    values = ("" if value is None else str(value) for value in row.values())
+    headers = {"Link": "the next page, where there is one"}
+    answer = json_answer("A page of rows", {"scores": [row], "next": None}, "ScorePage", headers)
+    answer["content"]["text/csv"] = {
+        "schema": {"type": "string"},
+        "example": f"{','.join(row)}\r\n{','.join(values)}\r\n",
+    }
+    return answer
+
+
+_SCORES: Final[Call] = {
+    "responses": {
+        200: _scores_answer(_SCORE),
+        **problems(*_BAD_FILTERS, errors.InvalidParameter(name="cursor", reason="is not a cursor that this server gave")),
+    }
+}
+
+
+@reads(qa, "/scores", summary="List scores", response_model=ScorePage, **_SCORES)
+def list_scores(request: Request, service: Here, asked: Annotated[scores.AskedRows, Query()]) -> Response:
+    """One row for each organ of each comparison of a finished job, newest first. ``format=csv`` gives CSV."""
     found, following = service.qa_store.scores(asked.filters(), limit=asked.limit, cursor=asked.cursor)
     page = ScorePage(scores=[ScoreRow.model_validate(row) for row in found], next=following)
     headers = PRIVATE | {"Vary": "Accept"}
     if following is not None:
         url = request.url.include_query_params(cursor=following)
         headers |= {"Link": f'<{url.path}?{url.query}>; rel="next"'}
-    if dashboards.prefers_csv(request.headers.get("accept", "")):
-        return Response(dashboards.to_csv(page.scores), media_type="text/csv; header=present", headers=headers)
+    wanted = asked.format or ("csv" if prefers_csv(request.headers.get("accept", "")) else "json")
+    if wanted == "csv":
+        return Response(to_csv(page.scores), media_type="text/csv; header=present", headers=headers)
     return Response(page.model_dump_json(), media_type="application/json", headers=headers)
 
 
-@qa.get("/summary", summary="Summarise scores", response_model=QASummary, **contract.SUMMARY)
-def get_summary(service: Here, asked: dashboards.Parts) -> Response:
-    """For each organ how surface and volumetric DSC are distributed, over the whole time and by day, week or month."""
+_SUMMARY: Final[Call] = {
+    "responses": {
+        200: json_answer(
+            "The summary",
+            {
+                "from": "2026-03-01",
+                "to": "2026-03-31",
+                "bucket": "day",
+                "alert_level": 0.8,
+                "oars": [
+                    {"oar": "Parotid_L"} | _OAR_SUMMARY | {"over_time": [{"start": "2026-03-05"} | _OAR_SUMMARY]},
+                ],
+            },
+            "QASummary",
+        ),
+        **problems(*_BAD_FILTERS),
+    }
+}
+
+
+@reads(qa, "/summary", summary="Summarise scores", response_model=QASummary, **_SUMMARY)
+def get_summary(service: Here, asked: Annotated[scores.AskedSummary, Query()]) -> Response:
+    """For each organ the distribution of surface and volumetric DSC, over the whole time and by day, week or month."""
     filters = asked.filters()
-    since, to = dashboards.window(filters, datetime.now(UTC).date(), asked.bucket)
+    since, to = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
     found = service.qa_store.summary(
-        dashboards.between(filters, since, to), alert_level=asked.alert_level, part_of=dashboards.part_of(asked.bucket)
+        scores.between(filters, since, to), alert_level=asked.alert_level, part_of=scores.part_of(asked.bucket)
     )
-    summary = dashboards.to_summary(found, since, to, asked.bucket, asked.alert_level)
+    summary = scores.to_summary(found, since, to, asked.bucket, asked.alert_level)
     return Response(orjson.dumps(summary), media_type="application/json", headers=PRIVATE)
 
 
-@qa.get("/drift", summary="Control charts", response_model=Drift, **contract.DRIFT)
-def get_drift(service: Here, asked: dashboards.Charts) -> Response:
-    """Surface DSC against approved contours, one chart for each organ, model and scanner, with limits and alarms."""
-    drift = dashboards.to_drift(service.qa_store.charts(asked.filters(), points=asked.points))
+_DRIFT: Final[dict[str, Any]] = {
+    "rules": [{"rule": rule.value, "meaning": meaning} for rule, meaning in MEANING.items()],
+    "charts": [
+        {
+            "oar": "Parotid_L",
+            "model": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
+            "scanner": "SIEMENS SOMATOM Confidence CT1",
+            "metric": "surface_dsc",
+            "baseline": {"n": 30, "needed": 30, "from": "2026-01-07T09:12:00.000Z", "to": "2026-03-04T16:40:00.000Z"},
+            "centre": 0.962,
+            "limits": {"lower": 0.871, "upper": 0.999},
+            "reason": None,
+            "points": [{"at": "2026-03-05T12:00:31.000Z", "job_id": JOB_ID, "value": 0.84, "alarms": ["beyond_limit"]}],
+            "alarms": [{"at": "2026-03-05T12:00:31.000Z", "job_id": JOB_ID, "rule": "beyond_limit", "side": "lower"}],
+        }
+    ],
+}
+_DRIFT_CALL: Final[Call] = {"responses": {200: json_answer("The charts", _DRIFT, "Drift"), **problems(*_BAD_FILTERS)}}
+
+
+@reads(qa, "/drift", summary="Control charts", response_model=Drift, **_DRIFT_CALL)
+def get_drift(service: Here, asked: Annotated[scores.AskedCharts, Query()]) -> Response:
+    """Surface DSC against approved contours: one chart for each organ, model and scanner, with limits and alarms."""
+    drift = scores.to_drift(service.qa_store.charts(asked.filters(), points=asked.points))
     return Response(drift.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)

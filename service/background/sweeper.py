@@ -1,10 +1,10 @@
 """Sweeper: finds what a crash left behind and puts it right.
 
-Several services may sweep at once: taking a job back is one conditional UPDATE, a message too many is harmless, and deleting what
-is gone is no error.
+Several services may sweep at once: taking a job back is one conditional UPDATE, a second message does no harm, and deleting what
+is gone is not an error.
 
-What is too late is told by looking again and again, and not by a clock: clocks differ between machines and are set, and while the
-database was away nobody could report.
+Lateness is judged by repeated looks instead of a clock: clocks differ between machines and are adjusted, and nobody could report
+while the database was away.
 """
 
 import logging
@@ -30,15 +30,15 @@ FORGET_WORKERS_S: Final = 86_400.0
 T = TypeVar("T")
 
 
-class Standstill(Generic[T]):
-    """Tells what was the same in so many looks, one after the other."""
+class UnchangedFor(Generic[T]):
+    """Finds values that stayed the same over a number of looks in a row."""
 
     def __init__(self, looks: int) -> None:
         self._looks = looks
         self._seen: dict[JobId, tuple[T, int]] = {}
 
     def of(self, now: Mapping[JobId, T]) -> dict[JobId, T]:
-        """Look once more."""
+        """Look once more; the values that did not change."""
         before = self._seen
         self._seen = {}
         for job_id, value in now.items():
@@ -54,12 +54,12 @@ class Sweeper:
         self._retention, self._callbacks = settings.retention, bool(settings.callback_hosts)
         self._period_s = min(5.0, settings.lease_s / 3)
         self._store, self._storage, self._broker = store, storage, broker
-        self._silent = Standstill[SignOfLife](self.looks_in(settings.lease_s))
-        self._late = Standstill[Queued](self.looks_in(MESSAGE_LATE_S))
+        self._silent = UnchangedFor[SignOfLife](self.looks_in(settings.lease_s))
+        self._late = UnchangedFor[Queued](self.looks_in(MESSAGE_LATE_S))
         self._cleaned_at = float("-inf")
 
     def looks_in(self, seconds: float) -> int:
-        """After how many looks at least so much time has gone by since the first one."""
+        """How many looks it takes until at least this much time has passed since the first one."""
         return ceil(seconds / self._period_s) + 1
 
     async def run(self) -> None:
@@ -67,7 +67,7 @@ class Sweeper:
         await every(self._period_s, self.sweep)
 
     def sweep(self) -> None:
-        """Once; while the queue is away, what lies about is deleted all the same."""
+        """Sweep once. Each part runs even if another fails."""
         attempt(self.requeue)
         attempt(self.retire)
         if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
@@ -77,7 +77,7 @@ class Sweeper:
     def requeue(self) -> None:
         """Send the jobs whose worker fell silent, and those whose message is lost."""
         if silent := self._silent.of(self._store.leases.signs_of_life()):
-            self._cleaned_at = float("-inf")  # who was killed while he wrote left something
+            self._cleaned_at = float("-inf")  # a worker that was killed while it wrote left files
             for job_id in self._store.leases.take_back(silent):
                 log.warning("job taken back from a silent worker", extra={"job_id": job_id})
                 self._send(job_id)
@@ -86,9 +86,9 @@ class Sweeper:
             self._send(job_id)
 
     def _lost(self) -> list[JobId]:
-        """Jobs that wait for long without a message: never sent, or there are fewer messages on the queue than jobs.
+        """Jobs that have waited long and have no message: never sent, or fewer messages are on the queue than jobs.
 
-        With as many messages as jobs the queue is only long, and sending again would make it longer with every sweep.
+        With as many messages as jobs the queue is just long; sending again would make it longer with every sweep.
         """
         late = self._late.of(self._store.queued())
         if not late or self._broker.depth() < self._store.counts()[JobState.QUEUED]:
@@ -100,7 +100,7 @@ class Sweeper:
         self._store.marked_sent(job_id)
 
     def retire(self) -> None:
-        """Purge the jobs and the inputs whose time is over. First the row: what is being retried must not lose its input."""
+        """Purge the jobs and inputs whose time is over. First the row: a job that is being retried must not lose its input."""
         purged = self._store.retirement.purge_due(self._retention, callbacks=self._callbacks)
         inputs = self._store.retirement.purge_inputs_due(self._retention)
         for job_id in purged:
@@ -113,7 +113,7 @@ class Sweeper:
             self._store.checkpoint()
 
     def clean(self) -> None:
-        """Delete what nobody finished, and what a crash left: bytes whose job was purged or never came to be."""
+        """Delete unfinished uploads and results, and bytes whose job was purged or never created."""
         swept = self._storage.sweep()
         found, writing = self._storage.job_ids(), self._storage.unfinished()
         states = self._store.states()  # asked second: a job whose folder was seen has its row by now,

@@ -1,9 +1,8 @@
-"""A private Redis: found on the machine or in a package, on a unix socket that only this user can reach.
+"""A private Redis on a unix socket that only this user can reach: found on the machine, or in a package.
 
-Redis or its fork Valkey, whichever is there: both speak the same protocol and both passed the same crash tests (ADR 0005).
+Redis or its fork Valkey: both speak the same protocol and passed the same crash tests (ADR 5).
 """
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from redis.retry import Retry
 from service.embedded.process import die_with_parent
 
 START_LIMIT_S: Final = 20.0
+_PLACE: Final = "oarlock-"
 
 
 class RedisServerNotFound(RuntimeError):
@@ -52,14 +52,15 @@ def find_server() -> Path:
 class PrivateRedis:
     """A Redis server on a unix socket, its queue kept in ``folder`` by an append-only file.
 
-    The socket lies in a short temporary path of this user, named after the folder: a socket's path may have 107 characters only.
+    The socket lies in a temporary folder that only this user may enter: nobody else can take its name first, or connect. It does
+    not lie in the data folder, as a socket's path may have 107 characters only.
     """
 
     def __init__(self, folder: Path) -> None:
         self._server = find_server()
         self._folder = folder.resolve()
-        name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:12]
-        self._socket = Path(tempfile.gettempdir()) / f"oarlock-{name}.sock"
+        self._place = Path(tempfile.mkdtemp(prefix=_PLACE))
+        self._socket = self._place / "redis.sock"
 
     @property
     def url(self) -> str:
@@ -69,6 +70,8 @@ class PrivateRedis:
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the server; what was queued in an earlier run is there again."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._remove_last()
+        self._place.mkdir(mode=0o700, exist_ok=True)
         self._socket.unlink(missing_ok=True)
         command = [str(self._server), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
         command += ["--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
@@ -95,6 +98,19 @@ class PrivateRedis:
         finally:
             process.terminate()
             process.wait()
+            self.remove()
+
+    def remove(self) -> None:
+        """Delete the folder of the socket, when the server has ended."""
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    def _remove_last(self) -> None:
+        """Delete the socket's folder of a run that was killed, and note this run's."""
+        note = self._folder / "socket-folder"
+        last = Path(note.read_text(encoding="utf-8")) if note.is_file() else self._place
+        if last != self._place and last.parent == self._place.parent and last.name.startswith(_PLACE):
+            shutil.rmtree(last, ignore_errors=True)
+        note.write_text(str(self._place), encoding="utf-8")
 
     def wait_until_ready(self) -> None:
         """Return when the server answers.

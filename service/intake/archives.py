@@ -1,14 +1,16 @@
-"""Archives: what is inside a zip file, one member at a time, within bounds and without trusting a byte of it.
+"""Archives: the members of a zip file, one at a time, within limits.
 
-Everything that an archive claims is checked before anything of it is unpacked; unpacking then stops at what was claimed.
+Every claim of an archive is checked before anything is unpacked; unpacking stops at what was claimed. Names of members are
+checked and never used.
 """
 
 import errno
+import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,36 +19,80 @@ from typing import IO, Final
 from oarlock.errors import StorageFull
 from service.errors import ArchiveInvalid, UploadTooLarge
 
-SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
-"""How a zip file begins; the second is an empty one."""
+SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK00")
+"""First bytes of a zip file; the second is of an empty one, the third of one that was split and joined (APPNOTE 8.5.4)."""
+
+OTHER_ARCHIVES: Final[Mapping[bytes, str]] = {
+    b"\x1f\x8b": "gzip",
+    b"7z\xbc\xaf": "7z",
+    b"\xfd7zX": "xz",
+    b"BZh": "bzip2",
+    b"Rar!": "RAR",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+"""First bytes of archives that are not unpacked."""
 
 RATIO_COUNTS_FROM_BYTES: Final = 128_000_000
-"""A phantom compresses very well and does no harm; the ratio counts where the content could fill a disk."""
+"""A phantom compresses very well and does no harm; the ratio counts where the content of a post could fill a disk."""
 
 _DIRECTORY_BYTES_PER_MEMBER: Final = 1_024
-_DAMAGED: Final = "it is damaged or incomplete; send it again"
+_DAMAGED: Final = "it is damaged or incomplete; make it again and send that"
+_LEADS_OUT: Final = "a member's name leads out of the archive"
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = struct.Struct("<4sLQL")
+_LOCAL = struct.Struct("<4s5H3L2H")
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How much an archive may hold: members, bytes of content (by rule, by the disk), and bytes of content per packed byte."""
+    """Limits of one archive, given what the post brought before it.
+
+    :ivar members: most files.
+    :ivar content_bytes: most bytes of content, by the settings.
+    :ivar disk_bytes: most bytes of content, by the disk.
+    :ivar ratio: most bytes of content per packed byte, over all archives of the post.
+    :ivar content_before: bytes that earlier archives of the post held.
+    :ivar packed_so_far: bytes of those archives and of this one, as sent.
+    """
 
     members: int
     content_bytes: int
     disk_bytes: int
     ratio: float
+    content_before: int = 0
+    packed_so_far: int = 0
+
+
+def check_no_other_archive(head: bytes) -> None:
+    """Check that a file does not begin like an archive of a kind that is not unpacked.
+
+    :raises ArchiveInvalid: naming the kind.
+    """
+    for signature, kind in OTHER_ARCHIVES.items():
+        if head.startswith(signature):
+            raise ArchiveInvalid(reason=f"it is a {kind} file; only zip archives are unpacked, so send one or the DICOM files")
+
+
+def check_is_zip(head: bytes) -> None:
+    """Check that a body begins like a zip archive.
+
+    :raises ArchiveInvalid: if not, naming what it is where that is known.
+    """
+    check_no_other_archive(head)
+    if not head.startswith(SIGNATURES):
+        raise ArchiveInvalid(reason="it does not begin like a zip archive")
 
 
 @contextmanager
 def open_archive(path: Path, limits: ArchiveLimits) -> Iterator[Iterator[IO[bytes]]]:
-    """The members of an archive as streams, in the order of its directory; folders are left out.
+    """The members of an archive as streams, in the order of its directory, without folders.
 
-    :raises ArchiveInvalid: if it is damaged, or holds what no export of a CT series holds.
+    :raises ArchiveInvalid: if it is damaged, or holds what an export of a CT series does not hold.
     :raises UploadTooLarge: if it holds more than the limits allow.
     :raises StorageFull: if it holds more than the disk takes.
     """
@@ -55,7 +101,7 @@ def open_archive(path: Path, limits: ArchiveLimits) -> Iterator[Iterator[IO[byte
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.filename.endswith("/")]
             _check_members(members, limits, path.stat().st_size)
-            yield (_open(archive, member) for member in members)
+            yield (_open(path, archive, member) for member in members)
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OverflowError, ValueError) as error:
         raise ArchiveInvalid(reason=_DAMAGED) from error
     except OSError as error:
@@ -66,12 +112,29 @@ def open_archive(path: Path, limits: ArchiveLimits) -> Iterator[Iterator[IO[byte
         raise ArchiveInvalid(reason="it is packed in a way that this server does not read") from error
 
 
-def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+def _open(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    member.orig_filename = _local_name(path, member)
     stream = archive.open(member)
     assert isinstance(stream, zipfile.ZipExtFile)  # opened for reading
-    if stream.peek(4)[:4] in SIGNATURES:
+    head = stream.peek(4)
+    if head[:4] in SIGNATURES:
         raise ArchiveInvalid(reason="it holds another archive; put the DICOM files into one archive")
+    check_no_other_archive(head)
     return stream
+
+
+def _local_name(path: Path, member: zipfile.ZipInfo) -> str:
+    """The name in front of a member's content. Some writers spell it otherwise than the directory does, and zipfile compares.
+
+    :raises ArchiveInvalid: if it leads out of the archive.
+    """
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        fields = _LOCAL.unpack(file.read(_LOCAL.size))
+        name = file.read(fields[9]).decode("utf-8" if fields[2] & _UTF8 else "cp437")
+    if not _stays_inside(name):
+        raise ArchiveInvalid(reason=_LEADS_OUT)
+    return name
 
 
 def _check_members(members: list[zipfile.ZipInfo], limits: ArchiveLimits, archive_bytes: int) -> None:
@@ -83,8 +146,9 @@ def _check_members(members: list[zipfile.ZipInfo], limits: ArchiveLimits, archiv
     packed = sum(member.compress_size for member in members)
     if packed > archive_bytes:
         raise ArchiveInvalid(reason="its members overlap")
-    if content > RATIO_COUNTS_FROM_BYTES and content > limits.ratio * packed:
-        raise ArchiveInvalid(reason=f"it would unpack to more than {limits.ratio:.0f} times its size")
+    in_all = limits.content_before + content
+    if in_all > RATIO_COUNTS_FROM_BYTES and in_all > limits.ratio * (limits.packed_so_far or packed):
+        raise ArchiveInvalid(reason=f"the archives of this upload unpack to more than {limits.ratio:.0f} times their size")
     if content > limits.content_bytes:
         raise UploadTooLarge(limit=limits.content_bytes, unit="bytes")
     if content > limits.disk_bytes:
@@ -93,7 +157,7 @@ def _check_members(members: list[zipfile.ZipInfo], limits: ArchiveLimits, archiv
 
 def _check_member(member: zipfile.ZipInfo) -> None:
     if not _stays_inside(member.orig_filename):
-        raise ArchiveInvalid(reason="a member's name leads out of the archive")
+        raise ArchiveInvalid(reason=_LEADS_OUT)
     if stat.S_ISLNK(member.external_attr >> 16):
         raise ArchiveInvalid(reason="a member is a symbolic link")
     if member.flag_bits & _ENCRYPTED:
@@ -103,9 +167,9 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a member's name is a plain relative path. It is never used as one: this tells honest archives from others."""
+    """Whether a member's name is a relative path without a drive. It is never used as a path: this tells honest archives."""
     parts = name.replace("\\", "/").split("/")
-    return ".." not in parts and parts[0] != "" and ":" not in parts[0] and "\0" not in name
+    return ".." not in parts and parts[0] != "" and not _DRIVE.match(name) and "\0" not in name
 
 
 def _check_directory_size(path: Path, limits: ArchiveLimits) -> None:

@@ -1,123 +1,78 @@
-"""Uploads: a request's body to files on the disk, never whole in memory (benchmarks/upload.py).
+"""Bodies of posts: parsed as they come and written to the disk a batch at a time, never whole in memory.
 
-FastAPI's UploadFile keeps each part under 1 MB in memory, and a CT slice is half of that. Here the body is parsed as it comes, a
-batch at a time, and each batch goes to the disk in a thread of its own before the next one is taken from the socket: what a
-sender can make the service hold is one batch.
+FastAPI's UploadFile keeps each part under 1 MB in memory, and a CT slice is half of that. Here each batch goes to the disk, in a
+thread, before the next one is taken from the socket: a sender can make the service hold one batch (``benchmarks/upload.py``).
 """
 
-import errno
-import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Final, Protocol
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Protocol
 
+import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from oarlock.errors import OarlockError, StorageFull
 from oarlock.settings import Settings
-from oarlock.store.files import Incoming, check_room, room_bytes
-from service.errors import (
-    ArchiveInvalid,
-    PartMissing,
-    UnsupportedMediaType,
-    UploadEmpty,
-    UploadMalformed,
-    UploadStalled,
-    UploadTooLarge,
-)
-from service.intake.archives import SIGNATURES, ArchiveLimits, open_archive
+from oarlock.store.files import Incoming
+from service.errors import UnsupportedMediaType, UploadMalformed, UploadStalled, UploadTooLarge
+from service.intake.archives import check_is_zip
+from service.intake.forms import JOB, ZIP_TYPES, Form, Upload
+from service.intake.upload_files import UploadFiles
 
 FIELD_LIMIT_BYTES: Final = 2_048
 BATCH_BYTES: Final = 1_048_576
-BATCH_LIMIT_S: Final = 60.0
-COPY_BYTES: Final = 262_144
-_ZIP_TYPES: Final = frozenset({b"application/zip", b"application/x-zip-compressed"})
-_FILES: Final = "files"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What a call takes.
+class Pace:
+    """How slowly an upload may come.
 
-    :ivar accepted: what its body may be, as a sender who sent something else is told.
-    :ivar series: whether it takes the files of a series: any number of parts named ``files``, archives among them.
-    :ivar parts: names of parts that are one file each, and must come.
-    :ivar fields: names of text fields.
-    :ivar media_types: of a body that is one file and no form; it counts as the part ``files``, or as the one of ``parts``.
+    :ivar batch_s: longest time for one batch (1 MiB), or for the rest of the body.
+    :ivar grace_s: time that every upload has, however little it sends.
+    :ivar least_bytes_per_s: least speed over the whole upload, beyond the grace.
     """
 
-    accepted: str
-    series: bool = True
-    parts: frozenset[str] = frozenset()
-    fields: frozenset[str] = frozenset()
-    media_types: frozenset[bytes] = frozenset()
+    batch_s: float = 60.0
+    grace_s: float = 60.0
+    least_bytes_per_s: float = 65_536.0
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the parts that are files; a body without a form counts as the first."""
-        return [*([_FILES] if self.series else []), *sorted(self.parts)]
-
-    def missing(self) -> OarlockError:
-        """What a sender is told who sent nothing."""
-        return UploadEmpty() if self.series else PartMissing(name=self.names[0])
+    def allowed_s(self, received: int) -> float:
+        """Seconds in which this many bytes must have come."""
+        return self.grace_s + received / self.least_bytes_per_s
 
 
-JOB: Final = Form(
-    "multipart/form-data with parts named 'files', or one zip archive as application/zip",
-    fields=frozenset({"model", "profile", "priority", "callback_url"}),
-    media_types=_ZIP_TYPES,
-)
-COMPARISON: Final = Form(
-    "multipart/form-data: the CT series in parts named 'files', one RTSTRUCT named 'predicted' and one named 'reference'",
-    parts=frozenset({"predicted", "reference"}),
-)
-REFERENCE: Final = Form(
-    "the RTSTRUCT as application/dicom, or multipart/form-data with one part named 'reference'",
-    series=False,
-    parts=frozenset({"reference"}),
-    media_types=frozenset({b"application/dicom"}),
-)
+PACE: Final = Pace()
+"""A slow sender occupies a place that others wait for: at the least speed a planning CT of 100 MB takes 26 minutes."""
 
 
-@dataclass
-class Upload:
-    """What a post brought: its form fields, and its files in the order of the upload, archives unpacked.
+def announced_bytes(request: Request) -> int:
+    """How long a request says that its body is, 0 if it does not say."""
+    return int(request.headers.get("content-length", 0))
 
-    ``digest`` is the same for the same fields and the same files in any order, packed or not. ``parts`` are the files that have
-    a name of their own in the form.
+
+async def receive(
+    request: Request,
+    incoming: Incoming,
+    settings: Settings,
+    threads: CapacityLimiter,
+    form: Form = JOB,
+    *,
+    has_body: bool = True,
+) -> Upload:
+    """Write the body of a post into a folder.
+
+    :param threads: limits how many posts use the disk at once.
+    :param form: what the body may hold.
+    :param has_body: whether the request has a body at all.
+    :raises UploadError: if it is too large, too slow, not well-formed, or of another type.
+    :raises StorageFull: if the disk runs short while it is written.
     """
-
-    files: list[Path]
-    fields: dict[str, str]
-    parts: dict[str, Path] = field(default_factory=dict)
-    file_digests: list[bytes] = field(default_factory=list)
-
-    @property
-    def digest(self) -> str:
-        whole = hashlib.sha256(b"".join(sorted(self.file_digests)))
-        for name, value in sorted(self.fields.items()):
-            whole.update(f"\0{name}={value}".encode())
-        return whole.hexdigest()
-
-
-async def receive(request: Request, incoming: Incoming, settings: Settings, threads: CapacityLimiter, form: Form = JOB) -> Upload:
-    """Take the body of a post into a folder.
-
-    :param threads: how many posts may use the disk at once.
-    :param form: what the call takes.
-    :raises UploadError: if it is too large, not well-formed, or of another type.
-    :raises StorageFull: if less disk space than is to stay free is left while it is written.
-    """
-    files = _Files(incoming, settings, form)
+    files = UploadFiles(incoming, settings, form)
     try:
-        body = _body(request, files, form)
-
+        body = _body(request, files, form, settings, has_body=has_body)
         async for batch in _batches(request, settings.max_upload_bytes):
             await anyio.to_thread.run_sync(body.write, batch, limiter=threads)
         return await anyio.to_thread.run_sync(body.finish, limiter=threads)
@@ -125,14 +80,16 @@ async def receive(request: Request, incoming: Incoming, settings: Settings, thre
         files.close()
 
 
-def _body(request: Request, files: "_Files", form: Form) -> "_Body":
-    if not request.state.unread:
+def _body(request: Request, files: UploadFiles, form: Form, settings: Settings, *, has_body: bool) -> "_Body":
+    if not has_body:
         raise form.missing()
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType(accepted="the body without Content-Encoding; a zip archive is compressed already")
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind in form.media_types:
-        return _FileBody(files, form.names[0], SIGNATURES if kind in _ZIP_TYPES else (b"",))
+        return _FileBody(files, form.names[0], zipped=kind in ZIP_TYPES)
     if kind == b"multipart/form-data" and options.get(b"boundary"):
-        return _MultipartBody(files, options[b"boundary"], form)
+        return _MultipartBody(files, options[b"boundary"], form, max_parts=settings.max_upload_files)
     if kind == b"multipart/form-data":
         raise UploadMalformed(reason="its Content-Type names no boundary")
     raise UnsupportedMediaType(accepted=form.accepted)
@@ -142,12 +99,12 @@ async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body in pieces of about one batch.
 
     :raises UploadTooLarge: at once if the headers announce too much, else as soon as too much has come.
-    :raises UploadStalled: if a batch takes too long.
+    :raises UploadStalled: if it comes too slowly.
     """
-    if int(request.headers.get("content-length", 0)) > limit:
+    if announced_bytes(request) > limit:
         raise UploadTooLarge(limit=limit, unit="bytes")
     batch, total = bytearray(), 0
-    async for chunk in _in_time(request.stream()):
+    async for chunk in _in_time(request.stream(), PACE):
         batch += chunk
         total += len(chunk)
         if total > limit:
@@ -159,21 +116,29 @@ async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
         yield bytes(batch)
 
 
-async def _in_time(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What comes, as long as every batch of it comes in its time: a slow sender keeps a place from others."""
-    received, until = 0, anyio.current_time() + BATCH_LIMIT_S
+async def _in_time(chunks: AsyncIterator[bytes], pace: Pace) -> AsyncIterator[bytes]:
+    """The chunks, as long as they keep the pace. Time that our own disk takes counts for nobody.
+
+    :raises UploadStalled: if a batch takes too long, or the whole upload is slower than the least speed.
+    """
+    total, in_batch, waited_s, waited_for_batch_s = 0, 0, 0.0, 0.0
     while True:
+        left_s = min(pace.batch_s - waited_for_batch_s, pace.allowed_s(total) - waited_s)
+        began = anyio.current_time()
         try:
-            with anyio.fail_after(until - anyio.current_time()):
+            with anyio.fail_after(left_s):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise UploadStalled(limit_s=BATCH_LIMIT_S) from None
+            raise UploadStalled(received=total) from None
+        took_s = anyio.current_time() - began
+        waited_s, waited_for_batch_s = waited_s + took_s, waited_for_batch_s + took_s
         if chunk is None:
             return
         yield chunk
-        received += len(chunk)
-        if received >= BATCH_BYTES:
-            received, until = 0, anyio.current_time() + BATCH_LIMIT_S
+        total += len(chunk)
+        in_batch += len(chunk)
+        if in_batch >= BATCH_BYTES:
+            in_batch, waited_for_batch_s = 0, 0.0
 
 
 # ── bodies ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,14 +152,14 @@ class _Body(Protocol):
 class _FileBody:
     """One file as the whole body."""
 
-    def __init__(self, files: "_Files", name: str, signatures: tuple[bytes, ...]) -> None:
-        self._files, self._name, self._signatures = files, name, signatures
+    def __init__(self, files: UploadFiles, name: str, *, zipped: bool) -> None:
+        self._files, self._name, self._zipped = files, name, zipped
         self._begun = False
 
     def write(self, batch: bytes) -> None:
         if not self._begun:
-            if not batch.startswith(self._signatures):
-                raise ArchiveInvalid(reason="it does not begin like one")
+            if self._zipped:
+                check_is_zip(batch)
             self._files.begin(self._name)
             self._begun = True
         self._files.write(batch)
@@ -208,8 +173,10 @@ class _FileBody:
 class _MultipartBody:
     """``multipart/form-data`` (RFC 7578), driven by python-multipart's parser."""
 
-    def __init__(self, files: "_Files", boundary: bytes, form: Form) -> None:
+    def __init__(self, files: UploadFiles, boundary: bytes, form: Form, *, max_parts: int) -> None:
         self._files, self._form = files, form
+        self._most_parts, self._parts = max_parts + len(form.fields) + len(form.parts), 0
+        self._max_files = max_parts
         self._fields: dict[str, str] = {}
         self._header, self._value = bytearray(), bytearray()
         self._disposition = b""
@@ -237,7 +204,7 @@ class _MultipartBody:
         try:
             self._parser.write(batch)
         except FormParserError as error:
-            raise UploadMalformed(reason="a boundary or a part's header is not where it must be, or is too long") from error
+            raise UploadMalformed(reason="a boundary or a header of a part is misplaced or too long") from error
 
     def finish(self) -> Upload:
         if self._any and not self._ended:
@@ -245,6 +212,9 @@ class _MultipartBody:
         return self._files.upload(self._fields)
 
     def _part_begins(self) -> None:
+        self._parts += 1
+        if self._parts > self._most_parts:  # empty parts are no files, and cost time all the same
+            raise UploadTooLarge(limit=self._max_files, unit="files")
         self._disposition = b""
 
     def _header_ends(self) -> None:
@@ -264,7 +234,7 @@ class _MultipartBody:
         else:
             known = ", ".join(f"'{part}'" for part in self._form.names)
             raise UploadMalformed(
-                reason=f"it holds a part that this call does not know, or a field twice; name the files {known}"
+                reason=f"a part has a name that this call does not take, or a field comes twice; name the files {known}"
             )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -288,123 +258,3 @@ class _MultipartBody:
 
     def _ends(self) -> None:
         self._ended = True
-
-
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Files:
-    """Writes parts into the incoming folder: a DICOM file as it is, the members of an archive in its place."""
-
-    def __init__(self, incoming: Incoming, settings: Settings, form: Form) -> None:
-        self._incoming, self._settings, self._form = incoming, settings, form
-        self._name = _FILES
-        self._upload = Upload(incoming.files, {})
-        self._head = bytearray()
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
-        self._archive = incoming.folder / "archive"
-        self._is_archive, self._unnamed = False, False
-        self._content_bytes = 0
-
-    def takes(self, name: str) -> bool:
-        """Whether a file of this name may come now."""
-        return name in self._form.names and name not in self._upload.parts
-
-    def begin(self, name: str, *, unnamed: bool = False) -> None:
-        """A file begins. A browser sends an empty file without a name where nothing was chosen."""
-        self._head.clear()
-        self._name, self._file, self._unnamed = name, None, unnamed
-
-    def write(self, data: bytes | memoryview) -> None:
-        if self._file is None:
-            self._head += data
-            if len(self._head) >= 4:
-                self._open()
-        else:
-            self._put(self._file, data)
-
-    def end(self) -> None:
-        """The file is complete: an archive is unpacked and removed."""
-        if self._file is None and self._unnamed and not self._head:
-            return
-        (self._file or self._open()).close()
-        if self._is_archive:
-            self._unpack()
-            self._archive.unlink()
-        elif self._name == _FILES:
-            self._upload.file_digests.append(self._digest.digest())
-
-    def close(self) -> None:
-        """Close what an interrupted upload left open."""
-        if self._file is not None:
-            self._file.close()
-
-    def upload(self, fields: dict[str, str]) -> Upload:
-        if self._form.series and not self._upload.files:
-            raise self._form.missing()
-        if missing := sorted(self._form.parts - self._upload.parts.keys()):
-            raise PartMissing(name=missing[0])
-        self._upload.fields = fields
-        return self._upload
-
-    def _open(self) -> IO[bytes]:
-        """Open the file that a part goes to, now that its first bytes say what it is, and write those bytes."""
-        self._is_archive = self._name == _FILES and bytes(self._head[:4]) in SIGNATURES
-        self._file = (self._archive if self._is_archive else self._next_file()).open("wb", buffering=0)
-        self._digest = hashlib.sha256()
-        self._put(self._file, bytes(self._head))
-        return self._file
-
-    def _next_file(self) -> Path:
-        if self._name != _FILES:
-            return self._upload.parts.setdefault(self._name, self._incoming.folder / self._name)
-        if len(self._upload.files) >= self._settings.max_upload_files:
-            raise UploadTooLarge(limit=self._settings.max_upload_files, unit="files")
-        return self._incoming.next_file()
-
-    def _put(self, file: IO[bytes], data: bytes | memoryview) -> None:
-        """Write, while the disk has more room than must stay: many uploads at once may each have found enough at their start."""
-        check_room(self._incoming.folder, keep_bytes=self._settings.min_free_bytes)
-        with disk():
-            _write_all(file, data)
-        if not self._is_archive:
-            self._digest.update(data)
-            self._content_bytes += len(data)
-
-    def _unpack(self) -> None:
-        limits = ArchiveLimits(
-            members=self._settings.max_upload_files - len(self._upload.files),
-            content_bytes=self._settings.max_upload_bytes - self._content_bytes,
-            disk_bytes=room_bytes(self._incoming.folder, keep_bytes=self._settings.min_free_bytes),
-            ratio=self._settings.max_archive_ratio,
-        )
-        self._is_archive = False
-        with open_archive(self._archive, limits) as members:
-            for member in members:
-                with member, self._next_file().open("wb", buffering=0) as file:
-                    self._digest = hashlib.sha256()
-                    while data := member.read(COPY_BYTES):
-                        self._put(file, data)
-                self._upload.file_digests.append(self._digest.digest())
-
-
-def _write_all(file: IO[bytes], data: bytes | memoryview) -> None:
-    """An unbuffered file may take less than it is given."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-@contextmanager
-def disk() -> Iterator[None]:
-    """Whoever finds no room on the disk in this block finds that the storage is full.
-
-    :raises StorageFull: instead of the system's error.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull from error
-        raise

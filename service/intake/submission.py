@@ -4,13 +4,13 @@ The order is the promise. The files are on the disk before the row is in the tab
 on the queue; only then is the post answered with 202. A crash after the first step leaves a folder without a row, which the
 sweeper deletes; after the second, a queued job without a message, which the sweeper sends.
 
-A queue that cannot be reached is answered with 503, and row and files go: a sender that is told "not accepted" posts again, and
-two jobs of one series would be one too many.
+If the queue cannot be reached the answer is 503, and row and files are deleted: a sender who is told "not accepted" posts again,
+and would otherwise have two jobs of one series.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from uuid import uuid4
 
 from oarlock.ct.series import SeriesHeader
@@ -24,12 +24,18 @@ from oarlock.store.files import Incoming, Storage
 from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import Job, JobId, Priority
 from oarlock.store.retention import Retention
-from service.api.schemas import PRIORITIES
-from service.background.webhooks import Rules
+from service.background.webhooks.rules import Rules
 from service.broker import Broker
 from service.errors import BrokerUnavailable
 
 IDEMPOTENCY_KEY_LIMIT: Final = 255
+
+PRIORITY_NAMES: Final[Mapping[Priority, Literal["urgent", "normal", "low"]]] = {
+    Priority.URGENT: "urgent",
+    Priority.NORMAL: "normal",
+    Priority.LOW: "low",
+}
+PRIORITIES: Final[Mapping[str, Priority]] = {name: priority for priority, name in PRIORITY_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,8 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What a sender can choose from, and what is chosen where nothing is named."""
+class Available:
+    """What a sender can choose from, and the defaults."""
 
     manifests: Mapping[str, ModelManifest]
     model: str
@@ -54,7 +60,7 @@ class Offer:
     callbacks: Rules
 
 
-def check_choices(fields: Mapping[str, str], offer: Offer, retention: Retention) -> Choices:
+def check_choices(fields: Mapping[str, str], available: Available, retention: Retention) -> Choices:
     """The form fields of a post as values.
 
     :param retention: how long the sender's jobs stay.
@@ -65,18 +71,18 @@ def check_choices(fields: Mapping[str, str], offer: Offer, retention: Retention)
     priority = fields.get("priority") or "normal"
     if priority not in PRIORITIES:
         raise InvalidParameter(name="priority", reason=f"must be one of {', '.join(PRIORITIES)}")
-    profile = profile_named(offer.profiles, fields.get("profile") or offer.profile)
-    callback_url = offer.callbacks.check_url(fields["callback_url"]) if fields.get("callback_url") else None
-    manifest = offer.manifests.get(fields.get("model") or offer.model)
+    profile = profile_named(available.profiles, fields.get("profile") or available.profile)
+    callback_url = available.callbacks.check_url(fields["callback_url"]) if fields.get("callback_url") else None
+    manifest = available.manifests.get(fields.get("model") or available.model)
     if manifest is None:
-        raise UnknownModel(available=list(offer.manifests))
+        raise UnknownModel(available=list(available.manifests))
     return Choices(
         ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority], retention, callback_url
     )
 
 
 def check_writable(profile: Profile, header: SeriesHeader) -> None:
-    """See that the names of a profile can be written in the character set of a series.
+    """Check that the names of a profile can be written in the character set of a series.
 
     :raises ProfileNotWritable: if not.
     """
@@ -84,7 +90,7 @@ def check_writable(profile: Profile, header: SeriesHeader) -> None:
 
 
 def check_idempotency_key(key: str | None) -> str | None:
-    """A key that can be stored; None for none.
+    """A key that can be stored; None if there is none.
 
     :raises InvalidParameter: if it is empty, too long, or not printable ASCII.
     """
@@ -94,74 +100,74 @@ def check_idempotency_key(key: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """Where jobs are taken in, started again and thrown away."""
+class Post:
+    """A checked upload, and who sent it.
+
+    :ivar key: the idempotency key; None if there is none.
+    :ivar digest: of fields and files.
+    :ivar identity: what was taken out of the series when it was de-identified, sealed.
+    """
+
+    incoming: Incoming
+    header: SeriesHeader
+    choices: Choices
+    key: str | None
+    digest: str
+    by: Actor
+    identity: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Takes jobs in, starts them again and deletes them."""
 
     store: JobStore
     storage: Storage
     broker: Broker
 
-    def submit(
-        self,
-        incoming: Incoming,
-        header: SeriesHeader,
-        choices: Choices,
-        *,
-        key: str | None,
-        digest: str,
-        by: Actor,
-        identity: bytes | None = None,
-    ) -> Job:
-        """Make a job of an upload, or find the one that the same post made before.
+    def submit(self, post: Post) -> Job:
+        """Make a job of a post, or find the job that the same post made before.
 
-        :param identity: what was taken out of the series, sealed.
         :raises IdempotencyConflict: if the key belongs to another post.
         :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
         """
-        earlier = None if key is None else self.store.find_post(key, digest)
-        job = earlier or self._create(incoming, header, choices, key=key, digest=digest, by=by, identity=identity)
+        earlier = None if post.key is None else self.store.find_post(post.key, post.digest)
+        job = earlier or self._create(post)
         try:
             self._send(job)
         except BrokerUnavailable:
-            if not self._withdraw(job, by):
+            if not self._withdraw(job, post.by):
                 return job
             raise
         return self.store.get(job.id)
 
-    def _create(
-        self,
-        incoming: Incoming,
-        header: SeriesHeader,
-        choices: Choices,
-        *,
-        key: str | None,
-        digest: str,
-        by: Actor,
-        identity: bytes | None,
-    ) -> Job:
+    def _create(self, post: Post) -> Job:
         job_id = JobId(str(uuid4()))
-        self.storage.adopt(incoming, job_id)
+        self.storage.adopt(post.incoming, job_id)
         try:
-            new = NewJob(
-                id=job_id,
-                series=header.facts(),
-                model=choices.model,
-                profile=choices.profile.name,
-                retention=choices.retention,
-                callback_url=choices.callback_url,
-                identity=identity,
-                priority=choices.priority,
-                warnings=header.warnings,
-                idempotency_key=key,
-                content_sha256=digest,
-            )
-            job = self.store.create(new, by=by)
+            job = self._insert(job_id, post)
         except Exception:
-            self.storage.purge(job_id)  # there is no row that would ever lead to these files
+            self.storage.purge(job_id)  # without a row nothing would ever lead to these files
             raise
         if job.id != job_id:  # a post with the same key was faster
             self.storage.purge(job_id)
         return job
+
+    def _insert(self, job_id: JobId, post: Post) -> Job:
+        new = NewJob(
+            id=job_id,
+            series=post.header.facts(),
+            model=post.choices.model,
+            profile=post.choices.profile.name,
+            retention=post.choices.retention,
+            callback_url=post.choices.callback_url,
+            identity=post.identity,
+            priority=post.choices.priority,
+            warnings=post.header.warnings,
+            idempotency_key=post.key,
+            content_sha256=post.digest,
+        )
+        return self.store.create(new, by=post.by)
 
     def _send(self, job: Job) -> None:
         """Put a job's message on the queue; an earlier post's job that is past that needs none."""
@@ -169,10 +175,10 @@ class Desk:
             return
         self.broker.enqueue(job)
         if not self.store.marked_sent(job.id):
-            raise BrokerUnavailable  # a post with the same key gave the job up in the meantime
+            raise BrokerUnavailable  # a post with the same key withdrew the job in the meantime
 
     def _withdraw(self, job: Job, by: Actor) -> bool:
-        """Forget a job that was not sent; False if a worker or another post has it by now."""
+        """Remove a job that was not sent; False if a worker or another post has it by now."""
         if self.store.discard(job.id, by=by):
             self.storage.purge(job.id)
             return True
@@ -181,7 +187,7 @@ class Desk:
     def retry(self, job_id: JobId, *, by: Actor) -> Job:
         """Queue an ended job again. If the queue is not reachable now, the sweeper sends it later: the job is accepted already.
 
-        :raises JobNotRetryable: if it did not fail and was not cancelled.
+        :raises JobNotRetryable: if it neither failed nor was cancelled.
         """
         job = self.store.retry(job_id, by=by)
         try:
@@ -191,7 +197,7 @@ class Desk:
         return self.store.get(job_id)
 
     def purge(self, job_id: JobId, *, by: Actor) -> None:
-        """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing any more."""
+        """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing after that."""
         self.store.purge(job_id, by=by)
         self.storage.purge(job_id)
         self.store.checkpoint()

@@ -1,4 +1,4 @@
-"""Vault: what was taken out of a series before the queue, sealed with a key that only the service has (ADR 15)."""
+"""The vault: de-identifies series before the queue, and keeps who they are sealed with the service's key (ADR 15)."""
 
 import hashlib
 import hmac
@@ -17,10 +17,10 @@ from oarlock.store.jobs import Job
 
 
 class Vault:
-    """Takes patients out of series and puts them back into results; without a key it does neither.
+    """De-identifies series and re-identifies results; without a key it does neither.
 
     :param key: 32 bytes in URL-safe base64, as ``Fernet.generate_key`` makes them.
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is not such a key.
     """
 
     def __init__(self, key: str | None) -> None:
@@ -29,19 +29,19 @@ class Vault:
         self._one_at_a_time = threading.Lock()
 
     def pseudonym(self, uid: str) -> str:
-        """The UID that stands for a UID: always the same one, so that jobs of one series are found; itself without a key."""
+        """The UID that replaces a UID, always the same one; the UID itself without a key."""
         if self._fernet is None:
             return uid
         return f"2.25.{int.from_bytes(hmac.digest(self._pseudonyms, uid.encode(), hashlib.sha256)[:16], 'big')}"
 
     def lock_away(self, incoming: Incoming, header: SeriesHeader) -> tuple[SeriesHeader, bytes | None]:
-        """Replace the files of an upload by others without the patient.
+        """Replace the files of an upload by de-identified ones.
 
-        One upload at a time, as a whole series of pixels is in memory meanwhile.
+        One upload at a time: a whole series of pixels is in memory meanwhile.
 
         :returns: the header of the new files, and the sealed original; the same header and None without a key.
         :raises NotDeidentifiable: if it cannot be done.
-        :raises UnsupportedPixelData: a slice cannot be decoded.
+        :raises UnsupportedPixelData: if a slice cannot be decoded.
         """
         if self._fernet is None:
             return header, None
@@ -56,7 +56,7 @@ class Vault:
     def reveal(self, job: Job) -> Job:
         """A job with the true UIDs of its series.
 
-        :raises IdentityLocked: if it was sealed with another key; so in the calls below.
+        :raises IdentityLocked: if it was sealed with another key; as in the methods below.
         """
         if job.identity is None:
             return job
@@ -70,11 +70,11 @@ class Vault:
         return replace(job, series=true)
 
     def uids(self, job: Job) -> Mapping[str, str]:
-        """The true UIDs of a job's series by those that stand for them; none where nothing stands for them."""
+        """The true UIDs of a job's series by those that replace them; empty if none were replaced."""
         return {} if job.identity is None else self._open(job.identity).uids
 
     def rtstruct(self, job: Job, content: bytes) -> bytes:
-        """The RTSTRUCT of a job as its sender knows the patient."""
+        """The RTSTRUCT of a job with the patient as the sender knows them."""
         return content if job.identity is None else reidentified(content, self._open(job.identity))
 
     def report(self, job: Job, content: bytes) -> bytes:

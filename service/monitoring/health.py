@@ -1,6 +1,8 @@
-"""Health: whether the process lives, and whether everything that a job needs is there."""
+"""Health: whether everything that a job needs is there."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from time import monotonic
 from typing import Final
 
 from oarlock.errors import OarlockError
@@ -10,36 +12,60 @@ from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobState
 from oarlock.store.workers import Worker
-from service.api.schemas import Dependency, Readiness
 from service.broker import Broker
 
 SILENT_LEASES: Final = 2
-"""A worker renews its lease several times before it runs out; one that was silent for two of them is taken for dead."""
+"""A worker renews its lease several times before it runs out; one that is silent for two of them counts as dead."""
+
+FRESH_S: Final = 1.0
+"""How long an answer is given again: each look writes a file and asks Redis, and anybody may ask for it."""
+
+Problem = Callable[[], str | None]
 
 
 class Health:
-    """Looks at each dependency by name."""
+    """Looks at each dependency by name.
+
+    :param embedded: why the service's own worker does not run; None if it does, or if there is none.
+    """
 
     def __init__(
-        self, settings: Settings, store: JobStore, storage: Storage, broker: Broker, manifests: Mapping[str, ModelManifest]
+        self,
+        settings: Settings,
+        store: JobStore,
+        storage: Storage,
+        broker: Broker,
+        manifests: Mapping[str, ModelManifest],
+        *,
+        embedded: Problem = lambda: None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._settings, self._store, self._storage, self._broker, self._manifests = settings, store, storage, broker, manifests
         self._silence_s = SILENT_LEASES * settings.lease_s
+        self._embedded, self._clock = embedded, clock
+        self._lock = Lock()
+        self._known: dict[str, str | None] = {}
+        self._looked_at = float("-inf")
 
-    def readiness(self) -> Readiness:
-        """Every dependency, and whether all are ready."""
-        checks: dict[str, Callable[[], str | None]] = {
+    def readiness(self) -> Mapping[str, str | None]:
+        """What is wrong with each dependency, None for nothing; at most a second old."""
+        with self._lock:
+            if self._clock() - self._looked_at >= FRESH_S:
+                self._known, self._looked_at = self._look(), self._clock()
+            return self._known
+
+    def _look(self) -> dict[str, str | None]:
+        checks: dict[str, Problem] = {
             "database": self._database,
             "broker": self._queue,
             "storage": self._disk,
             "workers": self._any_worker,
             "model": self._model,
         }
-        found = {name: _look(check) for name, check in checks.items()}
-        return Readiness(ready=all(entry.ready for entry in found.values()), **found)
+        return {name: _reason(check) for name, check in checks.items()}
 
     def live_workers(self) -> list[Worker]:
-        """The workers that were heard of lately."""
+        """The workers that reported lately."""
         return self._store.workers.live(within_s=self._silence_s)
 
     def free_bytes(self) -> int:
@@ -66,11 +92,13 @@ class Health:
         if self.live_workers():
             return None
         waiting = self._store.counts()[JobState.QUEUED]
-        return f"no worker was heard of in the last {self._silence_s:g} s, and {waiting} job(s) wait"
+        why = self._embedded()
+        return f"no worker reported in the last {self._silence_s:g} s, and {waiting} job(s) wait" + (f"; {why}" if why else "")
 
     def _model(self) -> str | None:
-        """The default model is here, some worker has it, and no worker has another file of a model that is offered: it would fail
-        the jobs that it takes.
+        """What is wrong with the models.
+
+        A worker with another file of a model than the service has would fail the jobs that it takes.
         """
         manifest = self._manifests.get(self._settings.model)
         if manifest is None:
@@ -89,11 +117,10 @@ def _with_another(manifest: ModelManifest, workers: Sequence[Worker]) -> Iterato
             yield f"worker {worker.name} has another file of {manifest.name} ({hashes})"
 
 
-def _look(check: Callable[[], str | None]) -> Dependency:
+def _reason(check: Problem) -> str | None:
     try:
-        reason = check()
+        return check()
     except OarlockError as error:
-        reason = error.detail
+        return error.detail
     except OSError as error:
-        reason = f"the data folder takes no file ({error.strerror})"
-    return Dependency(ready=reason is None, detail=reason)
+        return f"the data folder cannot be written to ({error.strerror})"

@@ -1,7 +1,8 @@
-"""Metrics: what GET /metrics says to Prometheus. Counted from the job table, so that it holds across restarts and processes."""
+"""Metrics for Prometheus, counted from the job table, so that they hold across restarts and processes."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Final
 
@@ -25,29 +26,32 @@ from service.monitoring.health import Health
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is counted from."""
+
+    store: JobStore
+    scores: ScoreStore
+    broker: Broker
+    health: Health
+    manifests: Mapping[str, ModelManifest]
+    outbox: CallbackStore
+
+
 class Metrics:
     """Counters of this process, and a collector of what the job table and the queue say."""
 
-    def __init__(
-        self,
-        store: JobStore,
-        scores: ScoreStore,
-        broker: Broker,
-        health: Health,
-        manifests: Mapping[str, ModelManifest],
-        *,
-        outbox: CallbackStore,
-    ) -> None:
+    def __init__(self, sources: Sources) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Table(store, scores, broker, health, manifests, outbox=outbox))
+        self._registry.register(_Table(sources))
         self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
         for leaf in leaves():
-            self.refusals.labels(leaf.code)  # from 0, or the first one would be no increase
+            self.refusals.labels(leaf.code)  # from 0, or the first one would not be an increase
         self.drift_alarms = Counter(
             "oarlock_drift_alarms", "Alarms of the control charts", ["model", "oar", "rule", "side"], registry=self._registry
         )
         # These too are counted from 0.
-        for model, oar in {(manifest.name, oar.name) for manifest in manifests.values() for oar in manifest.oars}:
+        for model, oar in {(manifest.name, oar.name) for manifest in sources.manifests.values() for oar in manifest.oars}:
             for rule, side in product(Rule, ("higher", "lower")):
                 self.drift_alarms.labels(model, oar, rule, side)
         self.requests = Histogram(
@@ -60,21 +64,11 @@ class Metrics:
 
 
 class _Table(Collector):
-    def __init__(
-        self,
-        store: JobStore,
-        scores: ScoreStore,
-        broker: Broker,
-        health: Health,
-        manifests: Mapping[str, ModelManifest],
-        *,
-        outbox: CallbackStore,
-    ) -> None:
-        self._outbox = outbox
-        self._store, self._scores, self._broker, self._health, self._manifests = store, scores, broker, health, manifests
+    def __init__(self, sources: Sources) -> None:
+        self._from = sources
 
     def collect(self) -> Iterable[Metric]:
-        """What can be known now; a dependency that does not answer leaves its metrics out, and /readyz says so."""
+        """The metrics that can be known now. Those of a dependency that does not answer are left out; /readyz names it."""
         families = (
             self._jobs,
             self._depth,
@@ -92,48 +86,48 @@ class _Table(Collector):
 
     def _jobs(self) -> Metric:
         jobs = GaugeMetricFamily("oarlock_jobs", "Jobs by state, without the purged ones", labels=["state"])
-        for state, count in self._store.counts().items():
+        for state, count in self._from.store.counts().items():
             jobs.add_metric([state], count)
         return jobs
 
     def _callbacks(self) -> Metric:
         callbacks = GaugeMetricFamily("oarlock_callbacks", "Callbacks by state; dead ones were given up", labels=["state"])
-        for state, count in self._outbox.counts().items():
+        for state, count in self._from.outbox.counts().items():
             callbacks.add_metric([state], count)
         return callbacks
 
     def _disk(self) -> Metric:
         return GaugeMetricFamily(
-            "oarlock_storage_free_bytes", "Free disk space of the data folder", value=self._health.free_bytes()
+            "oarlock_storage_free_bytes", "Free disk space of the data folder", value=self._from.health.free_bytes()
         )
 
     def _depth(self) -> Metric:
-        return GaugeMetricFamily("oarlock_queue_depth", "Messages that wait for a worker", value=self._broker.depth())
+        return GaugeMetricFamily("oarlock_queue_depth", "Messages that wait for a worker", value=self._from.broker.depth())
 
     def _workers(self) -> Metric:
         workers = GaugeMetricFamily("oarlock_workers", "Live workers by device", labels=["device"])
-        devices = [worker.device for worker in self._health.live_workers()]
+        devices = [worker.device for worker in self._from.health.live_workers()]
         for device in sorted(set(devices)):
             workers.add_metric([device], devices.count(device))
         return workers
 
     def _stages(self) -> Metric:
         stages = HistogramMetricFamily("oarlock_stage_seconds", "Duration of each stage of all jobs", labels=["stage"])
-        for entry in self._store.stage_times.all():
+        for entry in self._from.store.stage_times.all():
             stages.add_metric([entry.stage], _buckets(entry), entry.total_s)
         return stages
 
     def _models(self) -> Metric:
         models = InfoMetricFamily("oarlock_model", "Models of this server", labels=["name"])
-        for manifest in self._manifests.values():
+        for manifest in self._from.manifests.values():
             models.add_metric([manifest.name], {"version": manifest.version, "sha256": manifest.sha256})
         return models
 
     def _surface_dsc(self) -> Metric:
         scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=["model", "oar"])
-        counted = {(entry.model, entry.oar): entry for entry in self._scores.histograms()}
-        for manifest in self._manifests.values():
-            for oar in manifest.oars:  # from 0, or the first comparison would be no increase
+        counted = {(entry.model, entry.oar): entry for entry in self._from.scores.histograms()}
+        for manifest in self._from.manifests.values():
+            for oar in manifest.oars:  # from 0, or the first comparison would not be an increase
                 counted.setdefault((manifest.name, oar.name), ScoreHistogram(manifest.name, oar.name, (0,) * len(BUCKETS), 0.0))
         for entry in counted.values():
             counts = map(float, (*entry.counts, entry.counts[-1]))
@@ -142,7 +136,7 @@ class _Table(Collector):
 
     def _checks(self) -> Metric:
         checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=["check", "level"])
-        for code, level, findings in self._scores.check_counts():
+        for code, level, findings in self._from.scores.check_counts():
             checks.add_metric([code, level], findings)
         return checks
 

@@ -1,70 +1,77 @@
-"""One log line a request, and an answer where nothing else gave one. Never a path or a parameter that a sender chose."""
+"""One log line for each request, and an answer where nothing else gave one. Never a path or a parameter that a sender chose."""
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
-from uuid import uuid4
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oarlock.errors import InternalError
-from service.api.problems import problem
+from oarlock.errors import InternalError, OarlockError
 from service.errors import NotReady
+from service.facts import RequestFacts, facts_of
 
 log = logging.getLogger(__name__)
 
 _PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Asked every few seconds: an answer as it should be is no event."""
+"""Asked every few seconds: a normal answer is not worth a line."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class RequestLog:
-    """Gives each request an id, writes its line, counts it, and answers 500 where nothing else did."""
+_SAFE: Final = ((b"x-content-type-options", b"nosniff"),)
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+
+class RequestLog:
+    """Begins the facts of each request, writes its line, counts it, and answers 500 where nothing else did.
+
+    :param to_answer: turns an error into the answer of a request.
+    """
+
+    def __init__(self, app: ASGIApp, to_answer: Callable[[Request, OarlockError], Response]) -> None:
+        self._app, self._to_answer = app, to_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        request.state.request_id = str(uuid4())
-        request.state.error_code = None
-        answer = _Answer(send, request.state.request_id)
+        facts, request = RequestFacts.begin(scope), Request(scope, receive)
+        answer = _Answer(send, facts.id)
         began = monotonic()
         try:
             await self._app(scope, _watched(request, receive), answer)
-        except Exception:  # the last place where an unforeseen error can become an answer
-            log.exception("unforeseen error", extra=_about(request))
+        except Exception:  # the last place where an unexpected error can become an answer
+            log.exception("unexpected error", extra=_about(request))
             if answer.status is not None:
                 raise
-            await problem(request, InternalError(reference=request.state.request_id))(scope, receive, answer)
+            await self._to_answer(request, InternalError(reference=facts.id))(scope, receive, answer)
         finally:
             _note(request, answer.status, monotonic() - began)
 
 
 def _about(request: Request) -> dict[str, Any]:
-    job_id = getattr(request.state, "job_id", None)
-    return {"request_id": request.state.request_id, "route": _route(request.scope), "job_id": job_id}
+    facts = facts_of(request)
+    return {"request_id": facts.id, "route": _route(request.scope), "job_id": facts.job_id}
 
 
 def _watched(request: Request, receive: Receive) -> Receive:
-    """Keeps ``state.unread`` true as long as the sender has more of the body to send."""
-    request.state.unread = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+    """``receive``, which keeps ``facts.unread`` true as long as the sender has more of the body to send."""
+    facts = facts_of(request)
+    facts.unread = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
     async def watched() -> Message:
         message = await receive()
-        request.state.unread = message["type"] == "http.request" and message.get("more_body", False)
+        facts.unread = message["type"] == "http.request" and message.get("more_body", False)
         return message
 
     return watched
 
 
 class _Answer:
-    """Passes an answer on, with the request's id in its headers, and remembers its status."""
+    """Passes an answer on with the request's id and safe defaults in its headers, and remembers its status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self._request_id = send, request_id
@@ -73,22 +80,23 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", []), (b"x-request-id", self._request_id.encode())]
+            headers = [*message.get("headers", []), (b"x-request-id", self._request_id.encode())]
+            given = {name for name, _ in headers}
+            message["headers"] = headers + [header for header in (*_SAFE, _NOT_KEPT) if header[0] not in given]
         await self._send(message)
 
 
 def _note(request: Request, status: int | None, seconds: float) -> None:
-    state, route = request.state, _route(request.scope)
+    facts, route = facts_of(request), _route(request.scope)
     method = request.method if request.method in _METHODS else "other"
     metrics = request.app.state.service.metrics
     metrics.requests.labels(route, method, status or "none").observe(seconds)
-    if state.error_code not in {None, NotReady.code}:  # a probe that says "not yet" refuses nobody
-        metrics.refusals.labels(state.error_code).inc()
-    known = {"request_id": state.request_id, "route": route, "method": method, "status": status}
-    known |= {"caller": state.caller.id if hasattr(state, "caller") else None, "address": request.client and request.client.host}
-    job_id = getattr(state, "job_id", None)
+    if facts.error_code not in {None, NotReady.code}:  # a probe that says "not yet" refuses nobody
+        metrics.refusals.labels(facts.error_code).inc()
+    known = {"request_id": facts.id, "route": route, "method": method, "status": status}
+    known |= {"caller": facts.caller.id if facts.caller else None, "address": request.client and request.client.host}
     level = logging.DEBUG if route in _PROBES and status == 200 else logging.INFO
-    log.log(level, "request", extra=known | {"code": state.error_code, "job_id": job_id, "seconds": round(seconds, 4)})
+    log.log(level, "request", extra=known | {"code": facts.error_code, "job_id": facts.job_id, "seconds": round(seconds, 4)})
 
 
 def _route(scope: Scope) -> str:

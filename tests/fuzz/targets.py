@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -39,9 +38,9 @@ from oarlock.store.files import Incoming, Storage
 from oarlock.store.retention import NO_OVERRIDE
 from service.api.comparisons import compare_upload, read_part
 from service.api.problems import describe
-from service.background.webhooks import Rules
-from service.intake import multipart as uploads
-from service.intake.submission import Offer, check_choices, check_writable
+from service.background.webhooks.rules import Rules
+from service.intake import forms, multipart
+from service.intake.submission import Available, check_choices, check_writable
 from service.intake.vault import Vault
 from tests.fuzz import seeds
 from tests.service.running import write_model
@@ -88,7 +87,7 @@ class Ground:
                 "callback_secrets": ["whsec_" + "A" * 32],
             }
         )
-        self.offer = Offer(
+        self.offer = Available(
             {"oarlock-hn": read_manifest(self.folder / "models" / "oarlock-hn")},
             "oarlock-hn",
             read_profiles(None),
@@ -138,11 +137,13 @@ def check_facts(header: SeriesHeader) -> None:
 # ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _receive(incoming: Incoming, content_type: str, body: bytes, form: uploads.Form) -> uploads.Upload:
+def _receive(incoming: Incoming, content_type: str, body: bytes, form: forms.Form) -> forms.Upload:
     """What the service does with the body of a post; it comes in two pieces."""
     place = ground()
     request = _Request(content_type, body)
-    return place.loop.run_until_complete(uploads.receive(request, incoming, place.settings, place.threads, form))  # type: ignore[arg-type]
+    return place.loop.run_until_complete(
+        multipart.receive(request, incoming, place.settings, place.threads, form, has_body=bool(body))  # type: ignore[arg-type]
+    )
 
 
 class _Request:
@@ -150,7 +151,6 @@ class _Request:
 
     def __init__(self, content_type: str, body: bytes) -> None:
         self.headers = Headers({"content-type": content_type})
-        self.state = SimpleNamespace(unread=bool(body))
         self._body = body
 
     async def stream(self) -> Any:
@@ -162,7 +162,7 @@ class _Request:
 def _post_job(content_type: str, body: bytes) -> None:
     place = ground()
     with refusals(InputError), place.incoming() as incoming:
-        upload = _receive(incoming, content_type, body, uploads.JOB)
+        upload = _receive(incoming, content_type, body, forms.JOB)
         choices = check_choices(upload.fields, place.offer, NO_OVERRIDE)
         header = check_headers(upload.files, max_slices=place.settings.max_slices)
         check_writable(choices.profile, header)
@@ -172,14 +172,14 @@ def _post_job(content_type: str, body: bytes) -> None:
 def _post_comparison(content_type: str, body: bytes) -> None:
     place = ground()
     with refusals(InputError), place.incoming() as incoming:
-        upload = _receive(incoming, content_type, body, uploads.COMPARISON)
+        upload = _receive(incoming, content_type, body, forms.COMPARISON)
         orjson.dumps(compare_upload(upload, place.settings).to_json())
 
 
 def _post_reference(content_type: str, body: bytes) -> None:
     place = ground()
     with refusals(InputError), place.incoming() as incoming:
-        upload = _receive(incoming, content_type, body, uploads.REFERENCE)
+        upload = _receive(incoming, content_type, body, forms.REFERENCE)
         read_part("reference", upload.parts["reference"], place.header, place.settings)
 
 

@@ -9,6 +9,7 @@ import redis
 
 from oarlock.ct.writer import write_ct_series
 from oarlock.settings import Settings
+from service.monitoring import health
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, serve, write_model
 
@@ -24,6 +25,12 @@ def make_settings(folder: Path, redis_url: str, **changes: object) -> Settings:
         "max_upload_files": 100,
     }
     return Settings(_env_file=None).model_copy(update=values | changes)  # type: ignore[call-arg]
+
+
+@pytest.fixture(autouse=True)
+def fresh_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests ask for the health faster than anybody else."""
+    monkeypatch.setattr(health, "FRESH_S", 0.0)
 
 
 @pytest.fixture(scope="session")

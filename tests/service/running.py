@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -70,12 +70,14 @@ class Running:
 
 
 @contextmanager
-def serve(settings: Settings, *, tls: ssl.SSLContext | None = None) -> Iterator[Running]:
+def serve(
+    settings: Settings, *, tls: ssl.SSLContext | None = None, worker_problem: Callable[[], str | None] = lambda: None
+) -> Iterator[Running]:
     """Run the service on these settings until the block ends.
 
     :param tls: what a client needs to be let in, where the settings ask for TLS.
     """
-    app = create_app(settings)
+    app = create_app(settings, worker_problem=worker_problem)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = configuration(app, settings)
         config.timeout_graceful_shutdown = 2

@@ -13,13 +13,15 @@ from oarlock.logs import JSONFormatter
 from oarlock.scopes import Scope
 from oarlock.store.database import Database
 from oarlock.store.keys import KeyStore
-from service.__main__ import KeyMissing, check_keys
-from service.access.auth import RateLimit, is_loopback
-from service.access.dependencies import admit
+from service.__main__ import KeyMissing, NotPrivate, check_keys, check_private
+from service.access.auth import WRONG_PER_MINUTE
+from service.access.hosts import is_loopback
+from service.access.rate_limit import RateLimit
+from service.api.dependencies import admit
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
-OPEN = {"/livez", "/readyz", "/docs"}
+OPEN = {"/", "/livez", "/readyz", "/docs"}
 NO_JOB = "/v1/jobs/0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
 
 CALLS: dict[tuple[str, str], set[Scope]] = {
@@ -125,7 +127,9 @@ def test_every_call_says_what_it_needs_but_the_open_ones(closed: Running, tokens
     routes = closed.app.state.routes
     guarded = {route.path for route in routes if any(entry.dependency is admit for entry in route.dependencies)}
     assert {route.path for route in routes} - guarded == OPEN
-    assert all(httpx.get(f"{closed.url}{path}").status_code in {200, 503} for path in OPEN | {"/openapi.json"})
+    assert all(
+        httpx.get(f"{closed.url}{path}", follow_redirects=True).status_code in {200, 503} for path in OPEN | {"/openapi.json"}
+    )
 
 
 def test_the_contract_names_the_scopes_and_the_answers_to_strangers(closed: Running, tokens: dict[Scope, str]) -> None:
@@ -230,6 +234,40 @@ def test_a_service_that_others_reach_needs_a_valid_key_to_start(tmp_path: Path, 
     with pytest.raises(KeyMissing):
         check_keys(settings)
     database.close()
+
+
+def test_a_service_that_others_reach_needs_tls_or_a_stated_proxy_to_start(tmp_path: Path, redis_url: str) -> None:
+    with pytest.raises(NotPrivate, match=r"OARLOCK_TLS_CERTIFICATE.*OARLOCK_TRUSTED_PROXIES.*OARLOCK_PLAIN_HTTP"):
+        check_private(make_settings(tmp_path, redis_url, host="0.0.0.0"))
+    for enough in ({"tls_certificate": Path("a.pem")}, {"trusted_proxies": ["192.0.2.0/24"]}, {"plain_http": True}):
+        check_private(make_settings(tmp_path, redis_url, host="0.0.0.0", **enough))
+    check_private(make_settings(tmp_path, redis_url, host="127.0.0.1"))
+
+
+def test_wrong_keys_are_counted_by_address_and_right_ones_pass(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url)) as running, httpx.Client(base_url=running.url, timeout=30) as client:
+        _, key = KeyStore(running.service.database).create("planning", [Scope.JOBS_READ])
+        assert client.get("/v1/jobs", headers=bearer(key)).status_code == 200
+        codes = [
+            client.get("/v1/jobs", headers=bearer(f"oarlock_{i:08x}_wrong")).status_code for i in range(WRONG_PER_MINUTE + 5)
+        ]
+        assert codes[:WRONG_PER_MINUTE] == [401] * WRONG_PER_MINUTE
+        assert codes[-1] == 429
+        assert client.get("/v1/jobs", headers=bearer(key)).status_code == 200
+
+
+def test_the_log_names_the_caller_of_a_call_that_was_refused(
+    tmp_path: Path, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url, rate_per_minute=1)) as running:
+        key, token = KeyStore(running.service.database).create("reader", [Scope.JOBS_READ])
+        statuses = [httpx.post(f"{running.url}/v1/jobs", headers=bearer(token)).status_code for _ in range(2)]
+        assert statuses == [403, 429]
+    lines = [record for record in caplog.records if getattr(record, "status", None) in {403, 429}]
+    assert [record.caller for record in lines] == [f"key:{key.id}"] * 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])

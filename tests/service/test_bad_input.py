@@ -133,7 +133,7 @@ def test_a_boundary_that_cannot_be_used(refused: Callable[..., Any], parameters:
 def test_a_post_without_any_body(running: Running) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 422 ")
     assert b"upload.empty" in answer
@@ -145,7 +145,7 @@ def test_a_disk_that_runs_full_while_it_is_written_is_said_and_nothing_stays(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("service.intake.multipart._write_all", full)
+    monkeypatch.setattr("service.intake.upload_files._write_all", full)
     refused(507, "storage.full", files=parts(series))
 
 
@@ -153,7 +153,8 @@ def test_a_body_that_announces_too_much_is_refused_before_it_is_read(running: Ru
     began = monotonic()
     with socket.create_connection(running.url.removeprefix("http://").split(":"), timeout=10) as connection:  # type: ignore[arg-type]
         connection.sendall(
-            b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: 50000001\r\n\r\nPK\x03\x04"
+            b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/zip\r\n"
+            b"Content-Length: 50000001\r\n\r\nPK\x03\x04"
         )
         answer = connection.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -189,7 +190,7 @@ def test_a_sender_who_goes_away_in_the_middle_leaves_nothing(running: Running, s
     body = request.read()
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
         head += f"Content-Type: {request.headers['content-type']}\r\n\r\n"
         connection.sendall(head.encode() + body[: len(body) // 2])
         assert eventually(lambda: running.files() != before, within_s=5 * LIMIT_S)  # the server has begun to take it in
@@ -289,7 +290,7 @@ EVIL_NAMES = ["../a", "x/../../a", "/etc/passwd", "..\\a", "C:\\a", "\\\\host\\a
         (patched(archive(("a", b"x")), 8, b"\x01\x00"), "encrypted"),
         (patched(archive(("a", b"x" * 99)), 10, b"\x0c\x00"), "packed in a way"),
         (archive(("inner.zip", zipped([b"x"]))), "another archive"),
-        (bomb(130), "times its size"),
+        (bomb(130), "times their size"),
         (overlapping(), "overlap"),
         (zipped([os.urandom(1000)] * 20)[:-300], "damaged"),
         (zipped([os.urandom(1000)] * 20)[:9000], "damaged"),
@@ -305,6 +306,66 @@ def test_an_archive_that_is_not_an_export(refused: Callable[..., Any], content: 
         {"files": parts([content])} if form == "part" else {"content": content, "headers": {"Content-Type": "application/zip"}}
     )
     assert hint in refused(422, "upload.archive_invalid", **request)["detail"]
+
+
+def test_the_ratio_counts_over_all_archives_of_a_post(
+    refused: Callable[..., Any], running: Running, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is under the size from which the ratio counts; together they are a bomb."""
+    monkeypatch.setattr("service.intake.archives.RATIO_COUNTS_FROM_BYTES", 3_500_000)
+    small = archive(("a", bytes(1_000_000)))
+    assert len(small) * 200 < 1_000_000
+    detail = refused(422, "upload.archive_invalid", files=parts([small] * 4))["detail"]
+    assert "the archives of this upload unpack to more than 200 times their size" in detail
+    answer = client.post("/v1/jobs", files=parts([small] * 3), timeout=30)
+    assert answer.json()["code"] == "series.not_dicom"  # three are taken
+
+
+@pytest.mark.parametrize(
+    ("begins", "kind"), [(b"\x1f\x8b", "gzip"), (b"7z\xbc\xaf", "7z"), (b"\xfd7zXZ\0", "xz"), (b"Rar!", "RAR")]
+)
+def test_an_archive_of_another_kind_is_named(refused: Callable[..., Any], begins: bytes, kind: str) -> None:
+    wanted = f"it is a {kind} file; only zip archives are unpacked"
+    assert wanted in refused(422, "upload.archive_invalid", files=parts([begins + bytes(900)]))["detail"]
+    assert wanted in refused(422, "upload.archive_invalid", files=parts([zipped([begins + bytes(900)])]))["detail"]
+    as_body = {"content": begins + bytes(900), "headers": {"Content-Type": "application/zip"}}
+    assert wanted in refused(422, "upload.archive_invalid", **as_body)["detail"]
+
+
+def test_a_body_that_is_compressed_as_a_whole_is_told_to_come_without(refused: Callable[..., Any]) -> None:
+    headers = {"Content-Type": "application/zip", "Content-Encoding": "gzip"}
+    detail = refused(415, "upload.unsupported_media_type", content=b"\x1f\x8b" + bytes(99), headers=headers)["detail"]
+    assert "without Content-Encoding" in detail
+
+
+def renamed(content: bytes, old: bytes, new: bytes) -> bytes:
+    """The archive with another name in front of a member's content than in the directory."""
+    assert len(old) == len(new)
+    return content.replace(old, new, 1)
+
+
+def test_archives_that_honest_programs_write_are_read(client: httpx.Client, series: list[Path]) -> None:
+    timed = zipped(series, folder="2019-02-04T14:38/")
+    spelt = renamed(zipped(series, folder="DICOM/"), b"DICOM/IM0", b"DICOM\\IM0")
+    joined = b"PK00" + zipped(series)
+    for content in (timed, spelt, joined):
+        answer = client.post("/v1/jobs", files=parts([content]), timeout=30)
+        assert answer.status_code == 202, answer.text
+
+
+@pytest.mark.parametrize("name", [b"../../IM0", b"C:\\xx/IM0", b"/etc/xIM0"])
+def test_a_local_name_that_leads_out_is_refused_too(refused: Callable[..., Any], name: bytes) -> None:
+    content = renamed(archive(("DICOM/IM0", b"x")), b"DICOM/IM0", name)
+    assert "leads out" in refused(422, "upload.archive_invalid", files=parts([content]))["detail"]
+
+
+def test_parts_that_hold_nothing_are_counted(running: Running, client: httpx.Client) -> None:
+    empty = b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    most = running.settings.max_upload_files
+    for parts_sent, code in ((most, "upload.empty"), (most + 5, "upload.too_large")):
+        answer = client.post("/v1/jobs", content=empty * parts_sent + b"--b--\r\n", headers=headers)
+        assert answer.json()["code"] == code
 
 
 def test_a_directory_too_large_to_be_of_the_allowed_members_is_not_read(refused: Callable[..., Any]) -> None:

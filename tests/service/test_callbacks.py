@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from oarlock.store.files import RTSTRUCT
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId, JobState
 from oarlock.store.retention import Retention
-from service.background.webhooks import AddressRefused, Caller, Messenger, Rules, sign
+from service.background.webhooks.client import WebhookClient
+from service.background.webhooks.delivery import Messenger
+from service.background.webhooks.rules import AddressRefused, Rules
+from service.background.webhooks.signing import to_headers, to_signer
 from tests.fixtures.certificates import Authority
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
@@ -210,7 +213,7 @@ def test_hosts_need_a_secret_and_a_secret_has_its_form() -> None:
     with pytest.raises(ValidationError, match="OARLOCK_CALLBACK_SECRETS"):
         rules("planning.example", secrets=())
     for wrong in ("secret", "whsec_", "whsec_!!!", "whsec_" + base64.b64encode(b"short").decode()):
-        with pytest.raises(ValueError, match="no secret"):
+        with pytest.raises(ValueError, match="callback secret must be"):
             rules("planning.example", secrets=(wrong,))
 
 
@@ -239,10 +242,11 @@ def told_to(url: str) -> Callback:
             "ff02::1",
         ),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "2001:0:a00:1::"),
+        *("fec0::1", "::7f00:1", "::ffff:0:7f00:1", "5f00::1", "3fff::1", "192.88.99.1", "1000::1", "4000::1"),
     ],
 )
 def test_a_host_whose_name_leads_into_a_private_network_is_not_called(address: str) -> None:
-    caller = Caller(rules("planning.example"), resolve=lambda host, port: ["93.184.216.34", address])
+    caller = WebhookClient(rules("planning.example"), resolve=lambda host, port: ["93.184.216.34", address])
     with pytest.raises(AddressRefused):
         caller.call(told_to("https://planning.example/"))
 
@@ -256,7 +260,7 @@ def test_a_name_is_asked_for_once_and_the_address_that_was_judged_is_called(rece
         return ["127.0.0.1"] if len(asked) == 1 else ["169.254.169.254"]
 
     port = receiver.host.split(":")[1]
-    caller = Caller(rules(f"planning.example:{port}", networks=("127.0.0.0/8",)), resolve=resolve)
+    caller = WebhookClient(rules(f"planning.example:{port}", networks=("127.0.0.0/8",)), resolve=resolve)
     assert caller.call(told_to(f"http://planning.example:{port}/")) == 200
     assert asked == ["planning.example"]
     assert receiver.requests[0][1]["host"] == f"planning.example:{port}"
@@ -266,7 +270,7 @@ def test_no_redirect_is_followed_and_no_proxy_used(receiver: Receiver, monkeypat
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     receiver.answers = [302]
-    caller = Caller(rules(receiver.host, networks=("127.0.0.0/8",)), resolve=lambda host, port: ["127.0.0.1"])
+    caller = WebhookClient(rules(receiver.host, networks=("127.0.0.0/8",)), resolve=lambda host, port: ["127.0.0.1"])
     assert caller.call(told_to(f"{receiver.url}/")) == 302
     assert len(receiver.requests) == 1
 
@@ -280,16 +284,18 @@ def test_a_receiver_must_prove_who_it_is(tmp_path: Path) -> None:
         host = receiver.host.replace("localhost", "127.0.0.1")
         meant = rules(host, f"localhost:{host[10:]}", networks=("127.0.0.0/8",))
         here = {"resolve": lambda host, port: ["127.0.0.1"]}
-        assert Caller(meant, tls=ours.trusted_by_client(), **here).call(told_to(f"https://{host}/")) == 200
+        assert WebhookClient(meant, tls=ours.trusted_by_client(), **here).call(told_to(f"https://{host}/")) == 200
         for tls, url in ((others.trusted_by_client(), f"https://{host}/"), (ours.trusted_by_client(), receiver.url)):
             with pytest.raises(ssl.SSLCertVerificationError):
-                Caller(meant, tls=tls, **here).call(told_to(url))
+                WebhookClient(meant, tls=tls, **here).call(told_to(url))
     assert len(receiver.requests) == 1
 
 
 def test_each_secret_signs_so_that_one_can_be_replaced(receiver: Receiver) -> None:
     both = rules(receiver.host, networks=("127.0.0.0/8",), secrets=(SECRET, OLD_SECRET))
-    Caller(both, resolve=lambda host, port: ["127.0.0.1"]).call(told_to(f"{receiver.url}/"), now=1_700_000_000)
+    WebhookClient(both, resolve=lambda host, port: ["127.0.0.1"]).call(
+        told_to(f"{receiver.url}/"), now=datetime.fromtimestamp(1_700_000_000, UTC)
+    )
     _, headers, body = receiver.requests[0]
     verify = worked_example()
     for secret in (SECRET, OLD_SECRET):
@@ -298,9 +304,13 @@ def test_each_secret_signs_so_that_one_can_be_replaced(receiver: Receiver) -> No
 
 def test_the_signature_is_that_of_the_standard() -> None:
     """The example of Standard Webhooks 1.0.0, from the specification's own libraries."""
-    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    body = b'{"test": 2432232314}'
-    assert sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body) == "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    signer = to_signer("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    at = datetime.fromtimestamp(1_614_265_330, UTC)
+    assert to_headers([signer], "msg_p5jXN8AQM9LWM0D4loKWxJek", at, b'{"test": 2432232314}') == {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
 
 
 # ── how often it is tried ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -328,14 +338,14 @@ def end(store: JobStore, job_id: str = "a") -> None:
     store.leases.succeed(claim(store, job_id))
 
 
-class Deaf(Caller):
+class Deaf(WebhookClient):
     """Counts the attempts and answers with a status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(rules("planning.example"))
         self.status, self.told = status, 0
 
-    def call(self, callback: Callback, *, now: int | None = None) -> int:
+    def call(self, callback: Callback, *, now: datetime | None = None) -> int:
         self.told += 1
         return self.status
 
@@ -459,7 +469,7 @@ def test_where_nobody_delivers_callbacks_none_is_waited_for(store: JobStore, out
 def test_the_log_names_neither_url_nor_receiver(store: JobStore, outbox: CallbackStore, caplog: pytest.LogCaptureFixture) -> None:
     create(store, callback_url=URL)
     end(store)
-    Messenger(outbox, Caller(rules("planning.example"), resolve=lambda host, port: ["10.0.0.1"])).deliver()
-    (record,) = [record for record in caplog.records if record.name == "service.background.webhooks"]
+    Messenger(outbox, WebhookClient(rules("planning.example"), resolve=lambda host, port: ["10.0.0.1"])).deliver()
+    (record,) = [record for record in caplog.records if record.name == "service.background.webhooks.delivery"]
     assert (record.getMessage(), vars(record)["outcome"]) == ("callback waiting", "address refused")
     assert "planning" not in repr(vars(record))

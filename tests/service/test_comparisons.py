@@ -14,7 +14,7 @@ import pytest
 from oarlock.cli.main import main
 from oarlock.geometry.masks import OARMasks
 from oarlock.rtstruct.writer import write_rtstruct
-from service.intake.multipart import COMPARISON
+from service.intake.forms import COMPARISON
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.service.running import Running, parts, zipped
 

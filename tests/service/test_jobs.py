@@ -3,8 +3,10 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -17,10 +19,12 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.pictures.slice_archive import load_rendering, save_rendering
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
-from oarlock.store.jobs import JobId, JobState, Stage
+from oarlock.store.jobs import Job, JobId, JobState, Stage
 from oarlock.store.leases import LeaseLost
 from service.api import events
-from service.api.schemas import JobDocument
+from service.api.schemas.jobs import JobDocument
+from service.background import followers
+from service.background.followers import Followers
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, parts
 
@@ -162,22 +166,29 @@ def test_events_of_an_ended_job_end_at_once_and_a_browser_that_reconnects_is_tol
 def test_a_quiet_stream_is_kept_open_and_a_database_that_is_away_for_a_moment_does_not_end_it(
     running: Running, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "POLL_S", 0)
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", -1)
-    queued = JobDocument.model_validate(job)
-    ended = queued.model_copy(update={"state": JobState.CANCELLED})
-    answers = iter([queued, queued, DatabaseUnavailable(), ended])
+    monkeypatch.setattr(followers, "POLL_S", 0)
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
+    queued = running.store.get(JobId(job["id"]))
+    answers = iter([queued, DatabaseUnavailable(), queued])
 
-    def read() -> JobDocument:
-        answer = next(answers)
+    def several(job_ids: set[JobId]) -> dict[JobId, Job]:
+        answer = next(answers, queued if not heard[1:] else replace(queued, state=JobState.CANCELLED))
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return {queued.id: answer}
 
-    async def collect() -> list[str]:
-        return [text.split("\n")[0] async for text in events.progress(read)]
+    heard: list[str] = []
 
-    assert anyio.run(collect) == ["event: progress", ": still here", "event: end"]
+    async def collect() -> None:
+        hub = Followers(SimpleNamespace(several=several, queue_positions=lambda ids: dict.fromkeys(ids, 1)))  # type: ignore[arg-type]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hub.run)
+            async for text in events.progress(hub.following(queued, "me"), JobDocument.of, still_allowed=lambda: True):
+                heard.append(text.split("\n")[0])  # noqa: PERF401 - the answers above depend on what was heard
+            tasks.cancel_scope.cancel()
+
+    anyio.run(collect)
+    assert heard == ["event: progress", ": still here", "event: end"]
 
 
 # ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────────────

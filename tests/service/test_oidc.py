@@ -4,10 +4,15 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -144,6 +149,8 @@ def test_the_values_of_another_claim_are_mapped(issuer: Issuer) -> None:
         scope_map={"Planners": [Scope.JOBS_WRITE, Scope.JOBS_READ]},
     )
 
+    recogniser.keys.refresh_if_wanted()
+
     def scopes(**claims: Any) -> set[Scope]:
         return set(recogniser.recognise(issuer.token(scope="admin", **claims)).scopes)
 
@@ -161,6 +168,7 @@ def test_a_caller_is_named_for_people_and_identified_for_logs(issuer: Issuer) ->
     recogniser = OIDC(
         IssuerKeys(issuer.url, fetch=fetch_json), issuer=issuer.url, audience=AUDIENCE, scope_claim="scope", scope_map={}
     )
+    recogniser.keys.refresh_if_wanted()
     caller = recogniser.recognise(issuer.token(preferred_username="k.jansen"))
     assert (caller.id, caller.name, caller.scopes) == ("oidc:u-1", "k.jansen", {Scope.JOBS_READ})
     assert recogniser.recognise(issuer.token()).name == "u-1"
@@ -247,16 +255,21 @@ def test_keys_are_fetched_once_and_again_when_old_or_when_a_new_one_is_named_but
     keys = IssuerKeys(issuer.url, fetch=fetch_json, clock=clock)
     issuer.asked.clear()
     for _ in range(5):
+        keys.refresh_if_wanted()
         assert keys.find("rsa") is not None
     assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
     assert [keys.find(f"stranger {i}") for i in range(100)] == [None] * 100
+    keys.refresh_if_wanted()
     assert len(issuer.asked) == 2
     issuer.publish("new", ec.generate_private_key(ec.SECP256R1()), ECAlgorithm, "ES256")
     clock.now += oidc.PAUSE_S
+    assert keys.find("new") is None  # a caller does not wait for the issuer
+    keys.refresh_if_wanted()
     assert keys.find("new") is not None
     assert len(issuer.asked) == 4
     clock.now += oidc.FRESH_S + 1
     assert keys.find("rsa") is not None
+    keys.refresh_if_wanted()
     assert len(issuer.asked) == 6
 
 
@@ -264,13 +277,67 @@ def test_while_the_issuer_is_away_its_keys_are_used_for_an_hour_and_then_no_toke
     made, clock = start_issuer(), Seconds()
     made.publish("ec", ec.generate_private_key(ec.SECP256R1()), ECAlgorithm, "ES256")
     keys = IssuerKeys(made.url, fetch=fetch_json, clock=clock)
+    keys.refresh_if_wanted()
     assert keys.find("ec") is not None
     stop(made)
     clock.now += oidc.STALE_S - 1
     assert keys.find("ec") is not None
+    keys.refresh_if_wanted()
     clock.now += 2
     with pytest.raises(IssuerUnavailable):
         keys.find("ec")
+
+
+@pytest.fixture
+def slow_issuer() -> Iterator[str]:
+    """An issuer that answers a byte every tenth of a second, so that no read ever times out."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        stopped = threading.Event()
+
+        def drip() -> None:
+            with ExitStack() as opened:
+                connections: list[socket.socket] = []
+                while not stopped.wait(0.1):
+                    with suppress(TimeoutError):
+                        connections.append(opened.enter_context(listener.accept()[0]))
+                    for connection in connections:
+                        with suppress(OSError):
+                            connection.sendall(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        stopped.set()
+        thread.join()
+
+
+def test_a_document_that_drips_is_given_up_at_its_deadline(slow_issuer: str) -> None:
+    began = time.monotonic()
+    with pytest.raises((OSError, HTTPException)):
+        fetch_json(slow_issuer, deadline_s=0.5)
+    assert time.monotonic() - began < 5
+
+
+def test_a_slow_issuer_keeps_nobody_waiting(
+    tmp_path: Path, redis_url: str, slow_issuer: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc.fetch_json, "__kwdefaults__", {"deadline_s": 1.0})
+    monkeypatch.setattr(oidc, "PAUSE_S", 0.0)
+    write_model(tmp_path / "models")
+    settings = make_settings(tmp_path, redis_url, oidc_issuer=slow_issuer, oidc_audience=AUDIENCE)
+    with serve(settings) as running, ThreadPoolExecutor(60) as strangers:
+        answers = [strangers.submit(ask, running, issuer.token()) for _ in range(60)]
+        began = time.monotonic()
+        httpx.get(f"{running.url}/readyz", timeout=30)
+        assert time.monotonic() - began < 3  # it was 8.7 s, and more
+        assert {answer.result().status_code for answer in answers} == {503}
+
+
+def test_a_token_without_a_subject_is_not_valid(trusting: Running, issuer: Issuer) -> None:
+    for subject in ("", None):
+        answer = ask(trusting, issuer.token(sub=subject))
+        assert (answer.status_code, answer.json()["code"]) == (401, "access.invalid_token")
 
 
 def test_an_issuer_that_never_answered_is_a_503_and_keys_still_work(tmp_path: Path, redis_url: str, issuer: Issuer) -> None:
@@ -286,6 +353,7 @@ def test_an_issuer_that_never_answered_is_a_503_and_keys_still_work(tmp_path: Pa
 
 def test_an_issuer_that_calls_itself_otherwise_is_not_believed(issuer: Issuer) -> None:
     keys = IssuerKeys(issuer.url + "/", fetch=fetch_json)
+    keys.refresh_if_wanted()
     with pytest.raises(IssuerUnavailable):
         keys.find("rsa")
 

@@ -25,10 +25,11 @@ from oarlock.qa.report import Source, compare, job_report
 from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Stage
 from oarlock.store.scores.write import Scored, append
-from service.api import openapi as contract
+from service.api.examples import QA_REPORT
 from service.api.problems import STATUS_BY_CODE
 from service.broker import Broker
 from service.embedded.redis_server import PrivateRedis
+from service.monitoring import health
 from tests.fixtures.crooked import crooked_grid
 from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
@@ -78,7 +79,7 @@ def test_how_long_nobody_was_heard_of_and_how_many_jobs_wait_is_said(tmp_path: P
     with serve(make_settings(tmp_path, redis_url)) as running:
         httpx.post(f"{running.url}/v1/jobs", files=parts(series[:5]), timeout=30)
         answer = httpx.get(f"{running.url}/readyz", timeout=30)
-        why = "no worker was heard of in the last 30 s, and 1 job(s) wait"
+        why = "no worker reported in the last 30 s, and 1 job(s) wait"
         assert answer.json()["workers"] == {"ready": False, "detail": why}
         assert f"workers: {why}" in answer.json()["detail"]
 
@@ -206,7 +207,7 @@ def test_models_say_what_they_draw_and_what_they_are_not_for(client: httpx.Clien
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "request.not_found"),
+        ("GET", "/v1", 404, "request.not_found"),
         ("GET", "/v1/jobs/", 404, "job.not_found"),
         ("PUT", "/v1/jobs", 405, "request.method_not_allowed"),
         ("PATCH", "/livez", 405, "request.method_not_allowed"),
@@ -323,7 +324,7 @@ def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
     report = compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
     spread = Spread(BY_NAME["Brain"], 2, 1, dict.fromkeys(METRICS), dict.fromkeys(METRICS))
     real = job_report("2.25.2", [report], check_masks(masks, grid), [spread])
-    example = contract.QA["responses"][200]["content"]["application/json"]["example"]
+    example = QA_REPORT
     assert list(example) == list(real)
     for ours, theirs in (
         (example["comparisons"][0], real["comparisons"][0]),
@@ -332,6 +333,50 @@ def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
         (example["observers"][0], real["observers"][0]),
     ):
         assert set(ours) == set(theirs)
+
+
+def test_a_parameter_that_a_call_does_not_take_is_refused_and_not_repeated(client: httpx.Client) -> None:
+    for path, wrong in (("/v1/jobs", "stat"), ("/v1/qa/drift", "origin"), ("/v1/models", "x"), ("/v1/qa/scores", "organ")):
+        for method in ("GET", "HEAD"):
+            answer = client.request(method, path, params={wrong: "supplied"})
+            assert answer.status_code == 422, path
+        assert client.get(path, params={wrong: "supplied"}).json()["code"] == "request.unknown_parameter"
+    detail = client.get("/v1/jobs", params={"stat": "failed"}).json()["detail"]
+    assert detail.endswith("It takes state, series_instance_uid, limit, cursor.")
+
+
+def test_every_parameter_is_described_and_every_operation_has_the_name_of_its_call(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    operations = [operation for methods in paths.values() for operation in methods.values()]
+    assert all(parameter.get("description") for operation in operations for parameter in operation.get("parameters", ()))
+    names = [operation["operationId"] for operation in operations]
+    assert len(names) == len(set(names))
+    assert {"post_job", "list_jobs", "get_rtstruct", "post_reference", "get_drift"} <= set(names)
+    assert all(set(methods) <= {"get", "post", "delete"} for methods in paths.values())
+
+
+def test_every_answer_tells_browsers_not_to_guess_and_nobody_to_keep_it(client: httpx.Client) -> None:
+    for path in ("/v1/jobs", "/v1/jobs/x", "/livez", "/docs", "/openapi.json", "/nothing"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_the_address_alone_leads_to_the_documentation(client: httpx.Client) -> None:
+    assert (client.get("/").status_code, client.get("/").headers["location"]) == (307, "/docs")
+
+
+def test_health_is_looked_at_once_a_second_however_often_it_is_asked_for(
+    client: httpx.Client, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(health, "FRESH_S", 60.0)
+    monkeypatch.setattr(Broker, "depth", lambda _: asked.append(None) or 0)
+    monkeypatch.setattr(running.service.health, "_looked_at", float("-inf"))
+    for _ in range(10):
+        client.get("/readyz")
+    assert len(asked) == 1
+    monkeypatch.setattr(running.service.health, "_looked_at", float("-inf"))
 
 
 def test_head_answers_wherever_get_does(client: httpx.Client) -> None:

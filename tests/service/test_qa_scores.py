@@ -12,7 +12,9 @@ import pytest
 from oarlock.facts import ModelFacts
 from oarlock.qa.report import Presence
 from oarlock.store.scores.write import Case, Origin, add_case
-from service.api.dashboards import DEFAULT_DAYS, prefers_csv
+from service.api.csv import prefers_csv, to_csv
+from service.api.schemas.qa import ScoreRow
+from service.api.scores import DEFAULT_DAYS
 from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import serve, write_model
@@ -78,6 +80,22 @@ def test_a_row_has_no_member_but_those_of_the_contract(scored: httpx.Client) -> 
 def test_filters(scored: httpx.Client, filters: dict[str, object], jobs: list[int]) -> None:
     rows = get(scored, "/v1/qa/scores", oar="Brain", **filters)["scores"]
     assert [row["job_id"] for row in rows] == [f"job-{i:02}" for i in jobs]
+
+
+def test_csv_by_a_parameter_is_csv_by_the_header_and_wins_over_it(scored: httpx.Client) -> None:
+    by_header = scored.get("/v1/qa/scores", headers={"Accept": "text/csv"}, params={"limit": 7})
+    by_parameter = scored.get("/v1/qa/scores", params={"limit": 7, "format": "csv"})
+    assert by_parameter.text == by_header.text
+    as_json = scored.get("/v1/qa/scores", headers={"Accept": "text/csv"}, params={"format": "json"})
+    assert as_json.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_text_that_a_spreadsheet_would_calculate_is_quoted(scored: httpx.Client, begins: str) -> None:
+    row = ScoreRow.model_validate(get(scored, "/v1/qa/scores", limit=1)["scores"][0])
+    text = to_csv([row.model_copy(update={"scanner": f"{begins}cmd|' /C calc'!A0"})])
+    (read,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert read["scanner"] == f"'{begins}cmd|' /C calc'!A0"
 
 
 def test_csv_has_the_same_rows(scored: httpx.Client) -> None:
@@ -188,4 +206,4 @@ def test_the_examples_in_the_contract_are_of_the_shape_of_real_answers(scored: h
     assert set(made["oars"][0]["over_time"][0]) == set(real["oars"][0]["over_time"][0])
     assert set(made["oars"][0]["surface_dsc"]) == set(real["oars"][0]["surface_dsc"])
     names = {parameter["name"] for parameter in paths["/v1/qa/scores"]["get"]["parameters"]}
-    assert names == {"from", "to", "model", "model_version", "scanner", "origin", "oar", "limit", "cursor"}
+    assert names == {"from", "to", "model", "model_version", "scanner", "origin", "oar", "limit", "cursor", "format"}

@@ -88,13 +88,13 @@ def test_services_on_one_redis_share_a_data_folder(tmp_path: Path) -> None:
 def test_a_private_redis_ends_with_the_process_that_supervises_it_even_when_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib\n"
-        "from service.embedded import Supervisor\n"
-        "from service.redis_server import PrivateRedis\n"
+        "from service.embedded.supervisor import Supervisor\n"
+        "from service.embedded.redis_server import PrivateRedis\n"
         "redis = PrivateRedis(pathlib.Path(sys.argv[1]))\n"
         "supervisor = Supervisor()\n"
         "supervisor.add('redis', redis.start, ready=redis.wait_until_ready)\n"
         "supervisor.start()\n"
-        "print(supervisor._running['redis'].pid, flush=True)\n"
+        "print(supervisor._children[0].process.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
     with subprocess.Popen(

@@ -1,14 +1,11 @@
-"""Dashboards: what callers may ask of the table of scores, and what they are given."""
+"""The questions that callers may ask of the table of scores, and the answers."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from oarlock.errors import InvalidParameter
@@ -19,7 +16,7 @@ from oarlock.store.scores.charts import Chart
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.summaries import OARSummary, Summary
 from oarlock.store.scores.write import Origin
-from service.api.schemas import (
+from service.api.schemas.qa import (
     BucketName,
     Drift,
     DriftAlarm,
@@ -29,18 +26,17 @@ from service.api.schemas import (
     DriftModel,
     DriftPoint,
     DriftRule,
-    ScoreRow,
 )
 
 DEFAULT_DAYS: Final = 90
-"""How far back a summary reaches that names no beginning."""
+"""How many days a summary covers if no beginning is given."""
 
 MOST_BUCKETS: Final = 400
 DAYS_IN: Final[Mapping[str, int]] = {"day": 1, "week": 7, "month": 28, "all": 1_000_000}
 
 
 def _written_out(text: str) -> str:
-    """A bare number would be taken for seconds since 1970, 20260305 too."""
+    """The text, if it begins like a date: pydantic takes a bare number, 20260305 too, for seconds since 1970."""
     if not re.match(_BEGINS, text):
         raise ValueError(text)
     return text
@@ -66,57 +62,62 @@ class Asked(BaseModel):
     model: _Word = Field(None, description="name of a model")
     model_version: _Word = Field(None, description="version of a model")
     scanner: _Word = Field(None, description="name of a scanner, as the rows have it")
-    origin: Origin | None = Field(None, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
     oar: _Word = Field(None, description="TG-263 name", json_schema_extra={"enum": list(BY_NAME)})
 
     def filters(self) -> Filters:
-        """What they mean.
+        """The filters as values.
 
-        :raises InvalidParameter: if one of them means nothing.
+        :raises InvalidParameter: if one of them is not valid.
         """
         if self.oar is not None and self.oar not in BY_NAME:
-            raise InvalidParameter(name="oar", reason="is no TG-263 name of an organ that this server knows (GET /v1/models)")
+            raise InvalidParameter(
+                name="oar", reason="must be the TG-263 name of an organ that this server knows (GET /v1/models)"
+            )
         since, until = _moment("from", self.since, last=False), _moment("to", self.to, last=True)
         if since is not None and until is not None and since >= until:
-            raise InvalidParameter(name="to", reason="lies before 'from'")
+            raise InvalidParameter(name="to", reason="must be later than 'from'")
         return Filters(
             since=since,
             until=until,
             model=self.model,
             model_version=self.model_version,
             scanner=self.scanner,
-            origin=self.origin,
             oar=self.oar,
         )
 
 
-class AskedRows(Asked):
-    """What the rows are asked for with."""
+class AskedByOrigin(Asked):
+    """Filters of calls that know supplied and approved contours."""
+
+    origin: Origin | None = Field(None, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
+
+    def filters(self) -> Filters:
+        return replace(super().filters(), origin=self.origin)
+
+
+class AskedRows(AskedByOrigin):
+    """Parameters of the rows."""
 
     limit: int = Field(500, ge=1, le=5_000, description="most rows of a page")
     cursor: str | None = Field(None, max_length=200, description="`next` of the page before")
+    format: Literal["json", "csv"] | None = Field(None, description="of the answer; without it the header Accept decides")
 
 
-class AskedSummary(Asked):
-    """What the summary is asked for with; it counts whole days."""
+class AskedSummary(AskedByOrigin):
+    """Parameters of the summary, which counts whole days."""
 
     bucket: BucketName = Field("day", description="parts of time: `all` for none; weeks begin on Monday")
     alert_level: float = Field(0.8, ge=0, le=1, description="of both coefficients; a number of the site's own choice")
 
 
 class AskedCharts(Asked):
-    """What the control charts are asked for with; they show approved contours alone, and ``from`` is where a baseline begins."""
+    """Parameters of the control charts, which show approved contours alone; a baseline begins at ``from``."""
 
-    points: int = Field(50, ge=1, le=1_000, description="most points of a chart behind its baseline, the newest ones")
-
-
-Charts = Annotated[AskedCharts, Query()]
-Rows = Annotated[AskedRows, Query()]
-Parts = Annotated[AskedSummary, Query()]
+    points: int = Field(50, ge=1, le=1_000, description="most points of a chart after its baseline; the newest are shown")
 
 
 def _moment(name: str, text: str | None, *, last: bool) -> datetime | None:
-    """A moment; of a day the first one, or the first one after it."""
+    """A moment; a day stands for its first moment, or for the first one after it."""
     if text is None:
         return None
     try:
@@ -125,36 +126,8 @@ def _moment(name: str, text: str | None, *, last: bool) -> datetime | None:
             return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         return datetime.combine(found, time(), UTC) + timedelta(days=int(last))
     except (ValidationError, OverflowError) as error:
-        reason = "is neither a day (2026-03-05) nor an RFC 3339 time (2026-03-05T12:00:00Z)"
+        reason = "must be a day (2026-03-05) or an RFC 3339 time (2026-03-05T12:00:00Z)"
         raise InvalidParameter(name=name, reason=reason) from error
-
-
-# ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def prefers_csv(accept: str) -> bool:
-    """Whether an Accept header (RFC 9110, 12.5.1) names text/csv, and JSON not before it."""
-    weights = {"text/csv": 0.0, "application/json": 0.0}
-    for part in accept.split(","):
-        media_type, *parameters = (word.strip().lower() for word in part.split(";"))
-        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
-        if media_type in weights and weight.replace(".", "", 1).isdecimal():
-            weights[media_type] = float(weight)
-    return weights["text/csv"] > weights["application/json"]
-
-
-def to_csv(rows: Iterable[ScoreRow]) -> str:
-    """RFC 4180: a header, then one line a row; a number that is not defined is an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(ScoreRow.model_fields))
-    writer.writeheader()
-    writer.writerows({name: _safe(value) for name, value in row.model_dump(mode="json").items()} for row in rows)
-    return text.getvalue()
-
-
-def _safe(value: object) -> object:
-    """A spreadsheet takes text that begins like a formula for one; a scanner's name was chosen by whoever set it up."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 # ── summary ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +141,9 @@ def window(filters: Filters, today: date, bucket: BucketName) -> tuple[date, dat
     to = today if filters.until is None else (filters.until - timedelta(microseconds=1)).date()
     since = filters.since.date() if filters.since else max(to - timedelta(days=DEFAULT_DAYS - 1), EPOCH.date())
     if (to - since).days // DAYS_IN[bucket] >= MOST_BUCKETS:
-        raise InvalidParameter(name="bucket", reason=f"makes more than {MOST_BUCKETS} parts of that time; take a longer one")
+        raise InvalidParameter(
+            name="bucket", reason=f"divides that time into more than {MOST_BUCKETS} parts; choose a longer one"
+        )
     return since, to
 
 
@@ -179,7 +154,7 @@ def between(filters: Filters, since: date, to: date) -> Filters:
 
 
 def part_of(bucket: BucketName) -> Callable[[int], int] | None:
-    """From a day, counted from 1970, to the first day of its week (Monday) or month."""
+    """The function from a day, counted from 1970, to the first day of its part: itself, its Monday, or the first of its month."""
     functions: dict[str, Callable[[int], int] | None] = {"day": lambda day: day, "week": _monday, "month": _first, "all": None}
     return functions[bucket]
 
@@ -193,8 +168,9 @@ def _first(day: int) -> int:
 
 
 def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: BucketName, alert_level: float) -> dict[str, Any]:
-    """The answer of ``GET /v1/qa/summary``, as :class:`service.api.schemas.QASummary` describes it: thousands of small
-    numbers, for which models would take longer than for the statistics.
+    """The answer of ``GET /v1/qa/summary``, as :class:`service.api.schemas.qa.QASummary` describes it.
+
+    A plain dict: with thousands of small numbers, models would take longer than the statistics.
     """
     oars = [
         {"oar": entry.oar}
@@ -246,4 +222,4 @@ def _of_chart(chart: Chart) -> DriftChart:
 def _no_limits(n: int) -> str:
     if n < BASELINE:
         return f"The baseline has {n} of the {BASELINE} approved cases that it needs."
-    return "The scores of the baseline do not vary, so there is nothing to make limits of."
+    return "The scores of the baseline do not vary, so no limits can be derived from them."

@@ -1,0 +1,58 @@
+"""Routes of the catalogue: models and site profiles."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter
+
+from service.api.dependencies import Here, needs
+from service.api.openapi import Call, json_answer, problems
+from service.api.routing import reads
+from service.api.schemas.catalogue import ModelDocument, ModelList, ProfileDocument, ProfileList
+
+models = APIRouter(prefix="/v1/models", tags=["models"])
+profiles = APIRouter(prefix="/v1/profiles", tags=["profiles"])
+
+_MODEL: Final[dict[str, Any]] = {
+    "name": "oarlock-hn",
+    "version": "1.0.0",
+    "sha256": "9f" * 32,
+    "licence": "Apache-2.0",
+    "description": "21 organs at risk of the head and neck on planning CT",
+    "default": True,
+    "oars": ["Brain", "Brainstem"],
+    "spacing_mm": [2.5, 2.0, 2.0],
+    "training": {"data": "where the training series came from"},
+    "results": {},
+    "limits": ["children"],
+}
+_MODELS: Final[Call] = {"responses": {200: json_answer("The models", {"models": [_MODEL]}, "ModelList"), **problems()}}
+
+
+@reads(models, "", summary="List models", response_model=ModelList, dependencies=[needs()], **_MODELS)
+def list_models(service: Here) -> ModelList:
+    """The models that a job can be given to: their organs, training, results, and what they are not for."""
+    default = service.settings.model
+    return ModelList(models=[ModelDocument.of(found, default=found.name == default) for found in service.manifests.values()])
+
+
+_PROFILE: Final[dict[str, Any]] = {
+    "name": "eclipse",
+    "description": "Varian Eclipse",
+    "default": False,
+    "label": "OARLOCK {date}",
+    "series_description": "Oarlock contours (UNAPPROVED)",
+    "empty_rois": "keep",
+    "max_name_length": 16,
+    "max_points": None,
+    "max_deviation_mm": 0.3,
+    "ordered": False,
+    "rois": [{"oar": "Parotid_L", "name": "Parotid_L", "colour": [255, 160, 60]}],
+}
+_PROFILES: Final[Call] = {"responses": {200: json_answer("The profiles", {"profiles": [_PROFILE]}, "ProfileList"), **problems()}}
+
+
+@reads(profiles, "", summary="List site profiles", response_model=ProfileList, dependencies=[needs()], **_PROFILES)
+def list_profiles(service: Here) -> ProfileList:
+    """How an RTSTRUCT can be written: names, order, colours, labels, and what planning systems are known to accept."""
+    default = service.settings.profile
+    return ProfileList(profiles=[ProfileDocument.of(found, default=found.name == default) for found in service.profiles.values()])

@@ -1,0 +1,148 @@
+"""Examples of the documents that several calls answer with."""
+
+from typing import Any, Final
+
+from oarlock import errors
+from service.api.openapi import JOB_ID
+
+_HERE: Final = f"/v1/jobs/{JOB_ID}"
+
+QUEUED: Final[dict[str, Any]] = {
+    "id": JOB_ID,
+    "state": "queued",
+    "stage": None,
+    "progress": 0.0,
+    "queue_position": 3,
+    "priority": "normal",
+    "attempts": 0,
+    "series": {
+        "study_instance_uid": "2.25.1001",
+        "series_instance_uid": "2.25.1002",
+        "frame_of_reference_uid": "2.25.1003",
+        "slices": 156,
+        "spacing_mm": [2.5, 0.977, 0.977],
+    },
+    "model": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
+    "created_at": "2026-03-05T12:00:00.000Z",
+    "started_at": None,
+    "finished_at": None,
+    "warnings": [],
+    "error": None,
+    "links": {
+        "self": _HERE,
+        "rtstruct": f"{_HERE}/rtstruct",
+        "qa": f"{_HERE}/qa",
+        "preview": f"{_HERE}/preview.png",
+        "events": f"{_HERE}/events",
+        "reference": f"{_HERE}/reference",
+        "cancel": f"{_HERE}/cancel",
+        "retry": f"{_HERE}/retry",
+    },
+}
+RUNNING: Final = QUEUED | {
+    "state": "running",
+    "stage": "inferring",
+    "progress": 0.42,
+    "queue_position": None,
+    "attempts": 1,
+    "started_at": "2026-03-05T12:00:01.000Z",
+}
+SUCCEEDED: Final = RUNNING | {
+    "state": "succeeded",
+    "stage": None,
+    "progress": 1.0,
+    "finished_at": "2026-03-05T12:00:31.000Z",
+}
+CANCELLED: Final = SUCCEEDED | {"state": "cancelled", "progress": 0.42}
+QA_REPORT: Final[dict[str, Any]] = {
+    "definition": "surface-dsc/1",
+    "series_instance_uid": "2.25.1002",
+    "comparisons": [
+        {
+            "definition": "surface-dsc/1",
+            "series_instance_uid": "2.25.1002",
+            "predicted": {"sop_instance_uid": "2.25.2001", "label": "OARLOCK"},
+            "reference": {"sop_instance_uid": "2.25.2002", "label": "CLINICAL"},
+            "oars": [
+                {
+                    "oar": "Parotid_L",
+                    "matched_roi": "LT PAROTID",
+                    "presence": "both",
+                    "tolerance_mm": 2.85,
+                    "tolerance_rounded_mm": 2.856,
+                    "surface_dsc": 0.94,
+                    "surface_dsc_unrounded": 0.94,
+                    "volumetric_dsc": 0.87,
+                    "hausdorff_95_mm": 3.3,
+                    "hausdorff_mm": 6.1,
+                    "mean_surface_distance_mm": 0.8,
+                    "mean_distance_predicted_to_reference_mm": 0.7,
+                    "mean_distance_reference_to_predicted_mm": 0.9,
+                    "added_path_length_mm": 120.0,
+                    "predicted_volume_ml": 30.1,
+                    "reference_volume_ml": 29.4,
+                    "volume_ratio": 1.024,
+                    "centre_distance_mm": 1.2,
+                    "predicted_slices": 18,
+                    "reference_slices": 17,
+                    "one_sided_slice_share": 0.056,
+                    "reason": None,
+                    "tolerance_source": "paper",
+                    "predicted_cut_by_scan": False,
+                    "reference_cut_by_scan": False,
+                }
+            ],
+            "unmatched_reference_rois": ["PTV70"],
+            "ambiguous_reference_rois": [],
+            "unmatched_predicted_rois": [],
+            "ambiguous_predicted_rois": [],
+            "warnings": [
+                {"code": "structure_set.roi_partly_used", "detail": "Reference RTSTRUCT: ROI number 7: it has no contours."}
+            ],
+        }
+    ],
+    "checks": [
+        {
+            "code": "organ.volume",
+            "oar": "Brain",
+            "level": "red",
+            "reason": "Brain: too small. 33.8 ml drawn; experts drew 1140 ml to 1700 ml.",
+            "value": 33.8,
+            "low": 1138.0,
+            "high": 1697.7,
+            "unit": "ml",
+        }
+    ],
+    "observers": [
+        {
+            "oar": "Parotid_L",
+            "observers": 2,
+            "pairs": 1,
+            "surface_dsc": {
+                "ours": {"lowest": 0.91, "median": 0.925, "highest": 0.94},
+                "between": {"lowest": 0.9, "median": 0.9, "highest": 0.9},
+            },
+            "volumetric_dsc": {
+                "ours": {"lowest": 0.85, "median": 0.86, "highest": 0.87},
+                "between": {"lowest": 0.84, "median": 0.84, "highest": 0.84},
+            },
+            "hausdorff_95_mm": {
+                "ours": {"lowest": 3.3, "median": 3.6, "highest": 3.9},
+                "between": {"lowest": 4.1, "median": 4.1, "highest": 4.1},
+            },
+            "mean_surface_distance_mm": {
+                "ours": {"lowest": 0.8, "median": 0.85, "highest": 0.9},
+                "between": {"lowest": 1.0, "median": 1.0, "highest": 1.0},
+            },
+            "within_observers": True,
+            "reason": None,
+        }
+    ],
+    "not_compared": [
+        {
+            "position": 2,
+            "code": errors.FrameOfReferenceMismatch.code,
+            "detail": errors.FrameOfReferenceMismatch().detail,
+        }
+    ],
+}

@@ -1,0 +1,272 @@
+"""Routes of jobs: posting a series, looking at jobs, following, cancelling, retrying and purging them."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Final
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from oarlock import errors
+from oarlock.ct.series import check_headers
+from oarlock.scopes import Scope
+from oarlock.store.jobs import Job, JobState
+from service import errors as refusals
+from service.api import events
+from service.api.dependencies import PRIVATE, AnyJob, By, Caller, Here, StillAllowed, TheJob, check_present, needs
+from service.api.examples import CANCELLED, QUEUED, RUNNING, SUCCEEDED
+from service.api.openapi import BINARY, NOT_FOUND, Call, files_of, form, json_answer, problems
+from service.api.routing import reads
+from service.api.schemas.jobs import JobDocument, JobPage
+from service.container import Service
+from service.facts import facts_of
+from service.intake import multipart
+from service.intake.forms import JOB
+from service.intake.submission import Post, check_choices, check_idempotency_key, check_writable
+
+POLL_AFTER_S: Final = 2
+
+_READ: Final = [needs(Scope.JOBS_READ)]
+_WRITE: Final = [needs(Scope.JOBS_WRITE)]
+
+jobs = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_UID: Final = Query(pattern=r"^[0-9.]{1,64}$", description="only jobs of this series")
+
+
+def _document(service: Service, job: Job) -> JobDocument:
+    place = service.store.queue_position(job.id) if job.state is JobState.QUEUED else None
+    return _document_of(service, job, place)
+
+
+def _document_of(service: Service, job: Job, place: int | None) -> JobDocument:
+    return JobDocument.of(service.vault.reveal(job), place)
+
+
+def _accepted(service: Service, job: Job) -> Response:
+    document = _document(service, job)
+    headers = PRIVATE | {"Location": document.links.self, "Retry-After": str(POLL_AFTER_S)}
+    return Response(document.model_dump_json(), status_code=202, media_type="application/json", headers=headers)
+
+
+def _accepted_answer(description: str, example: Mapping[str, object]) -> dict[str, object]:
+    headers = {"Location": "address of the job", "Retry-After": "seconds after which to look at it"}
+    return json_answer(description, example, "JobDocument", headers)
+
+
+# ── posting ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REFUSALS: Final = (
+    refusals.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
+    refusals.UploadTooLarge(limit=4_000_000_000, unit="bytes"),
+    refusals.UploadEmpty(),
+    refusals.ArchiveInvalid(reason="a member's name leads out of the archive"),
+    errors.NotDicom(files=1),
+    errors.InstanceUnreadable(position=7, reason="it ends in the middle of an element"),
+    errors.NoCTImages(found=["MR Image Storage"]),
+    errors.MixedSeries(images=[120, 36]),
+    errors.TooFewSlices(found=1, needed=3),
+    errors.MissingSlices(expected_mm=2.5, found_mm=5.0, at_slice=37),
+    refusals.UploadStalled(received=262_144),
+    refusals.TooManyUploads(limit=8),
+    refusals.ServiceBusy(),
+    errors.StorageFull(),
+)
+"""Why the files of a series are refused, in any call that takes them."""
+
+_POST: Final[Call] = {
+    "responses": {
+        202: _accepted_answer("The series was accepted and will be contoured", QUEUED),
+        **problems(
+            *REFUSALS,
+            errors.IdempotencyConflict(),
+            refusals.UnsupportedMediaType(accepted=JOB.accepted),
+            errors.InvalidParameter(name="priority", reason="must be one of urgent, normal, low"),
+            errors.UnknownModel(available=["oarlock-hn"]),
+            errors.UnknownProfile(available=["eclipse", "generic"]),
+            errors.ProfileNotWritable(profile="site", oar="Parotid_L"),
+            refusals.BrokerUnavailable(),
+        ),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": form(
+                        ["files"],
+                        {
+                            "files": files_of(
+                                "DICOM Part 10 files and zip archives of them, in any order: one CT series, and RTSTRUCTs to "
+                                "compare with"
+                            ),
+                            "model": {"type": "string", "description": "name of a model (GET /v1/models)"},
+                            "profile": {"type": "string", "description": "name of a site profile (GET /v1/profiles)"},
+                            "priority": {"type": "string", "enum": ["urgent", "normal", "low"], "default": "normal"},
+                            "callback_url": {"type": "string", "description": "refused unless the operator allows its host"},
+                        },
+                    )
+                },
+                "application/zip": BINARY,
+            },
+        }
+    },
+}
+
+
+@jobs.post("", status_code=202, summary="Post a CT series", dependencies=_WRITE, **_POST)
+async def post_job(
+    request: Request,
+    service: Here,
+    caller: Caller,
+    by: By,
+    idempotency_key: Annotated[str | None, Header(description="makes the post safe to repeat: 1 to 255 printable ASCII")] = None,
+) -> Response:
+    """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
+    key = check_idempotency_key(idempotency_key)
+    facts, places = facts_of(request), service.places
+    places.check_space(multipart.announced_bytes(request))
+    async with places.folder(caller.id) as incoming:
+        upload = await multipart.receive(request, incoming, service.settings, places.threads, has_body=facts.unread)
+
+        def accept() -> Response:
+            choices = check_choices(upload.fields, service.available(caller.profile), caller.retention)
+            header = check_headers(upload.files, max_slices=service.settings.max_slices)
+            check_writable(choices.profile, header)
+            header, identity = service.vault.lock_away(incoming, header)
+            job = service.intake.submit(Post(incoming, header, choices, key=key, digest=upload.digest, by=by, identity=identity))
+            facts.job_id = job.id
+            return _accepted(service, job)
+
+        return await anyio.to_thread.run_sync(accept, limiter=places.threads)
+
+
+# ── looking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_LIST: Final[Call] = {
+    "responses": {
+        200: json_answer("A page of jobs", {"jobs": [SUCCEEDED], "next": None}, "JobPage"),
+        **problems(
+            errors.InvalidParameter(name="cursor", reason="is not a cursor that this server gave"),
+            refusals.UnknownParameter(known=["state", "series_instance_uid", "limit", "cursor"]),
+        ),
+    }
+}
+
+
+@reads(jobs, "", summary="List jobs", response_model=JobPage, dependencies=_READ, **_LIST)
+def list_jobs(
+    service: Here,
+    state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
+    series_instance_uid: Annotated[str | None, _UID] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="most jobs of a page")] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before")] = None,
+) -> JobPage:
+    """Jobs, newest first, without the purged ones."""
+    stands_in = None if series_instance_uid is None else service.vault.pseudonym(series_instance_uid)
+    found, following = service.store.page(
+        state=state, series_instance_uid=series_instance_uid, stands_in=stands_in, limit=limit, cursor=cursor
+    )
+    places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
+    return JobPage(jobs=[JobDocument.of(service.vault.reveal(job), places.get(job.id)) for job in found], next=following)
+
+
+_GET: Final[Call] = {"responses": {200: json_answer("The job", RUNNING, "JobDocument"), **problems(*NOT_FOUND)}}
+
+
+@reads(jobs, "/{job_id}", summary="Look at a job", response_model=JobDocument, dependencies=_READ, **_GET)
+def get_job(service: Here, job: TheJob, response: Response) -> JobDocument:
+    """The state of a job."""
+    response.headers.update(PRIVATE if job.state.ended else PRIVATE | {"Retry-After": str(POLL_AFTER_S)})
+    return _document(service, job)
+
+
+_EVENTS: Final[Call] = {
+    "responses": {
+        200: {
+            "description": "Events until the job ends, each of which this schema describes",
+            "content": {
+                "text/event-stream": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["event", "id", "data"],
+                        "properties": {
+                            "event": {"type": "string", "enum": ["progress", "end"]},
+                            "id": {"type": "string", "description": "to be sent as Last-Event-ID"},
+                            "data": {
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                                "contentSchema": {"$ref": "#/components/schemas/JobDocument"},
+                            },
+                        },
+                    },
+                    "example": {"event": "progress", "id": "1", "data": json.dumps(RUNNING, separators=(",", ":"))},
+                }
+            },
+        },
+        204: {"description": "The job has ended, and the caller knows (Last-Event-ID: end)"},
+        **problems(*NOT_FOUND, refusals.TooManyFollowers(limit=256)),
+    }
+}
+
+
+@reads(jobs, "/{job_id}/events", summary="Follow a job", dependencies=_READ, **_EVENTS)
+async def get_events(
+    request: Request,
+    service: Here,
+    job: TheJob,
+    caller: Caller,
+    *,
+    still_allowed: StillAllowed,
+    last_event_id: Annotated[str | None, Header(description="`id` of the last event that was received")] = None,
+) -> Response:
+    """The job as server-sent events, one for each change, until it ends."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if last_event_id == events.END and job.state.ended:
+        return Response(status_code=204)
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=headers)
+    service.followers.check_room(caller.id)
+    following = service.followers.following(job, caller.id)
+    to_document = partial(_document_of, service)
+    stream = events.progress(following, to_document, still_allowed=partial(still_allowed, Scope.JOBS_READ))
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+# ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CANCEL: Final[Call] = {
+    "responses": {
+        202: _accepted_answer("The job is cancelled, or will be at its next step", CANCELLED),
+        **problems(*NOT_FOUND, errors.JobAlreadyEnded(state="succeeded")),
+    }
+}
+_RETRY: Final[Call] = {
+    "responses": {
+        202: _accepted_answer("The job is queued again", QUEUED),
+        **problems(*NOT_FOUND, errors.JobNotRetryable(state="succeeded")),
+    }
+}
+_PURGE: Final[Call] = {"responses": {204: {"description": "Nothing of the series is left"}, **problems(*NOT_FOUND)}}
+
+
+@jobs.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", dependencies=_WRITE, **_CANCEL)
+def cancel_job(service: Here, job: TheJob, by: By) -> Response:
+    """Cancel a queued job at once, a running one at its next step."""
+    return _accepted(service, service.store.request_cancel(job.id, by=by))
+
+
+@jobs.post("/{job_id}/retry", status_code=202, summary="Try a job again", dependencies=_WRITE, **_RETRY)
+def retry_job(service: Here, job: TheJob, by: By) -> Response:
+    """Queue a failed or cancelled job again, with the series that was sent."""
+    return _accepted(service, service.intake.retry(job.id, by=by))
+
+
+@jobs.delete("/{job_id}", status_code=204, summary="Purge a job", dependencies=_WRITE, **_PURGE)
+def delete_job(service: Here, job: AnyJob, by: By) -> Response:
+    """Delete every byte of the series and of its results. A running job is stopped."""
+    service.intake.purge(job.id, by=by)  # also if it was purged before: a crash may have left files
+    check_present(job)
+    return Response(status_code=204)

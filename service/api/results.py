@@ -1,0 +1,119 @@
+"""Routes of results: the RTSTRUCT, the QA report and the pictures of a finished job."""
+
+import hashlib
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from oarlock.errors import InvalidParameter, ResultNotFound
+from oarlock.organs.catalogue import BY_NAME, OAR
+from oarlock.pictures.slice_archive import load_rendering
+from oarlock.scopes import Scope
+from oarlock.store import audit
+from oarlock.store.audit import Action, Actor, Event
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store.jobs import Job
+from service.api.dependencies import By, Here, TheJob, check_finished, needs
+from service.api.examples import QA_REPORT as QA_EXAMPLE
+from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, problems
+from service.api.routing import reads
+from service.container import Service
+
+results = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+
+_READ: Final = [needs(Scope.JOBS_READ)]
+_RTSTRUCT: Final[Call] = {
+    "responses": {200: bytes_answer("The RTSTRUCT", "application/dicom"), 304: NOT_MODIFIED, **problems(*NO_RESULT)}
+}
+
+
+@reads(results, "/rtstruct", summary="Fetch the RTSTRUCT", dependencies=_READ, **_RTSTRUCT)
+def get_rtstruct(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """The structure set as a DICOM file."""
+    content = service.vault.rtstruct(job, _read(service, job, RTSTRUCT))
+    _note_read(service, job, by, RTSTRUCT, content)
+    return _result(request, content, "application/dicom", file_name=RTSTRUCT)
+
+
+_QA: Final[Call] = {
+    "responses": {
+        200: bytes_answer("The QA report", "application/json", QA_EXAMPLE),
+        304: NOT_MODIFIED,
+        **problems(*NO_RESULT),
+    }
+}
+
+
+@reads(results, "/qa", summary="Fetch the QA report", dependencies=[needs(Scope.JOBS_READ, Scope.QA_READ)], **_QA)
+def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """Scores against the supplied structure sets, and the checks that need none."""
+    content = service.vault.report(job, _read(service, job, QA_REPORT))
+    _note_read(service, job, by, QA_REPORT, content)
+    return _result(request, content, "application/json")
+
+
+_PREVIEW: Final[Call] = {
+    "responses": {
+        200: bytes_answer("The picture", "image/png"),
+        304: NOT_MODIFIED,
+        **problems(*NO_RESULT, InvalidParameter(name="slice", reason="is beyond the last slice of the series, which is 156")),
+    }
+}
+_OAR_QUERY: Final = Query(json_schema_extra={"enum": list(BY_NAME)}, description="TG-263 name of one organ to show")
+
+
+@reads(results, "/preview.png", summary="Fetch a picture", dependencies=_READ, **_PREVIEW)
+def get_preview(
+    request: Request,
+    service: Here,
+    job: TheJob,
+    by: By,
+    *,
+    oar: Annotated[str | None, _OAR_QUERY] = None,
+    slice_number: Annotated[int | None, Query(alias="slice", ge=1, description="slice to show, from 1")] = None,
+) -> Response:
+    """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that slice (from 1, along the slice axis)."""
+    if oar is None and slice_number is None:
+        sheet = _read(service, job, PREVIEW)
+        _note_read(service, job, by, PREVIEW, sheet)
+        return _result(request, sheet, "image/png")
+    if slice_number is not None and slice_number > job.series.slices:
+        raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
+    chosen = _oar(oar)
+    check_finished(job)
+    z = None if slice_number is None else slice_number - 1
+    picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
+    _note_read(service, job, by, PREVIEW, picture)
+    return _result(request, picture, "image/png")
+
+
+def _oar(name: str | None) -> OAR | None:
+    if name is not None and name not in BY_NAME:
+        raise InvalidParameter(name="oar", reason="must be the TG-263 name of an organ that this server draws (GET /v1/models)")
+    return None if name is None else BY_NAME[name]
+
+
+def _read(service: Service, job: Job, name: str) -> bytes:
+    check_finished(job)
+    try:
+        return service.storage.result(job.id, name).read_bytes()
+    except FileNotFoundError as error:  # purged in this very moment
+        raise ResultNotFound(what=name) from error
+
+
+def _note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) -> None:
+    """Write into the audit log who is given what, before it is given."""
+    result = f"{name} sha256:{hashlib.sha256(content).hexdigest()}"
+    audit.record(service.database, Event(Action.RESULT_READ, by, job.id, audit.to_text(job.model), result))
+
+
+def _result(request: Request, content: bytes, media_type: str, file_name: str | None = None) -> Response:
+    """A result with a tag of its content, or 304 for a caller who has it already."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if tag in [given.strip().removeprefix("W/") for given in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=headers)
+    if file_name is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,1 @@
+"""Documents of the HTTP contract, as pydantic models."""

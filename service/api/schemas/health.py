@@ -1,0 +1,38 @@
+"""Health, as documents."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field
+
+from service.api.schemas.base import Schema
+
+
+class Liveness(Schema):
+    """The process is up."""
+
+    status: Literal["alive"]
+
+
+class Dependency(Schema):
+    """One thing that a job needs."""
+
+    ready: bool
+    detail: str | None = Field(description="what is wrong with it; null if nothing is")
+
+
+class Readiness(Schema):
+    """Whether series can be processed, and what is missing if not."""
+
+    ready: bool
+    database: Dependency
+    broker: Dependency
+    storage: Dependency
+    workers: Dependency
+    model: Dependency
+
+    @classmethod
+    def of(cls, found: Mapping[str, str | None]) -> Self:
+        """The document of what :class:`service.monitoring.health.Health` found."""
+        entries = {name: Dependency(ready=reason is None, detail=reason) for name, reason in found.items()}
+        return cls(ready=not any(found.values()), **entries)

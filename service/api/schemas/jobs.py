@@ -1,0 +1,125 @@
+"""Jobs, as documents."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from oarlock.store.jobs import Job, JobFailure, JobState, Stage
+from service.api.problems import describe
+from service.api.schemas.base import Schema, Time
+from service.intake.submission import PRIORITY_NAMES
+
+PriorityName = Literal["urgent", "normal", "low"]
+
+
+class JobError(Schema):
+    """Why a job failed."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+    @classmethod
+    def of(cls, failure: JobFailure) -> Self:
+        return cls(**describe(failure.code, failure.title, failure.detail))
+
+
+class JobSeries(Schema):
+    """The CT series of a job."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    slices: int
+    spacing_mm: tuple[float, float, float] = Field(description="(z, y, x)")
+
+
+class JobModel(Schema):
+    """The model of a job."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class JobWarningEntry(Schema):
+    """Something that a physicist should know about a job."""
+
+    code: str
+    detail: str
+
+
+class JobLinks(Schema):
+    """Addresses of a job, its results and what can be done with it. Results answer 409 until the job has succeeded."""
+
+    self: str
+    rtstruct: str
+    qa: str
+    preview: str
+    events: str
+    reference: str
+    cancel: str
+    retry: str
+
+    @classmethod
+    def of(cls, job: Job) -> "JobLinks":
+        here = f"/v1/jobs/{job.id}"
+        return cls(
+            self=here,
+            rtstruct=f"{here}/rtstruct",
+            qa=f"{here}/qa",
+            preview=f"{here}/preview.png",
+            events=f"{here}/events",
+            reference=f"{here}/reference",
+            cancel=f"{here}/cancel",
+            retry=f"{here}/retry",
+        )
+
+
+class JobDocument(Schema):
+    """A job."""
+
+    id: str
+    state: JobState
+    stage: Stage | None = Field(description="what a running job is doing")
+    progress: float = Field(ge=0, le=1, description="never falls")
+    queue_position: int | None = Field(description="place of a queued job, from 1")
+    priority: PriorityName
+    attempts: int = Field(description="how often a worker has started it")
+    series: JobSeries
+    model: JobModel
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    warnings: list[JobWarningEntry]
+    error: JobError | None
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job, queue_position: int | None) -> Self:
+        return cls(
+            id=job.id,
+            state=job.state,
+            stage=job.stage,
+            progress=job.progress,
+            queue_position=queue_position,
+            priority=PRIORITY_NAMES[job.priority],
+            attempts=job.attempts,
+            series=JobSeries.model_validate(job.series, from_attributes=True),
+            model=JobModel.model_validate(job.model, from_attributes=True),
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            warnings=[JobWarningEntry(code=warning.code, detail=warning.detail) for warning in job.warnings],
+            error=None if job.error is None else JobError.of(job.error),
+            links=JobLinks.of(job),
+        )
+
+
+class JobPage(Schema):
+    """Some jobs, newest first."""
+
+    jobs: list[JobDocument]
+    next: str | None = Field(description="the cursor of the next page; null on the last one")

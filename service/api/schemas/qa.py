@@ -1,0 +1,161 @@
+"""Scores, their summary and the control charts, as documents."""
+
+from datetime import date
+from typing import Literal
+
+from pydantic import Field
+
+from oarlock.qa.control_chart import Rule
+from oarlock.store.scores.write import Origin
+from service.api.schemas.base import Schema, Time
+
+BucketName = Literal["day", "week", "month", "all"]
+
+
+class ScoreRow(Schema):
+    """One organ of one comparison, without patient data."""
+
+    at: Time = Field(description="when it was compared")
+    job_id: str
+    origin: Origin = Field(description="whether the RTSTRUCT came with the series or was approved afterwards")
+    position: int = Field(description="of the RTSTRUCT among those of its origin for the job, from 1")
+    model: str
+    model_version: str
+    model_sha256: str
+    scanner: str = Field(description="Manufacturer, Manufacturer's Model Name and Station Name of the CT, in plain letters")
+    oar: str = Field(description="TG-263 name")
+    presence: Literal["both", "predicted_only", "reference_only", "read_in_part"] = Field(
+        description="who drew the organ; read_in_part: a side could not be read as a whole, so nothing compares"
+    )
+    definition: str
+    tolerance_mm: float
+    surface_dsc: float | None
+    surface_dsc_unrounded: float | None
+    volumetric_dsc: float | None
+    hausdorff_95_mm: float | None
+    mean_surface_distance_mm: float | None
+    added_path_length_mm: float | None
+    predicted_volume_ml: float
+    reference_volume_ml: float
+    tolerance_rounded_mm: float | None
+
+
+class ScorePage(Schema):
+    """Some scores, newest first."""
+
+    scores: list[ScoreRow]
+    next: str | None = Field(description="the cursor of the next page; null on the last one")
+
+
+class ScoreDistribution(Schema):
+    """What the defined scores say together."""
+
+    n: int = Field(description="how many are defined")
+    mean: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    below_alert: float = Field(description="share under the alert level, 0 to 1")
+
+
+class ScoreSummary(Schema):
+    """The scores of an organ over some time; a distribution is null where no score is defined."""
+
+    n: int = Field(description="cases that both sides drew")
+    one_sided: int = Field(description="cases that one side alone drew")
+    surface_dsc: ScoreDistribution | None
+    volumetric_dsc: ScoreDistribution | None
+
+
+class ScoreBucket(ScoreSummary):
+    """The part of the summary that lies in one day, week or month."""
+
+    start: date = Field(description="its first day, UTC")
+
+
+class OARScores(ScoreSummary):
+    """The summary of an organ, over the whole time and over each part of it that has a case."""
+
+    oar: str
+    over_time: list[ScoreBucket]
+
+
+class QASummary(Schema):
+    """What a QA dashboard plots."""
+
+    since: date = Field(serialization_alias="from", description="first day, UTC")
+    to: date = Field(description="last day, UTC")
+    bucket: BucketName
+    alert_level: float
+    oars: list[OARScores] = Field(description="in the order of the RTSTRUCT; without those that have no case")
+
+
+class DriftRule(Schema):
+    """A rule of the control charts."""
+
+    rule: Rule
+    meaning: str
+
+
+class DriftModel(Schema):
+    """The model of a chart."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class DriftAlarm(Schema):
+    """A score at which a rule fires."""
+
+    at: Time
+    job_id: str
+    rule: Rule
+    side: Literal["lower", "higher"] = Field(description="of the centre")
+
+
+class DriftPoint(Schema):
+    """The surface DSC of one approved case."""
+
+    at: Time
+    job_id: str
+    value: float
+    alarms: list[Rule] = Field(description="rules whose pattern this point completes")
+
+
+class DriftBaseline(Schema):
+    """What the limits are made of."""
+
+    n: int
+    needed: int
+    since: Time = Field(serialization_alias="from")
+    to: Time
+
+
+class DriftLimits(Schema):
+    """Between which scores a stable process stays."""
+
+    lower: float
+    upper: float
+
+
+class DriftChart(Schema):
+    """How the surface DSC of one organ, model and scanner went, against contours that were approved."""
+
+    oar: str
+    model: DriftModel
+    scanner: str
+    metric: Literal["surface_dsc"]
+    baseline: DriftBaseline
+    centre: float | None = Field(description="null as long as there is no baseline")
+    limits: DriftLimits | None
+    reason: str | None = Field(description="why there are no limits")
+    points: list[DriftPoint] = Field(description="the newest ones behind the baseline, in their order")
+    alarms: list[DriftAlarm] = Field(description="of these points")
+
+
+class Drift(Schema):
+    """Control charts, by model, scanner and organ."""
+
+    rules: list[DriftRule]
+    charts: list[DriftChart]

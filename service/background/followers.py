@@ -1,0 +1,101 @@
+"""Followers of jobs: one poll of the job table for all of them, however many there are."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+from oarlock.errors import TransientError
+from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import Job, JobId, JobState
+from service.errors import TooManyFollowers
+
+POLL_S: Final = 0.25
+
+REST: Final = 9.0
+"""After a poll the table rests for this many times as long as the poll took: followers cost a tenth of one core at most."""
+
+FOLLOWERS_OF_ONE: Final = 256
+"""How many jobs one caller may follow at once."""
+
+Standing = tuple[Job, int | None]
+"""A job, and its place in the queue."""
+
+
+@dataclass(eq=False, slots=True)
+class Follower:
+    """One stream: what it was last given, and a bell for something new."""
+
+    job_id: JobId
+    news: Standing | None = None
+    rung: anyio.Event = field(default_factory=anyio.Event)
+
+    def tell(self, standing: Standing) -> None:
+        """Ring if the job stands otherwise than before."""
+        if standing != self.news:
+            self.news = standing
+            self.rung.set()
+            self.rung = anyio.Event()
+
+
+class Followers:
+    """Everybody who follows a job in this process. Used in one event loop."""
+
+    def __init__(self, store: JobStore, *, of_one: int = FOLLOWERS_OF_ONE) -> None:
+        self._store, self._of_one = store, of_one
+        self._followers: set[Follower] = set()
+        self._of: Counter[str] = Counter()
+        self._somebody = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    def check_room(self, caller_id: str) -> None:
+        """Check that somebody may follow one job more.
+
+        :raises TooManyFollowers: if not.
+        """
+        if self._of[caller_id] >= self._of_one:
+            raise TooManyFollowers(limit=self._of_one)
+
+    @contextmanager
+    def following(self, job: Job, caller_id: str) -> Iterator[Follower]:
+        """A follower of a job for as long as the block."""
+        follower = Follower(job.id, None if job.state is JobState.QUEUED else (job, None))  # a place has to be looked up
+        self._of[caller_id] += 1
+        self._followers.add(follower)
+        self._somebody.set()
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
+            self._of[caller_id] -= 1
+            if not self._of[caller_id]:
+                del self._of[caller_id]
+
+    async def run(self) -> None:
+        """Poll for as long as anybody follows, until cancelled."""
+        limiter = CapacityLimiter(1)  # not of the threads that calls share
+        while True:
+            if not self._followers:
+                self._somebody = anyio.Event()
+                await self._somebody.wait()
+            began = monotonic()
+            try:
+                found = await anyio.to_thread.run_sync(self._read, {one.job_id for one in self._followers}, limiter=limiter)
+            except TransientError:  # followers would only ask again
+                found = {}
+            for follower in [one for one in self._followers if one.job_id in found]:
+                follower.tell(found[follower.job_id])
+            await anyio.sleep(max(POLL_S, REST * (monotonic() - began)))
+
+    def _read(self, job_ids: set[JobId]) -> dict[JobId, Standing]:
+        jobs = self._store.several(job_ids)
+        places = self._store.queue_positions([job.id for job in jobs.values() if job.state is JobState.QUEUED])
+        return {job_id: (job, places.get(job_id)) for job_id, job in jobs.items()}

@@ -1,0 +1,134 @@
+"""Limits of a connection that hold before a caller is known."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import connection
+from tests.fixtures.processes import eventually
+from tests.service.conftest import make_settings
+from tests.service.running import Running, serve, write_model
+
+
+@pytest.fixture
+def own(tmp_path: Path, redis_url: str) -> Iterator[Running]:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url, connections_per_address=8)) as running:
+        yield running
+
+
+@contextmanager
+def connected(running: Running) -> Iterator[socket.socket]:
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as opened:
+        yield opened
+
+
+def answer_to(opened: socket.socket, pieces: Iterator[bytes]) -> tuple[bytes, int]:
+    """What is answered until the connection is closed, and how many bytes could be sent until then."""
+    sent, answer = 0, b""
+    try:
+        for piece in pieces:
+            opened.sendall(piece)
+            sent += len(piece)
+    except OSError:
+        pass
+    try:
+        while data := opened.recv(65_536):
+            answer += data
+    except OSError:
+        pass
+    return answer, sent
+
+
+def without_end(head: bytes, more: bytes, total: int = 20_000_000) -> Iterator[bytes]:
+    yield head
+    for _ in range(total // len(more)):
+        yield more
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", b"a" * 65_536),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"X: y\r\n" * 10_922),
+        (b"GET /", b"a" * 65_536),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a" * 65_536),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 10_922),
+        (b"", b"\r\n" * 32_768),
+    ],
+    ids=["value", "lines", "address", "chunk extension", "trailers", "blank lines"],
+)
+def test_what_never_ends_is_cut_off_early(own: Running, head: bytes, more: bytes) -> None:
+    with connected(own) as opened:
+        _, sent = answer_to(opened, without_end(head, more))
+    assert sent < 20_000_000  # what the buffers of two sockets hold, and no more
+    assert httpx.get(f"{own.url}/livez", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize(("spare", "status"), [(200, 200), (-1, 431)])
+def test_a_head_may_have_64_kib_and_not_a_byte_more(own: Running, spare: int, status: int) -> None:
+    lines = [b"Host: 127.0.0.1", b"Connection: close", b"X: "]
+    counted = len(b"/livez") + sum(len(line) - 2 + 4 for line in lines)  # a name, a value, and four bytes around them
+    filled = b"a" * (connection.HEAD_BYTES - counted - spare)
+    with connected(own) as opened:
+        answer, _ = answer_to(opened, iter([b"GET /livez HTTP/1.1\r\n" + b"\r\n".join(lines) + filled + b"\r\n\r\n"]))
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_half_a_head_is_waited_for_ten_seconds_at_most(own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert connection.HEAD_S == 10
+    monkeypatch.setattr(connection, "HEAD_S", 0.3)
+    with connected(own) as opened:
+        began = time.monotonic()
+        answer, _ = answer_to(opened, iter([b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"]))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began < 5
+    with connected(own) as opened:
+        assert answer_to(opened, iter([]))[0].startswith(b"HTTP/1.1 408 ")  # not a byte is half a head, too
+
+
+def test_a_second_request_on_a_connection_has_its_own_head_and_time(own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_S", 0.5)
+    request = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connected(own) as opened:
+        for _ in range(4):
+            time.sleep(0.2)
+            opened.sendall(request)
+            assert opened.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        answer, _ = answer_to(opened, iter([request[:20]]))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_address_has_so_many_connections_and_more_when_some_have_left(own: Running) -> None:
+    host, port = own.url.removeprefix("http://").split(":")
+    held = [socket.create_connection((host, int(port)), timeout=20) for _ in range(8)]
+    try:
+        assert eventually(lambda: _is_shut_out(own), within_s=10)
+    finally:
+        for opened in held:
+            opened.close()
+    assert eventually(lambda: not _is_shut_out(own), within_s=10)
+
+
+def _is_shut_out(running: Running) -> bool:
+    try:
+        return httpx.get(f"{running.url}/livez", timeout=10).status_code != 200
+    except httpx.TransportError:
+        return True
+
+
+def test_a_stated_proxy_speaks_for_many_and_has_no_such_limit(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models")
+    settings = make_settings(tmp_path, redis_url, connections_per_address=2, trusted_proxies=["127.0.0.0/8"])
+    with serve(settings) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        held = [socket.create_connection((host, int(port)), timeout=20) for _ in range(8)]
+        assert not _is_shut_out(running)
+        for opened in held:
+            opened.close()

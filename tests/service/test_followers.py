@@ -1,0 +1,134 @@
+"""Followers: one poll for all, a limit for each caller, and a key that is looked at again."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from oarlock.scopes import Scope
+from oarlock.store.jobs import Job, JobId, JobState
+from oarlock.store.keys import KeyStore
+from service.api import events
+from service.api.schemas.jobs import JobDocument
+from service.background import followers
+from service.background.followers import Followers
+from service.errors import TooManyFollowers
+from tests.service.conftest import make_settings
+from tests.service.running import Running, parts, serve, write_model
+
+
+@pytest.fixture
+def queued(running: Running, client: httpx.Client, series: list[Path]) -> Job:
+    job: dict[str, Any] = client.post("/v1/jobs", files=parts(series[:5])).json()
+    return running.store.get(JobId(job["id"]))
+
+
+class Table:
+    """A job table that counts how often it is asked."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.jobs = {job.id: job for job in jobs}
+        self.asked: list[set[JobId]] = []
+
+    def several(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
+        self.asked.append(set(job_ids))
+        return {job_id: self.jobs[job_id] for job_id in job_ids}
+
+    def queue_positions(self, job_ids: Collection[JobId]) -> dict[JobId, int]:
+        return {job_id: place for place, job_id in enumerate(job_ids, start=1)}
+
+
+def test_two_hundred_followers_cost_one_poll_and_all_hear_the_end(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followers, "POLL_S", 0.05)
+    jobs = [replace(queued, id=JobId(f"job-{i}")) for i in range(50)]
+    table, ends = Table(jobs), 0
+
+    async def follow(hub: Followers, job: Job) -> None:
+        nonlocal ends
+        async for text in events.progress(hub.following(job, "me"), JobDocument.of, still_allowed=lambda: True):
+            ends += text.startswith("event: end")
+
+    async def main() -> None:
+        hub = Followers(table)  # type: ignore[arg-type]
+        async with anyio.create_task_group() as polling:
+            polling.start_soon(hub.run)
+            async with anyio.create_task_group() as streams:
+                for i in range(200):
+                    streams.start_soon(follow, hub, jobs[i % 50])
+                await anyio.sleep(0.3)
+                asked_in_the_meantime = len(table.asked)
+                table.jobs = {job.id: replace(job, state=JobState.CANCELLED) for job in jobs}
+            assert len(hub) == 0
+            await anyio.sleep(0.2)
+            asked_at_rest = len(table.asked)
+            await anyio.sleep(0.2)
+            assert len(table.asked) == asked_at_rest  # nobody follows, so nobody asks
+            assert 1 <= asked_in_the_meantime <= 8  # and not 200 times as many
+            polling.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert ends == 200
+
+
+def test_a_poll_that_takes_long_is_made_less_often(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    now = iter(float(i) for i in range(1_000))  # each look at the clock is a second later
+    monkeypatch.setattr(followers, "monotonic", lambda: next(now))
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(followers, "anyio", SimpleNamespace(Event=anyio.Event, to_thread=anyio.to_thread, sleep=sleep))
+
+    async def main() -> None:
+        hub = Followers(Table([queued]))  # type: ignore[arg-type]
+        with hub.following(queued, "me"):
+            await hub.run()
+
+    with pytest.raises(KeyboardInterrupt):
+        anyio.run(main)
+    assert pauses == [followers.REST]
+
+
+def test_one_caller_follows_so_many_jobs_and_another_is_not_kept_from_it(queued: Job) -> None:
+    hub = Followers(Table([queued]), of_one=2)  # type: ignore[arg-type]
+    with hub.following(queued, "one"), hub.following(queued, "one"):
+        with pytest.raises(TooManyFollowers, match="follows 2 jobs"):
+            hub.check_room("one")
+        hub.check_room("other")
+    hub.check_room("one")
+
+
+def test_a_stream_too_many_is_answered_429(
+    running: Running, client: httpx.Client, queued: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.service.followers, "_of_one", 0)
+    answer = client.get(f"/v1/jobs/{queued.id}/events")
+    assert (answer.status_code, answer.json()["code"]) == (429, "access.too_many_followers")
+    assert "retry-after" in answer.headers
+
+
+def test_a_stream_ends_when_its_key_is_revoked(
+    tmp_path: Path, redis_url: str, series: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url)) as running:
+        keys = KeyStore(running.service.database)
+        _, key = keys.create("planning", [Scope.JOBS_READ, Scope.JOBS_WRITE])
+        bearer = {"Authorization": f"Bearer {key}"}
+        job = httpx.post(f"{running.url}/v1/jobs", files=parts(series[:5]), headers=bearer, timeout=30).json()
+        text = ""
+        with httpx.stream("GET", f"{running.url}{job['links']['events']}", headers=bearer, timeout=30) as answer:
+            for chunk in answer.iter_text():
+                text += chunk
+                if "still here" in text:
+                    keys.revoke("planning")
+        assert "event: progress" in text
+        assert "event: end" not in text
