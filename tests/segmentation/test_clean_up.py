@@ -54,6 +54,16 @@ def test_half_a_mandible_stays_and_half_a_parotid_goes(crooked_grid: Grid) -> No
     assert (dropped.code, dropped.detail.split(":")[0]) == ("contours.pieces_dropped", "Parotid_L")
 
 
+@pytest.mark.parametrize(("columns", "left"), [(26, 2 * 100), (24, 100)])
+def test_a_further_piece_counts_from_a_quarter_of_the_largest(columns: int, left: int, crooked_grid: Grid) -> None:
+    """docs/models.md: of an organ that crosses the midline, pieces of at least a quarter of the largest are kept."""
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[10:20, 10:20, 5] = mask[10, 40, 20 : 20 + columns] = True
+    masks = masks_of(crooked_grid, Bone_Mandible=mask)
+    clean_up(masks, crooked_grid)
+    assert masks.mask(BY_NAME["Bone_Mandible"]).sum() == (100 + columns if left == 200 else 100)
+
+
 def test_pieces_that_touch_at_a_corner_are_one(crooked_grid: Grid) -> None:
     mask = np.zeros(crooked_grid.shape, np.bool_)
     mask[10, 10:20, 10:20] = True

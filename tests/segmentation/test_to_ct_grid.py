@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +106,24 @@ def test_the_whole_scan_has_an_answer_where_the_model_saw_the_whole_scan(name: s
     model = to_model_grid(picture(grid), grid, InputSpec("ct", (3.7, 2.3, 2.9), None, 1, -1000.0))
     masks = masks_of([(0, np.ones((1, *model.volume.shape), np.float32))], model.grid, grid, [CORD], [0.5])
     assert masks.mask(CORD)[:, 1:-1, 1:-1].all()
+
+
+@pytest.mark.parametrize(("beyond", "is_drawn"), [(0.74, True), (0.76, False)])
+def test_at_its_ends_a_value_holds_for_three_quarters_of_a_voxel(beyond: float, is_drawn: bool) -> None:
+    """Half of it is the voxel's own extent, a quarter what a whole number of voxels may be shorter than the scan."""
+    grid = orientations.ALL["HFS"]
+    origin, steps_mm = grid.origins_mm[0], np.array([0.9, 1.1, 2.5])
+    model = replace(
+        grid,
+        rows=5,
+        columns=5,
+        origins_mm=origin + (10 + beyond * 2) * steps_mm + np.arange(5)[:, None] * np.array([0, 0, 5.0]),
+        row_spacing_mm=2.2,
+        column_spacing_mm=1.8,
+    )
+    masks = masks_of([(0, np.ones((1, 5, 5, 5), np.float32))], model, grid, [CORD], [0.5])
+    drawn = np.argwhere(masks.mask(CORD)).min(axis=0)
+    assert drawn.tolist() == ([10, 10, 10] if is_drawn else [11, 11, 11])
 
 
 def test_nothing_is_drawn_outside_of_the_models_field_of_view(crooked_grid: Grid) -> None:

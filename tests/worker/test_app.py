@@ -11,6 +11,8 @@ from oarlock.settings import Settings
 from oarlock.store.jobs import CONTOUR_SERIES, QUEUE
 from worker.app import to_configuration
 
+ROOT = Path(__file__).parents[2]
+
 
 def settings(**values: object) -> Settings:
     return Settings(data=Path("var"), redis_url="unix:///run/redis.sock", **values)  # type: ignore[arg-type]
@@ -37,6 +39,13 @@ def test_the_task_is_bounded_and_waits_for_the_lease_of_its_lost_process() -> No
     assert contour_series.name == CONTOUR_SERIES
     assert contour_series.max_retries == 2
     assert contour_series.default_retry_delay > Settings().lease_s
+
+
+def test_the_parent_process_loads_nothing_that_draws_and_reads_no_settings_before_it_starts() -> None:
+    script = "import sys, worker.__main__, worker.tasks, worker.settings as s; "
+    script += "print([m for m in ('onnxruntime', 'scipy', 'cv2') if m in sys.modules], s.settings.cache_info().currsize)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 0\n"
 
 
 def test_what_libraries_say_about_a_value_is_not_logged() -> None:
