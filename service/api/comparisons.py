@@ -6,7 +6,6 @@ The second RTSTRUCT may be what a clinician approved of a job's contours: then i
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def read_part(name: str, path: Path, header: SeriesHeader, settings: Settings) -
 
 def _of_part(name: str, error: StructureSetError) -> StructureSetError:
     """The same error with a sentence that names the part."""
-    named = copy(error)
+    named = type(error).__new__(type(error))
     OarlockError.__init__(named, f"Part '{name}': {error.detail}")
     return named
 

@@ -156,7 +156,7 @@ def tables() -> list[bytes]:
     """The files that an operator writes, behind a letter that says which they are."""
     root = Path(oarlock.__file__).parent
     manifest = (root.parent / "models" / "oarlock-hn" / "manifest.toml").read_bytes()
-    profiles = [(root / "tps" / f"{name}.toml").read_bytes() for name in ("eclipse", "generic")]
+    profiles = [(root / "rtstruct" / "tps" / f"{name}.toml").read_bytes() for name in ("eclipse", "generic")]
     own = b'description = "ours"\n[structure_set]\nlabel = "{model}"\nempty_rois = "keep"\n[contours]\nmax_points = 9\n[[roi]]\n'
     own += b'oar = "Brain"\nname = "Hirn"\ncolour = [1, 2, 3]\n'
     site = b'[names]\n"Hirn" = "Brain"\n"x" = ""\n[tolerances_mm]\nBrain = 3.0\n'

@@ -285,7 +285,8 @@ def table(data: bytes) -> None:
             (path.parent / "model.onnx").touch()
             path.write_bytes(content)
             found = read_manifest(path.parent)
-            assert np.isfinite([found.input.padding_hu, found.self_check.tolerance, *found.self_check.expected_means]).all()
+            for part in found.parts:
+                assert np.isfinite([part.input.padding_hu, part.self_check.tolerance, *part.self_check.expected_means]).all()
         else:
             path = place.folder / "fuzzed.toml"
             path.write_bytes(content)
