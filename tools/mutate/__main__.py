@@ -39,6 +39,9 @@ GUARDED: Final = (
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutate", description=__doc__.splitlines()[0])
     parser.add_argument("patterns", nargs="*", default=GUARDED, help="files to change (default: all that are guarded)")
+    parser.add_argument(
+        "--tests", nargs="*", type=Path, help="run these files of tests alone (default: all of the package that use the module)"
+    )
     parser.add_argument("--list", action="store_true", help="count the mutants and test none")
     chosen = parser.parse_args()
     modules = sorted({path.relative_to(ROOT).as_posix() for pattern in chosen.patterns for path in ROOT.glob(pattern)})
@@ -49,22 +52,24 @@ def main() -> int:
         tried = list(mutants(ROOT, module))
         print(f"{module}: {len(tried)} mutants", flush=True)
         if not chosen.list:
-            survivors = survivors_of(module, tried)
+            survivors = survivors_of(module, tried, chosen.tests)
             left += page.write(ROOT, module, len(tried), survivors)
     return int(left > 0)
 
 
-def survivors_of(module: str, tried: list[Mutant]) -> list[Mutant]:
+def survivors_of(module: str, tried: list[Mutant], chosen: list[Path] | None) -> list[Mutant]:
     """The mutants with which all tests that use the module pass."""
     source = (ROOT / module).read_text(encoding="utf-8")
-    tests = tests_of(module, source)
+    tests = chosen or tests_of(module, source)
     begun = time.monotonic()
     if not passes(module, source, tests, limit_s=600):
         sys.exit(f"{module}: its tests fail without any change\n{OUTPUT.read_text(encoding='utf-8')[-2000:]}")
     limit_s = 20 + 3 * (time.monotonic() - begun)
     print(f"  {', '.join(test.name for test in tests)}: {time.monotonic() - begun:.0f} s", flush=True)
     survivors = []
-    for mutant in tried:
+    for number, mutant in enumerate(tried, start=1):
+        if number % 50 == 0:
+            print(f"  {number} of {len(tried)}", flush=True)
         if passes(module, mutant.source, tests, limit_s=limit_s):
             survivors.append(mutant)
             print(f"  {mutant.before}  →  {mutant.after}", flush=True)
