@@ -1,11 +1,12 @@
-"""The handbook: its links lead somewhere."""
+"""The handbook: its links lead somewhere, its table of settings is the code's, its controls are tests that exist."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.test_house import ROOT, tracked
+from oarlock.settings import Settings
+from tests.test_repository import ROOT, tracked
 
 PAGES = tracked("*.md")
 
@@ -25,3 +26,46 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading_of_it(page: Path) ->
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             dead.append(link)
     assert dead == []
+
+
+def documented_settings() -> dict[str, str]:
+    """What the table of the handbook says is the default of each variable."""
+    handbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split("\n## Settings\n")[1]
+    found = {}
+    for line in handbook.splitlines():
+        if line.startswith("| `"):
+            variables, defaults, _ = line.strip("| ").split(" | ", 2)
+            names = re.findall(r"`([A-Z_]+)`", variables)
+            values = [value.strip(" `") for value in (defaults.split(", ") if len(names) > 1 else [defaults])]
+            found |= dict(zip(names, values * (len(names) if len(values) == 1 else 1), strict=True))
+    return found
+
+
+def as_documented(default: object) -> str:
+    if default is None or default == []:
+        return "unset"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, int | float):
+        return f"{default:,.0f}"
+    return str(default)
+
+
+def test_the_table_of_settings_has_every_setting_with_its_default_and_no_other() -> None:
+    expected = {}
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        variable = str(alias.choices[0]) if hasattr(alias, "choices") else f"OARLOCK_{name.upper()}"
+        expected[variable] = as_documented(field.default)
+    expected |= {"OARLOCK_PORT": "8000"}  # a port has no thousands
+    documented = {name: value.replace("{}", "{}") for name, value in documented_settings().items()}
+    assert documented == expected
+
+
+def test_every_control_of_the_safety_file_is_a_test_that_exists() -> None:
+    safety = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
+    rows = [line for line in safety.splitlines() if re.match(r"\| H\d", line)]
+    tests = "".join(path.read_text(encoding="utf-8") for path in tracked("tests/**.py", "tests/**/*.py"))
+    assert rows
+    assert [row for row in rows if "`test_" not in row] == []
+    assert [name for name in re.findall(r"`(test_\w+)`", safety) if f"def {name}(" not in tests] == []

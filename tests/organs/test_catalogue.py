@@ -1,4 +1,4 @@
-"""The codes of the organs are those of the standard."""
+"""The codes of the organs are those of the standard, and their names fit what planning systems accept."""
 
 from dataclasses import dataclass
 
@@ -50,3 +50,9 @@ def test_both_codes_of_the_submandibular_gland_are_read(code: str) -> None:
     entry = Entry(1, "Kontur", ((code, "SCT", ""), ("24028007", "SCT", "Right")))
     assert match_rois([entry]).matched == {BY_NAME["Glnd_Submand_R"]: entry}
     assert BY_NAME["Glnd_Submand_R"].snomed_code == "54019009"
+
+
+def test_the_oars_fit_what_planning_systems_accept() -> None:
+    assert len(OARS) == 21
+    assert len({oar.name for oar in OARS}) == len({oar.colour for oar in OARS}) == 21
+    assert all(len(oar.name) <= 16 and oar.name.isascii() for oar in OARS)
