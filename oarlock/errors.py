@@ -225,9 +225,23 @@ class MissingSlices(SeriesError):
     title = "The series has a gap"
 
     def __init__(
-        self, *, expected_mm: float, found_mm: float, at_slice: int, between_mm: tuple[float, float] | None = None, gaps: int = 1
+        self,
+        *,
+        expected_mm: float,
+        found_mm: float,
+        at_slice: int = 0,
+        between_mm: tuple[float, float] | None = None,
+        gaps: int = 1,
+        throughout: str = "",
     ) -> None:
         missing = max(1, round(found_mm / expected_mm) - 1)
+        if throughout:
+            share = "every second slice is" if missing == 1 else f"{missing} of every {missing + 1} slices are"
+            super().__init__(
+                f"The slices lie {found_mm:.3f} mm apart throughout, but {throughout}: about {share} missing. "
+                "Send the complete series."
+            )
+            return
         place = f"; z = {between_mm[0]:.2f} mm and z = {between_mm[1]:.2f} mm" if between_mm else ""
         others = f" There are {gaps} such gaps." if gaps > 1 else ""
         super().__init__(
@@ -270,6 +284,25 @@ class UnsupportedPixelData(SeriesError):
 
     def __init__(self, *, position: int, reason: str) -> None:
         super().__init__(f"The pixel data of file {position} of the upload cannot be used: {reason}.")
+
+
+class NotHounsfield(SeriesError):
+    code = "series.not_hounsfield"
+    title = "The values are not Hounsfield units"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(
+            f"The values of the images are not those of a patient in Hounsfield units: {reason}. Export the series again as the "
+            "scanner made it, with its Rescale Slope and Intercept."
+        )
+
+
+class DerivedImageRefused(SeriesError):
+    code = "series.derived_image_refused"
+    title = "The series is not a plain CT"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"This server takes plain CT alone (OARLOCK_DERIVED_IMAGES). {reason}")
 
 
 # ── structure sets ────────────────────────────────────────────────────────────────────────────────────────────────────

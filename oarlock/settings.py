@@ -7,11 +7,12 @@ Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from oarlock.ct.rules import IntakeRules
 from oarlock.qa.site_file import Site, read_site
 from oarlock.scopes import Scope
 from oarlock.store.retention import Retention, to_seconds
@@ -71,6 +72,12 @@ class Settings(BaseSettings):
         200.0, description="largest ratio of an archive's content, where it is over 128 MB, to its packed size"
     )
     max_slices: int = Field(1_024, description="most slices in a series")
+    gapped_series: Literal["refuse", "warn"] = Field(
+        "refuse", description="what happens to a series whose slices say that others between them are missing: refuse, warn"
+    )
+    derived_images: Literal["refuse", "warn"] = Field(
+        "warn", description="what happens to a series that is not a plain CT by its own words (MIP, VMI, CBCT, …): refuse, warn"
+    )
     min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
     lease_s: float = Field(15.0, description="how long a silent worker keeps its job")
     job_limit_s: float = Field(1_800.0, description="hard limit on one attempt at a job")
@@ -150,6 +157,11 @@ class Settings(BaseSettings):
         """URL of the queue as Celery spells it: a unix socket has a scheme of its own there."""
         url = self.redis_url or "redis://localhost:6379/0"
         return url.replace("unix://", "redis+socket://", 1)
+
+    @property
+    def intake_rules(self) -> IntakeRules:
+        """What the door refuses."""
+        return IntakeRules(self.max_slices, self.gapped_series == "refuse", self.derived_images == "refuse")
 
     @property
     def retention(self) -> Retention:

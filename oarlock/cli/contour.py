@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from oarlock.cli.exit_status import GOOD, UNUSABLE
-from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.ct.intake import take_in
+from oarlock.ct.series import SeriesHeader
 from oarlock.errors import UnknownModel
 from oarlock.organs.catalogue import OARS
 from oarlock.pipeline.contouring import Walk
@@ -57,7 +58,7 @@ def run(chosen: argparse.Namespace) -> int:
     if name not in models.manifests:
         raise UnknownModel(available=list(models.manifests))
     files = sorted(path for path in chosen.folder.rglob("*") if path.is_file())
-    header = check_headers(files, max_slices=settings.max_slices)
+    header = take_in(files, settings.intake_rules)
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.out, prefix=".oarlock-") as folder:
         now, job_id = datetime.now(UTC), str(uuid4())

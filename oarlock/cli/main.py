@@ -137,7 +137,7 @@ def _phantom(chosen: argparse.Namespace) -> int:
 
 def _series(folder: Path) -> SeriesHeader:
     """The CT series of a folder and its subfolders."""
-    header = check_headers(sorted(path for path in folder.rglob("*") if path.is_file()))
+    header = check_headers(sorted(path for path in folder.rglob("*") if path.is_file()), refuse_gaps=False)
     _warn(header.warnings)
     return header
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from oarlock.ct.pixel_header import is_padding
 from oarlock.dicom.elements import DEFLATED, Header, PixelData
 from oarlock.dicom.fragments import find_fragments
 from oarlock.dicom.sequences import Item, read_sequences_before_pixels
@@ -25,7 +26,11 @@ _GROUPS: Final[Mapping[Tag, Mapping[int, Tag]]] = {
     Tag.CT_ACQUISITION_DETAILS_SEQUENCE: {Tag.GANTRY_DETECTOR_TILT: Tag.GANTRY_DETECTOR_TILT},
     Tag.PLANE_POSITION_SEQUENCE: {Tag.IMAGE_POSITION_PATIENT: Tag.IMAGE_POSITION_PATIENT},
     Tag.PLANE_ORIENTATION_SEQUENCE: {Tag.IMAGE_ORIENTATION_PATIENT: Tag.IMAGE_ORIENTATION_PATIENT},
-    Tag.PIXEL_MEASURES_SEQUENCE: {Tag.SLICE_THICKNESS: Tag.SLICE_THICKNESS, Tag.PIXEL_SPACING: Tag.PIXEL_SPACING},
+    Tag.PIXEL_MEASURES_SEQUENCE: {
+        Tag.SLICE_THICKNESS: Tag.SLICE_THICKNESS,
+        Tag.SPACING_BETWEEN_SLICES: Tag.SPACING_BETWEEN_SLICES,
+        Tag.PIXEL_SPACING: Tag.PIXEL_SPACING,
+    },
     Tag.PIXEL_VALUE_TRANSFORMATION_SEQUENCE: {
         Tag.RESCALE_INTERCEPT: Tag.RESCALE_INTERCEPT,
         Tag.RESCALE_SLOPE: Tag.RESCALE_SLOPE,
@@ -95,8 +100,10 @@ def _pixel_data_of_frames(header: Header, whole: PixelData, frames: int) -> list
         return _compressed(header.path, whole, frames)
     rows, columns = header.unsigned(Tag.ROWS) or 0, header.unsigned(Tag.COLUMNS) or 0
     size = rows * columns * 2
-    if size == 0 or whole.length != frames * size:
+    if size == 0 or not frames * size <= whole.length < frames * size + size:
         raise Unusable(f"{frames} frames of {rows} × {columns} pixels need {frames * size} bytes and {whole.length} are there")
+    if not is_padding(header, whole.offset + frames * size, whole.length - frames * size):
+        raise Unusable("its pixel data go on behind the last frame, with other bytes than padding")
     return [PixelData(whole.offset + i * size, size, whole.element_offset) for i in range(frames)]
 
 

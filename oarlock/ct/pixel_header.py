@@ -157,16 +157,36 @@ def _check_room(header: Header, pixels: StoredPixels) -> None:
     """What is claimed can be there: nothing is allocated on the word of a header."""
     needed = pixels.rows * pixels.columns * 2
     if pixels.transfer_syntax in NATIVE:
-        if pixels.length != needed:
-            raise Unusable(f"{pixels.rows} × {pixels.columns} pixels need {needed} bytes and {pixels.length or 0} are there")
-        if pixels.transfer_syntax != DEFLATED and pixels.offset + needed > header.size:
-            raise Unusable("it is cut off: the file ends before its last pixel")
+        _check_native_room(header, pixels, needed)
     elif pixels.transfer_syntax not in ENCAPSULATED:
         raise Unusable("its transfer syntax is not supported; export it uncompressed (Explicit VR Little Endian)")
     elif pixels.length is not None:
         raise Unusable("the file says that it is compressed, but it is not encapsulated (wrong transfer syntax)")
     elif _compressed_bytes(header, pixels) > 2 * needed + 1_048_576:
         raise Unusable("its compressed form is larger than the image itself can be")
+
+
+def _check_native_room(header: Header, pixels: StoredPixels, needed: int) -> None:
+    """Excess padding behind the last pixel is allowed (PS3.5 8.1.1, Note); a larger image than the header says is not."""
+    there = pixels.length or 0
+    if not needed <= there < 2 * needed:
+        raise Unusable(f"{pixels.rows} × {pixels.columns} pixels need {needed} bytes and {there} are there")
+    if pixels.transfer_syntax == DEFLATED:
+        return
+    if pixels.offset + needed > header.size:
+        raise Unusable("it is cut off: the file ends before its last pixel")
+    if not is_padding(header, pixels.offset + needed, there - needed):
+        reason = f"{pixels.rows} × {pixels.columns} pixels need {needed} bytes and {there} are there"
+        raise Unusable(f"{reason}; the excess is not padding")
+
+
+def is_padding(header: Header, offset: int, length: int) -> bool:
+    """Whether bytes of a file are one byte again and again; also where the file ends before them."""
+    if length == 0:
+        return True
+    with header.path.open("rb") as file:
+        file.seek(offset)
+        return len(set(file.read(length))) <= 1
 
 
 def _compressed_bytes(header: Header, pixels: StoredPixels) -> int:
@@ -180,13 +200,16 @@ def warnings_for(header: Header, pixels: StoredPixels) -> Iterator[str]:
         yield "series.lossy_compression"
     if header.text(Tag.RESCALE_TYPE) in ("US", "HU_MOD"):
         yield "series.rescale_type"
+    if pixels.length is not None and pixels.length > pixels.rows * pixels.columns * 2:
+        yield "series.excess_pixel_data"
     if is_tissue_padding(pixels):
         yield "series.padding_ambiguous"
 
 
 WARNINGS: Final = {
+    "series.excess_pixel_data": "{} slice(s) hold padding behind their last pixel; it is ignored. Check the images.",
     "series.lossy_compression": "{} slice(s) are or were compressed with loss; fine structures may be blurred.",
-    "series.rescale_type": "{} slice(s) do not state plain Hounsfield units as their Rescale Type; they are taken as such.",
+    "series.rescale_type": "{} slice(s) do not state plain Hounsfield units as their Rescale Type; they are read as such.",
     "series.padding_ambiguous": "{} slice(s) declare a padding value that is also a value of tissue; it is left as it is.",
 }
 

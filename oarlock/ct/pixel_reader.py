@@ -6,6 +6,7 @@ Sources: PS3.3 C.7.6.3 (pixel), C.11.1 (modality LUT), C.7.5.1.1.2 (padding), PS
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ AIR_HU: Final = -1024
 """What padding becomes."""
 
 
-def read_volume(slices: list[tuple[Path, int, StoredPixels]]) -> Int16Array:
+def read_volume(slices: Sequence[tuple[Path, int, StoredPixels]]) -> Int16Array:
     """Hounsfield units of all slices.
 
     :param slices: file, position in the upload and storage of every slice, in the order of the grid; all of one size.
@@ -36,14 +37,33 @@ def read_volume(slices: list[tuple[Path, int, StoredPixels]]) -> Int16Array:
     first = slices[0][2]
     volume = np.empty((len(slices), first.rows, first.columns), dtype=np.int16)
     with Decoder() as decoder:
-        for z, (path, position, pixels) in enumerate(slices):
-            try:
-                _read_slice(path, pixels, decoder, volume[z])
-            except Unusable as reason:
-                raise UnsupportedPixelData(position=position, reason=str(reason)) from None
-            except OSError:
-                raise UnsupportedPixelData(position=position, reason="the file cannot be opened") from None
+        for (path, position, pixels), out in zip(slices, volume, strict=True):
+            _read_into(path, position, pixels, decoder, out)
     return volume
+
+
+def read_thinned(slices: Sequence[tuple[Path, int, StoredPixels]], step: int) -> Int16Array:
+    """Every ``step``-th row and column of some slices, as :func:`read_volume` reads them; one whole slice is in memory.
+
+    :raises UnsupportedPixelData: a slice cannot be decoded.
+    """
+    first = slices[0][2]
+    whole = np.empty((first.rows, first.columns), dtype=np.int16)
+    thinned = []
+    with Decoder() as decoder:
+        for path, position, pixels in slices:
+            _read_into(path, position, pixels, decoder, whole)
+            thinned.append(whole[::step, ::step].copy())
+    return np.stack(thinned)
+
+
+def _read_into(path: Path, position: int, pixels: StoredPixels, decoder: Decoder, out: Int16Array) -> None:
+    try:
+        _read_slice(path, pixels, decoder, out)
+    except Unusable as reason:
+        raise UnsupportedPixelData(position=position, reason=str(reason)) from None
+    except OSError:
+        raise UnsupportedPixelData(position=position, reason="the file cannot be opened") from None
 
 
 def _read_slice(path: Path, pixels: StoredPixels, decoder: Decoder, out: Int16Array) -> None:

@@ -16,11 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from oarlock.ct import pixel_header, sorting
+from oarlock.ct import pixel_header, sorting, statements
+from oarlock.ct.completeness import check_complete
+from oarlock.ct.derived import derived_kinds, derived_notice
+from oarlock.ct.listed_images import listed_images
 from oarlock.ct.pixel_header import StoredPixels, check_pixels
 from oarlock.ct.pixel_reader import read_volume
 from oarlock.ct.sorting import DicomFile, sort_out
 from oarlock.ct.stack import Plane, to_grid
+from oarlock.ct.statements import stated
 from oarlock.dicom import patient_attributes
 from oarlock.dicom.tags import Tag
 from oarlock.errors import (
@@ -49,11 +53,15 @@ WANTED: Final = (
             Tag.MANUFACTURER,
             Tag.MANUFACTURER_MODEL_NAME,
             Tag.STATION_NAME,
+            Tag.SERIES_DESCRIPTION,
+            Tag.KVP,
+            Tag.MULTIENERGY_CT_ACQUISITION,
         }
     )
     | {Tag.FRAME_OF_REFERENCE_UID, Tag.IMAGE_POSITION_PATIENT, Tag.IMAGE_ORIENTATION_PATIENT, Tag.PIXEL_SPACING}
     | pixel_header.WANTED
     | sorting.WANTED
+    | statements.WANTED
     | patient_attributes.WANTED
 )
 
@@ -125,13 +133,14 @@ class CTSeries:
     hu: npt.NDArray[np.int16]
 
 
-def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHeader:
+def check_headers(files: Sequence[Path], *, max_slices: int = 1024, refuse_gaps: bool = True) -> SeriesHeader:
     """The one complete CT series among the files, or the reason why there is not one.
 
     Reads no pixel data. The result is the same for every order of the files, but for the positions and the order of
     ``structure_sets``.
 
     :param files: the files of the upload, in its order; messages count them from 1.
+    :param refuse_gaps: whether slices that must be missing by what the others say are refused; else they become a warning.
     :raises SeriesError: a leaf of it, with the files and millimetres it is about.
     """
     upload = sort_out(files, WANTED)
@@ -143,6 +152,7 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
     _check_volume(stored)
     planes = [_plane(file) for file in slices]
     grid, order, geometry_warnings = to_grid(planes)
+    completeness_warnings = check_complete(grid.slice_spacings_mm, stated([slices[i] for i in order]), refuse_gaps=refuse_gaps)
     frame_of_reference = _frame_of_reference(slices)
     instances = tuple(_instance(slices[i], stored[i], planes[i]) for i in order)
     lowest = slices[order[0]].header
@@ -150,6 +160,10 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024) -> SeriesHea
     warnings = [
         *upload.warnings,
         *geometry_warnings,
+        *completeness_warnings,
+        *_not_sent(list(upload.structure_sets.values()), series, instances),
+        *_skipped_elements(slices),
+        *_derived(slices),
         *_pixel_warnings(slices, stored),
         *_tilt(slices, grid),
         *_body_part(slices),
@@ -230,7 +244,7 @@ def _plain(file: DicomFile, tag: int) -> str:
 def _check_patient(slices: Sequence[DicomFile], tag: int) -> None:
     first = slices[0]
     for file in slices:
-        if file.header.values.get(tag, b"").strip(b" \0") != first.header.values.get(tag, b"").strip(b" \0"):
+        if not patient_attributes.same_text(file.header.values, first.header.values, tag):
             raise MixedPatients(first=first.position, second=file.position)
 
 
@@ -301,6 +315,40 @@ def _tilt(slices: Sequence[DicomFile], grid: Grid) -> list[Notice]:
         return []
     detail = f"The files state a gantry tilt of {stated:.1f}° but their orientation is exactly axial, which is what counts here."
     return [Notice("series.tilt_contradicted", detail + " Check that contours follow the anatomy in sagittal view.")]
+
+
+def _not_sent(structure_sets: Sequence[Path], series_uid: str, instances: Sequence[Instance]) -> list[Notice]:
+    """Images of the series that a supplied RTSTRUCT lists and that were not sent: the planning system has them."""
+    sent = {instance.sop_instance_uid for instance in instances}
+    missing = {uid for path in structure_sets for uid in listed_images(path, series_uid)} - sent
+    if not missing:
+        return []
+    detail = f"A supplied RTSTRUCT lists {len(missing)} image(s) of this series that were not sent."
+    return [Notice("series.maybe_incomplete", detail + " Organs get no contours there.")]
+
+
+def _skipped_elements(slices: Sequence[DicomFile]) -> list[Notice]:
+    files = {file.position: file.header.skipped for file in slices if file.header.skipped}
+    if not files:
+        return []
+    tag = next(iter(files.values()))[0]
+    detail = (
+        f"{len(files)} file(s) hold elements without a valid value representation, the first ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    )
+    return [Notice("series.elements_skipped", detail + "; they are not needed here and were skipped.")]
+
+
+def _derived(slices: Sequence[DicomFile]) -> list[Notice]:
+    headers = [file.header for file in slices]
+    image_types = {value for header in headers for value in header.text(Tag.IMAGE_TYPE).split("\\")}
+    first = headers[0]
+    kinds = derived_kinds(
+        sorted(image_types | {header.text(Tag.SERIES_DESCRIPTION) for header in headers}),
+        device=f"{first.text(Tag.MANUFACTURER)} {first.text(Tag.MANUFACTURER_MODEL_NAME)}",
+        kv=max((value for header in headers for value in header.numbers(Tag.KVP)), default=None),
+        multi_energy=any(header.text(Tag.MULTIENERGY_CT_ACQUISITION) == "YES" for header in headers),
+    )
+    return derived_notice(kinds)
 
 
 def _body_part(slices: Sequence[DicomFile]) -> list[Notice]:

@@ -167,14 +167,14 @@ def _check_spacing(origins: FloatArray, normal: FloatArray, thicknesses: Sequenc
         count = int(np.sum(np.abs(origins @ normal - position) < SAME_POSITION_MM))
         raise DuplicatePosition(position_mm=float(origins[same[0], 2]), count=count)
     expected = _usual(distances)
-    if np.all(np.abs(distances - expected) <= _slack_mm(expected)):
+    if np.all(np.abs(distances - expected) <= slack_mm(expected)):
         return []
     if _thickness_explains(distances, thicknesses):
         return [_uneven_spacing(distances)]
     raise _spacing_error(origins, distances, expected)
 
 
-def _slack_mm(distance: FloatArray | float) -> FloatArray:
+def slack_mm(distance: FloatArray | float) -> FloatArray:
     """By how much a distance between slices may differ from an expected one."""
     return np.minimum(np.maximum(SPACING_TOLERANCE * np.asarray(distance), ROUNDING_MM), _MOST_TOLERANCE * np.asarray(distance))
 
@@ -182,7 +182,7 @@ def _slack_mm(distance: FloatArray | float) -> FloatArray:
 def _usual(distances: FloatArray) -> float:
     """The distance with the most others within the tolerance; of several the smallest, as a gap is never the rule."""
     ordered = np.sort(distances)
-    near = np.searchsorted(ordered, ordered + _slack_mm(ordered), "right") - np.arange(len(ordered))
+    near = np.searchsorted(ordered, ordered + slack_mm(ordered), "right") - np.arange(len(ordered))
     start = int(np.argmax(near))
     return float(np.median(ordered[start : start + near[start]]))
 
@@ -198,7 +198,7 @@ def _thickness_explains(distances: FloatArray, thicknesses: Sequence[float | Non
         return False
     t = np.array(thicknesses, dtype=np.float64)
     thinner, touching = np.minimum(t[:-1], t[1:]), (t[:-1] + t[1:]) / 2
-    return bool(np.all((distances >= thinner - _slack_mm(thinner)) & (distances <= touching + _slack_mm(touching))))
+    return bool(np.all((distances >= thinner - slack_mm(thinner)) & (distances <= touching + slack_mm(touching))))
 
 
 def _uneven_spacing(distances: FloatArray) -> Notice:
@@ -211,7 +211,7 @@ def _uneven_spacing(distances: FloatArray) -> Notice:
 
 def _spacing_error(origins: FloatArray, distances: FloatArray, expected: float) -> SeriesError:
     """The first gap, or else the narrowest distance."""
-    gaps = np.flatnonzero(distances > expected + _slack_mm(expected))
+    gaps = np.flatnonzero(distances > expected + slack_mm(expected))
     if gaps.size:
         z = int(gaps[0])
         between = (float(origins[z, 2]), float(origins[z + 1, 2]))

@@ -137,6 +137,29 @@ def to_template(values: Mapping[int, bytes], *, big_endian: bool = False) -> tup
     return template, [*_left_empty(empty), *_undeclared(undeclared)]
 
 
+def same_text(first: Mapping[int, bytes], second: Mapping[int, bytes], tag: int) -> bool:
+    """Whether two instances say the same in an element of text.
+
+    Blanks around a value do not count, nor do empty components at the end of a name (PS3.5 6.2, 6.2.1.1), and each value is
+    read in the character set of its own instance.
+    """
+    if first.get(tag, b"").strip(b" \0") == second.get(tag, b"").strip(b" \0"):
+        return True
+    texts = [_comparable(values, tag) for values in (first, second)]
+    return texts[0] is not None and texts[0] == texts[1]
+
+
+def _comparable(values: Mapping[int, bytes], tag: int) -> str | None:
+    """A text without what does not count; None where it cannot be decoded."""
+    raw, vr = values.get(tag, b"").strip(b" \0"), dictionary_VR(tag)
+    _, encodings = _character_set(values.get(Tag.SPECIFIC_CHARACTER_SET, b""))
+    text = raw.decode("ascii") if raw.isascii() and b"\x1b" not in raw else _text(vr, raw, encodings) if encodings else None
+    if text is None or vr != "PN":
+        return text
+    groups = ["^".join(part.strip() for part in group.split("^")).rstrip("^") for group in text.split("=")]
+    return "=".join(groups).rstrip("=")
+
+
 def encoded(text: str, template: Dataset) -> bytes | None:
     """Text of our own in the character set of the template; None if the set does not have all of its letters.
 

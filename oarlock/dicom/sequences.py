@@ -29,6 +29,9 @@ ALWAYS_INFLATED_BYTES: Final = 2**20
 MAX_BYTES_BEFORE_PIXELS: Final = 64 * 2**20
 """Most bytes in front of the pixel data of a multi-frame image; those of a thousand frames are a few."""
 
+MAX_BYTES_UNTIL: Final = 8 * 2**20
+"""Most bytes that are read to reach a tag; the list of 10,000 images takes a megabyte."""
+
 MAX_DATASET_ELEMENTS: Final = 1_000_000
 """Most elements and items that are visited (2 s); the largest of a clinic have a tenth of them."""
 
@@ -43,7 +46,7 @@ _VALUES: Final = frozenset(
     | {Tag.CODE_VALUE, Tag.CODING_SCHEME_DESIGNATOR, Tag.CODE_MEANING}
     | {Tag.REFERENCED_SOP_INSTANCE_UID, Tag.REFERENCED_FRAME_NUMBER}
     | {Tag.FRAME_TYPE, Tag.PIXEL_PRESENTATION, Tag.VOLUMETRIC_PROPERTIES, Tag.VOLUME_BASED_CALCULATION_TECHNIQUE}
-    | {Tag.SLICE_THICKNESS, Tag.GANTRY_DETECTOR_TILT, Tag.PIXEL_SPACING}
+    | {Tag.SLICE_THICKNESS, Tag.SPACING_BETWEEN_SLICES, Tag.GANTRY_DETECTOR_TILT, Tag.PIXEL_SPACING}
     | {Tag.IMAGE_POSITION_PATIENT, Tag.IMAGE_ORIENTATION_PATIENT}
     | {Tag.STUDY_INSTANCE_UID, Tag.SERIES_INSTANCE_UID, Tag.FRAME_OF_REFERENCE_UID}
     | {Tag.RESCALE_INTERCEPT, Tag.RESCALE_SLOPE, Tag.RESCALE_TYPE}
@@ -111,6 +114,22 @@ def read_sequences_before_pixels(header: Header) -> tuple[Item, int]:
     return parser.dataset(0), parser.visited
 
 
+def read_sequences_until(path: Path, tag: int, *, sop_class: str) -> Item | None:
+    """Read a file's data set up to a tag of its top level; None where it is not DICOM or of another SOP class.
+
+    :raises Unusable: with the reason; also where the tag is not reached within :data:`MAX_BYTES_UNTIL`.
+    """
+    header = read_elements(path, (Tag.SOP_CLASS_UID,), keep=lambda _: False)
+    if header is None or header.text(Tag.SOP_CLASS_UID) not in ("", sop_class):
+        return None
+    with path.open("rb") as file:
+        file.seek(header.dataset_offset)
+        content = file.read(MAX_BYTES_UNTIL)
+    if header.transfer_syntax == DEFLATED:
+        content, _ = inflate(content, MAX_BYTES_UNTIL)
+    return _Parser(content, ">" if header.big_endian else "<", until=tag).dataset(0)
+
+
 def _inflated(deflated: bytes) -> bytes:
     limit = min(MAX_DATASET_BYTES, max(ALWAYS_INFLATED_BYTES, MAX_RATIO * len(deflated)))
     content, complete = inflate(deflated, limit)
@@ -122,8 +141,8 @@ def _inflated(deflated: bytes) -> bytes:
 class _Parser:
     """One pass over a data set in memory."""
 
-    def __init__(self, content: bytes, order: str) -> None:
-        self._content = content
+    def __init__(self, content: bytes, order: str, *, until: int = 1 << 32) -> None:
+        self._content, self._until = content, until
         self._heads = HeadReader(order)
         self._skipped = 0
         self.visited = 0
@@ -148,7 +167,7 @@ class _Parser:
             except InvalidVR:
                 offset = self._behind_invalid(offset, end)
                 continue
-            if tag == ITEM_END:
+            if tag == ITEM_END or (depth == 0 and tag >= self._until):
                 break
             nested_implicit = implicit or vr == b"UN"
             if tag in _SEQUENCES or length == UNDEFINED:

@@ -11,8 +11,10 @@ from typing import Any
 
 import orjson
 
+from oarlock.ct.hounsfield import check_steps
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.ct.series_geometry import write_series_geometry
+from oarlock.ct.turned_over import turned_over
 from oarlock.errors import ResultInvalid, StructureSetError
 from oarlock.facts import Notice
 from oarlock.geometry.masks import OARMasks
@@ -74,7 +76,9 @@ class Walk:
         """
         self.report(Stage.READING, 0.0)
         model = load_model()
-        series = read_ct_series(check_headers(self.files, max_slices=self.max_slices))
+        series = read_ct_series(check_headers(self.files, max_slices=self.max_slices, refuse_gaps=False))
+        check_steps(series.hu)
+        self.warnings += turned_over(series.hu, series.header.grid)
         masks = self._chosen(self._segment(series, model))
         written = self._contour(series.header, masks, model)
         write_series_geometry(self.folder / GEOMETRY, series.header)

@@ -32,7 +32,7 @@ def compare_upload(upload: Upload, settings: Settings) -> QAReport:
     :raises SeriesError: if the files are not one CT series.
     :raises StructureSetError: if an RTSTRUCT cannot be used; its sentence names the part.
     """
-    header = check_headers(upload.files, max_slices=settings.max_slices)
+    header = check_headers(upload.files, max_slices=settings.max_slices, refuse_gaps=False)
     predicted, reference = (read_part(name, upload.parts[name], header, settings) for name in ("predicted", "reference"))
     return compare_on_grid(predicted, reference, header, settings.site)
 
@@ -90,7 +90,7 @@ def _header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader
     try:
         return read_series_geometry(storage.result(job_id, GEOMETRY))
     except ResultNotFound:
-        return check_headers(storage.input_files(job_id), max_slices=settings.max_slices)
+        return check_headers(storage.input_files(job_id), max_slices=settings.max_slices, refuse_gaps=False)
 
 
 def _with_true_uids(header: SeriesHeader, uids: Mapping[str, str]) -> SeriesHeader:

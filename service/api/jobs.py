@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from oarlock import errors
-from oarlock.ct.series import check_headers
+from oarlock.ct.intake import take_in
 from oarlock.scopes import Scope
 from oarlock.store.jobs import Job, JobState
 from service import errors as refusals
@@ -133,7 +133,7 @@ async def post_job(
 
         def accept() -> Response:
             choices = check_choices(upload.fields, service.available(caller.profile), caller.retention)
-            header = check_headers(upload.files, max_slices=service.settings.max_slices)
+            header = take_in(upload.files, service.settings.intake_rules)
             check_writable(choices.profile, header)
             header, identity = service.vault.lock_away(incoming, header)
             job = service.intake.submit(Post(incoming, header, choices, key=key, digest=upload.digest, by=by, identity=identity))

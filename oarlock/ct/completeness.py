@@ -1,0 +1,115 @@
+"""Whether a stack that has no gap is all of the series, judged by what its slices say of their neighbours.
+
+Every second slice lost leaves an even stack. On the full series of the planning system each organ then has every second contour.
+Positions alone cannot show that, so they are held against Slice Thickness, Spacing Between Slices, the instance numbers and
+Images in Acquisition. ``docs/dicom.md`` has the table of what they decide together.
+
+Sources: PS3.3 C.7.6.2 (image plane), C.8.2.1 (CT image), C.7.3.1 (series).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from oarlock.arrays import FloatArray
+from oarlock.ct.stack import slack_mm
+from oarlock.errors import MissingSlices
+from oarlock.facts import Notice
+
+LOST_SHARE: Final = 1.5
+"""A lost slice doubles the distance to the next one; half a slice more than expected lies between the two."""
+
+THICK_MM: Final = 5.0
+"""Slices further apart than this show a lens or a cochlea once or not at all; planning scans have 1 to 3 mm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the slices say about each other; None where they say nothing or contradict one another.
+
+    ``thickness_mm`` is Slice Thickness, ``spacing_mm`` the size of Spacing Between Slices, ``numbers`` Instance Number of each
+    slice along the axis, ``images`` Images in Acquisition, summed over the acquisitions.
+    """
+
+    thickness_mm: float | None = None
+    spacing_mm: float | None = None
+    numbers: Sequence[int] | None = None
+    images: int | None = None
+
+
+def check_complete(distances_mm: FloatArray, stated: Stated, *, refuse_gaps: bool = True) -> list[Notice]:
+    """Warnings about what may be missing from a stack.
+
+    :param distances_mm: (n - 1,) between neighbouring slices.
+    :param refuse_gaps: whether slices that must be missing are refused; else they become a warning.
+    :raises MissingSlices: what the slices say of each other cannot all be true unless some are missing.
+    """
+    distance = float(np.median(distances_mm))
+    even = bool(np.ptp(distances_mm) <= 2 * slack_mm(distance))
+    lost = _lost(distance, stated, len(distances_mm) + 1) if even else None
+    if lost is not None and refuse_gaps:
+        raise lost
+    gaps = [Notice("series.gapped", lost.detail)] if lost is not None else _gapped(distance, stated) if even else []
+    return [*gaps, *_not_all(stated, len(distances_mm) + 1), *_thick(distance)]
+
+
+def _lost(distance: float, stated: Stated, slices: int) -> MissingSlices | None:
+    """The refusal, if the slices are further apart than they say that they are, and nothing says that this is meant."""
+    step, spacing, thickness = _step(stated.numbers), stated.spacing_mm, stated.thickness_mm
+    all_there, touching = stated.images == slices, thickness is not None and not _apart(distance, thickness)
+    meant = spacing is not None and abs(distance - spacing) <= slack_mm(spacing)
+    if spacing is not None and distance >= LOST_SHARE * spacing:
+        return _missing(spacing, distance, f"Spacing Between Slices says {spacing:.3f} mm")
+    if step > 1 and not all_there and not (meant and touching):
+        return _missing(distance / step, distance, f"the instance numbers go up in steps of {step}")
+    if thickness is not None and distance >= LOST_SHARE * thickness and not meant and not all_there:
+        return _missing(thickness, distance, f"they are {thickness:.3f} mm thick, and nothing says that the gaps are meant")
+    return None
+
+
+def _missing(expected_mm: float, found_mm: float, because: str) -> MissingSlices:
+    return MissingSlices(expected_mm=expected_mm, found_mm=found_mm, throughout=because)
+
+
+def _apart(distance: float, thickness: float) -> bool:
+    return distance > thickness + float(slack_mm(thickness))
+
+
+def _step(numbers: Sequence[int] | None) -> int:
+    """By how much the instance numbers go up from each slice to the next, or down; 1 where they say nothing."""
+    if numbers is None or len(numbers) < 2:
+        return 1
+    steps = np.diff(numbers)
+    return abs(int(steps[0])) if steps[0] != 0 and np.all(steps == steps[0]) else 1
+
+
+def _gapped(distance: float, stated: Stated) -> list[Notice]:
+    thickness = stated.thickness_mm
+    if thickness is None or not _apart(distance, thickness):
+        return []
+    return [
+        Notice(
+            "series.gapped",
+            f"The slices are {thickness:.2f} mm thick and {distance:.2f} mm apart, so the tissue between them was not imaged. "
+            "Check that no slice is missing.",
+        )
+    ]
+
+
+def _not_all(stated: Stated, slices: int) -> list[Notice]:
+    """One acquisition may be reconstructed twice, or cut to size on purpose, so a count warns and does not refuse."""
+    if stated.images is None or stated.images <= slices:
+        return []
+    detail = (
+        f"The acquisition has {stated.images} images by its own count (Images in Acquisition), and {slices} slices were sent."
+    )
+    return [Notice("series.maybe_incomplete", detail + " Organs at the missing slices get no contours there.")]
+
+
+def _thick(distance: float) -> list[Notice]:
+    if distance <= THICK_MM + 1e-6:
+        return []
+    detail = f"The slices are {distance:.1f} mm apart. Organs of a few millimetres (lens, cochlea, optic nerve) cannot be drawn"
+    return [Notice("series.thick_slices", detail + "; planning scans have slices of 1 to 3 mm.")]

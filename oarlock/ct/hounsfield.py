@@ -1,0 +1,145 @@
+"""Whether the values of a series are the Hounsfield units of a patient in a CT scanner.
+
+By definition air is -1000 HU and water 0 HU; fat lies at -100, muscle and brain at 20 to 60, bone above 200. A lost or doubled
+intercept, a slope of another size or sign, or values cut to a grey-level window move air and soft tissue to where no patient has
+them. A few slices, thinned, are enough to see it, so it is asked before a job runs. ``docs/dicom.md`` has the limits and where
+they come from.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from oarlock.arrays import Int16Array
+from oarlock.ct.pixel_reader import read_thinned
+from oarlock.ct.series import Instance, SeriesHeader
+from oarlock.errors import NotHounsfield, UnsupportedPixelData
+
+LOOKED_AT: Final = 9
+"""Slices that are looked at, evenly spread."""
+
+LOOKED_AT_APART: Final = 6
+"""Of those whose rescale is not that of most slices."""
+
+MIN_MATRIX: Final = 64
+"""Rows and columns below which nothing is judged: scanners reconstruct 256 and more, and a test pattern is not a patient."""
+
+_THINNED: Final = 128
+"""About so many rows and columns are kept of a slice."""
+
+MIN_SPAN_HU: Final = 300
+AIR_HU: Final = -600
+MIN_AIR_SHARE: Final = 0.001
+BELOW_AIR_HU: Final = -1200
+MAX_BELOW_AIR_SHARE: Final = 0.1
+SOFT_HU: Final = (-200, 200)
+MIN_SOFT_SHARE: Final = 0.35
+NEAR_SOFT_HU: Final = (-300, 400)
+MAX_SOFT_MEDIAN_HU: Final = 120.0
+MAX_STEP_HU: Final = 200.0
+"""Median change of a pixel from one slice to the next; between slices of one patient it is below 50."""
+
+_PADDING_GAP_HU: Final = 100
+
+
+def check_hounsfield(header: SeriesHeader) -> None:
+    """Check a few slices of a series; a slice that cannot be decoded is left to the job, which names it.
+
+    :raises NotHounsfield: no patient has such values.
+    """
+    if min(header.grid.rows, header.grid.columns) < MIN_MATRIX:
+        return
+    try:
+        check_values(_read(header, spread(len(header.instances), LOOKED_AT)))
+        for z, neighbour in _odd_ones(header.instances):
+            check_step(_read(header, [z, neighbour]), header.instances[z].position)
+    except UnsupportedPixelData:
+        return
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many indices, evenly spread over ``count`` and away from its ends."""
+    return sorted({int(i) for i in np.linspace(0.04, 0.96, most) * (count - 1) + 0.5})
+
+
+def _read(header: SeriesHeader, chosen: Sequence[int]) -> Int16Array:
+    step = max(1, min(header.grid.rows, header.grid.columns) // _THINNED)
+    instances = [header.instances[z] for z in chosen]
+    return read_thinned([(one.path, one.position, one.pixels) for one in instances if one.pixels], step)
+
+
+def _odd_ones(instances: Sequence[Instance]) -> list[tuple[int, int]]:
+    """Slices whose rescale is not that of most, each with its nearest neighbour that has the usual one."""
+    kinds = [(one.pixels.slope, one.pixels.intercept, one.pixels.signed) if one.pixels else None for one in instances]
+    usual, count = Counter(kinds).most_common(1)[0]
+    if count <= len(kinds) // 2:  # every slice has its own, as some scanners rescale each slice to its own range
+        return []
+    odd = [z for z, kind in enumerate(kinds) if kind != usual]
+    plain = np.array([z for z, kind in enumerate(kinds) if kind == usual])
+    chosen = [odd[i] for i in spread(len(odd), LOOKED_AT_APART)] if odd else []
+    return [(z, int(plain[np.argmin(np.abs(plain - z))])) for z in chosen]
+
+
+def check_values(hu: Int16Array) -> None:
+    """Check values of slices from all over a patient.
+
+    :param hu: (n, y, x) or any other shape.
+    :raises NotHounsfield: no patient has such values.
+    """
+    values = without_padding(hu)
+    low, high = (float(end) for end in np.percentile(values, (0.5, 99.5)))
+    if high - low < MIN_SPAN_HU:
+        raise NotHounsfield(reason=f"nearly all of them lie between {low:.0f} and {high:.0f}")
+    if np.mean(values <= AIR_HU) < MIN_AIR_SHARE:
+        raise NotHounsfield(reason=f"there is no air, which is -1000 HU; the lowest values lie at {low:.0f}")
+    if np.mean(values < BELOW_AIR_HU) > MAX_BELOW_AIR_SHARE:
+        share = 100 * float(np.mean(values < BELOW_AIR_HU))
+        raise NotHounsfield(reason=f"{share:.0f} % of them lie below {BELOW_AIR_HU} HU, and air is -1000 HU")
+    dense = values[values > AIR_HU]
+    soft = np.mean((dense >= SOFT_HU[0]) & (dense <= SOFT_HU[1])) if dense.size else 0.0
+    if soft < MIN_SOFT_SHARE:
+        raise NotHounsfield(
+            reason=f"{100 * soft:.0f} % of what is denser than air lies between {SOFT_HU[0]} and {SOFT_HU[1]} HU, where fat, "
+            "muscle and brain are; of a patient it is three quarters"
+        )
+    near = values[(values >= NEAR_SOFT_HU[0]) & (values <= NEAR_SOFT_HU[1])]
+    median = float(np.median(near))
+    if abs(median) > MAX_SOFT_MEDIAN_HU:
+        raise NotHounsfield(reason=f"soft tissue lies around {median:.0f} HU, and of a patient between -45 and 60")
+
+
+def check_step(pair: Int16Array, position: int) -> None:
+    """Check that two neighbouring slices, (2, y, x), have values of one kind.
+
+    :raises NotHounsfield: they jump from one to the other.
+    """
+    step = float(np.median(np.abs(pair[0].astype(np.int32) - pair[1])))
+    if step > MAX_STEP_HU:
+        raise NotHounsfield(reason=f"those of file {position} differ from its neighbour's by {step:.0f} in the median")
+
+
+def check_steps(hu: Int16Array) -> None:
+    """Check that no slice of a whole series, (z, y, x), jumps away from its neighbours.
+
+    :raises NotHounsfield: one does; it is counted along the slice axis from 1.
+    """
+    if min(hu.shape[1:]) < MIN_MATRIX:
+        return
+    step = max(1, min(hu.shape[1:]) // _THINNED)
+    thin = hu[:, ::step, ::step]
+    for z in range(1, len(thin)):
+        found = float(np.median(np.abs(thin[z].astype(np.int32) - thin[z - 1])))
+        if found > MAX_STEP_HU:
+            raise NotHounsfield(reason=f"from slice {z} to slice {z + 1} they change by {found:.0f} in the median")
+
+
+def without_padding(hu: Int16Array) -> Int16Array:
+    """The values without a constant far below air and all others, which fills what the scanner did not reconstruct."""
+    values = hu.ravel()
+    lowest = int(values.min())
+    if lowest >= BELOW_AIR_HU:
+        return values
+    others = values[values != lowest]
+    return others if others.size and int(others.min()) - lowest >= _PADDING_GAP_HU else values

@@ -1,0 +1,182 @@
+"""Values that no patient has are refused before a job runs; each limit has a case just inside and one just outside."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+
+from oarlock.ct.hounsfield import check_hounsfield, check_steps, check_values
+from oarlock.ct.intake import take_in
+from oarlock.ct.rules import IntakeRules
+from oarlock.ct.series import check_headers
+from oarlock.ct.writer import write_ct_series
+from oarlock.errors import DerivedImageRefused, NotHounsfield
+from oarlock.geometry.grid import Grid
+
+HU = npt.NDArray[np.int16]
+
+
+def patient(*, slices: int = 9, size: int = 96) -> HU:
+    """Air, and in it a round body of fat, muscle and bone: 12 % fat, 75 % muscle, 13 % bone."""
+    rng = np.random.default_rng(5)
+    y, x = np.indices((size, size)) - (size - 1) / 2
+    radius = np.hypot(y, x) / (0.35 * size)
+    body = np.select([radius < 0.36, radius < 0.94, radius < 1.0], [700, 45, -100], -1000)
+    return (body + rng.normal(0, 12, (slices, size, size))).astype(np.int16)
+
+
+def stored(hu: HU, slope: float = 1.0, intercept: float = -1024.0) -> HU:
+    """What the values become if the stored ones, made with an intercept of -1024, are read with another rescale."""
+    return np.clip(np.rint((hu.astype(float) + 1024) * slope + intercept), -32768, 32767).astype(np.int16)
+
+
+RESCALED = {
+    "right": (1.0, -1024.0, None),
+    "24 off": (1.0, -1000.0, None),
+    "lost": (1.0, 0.0, "no air"),
+    "twice": (1.0, -2048.0, "below -1200 HU"),
+    "halved": (1.0, -512.0, "no air"),
+    "100 too high": (1.0, -924.0, "soft tissue lies around"),
+    "200 too low": (1.0, -1224.0, "below -1200|soft tissue"),
+    "slope -1": (-1.0, -1024.0, "below -1200 HU"),
+    "slope 0.001": (0.001, -1024.0, "lie between -1024 and"),
+    "slope 0.5": (0.5, -1024.0, "denser than air"),
+    "slope 2": (2.0, -1024.0, "denser than air"),
+    "slope 1.1": (1.1, -1024.0, "soft tissue"),
+}
+
+
+@pytest.mark.parametrize("what", RESCALED)
+def test_a_rescale_that_is_not_the_scanners_is_found(what: str) -> None:
+    slope, intercept, reason = RESCALED[what]
+    if reason is None:
+        check_values(stored(patient(), slope, intercept))
+    else:
+        with pytest.raises(NotHounsfield, match=reason):
+            check_values(stored(patient(), slope, intercept))
+
+
+def test_a_grey_level_window_is_found() -> None:
+    windowed = np.clip((patient().astype(float) + 200) / 600 * 255, 0, 255).astype(np.int16)
+    with pytest.raises(NotHounsfield, match="lie between 0 and 255"):
+        check_values(windowed)
+    with pytest.raises(NotHounsfield, match="no air"):
+        check_values(np.clip(patient(), -200, 400))
+
+
+def mixed(**shares: float) -> HU:
+    """10,000 values: shares by HU, written as h45 or m1000 for -1000; the rest is air."""
+    values = np.full(10_000, -1000, dtype=np.int16)
+    at = 0
+    for name, share in shares.items():
+        count = round(share * values.size)
+        values[at : at + count] = int(name[1:]) * (-1 if name[0] == "m" else 1)
+        at += count
+    return values
+
+
+LIMITS = [
+    (mixed(m790=0.0, h45=0.98, m700=0.02), None),
+    (np.concatenate([np.full(5000, -605), np.full(5000, -304)]).astype(np.int16), "HU, where fat"),  # spans 301
+    (np.concatenate([np.full(5000, -605), np.full(5000, -306)]).astype(np.int16), "nearly all of them"),  # spans 299
+    (mixed(h45=0.9, h700=0.0989), None),  # 0.11 % air
+    (mixed(h45=0.9, h700=0.0991), "no air"),  # 0.09 %
+    (mixed(m1300=0.05, m1350=0.049, h45=0.5), None),  # 9.9 % below -1200
+    (mixed(m1300=0.05, m1350=0.051, h45=0.5), "10 % of them lie below"),
+    (mixed(h45=0.18, h700=0.32), None),  # 36 % soft
+    (mixed(h45=0.17, h700=0.33), "34 % of what is denser"),
+    (mixed(h119=0.5), None),
+    (mixed(h121=0.5), "soft tissue lies around 121 HU"),
+    (mixed(m119=0.5), None),
+    (mixed(m121=0.5), "soft tissue lies around -121 HU"),
+]
+
+
+@pytest.mark.parametrize(("values", "reason"), LIMITS, ids=range(len(LIMITS)))
+def test_each_limit_has_an_inside_and_an_outside(values: HU, reason: str | None) -> None:
+    if reason is None:
+        check_values(values)
+    else:
+        with pytest.raises(NotHounsfield, match=reason):
+            check_values(values)
+
+
+def test_what_a_scanner_fills_the_corners_with_does_not_count() -> None:
+    """A constant of -3024 in the corners, as GE writes it, is not taken for values below air."""
+    hu = patient()
+    hu[:, :30] = -3024
+    check_values(hu)
+
+
+def test_a_slice_that_jumps_is_found_in_the_whole_series() -> None:
+    hu = patient()
+    check_steps(hu)
+    inside, outside = hu.copy(), hu.copy()
+    inside[4] += 170  # noise adds a little to the median
+    outside[4] += 201
+    check_steps(inside)
+    with pytest.raises(NotHounsfield, match="from slice 4 to slice 5 they change by 201"):
+        check_steps(outside)
+
+
+def test_a_small_matrix_is_not_judged() -> None:
+    check_steps(np.arange(3 * 63 * 63, dtype=np.int16).reshape(3, 63, 63))
+
+
+# ── at the door ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(folder: Path, hu: HU, **overrides: object) -> list[Path]:
+    origins = np.array([[0.0, 0.0, 2.0 * z] for z in range(len(hu))])
+    grid = Grid(hu.shape[1], hu.shape[2], origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 3.0, 3.0)
+    return write_ct_series(folder, hu, grid, overrides=overrides)
+
+
+def test_a_lost_intercept_is_refused_at_the_door_and_not_by_the_headers(tmp_path: Path) -> None:
+    files = write(tmp_path, patient(), RescaleIntercept=0)
+    check_headers(files)
+    with pytest.raises(NotHounsfield, match="no air"):
+        take_in(files, IntakeRules())
+
+
+@pytest.mark.parametrize("z", [0, 13, 29])
+def test_an_intercept_lost_in_one_slice_is_refused_at_the_door(z: int, tmp_path: Path) -> None:
+    files = write(tmp_path, patient(slices=30))
+    assert take_in(files, IntakeRules()).warnings == ()
+    dataset = pydicom.dcmread(files[z])
+    dataset.RescaleIntercept = 0
+    dataset.save_as(files[z])
+    with pytest.raises(NotHounsfield, match=rf"those of file {z + 1} differ from its neighbour's by 1024"):
+        take_in(files, IntakeRules())
+
+
+def test_a_rescale_of_its_own_in_every_slice_is_no_fault(tmp_path: Path) -> None:
+    files = write(tmp_path, patient(slices=12))
+    for z, path in enumerate(files):
+        dataset = pydicom.dcmread(path)
+        values = dataset.pixel_array + np.int16(z)
+        dataset.RescaleIntercept = -1024 - z
+        dataset.PixelData = values.tobytes()
+        dataset.save_as(path)
+    take_in(files, IntakeRules())
+
+
+def test_a_small_or_an_undecodable_image_is_left_to_the_job(tmp_path: Path) -> None:
+    take_in(write(tmp_path / "small", np.zeros((5, 63, 70), dtype=np.int16)), IntakeRules())
+    files = write(tmp_path / "damaged", patient(slices=5))
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        dataset.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+        dataset.save_as(path)
+        path.write_bytes(path.read_bytes()[:-400])
+    check_hounsfield(check_headers(files))
+
+
+def test_a_derived_image_is_warned_of_or_refused_as_the_site_wants(tmp_path: Path) -> None:
+    files = write(tmp_path, patient(), ImageType=["DERIVED", "PRIMARY", "AXIAL", "VMI"])
+    (warning,) = take_in(files, IntakeRules()).warnings
+    assert (warning.code, "a virtual monoenergetic image" in warning.detail) == ("series.derived_image", True)
+    with pytest.raises(DerivedImageRefused, match="virtual monoenergetic"):
+        take_in(files, IntakeRules(refuse_derived=True))

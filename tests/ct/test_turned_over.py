@@ -1,0 +1,79 @@
+"""A head that is turned over against its header is told in one sentence; one that lies in another position is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from oarlock.ct.turned_over import turned_over
+from oarlock.geometry.grid import Grid
+from oarlock.phantom.patient import Phantom, head_and_neck, head_and_neck_on
+
+FRONT, HEAD = "front and back: the air", "head and feet: skull and teeth"
+
+
+@pytest.fixture(scope="module")
+def coarse() -> Phantom:
+    return head_and_neck(shape=(64, 110, 116), spacing_mm=(6.0, 4.2, 4.2))
+
+
+def found(phantom: Phantom, hu: np.ndarray | None = None) -> str:
+    notices = turned_over(phantom.hu if hu is None else hu, phantom.grid)
+    assert [notice.code for notice in notices] in ([], ["series.turned_over"])
+    return notices[0].detail if notices else ""
+
+
+def test_an_ordinary_head_is_not_warned_of(coarse: Phantom) -> None:
+    assert found(coarse) == ""
+
+
+def test_rows_that_are_upside_down_are_told(coarse: Phantom) -> None:
+    said = found(coarse, coarse.hu[:, ::-1])
+    assert FRONT in said
+    assert HEAD not in said
+
+
+def test_a_stack_that_is_upside_down_is_told(coarse: Phantom) -> None:
+    said = found(coarse, coarse.hu[::-1])
+    assert HEAD in said
+    assert FRONT not in said
+
+
+def test_both_are_told_in_one_warning(coarse: Phantom) -> None:
+    said = found(coarse, coarse.hu[::-1, ::-1])
+    assert HEAD in said
+    assert FRONT in said
+
+
+def test_left_and_right_are_not_judged(coarse: Phantom) -> None:
+    assert found(coarse, coarse.hu[:, :, ::-1]) == ""
+
+
+@pytest.mark.parametrize("position", ["prone", "feet first", "decubitus"])
+def test_another_position_on_the_couch_is_not_turned_over(coarse: Phantom, position: str) -> None:
+    """The same body as a scanner sees it whose image axes run the other way; its header says so."""
+    grid = coarse.grid
+    row, column = {
+        "prone": (-grid.row_direction, -grid.column_direction),
+        "feet first": (-grid.row_direction, grid.column_direction),
+        "decubitus": (grid.column_direction, -grid.row_direction),
+    }[position]
+    corners = [grid.to_patient(0, np.array([[y, x]], dtype=float))[0] for y in (0, grid.rows - 1) for x in (0, grid.columns - 1)]
+    start = max(corners, key=lambda corner: -(corner @ row) - (corner @ column))
+    origins = start + np.arange(len(grid.origins_mm))[:, None] * np.array([0.0, 0.0, 6.0])
+    other = Grid(grid.rows, grid.columns, origins[::-1] if position == "feet first" else origins, row, column, 4.2, 4.2)
+    assert found(head_and_neck_on(other)) == ""
+
+
+def test_a_short_scan_is_not_judged(coarse: Phantom) -> None:
+    whole = coarse.grid
+    short = Grid(
+        whole.rows,
+        whole.columns,
+        whole.origins_mm[30:47],
+        whole.row_direction,
+        whole.column_direction,
+        whole.row_spacing_mm,
+        whole.column_spacing_mm,
+    )
+    assert found(replace(coarse, grid=short), coarse.hu[30:47, ::-1]) == ""
