@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument(
         "--tests", nargs="*", type=Path, help="run these files of tests alone (default: all of the package that use the module)"
     )
+    parser.add_argument("--only", nargs="*", help="these kinds of changes alone, such as LimitMoved (default: all)")
     parser.add_argument("--list", action="store_true", help="count the mutants and test none")
     chosen = parser.parse_args()
     modules = sorted({path.relative_to(ROOT).as_posix() for pattern in chosen.patterns for path in ROOT.glob(pattern)})
@@ -49,11 +50,12 @@ def main() -> int:
     prepare()
     left = 0
     for module in modules:
-        tried = list(mutants(ROOT, module))
+        tried = list(mutants(ROOT, module, chosen.only))
         print(f"{module}: {len(tried)} mutants", flush=True)
         if not chosen.list:
             survivors = survivors_of(module, tried, chosen.tests)
-            left += page.write(ROOT, module, len(tried), survivors)
+            if not (chosen.only or chosen.tests):
+                left += page.write(ROOT, module, len(tried), survivors)
     return int(left > 0)
 
 

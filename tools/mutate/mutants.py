@@ -3,7 +3,7 @@
 import ast
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, zip_longest
 from pathlib import Path
@@ -27,13 +27,18 @@ class Mutant:
     source: str
 
 
-def mutants(root: Path, module: str) -> Iterator[Mutant]:
-    """Every mutant of the file ``module`` that is not the same program; annotations are no part of it."""
+def mutants(root: Path, module: str, only: Sequence[str] | None = None) -> Iterator[Mutant]:
+    """Every mutant of the file ``module`` that is not the same program; annotations are not part of it.
+
+    :param only: names of operators; None for all.
+    """
     original = (root / module).read_text(encoding="utf-8")
     sys.setrecursionlimit(10_000)  # a copy of a syntax tree is as deep as the tree
     tree = pickle.dumps(get_ast(original))  # copied in a tenth of the time that it takes to parse
     seen = {_program(original)}
     for operator in operators():
+        if only and not any(name in type(operator).__name__ for name in only):
+            continue
         for occurrence in count():
             visitor = MutationVisitor(occurrence, operator)
             source = visitor.walk(pickle.loads(tree)).get_code()  # noqa: S301 - it was made three lines above
