@@ -12,7 +12,7 @@ def main() -> int:
     parser.add_argument("series", type=Path, help="folder of one real CT series")
     parser.add_argument("--contours", type=Path, help="folder of the contours released with the paper")
     arguments = parser.parse_args()
-    runs = [("stages", str(arguments.series)), ("reading", str(arguments.series)), ("upload",), ("dashboards",)]
+    runs = [("stages", str(arguments.series)), ("reading", str(arguments.series)), ("upload",), ("followers",), ("dashboards",)]
     if arguments.contours:
         runs += [("rtstruct", str(arguments.contours)), ("qa", str(arguments.contours))]
     else:

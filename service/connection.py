@@ -18,6 +18,9 @@ HEAD_BYTES: Final = 65_536
 HEAD_S: Final = 10.0
 """Longest time for a head, from the connection or from the end of the request before."""
 
+_PIECE_BYTES: Final = 32_768
+"""A socket gives up to 256 KiB at once, which can be 40,000 lines of a head."""
+
 _STATUS: Final = {408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
 
 
@@ -64,10 +67,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._timer is None and self._awaits_head:
             self._start_timer()
-        self._silent_bytes += len(data)
-        super().data_received(data)
-        if self._silent_bytes > HEAD_BYTES:
-            self._refuse(431)
+        for start in range(0, len(data), _PIECE_BYTES):
+            piece = data[start : start + _PIECE_BYTES]
+            self._silent_bytes += len(piece)
+            super().data_received(piece)
+            if self._silent_bytes > HEAD_BYTES:
+                self._refuse(431)
+            if self._refused or self.transport.is_closing():
+                return
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0

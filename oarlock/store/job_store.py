@@ -152,6 +152,13 @@ class JobStore:
             raise JobNotFound
         return job_of(row)
 
+    def marks(self, job_ids: Collection[JobId]) -> dict[JobId, tuple[object, ...]]:
+        """What shows whether a job changed, of those of these jobs that exist: far less to read than the jobs."""
+        columns = (JOBS.c.state, JOBS.c.stage, JOBS.c.progress, JOBS.c.attempts, JOBS.c.finished_at, JOBS.c.purged_at)
+        with self._database.reading() as connection:
+            rows = connection.execute(select(JOBS.c.id, *columns).where(JOBS.c.id.in_(job_ids))).all()
+        return {JobId(row[0]): tuple(row[1:]) for row in rows}
+
     def several(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
         """Those of these jobs that exist; purged ones as :meth:`get` gives them."""
         query = select(JOBS).where(JOBS.c.id.in_(job_ids))

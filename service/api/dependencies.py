@@ -30,7 +30,7 @@ _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a plain function would take a turn in a thread
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
@@ -58,7 +58,7 @@ def admit(request: Request, service: Here, wanted: SecurityScopes, credentials: 
     return principal
 
 
-def _still(request: Request, service: Here, credentials: _Credentials) -> Callable[[Scope], bool]:
+async def _still(request: Request, service: Here, credentials: _Credentials) -> Callable[[Scope], bool]:
     def still(scope: Scope) -> bool:
         try:
             check_scopes(_identify(request, service, credentials), [scope])
@@ -94,14 +94,18 @@ def needs(*scopes: Scope) -> Any:
     return Security(admit, scopes=list(scopes))
 
 
-def _caller(request: Request) -> Principal:
+def _principal(request: Request) -> Principal:
     caller = facts_of(request).caller
     assert caller is not None  # admit() ran before
     return caller
 
 
-def _actor(request: Request) -> Actor:
-    caller = _caller(request)
+async def _caller(request: Request) -> Principal:
+    return _principal(request)
+
+
+async def _actor(request: Request) -> Actor:
+    caller = _principal(request)
     return Actor(caller.id, caller.name, request.client.host if request.client else None)
 
 
@@ -131,7 +135,11 @@ AnyJob = Annotated[Job, Depends(_row_of)]
 """The job in the address, purged or not."""
 
 
-def check_present(job: AnyJob) -> Job:
+async def _present(job: AnyJob) -> Job:
+    return check_present(job)
+
+
+def check_present(job: Job) -> Job:
     """The job in the address.
 
     :raises JobExpired: if it was purged.
@@ -141,7 +149,7 @@ def check_present(job: AnyJob) -> Job:
     return job
 
 
-TheJob = Annotated[Job, Depends(check_present)]
+TheJob = Annotated[Job, Depends(_present)]
 """The job in the address, which was not purged."""
 
 

@@ -52,6 +52,7 @@ class Followers:
         self._followers: set[Follower] = set()
         self._of: Counter[str] = Counter()
         self._somebody = anyio.Event()
+        self._known: dict[JobId, tuple[tuple[object, ...], Job]] = {}
 
     def __len__(self) -> int:
         return len(self._followers)
@@ -96,6 +97,15 @@ class Followers:
             await anyio.sleep(max(POLL_S, REST * (monotonic() - began)))
 
     def _read(self, job_ids: set[JobId]) -> dict[JobId, Standing]:
-        jobs = self._store.several(job_ids)
-        places = self._store.queue_positions([job.id for job in jobs.values() if job.state is JobState.QUEUED])
-        return {job_id: (job, places.get(job_id)) for job_id, job in jobs.items()}
+        """How these jobs stand; only those that changed are read as a whole."""
+        marks = self._store.marks(job_ids)
+        changed = [job_id for job_id, mark in marks.items() if self._known.get(job_id, (None, None))[0] != mark]
+        jobs = self._store.several(changed) if changed else {}
+        self._known = {
+            job_id: (mark, jobs[job_id]) if job_id in jobs else self._known[job_id]
+            for job_id, mark in marks.items()
+            if job_id in jobs or job_id in self._known
+        }
+        found = {job_id: job for job_id, (_, job) in self._known.items()}
+        places = self._store.queue_positions([job_id for job_id, job in found.items() if job.state is JobState.QUEUED])
+        return {job_id: (job, places.get(job_id)) for job_id, job in found.items()}

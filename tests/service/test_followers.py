@@ -36,8 +36,11 @@ class Table:
         self.asked: list[set[JobId]] = []
 
     def several(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
-        self.asked.append(set(job_ids))
         return {job_id: self.jobs[job_id] for job_id in job_ids}
+
+    def marks(self, job_ids: Collection[JobId]) -> dict[JobId, tuple[object, ...]]:
+        self.asked.append(set(job_ids))
+        return {job_id: (self.jobs[job_id].state,) for job_id in job_ids}
 
     def queue_positions(self, job_ids: Collection[JobId]) -> dict[JobId, int]:
         return {job_id: place for place, job_id in enumerate(job_ids, start=1)}

@@ -171,16 +171,19 @@ def test_a_quiet_stream_is_kept_open_and_a_database_that_is_away_for_a_moment_do
     queued = running.store.get(JobId(job["id"]))
     answers = iter([queued, DatabaseUnavailable(), queued])
 
-    def several(job_ids: set[JobId]) -> dict[JobId, Job]:
+    def marks(job_ids: set[JobId]) -> dict[JobId, tuple[object, ...]]:
         answer = next(answers, queued if not heard[1:] else replace(queued, state=JobState.CANCELLED))
         if isinstance(answer, Exception):
             raise answer
-        return {queued.id: answer}
+        table[queued.id] = answer
+        return {queued.id: (answer.state,)}
 
+    table: dict[JobId, Job] = {}
     heard: list[str] = []
 
     async def collect() -> None:
-        hub = Followers(SimpleNamespace(several=several, queue_positions=lambda ids: dict.fromkeys(ids, 1)))  # type: ignore[arg-type]
+        store = SimpleNamespace(marks=marks, several=lambda ids: table, queue_positions=lambda ids: dict.fromkeys(ids, 1))
+        hub = Followers(store)  # type: ignore[arg-type]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hub.run)
             async for text in events.progress(hub.following(queued, "me"), JobDocument.of, still_allowed=lambda: True):
