@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.masks import Crop, OARMasks
+from oarlock.geometry.skin import Surroundings
 from oarlock.organs.catalogue import OAR
-from oarlock.organs.norms import TISSUES
-from oarlock.qa.checks.anatomy import Anatomy
+from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
 from oarlock.qa.checks.finding import Finding, Level
 from oarlock.qa.checks.neighbours import check_inside, check_overlaps
 from oarlock.qa.checks.place import check_laterality, check_lung_tops, check_mirror, check_order, check_position
 from oarlock.qa.checks.presence import check_empty, check_field_of_view, check_islands
+from oarlock.qa.checks.skin import UNDER_SKIN, check_skin
 from oarlock.qa.checks.substance import check_certainty, check_density
 from oarlock.qa.checks.whole import check_continuity, check_flat_faces, check_halves, check_symmetry, check_volume
 from oarlock.qa.organ_shape import shape_of
@@ -44,6 +45,7 @@ CHECKS: Final[tuple[Callable[[Anatomy], Iterator[Finding]], ...]] = (
     check_overlaps,
     check_inside,
     check_field_of_view,
+    check_skin,
     check_density,
     check_certainty,
 )
@@ -54,6 +56,7 @@ def check_masks(
     grid: Grid,
     certainty: Mapping[OAR, Certainty] | None = None,
     hu: npt.NDArray[np.int16] | None = None,
+    limits: NormTables = NORM_TABLES,
 ) -> tuple[Finding, ...]:
     """All findings on a set of contours, those of one organ together, in the order of ``masks.oars``.
 
@@ -64,8 +67,17 @@ def check_masks(
     """
     crops = {oar: crop for oar in masks.oars if (crop := masks.crop(oar)) is not None}
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
-    found = {} if hu is None else compositions(hu, crops, TISSUES)
-    return judge(Anatomy(masks.oars, crops, shapes, grid, certainty=certainty or {}, compositions=found))
+    tissue = {} if hu is None else compositions(hu, crops, limits.tissues)
+    outside = {} if hu is None else shares_outside(hu, crops, grid)
+    return judge(
+        Anatomy(masks.oars, crops, shapes, grid, limits, certainty=certainty or {}, compositions=tissue, outside=outside)
+    )
+
+
+def shares_outside(hu: npt.NDArray[np.int16], crops: Mapping[OAR, Crop], grid: Grid) -> dict[OAR, float]:
+    """Which share of each organ lies outside of the patient's skin."""
+    around = Surroundings(hu, grid)
+    return {oar: around.share_outside(crop, under_skin=oar.name.startswith(UNDER_SKIN)) for oar, crop in crops.items()}
 
 
 def judge(anatomy: Anatomy) -> tuple[Finding, ...]:

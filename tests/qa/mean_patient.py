@@ -10,7 +10,7 @@ from oarlock.arrays import FloatArray
 from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS
 from oarlock.organs.norms import NORMS
-from oarlock.qa.checks.anatomy import Anatomy
+from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
 from oarlock.qa.checks.finding import Finding, Level
 from oarlock.qa.organ_shape import FROM_HEAD, Shape
 from oarlock.qa.plausibility import judge
@@ -76,6 +76,12 @@ INSIDE = {"Lens_L": "Eye_L", "Lens_R": "Eye_R", "SpinalCord": "SpinalCanal"}
 def moved(name: str, **by_mm: float) -> dict[str, FloatArray]:
     """The change that moves an organ by so many millimetres along x, y or z."""
     return {"anchor_mm": np.array(NORMS[name].position_mm) + [by_mm.get(axis, 0.0) for axis in "xyz"]}
+
+
+def of_any_size(*names: str) -> NormTables:
+    """Limits by which these organs are never tiny, so that a block of a few voxels is judged by every check."""
+    loose = {name: replace(NORMS[name], volume_spread=9.0) for name in names}
+    return replace(NORM_TABLES, norms={**NORMS, **loose})
 
 
 def findings(code: str, **changes: Any) -> dict[str | None, Finding]:

@@ -215,23 +215,40 @@ def test_a_flat_end_is_told_with_its_side(oar: str, face: int, where: str) -> No
     assert findings("organ.flat_face", **{oar: unjudged}) == {}
 
 
-@pytest.mark.parametrize("half", range(6))
 @pytest.mark.parametrize("oar", ["Parotid_L", "Parotid_R"])
-def test_a_half_is_amber_from_77_percent_of_its_limit_and_named(oar: str, half: int) -> None:
+@pytest.mark.parametrize("half", range(6))
+def test_a_half_is_amber_from_77_percent_of_its_limit_and_named(half: int, oar: str) -> None:
     weights = np.array(HALVES["Parotid"].weights)
+    # Half the volume, and along the direction in which this half's score grows besides: as far as the score asks for.
+    small = np.array([math.log(0.5), 0, 0, 0, 0, 0, 0])
+    free = np.where(np.arange(7) == 0, 0, weights[half])
 
-    def shrunk(score: float) -> dict[str, Any]:
-        # Along the direction in which only this half's score grows (as far as the others let it).
-        direction = weights[half] / (weights[half] @ weights[half])
-        return featured(oar, direction * score)
+    def scored(share: float) -> dict[str, Any]:
+        along = (share - weights[half] @ small) / (weights[half] @ free)
+        return featured(oar, small + along * free)
 
-    scores = weights @ (weights[half] / (weights[half] @ weights[half]))
-    worst = int(np.argmax(scores))
     for share, expected in ((1 / 1.3 - 1e-3, GREEN), (1 / 1.3 + 1e-3, AMBER), (1 - 1e-3, AMBER), (1 + 1e-3, RED)):
-        assert level("organ.half", oar, **{oar: shrunk(share / scores[worst])}) is expected
-    found = findings("organ.half", **{oar: shrunk(2.0)})[oar]
-    name = ("outer", "inner", "front", "back", "upper", "lower")[worst]
-    assert found.reason.startswith(f"{oar}: the {name} half may be missing. It has ")
+        found = findings("organ.half", **{oar: scored(share)}).get(oar)
+        if found is None or ("outer", "inner", "front", "back", "upper", "lower")[half] not in found.reason:
+            continue  # another half's score is higher: that one is named
+        assert found.level is expected
+    found = findings("organ.half", **{oar: scored(3.0)})[oar]
+    assert found.level is RED
+    assert found.reason.endswith(
+        f"half may be missing. It has 50% of the volume of {'Parotid_R' if oar[-1] == 'L' else 'Parotid_L'}."
+    )
+
+
+def test_an_organ_with_four_fifths_of_its_twins_volume_does_not_lack_a_half_whatever_its_form() -> None:
+    def lens(share: float) -> dict[str, Any]:
+        return featured("Lens_L", np.array([math.log(share), 0, -1.2, 0, 0, 2.5, 0]))
+
+    assert findings("organ.half", Lens_L=lens(0.81)) == {}
+    found = findings("organ.half", Lens_L=lens(0.79))["Lens_L"]
+    assert (found.level, found.reason) == (
+        RED,
+        "Lens_L: the back half may be missing. It has 79% of the volume of Lens_R.",
+    )
 
 
 def featured(oar: str, features: np.ndarray) -> dict[str, Any]:
@@ -354,6 +371,27 @@ def test_the_wrong_tissue_is_told_from_the_usual_share_down() -> None:
         assert level("organ.density", "Bone_Mandible", others=tissue(share)) is expected
     assert level("organ.density", "Bone_Mandible", others=tissue(0.1, voxels=50)) is RED
     assert level("organ.density", "Bone_Mandible", others=tissue(0.1, voxels=49)) is AMBER
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.01, GREEN), (0.01 + NEXT, AMBER), (0.05, AMBER), (0.05 + NEXT, RED)])
+def test_an_organ_that_leaves_the_patient_is_amber_above_1_and_red_above_5_percent(share: float, expected: Level) -> None:
+    for oar in ("Parotid_L", "Parotid_R"):
+        assert level("organ.skin", oar, others={"outside": {BY_NAME[oar]: share}}) is expected
+
+
+def test_an_organ_that_leaves_the_patient_is_told_with_its_share() -> None:
+    found = findings("organ.skin", others={"outside": {BY_NAME["Parotid_R"]: 0.38}})["Parotid_R"]
+    where = "in air, or in a pad, bolus, mask, tube or hand on the skin"
+    assert found.reason == f"Parotid_R: leaves the patient. 38% of it lies {where}."
+
+
+def test_of_a_tiny_organ_nothing_is_said_but_that_it_is_tiny() -> None:
+    tiny = {"volume_ml": 0.008, "faces": (1.0,) * 6, "largest_share": 0.3, "anchor_mm": np.array([21.5, -150.0, 22.9])}
+    told = [
+        one for one in judge(anatomy(OpticNrv_L=tiny, others=certain("OpticNrv_L", 0.008, 0.0, 1.0))) if one.oar == "OpticNrv_L"
+    ]
+    assert [(one.code, one.level) for one in told] == [("organ.volume", RED)]
+    assert not any(one.code == "organ.symmetry" for one in judge(anatomy(OpticNrv_L=tiny)))
 
 
 def certain(oar: str, drawn_ml: float, strict_ml: float, loose_ml: float) -> dict[str, Any]:

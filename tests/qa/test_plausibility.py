@@ -23,6 +23,7 @@ from tests.expert_data.expert_contours import cases
 from tests.expert_data.planning_ct import LaidCT, PlanningCTs
 from tests.fixtures.crooked import SHAPE, oblique_grid
 from tests.fixtures.crooked import crooked_grid as crooked_grid_
+from tests.qa.mean_patient import of_any_size
 from tools.derive_norms import ContourSet, halved, limits, printed
 
 DENSITY_RED = ("organ.density", Level.RED)
@@ -230,7 +231,7 @@ def test_the_density_check_says_which_share_of_what_and_what_the_rest_is(crooked
     masks.put(BY_NAME["Bone_Mandible"], np.s_[5:15, 10:20, 10:20], np.ones((10, 10, 10), dtype=np.bool_))
     hu = np.full(SHAPE, 40, dtype=np.int16)
     hu[5:8] = 900
-    checks = check_masks(masks, crooked_grid, hu=hu)
+    checks = check_masks(masks, crooked_grid, hu=hu, limits=of_any_size("Bone_Mandible"))
     found = next(check for check in checks if check.code == "organ.density")
     assert (found.oar, found.level, found.value) == ("Bone_Mandible", Level.RED, 0.3)
     assert found.reason.startswith(

@@ -35,6 +35,7 @@ class Anatomy:
     """The organs of one patient.
 
     :param oars: those that were asked for; ``crops`` and ``shapes`` hold those that were drawn.
+    :param outside: of organs on a known CT, the share that lies outside of the patient's skin.
     """
 
     oars: tuple[OAR, ...]
@@ -44,15 +45,26 @@ class Anatomy:
     limits: NormTables = NORM_TABLES
     certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
     compositions: Mapping[OAR, Composition] = field(default_factory=dict)
+    outside: Mapping[OAR, float] = field(default_factory=dict)
+
+    def is_tiny(self, oar: OAR) -> bool:
+        """Whether an organ is so small that its place, form and twin say nothing: below the red limit of its volume, uncut."""
+        shape = self.shapes[oar]
+        return not (shape.cut_foot or shape.cut_head) and shape.volume_ml < self.limits.norms[oar.name].volume_limits_ml()[0]
+
+    def sound(self) -> dict[OAR, Shape]:
+        """The organs that are not tiny: those of which more than their size can be judged."""
+        return {oar: shape for oar, shape in self.shapes.items() if not self.is_tiny(oar)}
 
     def get(self, name: str) -> Shape | None:
         """The shape of an organ by its name, None if it was not drawn."""
         return self.shapes.get(BY_NAME[name])
 
     def pairs(self) -> Iterator[tuple[OAR, Shape, Shape]]:
-        """(left organ, its shape, the right one's shape) where both are drawn."""
-        for oar, shape in self.shapes.items():
-            if oar.laterality is Laterality.LEFT and (other := self.shapes.get(other_side(oar))) is not None:
+        """(left organ, its shape, the right one's shape) where both are drawn, and neither is tiny."""
+        sound = self.sound()
+        for oar, shape in sound.items():
+            if oar.laterality is Laterality.LEFT and (other := sound.get(other_side(oar))) is not None:
                 yield oar, shape, other
 
     def midline_mm(self) -> float | None:

@@ -17,7 +17,7 @@ _INSIDE: Final = (("Lens_L", "Eye_L"), ("Lens_R", "Eye_R"), ("SpinalCord", "Spin
 
 def check_overlaps(anatomy: Anatomy) -> Iterator[Finding]:
     """Do two organs claim the same tissue?"""
-    for a, b in combinations(anatomy.shapes, 2):
+    for a, b in combinations(anatomy.sound(), 2):
         if {a.name, b.name} in [set(pair) for pair in _INSIDE]:
             continue
         share = _shared(anatomy.crops[a], anatomy.crops[b])
@@ -29,9 +29,10 @@ def check_overlaps(anatomy: Anatomy) -> Iterator[Finding]:
 
 def check_inside(anatomy: Anatomy) -> Iterator[Finding]:
     """Is the lens in the eye, and the cord in the canal?"""
+    sound = anatomy.sound()
     for name, around in _INSIDE:
         inner, outer = BY_NAME[name], BY_NAME[around]
-        if inner in anatomy.shapes and outer in anatomy.shapes:
+        if inner in sound and outer in sound:
             share = _covered(anatomy.crops[inner], anatomy.crops[outer])
             if share < 0.95:
                 level = Level.AMBER if share >= 0.8 else Level.RED

@@ -57,8 +57,9 @@ def check_order(anatomy: Anatomy) -> Iterator[Finding]:
 
 def check_position(anatomy: Anatomy) -> Iterator[Finding]:
     """Is it where the organs around it put it?"""
-    for oar, shape in anatomy.shapes.items():
-        off = offset_mm(oar, anatomy.shapes, anatomy.limits.norms)
+    sound = anatomy.sound()
+    for oar, shape in sound.items():
+        off = offset_mm(oar, sound, anatomy.limits.norms)
         if off is None:
             continue
         red = np.array(anatomy.limits.norms[oar.name].off_mm)
@@ -116,7 +117,7 @@ def check_mirror(anatomy: Anatomy) -> Iterator[Finding]:
 
 
 def _off_along(oar: OAR, anatomy: Anatomy, axis: int) -> float:
-    off = offset_mm(oar, anatomy.shapes, anatomy.limits.norms)
+    off = offset_mm(oar, anatomy.sound(), anatomy.limits.norms)
     return 0.0 if off is None else abs(float(off[axis]))
 
 

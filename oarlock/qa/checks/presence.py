@@ -37,7 +37,7 @@ def check_field_of_view(anatomy: Anatomy) -> Iterator[Finding]:
 
 def check_islands(anatomy: Anatomy) -> Iterator[Finding]:
     """Is it one piece?"""
-    for oar, shape in anatomy.shapes.items():
+    for oar, shape in anatomy.sound().items():
         if oar.single and shape.largest_share < 0.95:
             level = Level.AMBER if shape.largest_share >= 0.6 else Level.RED
             reason = f"{oar}: {shape.pieces} pieces. The largest has {shape.largest_share:.0%} of it."

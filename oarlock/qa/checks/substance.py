@@ -18,7 +18,10 @@ DELIVERED_LIMITS: Final = (0.5, 0.7, 1.4, 2.0)
 
 def check_density(anatomy: Anatomy) -> Iterator[Finding]:
     """Does it lie on its own tissue? The one check that sees a whole set of contours misplaced together."""
+    sound = anatomy.sound()
     for oar, found in anatomy.compositions.items():
+        if oar not in sound:
+            continue
         norm = anatomy.limits.tissues[oar.name]
         level = level_of(found.share, norm.implausible, norm.usual, 1.0, 1.0)
         if level is Level.RED and found.voxels < FEW_VOXELS:
@@ -40,7 +43,7 @@ def check_certainty(anatomy: Anatomy) -> Iterator[Finding]:
         if shape is None or seen.share is None or seen.drawn_ml == 0:
             continue
         drawn = f"{ml(shape.volume_ml)} drawn"
-        level = level_of(seen.share, *CERTAINTY_LIMITS, 1.0, 1.0)
+        level = Level.GREEN if anatomy.is_tiny(oar) else level_of(seen.share, *CERTAINTY_LIMITS, 1.0, 1.0)
         if level is not Level.GREEN:
             others = f"{ml(seen.strict_ml)} at a stricter threshold, {ml(seen.loose_ml)} at a looser one"
             reason = f"{oar}: low confidence. {drawn}; {others}."

@@ -20,6 +20,9 @@ HALF_NAMES: Final = ("outer", "inner", "front", "back", "upper", "lower")
 HALF_AMBER: Final = 1 / 1.3
 """None of the whole organs that the limits come from has a score above this share of the red limit."""
 
+HALF_SHARE: Final = 0.8
+"""Whatever its form, an organ with more than this share of its twin's volume does not lack a half."""
+
 _WHOLE_MM: Final = {"SpinalCanal": 350.0, "SpinalCord": 350.0, "Lung_L": 150.0, "Lung_R": 150.0}
 """Organs that go on to the lower end of the scan, unless this much of them is in it."""
 
@@ -54,7 +57,7 @@ def check_symmetry(anatomy: Anatomy) -> Iterator[Finding]:
 
 def check_flat_faces(anatomy: Anatomy) -> Iterator[Finding]:
     """Does it end in a cut?"""
-    for oar, shape in anatomy.shapes.items():
+    for oar, shape in anatomy.sound().items():
         limits = anatomy.limits.norms[oar.name].faces
         for face, share, limit, judged in zip(FACES, shape.faces, limits, shape.judged, strict=True):
             if judged and share > limit:
@@ -65,16 +68,20 @@ def check_flat_faces(anatomy: Anatomy) -> Iterator[Finding]:
 
 def check_halves(anatomy: Anatomy) -> Iterator[Finding]:
     """Is one of two twins like half of the other? Small organs show no cut, but half of one is smaller, narrower, to one side."""
-    for oar, own in anatomy.shapes.items():
+    sound = anatomy.sound()
+    for oar, own in sound.items():
         halving = anatomy.limits.halves.get(oar.name[:-2]) if oar.laterality else None
-        other = anatomy.shapes.get(other_side(oar))
+        other = sound.get(other_side(oar))
         if halving is None or other is None or not all((*own.judged, *other.judged)):
+            continue
+        share = own.volume_ml / other.volume_ml
+        if share > HALF_SHARE:
             continue
         scores = halving.scores(half_features(oar, own, other, anatomy.limits.norms))
         worst = int(np.argmax(scores))
         if scores[worst] > HALF_AMBER:
             level = Level.RED if scores[worst] > 1 else Level.AMBER
-            share, half = own.volume_ml / other.volume_ml, HALF_NAMES[worst]
+            half = HALF_NAMES[worst]
             reason = f"{oar}: the {half} half may be missing. It has {share:.0%} of the volume of {other_side(oar)}."
             yield Finding("organ.half", oar.name, level, reason, float(scores[worst]), None, HALF_AMBER, "of the red limit")
 

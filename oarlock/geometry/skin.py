@@ -1,0 +1,222 @@
+"""Skin: which voxels of an organ lie outside of the patient, in air or in what is laid on or held beside the body.
+
+A planning CT shows more than a patient: bolus, gel pads, masks, tubes, a hand beside the face. All of them are as dense as tissue
+and may touch the skin, so a threshold takes them for body (:mod:`oarlock.geometry.body`). Three things give them away:
+
+1. **Air.** The air around the patient is what is lighter than ``AIR_HU`` and reaches the edge of its slice. Skin is more than a
+   millimetre thick: an organ that reaches the outermost voxel, or ``RIND_MM``, under the air lies in skin, or in a mask on it.
+2. **A neck.** What hangs on the body by less than twice ``CORE_MM`` (a hand, a finger, a tube) is not connected with the body's
+   core, which is all that lies deeper than ``CORE_MM`` under the air.
+3. **Sameness.** Skin is a thin line, lighter outside and followed by fat or muscle within 3 mm. Where values hardly change from
+   2.5 to 7 mm under the air over a patch of at least ``LEAST_ML``, and are neither those of fat nor of muscle (``LAID_HU``), a
+   material lies on the skin. It goes on inwards for as long as its values do.
+
+A bolus that is as dense as fat or muscle is not told by the third sign, nor is a hand that lies flat on the cheek by the second.
+
+Arrays are (z, y, x); the slices are about axial.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from oarlock.arrays import FloatArray, Mask
+from oarlock.geometry.components import largest_piece, to_pieces
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Box, Crop, grow
+
+AIR_HU: Final = -300
+RIND_MM: Final = 1.5
+CORE_MM: Final = 8.0
+BESIDE_MM: Final = 5.0
+"""What lies further than this outside of where the core, grown by ``CORE_MM``, ends is beside the body."""
+
+LAID_HU: Final = (-75.0, 25.0)
+"""Between fat and muscle: pads and boli of gel and water."""
+
+LEAST_ML: Final = 3.0
+"""Of the band from 2.5 to 7 mm under the air; a patch of about 7 cm²."""
+
+_COARSE_MM: Final = 4.0
+_BAND_MM: Final = (2.5, 7.0)
+_STEEP_HU_PER_MM: Final = 12.0
+_SHARE: Final = 0.7
+_WINDOW_MM: Final = 12.0
+_ALIKE_HU: Final = 20.0
+_THICKEST_MM: Final = 20.0
+_CONTEXT_MM: Final = (12.0, 25.0, 25.0)
+_NOISE_MM: Final = 0.8
+_LARGE_VOXELS: Final = 2_000_000
+
+_IN_PLANE: Final = ndimage.generate_binary_structure(2, 1)[None]
+_EACH_SLICE: Final = np.stack([np.zeros((3, 3), np.bool_), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3), np.bool_)])
+
+Volume = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """A patient and what lies around them.
+
+    :param hu: (z, y, x) Hounsfield units on ``grid``.
+    """
+
+    hu: Volume
+    grid: Grid
+
+    def share_outside(self, crop: Crop, *, under_skin: bool) -> float:
+        """Share of an organ's voxels that lie outside of the patient, in [0, 1].
+
+        :param crop: the organ's box and mask.
+        :param under_skin: whether the organ lies close under the skin: then the rind under the air and what is laid on the skin
+            count as outside too.
+        """
+        box, mask = crop
+        if not self._reaches_surface(box):
+            return 0.0
+        if mask.size > _LARGE_VOXELS:
+            return self._coarse_share_outside(crop)
+        near = grow_mm(box, _CONTEXT_MM, self.grid)
+        z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
+        outside = self._not_patient(near)[z, y, x] if under_skin else self._outside(box)
+        return float(np.count_nonzero(outside & mask) / np.count_nonzero(mask))
+
+    def _coarse_share_outside(self, crop: Crop) -> float:
+        """The same of a large organ that lies deep, by every few rows and columns."""
+        box, mask = crop
+        y, x = ((-s.start) % step for s, step in zip(box[1:], self._step, strict=True))
+        some = mask[:, y :: self._step[0], x :: self._step[1]]
+        z = np.arange(box[0].start, box[0].stop)
+        rows, columns = (
+            np.arange(first + s.start, s.stop, step) // step for first, s, step in zip((y, x), box[1:], self._step, strict=True)
+        )
+        place = np.ix_(z, rows, columns)
+        outside = self._coarse_air[place] | (self._core_distance_mm[place] > CORE_MM + BESIDE_MM)
+        return float(np.count_nonzero(outside & some)) / max(1, int(np.count_nonzero(some)))
+
+    def _reaches_surface(self, box: Box) -> bool:
+        """Whether any of a box lies less than the thickest pad under the air; told on the coarse picture."""
+        coarse = self._coarse_depth_mm[self._coarsely(box)]
+        return bool(coarse.size == 0 or coarse.min() < _THICKEST_MM)
+
+    def _outside(self, box: Box) -> Mask:
+        """(z, y, x) of a box: air around the patient, and what is held beside the body."""
+        return np.asarray(self._air(box) | (self._core_distance_mm[self._finely(box)] > CORE_MM + BESIDE_MM))
+
+    def _not_patient(self, box: Box) -> Mask:
+        """(z, y, x) of a box: what is outside, the rind under the air, and what is laid on the skin."""
+        air = self._air(box)
+        if not air.any():
+            return np.asarray(self._outside(box))
+        depth_mm = ndimage.distance_transform_edt(~air, sampling=self.grid.spacing_mm).astype(np.float32)
+        laid = laid_on(self.hu[box], air, depth_mm, self.grid.spacing_mm)
+        rind_mm = max(RIND_MM, *self.grid.spacing_mm[1:])
+        return np.asarray(self._outside(box) | (depth_mm <= rind_mm) | laid)
+
+    def _air(self, box: Box) -> Mask:
+        """(z, y, x) of a box: the air that is connected, within its slice, with the air at the edge of the image."""
+        air = self.hu[box] <= AIR_HU
+        pieces, count = ndimage.label(air, _EACH_SLICE)
+        around = np.zeros(count + 1, np.bool_)
+        around[np.unique(pieces[self._coarse_air[self._finely(box)] & air])] = True
+        around[0] = False
+        return np.asarray(around[pieces])
+
+    # ── the whole scan, coarsely ──────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _step(self) -> tuple[int, int]:
+        """Every how many rows and columns are looked at."""
+        _, row_mm, column_mm = self.grid.spacing_mm
+        return max(1, round(_COARSE_MM / row_mm)), max(1, round(_COARSE_MM / column_mm))
+
+    @cached_property
+    def _coarse_air(self) -> Mask:
+        y, x = self._step
+        air = self.hu[:, ::y, ::x] <= AIR_HU
+        pieces, count = ndimage.label(air, _EACH_SLICE)
+        edges = np.concatenate([pieces[:, [0, -1]].ravel(), pieces[:, :, [0, -1]].ravel()])
+        around = np.zeros(count + 1, np.bool_)
+        around[np.unique(edges)] = True
+        around[0] = False
+        return np.asarray(around[pieces])
+
+    @cached_property
+    def _coarse_spacing_mm(self) -> tuple[float, float, float]:
+        z, y, x = self.grid.spacing_mm
+        return z, y * self._step[0], x * self._step[1]
+
+    @cached_property
+    def _coarse_depth_mm(self) -> FloatArray:
+        return np.asarray(ndimage.distance_transform_edt(~self._coarse_air, sampling=self._coarse_spacing_mm))
+
+    @cached_property
+    def _core_distance_mm(self) -> FloatArray:
+        """How far each voxel of the coarse picture is from the core of the body; 0 where there is not a core."""
+        core = largest_piece(self._coarse_depth_mm >= CORE_MM)
+        if not core.any():
+            return np.zeros(core.shape)
+        return np.asarray(ndimage.distance_transform_edt(~core, sampling=self._coarse_spacing_mm))
+
+    def _coarsely(self, box: Box) -> Box:
+        """The part of the coarse picture that a box covers."""
+        y, x = self._step
+        return box[0], slice(box[1].start // y, box[1].stop // y + 1), slice(box[2].start // x, box[2].stop // x + 1)
+
+    def _finely(self, box: Box) -> tuple[npt.NDArray[np.intp], ...]:
+        """For each voxel of a box, its place in the coarse picture."""
+        z, y, x = (np.arange(s.start, s.stop) // step for s, step in zip(box, (1, *self._step), strict=True))
+        return np.ix_(z, y, x)
+
+
+def grow_mm(box: Box, margins_mm: tuple[float, float, float], grid: Grid) -> Box:
+    """A box grown by (z, y, x) millimetres on each side and kept inside the grid."""
+    margins = [round(margin / spacing) for margin, spacing in zip(margins_mm, grid.spacing_mm, strict=True)]
+    z, y, x = (grow(box, margin, grid.shape)[axis] for axis, margin in enumerate(margins))
+    return z, y, x
+
+
+def laid_on(hu: Volume, air: Mask, depth_mm: Volume, spacing_mm: tuple[float, float, float]) -> Mask:
+    """Material on the skin, by its sameness.
+
+    :param hu: (z, y, x) Hounsfield units.
+    :param air: what of it is air around the patient.
+    :param depth_mm: the distance of each voxel from that air.
+    """
+    values = _smoothed(hu, air, spacing_mm)
+    steep = np.hypot(np.gradient(values, spacing_mm[1], axis=1), np.gradient(values, spacing_mm[2], axis=2))
+    band = (depth_mm >= _BAND_MM[0]) & (depth_mm <= _BAND_MM[1])
+    same = band & (steep < _STEEP_HU_PER_MM) & (values > LAID_HU[0]) & (values < LAID_HU[1])
+    size = [max(1, round(_WINDOW_MM / spacing)) | 1 for spacing in spacing_mm]
+    of_band, of_same = (ndimage.uniform_filter(mask.astype(np.float32), size) for mask in (band, same))
+    core = _large(band & (of_same > _SHARE * np.maximum(of_band, 0.01)), spacing_mm)
+    if not core.any():
+        return core
+    usual = ndimage.uniform_filter(np.where(same, values, 0).astype(np.float32), size) / np.maximum(of_same, 1e-4)
+    alike = (np.abs(values - usual) < _ALIKE_HU) & (steep < 1.5 * _STEEP_HU_PER_MM) & (depth_mm < _THICKEST_MM) & ~air
+    # An opening keeps it from leaking along the skin where that is one voxel thin.
+    alike = ndimage.binary_opening(alike & (of_same > 1e-4), ndimage.generate_binary_structure(3, 1)) | core
+    inwards = ndimage.binary_dilation(ndimage.binary_propagation(core, mask=alike), _IN_PLANE)
+    reach = max(1, round(_BAND_MM[0] / spacing_mm[1]))
+    outwards = ndimage.binary_dilation(core, _IN_PLANE, iterations=reach) & (depth_mm <= _BAND_MM[0])
+    return np.asarray((inwards | outwards) & ~air)
+
+
+def _smoothed(hu: Volume, air: Mask, spacing_mm: tuple[float, float, float]) -> Volume:
+    """Values without their noise; the air around does not count."""
+    sigma = [_NOISE_MM / spacing for spacing in spacing_mm]
+    weight = ndimage.gaussian_filter((~air).astype(np.float32), sigma)
+    value = ndimage.gaussian_filter(np.where(air, 0, np.clip(hu, -300, 300)).astype(np.float32), sigma)
+    return np.asarray(value / np.maximum(weight, 1e-3))
+
+
+def _large(mask: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
+    """The pieces that are not small."""
+    pieces, count = to_pieces(mask)
+    ml = np.bincount(pieces.ravel(), minlength=count + 1) * float(np.prod(spacing_mm)) / 1000
+    ml[0] = 0
+    return np.asarray((ml >= LEAST_ML)[pieces])
