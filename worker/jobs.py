@@ -90,7 +90,9 @@ def contour(
                     keeper.report(Stage.COMPARING, 1.0)
                     digest = _digest(folder / RTSTRUCT)
                 comparisons = [report.to_rows() for report in walk.reports]
-                scored = Scored(walk.scanner, comparisons, [(check.code, check.level.value) for check in walk.checks])
+                checks = [(check.code, check.level.value) for check in walk.checks]
+                judged = [(verdict.oar, verdict.level.value) for verdict in walk.verdicts]
+                scored = Scored(walk.scanner, comparisons, checks, judged)
                 store.leases.succeed(lease, warnings=walk.warnings, result=digest, scored=scored)
             except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new worker
                 with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back

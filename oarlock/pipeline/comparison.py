@@ -13,7 +13,7 @@ from oarlock.organs.roi_names import match_rois
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
 from oarlock.qa.lattice import Lattice
-from oarlock.qa.report import QAReport, Remarks, Source, compare, job_report
+from oarlock.qa.report import Making, QAReport, Remarks, Source, compare, job_report
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
@@ -118,6 +118,9 @@ class ComparisonSet:
         ours = [report.measured for report in self.reports]
         return spread(ours, self._drawn, lattice=lattice, tolerances_mm=self.site.tolerances_mm)
 
-    def report(self, checks: Iterable[Finding], not_compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-        """The QA report of a job."""
-        return job_report(self.header.series_instance_uid, self.reports, checks, self.observers(), not_compared)
+    def report(
+        self, checks: Iterable[Finding], not_compared: Sequence[Mapping[str, Any]] = (), *, made: Making | None = None
+    ) -> dict[str, Any]:
+        """The QA report of a job, or (without ``made``) of contours that are not a job's."""
+        uid, grid = self.header.series_instance_uid, self.header.grid
+        return job_report(uid, self.reports, checks, self.observers(), not_compared, grid=grid, made=made)

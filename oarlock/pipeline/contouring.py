@@ -11,12 +11,13 @@ from typing import Any
 
 import orjson
 
+from oarlock import __version__
 from oarlock.ct.hounsfield import check_steps
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.ct.turned_over import turned_over
 from oarlock.errors import ResultInvalid, StructureSetError
-from oarlock.facts import Notice
+from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import contact_sheet
@@ -24,8 +25,9 @@ from oarlock.pictures.slice_archive import save_rendering
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.plausibility import check_masks
-from oarlock.qa.report import QAReport, Source
+from oarlock.qa.report import Making, QAReport, Source
 from oarlock.qa.site_file import Site
+from oarlock.qa.verdict import Verdict, verdicts
 from oarlock.rtstruct.profiles import GENERIC, Profile
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import Authorship, WrittenRTSTRUCT, write_rtstruct
@@ -51,7 +53,7 @@ class Walk:
     :ivar warnings: what people should know, beside the warnings of the series' header.
     :ivar scanner: what the CT came from.
     :ivar reports: the comparison with each supplied RTSTRUCT.
-    :ivar checks: what the checks without a reference found.
+    :ivar checks: what the checks without a reference found, and ``verdicts``, what that comes to for each organ.
     """
 
     files: Sequence[Path]
@@ -66,6 +68,7 @@ class Walk:
     scanner: str = ""
     reports: Sequence[QAReport] = ()
     checks: Sequence[Finding] = ()
+    verdicts: Sequence[Verdict] = ()
     _certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
 
     def run(self, load_model: Callable[[], Model]) -> None:
@@ -82,7 +85,7 @@ class Walk:
         masks = self._chosen(self._segment(series, model))
         written = self._contour(series.header, masks, model)
         write_series_geometry(self.folder / GEOMETRY, series.header)
-        self._compare(series, masks, written)
+        self._compare(series, masks, written, model.facts)
         self._picture(series, masks, model)
 
     def _segment(self, series: CTSeries, model: Model) -> OARMasks:
@@ -114,7 +117,7 @@ class Walk:
             raise ResultInvalid(findings=findings)
         return written
 
-    def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT) -> None:
+    def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT, model: ModelFacts) -> None:
         self.report(Stage.COMPARING, 0.0)
         header = series.header
         panel = ComparisonSet(StructureSetOnGrid(Source(written.sop_instance_uid, written.label), masks), header, self.site)
@@ -129,7 +132,9 @@ class Walk:
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
         self.scanner, self.reports = header.scanner, panel.reports
         self.checks = check_masks(masks, header.grid, self._certainty, series.hu)
-        report = panel.report(self.checks, not_compared)
+        self.verdicts = verdicts(self.checks, masks.oars)
+        made = Making(self.job_id, self.created_at, model, __version__)
+        report = panel.report(self.checks, not_compared, made=made)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
     def _compare_with(self, path: Path, position: int, panel: ComparisonSet) -> None:

@@ -7,10 +7,11 @@ that numbers of two releases are only compared where they mean the same.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from oarlock.facts import ComparisonRows, Notice
+from oarlock.facts import ComparisonRows, ModelFacts, Notice
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR, OARS
@@ -18,6 +19,7 @@ from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import Measured, measure_crops
+from oarlock.qa.verdict import verdict_of_set, verdicts
 
 DEFINITION: Final = "surface-dsc/1"
 
@@ -155,22 +157,62 @@ class QAReport:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """Which job and model contours are of.
+
+    :param created_at: when the job was sent.
+    :param software: version of Oarlock.
+    """
+
+    job_id: str
+    created_at: datetime
+    model: ModelFacts
+    software: str
+
+    def to_json(self) -> dict[str, Any]:
+        """``made`` of a report."""
+        return {
+            "job_id": self.job_id,
+            "created_at": self.created_at.isoformat(),
+            "model": asdict(self.model),
+            "software": f"Oarlock {self.software}",
+        }
+
+
+def _grid_json(grid: Grid) -> dict[str, Any]:
+    slices, rows, columns = grid.shape
+    z, y, x = (round(spacing, 6) for spacing in grid.spacing_mm)
+    return {"slices": slices, "rows": rows, "columns": columns, "spacing_mm": {"slices": z, "rows": y, "columns": x}}
+
+
 def job_report(
     series_instance_uid: str,
     comparisons: Iterable[QAReport],
     checks: Iterable[Finding],
     observers: Iterable[Spread] = (),
     not_compared: Sequence[Mapping[str, Any]] = (),
+    *,
+    grid: Grid | None = None,
+    made: Making | None = None,
 ) -> dict[str, Any]:
     """The answer of ``GET /v1/jobs/{id}/qa``: a comparison with each supplied RTSTRUCT, and the checks that need none.
 
     :param observers: how far several supplied RTSTRUCTs are from each other, see :mod:`oarlock.qa.interobserver`.
     :param not_compared: position, code and detail of each RTSTRUCT that could not be used.
+    :param grid: of the series.
+    :param made: which job and model the predicted contours are of, where they are a job's.
     """
+    checks = tuple(checks)
+    organs = verdicts(checks, OARS)
     reports = [replace(report, series_instance_uid=series_instance_uid) for report in comparisons]
     return {
         "definition": DEFINITION,
         "series_instance_uid": series_instance_uid,
+        "made": None if made is None else made.to_json(),
+        "grid": None if grid is None else _grid_json(grid),
+        "verdict": verdict_of_set(organs).value,
+        "organs": [verdict.to_json() for verdict in organs],
         "comparisons": [report.to_json() for report in reports],
         "checks": [check.to_json() for check in checks],
         "observers": [spread.to_json() for spread in observers],

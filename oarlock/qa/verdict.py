@@ -4,7 +4,7 @@ Several findings on one organ are seldom several faults: an optic nerve that is 
 ends and out of place. So a person is shown one line an organ.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,11 +84,3 @@ def verdict_of_set(found: Iterable[Verdict]) -> Level:
     """The worst verdict of any organ; green where there is not an organ."""
     levels = {one.level for one in found}
     return next((level for level in _WORST if level in levels), Level.GREEN)
-
-
-def verdict_counts(found: Iterable[Verdict]) -> Mapping[str, int]:
-    """How many organs are red, amber and green."""
-    counts = {level.value: 0 for level in _WORST}
-    for one in found:
-        counts[one.level.value] += 1
-    return counts

@@ -57,6 +57,23 @@ CANCELLED: Final = SUCCEEDED | {"state": "cancelled", "progress": 0.42}
 QA_REPORT: Final[dict[str, Any]] = {
     "definition": "surface-dsc/1",
     "series_instance_uid": "2.25.1002",
+    "made": {
+        "job_id": "0b4f9c1e-5f4c-4a57-9d0c-9f0f6b2d7f10",
+        "created_at": "2026-03-05T08:30:00+00:00",
+        "model": {"name": "a-model", "version": "1.0", "sha256": "9f" * 32},
+        "software": "Oarlock 0.1.0",
+    },
+    "grid": {"slices": 186, "rows": 512, "columns": 512, "spacing_mm": {"slices": 2.0, "rows": 0.976562, "columns": 0.976562}},
+    "verdict": "red",
+    "organs": [
+        {
+            "oar": "Brain",
+            "verdict": "red",
+            "code": "organ.volume",
+            "reason": "Brain: too small. 33.8 ml drawn; experts drew 1140 ml to 1700 ml.",
+            "other_codes": ["organ.flat_face"],
+        }
+    ],
     "comparisons": [
         {
             "definition": "surface-dsc/1",

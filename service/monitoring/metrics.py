@@ -18,7 +18,7 @@ from oarlock.store.callbacks import CallbackStore
 from oarlock.store.job_store import JobStore
 from oarlock.store.scores.read import Histogram as ScoreHistogram
 from oarlock.store.scores.read import ScoreStore
-from oarlock.store.scores.write import BUCKETS
+from oarlock.store.scores.write import BUCKETS, VERDICT
 from oarlock.store.stage_times import STAGE_BUCKETS_S, StageDurations
 from service.broker import Broker
 from service.monitoring.health import Health
@@ -77,6 +77,7 @@ class _Table(Collector):
             self._models,
             self._surface_dsc,
             self._checks,
+            self._verdicts,
             self._callbacks,
             self._disk,
         )
@@ -137,8 +138,16 @@ class _Table(Collector):
     def _checks(self) -> Metric:
         checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=["check", "level"])
         for code, level, findings in self._from.scores.check_counts():
-            checks.add_metric([code, level], findings)
+            if not code.startswith(VERDICT):
+                checks.add_metric([code, level], findings)
         return checks
+
+    def _verdicts(self) -> Metric:
+        verdicts = CounterMetricFamily("oarlock_qa_verdicts", "Verdicts on organs of jobs", labels=["oar", "verdict"])
+        for code, level, organs in self._from.scores.check_counts():
+            if code.startswith(VERDICT):
+                verdicts.add_metric([code.removeprefix(VERDICT), level], organs)
+        return verdicts
 
 
 def _buckets(entry: StageDurations) -> list[tuple[str, float]]:

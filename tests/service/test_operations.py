@@ -21,7 +21,7 @@ from oarlock.logs import JSONFormatter
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.qa.interobserver import METRICS, Spread
 from oarlock.qa.plausibility import check_masks
-from oarlock.qa.report import Source, compare, job_report
+from oarlock.qa.report import Making, Source, compare, job_report
 from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Stage
 from oarlock.store.scores.write import Scored, append
@@ -165,7 +165,8 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running,
 def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_checks(client: httpx.Client, running: Running) -> None:
     model = ModelFacts("histogram", "1", "ab" * 32)
     checks = [("organ.volume", level) for level in ("red", "amber", "red")]
-    scored = Scored("CT", [compared(score("Brain", value)) for value in (0.93, 0.41, None)], checks)
+    verdicts = [("Brain", "red"), ("Eye_L", "green")]
+    scored = Scored("CT", [compared(score("Brain", value)) for value in (0.93, 0.41, None)], checks, verdicts)
     before = metrics(client)
     with running.service.database.writing() as connection:
         append(connection, datetime.now(UTC), "job", model, scored)
@@ -180,6 +181,10 @@ def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_check
     for level, n in (("red", 2), ("amber", 1), ("green", 0)):
         labels = {"check": "organ.volume", "level": level}
         assert found("oarlock_qa_checks_total", **labels) - value(before, "oarlock_qa_checks_total", **labels) == n
+    for organ, verdict in verdicts:
+        labels = {"oar": organ, "verdict": verdict}
+        assert found("oarlock_qa_verdicts_total", **labels) - value(before, "oarlock_qa_verdicts_total", **labels) == 1
+    assert 'check="verdict' not in client.get("/metrics").text
     assert "Doe" not in client.get("/metrics").text
 
 
@@ -323,13 +328,18 @@ def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
     source = Source("2.25.1", "")
     report = compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
     spread = Spread(BY_NAME["Brain"], 2, 1, dict.fromkeys(METRICS), dict.fromkeys(METRICS))
-    real = job_report("2.25.2", [report], check_masks(masks, grid), [spread])
+    made = Making("a job", datetime(2026, 3, 5, tzinfo=UTC), ModelFacts("a model", "1", "ab" * 32), "0.1.0")
+    real = job_report("2.25.2", [report], check_masks(masks, grid), [spread], grid=grid, made=made)
     example = QA_REPORT
     assert list(example) == list(real)
     for ours, theirs in (
         (example["comparisons"][0], real["comparisons"][0]),
         (example["comparisons"][0]["oars"][0], real["comparisons"][0]["oars"][0]),
         (example["checks"][0], real["checks"][0]),
+        (example["organs"][0], real["organs"][0]),
+        (example["made"], real["made"]),
+        (example["made"]["model"], real["made"]["model"]),
+        (example["grid"], real["grid"]),
         (example["observers"][0], real["observers"][0]),
     ):
         assert set(ours) == set(theirs)

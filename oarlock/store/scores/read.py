@@ -82,7 +82,7 @@ class ScoreStore:
         return [_histogram(model, oar, by_bucket) for (model, oar), by_bucket in cells.items()]
 
     def check_counts(self) -> list[tuple[str, str, int]]:
-        """Code of a check, level, and how often it was given."""
+        """Code of a check, or ``VERDICT`` and an organ's name; level; and how often it was given."""
         with self._database.reading() as connection:
             rows = connection.execute(select(QA_CHECKS).order_by(QA_CHECKS.c.code, QA_CHECKS.c.level)).all()
         return [(row.code, row.level, row.findings) for row in rows]

@@ -41,6 +41,9 @@ NUMBERS: Final = (
 )
 """The measured columns of a row of ``qa_scores``."""
 
+VERDICT: Final = "verdict:"
+"""Begins the code under which the verdicts of an organ are counted beside those of the checks."""
+
 _COLUMNS: Final = ("oar", "presence", "tolerance_mm", *NUMBERS)
 
 
@@ -75,11 +78,13 @@ class Scored:
     :ivar scanner: what the CT came from.
     :ivar comparisons: one with each supplied RTSTRUCT (:meth:`oarlock.qa.report.QAReport.to_rows`).
     :ivar checks: code and level of each finding of the checks without a reference.
+    :ivar verdicts: name and level of each organ.
     """
 
     scanner: str
     comparisons: Sequence[ComparisonRows] = ()
     checks: Sequence[tuple[str, str]] = ()
+    verdicts: Sequence[tuple[str, str]] = ()
 
 
 def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored) -> None:
@@ -87,7 +92,7 @@ def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts
     for position, comparison in enumerate(scored.comparisons, start=1):
         add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position), comparison)
     counts: dict[tuple[str, str], int] = {}
-    for check in scored.checks:
+    for check in (*scored.checks, *((VERDICT + oar, level) for oar, level in scored.verdicts)):
         counts[check] = counts.get(check, 0) + 1
     rows = [{"code": code, "level": level, "findings": n} for (code, level), n in sorted(counts.items())]
     _count(connection, QA_CHECKS, rows, "findings")
