@@ -19,7 +19,7 @@ ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
 # Nothing is written when it runs, so what is not compiled now is compiled at every start.
 RUN python -m compileall -q -x /lib2to3/ /app "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A new volume takes its owner from the folder that it is mounted on.
-RUN mkdir -p /data /keys /secrets && chown 10001:10001 /data /keys /secrets
+RUN mkdir -p /data /keys /queue /secrets && chown 10001:10001 /data /keys /queue /secrets
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000

@@ -1,16 +1,24 @@
 """Settings: everything an operator can choose, from the environment, in one place.
 
-Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL`` and ``DATABASE_URL`` keep their usual names).
-``docs/operations.md`` lists them all; a test compares the two.
+Every field is an environment variable with the prefix ``OARLOCK_`` (``REDIS_URL`` and ``DATABASE_URL`` keep their usual names). A
+secret may stand in a file instead, which the same name with ``_FILE`` behind it points to. ``docs/operations.md`` lists them all,
+and a test compares the two. A program starts with :func:`read_settings`, which says in sentences what is wrong.
 """
 
+import base64
+import binascii
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from oarlock.ct.rules import IntakeRules
 from oarlock.qa.site_file import Site, read_site
@@ -21,10 +29,71 @@ Duration = Annotated[int, BeforeValidator(lambda value: to_seconds(value) if isi
 """In seconds; written as ``0``, ``45m``, ``12h``, ``30d``."""
 
 
+SECRETS: Final[Mapping[str, str]] = {
+    "redis_url": "REDIS_URL",
+    "database_url": "DATABASE_URL",
+    "callback_secrets": "OARLOCK_CALLBACK_SECRETS",
+    "deidentify_key": "OARLOCK_DEIDENTIFY_KEY",
+}
+"""Settings that hold a secret, and their variables; a URL may hold a password."""
+
+_NOT_SETTINGS: Final = frozenset({"OARLOCK_SHARED", "OARLOCK_REVISION", "OARLOCK_TEST_MARK"})
+"""Variables of the tests and of the images' build."""
+
+_OTHERS_NAMES: Final = re.compile(r"OARLOCK_GATEWAY_\w+|OARLOCK_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)")
+"""The gateway reads its own settings; Kubernetes writes variables for each service that it runs."""
+
+
+class SettingsInvalid(ValueError):
+    """What is wrong with the settings, a sentence for each; nothing starts with them."""
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Secrets from files, for each of :data:`SECRETS` whose variable with ``_FILE`` behind it is set."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The content of the file without blanks at its ends, or None.
+
+        :raises SettingsInvalid: if it cannot be read, or the secret is in the environment too.
+        """
+        variable = SECRETS.get(field_name, "")
+        path = os.environ.get(f"{variable}_FILE")
+        key = variable if field.validation_alias else field_name
+        if not variable or not path:
+            return None, key, False
+        if os.environ.get(variable):
+            msg = f"{variable} and {variable}_FILE are both set; keep one of them."
+            raise SettingsInvalid(msg)
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), key, False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            msg = f"{variable}_FILE names {path}, which cannot be read ({reason})."
+            raise SettingsInvalid(msg) from error
+
+    def __call__(self) -> dict[str, Any]:
+        """The secrets that stand in files, by the names that the model knows."""
+        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {key: value for value, key, _ in found if value is not None}
+
+
 class Settings(BaseSettings):
     """Read once by each process at its start."""
 
     model_config = SettingsConfigDict(env_prefix="OARLOCK_", extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What counts: arguments, then the environment, then files of secrets."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _SecretFiles(settings_cls)
 
     data: Path = Field(Path("var"), description="folder of the database and of the jobs' bytes")
     models: Path = Field(Path("models"), description="folder of the models")
@@ -93,7 +162,7 @@ class Settings(BaseSettings):
         [], description="networks, by commas, that are not public and that callbacks may go into all the same"
     )
     callback_secrets: Annotated[list[str], NoDecode] = Field(
-        [], repr=False, description="what callbacks are signed with, by commas: whsec_ and base64; of each there is one signature"
+        [], repr=False, description="what callbacks are signed with, by commas: whsec_ and base64; each gives one signature"
     )
     deidentify_key: str | None = Field(
         None, repr=False, description="key that patients are sealed with when a series is de-identified; without it none is"
@@ -114,8 +183,24 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies", "callback_networks")
     @classmethod
     def _check_proxies(cls, value: list[str]) -> list[str]:
-        """A name, or everybody, is no address: what cannot be compared with an address would be believed by mistake."""
+        """Take addresses and networks alone: a name cannot be compared with an address, and would be believed by mistake."""
         return [str(ip_network(entry)) for entry in value]
+
+    @field_validator("deidentify_key")
+    @classmethod
+    def _check_key(cls, value: str | None) -> str | None:
+        """32 bytes in URL-safe base64, as Fernet takes them."""
+        if value is not None and len(_decoded(value.encode(), altchars=b"-_")) != 32:
+            raise ValueError("is not a key; make one with: openssl rand -base64 32 | tr '+/' '-_'")
+        return value
+
+    @field_validator("callback_secrets")
+    @classmethod
+    def _check_callback_secrets(cls, value: list[str]) -> list[str]:
+        """What signatures are made with (Standard Webhooks)."""
+        if any(not text.startswith("whsec_") or len(_decoded(text[6:].encode())) < 24 for text in value):
+            raise ValueError("must be whsec_ and at least 24 random bytes in base64; several by commas")
+        return value
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -165,12 +250,12 @@ class Settings(BaseSettings):
 
     @property
     def retention(self) -> Retention:
-        """How long jobs stay whose key says nothing of it."""
+        """How long jobs stay whose key does not say."""
         return Retention(self.keep_input, self.keep_results)
 
     @cached_property
     def site(self) -> Site:
-        """The site's own names and tolerances; asked for at the start of each process, so that a bad file is not met later.
+        """The site's own names and tolerances. Each process asks at its start, so that a bad file is met then.
 
         :raises SiteFileInvalid: see :func:`oarlock.qa.site_file.read_site`.
         """
@@ -187,3 +272,61 @@ class Settings(BaseSettings):
             "visibility_timeout": self.job_limit_s + 600,
             "unacked_restore_interval": 5,
         }
+
+
+def _decoded(text: bytes, altchars: bytes | None = None) -> bytes:
+    """The bytes of base64; not one where it is malformed."""
+    try:
+        return base64.b64decode(text, altchars=altchars, validate=True)
+    except binascii.Error:
+        return b""
+
+
+def read_settings() -> Settings:
+    """The settings that the environment holds.
+
+    :raises SettingsInvalid: with a sentence for each variable that is unknown, or whose value cannot be used.
+    """
+    problems = [_unknown(name) for name in unknown_names(os.environ)]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [_sentence(found["loc"], found["msg"]) for found in error.errors(include_input=False, include_url=False)]
+    except SettingsInvalid as error:
+        problems.append(str(error))
+    except SettingsError as error:
+        problems.append(_unreadable(error))
+    if problems:
+        raise SettingsInvalid(" ".join(problems))
+    return settings
+
+
+def variables() -> dict[str, str]:
+    """The variable of each setting, by the setting's name."""
+    return {name: SECRETS.get(name, f"OARLOCK_{name.upper()}") for name in Settings.model_fields}
+
+
+def unknown_names(environment: Iterable[str]) -> list[str]:
+    """Variables that begin like settings of Oarlock and are not."""
+    known = {*variables().values(), *(f"OARLOCK_{name.upper()}" for name in SECRETS), *_NOT_SETTINGS}
+    known |= {f"{variable}_FILE" for variable in SECRETS.values()}
+    return sorted(n for n in environment if n.startswith("OARLOCK_") and n not in known and not _OTHERS_NAMES.fullmatch(n))
+
+
+def _unknown(name: str) -> str:
+    nearest = difflib.get_close_matches(name, variables().values(), n=1, cutoff=0.7)
+    return f"{name} is not a setting of Oarlock." + (f" Did you mean {nearest[0]}?" if nearest else "")
+
+
+def _sentence(where: tuple[int | str, ...], message: str) -> str:
+    """What pydantic says of one setting, without its value: that may be a secret."""
+    text = message.removeprefix("Value error, ").replace("Input should be", "must be").split(", unable")[0].rstrip(".") + "."
+    if not where:
+        return text  # it names the settings itself
+    return f"{variables().get(str(where[0]), str(where[0]))} {text}"
+
+
+def _unreadable(error: SettingsError) -> str:
+    """The sentence for a setting that is to be JSON and is not."""
+    found = re.search(r'field "(\w+)"', str(error))
+    return f"{variables().get(found[1], found[1]) if found else 'A setting'} is not valid JSON."

@@ -6,13 +6,15 @@ import signal
 import socket
 import sys
 from contextlib import closing
+from typing import Final
 
 import uvicorn
 
 from oarlock.errors import OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
-from oarlock.settings import Settings
+from oarlock.settings import Settings, SettingsInvalid, read_settings
 from oarlock.store.database import Database
+from oarlock.store.files import PRIVATE_UMASK, make_private
 from oarlock.store.keys import KeyStore
 from oarlock.store.migrations import DatabaseNewer
 from service.access.hosts import is_loopback
@@ -43,13 +45,17 @@ class KeyMissing(RuntimeError):
         )
 
 
+REASONS: Final = (SettingsInvalid, NotPrivate, KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound)
+"""What keeps the service from starting and is said in a sentence."""
+
+
 def main() -> int:
     """Serve until a signal asks to stop; 0 after an orderly end."""
-    os.umask(0o077)  # before the first file: what is written belongs to this user alone
+    os.umask(PRIVATE_UMASK)  # before the first file: what is written belongs to this user alone
     _raise_open_files()
-    settings = Settings()
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
+        settings = read_settings()
         _ = settings.site  # a bad file is reported now, not with the first comparison
         check_private(settings)
         check_default(read_profiles(settings.profiles), settings.profile)
@@ -60,7 +66,7 @@ def main() -> int:
             print(f"Oarlock listens on {address} (every call is described at {address}/docs)", flush=True)
             app = create_app(beside.settings, worker_problem=beside.worker_problem)
             uvicorn.Server(configuration(app, settings)).run(sockets=[listener])
-    except (NotPrivate, KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound, OarlockError, OSError) as error:
+    except (*REASONS, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -82,7 +88,7 @@ def check_keys(settings: Settings) -> None:
 
     :raises KeyMissing: if the service is to listen beyond loopback and nobody has a valid key.
     """
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(settings.data)
     with closing(Database(settings.database)) as database:
         if not is_loopback(settings.host) and not KeyStore(database).any_valid():
             raise KeyMissing(settings.host)

@@ -115,7 +115,11 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
 def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:
     """The models. A bad manifest does not stop the service: earlier results can still be fetched, and /readyz says the rest."""
     try:
-        return read_manifests(settings.models)
+        found = read_manifests(settings.models)
     except ManifestInvalid as error:
         log.exception("no model can be offered", extra={"reason": error.detail})
         return {}
+    if settings.model not in found:
+        about = {"setting": "OARLOCK_MODEL", "model": settings.model, "folder": str(settings.models), "found": sorted(found)}
+        log.error("there is no model of this name: jobs that name no other are refused", extra=about)
+    return found

@@ -16,6 +16,7 @@ CALLED_BY_DECORATOR = ["@reads", "@*.post", "@*.delete", "@*validator", "@*.conn
 KEPT = [
     "process_bind_param",  # SQLAlchemy calls it
     "process_result_value",
+    "settings_customise_sources",  # pydantic calls it
     "redirect_request",  # urllib calls it
     "http_open",
     "https_open",
@@ -25,7 +26,6 @@ KEPT = [
     "exec_module",  # the import system calls it
     "upload_file",  # uvicorn is told its name, benchmarks/upload.py
     "oarlock",
-    "TRANSITIONS",  # the definition that the state machine of tests/store is held against
     "loss_of_sample",  # the definition that the fast loss is held against
     "put",  # tests place organs with it
 ]

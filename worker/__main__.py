@@ -1,5 +1,6 @@
 """``python -m worker``: a Celery worker with one process for jobs, on the queue and the job table that the settings name."""
 
+import os
 import sys
 import warnings
 from contextlib import suppress
@@ -9,8 +10,9 @@ from celery.exceptions import SecurityWarning
 from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
 from oarlock.segmentation.manifest import read_manifests
-from oarlock.settings import Settings
+from oarlock.settings import Settings, SettingsInvalid
 from oarlock.store.database import Database
+from oarlock.store.files import PRIVATE_UMASK
 from oarlock.store.migrations import DatabaseNewer
 from worker.app import app
 from worker.settings import settings
@@ -18,9 +20,10 @@ from worker.settings import settings
 
 def main() -> int:
     """Work until a signal asks to stop; 0 after an orderly end."""
+    os.umask(PRIVATE_UMASK)
     try:
         reason = _reason_not_to_start(settings())
-    except (DatabaseNewer, OarlockError) as error:
+    except (DatabaseNewer, OarlockError, SettingsInvalid) as error:
         reason = str(error)
     if reason:
         print(f"Oarlock's worker cannot start: {reason}", file=sys.stderr)
@@ -33,6 +36,8 @@ def main() -> int:
 
 def _reason_not_to_start(settings: Settings) -> str | None:
     """Why the first job would fail, or None; wrong files and a newer database raise their own errors."""
+    if settings.redis_url is None:
+        return "REDIS_URL is not set. Set it to the Redis server of the service; a service on this machine starts a worker itself"
     _ = settings.site
     names = list(read_manifests(settings.models))
     check_default(read_profiles(settings.profiles), settings.profile)

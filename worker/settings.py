@@ -2,13 +2,13 @@
 
 from functools import cache
 
-from oarlock.settings import Settings
+from oarlock.settings import Settings, read_settings
 
 
 @cache
 def settings() -> Settings:
     """What the environment says.
 
-    :raises pydantic.ValidationError: if a value is wrong.
+    :raises SettingsInvalid: with a sentence for each variable that is unknown, or whose value cannot be used.
     """
-    return Settings()
+    return read_settings()

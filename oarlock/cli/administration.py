@@ -1,6 +1,7 @@
 """oarlock keys create | list | revoke; oarlock audit verify | export; oarlock callbacks list | resend.
 
-What an administrator does to the database that the settings name (``DATABASE_URL``, ``OARLOCK_DATA``).
+What an administrator does to the database that the settings name (``DATABASE_URL``, ``OARLOCK_DATA``). A database that is not
+there is never made, unless ``keys create --first`` asks for it: at a wrong address all would seem well.
 """
 
 import argparse
@@ -19,11 +20,12 @@ from oarlock.cli.exit_status import FINDINGS, GOOD
 from oarlock.errors import InvalidParameter
 from oarlock.rtstruct.profiles import profile_named, read_profiles
 from oarlock.scopes import Scope
-from oarlock.settings import Settings
+from oarlock.settings import read_settings
 from oarlock.store import audit
 from oarlock.store.audit import Actor, Head, Verdict
 from oarlock.store.callbacks import CallbackState, CallbackStore
 from oarlock.store.database import Database, utc_now
+from oarlock.store.files import PRIVATE_UMASK, make_private
 from oarlock.store.keys import Key, KeyStore
 from oarlock.store.retention import Retention, to_seconds
 
@@ -34,7 +36,7 @@ def add_commands(commands: Any) -> None:
     actions = keys.add_subparsers(required=True, metavar="ACTION")
 
     create = actions.add_parser("create", help="make a key and print it, once")
-    create.add_argument("name", metavar="NAME", help="who will use it")
+    create.add_argument("name", metavar="NAME", help="name of whoever will use it")
     create.add_argument(
         "--scope",
         action="append",
@@ -43,38 +45,39 @@ def add_commands(commands: Any) -> None:
         metavar="SCOPE",
         help=f"may be repeated: {', '.join(Scope)}",
     )
-    create.add_argument("--expires", metavar="WHEN", help="90d, 2027-01-31 or 2027-01-31T12:00:00Z; without it, never")
-    create.add_argument("--profile", metavar="NAME", help="how RTSTRUCTs are written for jobs that name no profile")
+    create.add_argument("--expires", metavar="WHEN", help="90d, 2027-01-31 or 2027-01-31T12:00:00Z; never by default")
+    create.add_argument("--profile", metavar="NAME", help="site profile of its jobs that do not name one")
     for what in ("input", "results"):
         create.add_argument(
-            f"--keep-{what}", type=to_seconds, metavar="TIME", help=f"how long the {what} of its jobs stay: 0, 12h, 30d"
+            f"--keep-{what}", type=to_seconds, metavar="TIME", help=f"how long the {what} of its jobs are kept: 0, 12h, 30d"
         )
+    create.add_argument("--first", action="store_true", help="make the database if there is none: before the first start")
     create.set_defaults(run=_create_key)
 
     listing = actions.add_parser("list", help="every key that was ever made, without its secret")
     listing.set_defaults(run=_list_keys)
 
-    revoke = actions.add_parser("revoke", help="make a key useless at once")
+    revoke = actions.add_parser("revoke", help="revoke a key at once")
     revoke.add_argument("name", metavar="NAME", help="the key's name or id")
     revoke.set_defaults(run=_revoke_key)
 
-    calls = commands.add_parser("callbacks", help="look at what was told to callback_url, and tell it again")
+    calls = commands.add_parser("callbacks", help="list the callbacks of jobs, and send them again")
     actions = calls.add_subparsers(required=True, metavar="ACTION")
 
-    told = actions.add_parser("list", help="who was told of which job's end, and what came of it")
+    told = actions.add_parser("list", help="every callback with its job, its host and the result of its last attempt")
     told.add_argument("--state", choices=list(CallbackState), metavar="STATE", help=f"one of {', '.join(CallbackState)}")
     told.set_defaults(run=_list_callbacks)
 
-    resend = actions.add_parser("resend", help="deliver a callback again, also one that was given up")
+    resend = actions.add_parser("resend", help="send a callback again, also one that was given up")
     resend.add_argument("id", metavar="ID", nargs="+", help="id of a callback, or of a job")
     resend.set_defaults(run=_resend_callbacks)
 
     log = commands.add_parser("audit", help="check and export the audit log")
     actions = log.add_subparsers(required=True, metavar="ACTION")
 
-    verify = actions.add_parser("verify", help="is the log as it was written? exit status 1 with findings")
+    verify = actions.add_parser("verify", help="check that the log is as it was written; exit status 1 with findings")
     verify.add_argument("--file", type=Path, metavar="FILE", help="check an export instead of the database")
-    verify.add_argument("--expect", type=to_head, metavar="SEQ:HASH", help="a last entry that was written down before")
+    verify.add_argument("--expect", type=to_head, metavar="SEQ:HASH", help="a last entry that was written down earlier")
     verify.set_defaults(run=_verify_audit)
 
     export = actions.add_parser("export", help="print every entry as a line of JSON")
@@ -84,19 +87,21 @@ def add_commands(commands: Any) -> None:
 def to_time(text: str, now: datetime) -> datetime:
     """When something expires: so many days from now, a date (its beginning, in UTC), or a time (in UTC unless it says otherwise).
 
-    :raises InvalidParameter: if it is none of these.
+    :raises InvalidParameter: if it is not one of these.
     """
     if days := re.fullmatch(r"(\d{1,5})d", text):
         return now + timedelta(days=int(days[1]))
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidParameter(name="expires", reason="is no time: write 90d, 2027-01-31 or 2027-01-31T12:00:00Z") from error
+        raise InvalidParameter(
+            name="expires", reason="is not a valid time; write 90d, 2027-01-31 or 2027-01-31T12:00:00Z"
+        ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _administrator() -> Actor:
-    """Who types, as the machine knows him."""
+    """The OS user who runs the command."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -105,11 +110,17 @@ def _administrator() -> Actor:
 
 
 @contextmanager
-def _database() -> Iterator[Database]:
-    """The database of the settings; a data folder that is not there yet is made."""
-    settings = Settings()
-    settings.data.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database)
+def _database(*, create: bool = False) -> Iterator[Database]:
+    """The database of the settings.
+
+    :param create: whether to make it, and the data folder, if there is none.
+    :raises DatabaseMissing: if there is none and none is to be made.
+    """
+    settings = read_settings()
+    os.umask(PRIVATE_UMASK)
+    if create and settings.database_url is None:
+        make_private(settings.data)
+    database = Database(settings.database, create=create)
     try:
         yield database
     finally:
@@ -120,13 +131,13 @@ def _create_key(chosen: argparse.Namespace) -> int:
     expires_at = to_time(chosen.expires, utc_now()) if chosen.expires else None
     scopes = [Scope(scope) for scope in chosen.scope]
     if chosen.profile is not None:
-        profile_named(read_profiles(Settings().profiles), chosen.profile)
-    with _database() as database:
+        profile_named(read_profiles(read_settings().profiles), chosen.profile)
+    with _database(create=chosen.first) as database:
         store = KeyStore(database)
         retention = Retention(chosen.keep_input, chosen.keep_results)
         by = _administrator()
         key, token = store.create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile, retention=retention, by=by)
-    print(f"Key '{key.name}' ({key.id}). It is shown this once and stored nowhere:", file=sys.stderr)
+    print(f"Key '{key.name}' ({key.id}). It is shown only now; Oarlock stores a hash of it:", file=sys.stderr)
     print(token)
     return GOOD
 
@@ -153,7 +164,7 @@ def _state(key: Key, now: datetime) -> str:
 def _revoke_key(chosen: argparse.Namespace) -> int:
     with _database() as database:
         key = KeyStore(database).revoke(chosen.name, by=_administrator())
-    print(f"Key '{key.name}' ({key.id}) opens nothing any more.", file=sys.stderr)
+    print(f"Key '{key.name}' ({key.id}) is revoked.", file=sys.stderr)
     return GOOD
 
 
@@ -174,14 +185,14 @@ def _resend_callbacks(chosen: argparse.Namespace) -> int:
         store = CallbackStore(database)
         for callback_id in chosen.id:
             store.resend(callback_id, by=_administrator())
-    print("They are delivered again by a service that runs.", file=sys.stderr)
+    print("The running service sends them again.", file=sys.stderr)
     return GOOD
 
 
 def to_head(text: str) -> Head:
     """A last entry as ``oarlock audit verify`` and the service's log print it.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is malformed.
     """
     seq, _, digest = text.partition(":")
     if not (seq.isdecimal() and re.fullmatch(r"[0-9a-f]{64}", digest)):
@@ -196,7 +207,7 @@ def _verify_audit(chosen: argparse.Namespace) -> int:
         verdict = _verify_export(chosen.file, kept)
     else:
         with _database() as database:
-            verdict = audit.verify(audit.read_entries(database), [audit.read_head(database), *kept])
+            verdict = audit.check(database, kept)
     for finding in verdict.findings:
         print(finding)
     print(f"last entry {verdict.head}", file=sys.stderr)

@@ -23,7 +23,7 @@ from oarlock.pipeline.contouring import Walk
 from oarlock.pipeline.organ_table import organ_table
 from oarlock.rtstruct.profiles import Profile, profile_named, read_profiles
 from oarlock.segmentation.manifest import read_manifests
-from oarlock.settings import Settings
+from oarlock.settings import Settings, read_settings
 from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
 from oarlock.store.jobs import Stage
 
@@ -48,7 +48,7 @@ def run(chosen: argparse.Namespace) -> int:
 
     :raises OarlockError: whatever a step may raise.
     """
-    settings = Settings()
+    settings = read_settings()
     profile = profile_named(read_profiles(settings.profiles), chosen.profile or settings.profile)
     models = _models(settings)
     if models is None:

@@ -23,6 +23,8 @@ from oarlock.qa.plausibility import check_masks
 from oarlock.qa.report import QAReport
 from oarlock.qa.site_file import Site, read_site
 from oarlock.rtstruct.validator import check_rtstruct
+from oarlock.settings import SettingsInvalid
+from oarlock.store.database import DatabaseMissing
 from oarlock.store.migrations import DatabaseNewer
 
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"oarlock: {error.strerror or error}", file=sys.stderr)
         return UNUSABLE
-    except DatabaseNewer as error:
+    except (DatabaseMissing, DatabaseNewer, SettingsInvalid) as error:
         print(f"oarlock: {error}", file=sys.stderr)
         return UNUSABLE
     return status

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from oarlock.facts import ModelFacts
 from oarlock.store.database import Database, utc_now
@@ -50,8 +50,8 @@ class Actor:
     """Who does something.
 
     :ivar id: ``key:ID``, ``oidc:SUBJECT``, ``worker:NAME``, ``cli:USER``, ``anyone`` (an open service) or ``system``.
-    :ivar name: what people call him.
-    :ivar address: where he calls from, if he does.
+    :ivar name: display name.
+    :ivar address: where the call came from, if it was one.
     """
 
     id: str
@@ -165,33 +165,37 @@ def _entry(event: Event, seq: int, now: datetime) -> Entry:
 
 def read_entries(database: Database, *, page: int = 1_000) -> Iterator[Entry]:
     """Every entry, from the first, as they stand in the table; read in pages, so that nobody has to wait."""
-    last = 0
+    behind: list[ColumnElement[bool]] = []  # at first everything: an entry before number 1 is to be seen too
     while True:
-        query = select(AUDIT).where(AUDIT.c.seq > last).order_by(AUDIT.c.seq).limit(page)
+        query = select(AUDIT).where(*behind).order_by(AUDIT.c.seq).limit(page)
         with database.reading() as connection:
             rows = connection.execute(query).mappings().all()
         yield from (Entry(**row) for row in rows)
         if len(rows) < page:
             return
-        last = rows[-1]["seq"]
+        behind = [AUDIT.c.seq > rows[-1]["seq"]]
 
 
-def read_head(database: Database) -> Head:
-    """The last entry, as the row beside the table has it."""
+def read_head(database: Database) -> Head | None:
+    """The last entry, as the one row beside the table has it; None if there is not exactly one."""
     with database.reading() as connection:
-        row = connection.execute(select(AUDIT_HEAD)).one()
-    return Head(row.seq, row.hash)
+        rows = connection.execute(select(AUDIT_HEAD)).all()
+    return Head(rows[0].seq, rows[0].hash) if len(rows) == 1 else None
 
 
 def tell_head(database: Database) -> None:
     """Write the last entry into the process's log, which is kept elsewhere: a witness against whoever can rewrite the table."""
-    log.info("audit log", extra={"head": str(read_head(database))})
+    head = read_head(database)
+    if head is None:
+        log.error("the row that names the last entry of the audit log is missing or not the only one")
+        return
+    log.info("audit log", extra={"head": str(head)})
 
 
 def of_json(line: str) -> Entry:
     """An entry from a line of an export.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is not an entry.
     """
     try:
         return Entry(**json.loads(line))
@@ -211,6 +215,18 @@ class Verdict:
 
     head: Head
     findings: tuple[str, ...]
+
+
+def check(database: Database, kept: Iterable[Head] = ()) -> Verdict:
+    """Follow the chain of a database.
+
+    :param kept: last entries that were written down elsewhere.
+    """
+    head = read_head(database)
+    verdict = verify(read_entries(database), [*([] if head is None else [head]), *kept])
+    if head is not None:
+        return verdict
+    return replace(verdict, findings=(*verdict.findings, "the row that names the last entry is missing or not the only one"))
 
 
 def verify(entries: Iterable[Entry], heads: Iterable[Head] = ()) -> Verdict:

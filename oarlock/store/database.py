@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -27,18 +28,35 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class DatabaseMissing(RuntimeError):
+    """There is no database of Oarlock where the settings look for it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"there is no database of Oarlock at {where}. Set OARLOCK_DATA or DATABASE_URL as the service has it; "
+            "the service makes a database at its first start, and so does 'oarlock keys create --first'"
+        )
+
+
 class Database:
     """Opened, and brought to the schema of this version: several processes may do so at once.
 
     :param url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
+    :param create: whether to make the file and the tables where there are none.
+    :raises DatabaseMissing: if there are none, and none are to be made.
     :raises DatabaseUnavailable: if it does not answer.
     :raises DatabaseNewer: if a newer Oarlock has changed its schema.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = _engine(make_url(url))
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        where = make_url(url)
+        if not create:
+            _check_file(where)
+        self._engine = _engine(where)
         try:
             with self.writing() as connection:
+                if not create:
+                    _check_ours(connection, where)
                 migrations.upgrade(connection)
         except BaseException:
             self.close()
@@ -86,6 +104,29 @@ class Database:
         """
         with _translated(), self._engine.connect().execution_options(oarlock_reads=True) as connection:
             yield connection
+
+
+def _check_file(url: URL) -> None:
+    """See that a SQLite file is there: opening it would make it.
+
+    :raises DatabaseMissing: if it is not.
+    """
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise DatabaseMissing(_name(url))
+
+
+def _check_ours(connection: Connection, url: URL) -> None:
+    """See that a database has a schema of Oarlock.
+
+    :raises DatabaseMissing: if not.
+    """
+    if not migrations.is_ours(connection):
+        raise DatabaseMissing(_name(url))
+
+
+def _name(url: URL) -> str:
+    """Where a database is, without a password."""
+    return url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
 
 
 def _engine(url: URL) -> Engine:

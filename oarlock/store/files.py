@@ -34,6 +34,9 @@ RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
 STALE_S: Final = 3_600.0
 """Age in seconds at which an upload whose lock cannot be queried counts as abandoned."""
 
+PRIVATE_UMASK: Final = 0o077
+"""With it whatever a process makes is for its own user alone: the data folder holds patients, and the table who saw them."""
+
 _INPUT = "input"
 _LOCK = "lock"
 _WRITING = "writing-"
@@ -248,6 +251,17 @@ class Storage:
 
     def _tokens(self, job: Path, prefix: str) -> list[int]:
         return [int(path.name.removeprefix(prefix)) for path in job.glob(f"{prefix}*")]
+
+
+def make_private(data: Path) -> None:
+    """Make the data folder if it is missing, and take it, the database and the logs away from other users.
+
+    A folder that belongs to somebody else stays as it is: its owner has to do it.
+    """
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in (data, *data.glob("oarlock.sqlite*"), *data.glob("logs/*"), *data.glob("redis/*")):
+        with suppress(PermissionError):
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def room_bytes(folder: Path, *, keep_bytes: int) -> int:

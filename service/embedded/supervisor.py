@@ -17,9 +17,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import IO, Final
+from typing import Final
 
 from oarlock.settings import Settings
+from service.embedded.log_file import log_file, rotate
 from service.embedded.process import die_with_parent
 from service.embedded.redis_server import PrivateRedis
 
@@ -36,7 +37,10 @@ LONGEST_PAUSE_S: Final = 300.0
 MANY: Final = 3
 """After so many failed starts in a row a child counts as one that cannot start."""
 
-_SERVICE_ALONE: Final = ("OARLOCK_DEIDENTIFY_", "OARLOCK_CALLBACK_", "OARLOCK_OIDC_", "OARLOCK_TLS_", "OARLOCK_ALLOWED_HOSTS")
+_SERVICE_ALONE: Final = (
+    *("OARLOCK_DEIDENTIFY_", "OARLOCK_CALLBACK_", "OARLOCK_OIDC_", "OARLOCK_TLS_", "OARLOCK_ALLOWED_HOSTS"),
+    "REDIS_URL_FILE",  # the worker is given REDIS_URL itself
+)
 
 _LAST_BYTES: Final = 2_000
 
@@ -82,7 +86,7 @@ def companions(settings: Settings) -> Iterator[Companions]:
     with exclusive(settings.data) if settings.redis_url is None else nullcontext():
         redis = None if settings.redis_url else PrivateRedis(settings.data / "redis")
         reached = settings if redis is None else settings.model_copy(update={"redis_url": redis.url})
-        supervisor = Supervisor()
+        supervisor = Supervisor(lambda: rotate(worker_log(settings)))
         if redis is not None:
             supervisor.add("redis", redis.start, ready=redis.wait_until_ready)
         if settings.embedded_worker:
@@ -132,7 +136,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 def start_worker(settings: Settings) -> "subprocess.Popen[bytes]":
     """Start ``python -m worker`` on the same data, models and Redis, its log in the data folder."""
-    with _log_file(worker_log(settings)) as output:
+    with log_file(worker_log(settings)) as output:
         return subprocess.Popen(
             [sys.executable, "-m", "worker"],
             cwd=Path(__file__).parents[2],
@@ -143,14 +147,6 @@ def start_worker(settings: Settings) -> "subprocess.Popen[bytes]":
             start_new_session=True,  # a Ctrl-C in the terminal reaches the service, which then stops the worker in order
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one async-signal-safe prctl call between fork and exec
         )
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file, never a pipe: an unread pipe fills up and stops the process that writes to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        yield file
 
 
 @dataclass(slots=True)
@@ -197,7 +193,8 @@ class Supervisor:
     One thread does all of the starting: the kernel ends a child (``PR_SET_PDEATHSIG``) with the *thread* that started it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_round: Callable[[], object] = lambda: None) -> None:
+        self._every_round = every_round
         self._children: list[_Child] = []
         self._stopping = threading.Event()
         self._started = threading.Event()
@@ -235,6 +232,8 @@ class Supervisor:
             self._stopping.set()
         self._started.set()
         while not self._stopping.wait(RESTART_S):
+            with suppress(OSError):
+                self._every_round()
             for child in self._children:
                 self._look_after(child)
         for child in reversed(self._children):

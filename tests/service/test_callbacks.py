@@ -213,7 +213,7 @@ def test_hosts_need_a_secret_and_a_secret_has_its_form() -> None:
     with pytest.raises(ValidationError, match="OARLOCK_CALLBACK_SECRETS"):
         rules("planning.example", secrets=())
     for wrong in ("secret", "whsec_", "whsec_!!!", "whsec_" + base64.b64encode(b"short").decode()):
-        with pytest.raises(ValueError, match="callback secret must be"):
+        with pytest.raises(ValueError, match="must be whsec_"):
             rules("planning.example", secrets=(wrong,))
 
 

@@ -127,9 +127,15 @@ def test_without_the_key_a_patient_stays_locked_away(tmp_path: Path, redis_url: 
 def test_the_worker_that_the_service_starts_is_not_given_the_key(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor a half of what belongs together: its settings would refuse hosts without secrets."""
     given: dict[str, str] = {}
+    settings = make_settings(tmp_path, redis_url)
     monkeypatch.setenv("OARLOCK_DEIDENTIFY_KEY", KEY)
+    hidden = ["OARLOCK_CALLBACK_SECRETS", "OARLOCK_CALLBACK_HOSTS", "OARLOCK_DEIDENTIFY_KEY_FILE", "REDIS_URL_FILE"]
+    for name in (*hidden, "OARLOCK_OIDC_ISSUER"):
+        monkeypatch.setenv(name, "set")
     monkeypatch.setattr("service.embedded.supervisor.subprocess.Popen", lambda *_, env, **__: given.update(env))
-    start_worker(make_settings(tmp_path, redis_url))
+    start_worker(settings)
     assert "REDIS_URL" in given
     assert KEY not in given.values()
+    assert not set(hidden).intersection(given)

@@ -149,7 +149,10 @@ def test_an_administrator_makes_lists_and_revokes_keys(
 ) -> None:
     monkeypatch.setenv("OARLOCK_DATA", str(tmp_path / "new" / "data"))
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    assert main(["keys", "create", "planning", "--scope", "jobs:write", "--scope", "jobs:read", "--profile", "eclipse"]) == 0
+    assert (
+        main(["keys", "create", "planning", "--scope", "jobs:write", "--scope", "jobs:read", "--profile", "eclipse", "--first"])
+        == 0
+    )
     token = capsys.readouterr().out.strip()
     database = Database(f"sqlite:///{tmp_path / 'new' / 'data' / 'oarlock.sqlite'}")
     found = KeyStore(database).find(token)

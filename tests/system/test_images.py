@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from oarlock import __version__
+from oarlock.settings import SECRETS, unknown_names, variables
 
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
@@ -239,24 +241,73 @@ def test_the_database_asks_for_a_password_that_nobody_chose_and_that_those_who_c
     assert services["postgres"]["depends_on"]["first-password"] == {"condition": "service_completed_successfully"}
     for name in ("service", "first-key", "worker", "worker-gpu"):
         assert services[name]["environment"]["PGPASSFILE"] == "/secrets/pgpass"
-    readers = {name for name, service in services.items() if any("secrets:" in volume for volume in service["volumes"])}
+    readers = {name for name, service in services.items() if any(v.startswith("secrets:") for v in service["volumes"])}
     assert readers == {"service", "worker", "worker-gpu", "postgres", *ONCE}
     assert {name for name in readers if "secrets:/secrets" in services[name]["volumes"]} == {"first-password"}
 
 
-def test_the_password_is_made_once_in_the_form_that_libpq_reads(composition: Any, tmp_path: Path) -> None:
-    program = composition["services"]["first-password"]["command"][2].replace("/secrets/", f"{tmp_path}/")
+def test_the_passwords_are_made_once_in_the_forms_that_libpq_and_redis_read(composition: Any, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "queue").mkdir()
+    program = composition["services"]["first-password"]["command"][2]
+    program = program.replace("/secrets/", f"{tmp_path}/secrets/").replace("/queue/", f"{tmp_path}/queue/")
 
     def make() -> None:
         subprocess.run(["sh", "-euc", program], check=True, env={"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"})
 
     make()
-    password = (tmp_path / "postgres").read_text().strip()
-    assert len(password) >= 43
-    assert (tmp_path / "pgpass").read_text() == f"*:*:*:oarlock:{password}\n"
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    password, word = made["postgres"].strip(), made["redis"].strip()
+    assert min(len(password), len(word)) >= 43
+    assert password != word
+    assert made["pgpass"] == f"*:*:*:oarlock:{password}\n"
+    assert made["redis-url"] == f"redis://:{word}@redis:6379/0\n"
+    assert (tmp_path / "queue" / "redis.conf").read_text() == f"requirepass {word}\n"
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "secrets").iterdir()} == {0o600}
     make()
-    assert (tmp_path / "postgres").read_text().strip() == password
+    assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
+
+
+def test_the_queue_asks_for_a_password_that_lies_in_a_file(composition: Any) -> None:
+    services = composition["services"]
+    assert services["redis"]["command"][:2] == ["redis-server", "/queue/redis.conf"]
+    assert "no" not in services["redis"]["command"]  # the protected mode is not switched off
+    assert {name for name, one in services.items() if any("queue-secret:" in v for v in one["volumes"])} == {
+        "redis",
+        "first-password",
+    }
+    for name in ("service", "first-key", "worker", "worker-gpu"):
+        environment = services[name]["environment"]
+        assert environment["REDIS_URL_FILE"] == "/secrets/redis-url"
+        assert "REDIS_URL" not in environment
+
+
+def test_who_watches_does_not_reach_the_queue_or_the_database(composition: Any) -> None:
+    services = composition["services"]
+    networks = {name: set(services[name].get("networks", ())) for name in services}
+    for watcher, inner in product(("prometheus", "grafana"), ("redis", "postgres", "worker", "worker-gpu")):
+        assert not networks[watcher] & networks[inner]
+
+
+FIXED = {"data", "host", "port", "plain_http", "embedded_worker", "device", "alive_file", "redis_url", "database_url"}
+"""Settings that the images or the composition decide."""
+
+
+def test_every_other_setting_is_passed_on_to_whoever_reads_it(composition: Any) -> None:
+    environments = {name: composition["services"][name]["environment"] for name in ("service", "worker")}
+    passed = {variable for environment in environments.values() for variable in environment}
+    for name, variable in variables().items():
+        assert name in FIXED or variable in passed, variable
+    assert {f"{variable}_FILE" for name, variable in SECRETS.items() if name not in FIXED} <= environments["service"].keys()
+    assert unknown_names(passed) == []
+    for variable in environments["worker"]:
+        assert not variable.startswith(("OARLOCK_CALLBACK", "OARLOCK_OIDC", "OARLOCK_DEIDENTIFY", "OARLOCK_TLS"))
+
+
+def test_no_container_fills_the_disk_with_its_log_or_the_machine_with_its_memory(composition: Any) -> None:
+    for name, service in composition["services"].items():
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        assert name == "first-password" or service["mem_limit"], name
 
 
 def test_monitoring_writes_to_volumes_alone_knows_one_key_and_asks_nobody_outside(composition: Any) -> None:

@@ -37,7 +37,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     several processes that start at once one takes the steps, and the others wait and find nothing to do.
 
     :param to: the last step to take; tests stop in between.
-    :raises DatabaseNewer: if the last step taken is none of this version's.
+    :raises DatabaseNewer: if this version does not know the last step taken.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_POSTGRESQL_LOCK})"))
@@ -51,6 +51,11 @@ def upgrade(connection: Connection, to: str = "head") -> None:
             _adopt(connection)
         command.upgrade(_config(connection), to)
     log.info("schema brought up to date", extra={"found": version})
+
+
+def is_ours(connection: Connection) -> bool:
+    """Whether a database has a schema of Oarlock, of whatever version."""
+    return version_of(connection) is not None or inspect(connection).has_table("schema_version")
 
 
 def version_of(connection: Connection) -> str | None:

@@ -1,0 +1,31 @@
+"""Entries of the audit log are numbered from 1: one before the first would stand outside of the chain."""
+
+from typing import Final
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+
+SQLITE: Final = (
+    """
+    CREATE TRIGGER audit_counts_from_one BEFORE INSERT ON audit WHEN NEW.seq < 1
+    BEGIN SELECT RAISE(ABORT, 'entries of the audit log are numbered from 1'); END
+    """,
+)
+POSTGRESQL: Final = (
+    """
+    CREATE FUNCTION audit_counts_from_one() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION 'entries of the audit log are numbered from 1'; END $$
+    """,
+    """
+    CREATE TRIGGER audit_counts_from_one BEFORE INSERT ON audit
+    FOR EACH ROW WHEN (NEW.seq < 1) EXECUTE FUNCTION audit_counts_from_one()
+    """,
+)
+
+
+def upgrade() -> None:
+    """Refuse such an entry from now on; ``oarlock audit verify`` finds one that is there already."""
+    for statement in POSTGRESQL if op.get_bind().dialect.name == "postgresql" else SQLITE:
+        op.execute(statement)
