@@ -133,7 +133,7 @@ class Walk:
         self.scanner, self.reports = header.scanner, panel.reports
         self.checks = check_masks(masks, header.grid, self._certainty, series.hu)
         self.verdicts = verdicts(self.checks, masks.oars)
-        made = Making(self.job_id, self.created_at, model, __version__)
+        made = Making(self.job_id, self.created_at.isoformat(), model, __version__)
         report = panel.report(self.checks, not_compared, made=made)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 

@@ -7,7 +7,6 @@ that numbers of two releases are only compared where they mean the same.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -161,12 +160,12 @@ class QAReport:
 class Making:
     """Which job and model contours are of.
 
-    :param created_at: when the job was sent.
+    :param created_at: when the job was sent, in ISO 8601.
     :param software: version of Oarlock.
     """
 
     job_id: str
-    created_at: datetime
+    created_at: str
     model: ModelFacts
     software: str
 
@@ -174,7 +173,7 @@ class Making:
         """``made`` of a report."""
         return {
             "job_id": self.job_id,
-            "created_at": self.created_at.isoformat(),
+            "created_at": self.created_at,
             "model": asdict(self.model),
             "software": f"Oarlock {self.software}",
         }

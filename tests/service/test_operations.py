@@ -328,7 +328,7 @@ def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
     source = Source("2.25.1", "")
     report = compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
     spread = Spread(BY_NAME["Brain"], 2, 1, dict.fromkeys(METRICS), dict.fromkeys(METRICS))
-    made = Making("a job", datetime(2026, 3, 5, tzinfo=UTC), ModelFacts("a model", "1", "ab" * 32), "0.1.0")
+    made = Making("a job", "2026-03-05T00:00:00+00:00", ModelFacts("a model", "1", "ab" * 32), "0.1.0")
     real = job_report("2.25.2", [report], check_masks(masks, grid), [spread], grid=grid, made=made)
     example = QA_REPORT
     assert list(example) == list(real)
