@@ -1,1 +1,1 @@
-"""The HTTP face: takes a CT series in, says how its job stands, hands the results out. Knows nothing of ONNX or of the worker."""
+"""The HTTP face: takes series in, reports on jobs, hands results out; nothing of ONNX or of the worker."""

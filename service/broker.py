@@ -1,4 +1,4 @@
-"""Broker: puts job ids on the queue. Bytes and states never travel through it."""
+"""The queue: job ids travel through it, never bytes or states."""
 
 import contextlib
 from collections.abc import Iterator
@@ -30,9 +30,9 @@ class Broker:
         )
 
     def enqueue(self, job: Job) -> None:
-        """Send the message that makes some worker look at a job. A message too many is harmless.
+        """Send the message that makes a worker look at a job. A second message does no harm.
 
-        A connection that went stale (Redis was restarted) is tried a second time.
+        A stale connection (Redis was restarted) is tried a second time.
 
         :raises BrokerUnavailable: if it is not certain that the message is on the queue.
         """

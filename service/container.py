@@ -1,4 +1,4 @@
-"""What the application holds while it runs: made when it starts, closed when it ends."""
+"""What the application holds from its start to its end."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -113,7 +113,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
 
 
 def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:
-    """The models. A bad manifest does not stop the service: earlier results can still be fetched, and /readyz says the rest."""
+    """The models, or none: a bad manifest stops no fetching of earlier results, and /readyz names it."""
     try:
         found = read_manifests(settings.models)
     except ManifestInvalid as error:

@@ -1,4 +1,4 @@
-"""What only a service over HTTP can say: the leaves of the error tree that the core does not know.
+"""Leaves of the error tree that only a service over HTTP needs.
 
 They hang on the branches of :mod:`oarlock.errors`, so :func:`oarlock.errors.leaves` walks them too.
 """

@@ -1,4 +1,4 @@
-"""Comparisons of two RTSTRUCTs on a series, while the sender waits: the report of ``oarlock qa``.
+"""Comparisons of two RTSTRUCTs on a series, while the sender waits.
 
 The second RTSTRUCT may be what a clinician approved of a job's contours: then its scores are kept and charted.
 """

@@ -28,5 +28,5 @@ def to_csv(rows: Iterable[ScoreRow]) -> str:
 
 
 def _safe(value: object) -> object:
-    """The value, with an apostrophe before text that a spreadsheet would take for a formula (OWASP, "CSV Injection")."""
+    """The value; text that begins like a formula is quoted (OWASP, "CSV Injection")."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value

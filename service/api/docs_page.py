@@ -1,4 +1,7 @@
-"""Reference: the OpenAPI document as one plain HTML page, without a script, a style sheet or a font from anywhere else."""
+"""The page at ``/docs``: the OpenAPI document as plain HTML.
+
+It has no script, and no style sheet or font from anywhere else.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,7 +26,7 @@ HEADERS: Final = {
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """The whole contract: every call with its parameters and answers, and every error code."""
+    """The page: every call with its parameters and answers, and every error code."""
     info = document["info"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
     calls = "".join(
@@ -58,7 +61,7 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """What a parameter may be, in a line."""
+    """The values that a parameter may have, in a line."""
     choices = [choice for choice in schema.get("anyOf", [schema]) if choice.get("type") != "null"]
     words = [" | ".join(map(str, choice["enum"])) if "enum" in choice else choice.get("type", "object") for choice in choices]
     facts = [" or ".join(words)]

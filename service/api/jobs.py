@@ -1,4 +1,4 @@
-"""Routes of jobs: posting a series, looking at jobs, following, cancelling, retrying and purging them."""
+"""Routes of jobs: post, list, look at, follow, cancel, retry, purge."""
 
 import json
 from collections.abc import Mapping

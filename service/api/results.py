@@ -1,4 +1,4 @@
-"""Routes of results: the RTSTRUCT, the QA report and the pictures of a finished job."""
+"""Routes of results: RTSTRUCT, QA report and pictures of a finished job."""
 
 import hashlib
 from typing import Annotated, Final

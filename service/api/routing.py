@@ -1,4 +1,4 @@
-"""Routing: how a route is registered, so that every address that answers GET answers HEAD."""
+"""Registering routes: every address that answers GET answers HEAD."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

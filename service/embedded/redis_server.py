@@ -1,6 +1,7 @@
-"""A private Redis on a unix socket that only this user can reach: found on the machine, or in a package.
+"""A private Redis on a unix socket that only this user can reach.
 
-Redis or its fork Valkey: both speak the same protocol and passed the same crash tests (ADR 5).
+The server is found on the machine, or in a package. It is Redis or its fork Valkey: both speak the same protocol and passed the
+same crash tests (ADR 5).
 """
 
 import shutil

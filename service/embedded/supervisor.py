@@ -1,4 +1,4 @@
-"""The embedded default: a private Redis and a worker process, supervised by the service (ADR 5).
+"""A private Redis and a worker process, supervised by the service (ADR 5).
 
 With ``REDIS_URL`` unset the service starts a real Redis of its own; with ``OARLOCK_EMBEDDED_WORKER`` unset or true it starts a
 real Celery worker. It is the same code path as in production; only who starts the processes differs. A process that dies is
@@ -108,7 +108,7 @@ def _worker_problem(supervisor: "Supervisor", settings: Settings) -> str | None:
 
 
 def _last_line(path: Path) -> str:
-    """The last line that a process wrote, or where to look for it: a line of a log may be long, or JSON."""
+    """The last line of a log, or where to look for it if that is long or JSON."""
     with suppress(OSError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _LAST_BYTES))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
@@ -188,7 +188,7 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps child processes alive, in the order in which they were added, and stops them in the opposite order.
+    """Keeps child processes alive; started in the order added, stopped in the opposite one.
 
     One thread does all of the starting: the kernel ends a child (``PR_SET_PDEATHSIG``) with the *thread* that started it.
     """
@@ -206,7 +206,7 @@ class Supervisor:
         self._children.append(_Child(name, start, ready))
 
     def failing(self) -> dict[str, int | None]:
-        """The programs that end as soon as they are started, each with the exit status of its last try."""
+        """Programs that end as soon as they are started, with their last exit status."""
         return {child.name: child.status for child in self._children if child.failures >= MANY}
 
     def start(self) -> None:
@@ -218,7 +218,7 @@ class Supervisor:
             raise self._failure
 
     def stop(self) -> None:
-        """Ask every child to end, the last started first; kill those that outlast a grace."""
+        """End every child, the last started first; those that outlast a grace are killed."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -241,7 +241,7 @@ class Supervisor:
                 _end(child.process)
 
     def _look_after(self, child: _Child) -> None:
-        """Start a child again that has ended. A failure is tried again: this thread's end would be every child's."""
+        """Start a child again that has ended. A failure is not raised: it would end this thread, and with it every child."""
         if child.process is not None and child.process.poll() is None:
             if child.failures and monotonic() - child.started_at >= SETTLED_S:
                 child.failures = 0

@@ -1,4 +1,7 @@
-"""Metrics for Prometheus, counted from the job table, so that they hold across restarts and processes."""
+"""Metrics for Prometheus, counted from the job table.
+
+So they hold across restarts and processes.
+"""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -39,7 +42,7 @@ class Sources:
 
 
 class Metrics:
-    """Counters of this process, and a collector of what the job table and the queue say."""
+    """Counters of this process, and numbers of the job table and the queue."""
 
     def __init__(self, sources: Sources) -> None:
         self._registry = CollectorRegistry()
@@ -68,7 +71,10 @@ class _Table(Collector):
         self._from = sources
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics that can be known now. Those of a dependency that does not answer are left out; /readyz names it."""
+        """The metrics that can be known now.
+
+        Those of a dependency that does not answer are left out; /readyz names it.
+        """
         families = (
             self._jobs,
             self._depth,

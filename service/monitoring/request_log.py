@@ -1,4 +1,7 @@
-"""One log line for each request, and an answer where nothing else gave one. Never a path or a parameter that a sender chose."""
+"""One log line for each request, and an answer where nothing else gave one.
+
+A line never holds a path or a parameter that a sender chose.
+"""
 
 import logging
 from collections.abc import Callable
@@ -26,7 +29,7 @@ _NOT_KEPT: Final = (b"cache-control", b"no-store")
 
 
 class RequestLog:
-    """Begins the facts of each request, writes its line, counts it, and answers 500 where nothing else did.
+    """Writes the line of each request, counts it, and answers 500 where nothing else did.
 
     :param to_answer: turns an error into the answer of a request.
     """
@@ -58,7 +61,7 @@ def _about(request: Request) -> dict[str, Any]:
 
 
 def _watched(request: Request, receive: Receive) -> Receive:
-    """``receive``, which keeps ``facts.unread`` true as long as the sender has more of the body to send."""
+    """``receive``, which notes in ``facts.unread`` whether more of the body comes."""
     facts = facts_of(request)
     facts.unread = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
@@ -71,7 +74,7 @@ def _watched(request: Request, receive: Receive) -> Receive:
 
 
 class _Answer:
-    """Passes an answer on with the request's id and safe defaults in its headers, and remembers its status."""
+    """Passes an answer on, adds the request's id and safe headers, remembers the status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self._request_id = send, request_id

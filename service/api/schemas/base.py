@@ -1,4 +1,7 @@
-"""What every document of the HTTP contract has in common. Every field is always present; one without a value is null."""
+"""What all documents of the HTTP contract have in common.
+
+Every field is always present; one without a value is null.
+"""
 
 from datetime import datetime
 from typing import Annotated

@@ -52,7 +52,7 @@ class JobWarningEntry(Schema):
 
 
 class JobLinks(Schema):
-    """Addresses of a job, its results and what can be done with it. Results answer 409 until the job has succeeded."""
+    """Addresses of a job, its results and its actions. Results answer 409 until it has succeeded."""
 
     self: str
     rtstruct: str
