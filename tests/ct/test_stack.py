@@ -267,3 +267,110 @@ def test_every_accepted_slice_is_described_to_a_hundredth_of_a_millimetre(
 def test_a_long_scan_warns() -> None:
     _, _, warnings = to_grid(planes(even(400, 2.5)))
     assert codes(warnings) == ["series.long_scan"]
+
+
+# ── each limit, just inside and just outside ──────────────────────────────────────────────────────────────────────────
+
+
+def with_one_distance(spacing_mm: float, odd_mm: float) -> list[Plane]:
+    """Ten slices, of which the fifth and the sixth are ``odd_mm`` apart; no thickness explains it."""
+    distances = np.full(9, spacing_mm)
+    distances[4] = odd_mm
+    return planes(np.concatenate([[0.0], np.cumsum(distances)]), thickness_mm=None)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "slack_mm"),
+    [(2.5, 0.25), (0.8, 0.1), (0.2, 0.08)],
+    ids=["a tenth of the distance", "rounding to a tenth of a millimetre", "two fifths of a very thin slice"],
+)
+def test_a_distance_may_differ_by_its_slack_and_no_more(spacing_mm: float, slack_mm: float) -> None:
+    """docs/dicom.md: 10 %, but 0.1 mm in any case; less than half a slice, for which 0.4 stands."""
+    for sign in (-1, 1):
+        grid, *_ = to_grid(with_one_distance(spacing_mm, spacing_mm + sign * 0.99 * slack_mm))
+        assert len(grid.origins_mm) == 10
+    with pytest.raises(errors.MissingSlices, match="Between slices 5 and 6"):
+        to_grid(with_one_distance(spacing_mm, spacing_mm + 1.01 * slack_mm))
+    with pytest.raises(errors.InconsistentGeometry, match="slices 5 and 6"):
+        to_grid(with_one_distance(spacing_mm, spacing_mm - 1.01 * slack_mm))
+
+
+def test_slices_less_than_a_hundredth_of_a_millimetre_apart_are_one_position() -> None:
+    with pytest.raises(errors.DuplicatePosition, match="2"):
+        to_grid(with_one_distance(2.5, 0.0099))
+    with pytest.raises(errors.InconsistentGeometry):
+        to_grid(with_one_distance(2.5, 0.0101))
+
+
+def test_three_slices_are_a_stack_and_two_are_not() -> None:
+    to_grid(planes(even(3)))
+    with pytest.raises(errors.TooFewSlices):
+        to_grid(planes(even(2)))
+
+
+def test_image_planes_may_tilt_by_thirty_degrees() -> None:
+    to_grid(planes(even(), cosines=tilted(29.9)))
+    with pytest.raises(errors.OrientationUnsupported):
+        to_grid(planes(even(), cosines=tilted(30.1)))
+
+
+def test_a_stack_may_lean_by_thirty_degrees() -> None:
+    to_grid(planes(even(), lean=float(np.tan(np.radians(29.9)))))
+    with pytest.raises(errors.OrientationUnsupported):
+        to_grid(planes(even(), lean=float(np.tan(np.radians(30.1)))))
+
+
+def test_a_tilt_of_a_twentieth_of_a_degree_is_told() -> None:
+    assert codes(to_grid(planes(even(), cosines=tilted(0.049)))[2]) == []
+    assert codes(to_grid(planes(even(), cosines=tilted(0.051)))[2]) == ["series.tilted", "series.sheared"]
+
+
+def test_a_slice_may_lie_a_tenth_of_a_millimetre_off_the_line() -> None:
+    """The middle one of nine slices pulls the line with it: it lies off by 8/9 of what it is shifted by."""
+    stack = planes(even())
+    x, y, z = stack[4].origin_mm
+
+    def shifted(off_mm: float) -> list[Plane]:
+        return [*stack[:4], replace(stack[4], origin_mm=(x + off_mm * 9 / 8, y, z)), *stack[5:]]
+
+    to_grid(shifted(0.0999))
+    with pytest.raises(errors.InconsistentGeometry, match="slice 5"):
+        to_grid(shifted(0.1001))
+
+
+def test_an_orientation_may_move_the_far_corner_by_nine_micrometres() -> None:
+    """The last voxel of a column is 60 × 1.1 mm away; a change of its direction moves it by that times the change."""
+    stack = planes(even())
+
+    def turned_by(mm: float) -> list[Plane]:
+        return [*stack[:3], replace(stack[3], cosines=(1, 0, 0, 0, 1, mm / 66)), *stack[4:]]
+
+    assert codes(to_grid(turned_by(0.00099))[2]) == []
+    assert codes(to_grid(turned_by(0.00101))[2]) == ["series.uneven_orientation"]
+    assert codes(to_grid(turned_by(0.00899))[2]) == ["series.uneven_orientation"]
+    with pytest.raises(errors.InconsistentGeometry, match="ImageOrientationPatient"):
+        to_grid(turned_by(0.00901))
+
+
+def test_directions_that_are_too_short_are_told_from_nine_micrometres_on() -> None:
+    """The far corner is 52 × 0.9 mm along the row and 60 × 1.1 mm down the column away."""
+    far_mm = float(np.hypot(46.8, 66))
+    for mm, told in ((0.00899, []), (0.00901, ["series.rounded_orientation"])):
+        length = 1 - mm / far_mm
+        assert codes(to_grid(planes(even(), cosines=(length, 0, 0, 0, length, 0)))[2]) == told
+
+
+def test_pixel_spacings_may_differ_in_the_sixth_digit_alone() -> None:
+    stack = planes(even())
+
+    def with_spacing(share: float) -> list[Plane]:
+        return [replace(stack[0], pixel_spacing_mm=(1.1, 0.9 * (1 + share))), *stack[1:]]
+
+    to_grid(with_spacing(0.99e-5))
+    with pytest.raises(errors.InconsistentGeometry, match="PixelSpacing"):
+        to_grid(with_spacing(1.01e-5))
+
+
+def test_a_scan_of_eighty_centimetres_is_not_long_and_one_slice_more_is() -> None:
+    assert codes(to_grid(planes(even(321)))[2]) == []
+    assert codes(to_grid(planes(even(322)))[2]) == ["series.long_scan"]
