@@ -15,8 +15,10 @@ A leaf takes facts as keywords and writes its own sentence: what is wrong, where
 (``docs/api.md`` lists them all). No message ever holds a patient's name, identifier or date, nor bytes that a sender chose.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
+_Kind = TypeVar("_Kind", bound="OarlockError")
 
 
 class OarlockError(Exception):
@@ -28,6 +30,21 @@ class OarlockError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Callable[..., "OarlockError"], tuple[Any, ...]]:
+        """Copy and pickle the sentence: a leaf takes facts, and the default would call it with its sentence instead."""
+        return _rebuilt, (type(self), self.detail, self.__dict__)
+
+    def reworded(self, detail: str) -> Self:
+        """The same error with another sentence."""
+        return _rebuilt(type(self), detail, self.__dict__ | {"detail": detail})
+
+
+def _rebuilt(kind: type[_Kind], detail: str, facts: Mapping[str, Any]) -> _Kind:
+    error = kind.__new__(kind)
+    Exception.__init__(error, detail)
+    error.__dict__.update(facts)
+    return error
 
 
 class InputError(OarlockError):
@@ -318,6 +335,17 @@ class StructureSetUnreadable(StructureSetError):
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(f"The RTSTRUCT cannot be read: {reason}.")
+
+
+class StructureSetTooCostly(StructureSetError):
+    code = "structure_set.too_costly"
+    title = "The RTSTRUCT takes too much memory or time"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The RTSTRUCT takes more memory or time than this server gives to a structure set. "
+            "Send one with fewer or simpler contours."
+        )
 
 
 class FrameOfReferenceMismatch(StructureSetError):

@@ -1,15 +1,22 @@
 """From RTSTRUCT files on one series to the QA report: the one way that the worker, the service and the command line share."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from oarlock.ct.series import SeriesHeader
+from oarlock.errors import StructureSetError
 from oarlock.facts import Notice
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.roi_names import match_rois
+from oarlock.pipeline.apart import Limits, run_apart
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
 from oarlock.qa.lattice import Lattice
@@ -17,6 +24,14 @@ from oarlock.qa.report import Making, QAReport, Remarks, Source, compare, job_re
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
+
+ROOM_BYTES: Final = 2**30
+"""Memory for two structure sets and their comparison, beside the words of the masks; 21 real organs take a quarter."""
+
+CPU_S: Final = 60
+"""CPU time for the same; two structure sets of 21 organs on a real series take 6 s."""
+
+Bits = npt.NDArray[np.uint8]
 
 NO_SITE_FILE: Final = Site()
 """A site without names and tolerances of its own."""
@@ -65,6 +80,67 @@ def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One RTSTRUCT of a comparison.
+
+    :param header: the series as this file knows it.
+    :param part: of the upload that the file came in, for the sentence of an error; empty for none.
+    """
+
+    path: Path
+    header: SeriesHeader
+    part: str = ""
+
+    def read(self, site: Site) -> StructureSetOnGrid:
+        """The file on the grid of its series.
+
+        :raises StructureSetError: if it cannot be used; its sentence names the part.
+        """
+        try:
+            return read_on_grid(self.path, self.header, site)
+        except StructureSetError as error:
+            raise error.reworded(f"Part '{self.part}': {error.detail}" if self.part else error.detail) from error
+
+
+def compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
+    """The report of two RTSTRUCTs that a stranger may have made, in bounded memory and time.
+
+    :raises StructureSetError: if one of them cannot be used; its sentence names the part.
+    """
+    return run_apart(limits_on(reference.header.grid), _compare_files, predicted, reference, site)
+
+
+def _compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
+    return compare_on_grid(predicted.read(site), reference.read(site), reference.header, site)
+
+
+def read_bounded(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid:
+    """:func:`read_on_grid` of a file that a stranger may have made, in bounded memory and time.
+
+    :raises StructureSetError: if the file cannot be used.
+    """
+    found, crops = run_apart(limits_on(header.grid), _read_crops, path, header, site)
+    masks = OARMasks.empty(found.masks.oars, header.grid.shape)
+    for oar, (box, packed) in crops.items():
+        shape = [along.stop - along.start for along in box]
+        masks.put_inside(oar, box, np.unpackbits(packed, count=math.prod(shape)).reshape(shape).astype(np.bool_))
+    return replace(found, masks=masks)
+
+
+def _read_crops(path: Path, header: SeriesHeader, site: Site) -> tuple[StructureSetOnGrid, dict[OAR, tuple[Box, Bits]]]:
+    """What was read, its masks as packed crops: some hundred kilobytes instead of hundreds of megabytes."""
+    found = read_on_grid(path, header, site)
+    crops = {oar: crop for oar in found.masks.oars if (crop := found.masks.crop(oar)) is not None}
+    packed = {oar: (box, np.packbits(mask)) for oar, (box, mask) in crops.items()}
+    return replace(found, masks=OARMasks.empty(found.masks.oars, (1, 1, 1))), packed
+
+
+def limits_on(grid: Grid) -> Limits:
+    """What the judgement of structure sets on a grid may take: two words a voxel, and room for what is in them."""
+    return Limits(ROOM_BYTES + 8 * math.prod(grid.shape), CPU_S)
+
+
 def compare_on_grid(
     predicted: StructureSetOnGrid, reference: StructureSetOnGrid, header: SeriesHeader, site: Site = NO_SITE_FILE
 ) -> QAReport:
@@ -87,7 +163,16 @@ def compare_on_grid(
     )
     sides = (("Predicted", predicted), ("Reference", reference))
     notes = [Notice(note.code, f"{side} RTSTRUCT: {note.detail}") for side, drawing in sides for note in drawing.warnings]
-    return replace(report, warnings=(*header.warnings, *notes))
+    return replace(report, warnings=(*header.warnings, *notes, *_coarse(report)))
+
+
+def _coarse(report: QAReport) -> list[Notice]:
+    """A tolerance of half a pixel or less rounds to 0 mm, and surface_dsc then asks for surfaces that coincide."""
+    names = [score.oar.name for score in report.scores if score.measured.tolerance_rounded_mm == 0]
+    if not names:
+        return []
+    detail = f"The pixels are too large for the tolerance of {', '.join(names)}: it rounds to 0 mm, so surface_dsc only counts "
+    return [Notice("comparison.tolerance_rounds_to_zero", detail + "surfaces that coincide. Read surface_dsc_unrounded there.")]
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import contact_sheet
 from oarlock.pictures.slice_archive import save_rendering
-from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
+from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_bounded
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.plausibility import check_masks
 from oarlock.qa.report import Making, QAReport, Source
@@ -138,7 +138,7 @@ class Walk:
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
     def _compare_with(self, path: Path, position: int, panel: ComparisonSet) -> None:
-        supplied = read_on_grid(path, panel.header, self.site)
+        supplied = read_bounded(path, panel.header, self.site)
         self.warnings += [Notice(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in supplied.warnings]
         panel.add(supplied)
 

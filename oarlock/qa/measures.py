@@ -40,16 +40,6 @@ class Measured:
     reference_slices: int = 0
     one_sided_slice_share: float | None = None
 
-    @property
-    def amounts(self) -> "Measured":
-        """Volumes and slices of each side alone, without what compares them."""
-        return Measured(
-            predicted_volume_ml=self.predicted_volume_ml,
-            reference_volume_ml=self.reference_volume_ml,
-            predicted_slices=self.predicted_slices,
-            reference_slices=self.reference_slices,
-        )
-
 
 def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:
     """Every number for two masks of one organ; only volumes and slices where one of them is empty.
@@ -99,6 +89,16 @@ def measure_crops(predicted: Crop | None, reference: Crop | None, *, lattice: La
     box = (slice(max(0, union[0].start - 1), min(lattice.slices, union[0].stop + 1)), union[1], union[2])
     part = lattice.between(box[0].start, box[0].stop)
     return measure(_pasted(predicted, box), _pasted(reference, box), lattice=part, tolerance_mm=tolerance_mm)
+
+
+def amounts_of(predicted: Crop | None, reference: Crop | None, *, lattice: Lattice) -> Measured:
+    """Volumes and slices of each side alone, and nothing that compares them.
+
+    :param lattice: of all slices of the series.
+    """
+    ours = measure_crops(predicted, None, lattice=lattice, tolerance_mm=0)
+    theirs = measure_crops(None, reference, lattice=lattice, tolerance_mm=0)
+    return replace(ours, reference_volume_ml=theirs.reference_volume_ml, reference_slices=theirs.reference_slices)
 
 
 def _pasted(crop: Crop | None, box: Box) -> Mask:

@@ -17,7 +17,7 @@ from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.lattice import Lattice
-from oarlock.qa.measures import Measured, measure_crops
+from oarlock.qa.measures import Measured, amounts_of, measure_crops
 from oarlock.qa.verdict import verdict_of_set, verdicts
 
 DEFINITION: Final = "surface-dsc/1"
@@ -285,9 +285,10 @@ class _Pair:
         presence = Presence.of(predicted=crops[0] is not None, reference=crops[1] is not None)
         in_part = self._in_part(oar)
         tolerance_mm = self.tolerances_mm.get(oar, oar.tolerance_mm)
-        measured = measure_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
         if in_part:
-            presence, measured = Presence.READ_IN_PART, measured.amounts
+            presence, measured = Presence.READ_IN_PART, amounts_of(*crops, lattice=self.lattice)
+        else:
+            measured = measure_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
         return OARScore(
             oar=oar,
             matched_roi=matched_roi,

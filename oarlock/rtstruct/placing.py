@@ -44,14 +44,14 @@ class Budget:
     :param contours: that are laid on a grid.
     :param company: contours that share voxels' boxes with others of their slice and are compared with them (0.2 ms each).
     :param voxels: in the boxes of these, and of slices that are interpolated (200,000,000 take 2 s).
-    :param steps: points by which contours are compared that may be drawn twice (1,000,000 take 1 s).
+    :param steps: points by which contours are compared that may be drawn twice (2 s); 21 organs, all drawn twice, have 4,000,000.
     """
 
     crossings: int = 20_000_000
     contours: int = 50_000
     company: int = 5_000
     voxels: int = 200_000_000
-    steps: int = 1_000_000
+    steps: int = 5_000_000
 
     def takes(self, kind: str, amount: int) -> bool:
         """Whether so much is left, which is then used."""

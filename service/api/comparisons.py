@@ -7,12 +7,11 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.ct.series_geometry import read_series_geometry
-from oarlock.errors import OarlockError, ResultNotFound, StructureSetError
-from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
+from oarlock.errors import ResultNotFound
+from oarlock.pipeline.comparison import Side, compare_files
 from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
 from oarlock.settings import Settings
@@ -33,26 +32,8 @@ def compare_upload(upload: Upload, settings: Settings) -> QAReport:
     :raises StructureSetError: if an RTSTRUCT cannot be used; its sentence names the part.
     """
     header = check_headers(upload.files, max_slices=settings.max_slices, refuse_gaps=False)
-    predicted, reference = (read_part(name, upload.parts[name], header, settings) for name in ("predicted", "reference"))
-    return compare_on_grid(predicted, reference, header, settings.site)
-
-
-def read_part(name: str, path: Path, header: SeriesHeader, settings: Settings) -> StructureSetOnGrid:
-    """The contours of the RTSTRUCT in one part of an upload, on a series.
-
-    :raises StructureSetError: if it cannot be used; its sentence names the part.
-    """
-    try:
-        return read_on_grid(path, header, settings.site)
-    except StructureSetError as error:
-        raise _of_part(name, error) from error
-
-
-def _of_part(name: str, error: StructureSetError) -> StructureSetError:
-    """The same error with a sentence that names the part."""
-    named = type(error).__new__(type(error))
-    OarlockError.__init__(named, f"Part '{name}': {error.detail}")
-    return named
+    predicted, reference = (Side(upload.parts[name], header, name) for name in ("predicted", "reference"))
+    return compare_files(predicted, reference, settings.site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +56,9 @@ def compare_approved(
     """
     path = upload.parts["reference"]
     header = _header(job.id, settings, storage)
-    predicted = read_on_grid(storage.result(job.id, RTSTRUCT), header, settings.site)
-    true = _with_true_uids(header, uids)
-    report = compare_on_grid(predicted, read_part("reference", path, true, settings), true, settings.site)
+    predicted = Side(storage.result(job.id, RTSTRUCT), header)
+    reference = Side(path, _with_true_uids(header, uids), "reference")
+    report = compare_files(predicted, reference, settings.site)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not scores.approve(job, header.scanner, report.to_rows(), digest, by=by):

@@ -28,7 +28,7 @@ from oarlock.dicom.unusable import Unusable
 from oarlock.errors import InputError, ManifestInvalid, OarlockError, ProfileInvalid, SiteFileInvalid
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.organs.roi_names import match_rois
-from oarlock.pipeline.comparison import compare_on_grid, read_on_grid
+from oarlock.pipeline.comparison import Side, compare_on_grid, read_on_grid
 from oarlock.qa.site_file import read_site
 from oarlock.rtstruct.profiles import read_profile, read_profiles
 from oarlock.rtstruct.reader import Code
@@ -36,7 +36,6 @@ from oarlock.segmentation.manifest import read_manifest
 from oarlock.settings import Settings
 from oarlock.store.files import Incoming, Storage
 from oarlock.store.retention import NO_OVERRIDE
-from service.api.comparisons import compare_upload, read_part
 from service.api.problems import describe
 from service.background.webhooks.rules import Rules
 from service.intake import forms, multipart
@@ -173,14 +172,16 @@ def _post_comparison(content_type: str, body: bytes) -> None:
     place = ground()
     with refusals(InputError), place.incoming() as incoming:
         upload = _receive(incoming, content_type, body, forms.COMPARISON)
-        orjson.dumps(compare_upload(upload, place.settings).to_json())
+        header = check_headers(upload.files, max_slices=place.settings.max_slices, refuse_gaps=False)
+        sides = [Side(upload.parts[name], header, name).read(place.settings.site) for name in ("predicted", "reference")]
+        orjson.dumps(compare_on_grid(*sides, header, place.settings.site).to_json())
 
 
 def _post_reference(content_type: str, body: bytes) -> None:
     place = ground()
     with refusals(InputError), place.incoming() as incoming:
         upload = _receive(incoming, content_type, body, forms.REFERENCE)
-        read_part("reference", upload.parts["reference"], place.header, place.settings)
+        Side(upload.parts["reference"], place.header, "reference").read(place.settings.site)
 
 
 def archive(data: bytes) -> None:

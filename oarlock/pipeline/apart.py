@@ -1,0 +1,231 @@
+"""Functions that judge a stranger's file, run in a process of their own with a limit of memory and of CPU time.
+
+A structure set of a few hundred kilobytes can ask for gigabytes or for minutes. Every way that is known is refused early; for the
+ways that are not, the work runs in a child that may die: that costs the file, and not the service with all its uploads.
+
+A Python process needs seconds to import what a comparison needs. So a fork server imports it once and waits. For each call it
+forks, which takes milliseconds, and the fork ends with the call. It has a single thread (to fork a process with threads is not
+safe) and none of the service's secrets: its environment is made anew.
+"""
+
+import atexit
+import importlib
+import os
+import pickle
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, ParamSpec, TypeVar
+
+from oarlock.errors import OarlockError, StructureSetTooCostly
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PRELOADED: Final = "oarlock.pipeline.comparison"
+"""What a fork server imports before it is asked for anything."""
+
+_LENGTH: Final = struct.Struct(">Q")
+_OPEN_FILES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call may take.
+
+    :param memory_bytes: of address space, beyond what the process has before it begins.
+    :param cpu_s: of CPU time; it may last four times as long, as it shares the machine.
+    """
+
+    memory_bytes: int
+    cpu_s: int
+
+
+class Failed(Exception):
+    """The function raised something unforeseen: the type and the places, and no message, as it may quote what was sent."""
+
+
+def run_apart(limits: Limits, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process of its own.
+
+    :param function: of a module; it, its arguments and its result are pickled.
+    :raises StructureSetTooCostly: it took more than the limits, or died.
+    :raises OarlockError: what the function raised.
+    :raises Failed: it raised something else.
+    """
+    content = pickle.dumps((function.__module__, function.__qualname__, args, kwargs, limits))
+    kind, value = pickle.loads(_SERVERS.ask(content))  # noqa: S301 - written by this module's own child
+    if kind == "value":
+        return value  # type: ignore[no-any-return]
+    if kind == "error":
+        raise value
+    if kind == "failed":
+        raise Failed(value)
+    raise StructureSetTooCostly
+
+
+class _ForkServers:
+    """Fork servers that wait for a call: one for each call at the same time, started when none is free."""
+
+    def __init__(self) -> None:
+        self._idle: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
+        self._of = os.getpid()
+
+    def ask(self, content: bytes) -> bytes:
+        for _ in range(2):  # one that waited may have been killed meanwhile
+            server = self._take()
+            try:
+                answer = _exchange(server, content)
+            except (BrokenPipeError, EOFError):
+                _end(server)
+                continue
+            with self._lock:
+                self._idle.append(server)
+            return answer
+        return pickle.dumps(("died", None))
+
+    def _take(self) -> "subprocess.Popen[bytes]":
+        with self._lock:
+            if self._of != os.getpid():  # a worker that was forked must not share its parent's
+                self._idle, self._of = [], os.getpid()
+            if self._idle:
+                return self._idle.pop()
+        return _start()
+
+    def close(self) -> None:
+        """End those that wait."""
+        with self._lock:
+            for server in self._idle if self._of == os.getpid() else ():
+                _end(server)
+            self._idle.clear()
+
+
+_SERVERS: Final = _ForkServers()
+atexit.register(_SERVERS.close)
+
+
+def warm_up() -> None:
+    """Start a fork server, so that the first call does not wait for it."""
+    run_apart(Limits(2**30, 60), int)
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path])),
+        "PATH": os.environ.get("PATH", os.defpath),
+        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a traceback may quote what was sent
+        env=environment,
+        start_new_session=True,  # a Ctrl-C at the terminal is for the service, which ends it
+    )
+
+
+def _exchange(server: "subprocess.Popen[bytes]", content: bytes) -> bytes:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(_LENGTH.pack(len(content)) + content)
+    server.stdin.flush()
+    answer = _receive(server.stdout)
+    if answer is None:
+        raise EOFError
+    return answer
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    for pipe in (server.stdin, server.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    server.wait()
+
+
+def _receive(pipe: IO[bytes]) -> bytes | None:
+    """The next message; None at the end, or where it is cut off."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    content = pipe.read(length)
+    return content if len(content) == length else None
+
+
+# ── the fork server ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main() -> None:
+    """Fork for each message, and pass the child's answer on, until there are no more messages."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
+    importlib.import_module(PRELOADED)
+    while (content := _receive(sys.stdin.buffer)) is not None:
+        answer = _of_child(content)
+        answers.write(_LENGTH.pack(len(answer)) + answer)
+        answers.flush()
+
+
+def _of_child(content: bytes) -> bytes:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(_answer(content))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return answer if status == 0 and answer else pickle.dumps(("died", None))
+
+
+def _answer(content: bytes) -> bytes:
+    """What comes of one call, pickled."""
+    module, name, args, kwargs, limits = pickle.loads(content)  # noqa: S301 - written by the process that started this one
+    _limit(limits)
+    try:
+        function = getattr(importlib.import_module(module), name)
+        return pickle.dumps(("value", function(*args, **kwargs)))
+    except OarlockError as error:
+        return pickle.dumps(("error", error))
+    except MemoryError:
+        return pickle.dumps(("died", None))
+    except Exception as error:
+        places = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+        return pickle.dumps(("failed", f"{type(error).__name__} at {', '.join(places[-6:])}"))
+
+
+def _limit(limits: Limits) -> None:
+    """Memory is counted from what the process has now, where the system says how much that is."""
+    statistics = Path("/proc/self/statm")
+    if statistics.exists():
+        held = int(statistics.read_text().split()[0]) * resource.getpagesize()
+        _lower(resource.RLIMIT_AS, held + limits.memory_bytes)
+    _lower(resource.RLIMIT_CPU, limits.cpu_s)
+    _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_CORE, 0)
+    signal.setitimer(signal.ITIMER_REAL, 4.0 * limits.cpu_s)  # its signal ends the process
+
+
+def _lower(what: int, limit: int) -> None:
+    _, hard = resource.getrlimit(what)
+    lowered = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(what, (lowered, lowered))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What judges a stranger's file in a process of its own: answers, errors, and what happens to one that takes too much."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oarlock.errors import FrameOfReferenceMismatch, MissingSlices, StructureSetTooCostly
+from oarlock.pipeline import apart
+from oarlock.pipeline.apart import Failed, Limits, run_apart
+
+PLENTY = Limits(memory_bytes=2**28, cpu_s=20)
+
+
+def take(mebibytes: int) -> int:
+    return int(np.ones(mebibytes * 2**17).sum())
+
+
+def compute(seconds: float) -> str:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return "done"
+
+
+def refuse() -> None:
+    raise FrameOfReferenceMismatch
+
+
+def refuse_with_facts() -> None:
+    raise MissingSlices(expected_mm=2.5, found_mm=5.0, at_slice=4)
+
+
+def stumble(quoted: str) -> None:
+    raise ValueError(quoted)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def write(path: Path) -> None:
+    path.write_bytes(b"some bytes")
+
+
+def test_a_call_is_answered_by_another_process() -> None:
+    assert run_apart(PLENTY, take, 1) == 2**17
+    assert run_apart(PLENTY, os.getpid) != os.getpid()
+
+
+def test_calls_with_more_memory_or_time_than_they_may_have_are_refused_and_the_next_one_is_answered() -> None:
+    assert run_apart(Limits(2**27, 20), take, 64) == 2**23
+    with pytest.raises(StructureSetTooCostly):
+        run_apart(Limits(2**26, 20), take, 128)
+    assert run_apart(Limits(2**27, 2), compute, 0.5) == "done"
+    with pytest.raises(StructureSetTooCostly):
+        run_apart(Limits(2**27, 1), compute, 5.0)
+    with pytest.raises(StructureSetTooCostly):
+        run_apart(PLENTY, die)
+    assert run_apart(PLENTY, take, 1) == 2**17
+
+
+def test_an_error_comes_back_as_it_was_raised() -> None:
+    with pytest.raises(FrameOfReferenceMismatch, match="another frame of reference"):
+        run_apart(PLENTY, refuse)
+    with pytest.raises(MissingSlices) as caught:
+        run_apart(PLENTY, refuse_with_facts)
+    assert caught.value.detail == MissingSlices(expected_mm=2.5, found_mm=5.0, at_slice=4).detail
+
+
+def test_what_is_unforeseen_is_named_without_its_message() -> None:
+    with pytest.raises(Failed, match=r"ValueError at .*test_apart.py:[0-9]+ stumble") as caught:
+        run_apart(PLENTY, stumble, "Hans Müller")
+    assert "Müller" not in str(caught.value)
+
+
+def test_the_child_has_none_of_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OARLOCK_DEIDENTIFY_KEY", "secret")
+    apart._SERVERS.close()  # one that waits was started before
+    assert not [name for name in run_apart(PLENTY, environment) if "OARLOCK" in name or "REDIS" in name or "DATABASE" in name]
+
+
+def test_the_child_writes_no_file(tmp_path: Path) -> None:
+    with pytest.raises((Failed, StructureSetTooCostly)):
+        run_apart(PLENTY, write, tmp_path / "file")
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
+
+
+def test_a_call_takes_milliseconds_once_the_first_was_made() -> None:
+    apart.warm_up()
+    begin = time.perf_counter()
+    for _ in range(5):
+        run_apart(PLENTY, os.getpid)
+    assert time.perf_counter() - begin < 2.5
+
+
+def test_a_server_that_was_killed_while_it_waited_is_replaced() -> None:
+    apart.warm_up()
+    apart._SERVERS._idle[-1].kill()
+    assert run_apart(PLENTY, take, 1) == 2**17
