@@ -37,7 +37,7 @@ SECRETS: Final[Mapping[str, str]] = {
 }
 """Settings that hold a secret, and their variables; a URL may hold a password."""
 
-_NOT_SETTINGS: Final = frozenset({"OARLOCK_SHARED", "OARLOCK_REVISION", "OARLOCK_TEST_MARK"})
+_NOT_SETTINGS: Final = frozenset({"OARLOCK_SHARED", "OARLOCK_CHECKOUT", "OARLOCK_REVISION", "OARLOCK_TEST_MARK"})
 """Variables of the tests and of the images' build."""
 
 _OTHERS_NAMES: Final = re.compile(r"OARLOCK_GATEWAY_\w+|OARLOCK_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)")
