@@ -25,13 +25,11 @@ from oarlock.facts import ModelFacts
 from oarlock.geometry.contours import to_contours
 from oarlock.geometry.masks import OARMasks
 from oarlock.inference.models import load
-from oarlock.organs.roi_names import match_rois
 from oarlock.pictures.contact_sheet import contact_sheet
 from oarlock.pictures.slice_archive import save_rendering
+from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
 from oarlock.qa.plausibility import check_masks
-from oarlock.qa.report import QAReport, Source, compare
-from oarlock.rtstruct.placing import rois_to_masks as to_reference_masks
-from oarlock.rtstruct.reader import read_structure_set
+from oarlock.qa.report import QAReport
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import Authorship, write_rtstruct
 from oarlock.segmentation.clean_up import clean_up
@@ -178,12 +176,8 @@ def _compare(ct: CTSeries, masks: OARMasks, folder: Path, table: Table) -> None:
     header = ct.header
 
     def compared() -> QAReport:
-        supplied = read_structure_set(folder / "rtstruct.dcm")
-        matches = match_rois(supplied.rois)
-        reference, _ = to_reference_masks(supplied, header, {oar: roi.number for oar, roi in matches.matched.items()})
-        source = Source(supplied.sop_instance_uid, supplied.label)
-        names = {oar: roi.name for oar, roi in matches.matched.items()}
-        return compare(masks, reference, header.grid, matched_rois=names, predicted_source=source, reference_source=source)
+        reference = read_on_grid(folder / "rtstruct.dcm", header)
+        return compare_on_grid(StructureSetOnGrid(reference.source, masks), reference, header)
 
     table.measure("QA, one RTSTRUCT", compared, note="reading it included")
     table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in check_masks(masks, header.grid, hu=ct.hu)]))

@@ -23,7 +23,7 @@ def organ_table(rtstruct: Path, report: Mapping[str, Any], header: SeriesHeader,
     """
     structure_set = read_structure_set(rtstruct)
     numbers = {oar_of[roi.name]: roi.number for roi in structure_set.rois}
-    masks, _, *_ = rois_to_masks(structure_set, header, numbers)
+    masks = rois_to_masks(structure_set, header, numbers).masks
     scores, levels = _scores(report), _levels(report)
     yield f"{'organ':<18}{'volume, ml':>12}{'slices':>9}{'checks':>9}{'surface DSC':>14}{'DSC':>8}".rstrip()
     for roi in structure_set.rois:
