@@ -21,6 +21,15 @@ _MODEL: Final[dict[str, Any]] = {
     "default": True,
     "oars": ["Brain", "Brainstem"],
     "spacing_mm": [2.5, 2.0, 2.0],
+    "parts": [
+        {
+            "name": "model",
+            "sha256": "9f" * 32,
+            "looks_at": "scan",
+            "spacing_mm": [2.5, 2.0, 2.0],
+            "oars": ["Brain", "Brainstem"],
+        }
+    ],
     "training": {"data": "where the training series came from"},
     "results": {},
     "limits": ["children"],

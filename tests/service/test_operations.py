@@ -203,6 +203,8 @@ def test_models_say_what_they_draw_and_what_they_are_not_for(client: httpx.Clien
     assert (model["name"], model["version"], model["sha256"], model["default"]) == ("oarlock-hn", "1.2.3", "ab" * 32, True)
     assert model["oars"] == [oar.name for oar in OARS]
     assert model["spacing_mm"] == [2.5, 2.0, 2.0]
+    (part,) = model["parts"]
+    assert (part["sha256"], part["looks_at"], part["oars"]) == (model["sha256"], "scan", model["oars"])
     assert (model["training"], model["limits"]) == ({"data": "phantoms"}, ["patients"])
 
 

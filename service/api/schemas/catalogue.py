@@ -9,6 +9,20 @@ from oarlock.segmentation.manifest import ModelManifest
 from service.api.schemas.base import Schema
 
 
+class ModelPartDocument(Schema):
+    """One network of a model."""
+
+    name: str
+    sha256: str
+    looks_at: Literal["scan", "body", "box"] = Field(
+        description="the whole scan, the body, or a box around what another part found"
+    )
+    spacing_mm: tuple[float, float, float] | None = Field(
+        description="(z, y, x) of the grid that it is fed; null: the series' own"
+    )
+    oars: list[str] = Field(description="TG-263 names of the organs that it draws")
+
+
 class ModelDocument(Schema):
     """A model that a job can be given to."""
 
@@ -19,7 +33,8 @@ class ModelDocument(Schema):
     description: str
     default: bool = Field(description="whether it is used when a post names none")
     oars: list[str] = Field(description="TG-263 names, in the order of the RTSTRUCT")
-    spacing_mm: tuple[float, float, float] | None = Field(description="(z, y, x) of the model's grid; null: the series' own")
+    spacing_mm: tuple[float, float, float] | None = Field(description="(z, y, x) of the first part's grid; null: the series' own")
+    parts: list[ModelPartDocument] = Field(description="its networks; most models have one")
     training: dict[str, Any] = Field(description="where and on what it was trained")
     results: dict[str, Any] = Field(description="what was measured on it")
     limits: list[str] = Field(description="what it is not for")
@@ -35,6 +50,16 @@ class ModelDocument(Schema):
             default=default,
             oars=[oar.name for oar in manifest.oars],
             spacing_mm=manifest.parts[0].input.spacing_mm,
+            parts=[
+                ModelPartDocument(
+                    name=part.name,
+                    sha256=part.sha256,
+                    looks_at=part.look.at,
+                    spacing_mm=part.input.spacing_mm,
+                    oars=[oar.name for oar in manifest.oars if manifest.owners[oar] == part.name],
+                )
+                for part in manifest.parts
+            ],
             training=dict(manifest.training),
             results=dict(manifest.results),
             limits=list(manifest.limits),
