@@ -6,14 +6,16 @@ understood: words for the organ, and for a paired organ one side. A single word 
 known costs a row in the report; a name that is guessed would cost a wrong number. Left and right are only ever read from words
 that mean a side.
 
-Codes of the RT ROI Identification Code Sequence (PS3.3 A.19, SNOMED CT or FMA, as TG-263 lists them) settle a name that is not
-understood, and a contradiction between the two makes the ROI ambiguous. A site adds its own names by ``site_names``.
+Codes of the RT ROI Identification Code Sequence (PS3.3 A.19, SNOMED CT or FMA, as TG-263 lists them) settle a name that says
+nothing of the organ ("Structure 7"); a contradiction between the two makes the ROI ambiguous. A modifier that is not a side, or a
+name that says more than the organ ("Brainstem_Core"), makes it a part, whatever its code is. A site adds its own names by
+``site_names``.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -46,17 +48,22 @@ class Matches(Generic[R]):
     :param matched: at most one ROI for each OAR.
     :param unmatched: names of the ROIs that are not a supported OAR.
     :param ambiguous: names of the ROIs left out because several claim one OAR, or because name and code contradict each other.
+    :param contested: the OARs that several ROIs claim, with the names of these.
     """
 
     matched: Mapping[OAR, R]
     unmatched: tuple[str, ...]
     ambiguous: tuple[str, ...]
+    contested: Mapping[OAR, tuple[str, ...]] = field(default_factory=dict)
 
 
 def match_rois(rois: Sequence[R], *, site_names: Mapping[str, str] | None = None) -> Matches[R]:
     """Match the ROIs of one structure set to the OARs.
 
-    :param rois: with ``number``, ``name`` and ``codes``.
+    Of several ROIs that claim one OAR, one that is empty gives way to those that are not, and one that claims it by its code
+    alone to those whose name says so; what is left is matched if it is one ROI, and ambiguous if it is more.
+
+    :param rois: with ``number``, ``name`` and ``codes``; an ROI with an empty ``contours`` is empty.
     :param site_names: a site's own spellings, each with the TG-263 name of a supported OAR, or with "" for a name that is
         never an OAR; case and outer blanks do not matter. They come before everything else.
     :raises ValueError: as :func:`known_names` does.
@@ -71,9 +78,24 @@ def match_rois(rois: Sequence[R], *, site_names: Mapping[str, str] | None = None
             claims.setdefault(found, []).append(roi)
         else:
             (ambiguous if found is _CONTRADICTION else unmatched).append(roi.name)
-    matched = {oar: claims[oar][0] for oar in OARS if len(claims.get(oar, [])) == 1}
-    ambiguous += [roi.name for claim in claims.values() if len(claim) > 1 for roi in claim]
-    return Matches(matched, tuple(unmatched), tuple(ambiguous))
+    matched: dict[OAR, R] = {}
+    contested: dict[OAR, tuple[str, ...]] = {}
+    for oar in OARS:
+        strongest = _strongest(claims.get(oar, []), known)
+        unmatched += [roi.name for roi in claims.get(oar, []) if roi not in strongest]
+        if len(strongest) == 1:
+            matched[oar] = strongest[0]
+        elif strongest:
+            contested[oar] = tuple(roi.name for roi in strongest)
+    ambiguous += [name for names in contested.values() for name in names]
+    return Matches(matched, tuple(unmatched), tuple(ambiguous), contested)
+
+
+def _strongest(claims: list[R], known: Mapping[str, OAR | None]) -> list[R]:
+    """Of the ROIs that claim one OAR, those that no other is better than."""
+    drawn = [roi for roi in claims if getattr(roi, "contours", True)] or claims
+    named = [roi for roi in drawn if _key(roi.name) in known or oar_of_name(roi.name) is not None]
+    return named or drawn
 
 
 def oar_of_name(name: str) -> OAR | None:
@@ -111,7 +133,9 @@ _CONTRADICTION: Final = object()
 _SNOMED_SCHEMES: Final = frozenset({"SCT", "SNOMED-CT", "SNM3", "2.16.840.1.113883.6.96"})
 
 _SNOMED: Final = {oar.snomed_code: oar.name.removesuffix("_L").removesuffix("_R") for oar in OARS} | {
-    "385296007": "Glnd_Submand",  # Submandibular salivary gland structure: what the HL7 CodeX map of TG-263 uses
+    # What the published map of TG-263 (HL7 CodeX Radiation Therapy, "TG263 mapping") uses in place of the standard's code:
+    "385296007": "Glnd_Submand",  # Submandibular salivary gland structure
+    "15926001": "Brainstem",  # Brainstem structure
     "91609006": "Bone_Mandible",
 }
 
@@ -138,17 +162,30 @@ _FMA: Final = {
 """Foundational Model of Anatomy identifiers; FMA names each side of the body on its own."""
 
 
+_MISTAKES: Final = {("OpticNrv_R", "18234004"): Laterality.LEFT}
+"""Where the published map itself gives a TG-263 name the modifier of the other side; the name is right."""
+
+
 def _claimed(roi: NamedROI) -> object:
     """The OAR that an ROI claims to be, None, or the contradiction of its name and its code."""
-    if _is_derived(roi.name):
+    if _is_derived(roi.name) or _is_part(roi.codes):
         return None
-    by_name, by_code = oar_of_name(roi.name), _oar_of_codes(roi.codes, roi.name)
-    if by_name is not None and by_code is not None and by_name != by_code:
-        return _CONTRADICTION
-    return by_name or by_code
+    by_name = oar_of_name(roi.name)
+    organ, sides = _organ_of_codes(roi.codes)
+    if by_name is not None and sides == {_MISTAKES.get((roi.name.strip(), by_name.snomed_code))}:
+        return by_name
+    by_code = None if organ is None else _with_side(organ, sides or {_SIDES[word] for word in _words(roi.name) if word in _SIDES})
+    if by_name is None:
+        return None if organ is None or _tells_of(roi.name, organ) else by_code
+    if organ is None:
+        return by_name
+    # A code without a side goes with either side of its organ.
+    same = by_code == by_name if by_code is not None else not sides and by_name.name.startswith(organ)
+    return by_name if same else _CONTRADICTION
 
 
-def _oar_of_codes(codes: Iterable[Any], name: str) -> OAR | None:
+def _organ_of_codes(codes: Iterable[Any]) -> tuple[str | None, set[Laterality]]:
+    """The one organ that codes name, without its side where the code has none; and the sides that modifiers name."""
     organs: set[str] = set()
     sides: set[Laterality] = set()
     for value, scheme, *_ in codes:
@@ -157,12 +194,28 @@ def _oar_of_codes(codes: Iterable[Any], name: str) -> OAR | None:
             sides |= {side for side, code in LATERALITY_CODES.items() if code[0] == value}
         elif scheme == "FMA":
             organs |= {_FMA[value.upper().removeprefix("FMA")]} if value.upper().removeprefix("FMA") in _FMA else set()
-    if len(organs) != 1:
-        return None
-    organ = organs.pop()
-    if organ in BY_NAME:
-        return BY_NAME[organ]
-    return _with_side(organ, sides or {_SIDES[word] for word in _words(name) if word in _SIDES})
+    unsided = {organ.removesuffix("_L").removesuffix("_R") for organ in organs}
+    if len(unsided) != 1:
+        return None, sides
+    sided = organs - unsided
+    return (sided.pop() if len(sided) == 1 else unsided.pop()), sides
+
+
+def _is_part(codes: Iterable[Any]) -> bool:
+    """Whether a modifier says that an ROI is a part of its organ, or both sides of it.
+
+    Of the codes of SNOMED CT beside an organ's only a side leaves it the whole organ: Core, Surface, Upper … do not.
+    """
+    values = {value for value, scheme, *_ in codes if scheme in _SNOMED_SCHEMES}
+    sides = {code[0] for code in LATERALITY_CODES.values()}
+    return bool(values & _SNOMED.keys()) and bool(values - _SNOMED.keys() - sides or sides <= values)
+
+
+def _tells_of(name: str, organ: str) -> bool:
+    """Whether a name that is not understood holds the organ's word: then it says more than the organ, and is a part or a copy."""
+    words = {word for phrases in _SPELLINGS[organ.removesuffix("_L").removesuffix("_R")] for phrase in phrases for word in phrase}
+    told = "".join(_words(name))
+    return any(len(word) >= 4 and word not in _GLAND.split("|") and word in told for word in words)
 
 
 def _with_side(organ: str, sides: set[Laterality]) -> OAR | None:
@@ -196,6 +249,8 @@ _DERIVED_SIGNS: Final = frozenset("+~^!*#%&<>=|?")
 
 _DERIVED_WORDS: Final = _split(
     "prv ptv ctv gtv itv igtv opt opti optim ring shell sub avoid exp expansion margin mm cm gy cgy hot cold dose iso block",
+    "core surf surface edge low high deep superficial upper lower ant post anterior posterior lat med lateral medial half part",
+    "lobe mri mr mrt pet cbct ns ai auto atlas dl draft final new rev fusion def deformed prop copied ref dosimetry eval",
     "buffer minus ohne sans without aus in out old alt copy test tmp temp dummy help hilfs total sum both beide bilateral",
 )
 

@@ -76,7 +76,7 @@ def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) ->
         unmatched=matches.unmatched,
         ambiguous=matches.ambiguous,
         warnings=placed.warnings,
-        remarks=Remarks(placed.not_scored, placed.hollow),
+        remarks=Remarks(placed.not_scored, placed.hollow, matches.contested),
     )
 
 

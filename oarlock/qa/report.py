@@ -46,15 +46,19 @@ class Remarks:
 
     :param not_scored: why an organ's mask is not all that its ROI means, as the end of a sentence.
     :param hollow: organs whose ROI has contours that enclose no voxel.
+    :param contested: organs that several ROIs claim, with the names of these.
     """
 
     not_scored: Mapping[OAR, str] = field(default_factory=dict)
     hollow: frozenset[OAR] = frozenset()
+    contested: Mapping[OAR, tuple[str, ...]] = field(default_factory=dict)
 
     def absence(self, oar: OAR, side: str, *, has_roi: bool) -> str:
         """Why an organ has no voxel on a side, as the rest of a sentence that begins with it."""
         if oar in self.hollow:
             return f"has contours in {side} that enclose no voxel"
+        if oar in self.contested:
+            return f"is claimed by {len(self.contested[oar])} ROIs in {side}, of which none was used"
         return f"{'is empty' if has_roi else 'has no ROI'} in {side}"
 
 

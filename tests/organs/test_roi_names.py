@@ -245,6 +245,7 @@ class FakeROI:
     number: int
     name: str
     codes: tuple[Any, ...] = field(default=())
+    contours: tuple[Any, ...] = ("a contour",)
 
 
 def _rois(*names: str) -> list[FakeROI]:
@@ -258,7 +259,8 @@ CASES = [(oar, name) for table in (SPELLINGS, LANGUAGES) for oar, names in table
 CASES = list(dict.fromkeys(CASES + [(row["oar"], row["name"]) for row in SOURCED if row["oar"]]))
 
 
-def test_the_table_has_every_organ_and_two_hundred_spellings_each_with_its_source() -> None:
+def test_the_table_has_every_organ_and_six_hundred_spellings_each_with_its_source() -> None:
+    assert len({row["name"] for row in SOURCED}) >= 600
     assert set(SPELLINGS) == {row["oar"] for row in SOURCED} - {""} == set(BY_NAME)
     assert len({row["name"] for row in SOURCED if row["oar"]}) >= 200
     assert len({row["name"] for row in SOURCED if not row["oar"]}) >= 100
@@ -349,6 +351,84 @@ def test_a_code_does_not_make_an_organ_of_what_is_derived_from_it(name: str) -> 
     matches = match_rois([FakeROI(1, name, (PAROTID, LEFT))])
     assert matches.matched == {}
     assert matches.unmatched == (name,)
+
+
+STEM = ("15926001", "SCT", "Brainstem structure")
+CORE, SURFACE, BOTH = (
+    ("260235002", "SCT", "Core"),
+    ("410679008", "SCT", "Surface"),
+    ("51440002", "SCT", "Right and left"),
+)
+
+
+@pytest.mark.parametrize("modifier", [CORE, SURFACE])
+@pytest.mark.parametrize("name", ["Brainstem", "Structure 7"])
+def test_a_modifier_that_is_not_a_side_makes_a_part_whatever_the_name_is(name: str, modifier: tuple[str, ...]) -> None:
+    matches = match_rois([FakeROI(1, name, (STEM, modifier))])
+    assert (matches.matched, matches.unmatched) == ({}, (name,))
+
+
+@pytest.mark.parametrize("codes", [(PAROTID, BOTH), (PAROTID, LEFT, RIGHT)])
+def test_both_sides_are_neither(codes: tuple[Any, ...]) -> None:
+    assert match_rois([FakeROI(1, "Structure 7", codes)]).matched == {}
+    assert match_rois([FakeROI(1, "Parotid_L", codes)]).matched == {}
+
+
+PARTS = [
+    "Brainstem_Core",
+    "Brainstem_Surf",
+    "BrainStem_low",
+    "Brainstem_MRI",
+    "zBrainstem",
+    "Brainstem_AI",
+    "Brainstem_01",
+    "NS_Brainstem",
+    "Brainstem deep",
+    "Brainstem_PRV03",
+    "BS core",
+]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_under_the_organs_code_is_never_the_organ_and_never_in_its_way(name: str) -> None:
+    part, whole = FakeROI(1, name, (STEM,)), FakeROI(2, "Brainstem", (STEM,))
+    assert match_rois([part]).matched == {}
+    for both in ([part, whole], [whole, part]):
+        matches = match_rois(both)
+        assert {oar.name: roi.number for oar, roi in matches.matched.items()} == {"Brainstem": 2}
+        assert (matches.unmatched, matches.ambiguous) == ((name,), ())
+
+
+def test_an_roi_that_claims_an_organ_by_its_code_alone_gives_way_to_one_that_is_named_so() -> None:
+    matches = match_rois([FakeROI(1, "Structure 7", (STEM,)), FakeROI(2, "Brainstem")])
+    assert {oar.name: roi.number for oar, roi in matches.matched.items()} == {"Brainstem": 2}
+    assert matches.unmatched == ("Structure 7",)
+
+
+def test_an_empty_twin_gives_way_to_the_one_that_is_drawn() -> None:
+    empty, drawn = FakeROI(1, "Parotid_L", (PAROTID, LEFT), contours=()), FakeROI(2, "LT PAROTID")
+    matches = match_rois([empty, drawn])
+    assert {oar.name: roi.number for oar, roi in matches.matched.items()} == {"Parotid_L": 2}
+    assert matches.unmatched == ("Parotid_L",)
+    assert list(match_rois([empty]).matched) == [BY_NAME["Parotid_L"]]
+
+
+def test_organs_that_several_rois_claim_are_told_with_their_names() -> None:
+    matches = match_rois(_rois("Parotid_L", "LT PAROTID", "Brain"))
+    assert matches.contested == {BY_NAME["Parotid_L"]: ("Parotid_L", "LT PAROTID")}
+
+
+def test_the_right_optic_nerve_of_the_published_map_is_the_right_one_although_its_modifier_says_left() -> None:
+    nerve = ("18234004", "SCT", "Optic nerve structure")
+    matches = match_rois([FakeROI(1, "OpticNrv_L", (nerve, LEFT)), FakeROI(2, "OpticNrv_R", (nerve, LEFT))])
+    assert {oar.name: roi.number for oar, roi in matches.matched.items()} == {"OpticNrv_L": 1, "OpticNrv_R": 2}
+    assert match_rois([FakeROI(1, "OpticNrv_L", (nerve, RIGHT))]).matched == {}
+
+
+def test_a_cochlea_of_the_published_map_has_its_side_in_its_name() -> None:
+    cochlea = ("80169004", "SCT", "Cochlear structure")
+    matches = match_rois([FakeROI(1, "Cochlea_L", (cochlea,)), FakeROI(2, "Cochlea_R", (cochlea,))])
+    assert {oar.name: roi.number for oar, roi in matches.matched.items()} == {"Cochlea_L": 1, "Cochlea_R": 2}
 
 
 def test_a_site_adds_its_own_names_and_takes_others_away() -> None:
