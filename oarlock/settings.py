@@ -15,6 +15,7 @@ from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -154,6 +155,9 @@ class Settings(BaseSettings):
         None,
         description="file that says until when a worker counts as alive, in seconds since 1970; for a health check",
     )
+    time_zone: str | None = Field(
+        None, description="time zone of the dates in an RTSTRUCT, as Europe/Berlin; without it that of the machine or container"
+    )
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
     callback_hosts: Annotated[list[str], NoDecode] = Field(
         [], description="hosts, by commas, with a port where it is not the usual one, that jobs may name in callback_url"
@@ -169,6 +173,22 @@ class Settings(BaseSettings):
     )
     keep_input: Duration | None = Field(None, description="how long the input of a job stays after its end")
     keep_results: Duration | None = Field(None, description="how long a job and its results stay after its end")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+                msg = "is not a time zone that this system knows; write a name such as Europe/Berlin or America/Chicago"
+                raise ValueError(msg) from error
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """The site's time zone; None for that of the machine, as :meth:`datetime.datetime.astimezone` takes it."""
+        return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
     @field_validator("allowed_hosts", "trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets", mode="before")
     @classmethod

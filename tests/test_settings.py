@@ -4,6 +4,7 @@ import base64
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         ("OARLOCK_MODLE", "x", "OARLOCK_MODLE is not a setting of Oarlock. Did you mean OARLOCK_MODEL?"),
         ("OARLOCK_XYZZY", "x", "OARLOCK_XYZZY is not a setting of Oarlock."),
         ("OARLOCK_KEEP_INPUT", "banana", "OARLOCK_KEEP_INPUT is not a duration; write 0, 45m, 12h or 30d."),
+        ("OARLOCK_TIME_ZONE", "Middle/Earth", "OARLOCK_TIME_ZONE is not a time zone that this system knows"),
+        ("OARLOCK_TIME_ZONE", "../../etc/passwd", "OARLOCK_TIME_ZONE is not a time zone that this system knows"),
         ("OARLOCK_PORT", "tcp://10.0.0.1:8000", "OARLOCK_PORT must be a valid integer."),
         ("OARLOCK_EMBEDDED_WORKER", "perhaps", "OARLOCK_EMBEDDED_WORKER must be a valid boolean."),
         ("OARLOCK_OIDC_SCOPE_MAP", "{", "OARLOCK_OIDC_SCOPE_MAP is not valid JSON."),
@@ -123,3 +126,11 @@ def test_a_worker_without_a_redis_names_the_setting(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "worker"]
     ended = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, "REDIS_URL is not set" in ended.stderr) == (1, True)
+
+
+def test_a_time_zone_has_summer_and_winter_and_without_one_the_machines_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().zone is None
+    monkeypatch.setenv("OARLOCK_TIME_ZONE", "Europe/Berlin")
+    zone = read_settings().zone
+    offsets = [datetime(2026, month, 1, tzinfo=UTC).astimezone(zone).strftime("%z") for month in (1, 7)]
+    assert offsets == ["+0100", "+0200"]

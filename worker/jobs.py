@@ -11,6 +11,7 @@ import secrets
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +61,7 @@ def contour(
     max_slices: int = 1024,
     site: Site = NO_SITE_FILE,
     profiles: Mapping[str, Profile] | None = None,
+    time_zone: tzinfo | None = UTC,
     stopping: Callable[[], bool] = lambda: False,
     room_is_left: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -71,6 +73,7 @@ def contour(
     :param worker: name of this worker, for the job table.
     :param site: the site's own ROI names and tolerances.
     :param profiles: the site profiles by name; the generic one alone by default.
+    :param time_zone: of the dates in the RTSTRUCT; None for that of the machine.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
     :param room_is_left: whether the data folder has room for the results of other jobs.
     """
@@ -85,7 +88,8 @@ def contour(
                 with storage.results_writer(job_id, lease.token) as folder:
                     profile = _profile_of(job, profiles or {GENERIC_NAME: GENERIC})
                     files = storage.input_files(job_id)
-                    walk = Walk(files, folder, job_id, job.created_at, keeper.report, max_slices, site, profile)
+                    created_at = job.created_at.astimezone(time_zone)
+                    walk = Walk(files, folder, job_id, created_at, keeper.report, max_slices, site, profile)
                     walk.run(lambda: models(job.model))
                     keeper.report(Stage.COMPARING, 1.0)
                     digest = _digest(folder / RTSTRUCT)

@@ -62,6 +62,7 @@ class Runtime:
             max_slices=self._settings.max_slices,
             site=self._settings.site,
             profiles=self._profiles,
+            time_zone=self._settings.zone,
             stopping=self._stopping.is_set,
             room_is_left=self._space.is_left,
         )

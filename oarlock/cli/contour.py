@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
     header = take_in(files, settings.intake_rules)
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.out, prefix=".oarlock-") as folder:
-        now, job_id = datetime.now(UTC), str(uuid4())
+        now, job_id = datetime.now(UTC).astimezone(settings.zone), str(uuid4())
         walk = Walk(files, Path(folder), job_id, now, _show, settings.max_slices, settings.site, profile)
         walk.run(lambda: models.named(name))
         _end_line()

@@ -5,7 +5,7 @@ Nothing in the results depends on when, where or how often the walk is run.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class Walk:
 
     :param files: the upload, in its order.
     :param folder: where the results are written.
-    :param job_id, created_at: the source of every UID and date in the RTSTRUCT; the same in every run of a job.
+    :param job_id, created_at: the source of every UID and date in the RTSTRUCT; the same in every run of a job. ``created_at``
+        is in the site's time zone.
     :param report: told the stage and its share, in [0, 1]; raises to stop the walk.
     :param site: the site's own ROI names and tolerances.
     :param profile: which organs are delivered, and how the RTSTRUCT is written.
@@ -133,7 +134,7 @@ class Walk:
         self.scanner, self.reports = header.scanner, panel.reports
         self.checks = check_masks(masks, header.grid, self._certainty, series.hu)
         self.verdicts = verdicts(self.checks, masks.oars)
-        made = Making(self.job_id, self.created_at.isoformat(), model, __version__)
+        made = Making(self.job_id, self.created_at.astimezone(UTC).isoformat(), model, __version__)
         report = panel.report(self.checks, not_compared, made=made)
         (self.folder / QA_REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 

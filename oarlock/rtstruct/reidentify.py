@@ -11,6 +11,9 @@ from typing import Final
 from oarlock.ct.deidentify import Original
 from oarlock.dicom.encoding import encode_dataset, encode_items, split_elements, vr_of
 from oarlock.dicom.patient_attributes import WANTED
+from oarlock.dicom.tags import Tag
+
+_OFFSET: Final = int(Tag.TIMEZONE_OFFSET_FROM_UTC)
 
 _META_LENGTH_END: Final = 144
 """Offset behind File Meta Information Group Length, which our own writer puts first."""
@@ -23,7 +26,9 @@ def reidentified(rtstruct: bytes, original: Original) -> bytes:
     """
     end = _META_LENGTH_END + struct.unpack_from("<I", rtstruct, _META_LENGTH_END - 4)[0]
     uids = {true.encode(): stands.encode() for true, stands in original.uids.items()}
-    elements = {tag: _with_uids(tag, value, uids) for tag, value in split_elements(rtstruct[end:]) if tag not in WANTED}
+    # The offset of the file's own times stays where the CT states none.
+    kept = [(tag, value) for tag, value in split_elements(rtstruct[end:]) if tag not in WANTED or tag == _OFFSET]
+    elements = {tag: _with_uids(tag, value, uids) for tag, value in kept}
     return rtstruct[:end] + encode_dataset(elements | dict(split_elements(original.attributes)))
 
 

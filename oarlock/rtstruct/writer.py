@@ -9,11 +9,12 @@ bytes for the points of one contour (PS3.3 C.8.8.6.3).
 """
 
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -60,6 +61,9 @@ _TYPE_2: Final = (
 )
 """Present though perhaps empty (PS3.3 C.7.1.1, C.7.2.1, C.7.4.1)."""
 
+_OFFSET: Final = re.compile(r"[+-](0[0-9]|1[0-4])[0-5][0-9]")
+"""Of Timezone Offset From UTC, from -1200 to +1400."""
+
 _ROI_ALGORITHM: Final = "AUTOMATIC"
 _INTERPRETED_TYPE: Final = "ORGAN"
 
@@ -68,7 +72,8 @@ _INTERPRETED_TYPE: Final = "ORGAN"
 class Authorship:
     """Who drew the contours, for which job: the source of every UID and date in the file.
 
-    ``created_at`` is aware. ``parts`` gives for an organ, by name, the part of a composed model that drew it and the hash of that
+    ``created_at`` is aware, in the site's time zone: its date and time are written, unless the CT states an offset of its own.
+    ``parts`` gives for an organ, by name, the part of a composed model that drew it and the hash of that
     part; it is empty for a model of one part.
     """
 
@@ -221,11 +226,12 @@ def _empty(oar: OAR, *, kept: bool) -> Notice:
 def _header(header: SeriesHeader, authorship: Authorship, profile: Profile) -> Dataset:
     """All elements in front of the sequences: none has a tag above (3006,0009)."""
     dataset = _patient_and_study(header)
-    created = authorship.created_at.astimezone(_timezone(dataset))
+    created = authorship.created_at.astimezone(_stated_offset(dataset, otherwise=authorship.created_at.tzinfo))
     date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S")
     dataset.SOPClassUID = RTStructureSetStorage
     dataset.SOPInstanceUID = authorship.uid("instance")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
+    dataset.TimezoneOffsetFromUTC = created.strftime("%z")
     dataset.SeriesInstanceUID = authorship.uid("series")
     dataset.Modality = "RTSTRUCT"
     dataset.SeriesDate, dataset.SeriesTime = date, time
@@ -264,13 +270,13 @@ def _patient_and_study(header: SeriesHeader) -> Dataset:
     return dataset
 
 
-def _timezone(dataset: Dataset) -> timezone:
-    """The offset that the CT states for its own times, else UTC."""
+def _stated_offset(dataset: Dataset, otherwise: tzinfo | None) -> tzinfo | None:
+    """The offset that the CT states for its times: it holds for all times of a file (PS3.3 C.12.1.1.8)."""
     offset = str(dataset.get("TimezoneOffsetFromUTC", ""))
-    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
-        return UTC
+    if not _OFFSET.fullmatch(offset):
+        return otherwise
     minutes = 60 * int(offset[1:3]) + int(offset[3:])
-    return timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)) if minutes < 1440 else UTC
+    return timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes))
 
 
 # ── the bytes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

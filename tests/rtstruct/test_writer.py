@@ -1,8 +1,11 @@
 """The RTSTRUCT that planning systems import."""
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pydicom
@@ -184,6 +187,48 @@ def test_times_are_in_the_timezone_that_the_ct_states(tmp_path: Path) -> None:
     write_rtstruct(tmp_path / "rtstruct.dcm", series.masks, series.header, AUTHORSHIP)
     found = pydicom.dcmread(tmp_path / "rtstruct.dcm")
     assert (found.TimezoneOffsetFromUTC, found.StructureSetDate, found.StructureSetTime) == ("+1345", "20261123", "235612")
+
+
+CHICAGO = ZoneInfo("America/Chicago")
+
+
+def made(series: Series, folder: Path, moment: datetime) -> Dataset:
+    write_rtstruct(folder / "rtstruct.dcm", series.masks, series.header, replace(AUTHORSHIP, created_at=moment))
+    return pydicom.dcmread(folder / "rtstruct.dcm")
+
+
+@pytest.mark.parametrize(
+    ("moment", "offset", "date", "time", "label"),
+    [
+        # 19:30 in Chicago on 5 March is 01:30 UTC on the 6th, in winter six hours behind, and on 5 June five.
+        (datetime(2026, 3, 6, 1, 30, tzinfo=UTC), "-0600", "20260305", "193000", "OARLOCK 260305"),
+        (datetime(2026, 6, 6, 0, 30, tzinfo=UTC), "-0500", "20260605", "193000", "OARLOCK 260605"),
+    ],
+    ids=["winter", "summer"],
+)
+def test_dates_times_and_label_are_those_of_the_site(
+    moment: datetime, offset: str, date: str, time: str, label: str, series: Series, tmp_path: Path
+) -> None:
+    found = made(series, tmp_path, moment.astimezone(CHICAGO))
+    assert found.TimezoneOffsetFromUTC == offset
+    for kind in ("StructureSet", "InstanceCreation", "Series"):
+        assert (found[f"{kind}Date"].value, found[f"{kind}Time"].value) == (date, time)
+    assert found.StructureSetLabel == label
+    assert judges.dciodvfy(tmp_path / "rtstruct.dcm") == []
+
+
+def test_the_offset_is_written_where_the_site_keeps_utc(dataset: Dataset) -> None:
+    assert dataset.TimezoneOffsetFromUTC == "+0000"
+
+
+@pytest.mark.parametrize(
+    ("stated", "written", "time"),
+    [("+1400", "+1400", "001112"), ("-1200", "-1200", "221112"), ("+1560", "-0600", "041112"), ("UTC", "-0600", "041112")],
+)
+def test_the_offset_of_the_ct_outweighs_the_sites_unless_it_is_none(stated: str, written: str, time: str, tmp_path: Path) -> None:
+    series = write_series(tmp_path, overrides={"TimezoneOffsetFromUTC": stated})
+    found = made(series, tmp_path, AUTHORSHIP.created_at.astimezone(CHICAGO))
+    assert (found.TimezoneOffsetFromUTC, found.StructureSetTime) == (written, time)
 
 
 def test_short_strings_are_short(dataset: Dataset) -> None:
