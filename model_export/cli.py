@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from model_export.boxes.commands import add_box_commands
+
 if TYPE_CHECKING:
     from model_export.progress import Kept
 
@@ -27,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model_export", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
-    for add in (_add_training, _add_judging, _add_writing):
+    for add in (_add_training, _add_judging, _add_writing, add_box_commands):
         add(commands)
     return parser
 

@@ -186,7 +186,7 @@ def count_inside(mask: npt.NDArray[np.bool_], match: Match, box: Box) -> U8:
     """Native mask (z, 512, 512) to counts of native pixels inside each label voxel of the boxed OpenKBP grid."""
     z, y, x = box
     wide = NATIVE_PER_VOXEL // LABEL_FACTOR
-    native = _cut(
+    native = cut(
         mask,
         (z.start + match.slice_offset, z.stop + match.slice_offset),
         (NATIVE_PER_VOXEL * y.start + match.row_offset, NATIVE_PER_VOXEL * y.stop + match.row_offset),
@@ -198,7 +198,7 @@ def count_inside(mask: npt.NDArray[np.bool_], match: Match, box: Box) -> U8:
     return counts
 
 
-def _cut(mask: npt.NDArray[np.bool_], *ranges: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def cut(mask: npt.NDArray[np.bool_], *ranges: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A part of a volume; what lies outside of it is False."""
     out = np.zeros([stop - start for start, stop in ranges], np.bool_)
     source, target = [], []

@@ -74,11 +74,11 @@ def start_run(config: Config, *, device: str = "cpu", network: Network | None = 
         config=config,
         network=network,
         average=deepcopy(network),
-        optimiser=to_optimiser(network, config.training),
+        optimiser=to_optimiser(network, network.head.conv, config.training),
     )
 
 
-def to_optimiser(network: Network, training: TrainingConfig) -> torch.optim.Optimizer:
+def to_optimiser(network: nn.Module, last_layer: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """Adam with L2 in the loss as in the paper, or AdamW; norms and biases are not decayed by the latter.
 
     Adam moves a parameter by at most the rate in a step, whatever its gradient. The last convolution's weights and biases are a
@@ -87,7 +87,7 @@ def to_optimiser(network: Network, training: TrainingConfig) -> torch.optim.Opti
     parameters = list(network.parameters())
     if training.optimiser == "adam":
         return torch.optim.Adam(parameters, lr=training.learning_rate, weight_decay=2 * training.weight_decay)
-    last = list(network.head.conv.parameters())
+    last = list(last_layer.parameters())
     body = [p for p in parameters if not any(p is other for other in last)]
     groups = [
         {"params": [p for p in body if p.dim() > 1], "weight_decay": training.weight_decay, "factor": 1.0},

@@ -1,0 +1,194 @@
+"""The commands of box networks, each a thin layer over one module; `model_export.cli` adds them to its own."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from model_export.boxes.data import Sources
+
+CONFIG: Final = Path(__file__).parents[1] / "configs" / "orbits.toml"
+CENTRES: Final = "coarse.jsonl"
+
+
+def add_box_commands(commands: Any) -> None:
+    """`transfer`, `box-prepare`, `box-train`, `box-judge`, `box-export` and `box-compose`."""
+    transfer = commands.add_parser("transfer", help="carry the released contours over to scans that lack them")
+    _add_sources(transfer)
+    transfer.add_argument(
+        "--model", type=Path, default=Path("models/oarlock-hn"), help="the model that finds the first landmarks"
+    )
+    transfer.add_argument("--out", type=Path, required=True, help="a folder for one file a scan; goes on where it stopped")
+    transfer.add_argument("--judge", action="store_true", help="only judge: each matched scan from the others' contours")
+    transfer.set_defaults(run=_transfer)
+
+    prepare = commands.add_parser("box-prepare", help="public data and transferred labels to a box network's training file")
+    prepare.add_argument("--config", type=Path, default=CONFIG)
+    _add_sources(prepare)
+    prepare.add_argument("--transferred", type=Path, nargs="*", default=[], help="what `transfer` wrote")
+    prepare.add_argument("--left-out", nargs="*", default=[], help="released cases that nothing may be learnt from")
+    prepare.add_argument("--splits", nargs="*", default=["train", "validation", "test"], help="of OpenKBP")
+    prepare.add_argument("--out", type=Path, required=True)
+    prepare.set_defaults(run=_prepare)
+
+    train = commands.add_parser("box-train", help="train a box network, or go on from the checkpoint in the folder")
+    train.add_argument("--config", type=Path, default=CONFIG)
+    train.add_argument("--data", type=Path, required=True, help="what box-prepare wrote")
+    train.add_argument("--folder", type=Path, required=True, help="for checkpoints and curves")
+    train.add_argument("--start", type=Path, help="a checkpoint whose weights a fresh run starts from")
+    train.add_argument("--until", type=int, help="stop at this step of the schedule; run again, it goes on")
+    train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--device", default="cpu", help="cpu or cuda")
+    train.set_defaults(run=_train)
+
+    judge = commands.add_parser("box-judge", help="score a checkpoint on matched scans that it never saw")
+    judge.add_argument("--config", type=Path, default=CONFIG)
+    judge.add_argument("--folder", type=Path, required=True, help="of the run")
+    _add_sources(judge)
+    judge.add_argument("--cases", nargs="+", required=True, help="released cases that were left out")
+    judge.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="the coarse model that lays the box")
+    judge.set_defaults(run=_judge)
+
+    export = commands.add_parser("box-export", help="write a box network's ONNX file and its part of a manifest, and check both")
+    export.add_argument("--config", type=Path, default=CONFIG)
+    export.add_argument("--checkpoint", type=Path, required=True)
+    export.add_argument("--results", type=Path, nargs="*", default=[], help="what box-judge wrote, one file a fold")
+    export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
+    export.add_argument("--commit", default="", help="of this repository; goes into the manifest")
+    export.add_argument("--out", type=Path, required=True, help="a folder")
+    export.set_defaults(run=_export)
+
+    compose = commands.add_parser("box-compose", help="a whole-scan model and box networks to one model folder")
+    compose.add_argument("--whole", type=Path, default=Path("models/oarlock-hn"), help="the model that finds; it stays as it is")
+    compose.add_argument("--boxes", type=Path, nargs="+", required=True, help="what box-export wrote")
+    compose.add_argument("--release", required=True, help="the composed model's version")
+    compose.add_argument("--out", type=Path, required=True, help="another folder")
+    compose.set_defaults(run=_compose)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--openkbp", type=Path, required=True, help="clone of open-kbp, or a folder of SPLIT/pt_N.npz")
+    parser.add_argument("--contours", type=Path, required=True, help="clone of tcia-ct-scan-dataset")
+    parser.add_argument("--matched", type=Path, required=True, help="table of the scans that are in both")
+
+
+def _transfer(options: argparse.Namespace) -> None:
+    from model_export.transferred.judge import judge_transfer, to_table
+    from model_export.transferred.make import transfer
+
+    if options.judge:
+        print(to_table(judge_transfer(options.openkbp, options.contours, options.matched, options.model)))
+        return
+    transfer(options.openkbp, options.contours, options.matched, options.model, options.out)
+
+
+def _sources(options: argparse.Namespace) -> "Sources":
+    from model_export.boxes.data import Sources
+
+    folders = tuple(options.transferred)
+    return Sources(options.openkbp, options.contours, options.matched, folders, tuple(options.left_out), tuple(options.splits))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from model_export.boxes.config import read_box_run
+    from model_export.boxes.data import count_box_labels, make_cases, write_box_cases
+
+    run = read_box_run(options.config)
+    cases = make_cases(run.box, _sources(options), _centres(options.transferred))
+    write_box_cases(options.out, cases, {"box": run.box.name, "left_out": options.left_out})
+    print(f"{len(cases)} scans")
+    for organ, counts in count_box_labels(cases).items():
+        print(f"{organ:16} " + ", ".join(f"{count} {source}" for source, count in counts.items()))
+
+
+def _centres(folders: list[Path]) -> dict[str, dict[str, Any]]:
+    """Where the coarse model saw organs, from what `transfer` keeps."""
+    from model_export.progress import whole_lines
+
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        for name, centres in whole_lines(folder / CENTRES)[1:]:
+            found[name] = {organ: tuple(place) for organ, (place, _) in centres.items()}
+    return found
+
+
+def _train(options: argparse.Namespace) -> None:
+    import signal
+
+    import torch
+
+    from model_export.boxes.config import read_box_run
+    from model_export.boxes.data import read_box_cases
+    from model_export.boxes.train import CHECKPOINT, resume_box_training, start_box_training, train_boxes
+    from model_export.train import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    run, checkpoint = read_box_run(options.config), options.folder / CHECKPOINT
+    if checkpoint.is_file():
+        training = resume_box_training(run, checkpoint, device=options.device)
+    elif options.start:
+        training = resume_box_training(run, options.start, device=options.device, afresh=True)
+    else:
+        training = start_box_training(run, device=options.device)
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    train_boxes(training, read_box_cases(options.data), options.folder, stop=lambda: bool(asked), until=options.until)
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    import torch
+
+    from model_export.boxes.config import read_box_run
+    from model_export.boxes.judge import judge, to_table
+    from model_export.boxes.served import ServedBox
+    from model_export.boxes.train import CHECKPOINT, resume_box_training
+    from model_export.datasets.openkbp import find_patients
+    from model_export.prepare import read_matches
+    from model_export.progress import shown
+    from model_export.transferred.coarse import CoarseModel
+    from model_export.transferred.scans import read_scan
+
+    torch.set_num_threads(1)
+    run = read_box_run(options.config)
+    training = resume_box_training(run, options.folder / CHECKPOINT)
+    served, coarse = ServedBox(training.average, run.box).eval(), CoarseModel(options.model)
+    matches = read_matches(options.matched)
+    paths = [p for p in find_patients(options.openkbp) if p.stem in matches and matches[p.stem].case in options.cases]
+    rows = []
+    for path in shown(paths, "judge"):
+        rows += judge(served, read_scan(path), matches[path.stem], options.contours, coarse=coarse, thresholds=run.box.thresholds)
+    facts = {"step": training.step, "cpu_hours": round(training.cpu_s / 3600, 3)}
+    document = {"facts": facts, "organs": [asdict(row) for row in rows]}
+    (options.folder / "judged.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(to_table(rows))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from model_export.boxes.config import read_box_run
+    from model_export.boxes.data import box_data_hash
+    from model_export.boxes.export import Facts, export_box
+    from model_export.boxes.judge import mean_dsc, read_judged
+    from model_export.boxes.train import resume_box_training
+
+    run = read_box_run(options.config)
+    training = resume_box_training(run, options.checkpoint)
+    facts: dict[str, Any] = {"steps": training.step, "cpu_hours": round(training.cpu_s / 3600, 2), "config": options.config.name}
+    if options.data:
+        facts["data_sha256"] = box_data_hash(options.data)
+    if options.commit:
+        facts["commit"] = options.commit
+    results = mean_dsc([row for path in options.results for row in read_judged(path)])
+    agreement = export_box(training.average, run, options.out, Facts(run.box.thresholds, facts, results))
+    print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
+
+
+def _compose(options: argparse.Namespace) -> None:
+    from model_export.boxes.compose import compose
+
+    manifest = compose(options.whole, options.boxes, options.out, version=options.release)
+    print(f"{manifest.identity}: {', '.join(part.name for part in manifest.parts)}")

@@ -1,0 +1,69 @@
+"""A model of several parts: the whole-scan network that finds, and box networks that draw what is theirs.
+
+The whole-scan model keeps its file and its channels; an organ that a box network draws is owned by that one, and the whole-scan
+network only finds it.
+"""
+
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from model_export.boxes.export import FINDER, to_toml
+from oarlock.segmentation.manifest import MANIFEST_NAME, ModelManifest, read_manifest
+
+KEPT: Final = ("input", "output", "oar", "self_check")
+PART_SUFFIX: Final = ".part.toml"
+
+
+def compose(whole: Path, boxes: Sequence[Path], folder: Path, *, version: str) -> ModelManifest:
+    """Write the folder of a composed model.
+
+    :param whole: the folder of a model of one part, which stays as it is.
+    :param boxes: folders or ``NAME.part.toml`` files that `box-export` wrote.
+    """
+    tables = tomllib.loads((whole / MANIFEST_NAME).read_text(encoding="utf-8"))
+    parts = [_whole_part(tables)]
+    owners = {oar["name"]: FINDER for oar in tables["oar"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    _copy(whole / tables["model"]["file"], folder / parts[0]["file"])
+    for path in [found for box in boxes for found in part_files(box)]:
+        (part,) = tomllib.loads(path.read_text(encoding="utf-8"))["part"]
+        _copy(path.with_name(part["file"]), folder / part["file"])
+        parts.append(part)
+        owners |= {oar["name"]: part["name"] for oar in part["oar"]}
+    model = {key: tables["model"][key] for key in ("name", "licence", "description")} | {"version": version}
+    text = to_composed(model, parts, owners, tables.get("limits", {}))
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    return read_manifest(folder)
+
+
+def part_files(box: Path) -> list[Path]:
+    """The parts' texts in a folder, or the one that is named."""
+    return sorted(box.glob(f"*{PART_SUFFIX}")) if box.is_dir() else [box]
+
+
+def _whole_part(tables: Mapping[str, Any]) -> dict[str, Any]:
+    part = {"name": FINDER, "file": f"{FINDER}.onnx", "sha256": tables["model"]["sha256"]}
+    return part | {key: tables[key] for key in (*KEPT, "training", "results") if key in tables}
+
+
+def to_composed(
+    model: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], owners: Mapping[str, str], limits: Mapping[str, Any]
+) -> str:
+    """The manifest's text."""
+    lines = ["# Written by `python -m model_export box-compose`; the schema is docs/models.md.", "", "schema_version = 2"]
+    lines += ["", "[model]", *(f"{key} = {to_toml(value)}" for key, value in model.items())]
+    for part in parts:
+        lines += ["", "[[part]]", *(f"{key} = {to_toml(value)}" for key, value in part.items() if key != "look")]
+        if "look" in part:
+            lines += ["", "[part.look]", *(f"{key} = {to_toml(value)}" for key, value in part["look"].items())]
+    lines += ["", "[owners]", *(f"{organ} = {to_toml(owner)}" for organ, owner in owners.items())]
+    lines += ["", "[limits]", *(f"{key} = {to_toml(value)}" for key, value in limits.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.resolve() != target.resolve():
+        shutil.copyfile(source, target)

@@ -1,0 +1,166 @@
+"""How well a box network draws scans that it has never seen: per organ, on the native grid of the released contours.
+
+The box is laid as it is when it is served, by what the coarse model found. The reference is the oncologist's drawing; the
+radiographer's of the same scan and the coarse model's own are scored beside it. Only known CT is compared.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model_export.boxes.config import BoxConfig
+from model_export.boxes.data import BoxCase
+from model_export.boxes.sampling import no_placement, see
+from model_export.boxes.served import ServedBox
+from model_export.datasets.released_contours import RATERS, read_case
+from model_export.datasets.training_file import AIR_HU, to_codes
+from model_export.evaluate import volumetric_dsc
+from model_export.prepare import Match, cut
+from model_export.transferred.atlases import native_ranges
+from model_export.transferred.coarse import CoarseModel
+from model_export.transferred.scans import NATIVE_PER_VOXEL, Point, Scan, to_mm
+
+LEAST_KNOWN: Final = 0.9
+"""An organ of which less lies in the known CT does not judge."""
+
+F32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxScore:
+    """One organ in one scan: volumetric DSC of the box network, of the coarse model and of the radiographer; volumes in ml."""
+
+    case: str
+    organ: str
+    dsc: float | None
+    coarse_dsc: float | None
+    human_dsc: float | None
+    predicted_ml: float
+    reference_ml: float
+
+
+def box_middle(box: BoxConfig, centres: Mapping[str, Point]) -> tuple[float, float, float] | None:
+    """Where the box lies, (z, y, x) in mm from the centre of voxel 0; None where none of its anchors was found."""
+    found = [np.add(centres[name][::-1], offset) for name, offset in box.anchors.items() if name in centres]
+    if not found:
+        return None
+    z, y, x = np.mean(found, axis=0)
+    return float(z), float(y), float(x)
+
+
+def draw_box_on(served: ServedBox, scan: Scan, middle: Sequence[float], shown: Mask | None = None) -> F32:
+    """Probabilities (organs, Z, Y · upscale, X · upscale) in the box around a place of a scan."""
+    case = whole_case(scan, middle)
+    hu, _, _ = see(case, no_placement(case).in_scan(served.box.positions_mm(fine=False)))
+    if shown is not None:
+        hu = torch.where(torch.from_numpy(shown), hu, torch.full_like(hu, AIR_HU))
+    with torch.no_grad():
+        found: F32 = served(hu[None, None]).numpy()
+    return found
+
+
+def whole_case(scan: Scan, middle: Sequence[float]) -> BoxCase:
+    """A scan as it is, without labels, with a box's middle (z, y, x) in mm from the centre of voxel 0."""
+    z, y, x = (place + step / 2 for place, step in zip(middle, scan.spacing_mm, strict=True))
+    return BoxCase(scan.name, "", scan.split, scan.spacing_mm, to_codes(scan.hu, scan.known), (z, y, x), ())
+
+
+def on_native_grid(
+    probabilities: F32, box: BoxConfig, middle: Sequence[float], scan: Scan
+) -> tuple[F32, tuple[slice, slice, slice]]:
+    """Probabilities at the voxels of the native grid that lie in the box, and which those are."""
+    factors = (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL)
+    spans, places = [], []
+    for place, count, step, spacing, factor, voxels in zip(
+        middle, box.size, box.spacing_mm, scan.spacing_mm, factors, scan.hu.shape, strict=True
+    ):
+        at = np.array([to_mm(float(index), factor) for index in range(voxels * factor)]) * spacing - place
+        inside = np.flatnonzero(np.abs(at) <= count * step / 2)
+        spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
+        places.append(torch.from_numpy((at[inside] / (count * step / 2)).astype(np.float32)))
+    z, y, x = torch.meshgrid(*places, indexing="ij")
+    where = torch.stack([x, y, z], dim=-1)[None]
+    found: Tensor = functional.grid_sample(
+        torch.from_numpy(probabilities)[None], where, align_corners=False, padding_mode="border"
+    )
+    return found[0].numpy(), (spans[0], spans[1], spans[2])
+
+
+def judge(
+    served: ServedBox,
+    scan: Scan,
+    match: Match,
+    contours: Path,
+    *,
+    coarse: CoarseModel,
+    thresholds: Mapping[str, float],
+) -> list[BoxScore]:
+    """Every organ of the box that the scan shows whole."""
+    coarse_drawing = coarse.draw(scan)
+    middle = box_middle(served.box, {name: place for name, (place, _) in coarse_drawing.centres.items()})
+    if middle is None:
+        return []
+    found, spans = on_native_grid(draw_box_on(served, scan, middle), served.box, middle, scan)
+    raters = [read_case(contours, match.case, rater) for rater in RATERS]
+    known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
+    rows = []
+    voxel_ml = float(np.prod(scan.spacing_mm)) / NATIVE_PER_VOXEL**2 / 1000.0
+    for index, organ in enumerate(served.box.drawn_organs):
+        masks = [cut(rater[organ].mask, *native_ranges(scan, match)) if organ in rater else None for rater in raters]
+        if masks[0] is None or not masks[0].any() or (masks[0] & known).sum() < LEAST_KNOWN * masks[0].sum():
+            continue
+        reference = masks[0] & known
+        drawn = np.zeros_like(reference)
+        drawn[spans] = found[index] >= thresholds.get(organ, 0.5)
+        drawn &= known
+        rows.append(
+            BoxScore(
+                case=match.case,
+                organ=organ,
+                dsc=volumetric_dsc(drawn, reference),
+                coarse_dsc=volumetric_dsc(coarse_drawing.native_mask(organ) & known, reference),
+                human_dsc=None if masks[1] is None else volumetric_dsc(masks[1] & known, reference),
+                predicted_ml=round(float(drawn.sum()) * voxel_ml, 3),
+                reference_ml=round(float(reference.sum()) * voxel_ml, 3),
+            )
+        )
+    return rows
+
+
+def read_judged(path: Path) -> list[BoxScore]:
+    """What `box-judge` wrote."""
+    return [BoxScore(**row) for row in json.loads(path.read_text(encoding="utf-8"))["organs"]]
+
+
+def mean_dsc(rows: Sequence[BoxScore]) -> dict[str, float]:
+    """The mean volumetric DSC of each organ."""
+    organs = dict.fromkeys(row.organ for row in rows)
+    return {organ: round(_mean([row.dsc for row in rows if row.organ == organ]), 3) for organ in organs}
+
+
+def to_table(rows: Sequence[BoxScore]) -> str:
+    """Markdown: the mean over the scans of each organ."""
+    lines = [
+        "| organ | scans | box | coarse | radiographer | drawn / reference, ml |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for organ in dict.fromkeys(row.organ for row in rows):
+        own = [row for row in rows if row.organ == organ]
+        means = [_mean([getattr(row, key) for row in own]) for key in ("dsc", "coarse_dsc", "human_dsc")]
+        volumes = " / ".join(f"{_mean([getattr(row, key) for row in own]):.2f}" for key in ("predicted_ml", "reference_ml"))
+        lines.append(f"| {organ} | {len(own)} | " + " | ".join(f"{mean:.3f}" for mean in means) + f" | {volumes} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else float("nan")

@@ -1,0 +1,44 @@
+"""What a trained box network becomes when it is served: one box in, the organs of both sides out."""
+
+# mypy: allow-subclassing-any
+# (torch is not there where the types are checked without it)
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_export.boxes.config import BoxConfig
+from model_export.boxes.network import BoxNetwork
+
+
+class ServedBox(nn.Module):
+    """(1, 1, Z, Y, X) HU to (organs, Z, Y · upscale, X · upscale) probabilities, in the order of ``BoxConfig.drawn_organs``.
+
+    The network draws the left organs on the box and the right ones on its mirror image, so that a mirrored patient gets the
+    mirrored contours. An unpaired organ is the mean of both where both are shown it, else what the one says.
+    """
+
+    views: Tensor
+
+    def __init__(self, network: BoxNetwork, box: BoxConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.box = box
+        shown = torch.arange(box.size[2] * box.upscale) >= box.hidden_columns * box.upscale
+        self.register_buffer("views", (shown.float() + shown.flip(0).float()).clamp(min=1.0))
+
+    def forward(self, hu: Tensor) -> Tensor:
+        box = self.box
+        both = torch.cat([hu, hu.flip(-1)])[..., box.hidden_columns :]
+        left, right = torch.sigmoid(self.network(both).float()).unbind(0)  # (outputs, Z, Y · upscale, shown · upscale) each
+        hidden = box.hidden_columns * box.upscale
+        if hidden:
+            left, right = functional.pad(left, (hidden, 0)), functional.pad(right, (hidden, 0))
+        right = right.flip(-1)
+        found = {}
+        for index, (name, other) in enumerate(zip(box.organs, box.mirrored_organs, strict=True)):
+            if name == other:
+                found[name] = (left[index] + right[index]) / self.views
+            else:
+                found[name], found[other] = left[index], right[index]
+        return torch.stack([found[name] for name in box.drawn_organs])

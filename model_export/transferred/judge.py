@@ -1,0 +1,86 @@
+"""How good transferred labels are: each matched scan's organs from the other patients' contours alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from model_export.datasets.openkbp import find_patients
+from model_export.evaluate import volumetric_dsc
+from model_export.prepare import read_matches
+from model_export.transferred.atlases import Atlas, Share, read_atlases
+from model_export.transferred.coarse import CoarseModel
+from model_export.transferred.make import carry_over, landmarks_of, picture_of
+from model_export.transferred.neighbourhoods import ORBITS, Neighbourhood
+from model_export.transferred.scans import F32, Mask, read_scan
+from model_export.transferred.votes import Votes, fused
+
+GIVEN, FOUND = "true", "found"
+"""Landmarks: the experts' own, or those that a stranger's scan gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferScore:
+    """One organ of one scan: volumetric DSC with what both raters drew on the mean; None where the label was refused."""
+
+    case: str
+    organ: str
+    landmarks: str
+    dsc: float | None
+
+
+def judge_transfer(openkbp: Path, contours: Path, matched: Path, model: Path) -> list[TransferScore]:
+    """Every atlas as the target of the others, with the experts' landmarks and with those that are found."""
+    matches = read_matches(matched)
+    scans = {path.stem: read_scan(path) for path in find_patients(openkbp) if path.stem in matches}
+    atlases, coarse = read_atlases(scans, matches, contours, ORBITS), CoarseModel(model)
+    rows = []
+    for target in [atlas for atlas in atlases if not atlas.is_mirrored]:
+        others = [atlas for atlas in atlases if atlas.case != target.case]
+        rows += judge_target(target, {name: target.centres[name] for name in ORBITS.landmarks}, GIVEN, others, ORBITS)
+        seen = {name: place for name, (place, _) in coarse.centres(target.scan).items()}
+        found = landmarks_of(target.scan, seen, picture_of(others))
+        if isinstance(found, str):
+            rows += [TransferScore(target.case, organ, FOUND, None) for organ in ORBITS.organs]
+        else:
+            rows += judge_target(target, found, FOUND, others, ORBITS)
+    return rows
+
+
+def judge_target(
+    target: Atlas, landmarks: dict[str, tuple[float, float, float]], how: str, others: Sequence[Atlas], near: Neighbourhood
+) -> list[TransferScore]:
+    """Each organ of one scan that others' contours were carried over to."""
+    found = carry_over(target.scan, landmarks, others, near)
+    rows = []
+    for organ, votes in found.votes.items():
+        if organ in target.shares:
+            label = fused(votes)
+            dsc = None if label is None else volumetric_dsc(label >= 0.5, _reference(target.shares[organ], votes))
+            rows.append(TransferScore(target.case, organ, how, dsc))
+    return rows
+
+
+def _reference(share: Share, votes: Votes) -> Mask:
+    """The true organ on the lattice of the votes."""
+    out: F32 = np.zeros(votes.shares.shape[1:], np.float32)
+    source, target = [], []
+    for start, count, first, size in zip(share.first, share.values.shape, votes.first, out.shape, strict=True):
+        low, high = max(start, first), min(start + count, first + size)
+        source.append(slice(low - start, high - start))
+        target.append(slice(low - first, high - first))
+    out[tuple(target)] = share.values[tuple(source)]
+    return np.asarray(out >= 0.5, np.bool_)
+
+
+def to_table(rows: Sequence[TransferScore]) -> str:
+    """Markdown: a line for each organ, a column for each scan with each kind of landmarks."""
+    columns: Final = list(dict.fromkeys((row.case, row.landmarks) for row in rows))
+    scores = {(row.organ, row.case, row.landmarks): row.dsc for row in rows}
+    lines = ["| organ | " + " | ".join(f"{case}, {how}" for case, how in columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    for organ in dict.fromkeys(row.organ for row in rows):
+        cells = [scores.get((organ, case, how)) for case, how in columns]
+        lines.append(f"| {organ} | " + " | ".join("refused" if cell is None else f"{cell:.3f}" for cell in cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""From public scans and released contours to transferred labels, one file a scan; what is done is not done again."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from model_export.datasets.openkbp import find_patients
+from model_export.prepare import read_matches
+from model_export.progress import Kept, shown
+from model_export.transferred.atlases import Atlas, read_atlases
+from model_export.transferred.coarse import CoarseModel
+from model_export.transferred.eyes import EyePicture, mean_eye, refined_eye
+from model_export.transferred.neighbourhoods import ORBITS, Neighbourhood
+from model_export.transferred.registration import anchored, carried, lay_on, to_fixed
+from model_export.transferred.scans import NATIVE_PER_VOXEL, Image, Point, Scan, centre_mm, read_scan, to_image
+from model_export.transferred.votes import TransferredScan, Votes, write_transferred
+
+log = logging.getLogger(__name__)
+
+EYES_APART_MM: Final = (50.0, 80.0)
+REFUSED: Final = "refused.json"
+
+
+def transfer(openkbp: Path, contours: Path, matched: Path, model: Path, out: Path) -> None:
+    """Write ``pt_N.npz`` for each scan that shows both eyes, and ``refused.json`` with a reason for each of the others."""
+    out.mkdir(parents=True, exist_ok=True)
+    matches, paths = read_matches(matched), find_patients(openkbp)
+    atlases = read_atlases({path.stem: read_scan(path) for path in paths if path.stem in matches}, matches, contours, ORBITS)
+    picture, coarse = picture_of(atlases), Kept(out / "coarse.jsonl", work=str(model))
+    seen_by, refused = CoarseModel(model), dict[str, str]()
+    for path in shown(paths, "transfer"):
+        if (out / f"{path.stem}.npz").is_file():
+            continue
+        scan = read_scan(path)
+        seen = coarse.get(scan.name, partial(seen_by.centres, scan))
+        centres: dict[str, Point] = {name: (place[0], place[1], place[2]) for name, (place, _) in seen.items()}
+        found = landmarks_of(scan, centres, picture)
+        if isinstance(found, str):
+            refused[scan.name] = found
+            continue
+        write_transferred(out / f"{scan.name}.npz", carry_over(scan, found, atlases, ORBITS))
+    (out / REFUSED).write_text(json.dumps(refused, indent=1) + "\n", encoding="utf-8")
+    log.info("%d scans, %d refused", len(paths) - len(refused), len(refused))
+
+
+def picture_of(atlases: Sequence[Atlas]) -> EyePicture:
+    """The mean picture of the atlases' eyes; a mirror image shows nothing new."""
+    plain = [atlas for atlas in atlases if not atlas.is_mirrored]
+    return mean_eye((atlas.scan, atlas.centres[eye], eye) for atlas in plain for eye in ("Eye_L", "Eye_R"))
+
+
+def landmarks_of(scan: Scan, centres: Mapping[str, Point], picture: EyePicture) -> dict[str, Point] | str:
+    """Both eyes and the brainstem, or why not."""
+    found: dict[str, Point] = {}
+    for eye in ("Eye_L", "Eye_R"):
+        if eye not in centres:
+            return f"{eye} is not seen"
+        refined = refined_eye(scan, centres[eye], eye, picture)
+        if refined is None:
+            return f"{eye} does not look like an eye, or is cut"
+        found[eye] = refined[0]
+    apart = float(np.linalg.norm(np.subtract(found["Eye_L"], found["Eye_R"])))
+    if not EYES_APART_MM[0] <= apart <= EYES_APART_MM[1] or found["Eye_L"][0] < found["Eye_R"][0]:
+        return f"the eyes lie {apart:.0f} mm apart"
+    if "Brainstem" in scan.masks:
+        found["Brainstem"] = centre_mm(scan.masks["Brainstem"], scan.spacing_mm)
+    elif "Brainstem" in centres:
+        found["Brainstem"] = centres["Brainstem"]
+    else:
+        return "the brainstem is not seen"
+    return found
+
+
+def carry_over(scan: Scan, landmarks: Mapping[str, Point], atlases: Sequence[Atlas], near: Neighbourhood) -> TransferredScan:
+    """Every atlas of another patient laid on a scan, and its organs moved to the scan's own anchors."""
+    fixed = to_fixed(scan, [landmarks[name] for name in near.landmarks], near.margin_mm)
+    grids = {organ: vote_grid(scan, landmarks[anchor], near.reach_of(organ)) for organ, anchor in near.anchors.items()}
+    shares: dict[str, list[tuple[str, float, np.ndarray]]] = {organ: [] for organ in near.organs}
+    for atlas in atlases:
+        if atlas.scan.name == scan.name:
+            continue
+        transform, correlation = lay_on(fixed, atlas.moving)
+        for organ, image in atlas.images.items():
+            anchor = near.anchors[organ]
+            moved = anchored(transform, landmarks[anchor], atlas.centres[anchor])
+            share = carried({organ: image}, moved, grids[organ][0])[organ]
+            shares[organ].append((atlas.case, correlation, np.rint(share * 255).astype(np.uint8)))
+    votes = {
+        organ: Votes(
+            np.stack([v for _, _, v in found]), grids[organ][1], tuple(c for c, _, _ in found), tuple(q for _, q, _ in found)
+        )
+        for organ, found in shares.items()
+        if found
+    }
+    return TransferredScan(scan.name, dict(landmarks), votes)
+
+
+def vote_grid(scan: Scan, anchor: Point, reach_mm: tuple[Point, Point]) -> tuple[Image, tuple[int, int, int]]:
+    """A part of the scan's native grid around an anchor: an image to resample onto, and its first index (z, y, x)."""
+    factors = (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL)
+    spans = []
+    for axis, (factor, step, count) in enumerate(zip(factors, scan.spacing_mm, scan.hu.shape, strict=True)):
+        place, low, high = anchor[2 - axis], reach_mm[0][2 - axis], reach_mm[1][2 - axis]
+        first, last = ((place + reach) / step * factor for reach in (low, high))
+        spans.append((max(0, int(first)), min(count * factor, int(last) + 1)))
+    first_index = (spans[0][0], spans[1][0], spans[2][0])
+    empty = np.zeros([max(stop - start, 1) for start, stop in spans], np.uint8)
+    return to_image(empty, scan.spacing_mm, first=first_index, factor=NATIVE_PER_VOXEL), first_index

@@ -1,0 +1,43 @@
+"""Which organs are carried over together, by which landmarks, and around which of them they are put right.
+
+Each organ wants its own neighbourhood: one affine map does not fit a whole head, and a map of less than an orbit drifts at 4 mm.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from model_export.transferred.scans import Point
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """`landmarks` start the registration; `margin_mm` (below, above; x, y, z) around them is compared.
+
+    `anchors` names, for each organ that is carried over, the landmark whose middle is laid on the target's.
+    """
+
+    name: str
+    landmarks: tuple[str, ...]
+    margin_mm: tuple[Point, Point]
+    anchors: dict[str, str]
+    reach_mm: tuple[Point, Point]
+    """How far from a left anchor its organs may lie, lowest and highest x, y, z; mirrored for a right one."""
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """What is carried over."""
+        return tuple(self.anchors)
+
+    def reach_of(self, organ: str) -> tuple[Point, Point]:
+        """Lowest and highest offset (x, y, z) in mm from the anchor of an organ."""
+        low, high = self.reach_mm
+        return ((-high[0], low[1], low[2]), (-low[0], high[1], high[2])) if organ.endswith("_R") else (low, high)
+
+
+ORBITS: Final = Neighbourhood(
+    name="orbits",
+    landmarks=("Eye_L", "Eye_R", "Brainstem"),
+    margin_mm=((45.0, 40.0, 40.0), (45.0, 30.0, 40.0)),
+    anchors={f"{organ}_{side}": f"Eye_{side}" for organ in ("Eye", "Lens", "OpticNrv", "Glnd_Lacrimal") for side in "LR"},
+    reach_mm=((-44.0, -30.0, -26.0), (36.0, 64.0, 26.0)),
+)

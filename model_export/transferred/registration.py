@@ -1,0 +1,117 @@
+"""One scan laid on another: an affine map found by the correlation of their CT around some landmarks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from model_export.transferred.scans import F32, Image, Point, Scan, to_image
+
+WINDOW_HU: Final = (-200.0, 600.0)
+ITERATIONS: Final = 30
+FAILED: Final = 0.01
+"""The correlation that is reported where the two scans do not overlap enough to be compared."""
+
+Transform = Any  # SimpleITK's
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A scan that others are laid on: its CT and known part in the neighbourhood of its landmarks."""
+
+    image: Image
+    mask: Image
+    landmarks: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A scan that is laid on others."""
+
+    image: Image
+    mask: Image
+    landmarks: tuple[Point, ...]
+
+
+def to_moving(scan: Scan, landmarks: Sequence[Point]) -> Moving:
+    """A whole scan, with its landmarks (x, y, z) in mm."""
+    image = to_image(_windowed(scan.hu), scan.spacing_mm)
+    return Moving(image, to_image(scan.known.astype(np.uint8), scan.spacing_mm), tuple(landmarks))
+
+
+def to_fixed(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Fixed:
+    """The part of a scan from so far below its landmarks to so far above, x, y and z each.
+
+    :raises ValueError: where none of it is known.
+    """
+    low, high = np.min(landmarks, axis=0) - margin_mm[0], np.max(landmarks, axis=0) + margin_mm[1]
+    box = tuple(
+        slice(max(0, int(first / step)), min(count, int(last / step) + 2))
+        for first, last, step, count in zip(low[::-1], high[::-1], scan.spacing_mm, scan.hu.shape, strict=True)
+    )
+    known = scan.known[box]
+    if not known.any():
+        raise ValueError(f"{scan.name}: nothing is known around the landmarks")
+    first = (box[0].start, box[1].start, box[2].start)
+    image = to_image(_windowed(scan.hu[box]), scan.spacing_mm, first=first)
+    return Fixed(image, to_image(known.astype(np.uint8), scan.spacing_mm, first=first), tuple(landmarks))
+
+
+def _windowed(hu: F32) -> F32:
+    return np.clip(hu, *WINDOW_HU).astype(np.float32)
+
+
+def lay_on(fixed: Fixed, moving: Moving) -> tuple[Transform, float]:
+    """The affine map from places of the fixed scan to places of the moving one, and the correlation that it reaches."""
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    transform = _first_guess(fixed.landmarks, moving.landmarks)
+    search = sitk.ImageRegistrationMethod()
+    search.SetMetricAsCorrelation()
+    search.SetMetricFixedMask(fixed.mask)
+    search.SetMetricMovingMask(moving.mask)
+    search.SetInterpolator(sitk.sitkLinear)
+    search.SetOptimizerAsRegularStepGradientDescent(2.0, 0.02, ITERATIONS, relaxationFactor=0.6)
+    search.SetOptimizerScalesFromPhysicalShift()
+    search.SetNumberOfThreads(1)
+    search.SetInitialTransform(transform, True)
+    try:
+        search.Execute(fixed.image, moving.image)
+    except RuntimeError:  # too few of their known voxels overlap
+        return transform, FAILED
+    return transform, -float(search.GetMetricValue())
+
+
+def _first_guess(fixed: Sequence[Point], moving: Sequence[Point]) -> Transform:
+    """The rigid map that takes landmarks to landmarks, as an affine one."""
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    flat = [[float(value) for point in points for value in point] for points in (fixed, moving)]
+    rigid = sitk.LandmarkBasedTransformInitializer(sitk.VersorRigid3DTransform(), *flat)
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(rigid.GetMatrix())
+    transform.SetTranslation(rigid.GetTranslation())
+    transform.SetCenter(rigid.GetCenter())
+    return transform
+
+
+def anchored(transform: Transform, here: Point, there: Point) -> Transform:
+    """The same turn and stretch, moved so that one place of the fixed scan falls on one of the moving scan."""
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    moved = sitk.AffineTransform(3)
+    moved.SetMatrix(transform.GetMatrix())
+    moved.SetCenter(here)
+    moved.SetTranslation([to - of for to, of in zip(there, here, strict=True)])
+    return moved
+
+
+def carried(labels: Mapping[str, Image], transform: Transform, grid: Image) -> dict[str, F32]:
+    """Labels of the moving scan on a grid of the fixed one, as shares in [0, 1], (z, y, x)."""
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    return {
+        name: sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32))
+        for name, image in labels.items()
+    }

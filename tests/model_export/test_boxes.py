@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from model_export.boxes.compose import compose
+from model_export.boxes.config import BoxRun, read_box_run
+from model_export.boxes.data import EXPERT, TRANSFERRED, BoxCase, BoxLabel, box_data_hash, read_box_cases, write_box_cases
+from model_export.boxes.export import Facts, export_box, run_box
+from model_export.boxes.judge import box_middle, on_native_grid
+from model_export.boxes.network import BoxNetwork
+from model_export.boxes.sampling import draw_box, labelled_outputs, no_placement, see, shares_at
+from model_export.boxes.served import ServedBox
+from model_export.boxes.things import Scene, ThingsConfig, distance_to_skin, paint_things
+from model_export.boxes.train import (
+    CHECKPOINT,
+    boxes_of_step,
+    loss_of_boxes,
+    resume_box_training,
+    start_box_training,
+    train_boxes,
+)
+from model_export.datasets.training_file import to_codes
+from model_export.transferred.scans import Scan
+from oarlock.segmentation.manifest import check_hash, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONFIGS = Path(__file__).parents[2] / "model_export" / "configs"
+SMALL = {
+    "box": {"size": [4, 8, 16], "hidden_columns": 4, "upscale": 2},
+    "network": {"channels": [4, 6, 8], "blocks": [1, 1, 1]},
+    "training": {"steps": 6, "slabs_per_step": 1, "bfloat16": False},
+}
+SPACING = (2.7, 3.9, 4.3)
+
+
+@pytest.fixture
+def run() -> BoxRun:
+    return read_box_run(CONFIGS / "orbits.toml", SMALL)
+
+
+def made_label(organ: str, at_x: int, *, source: str = EXPERT) -> BoxLabel:
+    """A block of 4 x 8 x 8 voxels of a lattice twice as fine, from slice 6, row 20 and a column on."""
+    shares = np.zeros((6, 10, 10), np.uint8)
+    shares[1:-1, 1:-1, 1:-1] = 255
+    return BoxLabel(organ, shares, (5, 19, at_x - 1), 2, source, (0, 14))
+
+
+def made_case(labels: Sequence[BoxLabel], *, name: str = "made") -> BoxCase:
+    """15 x 23 x 31 voxels of tissue with a margin of air, the box in the middle."""
+    hu = np.full((15, 23, 31), -1000.0, np.float32)
+    hu[:, 4:, 3:-3] = 20.0
+    middle = tuple(count * step / 2 for count, step in zip(hu.shape, SPACING, strict=True))
+    return BoxCase(
+        name, "", "train", SPACING, to_codes(hu, np.ones(hu.shape, np.bool_)), (middle[0], middle[1], middle[2]), tuple(labels)
+    )
+
+
+@pytest.mark.parametrize("name", ["orbits", "ears", "jaw"])
+def test_each_shipped_box_can_be_built_and_names_both_sides(name: str) -> None:
+    run = read_box_run(CONFIGS / f"{name}.toml")
+    slices, rows, columns = run.box.size
+    assert slices % 2 == 0
+    assert rows % 4 == 0
+    assert (columns - run.box.hidden_columns) % 4 == 0
+    assert {organ[:-1] + "R" for organ in run.box.organs if organ.endswith("_L")} <= set(run.box.drawn_organs)
+    assert BoxNetwork(run.network).head.conv.out_channels == len(run.box.organs) * run.box.upscale**2
+
+
+def test_both_lattices_of_a_box_have_the_same_edges(run: BoxRun) -> None:
+    for coarse, fine, step, factor in zip(
+        run.box.positions_mm(fine=False), run.box.positions_mm(fine=True), run.box.spacing_mm, (1, 2, 2), strict=True
+    ):
+        assert coarse[0] - step / 2 == pytest.approx(fine[0] - step / factor / 2)
+        assert coarse[-1] + step / 2 == pytest.approx(fine[-1] + step / factor / 2)
+
+
+def test_the_columns_that_are_hidden_lie_on_the_patients_right(run: BoxRun) -> None:
+    everything, shown = run.box.positions_mm(fine=False)[2], run.box.positions_mm(fine=False, shown=True)[2]
+    assert shown.tolist() == everything[4:].tolist()
+
+
+def test_a_box_is_laid_at_the_mean_over_the_anchors_that_were_found(run: BoxRun) -> None:
+    both = box_middle(run.box, {"Eye_L": (60.0, 10.0, 5.0), "Eye_R": (-2.0, 12.0, 7.0)})
+    assert both == pytest.approx((6.0, 27.0, 29.0))  # 16 mm behind the eyes' middle, for their offsets along x cancel
+    assert box_middle(run.box, {"Eye_L": (60.0, 10.0, 5.0)}) == pytest.approx((5.0, 26.0, 28.0))
+    assert box_middle(run.box, {"Brainstem": (0.0, 0.0, 0.0)}) is None
+
+
+def test_a_mirrored_box_gets_the_mirrored_drawing(run: BoxRun) -> None:
+    torch.manual_seed(3)
+    served = ServedBox(BoxNetwork(run.network), run.box).eval()
+    hu = torch.randn(1, 1, *run.box.size) * 200
+    with torch.no_grad():
+        plain, mirrored = served(hu), served(hu.flip(-1))
+    names = run.box.drawn_organs
+    swapped = [names.index(name[:-1] + {"L": "R", "R": "L"}[name[-1]]) for name in names]
+    assert torch.allclose(plain[swapped].flip(-1), mirrored, atol=1e-6)
+
+
+def test_an_unpaired_organ_is_the_mean_of_the_sides_that_are_shown_it() -> None:
+    run = read_box_run(CONFIGS / "ears.toml", SMALL)
+    network = BoxNetwork(run.network).eval()
+    with torch.no_grad():
+        network.head.conv.weight.zero_()
+        assert network.head.conv.bias is not None
+        network.head.conv.bias.fill_(0.0)
+        drawn = ServedBox(network, run.box).eval()(torch.zeros(1, 1, *run.box.size))
+    assert torch.equal(drawn[run.box.drawn_organs.index("Brainstem")], torch.full((4, 16, 32), 0.5))
+
+
+def test_a_right_organ_is_drawn_as_a_left_one_on_the_mirror_image(run: BoxRun) -> None:
+    case = made_case([made_label("Eye_R", 20)])
+    assert labelled_outputs(case, run, mirror=False) == []
+    assert [(index, label.organ) for index, label in labelled_outputs(case, run, mirror=True)] == [(0, "Eye_R")]
+    plain = no_placement(case).in_scan(run.box.positions_mm(fine=True))
+    mirror = no_placement(case, mirror=True).in_scan(run.box.positions_mm(fine=True))
+    label = case.by_organ["Eye_R"]
+    assert torch.allclose(shares_at(label, case, plain).flip(-1), shares_at(label, case, mirror), atol=1e-5)
+
+
+def test_a_label_keeps_its_volume_and_place_in_the_box(run: BoxRun) -> None:
+    box = replace(run.box, size=(16, 24, 32), spacing_mm=(2.5, 4.0, 4.0), upscale=4)
+    case = made_case([made_label("Eye_L", 30)])
+    shares = shares_at(case.labels[0], case, no_placement(case).in_scan(box.positions_mm(fine=True)))
+    volume_mm3 = 4 * 8 * 8 * SPACING[0] * SPACING[1] * SPACING[2] / 4
+    assert float(shares.sum()) * 2.5 == pytest.approx(volume_mm3, rel=0.03)
+    x_mm = torch.from_numpy(box.positions_mm(fine=True)[2])
+    middle = float((shares.sum(dim=(0, 1)) * x_mm).sum() / shares.sum()) + case.middle_mm[2]
+    assert middle == pytest.approx(34 * SPACING[2] / 2, abs=0.3)  # columns 30 to 37 of a lattice twice as fine
+
+
+def test_what_lies_outside_of_the_scan_is_air(run: BoxRun) -> None:
+    case = made_case([])
+    hu, known, _ = see(case, no_placement(case, middle_mm=(-500.0, 0.0, 0.0)).in_scan(run.box.positions_mm(fine=False)))
+    assert torch.equal(hu, torch.full(run.box.size, -1000.0))
+    assert not known.any()
+
+
+def test_a_step_depends_on_its_number_alone(run: BoxRun) -> None:
+    cases = [made_case([made_label("Eye_L", 30), made_label("Lens_R", 10)], name=name) for name in ("one", "two")]
+    first, again, other = (boxes_of_step(step, cases, run)[0] for step in (5, 5, 6))
+    assert torch.equal(first.ct_hu, again.ct_hu)
+    assert not torch.equal(first.ct_hu, other.ct_hu)
+
+
+def test_a_transferred_label_weighs_less_than_an_experts(run: BoxRun) -> None:
+    case = made_case([made_label("Eye_L", 30), made_label("Lens_L", 30, source=TRANSFERRED)])
+    sample = draw_box(case, replace(run, augment=replace(run.augment, mirror_probability=0.0)), np.random.default_rng(1))
+    assert sample.organs == (0, 1)
+    assert sample.weights == (1.0, run.sampling.transferred_weight)
+
+
+def test_an_organ_without_a_label_has_no_gradient(run: BoxRun) -> None:
+    network = BoxNetwork(run.network)
+    sample = draw_box(made_case([made_label("Eye_L", 30)]), run, np.random.default_rng(1))
+    torch.autograd.backward(loss_of_boxes(network, [sample], run))
+    assert network.head.conv.bias is not None
+    assert network.head.conv.bias.grad is not None
+    by_organ = network.head.conv.bias.grad.reshape(len(run.box.organs), -1).abs().sum(dim=1)
+    assert by_organ[0] > 0
+    assert by_organ[1:].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_training_goes_on_as_if_it_had_not_been_stopped(run: BoxRun, tmp_path: Path) -> None:
+    cases = [made_case([made_label("Eye_L", 30), made_label("Eye_R", 10)])]
+    whole = start_box_training(run)
+    train_boxes(whole, cases, tmp_path / "whole")
+    train_boxes(start_box_training(run), cases, tmp_path / "parts", until=3)
+    parts = resume_box_training(run, tmp_path / "parts" / CHECKPOINT)
+    assert parts.step == 3
+    train_boxes(parts, cases, tmp_path / "parts")
+    for one, other in zip(whole.average.state_dict().values(), parts.average.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_file_gives_back_its_cases(tmp_path: Path) -> None:
+    case = made_case([made_label("Eye_L", 30)])
+    write_box_cases(tmp_path / "boxes.npz", [case], {})
+    (read,) = read_box_cases(tmp_path / "boxes.npz")
+    assert read.middle_mm == case.middle_mm
+    assert np.array_equal(read.ct, case.ct)
+    assert np.array_equal(read.labels[0].shares, case.labels[0].shares)
+    assert replace(read.labels[0], shares=case.labels[0].shares) == case.labels[0]
+    assert len(box_data_hash(tmp_path / "boxes.npz")) == 64
+
+
+def test_an_export_answers_as_torch_does_and_states_its_shape(run: BoxRun, tmp_path: Path) -> None:
+    import tomllib
+
+    network = BoxNetwork(run.network)
+    agreement = export_box(network, run, tmp_path, Facts({"Eye_L": 0.4}, {"steps": 7}, {"Eye_L": 0.9}))
+    assert agreement.probability < 1e-5
+    (part,) = tomllib.loads((tmp_path / "orbits.part.toml").read_text())["part"]
+    assert part["input"] == {"name": "hu", "spacing_mm": [2.5, 4.0, 4.0], "size_zyx": [4, 8, 16], "padding_hu": -1000.0}
+    assert part["oar"][:2] == [{"name": "Eye_L", "threshold": 0.4}, {"name": "Eye_R", "threshold": 0.5}]
+    assert part["look"]["around"][1] == {"organ": "Eye_R", "offset_mm": [0.0, 16.0, 32.0]}
+    answer = run_box(tmp_path / part["file"], np.zeros((1, 1, 4, 8, 16), np.float32))
+    assert answer.shape == (8, 4, 16, 32)
+
+
+def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_organs(run: BoxRun, tmp_path: Path) -> None:
+    export_box(BoxNetwork(run.network), run, tmp_path / "boxes", Facts({}, {"steps": 7}, {}))
+    whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
+    if len(read_manifest(whole).parts) != 1:
+        pytest.skip("the shipped model is composed already")
+    manifest = compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9")
+    assert [part.name for part in manifest.parts] == ["whole", "orbits"]
+    owners = {oar.name: owner for oar, owner in manifest.owners.items()}
+    assert owners["Lens_R"] == "orbits"
+    assert owners["Brain"] == "whole"
+    check_hash(manifest)
+
+
+def test_a_drawing_comes_back_to_the_place_that_it_was_drawn_at(run: BoxRun) -> None:
+    hu = np.zeros((20, 30, 40), np.float32)
+    scan = Scan("made", "train", hu, np.ones(hu.shape, np.bool_), (2.5, 4.0, 4.0), {})
+    ramp = np.broadcast_to(run.box.positions_mm(fine=True)[2], (1, 4, 16, 32)).astype(np.float32)
+    found, spans = on_native_grid(ramp, run.box, (25.0, 60.0, 80.0), scan)
+    x_mm = ((np.arange(160) + 0.5) / 4 - 0.5)[spans[2]] * 4.0 - 80.0
+    inside = np.abs(x_mm) < 30.0
+    assert np.allclose(found[0, 2, 10, inside], x_mm[inside], atol=1e-3)
+
+
+def test_things_touch_the_skin_and_change_nothing_within_it() -> None:
+    hu = np.full((9, 21, 23), -1000.0, np.float32)
+    hu[:, 6:16, 5:18] = 40.0
+    hu[:, 9:12, 9:12] = -1000.0  # an airway
+    skin = torch.from_numpy(distance_to_skin(hu, (2.5, 4.0, 4.0)))
+    places = tuple((np.arange(n, dtype=np.float32) - n / 2) * step for n, step in zip(hu.shape, (2.5, 4.0, 4.0), strict=True))
+    scene = Scene(skin, (places[0], places[1], places[2]))
+    every = ThingsConfig(mask=1.0, bolus=1.0, pad=1.0, tube=1.0, rest=1.0)
+    for seed in range(5):
+        painted = paint_things(torch.from_numpy(hu), scene, every, np.random.default_rng(seed)).numpy()
+        inside = skin.numpy() == 0
+        assert np.array_equal(painted[inside], hu[inside])
+        touching = (skin.numpy() > 0) & (skin.numpy() < 4.5)
+        assert (painted[touching] > -900).mean() > 0.2
+
+
+def test_a_box_of_air_can_be_painted() -> None:
+    skin = torch.from_numpy(distance_to_skin(np.full((4, 8, 8), -1000.0, np.float32), (2.5, 4.0, 4.0)))
+    places = np.arange(8, dtype=np.float32)
+    every = ThingsConfig(mask=1.0, bolus=1.0, pad=1.0, tube=1.0, rest=1.0)
+    scene = Scene(skin, (places[:4], places, places))
+    painted = paint_things(torch.full((4, 8, 8), -1000.0), scene, every, np.random.default_rng(0))
+    assert torch.isfinite(painted).all()
