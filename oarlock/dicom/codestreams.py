@@ -141,6 +141,25 @@ def _jpeg_size(frame: bytes) -> tuple[int, int]:
     raise Unusable("its compressed data have no frame header" if size is None else "its compressed data have no scan")
 
 
+def jpeg_precision(frame: bytes) -> int:
+    """Bits of a sample of a JPEG codestream, 9 to 16, by its frame header.
+
+    :raises Unusable: there is no frame header, or its samples have other sizes.
+    """
+    offset = 2
+    for _ in range(_MOST_MARKERS):
+        if offset + 5 > len(frame):
+            break
+        marker, length = struct.unpack_from(">HH", frame, offset)
+        if marker in _FRAME_HEADERS:
+            bits = frame[offset + 4]
+            if not 9 <= bits <= 16:
+                raise Unusable(f"its compressed data have samples of {bits} bits")
+            return bits
+        offset += 1 if marker == 0xFFFF else 2 + length
+    raise Unusable("its compressed data have no frame header")
+
+
 def _frame_header(segment: bytes, seen: tuple[int, int] | None) -> tuple[int, int]:
     if seen is not None:
         raise Unusable("its compressed data have more than one frame header")

@@ -1,6 +1,8 @@
 """What hostile or broken compressed slices can do: be refused, and nothing else."""
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +22,9 @@ from oarlock.dicom.codestreams import whole_codestream
 from oarlock.dicom.decoding import Decoder, FrameSpec
 from oarlock.dicom.unusable import Unusable
 from oarlock.geometry.grid import Grid
+from tests.fixtures.jpeg_lossless import encode
 
+ROOT = Path(__file__).parents[2]
 SIZE = (64, 48)
 SIZ = b"\xff\x4f\xff\x51"
 
@@ -204,14 +208,20 @@ def test_run_lengths_that_unpack_to_far_more_than_the_image_are_given_up(decoder
         decoder.decode(frame, described(RLELossless))
 
 
-@pytest.mark.slow
-def test_a_frame_that_takes_too_long_is_given_up(shared: Path, decoder: Decoder) -> None:
-    """A thousand pieces of a scan: half a minute for libjpeg, which takes each for a scan of the whole image."""
-    (frame,) = generate_frames(dcmread(shared / "data/dicom/odd/ts/CT1_JPLL").PixelData, number_of_frames=1)
-    scan = frame.index(b"\xff\xda")
-    hostile = frame[:scan] + frame[scan : scan + 3_000] * 1_000 + b"\xff\xd9"
-    with pytest.raises(Unusable, match="take too long"):
-        decoder.decode(hostile, described(JPEGLosslessSV1, 512, 512))
+def endless() -> "subprocess.Popen[bytes]":
+    """A child whose decoder never comes to an end, and that gives a frame 50 ms of CPU time."""
+    code = "from oarlock.dicom import decoding as d; d.SECONDS = 0.05; d._decoded = lambda *_: sum(iter(bool, 1)); d.main()"
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+
+
+def test_a_frame_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode(np.zeros(SIZE, dtype=np.uint16), 12)
+    monkeypatch.setattr("oarlock.dicom.decoding._start", endless)
+    with Decoder() as decoder:
+        with pytest.raises(Unusable, match="take too long"):
+            decoder.decode(content, described(JPEGLosslessSV1))
+        monkeypatch.undo()
+        decoder.decode(content, described(JPEGLosslessSV1))
 
 
 def test_a_decoder_that_dies_costs_its_frame_and_not_the_next_one(files: list[Path], decoder: Decoder) -> None:
@@ -254,3 +264,31 @@ def test_no_flipped_or_missing_bytes_make_a_look_at_a_codestream_fail_otherwise(
     frame += data.draw(st.sampled_from([b"", b"\xff\xd9", b"\xff\xd9\0"]))
     with suppress(Unusable):
         assert whole_codestream(bytes(frame), *SIZE) in frame
+
+
+# ── JPEG lossless ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("bits", range(9, 17))
+@pytest.mark.parametrize("stored", [12, 16])
+def test_jpeg_lossless_gives_the_samples_that_were_encoded_whatever_the_header_says(bits: int, stored: int) -> None:
+    """The codestream's own precision counts; the header's bits and sign, which may lie, are applied to what comes out."""
+    samples = np.random.default_rng(bits).integers(0, 1 << bits, SIZE).astype(np.uint16)
+    samples[0, :4] = [0, (1 << bits) - 1, 0, 1 << (bits - 1)]
+    content = whole_codestream(encode(samples, bits), *SIZE)
+    with Decoder() as decoder:
+        for syntax in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"):
+            for signed in (False, True):
+                found = decoder.decode(content, FrameSpec(syntax, *SIZE, stored, signed))
+                assert found.dtype == (np.int16 if signed else np.uint16)
+                np.testing.assert_array_equal(found.view(np.uint16), samples)
+
+
+def test_jpeg_lossless_of_eight_bits_and_damaged_ones_are_refused() -> None:
+    samples = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
+    eight = encode(samples % 256, 8)
+    cut = encode(samples, 12)[:100] + b"\xff\xd9"
+    with Decoder() as decoder:
+        for content in (eight, cut[:20], b""):
+            with pytest.raises(Unusable):
+                decoder.decode(content, FrameSpec("1.2.840.10008.1.2.4.70", *SIZE, 12, False))
