@@ -1,7 +1,7 @@
-"""Logs: one JSON line an event on standard error, the same from every process. No patient data: events are named in the code.
+"""Logs: one JSON line an event on standard error, alike in every process, without patient data.
 
-What a sender wrote never gets in by the back door either: of an exception, caught or not, the type and the places are told and
-the message is not, and loggers that quote values are silent.
+Events are named in the code. What a sender wrote does not get in either: of an exception, caught or not, the line has the type
+and the places, and not the message; loggers that quote values are silent.
 """
 
 import json

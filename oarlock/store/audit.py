@@ -1,8 +1,8 @@
 """Audit: who did what to which job and when, in a table that only grows (ADR 0012).
 
-An entry is written in the transaction of what it tells, so that there is neither without the other. Each holds a hash over itself
-and the hash of the entry before it: what is changed, taken out, put in or moved afterwards breaks the chain from there on, and a
-row beside the table says which entry is the last. No entry holds patient data: a job is named by its id.
+An entry is written in the transaction of the change that it records, so neither exists without the other. Each entry holds a hash
+over itself and the hash of the entry before it: an entry that is changed, removed, inserted or moved afterwards breaks the chain
+from there on. A row beside the table names the last entry. Entries hold no patient data: a job is named by its id.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something.
+    """The person or program that acts.
 
     :ivar id: ``key:ID``, ``oidc:SUBJECT``, ``worker:NAME``, ``cli:USER``, ``anyone`` (an open service) or ``system``.
     :ivar name: display name.
@@ -65,10 +65,10 @@ SYSTEM: Final = Actor("system", "system")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What is done, before it is an entry.
+    """An action that is about to be recorded.
 
     :ivar model: name, version and sha256 of the job's model.
-    :ivar result: what came of it, in our own words: an error's code, the SHA-256 of a file, the id of a key.
+    :ivar result: an error's code, the SHA-256 of a file or the id of a key.
     """
 
     action: Action
@@ -94,7 +94,7 @@ class Entry:
     hash: str
 
     def chained(self, previous: str) -> str:
-        """The hash that this entry must have behind another one.
+        """The hash that this entry must have after another one.
 
         SHA-256 of the JSON array ``[previous, seq, at, actor, actor_name, address, action, job_id, model, result]`` without
         spaces, in ASCII.
@@ -105,7 +105,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last entry: how many there are, and its hash. Whoever wrote it down elsewhere can tell whether the log was cut."""
+    """Number and hash of the last entry. A copy that is kept elsewhere shows whether the log was cut."""
 
     seq: int
     hash: str
@@ -120,10 +120,10 @@ def to_text(model: ModelFacts) -> str:
 
 
 def append(connection: Connection, now: datetime, *events: Event) -> None:
-    """Write entries at the end of the chain, in the transaction of what they tell, as its last step.
+    """Append entries to the chain, as the last step of the transaction that they record.
 
-    The last entry is locked until the transaction ends, so that no other one can follow it. A transaction that still took
-    locks after that could wait for one that waits for this.
+    The last entry is locked until the transaction ends, so no other transaction can append. One that took further locks after
+    this could wait for one that waits for it.
     """
     if not events:
         return
@@ -139,9 +139,9 @@ def append(connection: Connection, now: datetime, *events: Event) -> None:
 
 
 def record(database: Database, *events: Event, clock: Callable[[], datetime] = utc_now) -> None:
-    """Write entries of what leaves no other trace in the database.
+    """Append entries for actions that change nothing else in the database.
 
-    :raises DatabaseUnavailable: if they are not written; then what they tell must not happen.
+    :raises DatabaseUnavailable: if they could not be written; then the action must not take place.
     """
     with database.writing() as connection:
         append(connection, clock(), *events)
@@ -164,7 +164,7 @@ def _entry(event: Event, seq: int, now: datetime) -> Entry:
 
 
 def read_entries(database: Database, *, page: int = 1_000) -> Iterator[Entry]:
-    """Every entry, from the first, as they stand in the table; read in pages, so that nobody has to wait."""
+    """Every entry of the table in order; read in pages, so that no writer has to wait."""
     behind: list[ColumnElement[bool]] = []  # at first everything: an entry before number 1 is to be seen too
     while True:
         query = select(AUDIT).where(*behind).order_by(AUDIT.c.seq).limit(page)
@@ -184,7 +184,7 @@ def read_head(database: Database) -> Head | None:
 
 
 def tell_head(database: Database) -> None:
-    """Write the last entry into the process's log, which is kept elsewhere: a witness against whoever can rewrite the table."""
+    """Log the last entry. The log is kept elsewhere, so it shows when the table was rewritten."""
     head = read_head(database)
     if head is None:
         log.error("the row that names the last entry of the audit log is missing or not the only one")
@@ -211,7 +211,7 @@ def to_json(entry: Entry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check of the chain found: ``findings`` is empty where all is as it was written."""
+    """The result of a check of the chain: ``findings`` is empty if it is intact."""
 
     head: Head
     findings: tuple[str, ...]

@@ -1,8 +1,8 @@
-"""Callbacks: who is to be told that a job has ended, in a table that survives whatever dies in between (ADR 14).
+"""Callbacks: the outbox of job-end callbacks, durable and delivered at least once (ADR 14).
 
-The job table says which ended jobs have still to be called back for; each becomes one row here, in the transaction that clears
-the mark. A row is claimed for a while by whoever delivers it, so that several services share the work, and a delivery whose
-service was killed is made again: a receiver may hear of a job twice, with the same id.
+The job table marks the ended jobs that still need a callback. Each becomes one row here, in the transaction that clears the mark.
+The service that delivers a row claims it for a while, so several services share the work, and a delivery is repeated when its
+service is killed: a receiver may hear of a job twice, with the same id.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ from oarlock.store.jobs import ENDED, JobId, JobState
 from oarlock.store.schema import CALLBACKS, JOBS
 
 WAITS_S: Final = (10, 60, 300, 1_800, 7_200, 21_600, 43_200)
-"""How long after each failed attempt the next one is made; after the last one there is none."""
+"""Seconds from each failed attempt to the next; after the last one the callback is given up."""
 
 CLAIM_S: Final = 60.0
-"""How long a delivery belongs to whoever took it: longer than one can take."""
+"""Seconds for which a claimed callback belongs to its service; a delivery takes less."""
 
 _BATCH: Final = 16
 
@@ -40,9 +40,9 @@ class CallbackState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One job's end that somebody is to be told of.
+    """The callback of one job's end.
 
-    :ivar outcome: what came of the last attempt, in our own words: ``http 503``, ``timeout``, ``address refused``.
+    :ivar outcome: result of the last attempt, in Oarlock's words: ``http 503``, ``timeout``, ``address refused``.
     """
 
     id: str
@@ -87,7 +87,7 @@ class CallbackStore:
         return len(rows)
 
     def claim(self) -> list[Callback]:
-        """Take the callbacks that are due; nobody else gets them until :data:`CLAIM_S` have passed."""
+        """Claim the callbacks that are due; no other service gets them within :data:`CLAIM_S`."""
         now = self._clock()
         is_due = (CALLBACKS.c.state == CallbackState.WAITING) & (CALLBACKS.c.next_at <= now)
         with self._database.reading() as connection:
@@ -100,7 +100,7 @@ class CallbackStore:
             return [_callback(row) for row in connection.execute(taken).mappings()]
 
     def settle(self, callback: Callback, *, delivered: bool, outcome: str) -> CallbackState:
-        """Note what came of an attempt: delivered, to be tried again, or given up."""
+        """Record an attempt's result: delivered, to be tried again, or given up."""
         attempts = callback.attempts + 1
         state = CallbackState.WAITING if attempts <= len(WAITS_S) else CallbackState.DEAD
         state = CallbackState.DELIVERED if delivered else state
@@ -118,9 +118,9 @@ class CallbackStore:
             return [_callback(row) for row in connection.execute(query).mappings()]
 
     def resend(self, callback_id: str, *, by: Actor = SYSTEM) -> Callback:
-        """Deliver a callback again, as if it had never been tried, whatever came of it.
+        """Queue a callback again from its first attempt, whatever its state.
 
-        :raises InvalidParameter: if there is none of this id, or of this job.
+        :raises InvalidParameter: if neither a callback nor a job with one has this id.
         """
         now = self._clock()
         which = or_(CALLBACKS.c.id == callback_id, CALLBACKS.c.job_id == callback_id)

@@ -1,7 +1,7 @@
-"""Cursors: where a page of a long list ended, as a word that a caller gives back to get the next one.
+"""Cursors: where a page of a long list ended; a caller sends it back to get the next page.
 
-The lists are sorted by time and, within one moment, by a key, so a page begins behind what the last one showed, whatever was
-added or taken out in the meantime.
+The lists are sorted by time and, within one moment, by a key. A page begins behind the last entry of the one before, whatever was
+added or removed in the meantime.
 """
 
 import base64
@@ -32,5 +32,5 @@ def of_cursor(cursor: str) -> tuple[datetime, str]:
 
 
 def invalid_cursor() -> InvalidParameter:
-    """What a caller is told whose cursor is none of ours."""
+    """The error for a cursor that this server did not give."""
     return InvalidParameter(name="cursor", reason="is not a cursor that this server gave")

@@ -75,7 +75,7 @@ class Database:
             connection.execute(text("SELECT version_num FROM alembic_version"))  # SQLite does not look at its file for SELECT 1
 
     def checkpoint(self) -> bool:
-        """Take what was deleted out of the files now. SQLite's write-ahead log keeps old rows until it is emptied.
+        """Remove deleted rows from the files now. SQLite's write-ahead log keeps old rows until it is emptied.
 
         PostgreSQL does it in its own time (VACUUM, recycling of its log).
 

@@ -1,4 +1,4 @@
-"""Storage: where the bytes of a job live, as files in folders that appear whole or not at all.
+"""Storage: the files of jobs, in folders that appear whole or not at all.
 
     DATA/incoming/RANDOM/input/000001 …      an upload that is still being received
     DATA/incoming/RANDOM/lock                an empty file, locked by who receives it until the post has ended
@@ -44,7 +44,7 @@ _RESULTS = "results-"
 
 
 class Incoming:
-    """A folder that receives the files of one upload, numbered in the order in which they come."""
+    """A folder for the files of one upload, numbered in the order of their arrival."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class Incoming:
 
     @contextmanager
     def replaced(self) -> Iterator[Callable[[], Path]]:
-        """Write other files in place of those that came: gives the path of each next one, and deletes the old ones at the end."""
+        """Replace the files of the upload: yields the path of each next one, and deletes the old ones at the end."""
         anew = Incoming(self.folder / "anew")
         yield anew.next_file
         shutil.rmtree(self.folder / _INPUT)
@@ -69,11 +69,11 @@ class Incoming:
 
 
 class Storage:
-    """The bytes of all jobs below one data folder.
+    """The files of all jobs in one data folder.
 
     :param data: must lie on one file system, so that a rename is atomic.
-    :param create: whether to make the folders that are not there. A worker does not: so it can tell the data folder of a service
-        from the empty place where that is to be mounted.
+    :param create: whether to make missing folders. A worker does not: so it can tell a service's data folder from an empty mount
+        point.
     """
 
     def __init__(self, data: Path, *, create: bool = True) -> None:
@@ -172,11 +172,11 @@ class Storage:
     # ── deleting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def purge(self, job_id: JobId) -> None:
-        """Delete every byte of a job. A worker that still writes to it finds its folder gone."""
+        """Delete all files of a job. A worker that still writes to it finds its folder gone."""
         self._discard(self._job(job_id))
 
     def sweep(self) -> int:
-        """Delete uploads that nobody receives any more, and what a crash left in the trash.
+        """Delete abandoned uploads, and what a crash left in the trash.
 
         :returns: how many uploads were deleted.
         """
@@ -188,20 +188,20 @@ class Storage:
         return len(stale)
 
     def job_ids(self) -> list[JobId]:
-        """The jobs that have bytes here and are past their post."""
+        """The jobs that have files here and whose post has ended."""
         return [JobId(path.name) for path in self._jobs.iterdir() if path.is_dir() and not _is_held(path)]
 
     def unfinished(self) -> list[tuple[JobId, int]]:
-        """Results that are being written, or that nobody writes any more: of which job, under which token."""
+        """Unpublished results, written or abandoned: job and fencing token of each."""
         found = self._jobs.glob(f"*/{_WRITING}*")
         return [(JobId(path.parent.name), int(path.name.removeprefix(_WRITING))) for path in found]
 
     def drop_unfinished(self, job_id: JobId, token: int) -> None:
-        """Delete results that nobody writes any more. A worker that wakes up finds its folder gone."""
+        """Delete abandoned results. Their worker, if it wakes up, finds its folder gone."""
         self._discard(self._job(job_id) / f"{_WRITING}{token}")
 
     def is_there(self) -> bool:
-        """Whether the data folder is one that a service has made, and answers."""
+        """Whether a service has made the data folder and it can be read."""
         try:
             return self._jobs.is_dir()
         except OSError:  # the other end of a share is away
@@ -232,7 +232,7 @@ class Storage:
         probe.rename(probe.with_suffix(".renamed")).unlink()
 
     def _discard(self, path: Path) -> None:
-        """Move a folder out of the way in one step, then delete it: a writer inside cannot put new files beside the deletion."""
+        """Move a folder away in one step, then delete it, so that a writer cannot add files during the deletion."""
         away = self._trash / secrets.token_hex(16)
         with suppress(FileNotFoundError):
             path.rename(away)
@@ -241,7 +241,7 @@ class Storage:
     # ── paths ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _gone(self) -> OarlockError:
-        """Why the bytes of a job are not found."""
+        """Why the files of a job are not found."""
         return JobExpired() if self.is_there() else StorageUnavailable()
 
     def _job(self, job_id: JobId) -> Path:

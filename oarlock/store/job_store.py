@@ -90,7 +90,7 @@ class JobStore:
         self._database.check()
 
     def checkpoint(self) -> None:
-        """Take what was purged out of the database's files, as far as that can be done now; otherwise the next time."""
+        """Remove purged rows from the database's files; what cannot be removed now is removed the next time."""
         if not self._database.checkpoint():
             log.warning("the database's write-ahead log could not be emptied; it is tried again")
 
@@ -129,10 +129,10 @@ class JobStore:
         return job
 
     def discard(self, job_id: JobId, *, by: Actor = SYSTEM) -> bool:
-        """Remove a job that was created but could not be sent, as if it had never been posted.
+        """Remove a job that was created and could not be sent, as if it had never been posted.
 
         :returns: False if it was sent or claimed in the meantime (by the sweeper, or by a second post with the same key): it
-            lives, and must be answered for.
+            exists, and the post is answered with it.
         """
         never_sent = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.lease_token == 0) & JOBS.c.sent_at.is_(None)
         with self._database.writing() as connection:
@@ -238,7 +238,7 @@ class JobStore:
         return job
 
     def retry(self, job_id: JobId, *, by: Actor = SYSTEM) -> Job:
-        """Queue a failed or cancelled job again, with all its attempts before it. Its progress stays: it never falls.
+        """Queue a failed or cancelled job again, with all its attempts. Its progress stays: it never falls.
 
         :raises JobNotRetryable: if the job is in another state, or purged.
         :raises JobExpired: if its input was purged.
@@ -266,9 +266,9 @@ class JobStore:
         return job
 
     def purge(self, job_id: JobId, *, by: Actor = SYSTEM) -> None:
-        """Forget everything of a job but its id, its state and its times. A job that has not ended is cancelled.
+        """Delete all data of a job but its id, its state and its times. A job that has not ended is cancelled.
 
-        A worker that still runs it loses its lease with this. Purging twice is no error.
+        A worker that still runs it loses its lease. A second purge changes nothing.
 
         :raises JobNotFound: if there never was one.
         """

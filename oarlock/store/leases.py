@@ -48,7 +48,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SignOfLife:
-    """What a running job's row says of its worker; ``lease_until`` is another one after each report, and no more than that."""
+    """The last report on a running job; ``lease_until`` changes with each report and is not compared with a clock."""
 
     token: int
     lease_until: datetime
@@ -114,7 +114,7 @@ class Leases:
         result: str | None = None,
         scored: Scored | None = None,
     ) -> None:
-        """The job's results are in the storage.
+        """End a job whose results are in the storage.
 
         :param result: the RTSTRUCT's name and SHA-256, for the audit log.
         :param scored: what goes into the table of scores.
@@ -124,23 +124,23 @@ class Leases:
         self._end(lease, Action.JOB_SUCCEEDED, values, result=result, scored=scored)
 
     def fail(self, lease: Lease, error: OarlockError) -> None:
-        """The job cannot be done.
+        """End a job that cannot be done.
 
         :raises LeaseLost: if the job is no longer this worker's.
         """
         self._end(lease, Action.JOB_FAILED, {"state": JobState.FAILED} | error_columns(error), result=error.code)
 
     def cancelled(self, lease: Lease) -> None:
-        """The worker stopped because it was asked to.
+        """End a job that its worker stopped because its cancellation was requested.
 
         :raises LeaseLost: if the job is no longer this worker's.
         """
         self._end(lease, Action.JOB_CANCELLED, {"state": JobState.CANCELLED})
 
     def hand_back(self, lease: Lease, *, attempt_counts: bool = False) -> None:
-        """Put the job back into the queue, unsent: the sweeper sends it. If its cancellation was asked for, it is cancelled.
+        """Put the job back into the queue; the sweeper sends it. If its cancellation was requested, it is cancelled.
 
-        :param attempt_counts: False if the worker stops for a reason of its own, which is not to be held against the series.
+        :param attempt_counts: False if the worker stops for a reason that has nothing to do with the series.
         :raises LeaseLost: if the job is no longer this worker's.
         """
         now = self._clock()
@@ -173,16 +173,16 @@ class Leases:
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
 
     def signs_of_life(self) -> dict[JobId, SignOfLife]:
-        """Of every running job, its last report."""
+        """The last report on every running job."""
         query = select(JOBS.c.id, JOBS.c.lease_token, JOBS.c.lease_until).where(JOBS.c.state == JobState.RUNNING)
         with self._database.reading() as connection:
             return {JobId(row.id): SignOfLife(row.lease_token, row.lease_until) for row in connection.execute(query)}
 
     def take_back(self, silent: Mapping[JobId, SignOfLife]) -> list[JobId]:
-        """Queue again what silent workers hold, in the order of the queue; end it if that was its last attempt.
+        """Queue the jobs of silent workers again; fail those whose attempts are used up.
 
-        :param silent: the last report under each of their leases; where there has been another one, the job is left alone.
-        :returns: the jobs to be sent again.
+        :param silent: the last report under each of their leases; a job with a newer report is left alone.
+        :returns: the jobs to send again, in the order of the queue.
         """
         now = self._clock()
         unheard = or_(*(_is_last(job_id, sign) for job_id, sign in silent.items()), false())
