@@ -1,3 +1,7 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,3 +93,68 @@ def test_an_uneven_stack_has_the_volume_of_what_its_slices_stand_for() -> None:
     origins = np.array([[0.0, 0, z] for z in (0, 1, 3)])  # stand for 1, 1.5 and 2 mm
     grid = Grid(5, 5, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 2.0, 0.5)
     assert np.allclose(grid.volumes_ml(np.array([[1000, 0, 0], [0, 1000, 0], [1000, 1000, 1000]])), [1.0, 1.5, 4.5])
+
+
+def grid_of(zs: Sequence[float], *, drift: float = 0.0, spacing_mm: tuple[float, float] = (1.1, 0.9)) -> Grid:
+    """Axial slices at these positions; each lies ``drift`` mm further to the left than the one below."""
+    origins = np.array([[-31.2 + drift * i, 17.8, z] for i, z in enumerate(zs)])
+    return Grid(5, 7, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), *spacing_mm)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": 0}, "at least one voxel"),
+        ({"columns": 0}, "at least one voxel"),
+        ({"origins_mm": np.zeros((0, 3))}, "at least one voxel"),
+        ({"row_spacing_mm": 0.0}, "spacing must be positive"),
+        ({"column_spacing_mm": -0.9}, "spacing must be positive"),
+        ({"origins_mm": np.array([[0, 0, 1.0], [0, 0, 1.0]])}, "sorted along the normal"),
+        ({"origins_mm": np.array([[0, 0, 2.0], [0, 0, 1.0]])}, "sorted along the normal"),
+        ({"origins_mm": np.array([[0, 0, np.nan]])}, "origins_mm must be finite"),
+        ({"row_direction": np.array([1.0, 0])}, r"row_direction must be finite and of shape \(3,\)"),
+        ({"column_direction": np.array([0, np.inf, 0])}, "column_direction must be finite"),
+    ],
+)
+def test_what_is_not_a_grid_is_refused_with_its_reason(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(grid_of([1.0, 3.5]), **change)
+
+
+def test_one_voxel_is_a_grid() -> None:
+    origin, row, column = np.array([[1.0, 2.0, 3.0]]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+    assert Grid(1, 1, origin, row, column, 1e-3, 1e-3).shape == (1, 1, 1)
+
+
+def test_the_size_of_a_voxel_is_the_median_distance_of_slices_then_of_rows_then_of_columns() -> None:
+    assert grid_of([0, 1, 3, 9]).spacing_mm == (2.0, 1.1, 0.9)
+    assert grid_of([0, 4.5]).spacing_mm == (4.5, 1.1, 0.9)
+    assert grid_of([7]).spacing_mm == (1.0, 1.1, 0.9)
+
+
+def test_a_slice_stands_for_half_the_way_to_each_neighbour_and_at_an_end_for_the_whole_distance_inwards() -> None:
+    assert grid_of([0, 2, 6, 7]).slice_thicknesses_mm.tolist() == [2.0, 3.0, 2.5, 1.0]
+    assert grid_of([7]).slice_thicknesses_mm.tolist() == [1.0]
+    np.testing.assert_allclose(grid_of([0, 2]).voxel_volumes_mm3, [2 * 1.1 * 0.9] * 2)
+
+
+@pytest.mark.parametrize("name", orientations.ALL)
+def test_a_point_above_a_slice_has_its_indices_and_its_distance_along_the_normal(name: str) -> None:
+    """PS3.3 Equation C.7.6.2.1-1 written out: a step of 0.7 mm towards the next slice from row 2.5, column 3.25 of slice 4."""
+    grid = orientations.ALL[name]
+    foot = (
+        grid.origins_mm[4]
+        + 2.5 * grid.row_spacing_mm * grid.column_direction
+        + 3.25 * grid.column_spacing_mm * grid.row_direction
+    )
+    indices, distances = grid.to_plane(4, np.array([foot + 0.7 * grid.normal, foot - 0.2 * grid.normal]))
+    np.testing.assert_allclose(indices, [[2.5, 3.25]] * 2, atol=1e-9)
+    np.testing.assert_allclose(distances, [0.7, -0.2], atol=1e-9)
+    np.testing.assert_allclose(grid.to_patient(4, np.array([[2.5, 3.25]])), [foot], atol=1e-9)
+    np.testing.assert_allclose(grid.to_patient(np.array([4, 5]), np.zeros((2, 2))), grid.origins_mm[4:6])
+
+
+def test_a_voxel_may_lie_a_twentieth_of_a_millimetre_off_the_straight_stack() -> None:
+    """The last of five slices has drifted by four steps."""
+    assert grid_of(range(5), drift=0.0499 / 4).along_patient_axes() is not None
+    assert grid_of(range(5), drift=0.0501 / 4).along_patient_axes() is None

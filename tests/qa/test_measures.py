@@ -1,0 +1,104 @@
+"""The numbers of one organ: of whole masks, of masks that were cut out of a series, and of one that is not there."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from oarlock.arrays import Mask
+from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import Box, Crop
+from oarlock.qa.lattice import Lattice
+from oarlock.qa.measures import Measured, measure, measure_crops
+
+HEIGHTS_MM = np.array([0, 2, 4, 7, 9, 12, 13, 17.0])
+"""Unevenly spaced, so that a slice more or less is seen in areas and volumes."""
+
+SHAPE = (8, 20, 21)
+
+UNEVEN = Lattice.of(
+    Grid(20, 21, HEIGHTS_MM[:, None] * np.array([0, 0, 1.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.1, 0.9)
+)
+
+
+def mask_of(box: Box) -> Mask:
+    mask = np.zeros(SHAPE, dtype=np.bool_)
+    mask[box] = True
+    return mask
+
+
+def crop_of(box: Box | None) -> Crop | None:
+    return None if box is None else (box, np.ones([s.stop - s.start for s in box], dtype=np.bool_))
+
+
+def close(a: Measured, b: Measured) -> bool:
+    pairs = list(zip(asdict(a).values(), asdict(b).values(), strict=True))
+    return all(x == y if x is None or y is None else x == pytest.approx(y, rel=1e-12) for x, y in pairs)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "reference"),
+    [
+        (np.s_[3:5, 5:9, 4:11], np.s_[4:6, 3:8, 6:12]),
+        (np.s_[4:6, 3:8, 6:12], np.s_[3:5, 5:9, 4:11]),
+        (np.s_[0:2, 5:9, 4:11], np.s_[1:3, 5:9, 4:11]),
+        (np.s_[6:8, 5:9, 4:11], np.s_[5:8, 5:9, 4:11]),
+        (np.s_[1:2, 0:4, 0:3], np.s_[5:7, 16:20, 17:21]),
+        (np.s_[2:3, 5:9, 4:11], np.s_[2:3, 5:9, 4:11]),
+    ],
+    ids=["above", "below", "on the first slice", "on the last slice", "far apart", "the same"],
+)
+def test_masks_that_were_cut_out_measure_as_in_the_whole_series(predicted: Box, reference: Box) -> None:
+    cut = measure_crops(crop_of(predicted), crop_of(reference), lattice=UNEVEN, tolerance_mm=2.0)
+    whole = measure(mask_of(predicted), mask_of(reference), lattice=UNEVEN, tolerance_mm=2.0)
+    assert close(cut, whole)
+
+
+def test_of_a_side_that_is_not_there_the_other_ones_amounts_are_left() -> None:
+    """Slices 3 to 4 of 4 × 7 voxels stand for 2.5 mm each: half of 3 and 2, and half of 2 and 3."""
+    box = np.s_[3:5, 5:9, 4:11]
+    volume_ml = 5.0 * 28 * 1.1 * 0.9 / 1000
+    drawn = measure_crops(crop_of(box), None, lattice=UNEVEN, tolerance_mm=2.0)
+    missed = measure_crops(None, crop_of(box), lattice=UNEVEN, tolerance_mm=2.0)
+    assert close(drawn, Measured(predicted_volume_ml=volume_ml, predicted_slices=2))
+    assert close(missed, Measured(reference_volume_ml=volume_ml, reference_slices=2))
+    assert measure_crops(None, None, lattice=UNEVEN, tolerance_mm=2.0) == Measured()
+
+
+def test_a_block_beside_a_block_of_half_its_size() -> None:
+    """Spacing 2 × 1 × 1 mm. The reference is the first four of the predicted block's eight rows.
+
+    So the centres are 2 rows apart, and the predicted block's far face is 4 rows away from the reference's.
+    """
+    lattice = Lattice.upright(10, (2.0, 1.0, 1.0))
+    predicted, reference = (np.zeros((10, 20, 20), dtype=np.bool_) for _ in range(2))
+    predicted[3:7, 4:12, 5:13], reference[3:7, 4:8, 5:13] = True, True
+    found = measure(predicted, reference, lattice=lattice, tolerance_mm=1.0)
+    assert (found.predicted_volume_ml, found.reference_volume_ml) == (pytest.approx(0.512), pytest.approx(0.256))
+    assert found.volume_ratio == pytest.approx(2.0)
+    assert found.volumetric_dsc == pytest.approx(2 / 3)
+    assert found.centre_distance_mm == pytest.approx(2.0)
+    assert found.hausdorff_mm == pytest.approx(4.0)
+    assert (found.predicted_slices, found.reference_slices, found.one_sided_slice_share) == (4, 4, 0.0)
+    assert found.mean_distance_predicted_to_reference_mm is not None
+    assert found.mean_distance_reference_to_predicted_mm is not None
+    assert found.mean_distance_predicted_to_reference_mm > found.mean_distance_reference_to_predicted_mm > 0
+    assert found.amounts == Measured(
+        predicted_volume_ml=found.predicted_volume_ml,
+        reference_volume_ml=found.reference_volume_ml,
+        predicted_slices=4,
+        reference_slices=4,
+    )
+
+
+def test_the_95th_percentile_is_below_the_largest_distance() -> None:
+    """One voxel 6 mm away from a block is less than a twentieth of the surface."""
+    lattice = Lattice.upright(20, (1.0, 1.0, 1.0))
+    block = np.zeros((20, 30, 30), dtype=np.bool_)
+    block[5:15, 5:15, 5:15] = True
+    spiked = block.copy()
+    spiked[10, 10, 21] = True
+    found = measure(spiked, block, lattice=lattice, tolerance_mm=1.0)
+    assert found.hausdorff_95_mm == pytest.approx(0.0)
+    assert found.hausdorff_mm is not None
+    assert found.hausdorff_mm >= 6.0
