@@ -148,10 +148,7 @@ async def post_job(
 _LIST: Final[Call] = {
     "responses": {
         200: json_answer("A page of jobs", {"jobs": [SUCCEEDED], "next": None}, "JobPage"),
-        **problems(
-            errors.InvalidParameter(name="cursor", reason="is not a cursor that this server gave"),
-            refusals.UnknownParameter(known=["state", "series_instance_uid", "limit", "cursor"]),
-        ),
+        **problems(errors.InvalidParameter(name="cursor", reason="is not a cursor that this server gave")),
     }
 }
 

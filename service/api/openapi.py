@@ -27,6 +27,7 @@ NOT_MODIFIED: Final = {"description": "The result is the one whose ETag was sent
 NOT_FOUND: Final = (errors.JobNotFound(), errors.JobExpired())
 NO_RESULT: Final = (*NOT_FOUND, errors.JobNotFinished(state="running"), errors.ResultNotFound(what="rendering.npz"))
 _ANYWHERE: Final = (
+    refusals.UnknownParameter(known=[]),
     refusals.HostNotAllowed(),
     refusals.CrossSite(),
     refusals.Unauthenticated(),
