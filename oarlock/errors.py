@@ -118,9 +118,7 @@ class NotDicom(SeriesError):
     title = "No DICOM file was found"
 
     def __init__(self, *, files: int) -> None:
-        super().__init__(
-            f"None of the {files} file(s) sent is a DICOM Part 10 file. Export the CT series as DICOM and send that."
-        )
+        super().__init__(f"None of the {files} file(s) sent is a DICOM file. Export the CT series as DICOM and send that.")
 
 
 class InstanceUnreadable(SeriesError):
@@ -137,7 +135,7 @@ class NoCTImages(SeriesError):
 
     def __init__(self, *, found: Sequence[str]) -> None:
         kinds = ", ".join(sorted(set(found))) or "nothing"
-        super().__init__(f"The upload holds no axial CT image (found: {kinds}). Send the planning CT series.")
+        super().__init__(f"There is no axial CT image in the upload (found: {kinds}). Send the planning CT series.")
 
 
 class NotDeidentifiable(SeriesError):

@@ -1,1 +1,1 @@
-"""CT series: sorting, stacking, pixel values, de-identification. A series is exact or refused."""
+"""CT series: what is taken in, geometry, Hounsfield units, de-identification. May not hold contours or organs."""

@@ -1,4 +1,4 @@
-"""Enhanced multi-frame CT: one file whose frames are the slices of a series, each with a plane and a rescale of its own.
+"""Enhanced multi-frame CT: one file whose frames are the slices of a series.
 
 What a single-frame image says at its top level, a multi-frame one says in functional groups, once for all frames (shared) or for
 each of them. Here a file is taken apart into its frames; each becomes what a single-frame file would have been, with the part of

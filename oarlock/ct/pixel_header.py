@@ -107,7 +107,7 @@ def _check_kind(header: Header) -> None:
 
 def _stored(header: Header) -> StoredPixels:
     if header.pixel_data is None:
-        raise Unusable("there is none")
+        raise Unusable("there are no pixel data")
     rows, columns = header.unsigned(Tag.ROWS) or 0, header.unsigned(Tag.COLUMNS) or 0
     if not (2 <= rows <= MAX_MATRIX and 2 <= columns <= MAX_MATRIX):
         raise Unusable(f"it claims {rows} × {columns} pixels; 2 to {MAX_MATRIX} rows and columns are accepted")

@@ -1,1 +1,1 @@
-"""DICOM bytes: elements, codestreams, patient attributes. Knows no CT and no RTSTRUCT."""
+"""DICOM bytes: elements, tags, encodings, codestreams, patient attributes. May not know what a CT or an RTSTRUCT means."""

@@ -1,4 +1,4 @@
-"""What a compressed frame says of itself, before anyone decodes it: one whole grey image of the size that its header states.
+"""Checks that a compressed frame is one whole grey image of the stated size, before it is decoded.
 
 A decoder allocates what the codestream claims, and makes up what is missing. So the frame header is read here, and what must
 be there is looked for: every tile of a JPEG 2000 image, and the one scan of a JPEG image. Nothing is decoded, and the work is

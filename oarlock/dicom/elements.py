@@ -62,7 +62,7 @@ class Header:
     ``values`` maps a tag to the bytes as they stand in the file. ``transfer_syntax`` is empty where the file does not say; then
     the encoding of the data set was recognised from its first element. ``size`` is that of the file in bytes; ``dataset_offset``
     where its data set begins; ``visited`` how many elements were walked over, nested ones included; ``skipped`` the tags of
-    those whose value representation is not valid and that nobody wants.
+    those whose value representation is not valid and that are not wanted.
     """
 
     path: Path
@@ -247,9 +247,9 @@ class _Walk:
         return tag, vr, length, offset + size
 
     def _behind_invalid(self, offset: int, wanted: frozenset[int]) -> int:
-        """Offset behind an element with an invalid VR, if nobody wants it.
+        """Offset behind an unwanted element with an invalid VR.
 
-        :raises InvalidVR: somebody does, or it is not known where the element ends.
+        :raises InvalidVR: it is wanted, or it is not known where it ends.
         """
         tag, behind = self._heads.skip(self._source.read, offset, self._source.size)
         if tag in wanted or tag in (Tag.SOP_CLASS_UID, Tag.PIXEL_DATA):

@@ -65,7 +65,7 @@ class Item:
     """One data set: values as they stand in the file, and the items of its wanted sequences, by tag.
 
     ``skipped`` counts the elements in it, and of a whole data set those in all of its items, whose value representation is not
-    valid and that nobody wants.
+    valid and that are not wanted.
     """
 
     values: dict[int, bytes] = field(default_factory=dict)
@@ -215,9 +215,9 @@ class _Parser:
         return tag, vr, length, offset + size
 
     def _behind_invalid(self, offset: int, end: int) -> int:
-        """Offset behind an element with an invalid VR, if nobody wants it.
+        """Offset behind an unwanted element with an invalid VR.
 
-        :raises InvalidVR: somebody does, or it is not known where the element ends.
+        :raises InvalidVR: it is wanted, or it is not known where it ends.
         """
         tag, behind = self._heads.skip(lambda at, length: self._content[at : at + length], offset, end)
         if tag in _VALUES or tag in _SEQUENCES:

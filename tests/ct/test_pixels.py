@@ -243,7 +243,7 @@ def test_reading_needs_the_volume_and_hardly_more(tmp_path: Path) -> None:
         ({"Rows": 65535, "Columns": 65535}, "claims 65535 × 65535 pixels"),
         ({"Rows": 0}, "claims 0 × 53 pixels"),
         ({"Rows": 62}, "62 × 53 pixels need 6572 bytes and 6466 are there"),
-        ({"PixelData": None}, "there is none"),
+        ({"PixelData": None}, "there are no pixel data"),
     ],
 )
 def test_what_is_no_grey_image_in_hounsfield_units_is_refused(files: list[Path], values: dict[str, Any], reason: str) -> None:
