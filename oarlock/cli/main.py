@@ -109,7 +109,7 @@ def _qa(chosen: argparse.Namespace) -> int:
 
 def _drawing(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid:
     drawing = read_on_grid(path, header, site)
-    _warn(drawing.warnings)
+    _warn(drawing.warnings, about=path)
     return drawing
 
 
@@ -144,9 +144,11 @@ def _series(folder: Path) -> SeriesHeader:
     return header
 
 
-def _warn(warnings: Sequence[Notice]) -> None:
+def _warn(warnings: Sequence[Notice], *, about: Path | None = None) -> None:
+    """Print each warning, with the file that it is about."""
+    where = f"{about}: " if about else ""
     for warning in warnings:
-        print(f"warning: {warning.detail} ({warning.code})", file=sys.stderr)
+        print(f"warning: {where}{warning.detail} ({warning.code})", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,16 @@ def test_several_references_each_get_their_comparison_and_the_spread_between_the
     assert brain["surface_dsc"]["ours"] == {"lowest": between, "median": (1 + between) / 2, "highest": 1.0}
 
 
+def test_a_warning_names_the_file_that_it_is_about(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = pydicom.dcmread(rtstruct)
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "POINT"
+    dataset.save_as(tmp_path / "other.dcm")
+    assert main(["qa", str(rtstruct), str(tmp_path / "other.dcm"), "--ct", str(tmp_path / "ct")]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "POINT" in line or "point" in line]
+    assert said
+    assert all(line.startswith(f"warning: {tmp_path / 'other.dcm'}: ") for line in said)
+
+
 def test_without_a_reference_the_checks_still_stand(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qa", str(rtstruct), "--ct", str(tmp_path / "ct"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

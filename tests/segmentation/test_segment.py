@@ -1,10 +1,14 @@
 """A model of two parts of unlike grids: a finder on the whole scan, and a part that draws finely in a box around its finds."""
 
+import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from oarlock.errors import ManifestInvalid
 from oarlock.geometry.body import body_mask
@@ -309,3 +313,19 @@ def test_a_model_of_one_part_names_no_part(tmp_path: Path) -> None:
     composed = manifest_of(tmp_path)
     assert composed.drawn_by()["Lens_L"] == ("fine", "2" * 64)
     assert replace(composed, parts=composed.parts[:1]).drawn_by() == {}
+
+
+_VALUES = st.sampled_from(
+    ["", "true", "nan", "1e400", "-1", "0", '"x"', "[]", "{}", "[1, [2]]", "9" * 400, '[{ organ = "Eye_L" }]', "1979-05-27"]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_a_manifest_holds_it_is_read_or_refused_with_a_reason(tmp_path: Path, data: st.DataObject) -> None:
+    """Any value of any key is exchanged for one of another kind."""
+    places = [match.span(1) for match in re.finditer(r"= ([^\n,{}]+|\[[^\n]*\]|\{\{[^\n]*\}\})", TEXT)]
+    start, stop = data.draw(st.sampled_from(places))
+    text = TEXT[:start] + data.draw(_VALUES).replace("{", "{{").replace("}", "}}") + TEXT[stop:]
+    with suppress(ManifestInvalid):
+        manifest_of(tmp_path, text)
