@@ -146,6 +146,21 @@ def percent(levels: Counter[Level]) -> str:
     return "" if not total else " / ".join(f"{levels[one] / total:.0%}".rstrip("%") for one in WORST) + f" ({total})"
 
 
+def said_of(what: str, levels: Iterable[Counter[Level]]) -> str:
+    """How many of some organs are red: of untouched ones the false alarms."""
+    counted = sum(levels, Counter[Level]())
+    return f"{what} that are red: {counted[Level.RED]} of {counted.total()} ({counted[Level.RED] / max(1, counted.total()):.2%})"
+
+
+def found_of(kind: str, by_organ: Mapping[str, Counter[Level]]) -> str:
+    """How many of the faults of one kind are not green, without and with the lungs."""
+    shares = []
+    for what, names in (("without lungs", [name for name in by_organ if not name.startswith("Lung")]), ("with lungs", by_organ)):
+        counted = sum((by_organ[name] for name in names), Counter[Level]())
+        shares.append(f"{1 - counted[Level.GREEN] / max(1, counted.total()):.1%} of {counted.total()} {what}")
+    return f"{kind}: found {', '.join(shares)}"
+
+
 def table_of(tally: Tally) -> str:
     """The table of docs/qa.md."""
     kinds = [kind for kind in ("untouched", "halved", "2 cm", "deleted", "exchanged", "mirrored", TOGETHER) if kind in tally]
@@ -164,6 +179,10 @@ def main() -> None:
     cts = PlanningCTs.read(arguments.openkbp, arguments.matched)
     tally, alarms = tallied(list(read(arguments.folder)), cts, on_ct=arguments.on_ct, honest=arguments.honest)
     print("\nshares of red / amber / green in per cent (number judged)\n" + table_of(tally))
+    print(said_of("untouched organs", tally["untouched"].values()))
+    for kind in ("halved", "2 cm", "exchanged", "mirrored"):
+        if kind in tally:
+            print(found_of(kind, tally[kind]))
     red = [drawn for drawn, reds in alarms if reds]
     print(f"untouched sets with a red check: {len(red)} of {len(alarms)}, of {len({d.patient for d in red})} patients")
 

@@ -17,7 +17,21 @@ import numpy as np
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR, OARS, Laterality, other_side
-from oarlock.organs.norms import AIRY, BONE, FATTY, SOFT, Halving, Norm, Pair, TissueNorm, TissueRange
+from oarlock.organs.norms import (
+    AIRY,
+    BONE,
+    FATTY,
+    FEW,
+    PLAUSIBLE,
+    SOFT,
+    USUAL,
+    Halving,
+    Norm,
+    Pair,
+    TissueNorm,
+    TissueRange,
+    tolerance_factor,
+)
 from oarlock.qa.checks.anatomy import NormTables
 from oarlock.qa.checks.place import offset_mm
 from oarlock.qa.checks.whole import HALF_AMBER, half_features
@@ -27,9 +41,6 @@ from tests.expert_data.expert_contours import RATERS, Case, cases
 from tests.expert_data.planning_ct import PlanningCTs, Values
 
 Shapes = Mapping[OAR, Shape]
-
-FEW = 15
-"""With fewer whole organs than this their spread is not trusted to be smaller than a half."""
 
 FLAT = 0.75
 """An end face that is this flat in an expert's contour may be flat: no limit is set for it."""
@@ -136,8 +147,8 @@ def tight(crop: Crop) -> Crop:
 def limits(sets: Sequence[ContourSet], cts: PlanningCTs) -> NormTables:
     """All tables."""
     shapes = [drawn.shapes for drawn in sets]
-    table = norms(shapes)
-    return NormTables(table, pairs(shapes), halvings(sets, table), _lung_tops_mm(shapes), tissues(sets, cts))
+    table = norms(sets)
+    return NormTables(table, pairs(sets), halvings(sets, table), _lung_tops_mm(shapes), tissues(sets, cts))
 
 
 def tissues(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, TissueNorm]:
@@ -207,11 +218,12 @@ def _lung_tops_mm(sets: Sequence[Shapes]) -> float:
     return 1.5 * max(apart)
 
 
-def norms(sets: Sequence[Shapes]) -> dict[str, Norm]:
+def norms(drawn: Sequence[ContourSet]) -> dict[str, Norm]:
     """The table NORMS."""
+    sets = [one.shapes for one in drawn]
     positions = _positions(sets)
-    first = {oar.name: _norm(oar, sets, positions, np.ones(3)) for oar in OARS}
-    return {oar.name: _norm(oar, sets, positions, _off_limits(oar, sets, first)) for oar in OARS}
+    first = {oar.name: _norm(oar, drawn, positions, np.ones(3)) for oar in OARS}
+    return {oar.name: _norm(oar, drawn, positions, _off_limits(oar, sets, first)) for oar in OARS}
 
 
 def _positions(sets: Sequence[Shapes]) -> dict[OAR, np.ndarray]:
@@ -230,8 +242,9 @@ def _positions(sets: Sequence[Shapes]) -> dict[OAR, np.ndarray]:
     }
 
 
-def _norm(oar: OAR, sets: Sequence[Shapes], positions: Mapping[OAR, np.ndarray], off_mm: np.ndarray) -> Norm:
+def _norm(oar: OAR, drawn: Sequence[ContourSet], positions: Mapping[OAR, np.ndarray], off_mm: np.ndarray) -> Norm:
     """One row; the two sides of the body share everything but the sign of x, front and the order of the side faces."""
+    sets = [one.shapes for one in drawn]
     own = [s[oar] for s in sets if oar in s]
     both = own + ([s[other_side(oar)] for s in sets if other_side(oar) in s] if oar.laterality else [])
     # Of an organ that every scan cuts nothing is known but that it is larger than its parts.
@@ -243,6 +256,7 @@ def _norm(oar: OAR, sets: Sequence[Shapes], positions: Mapping[OAR, np.ndarray],
         position_mm=tuple(positions[oar].tolist()),
         off_mm=tuple(np.asarray(off_mm).tolist()),
         faces=_face_limits(oar, sets),
+        patients=len({one.patient for one in drawn if (shape := one.shapes.get(oar)) is not None and not _cut(shape)}),
     )
 
 
@@ -280,8 +294,9 @@ def _face_limits(oar: OAR, sets: Sequence[Shapes]) -> tuple[float, ...]:
     return tuple(max(min(1.5 * flat, (1 + flat) / 2), 0.3) if flat <= FLAT else 2.0 for flat in flattest)
 
 
-def pairs(sets: Sequence[Shapes]) -> dict[str, Pair]:
-    """The table PAIRS: the 95th percentile and the extreme (to the power of 1.4) of the factor, and the limits of the offset."""
+def pairs(drawn: Sequence[ContourSet]) -> dict[str, Pair]:
+    """The table PAIRS: the limits of the factor, tolerance intervals no narrower than what was seen, and of the offset."""
+    sets = [one.shapes for one in drawn]
     table = {}
     for oar in OARS:
         if oar.laterality is not Laterality.LEFT:
@@ -290,8 +305,12 @@ def pairs(sets: Sequence[Shapes]) -> dict[str, Pair]:
         logs = [abs(np.log(left.volume_ml / right.volume_ml)) for left, right in both if not (_cut(left) or _cut(right))]
         apart = np.array([left.anchor_mm - right.anchor_mm for left, right in both])
         off = np.abs(apart - [np.median(apart[:, 0]), 0, 0]).max(axis=0)
-        usual, implausible = max(float(np.exp(np.quantile(logs, 0.95))), 1.15), max(float(np.exp(1.4 * max(logs))), 1.35)
-        table[oar.name[:-2]] = Pair(usual, implausible, tuple(_red(oar, off).tolist()))
+        patients = len({one.patient for one in drawn if {oar, other_side(oar)} <= one.shapes.keys()})
+        # The two sides are alike on average: the spread is that from 0.
+        spread = float(np.sqrt(np.mean(np.square(logs))))
+        usual, implausible = (float(np.exp(tolerance_factor(patients, share) * spread)) for share in (USUAL, PLAUSIBLE))
+        factors = max(usual, 1.15), max(implausible, float(np.exp(max(logs))), 1.35)
+        table[oar.name[:-2]] = Pair(*factors, tuple(_red(oar, off).tolist()), patients)
     return table
 
 
@@ -305,10 +324,10 @@ def printed(found: NormTables) -> str:
     for name, norm in found.norms.items():
         volume = f"{norm.volume_ml:.3g}, {norm.volume_spread:.2f}, {_tuple(norm.volume_range_ml, 4)}"
         position, off = _tuple(norm.position_mm, 3), _tuple(norm.off_mm, 3)
-        lines.append(f'    "{name}": Norm({volume}, {position}, {off}, {_tuple(norm.faces, 2)}),')
+        lines.append(f'    "{name}": Norm({volume}, {position}, {off}, {_tuple(norm.faces, 2)}, {norm.patients}),')
     lines += ["}", "", "PAIRS: Final[dict[str, Pair]] = {"]
     for name, pair in found.twins.items():
-        lines.append(f'    "{name}": Pair({pair.usual:.3g}, {pair.implausible:.3g}, {_tuple(pair.off_mm, 3)}),')
+        lines.append(f'    "{name}": Pair({pair.usual:.3g}, {pair.implausible:.3g}, {_tuple(pair.off_mm, 3)}, {pair.patients}),')
     lines += ["}", "", "HALVES: Final[dict[str, Halving]] = {"]
     for name, halving in found.halves.items():
         rows = (f"            {_tuple(row, 3)}," for row in halving.weights)

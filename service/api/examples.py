@@ -70,7 +70,7 @@ QA_REPORT: Final[dict[str, Any]] = {
             "oar": "Brain",
             "verdict": "red",
             "code": "organ.volume",
-            "reason": "Brain: too small. 33.8 ml drawn; experts drew 1140 ml to 1700 ml.",
+            "reason": "Brain: too small. 33.8 ml drawn; 1110 ml to 1740 ml is usual, by 19 patients.",
             "other_codes": ["organ.flat_face"],
         }
     ],
@@ -123,7 +123,7 @@ QA_REPORT: Final[dict[str, Any]] = {
             "code": "organ.volume",
             "oar": "Brain",
             "level": "red",
-            "reason": "Brain: too small. 33.8 ml drawn; experts drew 1140 ml to 1700 ml.",
+            "reason": "Brain: too small. 33.8 ml drawn; 1110 ml to 1740 ml is usual, by 19 patients.",
             "value": 33.8,
             "low": 1138.0,
             "high": 1697.7,

@@ -1,14 +1,16 @@
 """Each check says the right thing of the right side, and its limits are those of docs/qa.md: one case inside, one outside."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import BY_NAME, OARS
-from oarlock.organs.norms import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES
+from oarlock.organs.norms import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES, tolerance_factor
 from oarlock.qa.checks.anatomy import Anatomy
 from oarlock.qa.checks.finding import Level, ml
 from oarlock.qa.checks.neighbours import check_inside, check_overlaps
@@ -159,21 +161,40 @@ def test_a_volume_is_amber_and_red_beyond_the_limits_of_the_norms(oar: str) -> N
         assert level("organ.volume", oar, **{oar: {"volume_ml": volume_ml}}) is expected, volume_ml
 
 
-def test_the_volume_limits_are_25_and_45_spreads_and_wider_than_what_was_seen() -> None:
+@pytest.mark.parametrize(("patients", "content"), [(10, 0.95), (20, 0.95), (20, 0.999), (100, 0.99)])
+def test_a_tolerance_factor_is_that_of_howe_to_one_percent(patients: int, content: float) -> None:
+    # Howe's formula with SciPy's own quantiles; the code has only those of the normal distribution.
+    z, chi2 = stats.norm.ppf((1 + content) / 2), stats.chi2.ppf(0.05, patients - 1)
+    howe = z * math.sqrt((1 + 1 / patients) * (patients - 1) / chi2)
+    assert tolerance_factor(patients, content) == pytest.approx(howe, rel=0.01)
+
+
+def test_a_tolerance_factor_is_that_of_the_tables_and_falls_to_the_normal_quantile() -> None:
+    # Two-sided, 95 % confidence: 2.752 for 95 % and 20 values (NIST/SEMATECH e-Handbook, 7.2.6.3 and its tables).
+    assert tolerance_factor(20, 0.95) == pytest.approx(2.752, rel=0.01)
+    assert tolerance_factor(10_000_000, 0.95) == pytest.approx(1.960, abs=0.002)
+    assert tolerance_factor(10, 0.95) > tolerance_factor(20, 0.95) > tolerance_factor(100, 0.95)
+
+
+def test_the_volume_limits_are_tolerance_intervals_and_no_narrower_than_what_was_seen() -> None:
     norm = NORMS["Eye_L"]
     red_below, amber_below, amber_above, red_above = norm.volume_limits_ml()
     low, high = norm.volume_range_ml
-    assert amber_below == min(norm.volume_ml / math.exp(2.5 * norm.volume_spread), low)
-    assert amber_above == max(norm.volume_ml * math.exp(2.5 * norm.volume_spread), high)
-    assert red_below == min(norm.volume_ml / math.exp(4.5 * norm.volume_spread), low / 1.4)
-    assert red_above == max(norm.volume_ml * math.exp(4.5 * norm.volume_spread), high * 1.4)
+    amber, red = (math.exp(tolerance_factor(20, share) * norm.volume_spread) for share in (0.95, 0.999))
+    assert norm.patients == 20
+    assert (amber_below, amber_above) == (min(norm.volume_ml / amber, low), max(norm.volume_ml * amber, high))
+    assert (red_below, red_above) == (min(norm.volume_ml / red, low / 1.1), max(norm.volume_ml * red, high * 1.1))
+    unsure = replace(norm, patients=15).volume_limits_ml()
+    assert unsure[0] < red_below < amber_below < amber_above < red_above < unsure[3]
 
 
 def test_a_volume_is_told_with_what_experts_drew_and_a_cut_organ_is_only_ever_too_large() -> None:
     small = findings("organ.volume", Brainstem={"volume_ml": 5.0})["Brainstem"]
-    assert small.reason == "Brainstem: too small. 5.00 ml drawn; experts drew 22.5 ml to 35.9 ml."
+    _, low, high, _ = NORMS["Brainstem"].volume_limits_ml()
+    usual = f"{ml(low)} to {ml(high)} is usual, by 20 patients"
+    assert small.reason == f"Brainstem: too small. 5.00 ml drawn; {usual}."
     large = findings("organ.volume", Brainstem={"volume_ml": 90.0})["Brainstem"]
-    assert large.reason == "Brainstem: too large. 90.0 ml drawn; experts drew 22.5 ml to 35.9 ml."
+    assert large.reason == f"Brainstem: too large. 90.0 ml drawn; {usual}."
     for end in ("cut_foot", "cut_head"):
         assert level("organ.volume", "Brainstem", Brainstem={"volume_ml": 5.0, end: True}) is GREEN
         assert level("organ.volume", "Brainstem", Brainstem={"volume_ml": 90.0, end: True}) is RED
@@ -190,12 +211,13 @@ def test_the_smaller_twin_is_named_from_the_usual_factor_on(small: str, large: s
     ]
     for factor, expected in cases:
         assert level("organ.symmetry", small, **{small: {"volume_ml": whole / factor}}) is expected, factor
-    found = findings("organ.symmetry", **{small: {"volume_ml": whole / 2}})
+    found = findings("organ.symmetry", **{small: {"volume_ml": whole / 1.5}})
     assert found.keys() == {small}
     assert found[small].reason == (
-        f"{small}: much smaller than {large}. Their volumes differ by a factor of 2; up to {pair.usual:.2g} is usual."
+        f"{small}: much smaller than {large}. Their volumes differ by a factor of 1.5; "
+        f"up to {pair.usual:.2g} is usual, by 20 patients."
     )
-    assert findings("organ.symmetry", **{small: {"volume_ml": whole / 2, "cut_foot": True}}) == {}
+    assert findings("organ.symmetry", **{small: {"volume_ml": whole / 1.5, "cut_foot": True}}) == {}
 
 
 FACES = ["towards the feet", "towards the head", "in front", "at the back", "on the right", "on the left"]

@@ -35,7 +35,9 @@ def check_volume(anatomy: Anatomy) -> Iterator[Finding]:
         level = level_of(shape.volume_ml, *limits, no_lower=is_part)
         if level is not Level.GREEN:
             size = "small" if shape.volume_ml < limits[1] else "large"
-            reason = f"{oar}: too {size}. {ml(shape.volume_ml)} drawn; experts drew {ml(limits[1])} to {ml(limits[2])}."
+            patients = anatomy.limits.norms[oar.name].patients
+            usual = f"{ml(limits[1])} to {ml(limits[2])} is usual, by {patients} patients"
+            reason = f"{oar}: too {size}. {ml(shape.volume_ml)} drawn; {usual}."
             yield Finding("organ.volume", oar.name, level, reason, shape.volume_ml, limits[1], limits[2], "ml")
 
 
@@ -50,7 +52,7 @@ def check_symmetry(anatomy: Anatomy) -> Iterator[Finding]:
             small, factor = (oar if ratio < 1 else other_side(oar)), max(ratio, 1 / ratio)
             reason = (
                 f"{small}: much smaller than {other_side(small)}. Their volumes differ by a factor of {factor:.2g}; "
-                f"up to {pair.usual:.2g} is usual."
+                f"up to {pair.usual:.2g} is usual, by {pair.patients} patients."
             )
             yield Finding("organ.symmetry", small.name, level, reason, ratio, 1 / pair.usual, pair.usual, "left / right")
 
