@@ -1,1 +1,1 @@
-"""Grids, masks and contours in patient space. Arrays in, values out; knows no DICOM."""
+"""Grids, masks, polygons and contours in patient space: arrays in, values out. No DICOM, no files."""

@@ -218,6 +218,7 @@ def _limit(limits: Limits) -> None:
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_NPROC, 0)
     signal.setitimer(signal.ITIMER_REAL, 4.0 * limits.cpu_s)  # its signal ends the process
 
 

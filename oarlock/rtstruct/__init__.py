@@ -1,1 +1,1 @@
-"""RTSTRUCT files: writing, reading, validating, site profiles."""
+"""RTSTRUCT files: writing, reading, placing on a grid, validating, site profiles. No scores, and no job."""

@@ -218,7 +218,7 @@ class _RoiCheck:
     def _points(self, number: int, item: Item) -> FloatArray | None:
         if item.text(Tag.CONTOUR_GEOMETRIC_TYPE) != "CLOSED_PLANAR":
             self._breaks(number, "its geometric type is not CLOSED_PLANAR")
-        strings = item.values.get(Tag.CONTOUR_DATA, b"").split(b"\\")
+        strings = item.values.get(Tag.CONTOUR_DATA, b"").removesuffix(b" ").split(b"\\")  # padded to an even length
         if not all(_DECIMAL.fullmatch(string) for string in strings):
             self._breaks(number, "its points are not decimal numbers")
             return None

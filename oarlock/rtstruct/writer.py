@@ -39,7 +39,7 @@ from oarlock.organs.catalogue import ANATOMICAL_STRUCTURE_CODE, LATERALITY_CODES
 from oarlock.rtstruct.profiles import GENERIC, LONGEST_LABEL, Profile, ROIStyle
 
 NAMESPACE: Final = uuid.UUID("0c9d9a34-6b2e-4a5f-8f53-6a3c6a5a1f2e")
-"""Of the UIDs that the house derives from names (RFC 9562 version 5; PS3.5 B.2)."""
+"""Of the UIDs that Oarlock derives from names (RFC 9562 version 5; PS3.5 B.2)."""
 
 MANUFACTURER: Final = "Oarlock"
 SERIES_NUMBER: Final = 9021

@@ -1,5 +1,6 @@
 """Structure sets that are judged in a child give what they give here."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def test_a_file_that_takes_more_than_its_share_is_refused(series: Series, monkey
     monkeypatch.setattr(comparison, "limits_on", lambda grid: Limits(memory_bytes=1, cpu_s=20))
     with pytest.raises(StructureSetTooCostly, match="more memory or time"):
         read_bounded(reference, header, NO_SITE_FILE)
+
+
+def test_a_tolerance_that_rounds_to_nothing_is_told(series: Series) -> None:
+    """Pixels of 7 mm: tolerances of up to 3.5 mm round to 0."""
+    header, reference = series
+    here = read_on_grid(reference, header)
+    report = compare_on_grid(here, here, header)
+    (told,) = [warning.detail for warning in report.warnings if warning.code == "comparison.tolerance_rounds_to_zero"]
+    fine = {score.oar.name for score in report.scores if score.measured.surface_dsc is not None and score.tolerance_mm < 3.5}
+    assert fine
+    assert set(re.findall(r"[A-Z][A-Za-z_]+(?=[,:])", told)) == fine
 
 
 def test_the_words_of_an_error_change_and_its_kind_does_not() -> None:

@@ -172,6 +172,7 @@ def test_a_hostile_file_is_refused_with_its_reason(content: bytes, reason: str, 
 def test_too_many_points_are_refused(header: SeriesHeader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(structure_set, "MAX_POINTS", 100)
     squares = [contour(square_mm(header, 3, 0.5, 0.5, 4)) for _ in range(26)]
+    assert len(read_structure_set(save(foreign(header, *squares[:25]), tmp_path / "foreign.dcm")).rois[0].contours) == 25
     with pytest.raises(StructureSetUnreadable, match="more than 100 points"):
         read_structure_set(save(foreign(header, *squares), tmp_path / "foreign.dcm"))
 

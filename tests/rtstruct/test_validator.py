@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from oarlock.geometry import polygons
@@ -165,6 +166,66 @@ def test_each_rule_of_a_contour_is_held_and_names_it(rule: str, edit: Callable[[
     assert all(text.startswith("ROI number 1, contour 1") for text in found)
 
 
+def moved(*offset_mm: float) -> Callable[[Dataset], Any]:
+    return lambda dataset: set_points(dataset, points_of(dataset) + np.array(offset_mm))
+
+
+def triangle(*corners_mm: tuple[float, float]) -> Callable[[Dataset], Any]:
+    """In the plane of the first contour, seen from its first point."""
+    return lambda dataset: set_points(dataset, points_of(dataset)[0] + np.array([(x, y, 0) for x, y in corners_mm]))
+
+
+def reaching(columns: float) -> Callable[[Dataset], Any]:
+    """A triangle whose leftmost corner lies so many columns from the centre of the first one."""
+
+    def edit(dataset: Dataset) -> None:
+        x0 = -31.2 + columns * 0.9  # origin and column spacing of the crooked grid
+        y, z = points_of(dataset)[0, 1:]
+        set_points(dataset, np.array([(x0, y, z), (x0 + 3, y, z), (x0 + 3, y + 3, z)]))
+
+    return edit
+
+
+LIMITS: list[tuple[str, Callable[[Dataset], Any], Callable[[Dataset], Any]]] = [
+    ("off the plane of its slice", moved(0, 0, 0.009), moved(0, 0, 0.011)),
+    ("it has no area", triangle((0, 0), (0.047, 0), (0, 0.047)), triangle((0, 0), (0.042, 0), (0, 0.042))),  # 0.0011, 0.0009 mm²
+    ("more than half a voxel out of the image", reaching(-0.99), reaching(-1.01)),
+    ("fewer than three points", triangle((0, 0), (9, 0), (0, 9)), triangle((0, 0), (9, 0))),
+    ("the Structure Set Label is empty or longer", lambda d: label(d, "x" * 16), lambda d: label(d, "x" * 17)),
+    ("the Structure Set Label is empty or longer", lambda d: label(d, "x"), lambda d: label(d, "")),
+]
+
+
+def label(dataset: Dataset, text: str) -> None:
+    dataset[0x30060002] = DataElement(0x30060002, "LO", text)
+
+
+@pytest.mark.parametrize(("rule", "inside", "outside"), LIMITS)
+def test_each_limit_holds_where_it_is_stated(
+    rule: str, inside: Callable[[Dataset], Any], outside: Callable[[Dataset], Any], findings: Findings
+) -> None:
+    assert [rule in finding for finding in findings(inside)] in ([], [False])
+    assert any(rule in finding for finding in findings(outside))
+
+
+@pytest.mark.parametrize(("factor", "found"), [(0.953, False), (0.947, True), (1.047, False), (1.053, True)])
+def test_the_volume_between_contours_may_differ_by_a_twentieth(
+    factor: float, found: bool, good: Path, series: Series, tmp_path: Path
+) -> None:
+    """Every contour of the brain is made narrower or wider, which changes the volume by the same factor."""
+    dataset = pydicom.dcmread(good)
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+        points[:, 0] = -8.7 + factor * (points[:, 0] + 8.7)  # about the middle of the ball
+        contour.ContourData = [f"{value:.3f}" for value in points.reshape(-1)]
+    dataset.save_as(tmp_path / "changed.dcm")
+    told = "Brain: the volume between its contours is "
+    assert (
+        any(finding.startswith(told) for finding in check_rtstruct(tmp_path / "changed.dcm", series.header, awkward_masks()))
+        == found
+    )
+
+
 def test_a_contour_on_another_slice_than_it_names_is_off_its_plane(findings: Findings, series: Series) -> None:
     def rename(dataset: Dataset) -> None:
         image = first_contour(dataset).ContourImageSequence[0]
@@ -176,7 +237,7 @@ def test_a_contour_on_another_slice_than_it_names_is_off_its_plane(findings: Fin
 
 
 @pytest.mark.parametrize(
-    ("number", "rule"), [("1.00000000000000000", "a number of more than 16"), ("nan", "not decimal"), ("1_0", "not decimal")]
+    ("number", "rule"), [("1.000000000000000", "a number of more than 16"), ("nan", "not decimal"), ("1_0", "not decimal")]
 )
 def test_numbers_are_decimal_strings(number: str, rule: str, good: Path, series: Series, tmp_path: Path) -> None:
     raw = pydicom.dcmread(good).ROIContourSequence[0].ContourSequence[0].get_item("ContourData").value
@@ -188,6 +249,14 @@ def test_numbers_are_decimal_strings(number: str, rule: str, good: Path, series:
     path.write_bytes(good.read_bytes().replace(raw, changed, 1))
     assert len(changed) == len(raw)
     assert any(rule in finding for finding in check_rtstruct(path, series.header))
+
+
+def test_a_number_may_have_sixteen_characters(findings: Findings) -> None:
+    def long_numbers(dataset: Dataset) -> None:
+        contour = first_contour(dataset)
+        contour.ContourData = [f"{float(value):.14f}"[:16] for value in contour.ContourData]
+
+    assert findings(long_numbers) == []
 
 
 def test_many_findings_of_one_kind_are_counted(findings: Findings) -> None:
