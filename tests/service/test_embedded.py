@@ -81,6 +81,7 @@ def test_a_child_that_cannot_start_is_said_once_and_tried_ever_less_often(
     assert errors == ["child process cannot start; it is tried again less and less often"]
 
 
+@pytest.mark.slow
 def test_readyz_says_why_the_embedded_worker_does_not_start(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

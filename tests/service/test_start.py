@@ -56,7 +56,11 @@ def test_what_a_service_writes_is_for_its_own_user_alone(tmp_path: Path) -> None
         modes = modes_below(tmp_path / "data")
     finally:
         service.terminate()
-        service.communicate()
+        try:
+            service.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            service.kill()
+            service.communicate()
     assert {"oarlock.sqlite", "redis", "data"} <= modes.keys()
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
 

@@ -72,6 +72,7 @@ def test_a_wrong_manifest_is_refused_at_start_with_the_reason(tmp_path: Path, li
         "OARLOCK_MODELS": str(tmp_path / "models"),
         "OARLOCK_DATA": str(tmp_path),
         "OARLOCK_MODEL": "tiny",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
     }
     done = subprocess.run(
         [sys.executable, "-m", "worker"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
