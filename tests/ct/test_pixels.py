@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from oarlock import errors
+from oarlock.ct.pixel_header import StoredPixels, is_tissue_padding
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.ct.writer import write_ct_series
 from tests.fixtures.crooked import crooked_grid, crooked_hu
@@ -350,3 +351,22 @@ def test_a_file_that_vanished_after_the_check_is_refused(files: list[Path]) -> N
     files[1].unlink()
     with pytest.raises(errors.UnsupportedPixelData, match="cannot be opened"):
         read_ct_series(header)
+
+
+@pytest.mark.parametrize(
+    ("padding_hu", "tissue"),
+    [
+        ((-900, -900), False),
+        ((-899, -899), True),
+        ((3071, 3071), True),
+        ((3072, 3072), False),
+        ((-2000, -899), True),
+        ((-2000, -900), False),
+        ((3071, 4000), True),
+    ],
+)
+def test_padding_is_tissue_from_just_above_900_hu_below_water_to_3071(padding_hu: tuple[int, int], tissue: bool) -> None:
+    """docs/dicom.md: outside of -900 to 3071 HU it becomes air, inside it is left with a warning. Stored is HU + 1024."""
+    low, high = (value + 1024 for value in padding_hu)
+    stored = StoredPixels("1.2.840.10008.1.2.1", False, 0, 0, 512, 16, 16, 16, True, 1.0, -1024.0, (low, high))
+    assert is_tissue_padding(stored) is tissue

@@ -49,6 +49,14 @@ def test_ours_and_the_observers_among_themselves_stand_side_by_side() -> None:
     assert found.reason is None
 
 
+def test_ours_is_within_where_its_median_is_that_of_the_worst_pair() -> None:
+    """All three are the same: no pair of observers agrees better than ours with either of them."""
+    same = drawn(Brainstem=slab(5, 15))
+    found = spreads(same, same, same)[STEM]
+    assert found.ours["surface_dsc"] == found.between["surface_dsc"] == Range(1.0, 1.0, 1.0)
+    assert found.within is True
+
+
 def test_ours_is_not_within_where_its_median_is_below_the_worst_pair() -> None:
     found = spreads(drawn(Brainstem=slab(18, 28)), drawn(Brainstem=slab(5, 15)), drawn(Brainstem=slab(6, 16)))[STEM]
     assert found.within is False
