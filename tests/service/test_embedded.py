@@ -40,6 +40,7 @@ SET = {
     "OARLOCK_KEEP_RESULTS": "1d",
     "OARLOCK_ALIVE_FILE": "alive",
     "OARLOCK_SITE_FILE": "site.toml",
+    "OARLOCK_TIME_ZONE": "Europe/Amsterdam",
     "OARLOCK_PROFILES": "profiles",
 }
 """A value for each setting without a default, and for those that make one another necessary."""
