@@ -105,7 +105,7 @@ def _margin(positions: FloatArray) -> float:
 def _draw_organ(
     picture: Pixels, mask: Mask, colour: Colour, rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
 ) -> None:
-    """A contour and a breath of colour inside of it, in place."""
+    """Draw a contour, and inside of it a light fill (``_FILL``), in place."""
     level = cv2.remap(mask.astype(np.uint8) * 255, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     inside = (level > 127).astype(np.uint8)
     x, y, width, height = cv2.boundingRect(inside)

@@ -82,7 +82,7 @@ def read_nrrd(path: Path) -> tuple[Crop | None, Grid]:
 
 
 def _crop(packed: bytes, shape: tuple[int, int, int]) -> Crop | None:
-    """The box of a gzipped mask: it is unpacked slice by slice, and what is empty is let go."""
+    """The box of a gzipped mask: it is unpacked slice by slice, and empty slices are not kept."""
     from zlib_ng import gzip_ng  # of the test extra; whoever reads no contours does without
 
     found: dict[int, npt.NDArray[np.bool_]] = {}

@@ -8,7 +8,7 @@ import pytest
 
 from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR
-from oarlock.qa.interobserver import OrganCrops, Range, Spread, spread
+from oarlock.qa.interobserver import METRICS, OrganCrops, Range, Spread, spread
 from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import measure_crops
 from tests.fixtures.crooked import SPACING_MM
@@ -84,6 +84,13 @@ def test_uneven_slices_have_no_rounded_tolerance_and_the_reason_says_so() -> Non
     assert found.ours["surface_dsc"] is None
     assert found.ours["volumetric_dsc"] == Range(1.0, 1.0, 1.0)
     assert "not evenly spaced" in str(found.reason)
+
+
+@pytest.mark.parametrize(("ours", "within"), [(0.8, True), (0.8 - 1e-9, False), (0.9, True)])
+def test_ours_is_within_the_observers_from_the_lowest_of_them_on(ours: float, within: bool) -> None:
+    between = dict.fromkeys(METRICS, Range(0.8, 0.85, 0.9))
+    found = Spread(STEM, 3, 3, dict.fromkeys(METRICS, Range(0.1, ours, 1.0)), between)
+    assert found.within is within
 
 
 def test_an_organ_that_nobody_drew_is_not_listed_and_one_that_only_we_drew_neither() -> None:
