@@ -158,6 +158,7 @@ def compare_on_grid(
         predicted_ambiguous=predicted.ambiguous,
         series_instance_uid=header.series_instance_uid,
         tolerances_mm=site.tolerances_mm,
+        predicted_rois=predicted.matched_rois,
         predicted_remarks=predicted.remarks,
         reference_remarks=reference.remarks,
     )

@@ -121,7 +121,9 @@ class Walk:
     def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT, model: ModelFacts) -> None:
         self.report(Stage.COMPARING, 0.0)
         header = series.header
-        panel = ComparisonSet(StructureSetOnGrid(Source(written.sop_instance_uid, written.label), masks), header, self.site)
+        names = {style.oar: style.name for style in self.profile.styles_of(masks.oars)}
+        ours = StructureSetOnGrid(Source(written.sop_instance_uid, written.label), masks, names)
+        panel = ComparisonSet(ours, header, self.site)
         not_compared: list[dict[str, Any]] = []
         for position, path in enumerate(header.structure_sets, start=1):
             try:

@@ -66,7 +66,7 @@ class Remarks:
 class OARScore:
     """One organ of a comparison.
 
-    :param matched_roi: name of the reference's ROI, None where none was matched.
+    :param matched_roi: name of the reference's ROI, None where none was matched; ``predicted_roi`` that of the prediction's.
     :param reason: why numbers are missing, in a sentence; None where none is missing.
     :param predicted_cut_by_scan, reference_cut_by_scan: whether the organ is drawn on the first or the last slice of the series.
     """
@@ -80,6 +80,7 @@ class OARScore:
     reason: str | None
     predicted_cut_by_scan: bool
     reference_cut_by_scan: bool
+    predicted_roi: str | None = None
 
     @property
     def surface_dsc(self) -> float | None:
@@ -103,6 +104,7 @@ class OARScore:
             "tolerance_source": self.tolerance_source,
             "predicted_cut_by_scan": self.predicted_cut_by_scan,
             "reference_cut_by_scan": self.reference_cut_by_scan,
+            "predicted_roi": self.predicted_roi,
         }
 
 
@@ -239,6 +241,7 @@ def compare(
     tolerances_mm: Mapping[OAR, float] | None = None,
     predicted_remarks: Remarks | None = None,
     reference_remarks: Remarks | None = None,
+    predicted_rois: Mapping[OAR, str] | None = None,
 ) -> QAReport:
     """Score every OAR that either side knows, in the order of the catalogue.
 
@@ -246,6 +249,7 @@ def compare(
     :param matched_rois: name of the reference's ROI for each OAR that was matched (:func:`oarlock.organs.roi_names.match_rois`).
     :param unmatched, ambiguous: names of the reference's ROIs that were left out; ``predicted_…`` those of the predicted.
     :param tolerances_mm: a site's own tolerances in place of the paper's.
+    :param predicted_rois: name of the predicted ROI for each OAR.
     :param predicted_remarks, reference_remarks: what the masks of a side do not tell.
     :raises ValueError: if the shapes differ from the grid's.
     """
@@ -260,7 +264,8 @@ def compare(
         reference_remarks or Remarks(),
     )
     known = {*predicted.oars, *reference.oars}
-    scores = tuple(pair.score(oar, matched_rois.get(oar)) for oar in OARS if oar in known)
+    ours = predicted_rois or {}
+    scores = tuple(replace(pair.score(oar, matched_rois.get(oar)), predicted_roi=ours.get(oar)) for oar in OARS if oar in known)
     return QAReport(
         series_instance_uid,
         predicted_source,

@@ -84,6 +84,7 @@ QA_REPORT: Final[dict[str, Any]] = {
                 {
                     "oar": "Parotid_L",
                     "matched_roi": "LT PAROTID",
+                    "predicted_roi": "Parotid_L",
                     "presence": "both",
                     "tolerance_mm": 2.85,
                     "tolerance_rounded_mm": 2.856,

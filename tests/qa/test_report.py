@@ -238,3 +238,18 @@ def test_an_roi_that_is_hollow_is_not_called_empty() -> None:
     )
     told = "Brain has contours in the reference that enclose no voxel, so there is nothing to compare with."
     assert report.scores[0].reason == told
+
+
+def test_an_entry_names_the_roi_of_each_side(crooked_grid: Grid) -> None:
+    stem = masks_of(Brainstem=np.s_[5:9, 5:9, 5:9])
+    report = report_of(stem, stem, crooked_grid, matched_rois={BRAINSTEM: "STEM"}, predicted_rois={BRAINSTEM: "Brainstem_AI"})
+    entry = report.to_json()["oars"][0]
+    assert (entry["matched_roi"], entry["predicted_roi"]) == ("STEM", "Brainstem_AI")
+
+
+def test_an_organ_that_several_rois_of_the_reference_claim_says_so(crooked_grid: Grid) -> None:
+    ours, nothing = masks_of(Brainstem=np.s_[5:9, 5:9, 5:9]), OARMasks.empty([], SHAPE)
+    claimed = Remarks(contested={BRAINSTEM: ("Brainstem", "STEM")})
+    report = report_of(ours, nothing, crooked_grid, reference_remarks=claimed)
+    said = "Brainstem is claimed by 2 ROIs in the reference, of which none was used, so there is nothing to compare with."
+    assert report.to_json()["oars"][0]["reason"] == said
