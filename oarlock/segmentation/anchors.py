@@ -92,16 +92,20 @@ def _joined(pieces: Sequence[tuple[Box, Mask]]) -> tuple[FloatArray, Mask]:
 def box_at(anchors: Sequence[tuple[Anchor, ZYX]]) -> tuple[Region, bool]:
     """Where a box of fixed size lies: its middle is the mean of what the found organs say.
 
-    If two of them say middles more than ``AGREE_MM`` apart, one is not where it seems; then the one that is largest for its kind
-    decides alone.
+    If two of them say middles more than ``AGREE_MM`` apart, one is not where it seems. Then those count that lie about the
+    median, if they are at least two of three; else the one that is largest for its kind decides alone.
 
     :param anchors: at least one found organ, each with the way (z, y, x) in mm from its middle to that of the box.
     :returns: the box, and whether the organs agreed.
     """
     middles = np.array([anchor.centre_mm + np.array(offset[::-1]) for anchor, offset in anchors])
     agreed = bool(np.linalg.norm(middles[:, None] - middles[None], axis=-1).max() <= AGREE_MM)
-    largest = int(np.argmax([anchor.share for anchor, _ in anchors]))
-    middle = middles.mean(axis=0) if agreed else middles[largest]
+    if agreed:
+        middle = middles.mean(axis=0)
+    else:
+        near = np.linalg.norm(middles - np.median(middles, axis=0), axis=-1) <= AGREE_MM
+        largest = int(np.argmax([anchor.share for anchor, _ in anchors]))
+        middle = middles[near].mean(axis=0) if len(middles) > 2 and near.sum() > 1 else middles[largest]
     return Region(middle, middle, middle), agreed
 
 
