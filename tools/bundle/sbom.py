@@ -130,7 +130,7 @@ def _of_python(name: str, version: str, expression: str | None, classifiers: Seq
 
 
 def _licenses(expression: str | None, classifiers: Sequence[str]) -> list[License]:
-    """An expression where the author gave one, else the names of his classifiers."""
+    """An expression where the author gave one, else the names of their classifiers."""
     if expression:
         return [LicenseExpression(expression)]
     names = sorted(
