@@ -23,16 +23,20 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     page = " ".join((ROOT / "docs" / "dicom.md").read_text(encoding="utf-8").split())
     budget = placing.Budget()
     for text in (
-        f"over {sequences.MAX_DATASET_BYTES >> 20} MiB (inflated; and over {sequences.ALWAYS_INFLATED_BYTES >> 20} MiB, "
-        f"{sequences.MAX_RATIO} times its deflated size), {sequences.MAX_DATASET_ELEMENTS:,} elements, "
-        f"{sequences.MAX_DATASET_DEPTH} levels or {reader.MAX_POINTS:,} points",
+        (
+            f"over {sequences.MAX_DATASET_BYTES >> 20} MiB (inflated; and over {sequences.ALWAYS_INFLATED_BYTES >> 20} MiB, "
+            f"{sequences.MAX_RATIO} times its deflated size), {sequences.MAX_DATASET_ELEMENTS:,} elements, "
+            f"{sequences.MAX_DATASET_DEPTH} levels or {reader.MAX_POINTS:,} points"
+        ),
         f"Contours within {planes.ONE_PLANE_MM} mm of each other lie in one plane",
         f"furthest point, over {planes.EXACT_MM} mm",
         f"up to {planes.NEIGHBOURS} times the usual distance",
         f"and up to {planes.WIDEST_MM} mm apart",
         f"nowhere more than {placing.TWICE_MM} mm apart",
         f"share more than {placing.LARGEST_DISPUTED_SHARE:.0%} of what is drawn".replace("%", " %"),
-        f"over {budget.contours:,} contours, {budget.crossings:,} crossings of edges with rows of voxels, "
-        f"{budget.company:,} contours or {budget.voxels:,} voxels to be compared",
+        (
+            f"over {budget.contours:,} contours, {budget.crossings:,} crossings of edges with rows of voxels, "
+            f"{budget.company:,} contours or {budget.voxels:,} voxels to be compared"
+        ),
     ):
         assert text in page

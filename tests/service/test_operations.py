@@ -430,7 +430,11 @@ def test_every_error_has_a_status_and_the_documents_list_them_all() -> None:
 
 def test_the_documents_list_every_warning() -> None:
     sources = [path.read_text(encoding="utf-8") for face in ("oarlock", "worker") for path in (ROOT / face).rglob("*.py")]
-    codes = {code for text in sources for code in re.findall(r'"((?:series|structure_set|rtstruct|contours|comparison)\.[a-z_]+)"', text)}
+    codes = {
+        code
+        for text in sources
+        for code in re.findall(r'"((?:series|structure_set|rtstruct|contours|comparison)\.[a-z_]+)"', text)
+    }
     given = codes - {leaf.code for leaf in leaves(OarlockError)} - {RTSTRUCT}
     section = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("\n## Warnings")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z_.]+)` \|", section, flags=re.MULTILINE)) == given
