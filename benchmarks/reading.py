@@ -18,6 +18,8 @@ import pydicom
 import SimpleITK as sitk  # noqa: N813  (its own convention)
 from pydicom.pixels import apply_modality_lut
 
+from oarlock.ct.intake import take_in
+from oarlock.ct.rules import IntakeRules
 from oarlock.ct.series import check_headers, read_ct_series
 
 Volume = npt.NDArray[np.int16]
@@ -29,6 +31,11 @@ def ours(files: Sequence[Path]) -> Volume:
 
 def ours_headers(files: Sequence[Path]) -> None:
     check_headers(files)
+
+
+def ours_at_the_door(files: Sequence[Path]) -> None:
+    """With the values of a few slices, as the service answers a post."""
+    take_in(files, IntakeRules())
 
 
 def pydicom_bare(files: Sequence[Path]) -> None:
@@ -57,6 +64,7 @@ def raw_bytes(files: Sequence[Path]) -> None:
 WAYS: dict[str, Callable[[Sequence[Path]], Volume | None]] = {
     "bytes alone (floor)": raw_bytes,
     "ours: headers checked": ours_headers,
+    "ours: taken in at the door": ours_at_the_door,
     "ours: checked, read, HU": ours,
     "pydicom: dcmread + pixel_array": pydicom_bare,
     "pydicom: sorted, HU, stacked": pydicom_volume,

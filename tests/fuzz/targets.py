@@ -20,6 +20,7 @@ import orjson
 from cryptography.fernet import Fernet
 from starlette.datastructures import Headers
 
+from oarlock.ct.intake import take_in
 from oarlock.ct.pixel_header import NATIVE, RLE
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.dicom.codestreams import whole_codestream
@@ -163,7 +164,7 @@ def _post_job(content_type: str, body: bytes) -> None:
     with refusals(InputError), place.incoming() as incoming:
         upload = _receive(incoming, content_type, body, forms.JOB)
         choices = check_choices(upload.fields, place.offer, NO_OVERRIDE)
-        header = check_headers(upload.files, max_slices=place.settings.max_slices)
+        header = take_in(upload.files, place.settings.intake_rules)
         check_writable(choices.profile, header)
         check_facts(header)
 
@@ -207,7 +208,7 @@ def slice_(data: bytes) -> None:
         files[len(files) // 2] = data
         for content in files:
             incoming.next_file().write_bytes(content)
-        header = check_headers(incoming.files)
+        header = take_in(incoming.files, place.settings.intake_rules)
         check_facts(header)
         if all(instance.pixels and instance.pixels.transfer_syntax in NATIVE for instance in header.instances):
             anew, sealed = place.vault.lock_away(incoming, header)
