@@ -22,6 +22,7 @@ from oarlock.qa.interobserver import Spread
 from oarlock.qa.plausibility import check_masks
 from oarlock.qa.report import QAReport
 from oarlock.qa.site_file import Site, read_site
+from oarlock.qa.verdict import verdicts
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.settings import SettingsInvalid
 from oarlock.store.database import DatabaseMissing
@@ -102,8 +103,9 @@ def _qa(chosen: argparse.Namespace) -> int:
         _print_scores(report)
     for spread in panel.observers():
         _print_spread(spread)
-    for check in checks:
-        print(f"{check.level.value:<6} {check.oar or '':<16} {check.reason}")
+    for verdict in verdicts(checks, panel.predicted.masks.oars):
+        others = f" ({', '.join(verdict.codes)})" if verdict.codes else ""
+        print(f"{verdict.level.value:<6} {verdict.oar:<16} {verdict.reason}{others}")
     return GOOD
 
 

@@ -10,11 +10,9 @@ from oarlock.organs.catalogue import OAR
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
 
-_LEVELS = ("green", "amber", "red")
-
 
 def organ_table(rtstruct: Path, report: Mapping[str, Any], header: SeriesHeader, oar_of: Mapping[str, OAR]) -> Iterator[str]:
-    """Volume, slices, worst check and scores of each ROI; below it, what is red.
+    """Volume, slices, verdict and scores of each ROI; below it, the strongest reason of each organ that is red.
 
     :param rtstruct: the file that was delivered.
     :param report: the QA report of its job.
@@ -24,13 +22,13 @@ def organ_table(rtstruct: Path, report: Mapping[str, Any], header: SeriesHeader,
     structure_set = read_structure_set(rtstruct)
     numbers = {oar_of[roi.name]: roi.number for roi in structure_set.rois}
     masks = rois_to_masks(structure_set, header, numbers).masks
-    scores, levels = _scores(report), _levels(report)
+    scores, levels = _scores(report), {organ["oar"]: organ["verdict"] for organ in report["organs"]}
     yield f"{'organ':<18}{'volume, ml':>12}{'slices':>9}{'checks':>9}{'surface DSC':>14}{'DSC':>8}".rstrip()
     for roi in structure_set.rois:
         oar = oar_of[roi.name]
         size = _size(masks.crop(oar), header)
         yield f"{roi.name:<18}{size}{levels.get(oar.name, ''):>9}{scores.get(oar.name, '')}".rstrip()
-    red = [check["reason"] for check in report["checks"] if check["level"] == "red"]
+    red = [organ["reason"] for organ in report["organs"] if organ["verdict"] == "red"]
     yield from ["", "Red", *(f"  {reason}" for reason in red)] if red else []
 
 
@@ -47,11 +45,3 @@ def _scores(report: Mapping[str, Any]) -> dict[str, str]:
     return {
         row["oar"]: f"{row['surface_dsc']:14.3f}{row['volumetric_dsc']:8.3f}" for row in rows if row["surface_dsc"] is not None
     }
-
-
-def _levels(report: Mapping[str, Any]) -> dict[str, str]:
-    """The worst level of the checks of each organ."""
-    worst: dict[str, str] = {}
-    for check in report["checks"]:
-        worst[check["oar"]] = max(worst.get(check["oar"], "green"), check["level"], key=_LEVELS.index)
-    return worst
