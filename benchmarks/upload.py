@@ -183,9 +183,11 @@ def _peak(server: Server, body: Body, count: int) -> tuple[float, float]:
 
 
 def series_files(folder: Path) -> list[tuple[str, bytes]]:
-    """Names and contents of a series of noise, which no packing makes smaller."""
+    """Names and contents of a series of noise, which no packing makes smaller: air around a patient of tissue and some bone."""
     rng = np.random.default_rng(0)
-    hu = rng.integers(-1000, 2000, (SLICES, 512, 512), dtype=np.int16)
+    hu = rng.integers(-1020, -980, (SLICES, 512, 512), dtype=np.int16)
+    hu[:, 128:384, 128:384] = rng.integers(-150, 150, (SLICES, 256, 256), dtype=np.int16)
+    hu[:, 240:272, 240:272] = rng.integers(400, 1200, (SLICES, 32, 32), dtype=np.int16)
     origins = np.stack([np.zeros(SLICES), np.zeros(SLICES), 2.5 * np.arange(SLICES)], axis=1)
     grid = Grid(512, 512, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 0.977, 0.977)
     return [(path.name, path.read_bytes()) for path in write_ct_series(folder, hu, grid)]
