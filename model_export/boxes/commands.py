@@ -39,6 +39,7 @@ def add_box_commands(commands: Any) -> None:
     train.add_argument("--start", type=Path, help="a checkpoint whose weights a fresh run starts from")
     train.add_argument("--until", type=int, help="stop at this step of the schedule; run again, it goes on")
     train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--workers", type=int, default=0, help="threads that draw boxes ahead, for a GPU that would wait for them")
     train.add_argument("--device", default="cpu", help="cpu or cuda")
     train.set_defaults(run=_train)
 
@@ -135,7 +136,8 @@ def _train(options: argparse.Namespace) -> None:
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: asked.append(received))
-    train_boxes(training, read_box_cases(options.data), options.folder, stop=lambda: bool(asked), until=options.until)
+    cases = read_box_cases(options.data)
+    train_boxes(training, cases, options.folder, stop=lambda: bool(asked), until=options.until, workers=options.workers)
 
 
 def _judge(options: argparse.Namespace) -> None:

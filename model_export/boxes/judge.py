@@ -110,7 +110,7 @@ def judge(
     if middle is None:
         return []
     found, spans = on_native_grid(draw_box_on(served, scan, middle), served.box, middle, scan)
-    raters = [read_case(contours, match.case, rater) for rater in RATERS]
+    raters = [read_case(contours, match.case, rater, served.box.drawn_organs) for rater in RATERS]
     known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
     rows = []
     voxel_ml = float(np.prod(scan.spacing_mm)) / NATIVE_PER_VOXEL**2 / 1000.0

@@ -3,7 +3,10 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +65,22 @@ def boxes_of_step(step: int, cases: Sequence[BoxCase], run: BoxRun) -> list[BoxS
     return [draw_box(draw_box_case(cases, run.sampling.expert_share, rng), run, rng) for _ in range(count)]
 
 
+def drawn_ahead(
+    first: int, last: int, cases: Sequence[BoxCase], run: BoxRun, workers: int
+) -> Generator[list[BoxSample], None, None]:
+    """The boxes of each step in turn; with workers, threads draw some steps ahead while a GPU computes."""
+    if not workers:
+        yield from (boxes_of_step(step, cases, run) for step in range(first, last))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        begun: deque[Future[list[BoxSample]]] = deque()
+        for step in range(first, last):
+            begun.append(pool.submit(boxes_of_step, step, cases, run))
+            if len(begun) > 2 * workers:
+                yield begun.popleft().result()
+        yield from (future.result() for future in begun)
+
+
 def train_boxes(
     training: BoxTraining,
     cases: Sequence[BoxCase],
@@ -69,13 +88,18 @@ def train_boxes(
     *,
     stop: Callable[[], bool] = lambda: False,
     until: int | None = None,
+    workers: int = 0,
 ) -> None:
-    """Train until the config's last step, or a step before it; `stop` may end it between two steps."""
+    """Train until the config's last step, or a step before it; `stop` may end it between two steps.
+
+    :param workers: threads that draw boxes ahead; without any they are drawn between two steps.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     last, saved_s, begun_s = training.run.training.steps, time.monotonic(), time.process_time() - training.cpu_s
-    with bar_to(float(last), "train", "step") as tell:
-        while training.step < min(last, until or last) and not stop():
-            training.losses.append(train_box_step(training, boxes_of_step(training.step, cases, training.run)))
+    steps = drawn_ahead(training.step, min(last, until or last), cases, training.run, workers)
+    with bar_to(float(last), "train", "step") as tell, closing(steps):
+        while not stop() and (boxes := next(steps, None)) is not None:
+            training.losses.append(train_box_step(training, boxes))
             training.cpu_s = time.process_time() - begun_s
             tell(float(training.step))
             if training.step % POINT_EVERY == 0:

@@ -5,6 +5,7 @@ write underscores for hyphens. The CT is not part of the release.
 """
 
 import gzip
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,11 +36,11 @@ def find_case(root: Path, case: str, rater: str) -> Path:
     raise FileNotFoundError(f"no contours of {case} by the {rater} below {root}")
 
 
-def read_case(root: Path, case: str, rater: str) -> dict[str, NRRDMask]:
-    """All OARs that one rater drew, by the house's name; an empty file is an organ that was not drawn."""
+def read_case(root: Path, case: str, rater: str, organs: Collection[str] | None = None) -> dict[str, NRRDMask]:
+    """What one rater drew of some OARs or of all, by the house's name; an empty file is an organ that was not drawn."""
     folder = find_case(root, case, rater)
     found = {}
-    for oar in OARS:
+    for oar in [oar for oar in OARS if organs is None or oar.name in organs]:
         for name in (oar.paper_name, oar.paper_name.replace("-", "_")):
             if (folder / f"{name}.nrrd").is_file():
                 organ = read_nrrd(folder / f"{name}.nrrd")

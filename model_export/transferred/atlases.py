@@ -90,7 +90,7 @@ def mirror_image(atlas: Atlas) -> Atlas:
 
 def read_shares(scan: Scan, match: Match, contours: Path, organs: Sequence[str]) -> dict[str, Share]:
     """Organs of a matched scan: the mean of both raters, on its native grid."""
-    raters = [read_case(contours, match.case, rater) for rater in RATERS]
+    raters = [read_case(contours, match.case, rater, organs) for rater in RATERS]
     found = {}
     for name in dict.fromkeys(organs):
         masks = [cut(rater[name].mask, *native_ranges(scan, match)) for rater in raters if name in rater]

@@ -53,18 +53,15 @@ def to_scan(patient: OpenKBPPatient) -> Scan:
 
 def centre_mm(mask: npt.NDArray[Any], spacing_mm: tuple[float, float, float], factor: int = 1) -> Point:
     """Centre of mass; `factor` voxels of the mask make one voxel of the scan along y and along x."""
-    weights = np.asarray(mask, np.float64)
-    z, y, x = (float(np.dot(_profile(weights, axis), np.arange(weights.shape[axis])) / weights.sum()) for axis in range(3))
+    index = np.nonzero(mask)
+    weights = np.asarray(mask[index], np.float64)
+    z, y, x = (float(np.dot(places, weights) / weights.sum()) for places in index)
     return to_mm(x, factor) * spacing_mm[2], to_mm(y, factor) * spacing_mm[1], z * spacing_mm[0]
 
 
 def to_mm(index: float, factor: int) -> float:
     """An index of voxels that are `factor` times finer, in voxels of the scan."""
     return (index + 0.5) / factor - 0.5
-
-
-def _profile(weights: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-    return np.asarray(weights.sum(axis=tuple(other for other in range(3) if other != axis)))
 
 
 def to_image(

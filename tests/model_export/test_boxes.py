@@ -20,6 +20,7 @@ from model_export.boxes.things import Scene, ThingsConfig, distance_to_skin, pai
 from model_export.boxes.train import (
     CHECKPOINT,
     boxes_of_step,
+    drawn_ahead,
     loss_of_boxes,
     resume_box_training,
     start_box_training,
@@ -179,6 +180,13 @@ def test_a_training_goes_on_as_if_it_had_not_been_stopped(run: BoxRun, tmp_path:
     train_boxes(parts, cases, tmp_path / "parts")
     for one, other in zip(whole.average.state_dict().values(), parts.average.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_boxes_that_are_drawn_ahead_are_the_same_ones(run: BoxRun) -> None:
+    cases = [made_case([made_label("Eye_L", 30)])]
+    alone, ahead = ([boxes[0].ct_hu for boxes in drawn_ahead(2, 9, cases, run, workers)] for workers in (0, 2))
+    assert len(alone) == len(ahead) == 7
+    assert all(torch.equal(one, other) for one, other in zip(alone, ahead, strict=True))
 
 
 def test_a_file_gives_back_its_cases(tmp_path: Path) -> None:
