@@ -45,7 +45,7 @@ def part_files(box: Path) -> list[Path]:
 
 
 def _whole_part(tables: Mapping[str, Any]) -> dict[str, Any]:
-    part = {"name": FINDER, "file": f"{FINDER}.onnx", "sha256": tables["model"]["sha256"]}
+    part = {"name": FINDER, "file": tables["model"]["file"], "sha256": tables["model"]["sha256"]}
     return part | {key: tables[key] for key in (*KEPT, "training", "results") if key in tables}
 
 

@@ -105,7 +105,7 @@ def to_part(served: nn.Module, run: BoxRun, path: Path, facts: Facts) -> str:
     box = run.box
     with torch.no_grad():
         answer = served(torch.from_numpy(self_check_input(box.size[0], (box.size[1], box.size[2]))))
-    means = [round(float(mean), 7) for mean in answer.double().mean(dim=(1, 2, 3))]
+    means = [round(float(mean), 7) for mean in answer.double().mean(dim=(0, 2, 3, 4))]
     organs = [{"name": name, "threshold": facts.thresholds.get(name, 0.5)} for name in box.drawn_organs]
     keys: dict[str, Any] = {
         "name": box.name,

@@ -64,7 +64,7 @@ def draw_box_on(served: ServedBox, scan: Scan, middle: Sequence[float], shown: M
     if shown is not None:
         hu = torch.where(torch.from_numpy(shown), hu, torch.full_like(hu, AIR_HU))
     with torch.no_grad():
-        found: F32 = served(hu[None, None]).numpy()
+        found: F32 = served(hu[None, None])[0].numpy()
     return found
 
 

@@ -12,7 +12,7 @@ from model_export.boxes.network import BoxNetwork
 
 
 class ServedBox(nn.Module):
-    """(1, 1, Z, Y, X) HU to (organs, Z, Y · upscale, X · upscale) probabilities, in the order of ``BoxConfig.drawn_organs``.
+    """(1, 1, Z, Y, X) HU to (1, organs, Z, Y · upscale, X · upscale) probabilities, in the order of ``BoxConfig.drawn_organs``.
 
     The network draws the left organs on the box and the right ones on its mirror image, so that a mirrored patient gets the
     mirrored contours. An unpaired organ is the mean of both where both are shown it, else what the one says.
@@ -41,4 +41,4 @@ class ServedBox(nn.Module):
                 found[name] = (left[index] + right[index]) / self.views
             else:
                 found[name], found[other] = left[index], right[index]
-        return torch.stack([found[name] for name in box.drawn_organs])
+        return torch.stack([found[name] for name in box.drawn_organs])[None]

@@ -100,7 +100,7 @@ def test_a_mirrored_box_gets_the_mirrored_drawing(run: BoxRun) -> None:
     served = ServedBox(BoxNetwork(run.network), run.box).eval()
     hu = torch.randn(1, 1, *run.box.size) * 200
     with torch.no_grad():
-        plain, mirrored = served(hu), served(hu.flip(-1))
+        plain, mirrored = served(hu)[0], served(hu.flip(-1))[0]
     names = run.box.drawn_organs
     swapped = [names.index(name[:-1] + {"L": "R", "R": "L"}[name[-1]]) for name in names]
     assert torch.allclose(plain[swapped].flip(-1), mirrored, atol=1e-6)
@@ -113,7 +113,7 @@ def test_an_unpaired_organ_is_the_mean_of_the_sides_that_are_shown_it() -> None:
         network.head.conv.weight.zero_()
         assert network.head.conv.bias is not None
         network.head.conv.bias.fill_(0.0)
-        drawn = ServedBox(network, run.box).eval()(torch.zeros(1, 1, *run.box.size))
+        drawn = ServedBox(network, run.box).eval()(torch.zeros(1, 1, *run.box.size))[0]
     assert torch.equal(drawn[run.box.drawn_organs.index("Brainstem")], torch.full((4, 16, 32), 0.5))
 
 
@@ -211,7 +211,7 @@ def test_an_export_answers_as_torch_does_and_states_its_shape(run: BoxRun, tmp_p
     assert part["oar"][:2] == [{"name": "Eye_L", "threshold": 0.4}, {"name": "Eye_R", "threshold": 0.5}]
     assert part["look"]["around"][1] == {"organ": "Eye_R", "offset_mm": [0.0, 16.0, 32.0]}
     answer = run_box(tmp_path / part["file"], np.zeros((1, 1, 4, 8, 16), np.float32))
-    assert answer.shape == (8, 4, 16, 32)
+    assert answer.shape == (1, 8, 4, 16, 32)
 
 
 def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_organs(run: BoxRun, tmp_path: Path) -> None:
