@@ -14,6 +14,8 @@ from model_export.boxes.export import FINDER, to_toml
 from oarlock.segmentation.manifest import MANIFEST_NAME, ModelManifest, read_manifest
 
 KEPT: Final = ("input", "output", "oar", "self_check")
+CARD: Final = "MODEL_CARD.md"
+SECTION: Final = "## Parts"
 PART_SUFFIX: Final = ".part.toml"
 
 
@@ -36,6 +38,8 @@ def compose(whole: Path, boxes: Sequence[Path], folder: Path, *, version: str) -
     model = {key: tables["model"][key] for key in ("name", "licence", "description")} | {"version": version}
     text = to_composed(model, parts, owners, tables.get("limits", {}))
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    card = (whole / CARD).read_text(encoding="utf-8")
+    (folder / CARD).write_text(to_composed_card(card, model, parts[1:]), encoding="utf-8")
     return read_manifest(folder)
 
 
@@ -61,6 +65,27 @@ def to_composed(
             lines += ["", "[part.look]", *(f"{key} = {to_toml(value)}" for key, value in part["look"].items())]
     lines += ["", "[owners]", *(f"{organ} = {to_toml(owner)}" for organ, owner in owners.items())]
     lines += ["", "[limits]", *(f"{key} = {to_toml(value)}" for key, value in limits.items())]
+    return "\n".join(lines) + "\n"
+
+
+def to_composed_card(card: str, model: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> str:
+    """The whole-scan model's card with another version and, at its end, what the box networks are worth."""
+    _, _, rest = card.partition("\n")
+    lines = [f"# {model['name']} {model['version']}", rest.partition(f"\n{SECTION}\n")[0].rstrip(), "", SECTION, ""]
+    lines += [
+        "What stands above is of the whole-scan network alone. These organs are drawn by networks of their own, at 1 mm in a box."
+    ]
+    for part in parts:
+        training = ", ".join(f"{key} {value}" for key, value in part.get("training", {}).items())
+        lines += [
+            "",
+            f"**{part['name']}**: {training}.",
+            "",
+            "| organ | threshold | DSC on scans kept back |",
+            "| --- | ---: | ---: |",
+        ]
+        results = part.get("results", {})
+        lines += [f"| {oar['name']} | {oar['threshold']} | {results.get(oar['name'], '')} |" for oar in part["oar"]]
     return "\n".join(lines) + "\n"
 
 

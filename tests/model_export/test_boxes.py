@@ -225,6 +225,9 @@ def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_
     assert owners["Lens_R"] == "orbits"
     assert owners["Brain"] == "whole"
     check_hash(manifest)
+    card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("# oarlock-hn 9.9.9\n")
+    assert card.count("**orbits**: steps 7.") == 1
 
 
 def test_a_drawing_comes_back_to_the_place_that_it_was_drawn_at(run: BoxRun) -> None:
