@@ -26,8 +26,8 @@ from model_export.progress import Kept, shown
 from model_export.sampling import GridConfig, between_slices, no_deformation, sample_slab
 from model_export.served import Served
 from oarlock.organs.catalogue import BY_NAME, OARS, other_side
-from oarlock.qa.distances import surface_distances
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
+from oarlock.qa.surface_dsc import surface_distances
 from oarlock.segmentation.rivals import rival_channels, undisputed
 
 THRESHOLD: Final = 0.5

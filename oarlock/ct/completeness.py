@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from oarlock.arrays import FloatArray
-from oarlock.ct.stack import slack_mm
+from oarlock.ct.slice_spacing import slack_mm
 from oarlock.errors import MissingSlices
 from oarlock.facts import Notice
 

@@ -22,8 +22,8 @@ from oarlock.ct.derived import derived_kinds, derived_notice
 from oarlock.ct.listed_images import listed_images
 from oarlock.ct.pixel_header import StoredPixels, check_pixels
 from oarlock.ct.pixel_reader import read_volume
+from oarlock.ct.slice_spacing import Plane, to_grid
 from oarlock.ct.sorting import DicomFile, sort_out
-from oarlock.ct.stack import Plane, to_grid
 from oarlock.ct.statements import stated
 from oarlock.dicom import patient_attributes
 from oarlock.dicom.tags import Tag

@@ -1,6 +1,6 @@
 """Every number that compares two masks of one organ, or the lack of it.
 
-The definitions are those of :mod:`oarlock.qa.distances`, :mod:`oarlock.qa.volumes` and ``docs/qa.md``. A number that is not
+The definitions are those of :mod:`oarlock.qa.surface_dsc`, :mod:`oarlock.qa.volumes` and ``docs/qa.md``. A number that is not
 defined is None here: never NaN, infinite, or a default.
 """
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from oarlock.arrays import Mask
 from oarlock.geometry.masks import Box, Crop, voxels_per_slice
-from oarlock.qa.distances import ALLOWANCE_MM, surface_distances
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
+from oarlock.qa.surface_dsc import ALLOWANCE_MM, surface_distances
 from oarlock.qa.volumes import added_path_length_mm, centre_mm, one_sided_slice_share, volume_ml, volumetric_dsc
 
 

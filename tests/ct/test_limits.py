@@ -15,7 +15,7 @@ from oarlock import errors
 from oarlock.ct import series, sorting
 from oarlock.ct.pixel_header import MAX_MATRIX, check_pixels
 from oarlock.ct.series import check_headers, read_ct_series
-from oarlock.ct.stack import Plane, to_grid
+from oarlock.ct.slice_spacing import Plane, to_grid
 from oarlock.ct.writer import write_ct_series
 from oarlock.dicom import elements, sequences
 from oarlock.dicom.elements import Header, PixelData, read_elements

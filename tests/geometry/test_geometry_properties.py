@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from oarlock import errors
 from oarlock.arrays import FloatArray
 from oarlock.ct.series import check_headers
-from oarlock.ct.stack import Plane, to_grid
+from oarlock.ct.slice_spacing import Plane, to_grid
 from oarlock.ct.writer import write_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks

@@ -16,7 +16,7 @@ from tools.mutate.trial import OUTPUT, passes, prepare
 ROOT: Final = Path(__file__).parents[2]
 
 GUARDED: Final = (
-    "oarlock/ct/stack.py",
+    "oarlock/ct/slice_spacing.py",
     "oarlock/ct/sorting.py",
     "oarlock/ct/completeness.py",
     "oarlock/ct/hounsfield.py",
@@ -34,7 +34,7 @@ GUARDED: Final = (
     "oarlock/rtstruct/validator.py",
     "oarlock/qa/measures.py",
     "oarlock/qa/lattice.py",
-    "oarlock/qa/distances.py",
+    "oarlock/qa/surface_dsc.py",
     "oarlock/qa/volumes.py",
     "oarlock/qa/plausibility*.py",
     "oarlock/qa/checks/*.py",

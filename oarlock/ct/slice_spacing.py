@@ -1,4 +1,4 @@
-"""From the planes of single slices to the grid of a stack, or the reason why they are not a stack.
+"""The grid of a stack from the planes of its slices, or why they are not a stack: a gap, a shift, a tilt.
 
 Nothing is averaged and nothing is repaired: every slice keeps its own Image Position (Patient). What is checked is that the
 slices are parallel, lie one behind the other, and that none is missing between them. Sources: PS3.3 C.7.6.2 (image

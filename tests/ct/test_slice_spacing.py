@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oarlock import errors
-from oarlock.ct.stack import MAX_CORNER_SHIFT_MM, Plane, to_grid
+from oarlock.ct.slice_spacing import MAX_CORNER_SHIFT_MM, Plane, to_grid
 from oarlock.facts import Notice
 from tests.fixtures.orientations import PATIENT_POSITIONS
 

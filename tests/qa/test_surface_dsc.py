@@ -18,10 +18,10 @@ from oarlock.arrays import Mask
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, voxels_per_slice
 from oarlock.organs.catalogue import OAR, OARS
-from oarlock.qa.distances import ALLOWANCE_MM, surface_distances
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
 from oarlock.qa.marching_cubes import TABLE
 from oarlock.qa.surface import element_areas_mm2
+from oarlock.qa.surface_dsc import ALLOWANCE_MM, surface_distances
 from oarlock.qa.volumes import added_path_length_mm, centre_mm, contour_pixels, one_sided_slice_share, volume_ml, volumetric_dsc
 from tests.fixtures.crooked import SHAPE, SPACING_MM, crooked_grid
 from tests.qa.marching_cubes_rule import table_by_rule

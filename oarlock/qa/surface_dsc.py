@@ -1,4 +1,4 @@
-"""The distances between the surfaces of two masks, from which every surface metric follows.
+"""Surface DSC, and every other measure of how far apart the surfaces of two masks lie.
 
 An element's distance to the other surface is that to the nearest of its elements. All numbers agree with
 google-deepmind/surface-distance 0.1 to 1e-6 (a test says so). Predicted is what was drawn by the machine, reference what it is
