@@ -81,7 +81,7 @@ def to_composed_card(card: str, model: Mapping[str, Any], parts: Sequence[Mappin
             "",
             f"**{part['name']}**: {training}.",
             "",
-            "| organ | threshold | DSC on scans kept back |",
+            "| organ | threshold | DSC, cross-validated |",
             "| --- | ---: | ---: |",
         ]
         results = part.get("results", {})
