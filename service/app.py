@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from oarlock import __version__, logs
+from oarlock.pipeline import apart
 from oarlock.settings import Settings
 from oarlock.store import audit
 from service.access import oidc
@@ -81,6 +82,7 @@ def _lifespan(
             async with anyio.create_task_group() as tasks:
                 await _start(service, tasks.start_soon)
                 yield
+                apart.end_all()  # the threads that wait for a comparison would keep the process for minutes
                 tasks.cancel_scope.cancel()
 
     return lifespan

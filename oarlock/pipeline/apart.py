@@ -77,6 +77,7 @@ class _ForkServers:
 
     def __init__(self) -> None:
         self._idle: list[subprocess.Popen[bytes]] = []
+        self._busy: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._of = os.getpid()
 
@@ -86,31 +87,52 @@ class _ForkServers:
             try:
                 answer = _exchange(server, content)
             except (BrokenPipeError, EOFError):
+                with self._lock:
+                    closed = server not in self._busy
+                    self._busy.discard(server)
                 _end(server)
+                if closed:
+                    break
                 continue
             with self._lock:
-                self._idle.append(server)
+                if server in self._busy:
+                    self._busy.remove(server)
+                    self._idle.append(server)
             return answer
         return pickle.dumps(("died", None))
 
     def _take(self) -> "subprocess.Popen[bytes]":
         with self._lock:
             if self._of != os.getpid():  # a worker that was forked must not share its parent's
-                self._idle, self._of = [], os.getpid()
-            if self._idle:
-                return self._idle.pop()
-        return _start()
+                self._idle, self._busy, self._of = [], set(), os.getpid()
+            server = self._idle.pop() if self._idle else None
+            if server is not None:
+                self._busy.add(server)
+                return server
+        server = _start()
+        with self._lock:
+            self._busy.add(server)
+        return server
 
     def close(self) -> None:
-        """End those that wait."""
+        """End those that wait, and kill those that work, with what they forked."""
         with self._lock:
-            for server in self._idle if self._of == os.getpid() else ():
+            ours = self._of == os.getpid()
+            for server in self._busy if ours else ():
+                os.killpg(server.pid, signal.SIGKILL)  # the leader of its own session; reaped by the call that waits for it
+            for server in self._idle if ours else ():
                 _end(server)
+            self._busy.clear()
             self._idle.clear()
 
 
 _SERVERS: Final = _ForkServers()
 atexit.register(_SERVERS.close)
+
+
+def end_all() -> None:
+    """End every call that is under way, as if it had taken too much: a process that stops must not wait minutes for one."""
+    _SERVERS.close()
 
 
 def warm_up() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from oarlock.errors import FrameOfReferenceMismatch, MissingSlices, StructureSetTooCostly
 from oarlock.pipeline import apart
 from oarlock.pipeline.apart import Failed, Limits, run_apart
+from tests.fixtures.processes import eventually
 
 PLENTY = Limits(memory_bytes=2**28, cpu_s=20)
 
@@ -40,6 +42,17 @@ def stumble(quoted: str) -> None:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def environment() -> dict[str, str]:
@@ -104,4 +117,19 @@ def test_a_call_takes_milliseconds_once_the_first_was_made() -> None:
 def test_a_server_that_was_killed_while_it_waited_is_replaced() -> None:
     apart.warm_up()
     apart._SERVERS._idle[-1].kill()
+    assert run_apart(PLENTY, take, 1) == 2**17
+
+
+def test_a_call_under_way_ends_at_once_when_the_process_stops_and_its_child_with_it() -> None:
+    apart.warm_up()
+    server = apart._SERVERS._idle[-1]
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(run_apart, PLENTY, compute, 15.0)
+        assert eventually(lambda: len(children_of(server.pid)) == 1, within_s=10)
+        (child,) = children_of(server.pid)
+        apart.end_all()
+        with pytest.raises(StructureSetTooCostly):
+            call.result(timeout=5)
+    assert eventually(lambda: not is_alive(child), within_s=10)
+    assert server.returncode == -signal.SIGKILL
     assert run_apart(PLENTY, take, 1) == 2**17
