@@ -108,9 +108,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _is_exempt(self, address: str) -> bool:
         try:
-            return any(ip_address(address) in network for network in self.exempt)
+            found = ip_address(address)
         except ValueError:
             return True  # a unix socket has no address
+        if found.version == 6 and found.ipv4_mapped is not None:
+            found = found.ipv4_mapped  # a socket for both kinds gives IPv4 addresses so
+        return any(found in network for network in self.exempt)
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(HEAD_S, self._refuse, 408)

@@ -44,9 +44,17 @@ class Origin:
         """
         if not is_loopback(host_name(self.host) or ""):
             raise HostNotAllowed
-        foreign = self.origin is not None and urlsplit(self.origin).netloc.lower() != (self.host or "").lower()
+        foreign = self.origin is not None and _authority(self.origin) != (self.host or "").lower()
         if foreign or self.fetch_site not in _OWN_SITES:
             raise CrossSite
+
+
+def _authority(origin: str) -> str | None:
+    """Host and port of an ``Origin``, in lower case; None if it is malformed: browsers send none such."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def host_name(header: str | None) -> str | None:

@@ -105,12 +105,13 @@ class IssuerKeys:
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             log.warning("the issuer's keys could not be fetched", extra={"error": type(error).__name__})
             return None
-        return {key.key_id: key for key in map(_key, documents) if key is not None and key.key_id}
+        found = map(_key, documents) if isinstance(documents, list) else ()
+        return {key.key_id: key for key in found if key is not None and key.key_id}
 
 
-def _key(document: dict[str, Any]) -> jwt.PyJWK | None:
-    """A key that verifies signatures; None for a key of another use or of an unknown kind."""
-    if document.get("use", "sig") != "sig":
+def _key(document: Any) -> jwt.PyJWK | None:
+    """A key that verifies signatures; None for a key of another use or kind, and for what is not a key with an id."""
+    if not isinstance(document, dict) or not isinstance(document.get("kid"), str) or document.get("use", "sig") != "sig":
         return None
     try:
         return jwt.PyJWK(document)

@@ -1,5 +1,6 @@
 """Followers of jobs: one poll of the job table for all of them, however many there are."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,12 @@ from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import Job, JobId, JobState
 from service.errors import TooManyFollowers
 
+log = logging.getLogger(__name__)
+
 POLL_S: Final = 0.25
+
+FAILED_S: Final = 5.0
+"""How long the table rests after a poll that failed for a reason nobody foresaw."""
 
 REST: Final = 9.0
 """After a poll the table rests for this many times as long as the poll took: followers cost a tenth of one core at most."""
@@ -92,6 +98,10 @@ class Followers:
                 found = await anyio.to_thread.run_sync(self._read, {one.job_id for one in self._followers}, limiter=limiter)
             except TransientError:  # followers would only ask again
                 found = {}
+            except Exception:  # let out, it would end the sweeper and all else that the service does between calls
+                log.exception("failed", extra={"step": "Followers.run"})
+                await anyio.sleep(FAILED_S)
+                continue
             for follower in [one for one in self._followers if one.job_id in found]:
                 follower.tell(found[follower.job_id])
             await anyio.sleep(max(POLL_S, REST * (monotonic() - began)))

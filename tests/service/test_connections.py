@@ -123,6 +123,15 @@ def _is_shut_out(running: Running) -> bool:
         return True
 
 
+@pytest.mark.parametrize(
+    ("address", "exempt"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("::ffff:11.1.2.3", False), ("fd00::1", True), ("", True)],
+)
+def test_a_proxy_is_known_by_its_address_also_where_one_socket_hears_both_kinds(address: str, *, exempt: bool) -> None:
+    protocol = connection.limited(1, ["10.0.0.0/8", "fd00::/8"])
+    assert protocol._is_exempt(protocol.__new__(protocol), address) is exempt
+
+
 def test_a_stated_proxy_speaks_for_many_and_has_no_such_limit(tmp_path: Path, redis_url: str) -> None:
     write_model(tmp_path / "models")
     settings = make_settings(tmp_path, redis_url, connections_per_address=2, trusted_proxies=["127.0.0.0/8"])

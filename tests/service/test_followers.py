@@ -99,6 +99,33 @@ def test_a_poll_that_takes_long_is_made_less_often(queued: Job, monkeypatch: pyt
     assert pauses == [followers.REST]
 
 
+def test_a_poll_that_fails_as_nobody_foresaw_ends_neither_the_followers_nor_the_service(
+    queued: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followers, "POLL_S", 0.01)
+    monkeypatch.setattr(followers, "FAILED_S", 0.01)
+    table = Table([queued])
+    marks, broken = table.marks, iter([True, False])
+
+    def marks_of_a_row_that_cannot_be_read(job_ids: Collection[JobId]) -> dict[JobId, tuple[object, ...]]:
+        if next(broken, False):
+            raise ValueError
+        return marks(job_ids)
+
+    monkeypatch.setattr(table, "marks", marks_of_a_row_that_cannot_be_read)
+
+    async def main() -> None:
+        hub = Followers(table)  # type: ignore[arg-type]
+        async with anyio.create_task_group() as polling:
+            polling.start_soon(hub.run)
+            with hub.following(queued, "me") as follower, anyio.fail_after(5):
+                await follower.rung.wait()
+                assert follower.news == (queued, 1)
+            polling.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
 def test_one_caller_follows_so_many_jobs_and_another_is_not_kept_from_it(queued: Job) -> None:
     hub = Followers(Table([queued]), of_one=2)  # type: ignore[arg-type]
     with hub.following(queued, "one"), hub.following(queued, "one"):

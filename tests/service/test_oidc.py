@@ -358,6 +358,16 @@ def test_an_issuer_that_calls_itself_otherwise_is_not_believed(issuer: Issuer) -
         keys.find("rsa")
 
 
+@pytest.mark.parametrize("broken", ["not a key", None, {"kty": "oct", "k": "AA", "kid": ["rsa"]}, {"kty": "RSA", "kid": "rsa2"}])
+def test_a_key_that_cannot_be_read_does_not_keep_the_others_out(
+    issuer: Issuer, broken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuer, "published", [broken, *issuer.published])
+    keys = IssuerKeys(issuer.url, fetch=fetch_json)
+    keys.refresh_if_wanted()
+    assert keys.find("rsa") is not None
+
+
 @pytest.mark.parametrize("path", ["/moved", "/large"])
 def test_a_document_that_leads_elsewhere_or_never_ends_is_not_read(issuer: Issuer, path: str) -> None:
     with pytest.raises(OSError, match=r"302|too large"):

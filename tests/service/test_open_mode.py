@@ -39,6 +39,8 @@ def test_this_machine_s_own_names_are_answered(running: Running, host: str) -> N
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://["},
+        {"Origin": "http://{own}]"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "http://{own}", "Sec-Fetch-Site": "cross-site"},
