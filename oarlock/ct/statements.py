@@ -42,7 +42,11 @@ def _whole(file: DicomFile, tag: int) -> int | None:
 
 
 def _images(slices: Sequence[DicomFile]) -> int | None:
-    """Images in Acquisition, summed over the acquisitions that the slices belong to; None if one of them does not say."""
+    """Images in Acquisition, summed over the acquisitions that the slices belong to; None if one of them does not say.
+
+    None too where each acquisition is of one image, as step-and-shoot scans may number them: their sum is what was sent, whatever
+    was lost.
+    """
     by_acquisition: dict[str, int] = {}
     for file in slices:
         count = _whole(file, Tag.IMAGES_IN_ACQUISITION)
@@ -50,4 +54,4 @@ def _images(slices: Sequence[DicomFile]) -> int | None:
             return None
         acquisition = file.header.text(Tag.ACQUISITION_NUMBER)
         by_acquisition[acquisition] = max(count, by_acquisition.get(acquisition, 0))
-    return sum(by_acquisition.values())
+    return sum(by_acquisition.values()) if max(by_acquisition.values()) > 1 else None

@@ -141,6 +141,17 @@ def test_counts_of_two_acquisitions_are_added(tmp_path: Path) -> None:
     assert [warning.code for warning in check_headers(files[:-1]).warnings] == ["series.maybe_incomplete"]
 
 
+def test_acquisitions_of_one_image_each_do_not_say_that_all_are_there(tmp_path: Path) -> None:
+    files = write(tmp_path, ImagesInAcquisition=1)
+    for number, path in enumerate(files, start=1):
+        dataset = pydicom.dcmread(path)
+        dataset.AcquisitionNumber = number
+        dataset.save_as(path)
+    assert check_headers(files).warnings == ()
+    with pytest.raises(MissingSlices, match="every second slice is missing"):
+        check_headers(files[::2])
+
+
 def test_images_that_a_supplied_rtstruct_lists_and_nobody_sent_are_counted(tmp_path: Path) -> None:
     made = write_series(tmp_path / "ct")
     structure_set = tmp_path / "rtstruct.dcm"
