@@ -116,7 +116,14 @@ class LimitedProtocol(HttpToolsProtocol):
         return any(found in network for network in self.exempt)
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(HEAD_S, self._refuse, 408)
+        self._timer = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """End the wait for a head; not while an answer is on its way: some clients send an empty line behind a body."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._start_timer()
+        else:
+            self._refuse(408)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
