@@ -156,7 +156,7 @@ def on_a_couch(scan: Scan, masks: OARMasks) -> Changed:
 
 
 VARIANTS: Final[Mapping[str, Callable[[Scan, OARMasks], Changed]]] = {
-    "other_side": mirrored_scan,
+    "mirrored": mirrored_scan,
     "noise 20 HU": in_place(noisy),
     "+50 HU": in_place(lambda hu: np.where(hu > -1000, hu.astype(np.int32) + 50, hu)),
     "-50 HU": in_place(lambda hu: hu.astype(np.int32) - 50),

@@ -99,8 +99,9 @@ def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: Contour
     levels = [worst(drawn, oar, half, ct) for half in halved(oar, drawn.crops[oar]) if half is not None]
     if oar.name not in FEW_VOXELS:
         assert levels == [Level.RED] * 6
-    else:  # of twenty voxels ten may also be a small whole one: most halves are red (docs/qa.md says how many)
-        assert levels.count(Level.RED) >= 4
+    else:  # of twenty voxels ten may also be a small whole one: half of the halves are red, most not green (docs/qa.md)
+        assert levels.count(Level.RED) >= 3
+        assert levels.count(Level.GREEN) <= 2
 
 
 @pytest.mark.slow

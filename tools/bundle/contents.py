@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from tools.bundle.sbom import of_debian, of_distributions, of_image, of_interpreter, of_wheel
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 COMPOSITION: Final = ROOT / "docker-compose.yml"
 
 FILES: Final = (
