@@ -94,8 +94,8 @@ def test_an_organ_of_the_phantom_that_is_deleted_is_not_green(oar: OAR, phantom:
 
 
 def test_most_halves_of_the_phantoms_paired_organs_are_told(phantom: Phantom) -> None:
-    # Its slices of 3 mm are too thick for the check of flat ends (docs/qa.md): volumes and symmetry remain, with limits as wide as
-    # so few patients make them. Real halves, of finer scans, are found in 98 % (docs/qa.md).
+    # Its slices of 3 mm are too thick for the check of flat ends (docs/qa.md): volumes and symmetry remain, with limits as wide
+    # as so few patients make them. Real halves, of finer scans, are found in 98 % (docs/qa.md).
     crops = crops_of(phantom)
     organs = [oar for oar in LEFTS if oar.name[:-2] not in FEW_VOXELS]
     found = [(oar, checked(phantom, {oar: tight(half)})) for oar in organs for half in halves(crops[oar])]
