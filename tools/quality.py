@@ -6,7 +6,7 @@ It is made from the model card's table of results: scans with an expert's contou
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -18,8 +18,11 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "README.md"
 CARD: Final = ROOT / "models" / "oarlock-hn" / "MODEL_CARD.md"
 
-WANTED: Final = {"OAR", "DSC mean", "n", "radiographer"}
-"""Columns of the card's table; ``radiographer`` beside DSC is the second human's."""
+WHOLE: Final = {"OAR", "DSC mean", "n", "radiographer"}
+"""Columns of the card's table of the whole-scan network; ``radiographer`` beside DSC is the second human's."""
+
+PART: Final = {"organ", "threshold", "DSC, cross-validated"}
+"""Columns of the card's tables of organs that a part of the model draws."""
 
 Row = Mapping[str, str]
 
@@ -30,19 +33,22 @@ def table() -> str:
     :raises LookupError: if the card has no such table, or lacks an organ.
     """
     found: dict[str, list[Row]] = {}
-    for row in _rows(CARD.read_text(encoding="utf-8").splitlines()):
+    lines = CARD.read_text(encoding="utf-8").splitlines()
+    of_parts = {row["organ"]: row["DSC, cross-validated"] for row in _rows(lines, PART)}
+    for row in _rows(lines, WHOLE):
         if row["radiographer"]:
-            found.setdefault(_pair(row["OAR"]), []).append(row)
+            drawn = {**row, "DSC mean": of_parts.get(row["OAR"], row["DSC mean"])}
+            found.setdefault(_pair(row["OAR"]), []).append(drawn)
     missing = {_pair(oar.name) for oar in OARS} - set(found)
     if missing:
         msg = f"the model card has no result beside a radiographer's for {', '.join(sorted(missing))}"
         raise LookupError(msg)
     organs = sorted(found, key=lambda organ: -_mean(found[organ], "DSC mean"))
-    lines = ["| organ | Oarlock | second human | scans |", "| --- | ---: | ---: | ---: |"]
+    written = ["| organ | Oarlock | second human | scans |", "| --- | ---: | ---: | ---: |"]
     for organ in organs:
         ours, theirs = (_mean(found[organ], column) for column in ("DSC mean", "radiographer"))
-        lines.append(f"| {organ} | {ours:.2f} | {theirs:.2f} | {max(int(row['n']) for row in found[organ])} |")
-    return "\n".join(lines)
+        written.append(f"| {organ} | {ours:.2f} | {theirs:.2f} | {max(int(row['n']) for row in found[organ])} |")
+    return "\n".join(written)
 
 
 def _pair(name: str) -> str:
@@ -54,12 +60,12 @@ def _mean(rows: Sequence[Row], column: str) -> float:
     return fmean(float(row[column]) for row in rows)
 
 
-def _rows(lines: Sequence[str]) -> Iterator[Row]:
-    """The rows of the table with the wanted columns; of two columns of one name, the first."""
+def _rows(lines: Sequence[str], wanted: Set[str]) -> Iterator[Row]:
+    """The rows of the tables with the wanted columns; of two columns of one name, the first."""
     header: list[str] = []
     for line in lines:
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-        if set(cells) >= WANTED:
+        if set(cells) >= wanted:
             header = cells
         elif not cells:
             header = []
