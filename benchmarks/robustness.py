@@ -1,6 +1,6 @@
 """What the shipped model draws on a real scan when the scan is changed: ``python -m benchmarks.robustness SERIES``.
 
-Each change is one that a hospital sees: the patient other_side (as a file read the wrong way would show him), a noisier tube
+Each change is one that a hospital sees: the patient mirrored (as a file read the wrong way would show them), a noisier tube
 current, another HU scale, slices of 1 to 5 mm, streaks from dental fillings, a head without shoulders, shoulders without head, a
 couch. The table gives the Dice of what is drawn then with what is drawn on the scan as it is, OAR by OAR.
 """
