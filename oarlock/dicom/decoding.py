@@ -108,7 +108,8 @@ class Decoder:
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    """A decoder with none of the service's secrets: its environment is made anew."""
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
@@ -139,6 +140,8 @@ def main() -> None:
     """Decode what comes in until nothing does."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not be taken for an answer
+    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):  # it writes to its pipe, and to no file
+        resource.setrlimit(kind, (0, 0))
     while head := requests.read(_LENGTHS.size):
         request, content = (requests.read(length) for length in _LENGTHS.unpack(head))
         _answer(answers, content, FrameSpec(**orjson.loads(request)))

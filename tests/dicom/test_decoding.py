@@ -1,5 +1,6 @@
 """What hostile or broken compressed slices can do: be refused, and nothing else."""
 
+import re
 import struct
 import subprocess
 import sys
@@ -234,6 +235,19 @@ def test_a_decoder_that_dies_costs_its_frame_and_not_the_next_one(files: list[Pa
     with pytest.raises(Unusable, match="more than a decoder can take"):
         decoder.decode(frame, described(RLELossless))
     np.testing.assert_array_equal(decoder.decode(frame, described(RLELossless)), expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system does not show the environment of a process")
+def test_a_decoder_knows_no_secret_of_the_service_and_writes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OARLOCK_DEIDENTIFY_KEY", "OARLOCK_CALLBACK_SECRETS", "DATABASE_URL"):
+        monkeypatch.setenv(name, "canary")
+    with Decoder() as own:
+        with pytest.raises(Unusable):
+            own.decode(bytes(64), described(RLELossless))
+        assert own._child is not None
+        process = Path("/proc") / str(own._child.pid)
+        assert b"canary" not in (process / "environ").read_bytes()
+        assert re.search(r"Max file size\s+0\s+0\s", (process / "limits").read_text())
 
 
 def test_no_decoder_stays_behind(files: list[Path]) -> None:
