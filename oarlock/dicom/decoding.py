@@ -107,15 +107,18 @@ class Decoder:
         return child.wait()
 
 
+def bare_environment() -> dict[str, str]:
+    """The environment of a child that judges a stranger's file: it finds our modules, and none of our secrets."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
+
+
 def _start() -> "subprocess.Popen[bytes]":
-    """A decoder with none of the service's secrets: its environment is made anew."""
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # decoders write there what they were given
-        env=environment,
+        env=bare_environment(),
     )
 
 

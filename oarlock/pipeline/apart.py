@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, ParamSpec, TypeVar
 
+from oarlock.dicom.decoding import bare_environment
 from oarlock.errors import OarlockError, StructureSetTooCostly
 
 P = ParamSpec("P")
@@ -135,23 +136,14 @@ def end_all() -> None:
     _SERVERS.close()
 
 
-def warm_up() -> None:
-    """Start a fork server, so that the first call does not wait for it."""
-    run_apart(Limits(2**30, 60), int)
-
-
 def _start() -> "subprocess.Popen[bytes]":
-    environment = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path])),
-        "PATH": os.environ.get("PATH", os.defpath),
-        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    }
+    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # a traceback may quote what was sent
-        env=environment,
+        env=bare_environment() | one_thread,
         start_new_session=True,  # a Ctrl-C at the terminal is for the service, which ends it
     )
 

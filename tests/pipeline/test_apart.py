@@ -107,7 +107,7 @@ def test_the_child_writes_no_file(tmp_path: Path) -> None:
 
 
 def test_a_call_takes_milliseconds_once_the_first_was_made() -> None:
-    apart.warm_up()
+    run_apart(PLENTY, int)
     begin = time.perf_counter()
     for _ in range(5):
         run_apart(PLENTY, os.getpid)
@@ -115,13 +115,13 @@ def test_a_call_takes_milliseconds_once_the_first_was_made() -> None:
 
 
 def test_a_server_that_was_killed_while_it_waited_is_replaced() -> None:
-    apart.warm_up()
+    run_apart(PLENTY, int)
     apart._SERVERS._idle[-1].kill()
     assert run_apart(PLENTY, take, 1) == 2**17
 
 
 def test_a_call_under_way_ends_at_once_when_the_process_stops_and_its_child_with_it() -> None:
-    apart.warm_up()
+    run_apart(PLENTY, int)
     server = apart._SERVERS._idle[-1]
     with ThreadPoolExecutor(1) as threads:
         call = threads.submit(run_apart, PLENTY, compute, 15.0)
