@@ -20,7 +20,13 @@ from tools import marked
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "safety.md"
-SHIPPED: Final = {"run": "wheels", "service": "service", "worker": "worker", "worker-cuda": "worker on a GPU"}
+SHIPPED: Final = {
+    "run": "wheels",
+    "service": "service",
+    "gateway": "gateway",
+    "worker": "worker",
+    "worker-cuda": "worker on a GPU",
+}
 """The locks, and what is installed from each."""
 
 ALLOWED: Final = frozenset(
@@ -45,19 +51,25 @@ ALLOWED: Final = frozenset(
 EXCEPTED: Final = {
     "psycopg": "LGPL-3.0-only",
     "psycopg-binary": "LGPL-3.0-only",
+    "pyphen": "GPL-2.0-or-later OR LGPL-2.1-or-later OR MPL-1.1",
     **dict.fromkeys(
         ["cublas", "cuda-nvrtc", "cuda-runtime", "cudnn-cu13", "cufft", "curand", "nvjitlink"], "LicenseRef-NVIDIA-Proprietary"
     ),
 }
 """Others, each for a reason; NVIDIA's names stand without their ``nvidia-``.
 
-psycopg is a library of its own that anybody may replace, and ships unchanged. NVIDIA's libraries are in the image for GPUs alone;
+psycopg is a library of its own that anybody may replace, and ships unchanged. pyphen lets its user choose: it ships under MPL 1.1, unchanged.
+NVIDIA's libraries are in the image for GPUs alone;
 their terms allow them to be handed on with an application.
 """
 
 
+CHOICES: Final = {"pyphen": EXCEPTED["pyphen"]}
+"""Distributions whose classifiers list licences of which one may be chosen; classifiers alone cannot say so."""
+
 NOT_INSTALLED_HERE: Final = {
     "async-timeout": "Apache-2.0",
+    "brotlicffi": "MIT",
     "onnxruntime": "MIT",
     "colorama": "BSD-3-Clause",
     "greenlet": "MIT AND PSF-2.0",
@@ -152,6 +164,8 @@ def _locked(lock: Path) -> Iterator[tuple[str, str]]:
 
 def _facts(name: str) -> tuple[str, str]:
     """Licence and summary of a distribution."""
+    if name in CHOICES:
+        return CHOICES[name], _fact(distribution(name), "Summary").rstrip(".")
     if name.startswith("nvidia-"):
         return "LicenseRef-NVIDIA-Proprietary", "CUDA for ONNX Runtime"
     try:
