@@ -58,8 +58,8 @@ EXCEPTED: Final = {
 }
 """Others, each for a reason; NVIDIA's names stand without their ``nvidia-``.
 
-psycopg is a library of its own that anybody may replace, and ships unchanged. pyphen lets its user choose: it ships under MPL 1.1,
-unchanged. NVIDIA's libraries are in the image for GPUs alone; their terms allow them to be handed on with an application.
+psycopg is a library of its own that anybody may replace, and ships unchanged. pyphen lets its user choose: it ships under MPL
+1.1, unchanged. NVIDIA's libraries are in the image for GPUs alone; their terms allow them to be handed on with an application.
 """
 
 
