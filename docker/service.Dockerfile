@@ -14,8 +14,9 @@ COPY oarlock /app/oarlock
 COPY service /app/service
 COPY models /app/models
 WORKDIR /app
+RUN printf '#!/bin/sh\nexec python -m oarlock.cli "$@"\n' >/usr/local/bin/oarlock && chmod 755 /usr/local/bin/oarlock
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_HOST=0.0.0.0 OARLOCK_EMBEDDED_WORKER=false
+    PYTHONPATH=/app OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_HOST=0.0.0.0 OARLOCK_EMBEDDED_WORKER=false
 # Nothing is written when it runs, so what is not compiled now is compiled at every start.
 RUN python -m compileall -q -x /lib2to3/ /app "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A new volume takes its owner from the folder that it is mounted on.

@@ -18,8 +18,9 @@ COPY oarlock /app/oarlock
 COPY worker /app/worker
 COPY models /app/models
 WORKDIR /app
+RUN printf '#!/bin/sh\nexec python -m oarlock.cli "$@"\n' >/usr/local/bin/oarlock && chmod 755 /usr/local/bin/oarlock
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_ALIVE_FILE=/tmp/alive
+    PYTHONPATH=/app OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_ALIVE_FILE=/tmp/alive
 # Nothing is written when it runs, so what is not compiled now is compiled at every start.
 RUN python -m compileall -q -x /lib2to3/ /app "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A new volume takes its owner from the folder that it is mounted on.

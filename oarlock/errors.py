@@ -444,6 +444,14 @@ class ManifestInvalid(OperatorError):
         super().__init__(f"The manifest of the model '{model}' is not valid: {reason}.")
 
 
+class DefaultModelMissing(OperatorError):
+    code = "model.default_missing"
+    title = "The model that jobs get by default is missing"
+
+    def __init__(self, *, model: str, folder: str, found: str) -> None:
+        super().__init__(f"{folder} has no model '{model}' (found: {found}). OARLOCK_MODEL names one of {folder}'s models.")
+
+
 class SiteFileInvalid(OperatorError):
     code = "site.file_invalid"
     title = "The site's file is not valid"

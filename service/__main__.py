@@ -5,13 +5,14 @@ import resource
 import signal
 import socket
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
 import uvicorn
 
-from oarlock.errors import OarlockError
+from oarlock.errors import ManifestInvalid, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
+from oarlock.segmentation.manifest import check_default_model, read_manifests
 from oarlock.settings import Settings, SettingsInvalid, read_settings
 from oarlock.store.database import Database
 from oarlock.store.files import PRIVATE_UMASK, make_private
@@ -59,6 +60,7 @@ def main() -> int:
         _ = settings.site  # a bad file is reported now, not with the first comparison
         check_private(settings)
         check_default(read_profiles(settings.profiles), settings.profile)
+        check_model(settings)
         check_keys(settings)
         with companions(settings) as beside, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
@@ -72,6 +74,15 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def check_model(settings: Settings) -> None:
+    """Check that the default model is there; one whose manifest is wrong stops no service, and /readyz names it.
+
+    :raises DefaultModelMissing: if it is not.
+    """
+    with suppress(ManifestInvalid):
+        check_default_model(settings.models, read_manifests(settings.models), settings.model)
 
 
 def check_private(settings: Settings) -> None:

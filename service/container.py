@@ -10,7 +10,7 @@ from anyio import CapacityLimiter
 
 from oarlock.errors import ManifestInvalid
 from oarlock.rtstruct.profiles import Profile, check_default, read_profiles
-from oarlock.segmentation.manifest import ModelManifest, read_manifests
+from oarlock.segmentation.manifest import ModelManifest, check_default_model, read_manifests
 from oarlock.settings import Settings
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.database import Database
@@ -75,7 +75,9 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     :param embedded: why the service's own worker does not run; None if it does, or if there is none.
     :raises ValueError: if a callback secret or the de-identification key is malformed.
     :raises ProfileInvalid: if a site profile is wrong, or the default one does not exist.
+    :raises DefaultModelMissing: if there is no model of the name that the settings give.
     """
+    manifests = _manifests(settings)
     profiles = read_profiles(settings.profiles)
     check_default(profiles, settings.profile)
     callback_rules, vault, oidc = Rules.of(settings), Vault(settings.deidentify_key), OIDC.of(settings)
@@ -83,7 +85,6 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     database = Database(settings.database)
     store, callbacks, qa_store = JobStore(database), CallbackStore(database), ScoreStore(database)
     broker = Broker(settings)
-    manifests = _manifests(settings)
     health = Health(settings, store, storage, broker, manifests, embedded=embedded)
     try:
         yield Service(
@@ -113,13 +114,14 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
 
 
 def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:
-    """The models, or none: a bad manifest stops no fetching of earlier results, and /readyz names it."""
+    """The models, or none: a bad manifest stops no fetching of earlier results, and /readyz names it.
+
+    :raises DefaultModelMissing: if all are good and the default is not among them.
+    """
     try:
         found = read_manifests(settings.models)
     except ManifestInvalid as error:
         log.exception("no model can be offered", extra={"reason": error.detail})
         return {}
-    if settings.model not in found:
-        about = {"setting": "OARLOCK_MODEL", "model": settings.model, "folder": str(settings.models), "found": sorted(found)}
-        log.error("there is no model of this name: jobs that name no other are refused", extra=about)
+    check_default_model(settings.models, found, settings.model)
     return found

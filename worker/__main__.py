@@ -9,7 +9,7 @@ from celery.exceptions import SecurityWarning
 
 from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
-from oarlock.segmentation.manifest import read_manifests
+from oarlock.segmentation.manifest import check_default_model, read_manifests
 from oarlock.settings import Settings, SettingsInvalid
 from oarlock.store.database import Database
 from oarlock.store.files import PRIVATE_UMASK
@@ -39,12 +39,10 @@ def _reason_not_to_start(settings: Settings) -> str | None:
     if settings.redis_url is None:
         return "REDIS_URL is not set. Set it to the Redis server of the service; a service on this machine starts a worker itself"
     _ = settings.site
-    names = list(read_manifests(settings.models))
+    check_default_model(settings.models, read_manifests(settings.models), settings.model)
     check_default(read_profiles(settings.profiles), settings.profile)
     _update_schema(settings)
-    if settings.model in names:
-        return None
-    return f"{settings.models} has no model '{settings.model}' (found: {', '.join(names) or 'none'})"
+    return None
 
 
 def _update_schema(settings: Settings) -> None:

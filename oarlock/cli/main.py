@@ -1,5 +1,5 @@
 """oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock contour DIR;
-oarlock keys ACTION.
+oarlock config check; oarlock keys ACTION.
 
 What the service does with a job's files, for files at hand. Exit status: 0 good, 1 findings, 2 the input cannot be used.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oarlock import __version__
-from oarlock.cli import administration, contour
+from oarlock.cli import administration, configuration, contour
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(run=_phantom)
 
     contour.add_command(commands)
+    configuration.add_command(commands)
     administration.add_commands(commands)
     return parser
 

@@ -8,7 +8,7 @@ key; a manifest that breaks the schema is refused with the reason.
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from oarlock.errors import ManifestInvalid
+from oarlock.errors import DefaultModelMissing, ManifestInvalid
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS
 from oarlock.segmentation.manifest_file import (
     VERSIONS,
@@ -213,6 +213,17 @@ def read_manifests(models: Path) -> dict[str, ModelManifest]:
             raise ManifestInvalid(model=manifest.name, reason="two folders hold a model of this name")
         found[manifest.name] = manifest
     return found
+
+
+def check_default_model(folder: Path, found: Collection[str], name: str) -> None:
+    """Check that the model which jobs get that name none is there.
+
+    :param folder: where the models were looked for.
+    :param found: the models' names.
+    :raises DefaultModelMissing: if it is not among them.
+    """
+    if name not in found:
+        raise DefaultModelMissing(model=name, folder=str(folder), found=", ".join(sorted(found)) or "none")
 
 
 def read_checked(model: str, part: Part) -> bytes:

@@ -9,22 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from oarlock.errors import DefaultModelMissing
 from oarlock.store.files import make_private
 from service import container
+from service.__main__ import check_model
 from tests.service.conftest import make_settings
 from tests.service.running import write_model
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_default_model_that_is_not_installed_is_said_at_the_start(
-    tmp_path: Path, redis_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_starts_with_a_default_model_that_is_not_there(tmp_path: Path, redis_url: str) -> None:
     write_model(tmp_path / "models", "other")
-    with container.running(make_settings(tmp_path, redis_url, model="nope")):
-        pass
-    (said,) = [record for record in caplog.records if getattr(record, "setting", "") == "OARLOCK_MODEL"]
-    assert (said.levelname, vars(said)["model"], vars(said)["found"]) == ("ERROR", "nope", ["other"])
+    settings = make_settings(tmp_path, redis_url, model="nope")
+    for start in (check_model, lambda settings: container.running(settings).__enter__()):
+        with pytest.raises(DefaultModelMissing, match=r"models has no model 'nope' \(found: other\)"):
+            start(settings)
+
+
+def test_a_default_model_whose_manifest_is_wrong_stops_no_service(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models", "tiny")
+    (tmp_path / "models" / "tiny" / "manifest.toml").write_text("schema_version = 9")
+    check_model(make_settings(tmp_path, redis_url, model="tiny"))
 
 
 def test_a_data_folder_of_before_is_taken_away_from_other_users(tmp_path: Path) -> None:

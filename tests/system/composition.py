@@ -63,9 +63,7 @@ class Composition:
     def up(self) -> None:
         """Start everything that is not up, and wait until the service is ready."""
         self.compose("up", "-d", "--no-build")
-        self._key = self._key or self.inside(
-            "service", "python", "-m", "oarlock.cli", "keys", "create", "e2e", "--scope", "admin"
-        )
+        self._key = self._key or self.inside("service", "oarlock", "keys", "create", "e2e", "--scope", "admin")
         assert eventually(self._is_ready, within_s=PATIENCE_S), self.compose("logs", "--tail=20")
 
     def down(self, *options: str) -> None:
