@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,14 +17,17 @@ from uuid import uuid4
 from oarlock.cli.exit_status import GOOD, UNUSABLE
 from oarlock.ct.intake import take_in
 from oarlock.ct.series import SeriesHeader
+from oarlock.ct.series_geometry import read_series_geometry
 from oarlock.errors import UnknownModel
 from oarlock.organs.catalogue import OARS
+from oarlock.pictures.slice_archive import load_rendering
 from oarlock.pipeline.contouring import Walk
 from oarlock.pipeline.organ_table import organ_table
 from oarlock.rtstruct.profiles import Profile, profile_named, read_profiles
+from oarlock.seg.writer import to_segmentation
 from oarlock.segmentation.manifest import read_manifests
 from oarlock.settings import Settings, read_settings
-from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION
 from oarlock.store.jobs import Stage
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to; made if it is missing")
     parser.add_argument("--profile", help="site profile by which the RTSTRUCT is written (docs/profiles.md)")
     parser.add_argument("--model", help="name of the model")
+    parser.add_argument("--seg", action="store_true", help="write the masks as a DICOM Segmentation too")
     parser.set_defaults(run=run)
 
 
@@ -65,11 +69,14 @@ def run(chosen: argparse.Namespace) -> int:
         walk = Walk(files, Path(folder), job_id, now, _show, settings.max_slices, settings.site, profile)
         walk.run(lambda: models.named(name))
         _end_line()
-        _deliver(Path(folder), chosen.out)
+        if chosen.seg:
+            _write_segmentation(Path(folder))
+        delivered = (*DELIVERED, *([SEGMENTATION] if chosen.seg else ()))
+        _deliver(Path(folder), chosen.out, delivered)
     for warning in (*header.warnings, *walk.warnings):
         print(f"warning: {warning.detail} ({warning.code})", file=sys.stderr)
     print(*_table(chosen.out, header, profile), "", sep="\n")
-    print(*(chosen.out / name for name in DELIVERED), sep="\n")
+    print(*(chosen.out / name for name in delivered), sep="\n")
     return GOOD
 
 
@@ -84,9 +91,15 @@ def _models(settings: Settings) -> "Models | None":
     return Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
 
 
-def _deliver(folder: Path, out: Path) -> None:
+def _write_segmentation(folder: Path) -> None:
+    """Write the segmentation beside the results that it is made of."""
+    header, rendering = read_series_geometry(folder / GEOMETRY), load_rendering(folder / RENDERING)
+    (folder / SEGMENTATION).write_bytes(to_segmentation((folder / RTSTRUCT).read_bytes(), header, rendering))
+
+
+def _deliver(folder: Path, out: Path, names: Sequence[str]) -> None:
     """Move the results out, each whole or not at all, with the mode that this user's new files have."""
-    for name in DELIVERED:
+    for name in names:
         copy = folder / f"{name}.delivered"
         shutil.copyfile(folder / name, copy)
         copy.replace(out / name)

@@ -10,6 +10,8 @@ from pydicom.datadict import dictionary_VR
 from oarlock.dicom.tags import ITEM
 
 _HEAD: Final = struct.Struct("<HHI")
+_META_LENGTH_END: Final = 144
+"""Offset behind File Meta Information Group Length: a preamble of 128 bytes, DICM, and an element of 12."""
 
 
 def encode_element(tag: int, value: bytes) -> bytes:
@@ -41,6 +43,11 @@ def split_elements(content: bytes) -> Iterator[tuple[int, bytes]]:
         group, element, length = _HEAD.unpack_from(content, offset)
         yield group << 16 | element, content[offset + 8 : offset + 8 + length]
         offset += 8 + length
+
+
+def dataset_start(part_10: bytes) -> int:
+    """Where the data set begins in a Part 10 file whose meta information begins with its length, as it must (PS3.10 7.1)."""
+    return _META_LENGTH_END + int(struct.unpack_from("<I", part_10, _META_LENGTH_END - 4)[0])
 
 
 @cache

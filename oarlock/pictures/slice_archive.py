@@ -68,11 +68,14 @@ class Rendering:
 
     def cut(self, z: int) -> Cut:
         """Slice ``z`` of the grid, turned to be looked at."""
-        shape = self.grid.rows, self.grid.columns
-        grey = np.frombuffer(zlib.decompress(self.grey[z]), dtype=np.uint8).reshape(shape)
-        words = np.frombuffer(zlib.decompress(self.words[z]), dtype="<u4").reshape(shape)
+        grey = np.frombuffer(zlib.decompress(self.grey[z]), dtype=np.uint8).reshape(self.grid.rows, self.grid.columns)
         axes = self.axes
-        return axial_cut(axes.turned_slice(grey), axes.turned_slice(words), axes)
+        return axial_cut(axes.turned_slice(grey), axes.turned_slice(self.masks_of(z)), axes)
+
+    def masks_of(self, z: int) -> npt.NDArray[np.uint32]:
+        """(rows, columns) words of the masks on slice ``z`` of the grid: bit i says whether a voxel belongs to ``oars[i]``."""
+        words = np.frombuffer(zlib.decompress(self.words[z]), dtype="<u4")
+        return words.reshape(self.grid.rows, self.grid.columns)
 
     def millilitres(self) -> npt.NDArray[np.float64]:
         """(OARs,) volumes."""

@@ -4,19 +4,15 @@ What an RTSTRUCT takes over from its CT comes back byte for byte: the true UIDs 
 of :mod:`oarlock.dicom.patient_attributes`.
 """
 
-import struct
 from collections.abc import Mapping
 from typing import Final
 
 from oarlock.ct.deidentify import Original
-from oarlock.dicom.encoding import encode_dataset, encode_items, split_elements, vr_of
+from oarlock.dicom.encoding import dataset_start, encode_dataset, encode_items, split_elements, vr_of
 from oarlock.dicom.patient_attributes import WANTED
 from oarlock.dicom.tags import Tag
 
 _OFFSET: Final = int(Tag.TIMEZONE_OFFSET_FROM_UTC)
-
-_META_LENGTH_END: Final = 144
-"""Offset behind File Meta Information Group Length, which our own writer puts first."""
 
 
 def reidentified(rtstruct: bytes, original: Original) -> bytes:
@@ -24,7 +20,7 @@ def reidentified(rtstruct: bytes, original: Original) -> bytes:
 
     :param rtstruct: a file of our own, written for the series that :func:`oarlock.ct.deidentify.write_deidentified` made.
     """
-    end = _META_LENGTH_END + struct.unpack_from("<I", rtstruct, _META_LENGTH_END - 4)[0]
+    end = dataset_start(rtstruct)
     uids = {true.encode(): stands.encode() for true, stands in original.uids.items()}
     # The offset of the file's own times stays where the CT states none.
     kept = [(tag, value) for tag, value in split_elements(rtstruct[end:]) if tag not in WANTED or tag == _OFFSET]

@@ -285,7 +285,7 @@ def _stated_offset(dataset: Dataset, otherwise: tzinfo | None) -> tzinfo | None:
 def _part_10(dataset: Dataset, header: SeriesHeader, rois: Sequence[_ROI], authorship: Authorship) -> bytes:
     """The file: header, sequences in the order of their tags, approval."""
     buffer = BytesIO()
-    dataset.file_meta = _file_meta(dataset)
+    dataset.file_meta = file_meta(dataset, ImplicitVRLittleEndian)
     dataset.save_as(buffer, enforce_file_format=True)
     images = [_image(instance, [instance.frame] if instance.frame else []) for instance in header.instances]
     return b"".join(
@@ -300,11 +300,12 @@ def _part_10(dataset: Dataset, header: SeriesHeader, rois: Sequence[_ROI], autho
     )
 
 
-def _file_meta(dataset: Dataset) -> FileMetaDataset:
+def file_meta(dataset: Dataset, transfer_syntax: UID) -> FileMetaDataset:
+    """The meta information of a file that Oarlock writes (PS3.10 7.1)."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    meta.TransferSyntaxUID = transfer_syntax
     meta.ImplementationClassUID = UID(derived_uid("implementation"))
     meta.ImplementationVersionName = ascii_text(f"OARLOCK_{__version__}", 16)
     return meta

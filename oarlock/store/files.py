@@ -31,6 +31,9 @@ GEOMETRY: Final = "geometry.json"
 RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
 """Every file that a job may have as a result."""
 
+SEGMENTATION: Final = "segmentation.dcm"
+"""What the file is called that is made of results when it is asked for."""
+
 STALE_S: Final = 3_600.0
 """Age in seconds at which an upload whose lock cannot be queried counts as abandoned."""
 

@@ -6,20 +6,19 @@ The second RTSTRUCT may be what a clinician approved of a job's contours: then i
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from oarlock.ct.series import SeriesHeader, check_headers
-from oarlock.ct.series_geometry import read_series_geometry
-from oarlock.errors import ResultNotFound
+from oarlock.ct.series import check_headers
 from oarlock.pipeline.comparison import Side, compare_files
 from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
 from oarlock.settings import Settings
 from oarlock.store.audit import Actor
-from oarlock.store.files import GEOMETRY, RTSTRUCT, Storage
-from oarlock.store.jobs import Job, JobId
+from oarlock.store.files import RTSTRUCT, Storage
+from oarlock.store.jobs import Job
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
+from service.delivery import kept_header, with_true_uids
 from service.intake.forms import Upload
 
 log = logging.getLogger(__name__)
@@ -55,31 +54,15 @@ def compare_approved(
     :raises JobExpired: if the job was purged.
     """
     path = upload.parts["reference"]
-    header = _header(job.id, settings, storage)
+    header = kept_header(job.id, settings, storage)
     predicted = Side(storage.result(job.id, RTSTRUCT), header)
-    reference = Side(path, _with_true_uids(header, uids), "reference")
+    reference = Side(path, with_true_uids(header, uids), "reference")
     report = compare_files(predicted, reference, settings.site)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not scores.approve(job, header.scanner, report.to_rows(), digest, by=by):
         return Returned(report, ())
     return Returned(report, _alarms(job, header.scanner, scores))
-
-
-def _header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader:
-    """Where the slices of a job's series lie. Older jobs lack that file: their images are read instead."""
-    try:
-        return read_series_geometry(storage.result(job_id, GEOMETRY))
-    except ResultNotFound:
-        return check_headers(storage.input_files(job_id), max_slices=settings.max_slices, refuse_gaps=False)
-
-
-def _with_true_uids(header: SeriesHeader, uids: Mapping[str, str]) -> SeriesHeader:
-    """The series as its sender knows it."""
-    named = ("study_instance_uid", "series_instance_uid", "frame_of_reference_uid")
-    true = {name: uids.get(uid, uid) for name in named if (uid := getattr(header, name))}
-    instances = (replace(one, sop_instance_uid=uids.get(one.sop_instance_uid, one.sop_instance_uid)) for one in header.instances)
-    return replace(header, instances=tuple(instances), **true)
 
 
 def _alarms(job: Job, scanner: str, scores: ScoreStore) -> list[tuple[str, Alarm]]:

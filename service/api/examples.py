@@ -31,6 +31,7 @@ QUEUED: Final[dict[str, Any]] = {
     "links": {
         "self": _HERE,
         "rtstruct": f"{_HERE}/rtstruct",
+        "seg": f"{_HERE}/seg",
         "qa": f"{_HERE}/qa",
         "preview": f"{_HERE}/preview.png",
         "events": f"{_HERE}/events",

@@ -1,4 +1,4 @@
-"""Routes of results: RTSTRUCT, QA report and pictures of a finished job."""
+"""Routes of results: RTSTRUCT, segmentation, QA report and pictures of a finished job."""
 
 import hashlib
 from typing import Annotated, Final
@@ -6,19 +6,20 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from oarlock.errors import InvalidParameter, ResultNotFound
+from oarlock.errors import InvalidParameter
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.pictures.slice_archive import load_rendering
 from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
-from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION
 from oarlock.store.jobs import Job
 from service.api.dependencies import By, Here, TheJob, check_finished, needs
 from service.api.examples import QA_REPORT as QA_EXAMPLE
 from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, problems
 from service.api.routing import reads
 from service.container import Service
+from service.delivery import read_result, rtstruct_of, segmentation_of
 
 results = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
@@ -31,9 +32,24 @@ _RTSTRUCT: Final[Call] = {
 @reads(results, "/rtstruct", summary="Fetch the RTSTRUCT", dependencies=_READ, **_RTSTRUCT)
 def get_rtstruct(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """The structure set as a DICOM file."""
-    content = service.vault.rtstruct(job, _read(service, job, RTSTRUCT))
+    check_finished(job)
+    content = rtstruct_of(service, job)
     _note_read(service, job, by, RTSTRUCT, content)
     return _result(request, content, "application/dicom", file_name=RTSTRUCT)
+
+
+_SEG: Final[Call] = {
+    "responses": {200: bytes_answer("The segmentation", "application/dicom"), 304: NOT_MODIFIED, **problems(*NO_RESULT)}
+}
+
+
+@reads(results, "/seg", summary="Fetch the segmentation", dependencies=_READ, **_SEG)
+def get_seg(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """The masks as a DICOM Segmentation, made when it is asked for: the same organs as in the RTSTRUCT, voxel for voxel."""
+    check_finished(job)
+    content = segmentation_of(service, job)
+    _note_read(service, job, by, SEGMENTATION, content)
+    return _result(request, content, "application/dicom", file_name=SEGMENTATION)
 
 
 _QA: Final[Call] = {
@@ -48,7 +64,8 @@ _QA: Final[Call] = {
 @reads(results, "/qa", summary="Fetch the QA report", dependencies=[needs(Scope.JOBS_READ, Scope.QA_READ)], **_QA)
 def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """Scores against the supplied structure sets, and the checks that need none."""
-    content = service.vault.report(job, _read(service, job, QA_REPORT))
+    check_finished(job)
+    content = service.vault.report(job, read_result(service, job, QA_REPORT))
     _note_read(service, job, by, QA_REPORT, content)
     return _result(request, content, "application/json")
 
@@ -74,14 +91,14 @@ def get_preview(
     slice_number: Annotated[int | None, Query(alias="slice", ge=1, description="slice to show, from 1")] = None,
 ) -> Response:
     """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that slice (from 1, along the slice axis)."""
+    check_finished(job)
     if oar is None and slice_number is None:
-        sheet = _read(service, job, PREVIEW)
+        sheet = read_result(service, job, PREVIEW)
         _note_read(service, job, by, PREVIEW, sheet)
         return _result(request, sheet, "image/png")
     if slice_number is not None and slice_number > job.series.slices:
         raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
     chosen = _oar(oar)
-    check_finished(job)
     z = None if slice_number is None else slice_number - 1
     picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
     _note_read(service, job, by, PREVIEW, picture)
@@ -92,14 +109,6 @@ def _oar(name: str | None) -> OAR | None:
     if name is not None and name not in BY_NAME:
         raise InvalidParameter(name="oar", reason="must be the TG-263 name of an organ that this server draws (GET /v1/models)")
     return None if name is None else BY_NAME[name]
-
-
-def _read(service: Service, job: Job, name: str) -> bytes:
-    check_finished(job)
-    try:
-        return service.storage.result(job.id, name).read_bytes()
-    except FileNotFoundError as error:  # purged in this very moment
-        raise ResultNotFound(what=name) from error
 
 
 def _note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) -> None:

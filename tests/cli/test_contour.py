@@ -11,7 +11,7 @@ import pytest
 from oarlock.cli.main import main
 from oarlock.geometry.grid import Grid
 from oarlock.segmentation.manifest import ModelManifest
-from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
+from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT, SEGMENTATION
 from tests.worker.conftest import head
 from tests.worker.tiny_model import LIMITS_HU
 
@@ -44,6 +44,18 @@ def test_without_a_choice_every_organ_of_the_default_model_is_written(series: Pa
     assert main(["contour", str(series), "--out", str(tmp_path)]) == 0
     assert [roi.ROIName for roi in pydicom.dcmread(tmp_path / RTSTRUCT).StructureSetROISequence] == list(LIMITS_HU)
     assert main(["check", str(tmp_path / RTSTRUCT), "--ct", str(series)]) == 0
+
+
+@pytest.mark.usefixtures("models")
+def test_the_masks_are_written_as_a_segmentation_where_it_is_asked_for(
+    series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["contour", str(series), "--out", str(tmp_path), "--seg"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / SEGMENTATION)
+    segmentation, rtstruct = (pydicom.dcmread(tmp_path / name) for name in (SEGMENTATION, RTSTRUCT))
+    assert segmentation.StudyInstanceUID == rtstruct.StudyInstanceUID
+    labels = [segment.SegmentLabel for segment in segmentation.SegmentSequence]
+    assert labels == [roi.ROIName for roi in rtstruct.StructureSetROISequence]
 
 
 @pytest.mark.usefixtures("models")

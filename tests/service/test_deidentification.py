@@ -1,6 +1,7 @@
 """With a key for it, what is queued is without the patient, and what is fetched is his."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -71,6 +72,13 @@ def test_a_worker_sees_nothing_of_the_patient_and_the_result_is_that_of_the_true
 
     delivered = httpx.get(f"{closed.url}/v1/jobs/{job_id}/rtstruct", timeout=60).content
     assert delivered == undisturbed(closed, job_id, files, tmp_path)
+    segmentation = pydicom.dcmread(BytesIO(httpx.get(f"{closed.url}/v1/jobs/{job_id}/seg", timeout=60).content))
+    image = pydicom.dcmread(files[0])
+    for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert segmentation[keyword].value == image[keyword].value, keyword
+    (referenced,) = segmentation.ReferencedSeriesSequence
+    assert referenced.SeriesInstanceUID == uids[1]
+    assert {one.ReferencedSOPInstanceUID for one in referenced.ReferencedInstanceSequence} == set(uids[3:])
     report = httpx.get(f"{closed.url}/v1/jobs/{job_id}/qa", timeout=60)
     assert report.json()["series_instance_uid"] == uids[1]
     (listed,) = httpx.get(f"{closed.url}/v1/jobs", params={"series_instance_uid": uids[1]}).json()["jobs"]

@@ -84,7 +84,7 @@ def test_a_failed_job_says_why_as_a_problem_would(client: httpx.Client, running:
     }
 
 
-@pytest.mark.parametrize("path", ["", "/events", "/rtstruct", "/qa", "/preview.png"])
+@pytest.mark.parametrize("path", ["", "/events", "/rtstruct", "/seg", "/qa", "/preview.png"])
 @pytest.mark.parametrize("job_id", ["00000000-0000-4000-8000-000000000000", "1", "..", "%00", "x" * 3000])
 def test_a_job_that_there_is_not_is_not_found(client: httpx.Client, path: str, job_id: str) -> None:
     answer = client.get(f"/v1/jobs/{job_id}{path}")
@@ -220,7 +220,7 @@ def test_a_purged_job_is_gone_with_every_byte_and_stays_gone(
     answer = client.delete(here)
     assert (answer.status_code, answer.content) == (204, b"")
     assert not any(finished["id"] in name for name in running.files())
-    for path in ("", "/events", "/rtstruct", "/qa", "/preview.png"):
+    for path in ("", "/events", "/rtstruct", "/seg", "/qa", "/preview.png"):
         problem(client.get(here + path), 410, "job.expired")
     for path in ("/cancel", "/retry"):
         problem(client.post(here + path), 410, "job.expired")
@@ -264,7 +264,7 @@ def test_a_result_is_served_as_it_was_written_and_not_sent_twice(
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(RESULTS[name])))
 
 
-@pytest.mark.parametrize("path", ["rtstruct", "qa", "preview.png", "preview.png?slice=1"])
+@pytest.mark.parametrize("path", ["rtstruct", "seg", "qa", "preview.png", "preview.png?slice=1"])
 def test_a_job_that_has_not_succeeded_has_no_result(
     client: httpx.Client, running: Running, job: dict[str, Any], path: str
 ) -> None:

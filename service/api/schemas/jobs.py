@@ -56,6 +56,7 @@ class JobLinks(Schema):
 
     self: str
     rtstruct: str
+    seg: str
     qa: str
     preview: str
     events: str
@@ -69,6 +70,7 @@ class JobLinks(Schema):
         return cls(
             self=here,
             rtstruct=f"{here}/rtstruct",
+            seg=f"{here}/seg",
             qa=f"{here}/qa",
             preview=f"{here}/preview.png",
             events=f"{here}/events",
