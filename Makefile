@@ -1,4 +1,4 @@
-# The only commands: make demo | serve | test | test-fast | check | bench | soak | fuzz | mutate | pages | images | e2e | bundle | lock | clean
+# The only commands: make demo | serve | gateway | test | test-fast | check | bench | soak | fuzz | mutate | pages | images | e2e | bundle | lock | clean
 #
 #   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
 #   make images [BUILD_OPTIONS=options of docker build] [PROFILES=gpu]
@@ -17,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
-.PHONY: demo serve test test-fast check format bench soak fuzz mutate pages images e2e bundle lock clean
+.PHONY: demo serve gateway test test-fast check format bench soak fuzz mutate pages images e2e bundle lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -58,6 +58,9 @@ demo: $(VENV)/run
 serve: $(VENV)/run
 	@$(BIN)/python -m service
 
+gateway: $(VENV)/run
+	@$(BIN)/python -m gateway
+
 # ── keeping it right ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 # The files of tests are shared out to the cores, in their order: those that start most processes come first, and wait for them together.
@@ -82,6 +85,7 @@ check: $(VENV)/dev
 pages: $(VENV)/dev
 	@$(BIN)/python -m tools.licences --write
 	@$(BIN)/python -m tools.map
+	@$(BIN)/python -m tools.associations
 	@$(BIN)/python -m tools.quality
 
 format: $(VENV)/dev

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"oarlock", "service", "worker", "model_export", "tools", "benchmarks", "tests"}
+OURS = {"oarlock", "service", "worker", "gateway", "model_export", "tools", "benchmarks", "tests"}
 EXTRAS = {
     "oarlock": ["worker"],  # for oarlock.inference, which says so in a sentence where it is missing
     "service": ["service", "embedded"],
     "worker": ["worker"],
+    "gateway": ["gateway"],
     "model_export": ["worker", "model-export"],
     "tools/bundle": ["bundle"],
 }

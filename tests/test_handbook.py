@@ -32,7 +32,7 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading_of_it(page: Path) ->
     "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.relative_to(ROOT).as_posix()
 )
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
-    tops = "oarlock|service|worker|model_export|docker|docs|benchmarks|tools|tests|requirements"
+    tops = "oarlock|service|worker|gateway|model_export|docker|docs|benchmarks|tools|tests|requirements"
     named = re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8"))
     assert [path for path in named if not (ROOT / path).exists()] == []
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from vulture.core import Item, Vulture
 
-SEARCHED = ("oarlock", "service", "worker", "model_export", "benchmarks", "tools")
+SEARCHED = ("oarlock", "service", "worker", "gateway", "model_export", "benchmarks", "tools")
 CALLED_BY_DECORATOR = ["@reads", "@*.post", "@*.delete", "@*validator", "@*.connect", "@*.task", "@compiles"]
 KEPT = [
     "process_bind_param",  # SQLAlchemy calls it

@@ -19,7 +19,7 @@ from tools import marked
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "architecture.md"
-TOPS: Final = ("oarlock", "service", "worker", "model_export")
+TOPS: Final = ("oarlock", "service", "worker", "gateway", "model_export")
 
 JOURNEY: Final = (
     ("In the request: an upload becomes a job", "service", "post_job"),
@@ -106,7 +106,7 @@ def graph() -> str:
     arrows = {(package_of(module), package_of(name)) for module, tree in modules(*TOPS).items() for name in _imported(tree)}
     drawn = {arrow for arrow in arrows if _drawn(arrow)}
     lines = ["```mermaid", "flowchart TD"]
-    lines += [f"    {_id(package)}[{package}]" for package in ("service", "worker", "model_export")]
+    lines += [f"    {_id(package)}[{package}]" for package in ("service", "worker", "gateway", "model_export")]
     for number, layer in enumerate(_layers()):
         lines += [f"    subgraph L{number}[]", "        direction LR"]
         lines += [f"        {_id(package)}[{package.removeprefix('oarlock.')}]" for package in layer]
@@ -125,7 +125,7 @@ def _layers() -> list[list[str]]:
 
 def _drawn(arrow: tuple[str, str]) -> bool:
     a, b = (package.split(".")[0] if package.startswith("service") else package for package in arrow)
-    known = {"service", "worker", "model_export", *(package for layer in _layers() for package in layer)}
+    known = {"service", "worker", "gateway", "model_export", *(package for layer in _layers() for package in layer)}
     return a != b and {a, b} <= known
 
 

@@ -1,0 +1,153 @@
+"""Bringing results home: each result to each place until it is there, or until it is a dead letter that somebody sees."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gateway.configuration import Configuration, Folder, Peer, Web
+from gateway.errors import PeerFailed, ServiceAway, ServiceRefused
+from gateway.metrics import SENT
+from gateway.places import deliver
+from gateway.results import Finished, finish
+from gateway.rules import Sent
+from gateway.service_client import ServiceClient
+from gateway.store import Delivery, Post, Store
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_S: Final = 10.0
+LONGEST_WAIT_S: Final = 600.0
+DEAD_KEPT_S: Final = 30 * 86_400.0
+"""How long a series is kept for a dead letter that nobody sends again."""
+
+
+class Delivering:
+    """Takes results from the service to their places, and tells the service what became of them.
+
+    :param clock: seconds since 1970.
+    :param attempts: how often a delivery is tried.
+    """
+
+    def __init__(
+        self, store: Store, service: ServiceClient, configuration: Configuration, *, attempts: int, clock: Callable[[], float]
+    ) -> None:
+        self._store, self._service, self._configuration = store, service, configuration
+        self._attempts, self._clock = attempts, clock
+
+    def places(self) -> set[str]:
+        """Names of all places that something waits for."""
+        return {one.place for one in self._store.deliveries(states=("waiting",))}
+
+    def step(self, place: str) -> None:
+        """Try what is due at a place; the others do not wait for it."""
+        for delivery in self._store.deliveries(states=("waiting",), place=place, due=self._clock()):
+            post = self._store.one_post(delivery.post)
+            if post.job is None or not self._try(delivery, post, post.job):
+                return
+
+    def _try(self, delivery: Delivery, post: Post, job: str) -> bool:
+        """One attempt; False where there is no use in trying the next one now."""
+        try:
+            finished = self._fetch(job, delivery.result)
+            if finished is None:
+                self._end(delivery, "dropped", "this service does not offer it", None)
+                return True
+            deliver(self._place(delivery.place), finished, self._title(post))
+        except ServiceAway as away:
+            self._store.change_delivery(delivery.id, next_at=self._clock() + (away.retry_after_s or FIRST_WAIT_S), note=str(away))
+            return False
+        except (PeerFailed, ServiceRefused) as reason:
+            final = isinstance(reason, ServiceRefused) or reason.final
+            return self._failed(delivery, job, str(reason), final=final)
+        SENT.labels(delivery.place, "delivered").inc()
+        log.info("delivered", extra={"job_id": job, "result": delivery.result, "place": delivery.place})
+        self._end(delivery, "delivered", "", finished.uid)
+        return True
+
+    def _fetch(self, job: str, name: str) -> Finished | None:
+        rtstruct = self._service.result(job, "rtstruct")
+        content = rtstruct if name == "rtstruct" else self._service.result(job, name)
+        return None if content is None or rtstruct is None else finish(name, content, rtstruct)
+
+    def _place(self, name: str) -> Peer | Web | Folder:
+        place = self._configuration.place(name)
+        if place is None:
+            raise PeerFailed("it is not in the configuration any more")
+        return place
+
+    def _title(self, post: Post) -> str:
+        """Our title as the sender called it, where it did: some peers know us by that alone."""
+        series = self._store.one_series(post.series)
+        sent = series.sent if series is not None else Sent("", "")
+        return sent.called if sent.called in self._configuration.titles else self._configuration.titles[0]
+
+    def _failed(self, delivery: Delivery, job: str, reason: str, *, final: bool) -> bool:
+        SENT.labels(delivery.place, "not taken").inc()
+        if final or delivery.attempts + 1 >= self._attempts:
+            log.error("dead letter", extra={"job_id": job, "result": delivery.result, "place": delivery.place, "reason": reason})
+            self._end(delivery, "dead", reason, None)
+            return True
+        wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(delivery.attempts, 10))
+        log.warning("not delivered", extra={"job_id": job, "place": delivery.place, "reason": reason, "again_in_s": wait})
+        self._store.change_delivery(
+            delivery.id, attempts=delivery.attempts + 1, next_at=self._clock() + wait, note=reason, told=False
+        )
+        return True
+
+    def _end(self, delivery: Delivery, state: str, note: str, uid: str | None) -> None:
+        attempts = delivery.attempts + (state != "dropped")
+        self._store.change_delivery(
+            delivery.id, state=state, attempts=attempts, note=note, uid=uid, ended_at=self._clock(), told=False
+        )
+
+    # ── telling, and tidying ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def tell(self) -> None:
+        """Tell the service how each delivery stands, so that the job says when and where its results arrived."""
+        for delivery in self._store.untold():
+            job = self._store.one_post(delivery.post).job
+            if job is not None and delivery.state != "dropped":
+                try:
+                    self._service.tell_delivery(job, delivery)
+                except ServiceAway:
+                    return
+                except ServiceRefused as refusal:
+                    log.warning("the service does not note a delivery", extra={"job_id": job, "code": refusal.code})
+            self._store.told(delivery)
+
+    def tidy(self) -> None:
+        """Purge jobs whose rule says so, and forget series whose time is over."""
+        for post in self._store.posts(states=("succeeded",)):
+            if post.route.keep_s is not None and post.note != PURGED and self._home_since(post, post.route.keep_s):
+                try:
+                    self._service.purge(post.job or "")
+                except (ServiceAway, ServiceRefused):
+                    continue
+                self._store.change_post(post.id, note=PURGED)
+
+    def _home_since(self, post: Post, seconds: float) -> bool:
+        """Whether all deliveries of a post ended this long ago, and none is dead or waits."""
+        deliveries = self._store.deliveries(post=post.id)
+        ended = [one.ended_at or post.ended_at or self._clock() for one in deliveries] or [post.ended_at or self._clock()]
+        return all(one.state in ("delivered", "dropped") for one in deliveries) and max(ended) + seconds <= self._clock()
+
+    def forget(self, keep_s: float) -> None:
+        """Forget the series that are over for this long: their files are deleted when the inbox is tidied."""
+        for series in self._store.series():
+            posts = self._store.posts(series=series.id)
+            if series.last_at + keep_s > self._clock() or (series.changed and not series.note):
+                continue
+            if all(self._over(post, keep_s) for post in posts):
+                self._store.forget(series.id)
+        self._store.forget_loose_ends(self._clock() - keep_s)
+
+    def _over(self, post: Post, keep_s: float) -> bool:
+        if post.ended_at is None or post.ended_at + keep_s > self._clock():
+            return False
+        if post.state == "succeeded" and post.route.keep_s is not None and post.note != PURGED:
+            return False
+        waits = [one for one in self._store.deliveries(post=post.id) if one.state in ("waiting", "dead") or not one.told]
+        return all(one.ended_at is not None and one.ended_at + DEAD_KEPT_S <= self._clock() for one in waits)
+
+
+PURGED: Final = "purged from the service"

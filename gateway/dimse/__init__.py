@@ -1,0 +1,1 @@
+"""DIMSE: associations that are accepted, and those that are opened to peers."""

@@ -1,0 +1,38 @@
+"""What the gateway says when it cannot go on; each message is a sentence without patient data."""
+
+
+class SetupInvalid(ValueError):
+    """The settings or the configuration file cannot be used; the message has a sentence for each problem."""
+
+
+class ServiceAway(Exception):
+    """The service cannot be reached, or asks for patience; the same call may succeed later.
+
+    :ivar retry_after_s: what the service asks to wait; None where it does not say.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class ServiceRefused(Exception):
+    """The service has answered, and no other answer will come.
+
+    :ivar code: of its problem document; empty where it has none.
+    """
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code = status, code
+
+
+class PeerFailed(Exception):
+    """A peer, a server or a folder did not do what it was asked.
+
+    :ivar final: whether it would refuse the same again.
+    """
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final

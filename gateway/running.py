@@ -1,0 +1,107 @@
+"""The gateway as a process: the receiver, and loops that each repeat one step for as long as it runs."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Final
+
+from gateway import metrics
+from gateway.completeness import Waits
+from gateway.configuration import Configuration
+from gateway.delivering import Delivering
+from gateway.dimse.receiver import Receiver
+from gateway.inbox import Inbox
+from gateway.posting import Posting
+from gateway.service_client import ServiceClient
+from gateway.settings import GatewaySettings
+from gateway.store import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.25
+"""Seconds between two looks at the table."""
+
+TIDY_S: Final = 600.0
+
+
+class Loop:
+    """Repeats a step in a thread of its own. A step that fails is logged and repeated: nothing here may end in silence."""
+
+    def __init__(self, name: str, step: Callable[[], None], every_s: float) -> None:
+        self._step, self._every_s = step, every_s
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> "Loop":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        while not self._end.wait(self._every_s):
+            try:
+                self._step()
+            except Exception:
+                log.exception("failed", extra={"step": self._thread.name})
+                self._end.wait(5)
+
+
+class Gateway:
+    """Everything that one gateway consists of, put together."""
+
+    def __init__(
+        self, settings: GatewaySettings, configuration: Configuration, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.settings, self.configuration, self.clock = settings, configuration, clock
+        self.store = Store(settings.data)
+        self.inbox = Inbox(settings.data, self.store, min_free_bytes=settings.min_free_bytes, clock=clock)
+        self.service = ServiceClient(settings)
+        waits = Waits(settings.settled_s, settings.quiet_s)
+        self.posting = Posting(settings.data, self.store, self.service, configuration, waits=waits, clock=clock)
+        self.delivering = Delivering(self.store, self.service, configuration, attempts=settings.attempts, clock=clock)
+        self.receiver = Receiver(settings, configuration, self.store, self.inbox, clock)
+
+    def close(self) -> None:
+        """Let go of the table and of the service."""
+        self.service.close()
+        self.store.close()
+
+    def tidy(self) -> None:
+        """Let go of what is over, and report deliveries to places that the configuration does not have any more."""
+        self.delivering.tidy()
+        self.delivering.forget(self.settings.keep)
+        self.inbox.tidy()
+        for place in self.delivering.places() - set(self._places()):
+            self.delivering.step(place)
+
+    def _places(self) -> list[str]:
+        configuration = self.configuration
+        peers = [peer.name for peer in configuration.peer if peer.listens]
+        return peers + [web.name for web in configuration.web] + [folder.name for folder in configuration.folder]
+
+    @contextmanager
+    def running(self) -> Iterator["Gateway"]:
+        """Receive and work until the block ends.
+
+        :raises OSError: a port cannot be listened on.
+        """
+        self.store.close_open_associations(self.clock())
+        self.inbox.sweep()
+        with ExitStack() as stack:
+            if self.settings.metrics_port is not None:
+                _, stop = metrics.serve(self.store, self.settings.metrics_host, self.settings.metrics_port, self.clock)
+                stack.callback(stop)
+            stack.enter_context(Loop("posting", self.posting.step, LOOK_S))
+            for place in self._places():
+                stack.enter_context(Loop(f"delivering to {place}", partial(self.delivering.step, place), LOOK_S))
+            stack.enter_context(Loop("telling", self.delivering.tell, LOOK_S))
+            stack.enter_context(Loop("tidying", self.tidy, TIDY_S))
+            self.receiver.start()
+            stack.callback(self.receiver.stop)
+            yield self

@@ -1,0 +1,179 @@
+"""Results on their way home: repeated until they arrive, or dead letters that are seen and sent again."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from gateway.configuration import Configuration
+from gateway.errors import PeerFailed
+from gateway.results import encapsulate
+from oarlock.rtstruct.writer import write_rtstruct
+from tests.fixtures.organs import AUTHORSHIP, Series
+from tests.gateway.conftest import Desk, MakeDesk
+
+PDF = b"%PDF-1.7 a report of odd length\n%%EOF\n"
+
+
+@pytest.fixture(scope="module")
+def rtstruct(ct: Series, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("result") / "rtstruct.dcm"
+    write_rtstruct(path, ct.masks, ct.header, AUTHORSHIP)
+    return path.read_bytes()
+
+
+DoneDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+def done(make_desk: MakeDesk, ct: Series, rtstruct: bytes, tmp_path: Path) -> DoneDesk:
+    """A desk on which a series has just been contoured; its results go into the folder "out"."""
+
+    def make(**rule: object) -> Desk:
+        (tmp_path / "out").mkdir()
+        tables = {
+            "folder": [{"name": "out", "path": str(tmp_path / "out")}],
+            "rule": [{"name": "all", "send": ["out"], **rule}],
+        }
+        desk = make_desk(Configuration.model_validate(tables))
+        desk.service.results = {"rtstruct": rtstruct}
+        desk.receive(*ct.files)
+        desk.after(3)
+        desk.service.jobs["job-1"] = "succeeded"
+        desk.after(3)
+        return desk
+
+    return make
+
+
+def standing(desk: Desk) -> list[tuple[str, str, int]]:
+    return [(one.result, one.state, one.attempts) for one in desk.store.deliveries()]
+
+
+def test_a_result_arrives_byte_for_byte_under_a_name_of_its_own_and_the_service_is_told(
+    done: DoneDesk, rtstruct: bytes, tmp_path: Path
+) -> None:
+    desk = done()
+    desk.delivering.step("out")
+    desk.delivering.tell()
+    desk.delivering.tell()
+    (file,) = (tmp_path / "out").iterdir()
+    uid = str(pydicom.dcmread(BytesIO(rtstruct)).SOPInstanceUID)
+    assert (file.name, file.read_bytes()) == (f"RS.{uid}.dcm", rtstruct)
+    assert [(one.place, one.result, one.state, one.attempts) for one in desk.service.told] == [
+        ("out", "rtstruct", "delivered", 1)
+    ]
+
+
+def test_a_place_that_is_away_for_an_hour_gets_its_result_ten_minutes_after_its_return(done: DoneDesk, tmp_path: Path) -> None:
+    desk = done()
+    (tmp_path / "out").rename(tmp_path / "away")
+    for _ in range(60):
+        desk.delivering.step("out")
+        desk.clock.now += 60
+    assert standing(desk)[0][1] == "waiting"
+    assert desk.store.deliveries()[0].note == "it cannot be written to (FileNotFoundError)"
+    (tmp_path / "away").rename(tmp_path / "out")
+    desk.clock.now += 600
+    desk.delivering.step("out")
+    assert standing(desk)[0][1] == "delivered"
+
+
+def test_after_its_attempts_a_delivery_is_a_dead_letter_until_it_is_sent_again(done: DoneDesk, tmp_path: Path) -> None:
+    desk = done()
+    (tmp_path / "out").rename(tmp_path / "away")
+    for _ in range(25):
+        desk.delivering.step("out")
+        desk.clock.now += 600
+    assert standing(desk) == [("rtstruct", "dead", 20)]
+    assert desk.store.counts()["deliveries.dead"] == 1
+    (tmp_path / "away").rename(tmp_path / "out")
+    assert desk.store.resend("job-1", desk.clock()) == 1
+    desk.delivering.step("out")
+    assert standing(desk) == [("rtstruct", "delivered", 1)]
+
+
+def test_a_refusal_for_good_is_a_dead_letter_at_once(done: DoneDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = done()
+
+    def refuse(*_: object) -> None:
+        raise PeerFailed("it answers C-STORE with status A900", final=True)
+
+    monkeypatch.setattr("gateway.delivering.deliver", refuse)
+    desk.delivering.step("out")
+    assert standing(desk) == [("rtstruct", "dead", 1)]
+
+
+def test_while_the_service_is_away_no_attempt_counts(done: DoneDesk) -> None:
+    desk = done()
+    desk.service.away = True
+    for _ in range(30):
+        desk.delivering.step("out")
+        desk.clock.now += 60
+    assert standing(desk) == [("rtstruct", "waiting", 0)]
+
+
+def test_a_result_that_the_service_does_not_offer_is_dropped_and_the_others_go(done: DoneDesk, tmp_path: Path) -> None:
+    desk = done(results=["seg", "rtstruct", "report"])
+    desk.service.results["report"] = PDF
+    desk.delivering.step("out")
+    assert standing(desk) == [("seg", "dropped", 0), ("rtstruct", "delivered", 1), ("report", "delivered", 1)]
+    (report,) = (tmp_path / "out").glob("*.pdf")
+    assert report.read_bytes() == PDF
+
+
+def test_a_report_becomes_an_encapsulated_pdf_of_the_same_patient_and_study(rtstruct: bytes) -> None:
+    about, report = pydicom.dcmread(BytesIO(rtstruct)), pydicom.dcmread(BytesIO(encapsulate(PDF, rtstruct)))
+    assert report.EncapsulatedDocument[: report.EncapsulatedDocumentLength] == PDF
+    assert len(report.EncapsulatedDocument) % 2 == 0
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "StudyDate"):
+        assert report[keyword].value == about[keyword].value
+    assert report.SeriesInstanceUID not in (about.SeriesInstanceUID, about.StudyInstanceUID)
+    assert encapsulate(PDF, rtstruct) == encapsulate(PDF, rtstruct)
+    assert "UNAPPROVED" in report.DocumentTitle
+
+
+def test_our_own_rtstruct_that_an_archive_sends_back_changes_nothing(done: DoneDesk, rtstruct: bytes, tmp_path: Path) -> None:
+    desk = done()
+    desk.delivering.step("out")
+    (tmp_path / "ours.dcm").write_bytes(rtstruct)
+    desk.receive(tmp_path / "ours.dcm")
+    desk.after(3)
+    assert (len(desk.service.posts), desk.service.returned) == (1, [])
+    assert desk.store.loose_structure_sets() == {}
+
+
+def test_a_rule_can_have_the_job_purged_once_its_results_are_home(done: DoneDesk) -> None:
+    desk = done(keep="2d")
+    desk.delivering.tidy()
+    assert desk.service.purged == []
+    desk.delivering.step("out")
+    desk.clock.now += 2 * 86_400 - 1
+    desk.delivering.tidy()
+    assert desk.service.purged == []
+    desk.clock.now += 2
+    desk.delivering.tidy()
+    desk.delivering.tidy()
+    assert desk.service.purged == ["job-1"]
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_series_is_forgotten_with_its_files_once_its_results_are_home_for_a_day(done: DoneDesk, *, home: bool) -> None:
+    desk = done()
+    if home:
+        desk.delivering.step("out")
+        desk.delivering.tell()
+    desk.clock.now += 86_401
+    desk.delivering.forget(86_400)
+    assert (desk.store.series() == []) is home
+    assert (desk.store.paths() == set()) is home
+
+
+def test_a_place_that_the_configuration_lost_is_named_as_such(done: DoneDesk, make_desk: MakeDesk) -> None:
+    desk = done()
+    desk.store.close()
+    again = make_desk(Configuration(), clock=desk.clock, service=desk.service)
+    again.delivering.step("out")
+    assert again.store.deliveries()[0].note == "it is not in the configuration any more"
