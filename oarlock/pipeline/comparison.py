@@ -20,7 +20,7 @@ from oarlock.pipeline.apart import Limits, run_apart
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
 from oarlock.qa.lattice import Lattice
-from oarlock.qa.report import Making, QAReport, Remarks, Source, compare, job_report
+from oarlock.qa.report import Making, QAReport, Remarks, Source, compare, job_report, tolerance_table
 from oarlock.qa.site_file import Site
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import read_structure_set
@@ -189,9 +189,13 @@ class ComparisonSet:
     reports: list[QAReport] = field(default_factory=list)
     _drawn: list[OrganCrops] = field(default_factory=list)
 
-    def add(self, reference: StructureSetOnGrid) -> QAReport:
-        """Compare with one more observer."""
-        report = compare_on_grid(self.predicted, reference, self.header, self.site)
+    def add(self, reference: StructureSetOnGrid, *, position: int | None = None) -> QAReport:
+        """Compare with one more observer.
+
+        :param position: of the reference among all that were supplied, from 1, those that cannot be used among them.
+        """
+        place = position or len(self.reports) + 1
+        report = replace(compare_on_grid(self.predicted, reference, self.header, self.site), position=place)
         self.reports.append(report)
         self._drawn.append(reference.crops())
         return report
@@ -208,5 +212,15 @@ class ComparisonSet:
         self, checks: Iterable[Finding], not_compared: Sequence[Mapping[str, Any]] = (), *, made: Making | None = None
     ) -> dict[str, Any]:
         """The QA report of a job, or (without ``made``) of contours that are not a job's."""
-        uid, grid = self.header.series_instance_uid, self.header.grid
-        return job_report(uid, self.reports, checks, self.observers(), not_compared, grid=grid, made=made)
+        grid = self.header.grid
+        return job_report(
+            self.header.series_instance_uid,
+            self.reports,
+            checks,
+            self.observers(),
+            not_compared,
+            grid=grid,
+            made=made,
+            site=self.site.name,
+            tolerances=tolerance_table(self.predicted.masks.oars, grid, self.site.tolerances_mm),
+        )

@@ -3,6 +3,7 @@
 Nothing in the results depends on when, where or how often the walk is run.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from oarlock.rtstruct.writer import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.certainty import Certainty
 from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.segment import Model, segment
-from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, reference_name
 from oarlock.store.jobs import Stage
 
 Report = Callable[[Stage, float], None]
@@ -143,7 +144,8 @@ class Walk:
     def _compare_with(self, path: Path, position: int, panel: ComparisonSet) -> None:
         supplied = read_bounded(path, panel.header, self.site)
         self.warnings += [Notice(note.code, f"Supplied RTSTRUCT {position}: {note.detail}") for note in supplied.warnings]
-        panel.add(supplied)
+        panel.add(supplied, position=position)
+        shutil.copyfile(path, self.folder / reference_name(position))  # stays as long as what was compared with it
 
     def _picture(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
         self.report(Stage.COMPARING, 0.8)

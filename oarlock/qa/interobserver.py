@@ -15,6 +15,7 @@ from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import Measured, measure_crops
+from oarlock.qa.rounding import rounded
 
 METRICS: Final = ("surface_dsc", "volumetric_dsc", "hausdorff_95_mm", "mean_surface_distance_mm")
 
@@ -82,7 +83,7 @@ class Spread:
 
 
 def _json(found: Range | None) -> dict[str, float] | None:
-    return None if found is None else asdict(found)
+    return None if found is None else rounded(asdict(found))
 
 
 def spread(

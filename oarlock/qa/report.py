@@ -16,11 +16,14 @@ from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import Spread
-from oarlock.qa.lattice import Lattice
+from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
 from oarlock.qa.measures import Measured, amounts_of, measure_crops
+from oarlock.qa.rounding import rounded
 from oarlock.qa.verdict import verdict_of_set, verdicts
 
 DEFINITION: Final = "surface-dsc/1"
+
+OWN_TOLERANCE: Final = "the site's own"
 
 
 class Presence(StrEnum):
@@ -88,9 +91,9 @@ class OARScore:
         return self.measured.surface_dsc
 
     def to_row(self) -> dict[str, Any]:
-        """The numbers of this organ, for a table."""
+        """The numbers of this organ, for a table, as round as in the report."""
         known = {"oar": self.oar.name, "presence": self.presence.value, "tolerance_mm": self.tolerance_mm}
-        return known | asdict(self.measured)
+        return known | rounded(asdict(self.measured))
 
     def to_json(self) -> dict[str, Any]:
         """One entry of ``oars``."""
@@ -99,7 +102,7 @@ class OARScore:
             "matched_roi": self.matched_roi,
             "presence": self.presence.value,
             "tolerance_mm": self.tolerance_mm,
-            **asdict(self.measured),
+            **rounded(asdict(self.measured)),
             "reason": self.reason,
             "tolerance_source": self.tolerance_source,
             "predicted_cut_by_scan": self.predicted_cut_by_scan,
@@ -125,6 +128,7 @@ class QAReport:
     """The comparison of two structure sets on one series.
 
     :param warnings: what of the two files was not used as it stands, or should be known of them.
+    :param position: of the reference among the RTSTRUCTs that were supplied, from 1.
     """
 
     series_instance_uid: str
@@ -136,6 +140,7 @@ class QAReport:
     predicted_unmatched: tuple[str, ...] = ()
     predicted_ambiguous: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    position: int = 1
 
     @property
     def measured(self) -> dict[OAR, Measured]:
@@ -185,6 +190,23 @@ class Making:
         }
 
 
+def tolerance_table(oars: Iterable[OAR], grid: Grid, own_mm: Mapping[OAR, float]) -> list[dict[str, Any]]:
+    """``tolerances`` of a report: what each organ is, or would be, scored with on this grid.
+
+    :param own_mm: a site's own tolerances in place of the paper's.
+    """
+    lattice = Lattice.of(grid)
+    return [
+        {
+            "oar": oar.name,
+            "tolerance_mm": own_mm.get(oar, oar.tolerance_mm),
+            "tolerance_rounded_mm": rounded(rounded_tolerance_mm(own_mm.get(oar, oar.tolerance_mm), lattice)),
+            "tolerance_source": OWN_TOLERANCE if oar in own_mm else oar.tolerance_source,
+        }
+        for oar in oars
+    ]
+
+
 def _grid_json(grid: Grid) -> dict[str, Any]:
     slices, rows, columns = grid.shape
     z, y, x = (round(spacing, 6) for spacing in grid.spacing_mm)
@@ -200,6 +222,8 @@ def job_report(
     *,
     grid: Grid | None = None,
     made: Making | None = None,
+    site: str | None = None,
+    tolerances: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The answer of ``GET /v1/jobs/{id}/qa``: a comparison with each supplied RTSTRUCT, and the checks that need none.
 
@@ -207,6 +231,8 @@ def job_report(
     :param not_compared: position, code and detail of each RTSTRUCT that could not be used.
     :param grid: of the series.
     :param made: which job and model the predicted contours are of, where they are a job's.
+    :param site: the name that the site gives itself.
+    :param tolerances: :func:`tolerance_table` of the organs.
     """
     checks = tuple(checks)
     organs = verdicts(checks, OARS)
@@ -215,10 +241,12 @@ def job_report(
         "definition": DEFINITION,
         "series_instance_uid": series_instance_uid,
         "made": None if made is None else made.to_json(),
+        "site": site,
         "grid": None if grid is None else _grid_json(grid),
         "verdict": verdict_of_set(organs).value,
         "organs": [verdict.to_json() for verdict in organs],
-        "comparisons": [report.to_json() for report in reports],
+        "tolerances": list(tolerances),
+        "comparisons": [{"origin": "supplied", "position": one.position, **one.to_json()} for one in reports],
         "checks": [check.to_json() for check in checks],
         "observers": [spread.to_json() for spread in observers],
         "not_compared": list(not_compared),
@@ -303,7 +331,7 @@ class _Pair:
             matched_roi=matched_roi,
             presence=presence,
             tolerance_mm=tolerance_mm,
-            tolerance_source="the site's own" if oar in self.tolerances_mm else oar.tolerance_source,
+            tolerance_source=OWN_TOLERANCE if oar in self.tolerances_mm else oar.tolerance_source,
             measured=measured,
             reason=in_part or self._reason(oar, presence, matched_roi, measured),
             predicted_cut_by_scan=self._is_cut(crops[0]),

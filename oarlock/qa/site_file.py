@@ -1,4 +1,6 @@
-"""What a site sets for itself: its own names of ROIs, and its own tolerances. One TOML file, named by a setting.
+"""What a site sets for itself: its name, its own names of ROIs and its own tolerances. One TOML file, named by a setting.
+
+    name = "Radiotherapy, St Elsewhere"       # stands in QA reports
 
     [names]                      # ROI name = OAR; "" for a name that is never an OAR
     "Ohrspeichel links" = "Parotid_L"
@@ -23,6 +25,7 @@ from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.organs.roi_names import known_names
 
 LARGEST_TOLERANCE_MM: Final = 20.0
+LONGEST_NAME: Final = 100
 LARGEST_FILE_BYTES: Final = 1_000_000
 
 
@@ -32,10 +35,12 @@ class Site:
 
     :param names: ROI name to the TG-263 name of a supported OAR, or to "" for a name that is never an OAR.
     :param tolerances_mm: in place of the paper's, in mm.
+    :param name: what it calls itself, for reports.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     tolerances_mm: Mapping[OAR, float] = field(default_factory=dict)
+    name: str | None = None
 
 
 _Tolerance = Annotated[StrictFloat | StrictInt, Field(gt=0, le=LARGEST_TOLERANCE_MM, allow_inf_nan=False)]
@@ -46,6 +51,7 @@ class _SiteFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    name: Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_NAME)] | None = None
     names: dict[StrictStr, StrictStr] = Field(default_factory=dict)
     tolerances_mm: dict[StrictStr, _Tolerance] = Field(default_factory=dict)
 
@@ -64,7 +70,7 @@ def read_site(path: Path) -> Site:
         raise SiteFileInvalid(reason=f"in [names], {error}") from error
     if unknown := sorted(set(found.tolerances_mm) - set(BY_NAME)):
         raise SiteFileInvalid(reason=f"in [tolerances_mm], {unknown[0]} is not a supported OAR")
-    return Site(found.names, {BY_NAME[name]: float(value) for name, value in found.tolerances_mm.items()})
+    return Site(found.names, {BY_NAME[name]: float(value) for name, value in found.tolerances_mm.items()}, found.name)
 
 
 def _tables(path: Path) -> dict[str, Any]:
@@ -85,6 +91,8 @@ def _reason(error: ValidationError) -> str:
     table, *key = error.errors()[0]["loc"]
     if table not in _SiteFile.model_fields:
         return f"it has an unknown table or key, {table}; it may hold {' and '.join(_SiteFile.model_fields)}"
+    if table == "name":
+        return f"name must be text of 1 to {LONGEST_NAME} characters, in quotes"
     if table == "names":
         return '[names] must say ROI name = OAR, both in quotes, or = "" for a name that is never an OAR'
     if not key:

@@ -5,6 +5,7 @@
     DATA/jobs/JOB/input/000001 …             the same folder after one rename: files in the order of the upload
     DATA/jobs/JOB/writing-TOKEN/             results that a worker is still writing
     DATA/jobs/JOB/results-TOKEN/             the same folder after one rename
+    DATA/jobs/JOB/returned/                  RTSTRUCTs that were approved for the job, and the comparisons with them
     DATA/trash/RANDOM/                       what is being deleted
 
 A file is named by its place in the upload and never by its sender. Results carry the fencing token of the worker that wrote them,
@@ -12,6 +13,7 @@ and the highest token counts: a worker that was replaced but wakes up and finish
 """
 
 import os
+import re
 import secrets
 import shutil
 import time
@@ -34,6 +36,17 @@ RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
 SEGMENTATION: Final = "segmentation.dcm"
 """What the file is called that is made of results when it is asked for."""
 
+_REFERENCE: Final = re.compile(r"reference-\d{3,}\.dcm")
+
+
+def reference_name(position: int) -> str:
+    """Name under which a supplied RTSTRUCT is kept with the results.
+
+    :param position: among those that were supplied, from 1.
+    """
+    return f"reference-{position:03d}.dcm"
+
+
 STALE_S: Final = 3_600.0
 """Age in seconds at which an upload whose lock cannot be queried counts as abandoned."""
 
@@ -44,6 +57,7 @@ _INPUT = "input"
 _LOCK = "lock"
 _WRITING = "writing-"
 _RESULTS = "results-"
+_RETURNED = "returned"
 
 
 class Incoming:
@@ -149,15 +163,45 @@ class Storage:
             _delete(folder)
 
     def result(self, job_id: JobId, name: str) -> Path:
-        """The path of one result, one of :data:`RESULTS`.
+        """The path of one result, one of :data:`RESULTS` or a :func:`reference_name`.
 
         :raises ResultNotFound: if there is none.
         """
         tokens = self._tokens(self._job(job_id), _RESULTS)
         path = self._job(job_id) / f"{_RESULTS}{max(tokens, default=0)}" / name
-        if name not in RESULTS or not path.is_file():
+        if not (name in RESULTS or _REFERENCE.fullmatch(name)) or not path.is_file():
             raise ResultNotFound(what=name)
         return path
+
+    # ── what comes back ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def keep_returned(self, job_id: JobId, name: str, content: bytes) -> None:
+        """Keep a file that came back for a job, whole or not at all; it goes with the job.
+
+        :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
+        """
+        folder = self._job(job_id) / _RETURNED
+        writing = folder / f".{secrets.token_hex(16)}"
+        try:
+            folder.mkdir(exist_ok=True)
+            writing.write_bytes(content)
+            _flush(writing)
+            writing.rename(folder / Path(name).name)
+            _flush(folder)
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        finally:
+            writing.unlink(missing_ok=True)
+
+    def returned(self, job_id: JobId, name: str) -> bytes:
+        """The content of a file that :meth:`keep_returned` kept.
+
+        :raises ResultNotFound: if there is none.
+        """
+        try:
+            return (self._job(job_id) / _RETURNED / Path(name).name).read_bytes()
+        except FileNotFoundError as error:
+            raise ResultNotFound(what=name) from error
 
     def _publish(self, folder: Path, token: int) -> None:
         for path in folder.iterdir():

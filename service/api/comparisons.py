@@ -5,8 +5,10 @@ The second RTSTRUCT may be what a clinician approved of a job's contours: then i
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from oarlock.ct.series import check_headers
 from oarlock.pipeline.comparison import Side, compare_files
@@ -20,6 +22,7 @@ from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
 from service.delivery import kept_header, with_true_uids
 from service.intake.forms import Upload
+from service.intake.vault import Vault
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +47,12 @@ class Returned:
 
 
 def compare_approved(
-    job: Job, upload: Upload, *, uids: Mapping[str, str], settings: Settings, storage: Storage, scores: ScoreStore, by: Actor
+    job: Job, upload: Upload, *, vault: Vault, settings: Settings, storage: Storage, scores: ScoreStore, by: Actor
 ) -> Returned:
-    """Compare the contours of a finished job with the approved ones, and keep the scores.
+    """Compare the contours of a finished job with the approved ones, and keep the file, the comparison and the scores.
 
-    :param uids: the true UIDs of the series by those that replace them in the job's folder.
+    The files come before the row that leads to them: a crash in between leaves files that nobody sees, until it is sent again.
+
     :raises StructureSetError: if the RTSTRUCT cannot be used.
     :raises ResultNotFound: if the job's own RTSTRUCT is gone.
     :raises JobExpired: if the job was purged.
@@ -56,10 +60,12 @@ def compare_approved(
     path = upload.parts["reference"]
     header = kept_header(job.id, settings, storage)
     predicted = Side(storage.result(job.id, RTSTRUCT), header)
-    reference = Side(path, with_true_uids(header, uids), "reference")
+    reference = Side(path, with_true_uids(header, vault.uids(job)), "reference")
     report = compare_files(predicted, reference, settings.site)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    for name, kept in ((f"{digest}.dcm", content), (f"{digest}.json", orjson.dumps(report.to_json()))):
+        storage.keep_returned(job.id, name, vault.seal(job, kept))
     if not scores.approve(job, header.scanner, report.to_rows(), digest, by=by):
         return Returned(report, ())
     return Returned(report, _alarms(job, header.scanner, scores))

@@ -18,11 +18,12 @@ from service.api import scores
 from service.api.comparisons import compare_approved, compare_upload
 from service.api.csv import prefers_csv, to_csv
 from service.api.dependencies import PRIVATE, By, Caller, Here, TheJob, check_finished, needs
-from service.api.examples import QA_REPORT
+from service.api.examples import COMPARISON as COMPARISON_EXAMPLE
 from service.api.jobs import REFUSALS
-from service.api.openapi import BINARY, JOB_ID, NO_RESULT, Call, bytes_answer, file_of, files_of, form, json_answer, problems
+from service.api.openapi import BINARY, JOB_ID, NO_RESULT, Call, file_of, files_of, form, json_answer, problems
 from service.api.routing import reads
 from service.api.schemas.qa import Drift, QASummary, ScorePage, ScoreRow
+from service.api.schemas.qa_report import Comparison
 from service.facts import facts_of
 from service.intake import multipart
 from service.intake.forms import COMPARISON, REFERENCE
@@ -42,7 +43,7 @@ _COMPARED: Final = (
 )
 _COMPARISON: Final[Call] = {
     "responses": {
-        200: bytes_answer("The comparison", "application/json", QA_REPORT["comparisons"][0]),
+        200: json_answer("The comparison", COMPARISON_EXAMPLE, "Comparison"),
         **problems(*REFUSALS, refusals.UnsupportedMediaType(accepted=COMPARISON.accepted), *_COMPARED),
     },
     "openapi_extra": {
@@ -65,7 +66,13 @@ _COMPARISON: Final[Call] = {
 }
 
 
-@comparisons.post("", summary="Compare two RTSTRUCTs", dependencies=[needs(Scope.JOBS_WRITE, Scope.QA_READ)], **_COMPARISON)
+@comparisons.post(
+    "",
+    summary="Compare two RTSTRUCTs",
+    dependencies=[needs(Scope.JOBS_WRITE, Scope.QA_READ)],
+    response_model=Comparison,
+    **_COMPARISON,
+)
 async def post_comparison(request: Request, service: Here, caller: Caller) -> Response:
     """Score one RTSTRUCT against another on a CT series. Nothing of it is kept."""
     facts, places = facts_of(request), service.places
@@ -78,7 +85,7 @@ async def post_comparison(request: Request, service: Here, caller: Caller) -> Re
 
 _REFERENCE: Final[Call] = {
     "responses": {
-        200: bytes_answer("The comparison", "application/json", QA_REPORT["comparisons"][0]),
+        200: json_answer("The comparison", COMPARISON_EXAMPLE, "Comparison"),
         **problems(
             *NO_RESULT,
             refusals.UploadMalformed(reason="its closing boundary is missing, so it was cut off"),
@@ -101,7 +108,13 @@ _REFERENCE: Final[Call] = {
 }
 
 
-@references.post("/{job_id}/reference", summary="Return approved contours", dependencies=[needs(Scope.JOBS_WRITE)], **_REFERENCE)
+@references.post(
+    "/{job_id}/reference",
+    summary="Return approved contours",
+    dependencies=[needs(Scope.JOBS_WRITE)],
+    response_model=Comparison,
+    **_REFERENCE,
+)
 async def post_reference(request: Request, service: Here, job: TheJob, caller: Caller, by: By) -> Response:
     """Send the RTSTRUCT that a clinician approved for a finished job. It is compared, and its scores go to the control charts."""
     check_finished(job)
@@ -113,7 +126,7 @@ async def post_reference(request: Request, service: Here, job: TheJob, caller: C
             compare_approved,
             job,
             upload,
-            uids=service.vault.uids(job),
+            vault=service.vault,
             settings=service.settings,
             storage=service.storage,
             scores=service.qa_store,

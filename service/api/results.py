@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from oarlock.errors import InvalidParameter
@@ -14,10 +14,13 @@ from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION
 from oarlock.store.jobs import Job
+from oarlock.store.scores.write import Origin
 from service.api.dependencies import By, Here, TheJob, check_finished, needs
 from service.api.examples import QA_REPORT as QA_EXAMPLE
-from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, problems
+from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, json_answer, problems
+from service.api.qa_report import qa_report, reference_file
 from service.api.routing import reads
+from service.api.schemas.qa_report import QAReportDocument
 from service.container import Service
 from service.delivery import read_result, rtstruct_of, segmentation_of
 
@@ -54,20 +57,39 @@ def get_seg(request: Request, service: Here, job: TheJob, by: By) -> Response:
 
 _QA: Final[Call] = {
     "responses": {
-        200: bytes_answer("The QA report", "application/json", QA_EXAMPLE),
+        200: json_answer("The QA report", QA_EXAMPLE, "QAReportDocument"),
         304: NOT_MODIFIED,
         **problems(*NO_RESULT),
     }
 }
 
 
-@reads(results, "/qa", summary="Fetch the QA report", dependencies=[needs(Scope.JOBS_READ, Scope.QA_READ)], **_QA)
+_READ_QA: Final = [needs(Scope.JOBS_READ, Scope.QA_READ)]
+
+
+@reads(results, "/qa", summary="Fetch the QA report", response_model=QAReportDocument, dependencies=_READ_QA, **_QA)
 def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
-    """Scores against the supplied structure sets, and the checks that need none."""
+    """Verdicts and checks, and the scores against every structure set that came with the series or was returned."""
     check_finished(job)
-    content = service.vault.report(job, read_result(service, job, QA_REPORT))
+    content = qa_report(service, job).model_dump_json().encode()
     _note_read(service, job, by, QA_REPORT, content)
     return _result(request, content, "application/json")
+
+
+_POSITION: Final = Path(ge=1, le=999, description="among those of its origin, from 1")
+_FROM: Final = Path(description="supplied: it came with the series; approved: it was returned")
+
+
+@reads(results, "/references/{origin}/{position}", summary="Fetch a reference", dependencies=_READ, **_RTSTRUCT)
+def get_reference(
+    request: Request, service: Here, job: TheJob, by: By, *, origin: Annotated[Origin, _FROM], position: Annotated[int, _POSITION]
+) -> Response:
+    """An RTSTRUCT that the contours were compared with, as its sender sent it."""
+    check_finished(job)
+    content = reference_file(service, job, origin, position)
+    name = f"{origin}-{position}.dcm"
+    _note_read(service, job, by, name, content)
+    return _result(request, content, "application/dicom", file_name=name)
 
 
 _PREVIEW: Final[Call] = {

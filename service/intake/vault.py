@@ -84,6 +84,25 @@ class Vault:
                 content = content.replace(f'"{stands}"'.encode(), f'"{true}"'.encode())
         return content
 
+    def seal(self, job: Job, content: bytes) -> bytes:
+        """What came back for a job, as it may be kept: sealed if the job's own files name nobody."""
+        if job.identity is None:
+            return content
+        if self._fernet is None:
+            raise IdentityLocked
+        return self._fernet.encrypt(content)
+
+    def unseal(self, job: Job, content: bytes) -> bytes:
+        """What :meth:`seal` was given."""
+        if job.identity is None:
+            return content
+        if self._fernet is None:
+            raise IdentityLocked
+        try:
+            return self._fernet.decrypt(content)
+        except InvalidToken as error:
+            raise IdentityLocked from error
+
     def _open(self, sealed: bytes) -> Original:
         if self._fernet is None:
             raise IdentityLocked

@@ -17,7 +17,7 @@ from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
-RESULTS = {RTSTRUCT: b"contours", QA_REPORT: b"{}", PREVIEW: b"\x89PNG"}
+RESULTS = {RTSTRUCT: b"contours", QA_REPORT: b'{"definition": "surface-dsc/1"}', PREVIEW: b"\x89PNG"}
 
 
 @pytest.fixture

@@ -23,12 +23,17 @@ from oarlock.store.jobs import Job, JobId, JobState, Stage
 from oarlock.store.leases import LeaseLost
 from service.api import events
 from service.api.schemas.jobs import JobDocument
+from service.api.schemas.qa_report import QAReportDocument
 from service.background import followers
 from service.background.followers import Followers
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.running import Running, parts
 
-RESULTS = {RTSTRUCT: b"\0" * 128 + b"DICM", QA_REPORT: b'{"definition": "surface-dsc/1"}', PREVIEW: b"\x89PNG"}
+RESULTS = {
+    RTSTRUCT: b"\0" * 128 + b"DICM",
+    QA_REPORT: QAReportDocument(definition="surface-dsc/1").model_dump_json().encode(),
+    PREVIEW: b"\x89PNG",
+}
 
 
 @pytest.fixture

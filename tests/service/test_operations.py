@@ -21,12 +21,13 @@ from oarlock.logs import JSONFormatter
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.qa.interobserver import METRICS, Spread
 from oarlock.qa.plausibility import check_masks
-from oarlock.qa.report import Making, Source, compare, job_report
+from oarlock.qa.report import Making, Source, compare, job_report, tolerance_table
 from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Stage
 from oarlock.store.scores.write import Scored, append
 from service.api.examples import QA_REPORT
 from service.api.problems import STATUS_BY_CODE
+from service.api.schemas.qa_report import QAReportDocument
 from service.broker import Broker
 from service.embedded.redis_server import PrivateRedis
 from service.monitoring import health
@@ -287,7 +288,10 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     job = "/v1/jobs/{job_id}"
     assert calls == {
         *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reference")),
-        *(("GET", job + path) for path in ("", "/events", "/rtstruct", "/qa", "/preview.png")),
+        *(
+            ("GET", job + path)
+            for path in ("", "/events", "/rtstruct", "/seg", "/qa", "/preview.png", "/references/{origin}/{position}")
+        ),
         ("DELETE", job),
         *(
             ("GET", path)
@@ -324,27 +328,42 @@ def test_the_examples_in_the_contract_are_of_its_schemas(client: httpx.Client, s
     assert shape(example) == shape(real)
 
 
-def test_the_example_of_a_qa_report_has_the_members_of_a_real_one() -> None:
+def test_the_schema_of_a_qa_report_names_every_member_of_a_real_one_and_of_its_example() -> None:
     grid = crooked_grid()
     masks = OARMasks.empty(OARS, grid.shape)
     source = Source("2.25.1", "")
     report = compare(masks, masks, grid, matched_rois={}, predicted_source=source, reference_source=source)
     spread = Spread(BY_NAME["Brain"], 2, 1, dict.fromkeys(METRICS), dict.fromkeys(METRICS))
     made = Making("a job", "2026-03-05T00:00:00+00:00", ModelFacts("a model", "1", "ab" * 32), "0.1.0")
-    real = job_report("2.25.2", [report], check_masks(masks, grid), [spread], grid=grid, made=made)
-    example = QA_REPORT
-    assert list(example) == list(real)
-    for ours, theirs in (
-        (example["comparisons"][0], real["comparisons"][0]),
-        (example["comparisons"][0]["oars"][0], real["comparisons"][0]["oars"][0]),
-        (example["checks"][0], real["checks"][0]),
-        (example["organs"][0], real["organs"][0]),
-        (example["made"], real["made"]),
-        (example["made"]["model"], real["made"]["model"]),
-        (example["grid"], real["grid"]),
-        (example["observers"][0], real["observers"][0]),
+    tolerances = tolerance_table(OARS, grid, {})
+    checks = check_masks(masks, grid)
+    real = job_report("2.25.2", [report], checks, [spread], grid=grid, made=made, site="here", tolerances=tolerances)
+
+    def members(value: Any, at: str = "") -> set[str]:
+        if isinstance(value, list):
+            return {name for inner in value for name in members(inner, f"{at}[]")}
+        if isinstance(value, dict):
+            return {f"{at}.{key}" for key in value}.union(*(members(inner, f"{at}.{key}") for key, inner in value.items()))
+        return set()
+
+    described = QAReportDocument.model_validate(real).model_dump(mode="json")
+    assert members(real) <= members(described)
+    assert QAReportDocument.model_validate(QA_REPORT).model_dump(mode="json") == QA_REPORT
+    assert members(described) <= members(QA_REPORT)
+
+
+def test_openapi_names_the_qa_report_and_the_comparison_in_full(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, method, name in (
+        ("/v1/jobs/{job_id}/qa", "get", "QAReportDocument"),
+        ("/v1/comparisons", "post", "Comparison"),
+        ("/v1/jobs/{job_id}/reference", "post", "Comparison"),
     ):
-        assert set(ours) == set(theirs)
+        content = document["paths"][path][method]["responses"]["200"]["content"]["application/json"]
+        assert content["schema"] == {"$ref": f"#/components/schemas/{name}"}
+    schemas = document["components"]["schemas"]
+    assert {"surface_dsc", "added_path_length_mm", "predicted_roi"} <= set(schemas["OrganScore"]["required"])
+    assert {"verdict", "organs", "tolerances", "comparisons", "made"} <= set(schemas["QAReportDocument"]["required"])
 
 
 def test_a_parameter_that_a_call_does_not_take_is_refused_and_not_repeated(client: httpx.Client) -> None:

@@ -22,7 +22,7 @@ from oarlock.qa.control_chart import BASELINE, RUN
 from oarlock.qa.report import QAReport
 from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.store import audit
-from oarlock.store.files import GEOMETRY, RTSTRUCT
+from oarlock.store.files import GEOMETRY, QA_REPORT, RTSTRUCT
 from oarlock.store.job_store import NewJob
 from oarlock.store.jobs import JobId
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
@@ -68,7 +68,7 @@ def finish(alone: Running, ct: Series, ours: bytes, tmp_path: Path) -> Callable[
         job: dict[str, Any] = httpx.post(f"{alone.url}/v1/jobs", files=parts(ct.files), timeout=LIMIT_S).json()
         write_series_geometry(tmp_path / GEOMETRY, ct.header)
         kept = {GEOMETRY: (tmp_path / GEOMETRY).read_bytes()} if geometry else {}
-        alone.finish(job, {RTSTRUCT: ours} | kept)
+        alone.finish(job, {RTSTRUCT: ours, QA_REPORT: b'{"definition": "surface-dsc/1"}'} | kept)
         return job
 
     return finished
@@ -134,6 +134,24 @@ def test_the_same_one_twice_counts_once_and_a_better_one_takes_its_place(
     assert chart["reason"] == f"The baseline has 1 of the {BASELINE} approved cases that it needs."
 
 
+def test_the_report_of_the_job_tells_of_it_and_its_file_is_kept_until_the_job_is_purged(
+    alone: Running, finish: Callable[..., dict[str, Any]], ct: Series, approved: bytes, tmp_path: Path
+) -> None:
+    job = finish()
+    better = written(ct, tmp_path, "better", moved=1)
+    answers = [send(alone, job, content).json() for content in (approved, better)]
+    found = get(alone, f"/v1/jobs/{job['id']}/qa")["comparisons"]
+    assert [(one["origin"], one["position"], one["superseded"]) for one in found] == [
+        ("approved", 1, True),
+        ("approved", 2, False),
+    ]
+    assert [{name: one[name] for name in answer} for one, answer in zip(found, answers, strict=True)] == answers
+    assert [httpx.get(alone.url + one["file"]).content for one in found] == [approved, better]
+    assert httpx.get(alone.url + found[0]["file"].replace("/1", "/3")).json()["code"] == "job.result_not_found"
+    httpx.delete(f"{alone.url}/v1/jobs/{job['id']}")
+    assert not [path for path in alone.files() if job["id"] in path]
+
+
 @pytest.mark.parametrize("geometry", [True, False])
 def test_the_images_may_be_gone_if_the_geometry_was_kept(
     alone: Running, finish: Callable[..., dict[str, Any]], approved: bytes, *, geometry: bool
@@ -165,13 +183,11 @@ def test_contours_come_back_to_a_job_whose_series_was_deidentified(
         assert answer.json()["series_instance_uid"] == ct.header.series_instance_uid
         brain = next(one for one in answer.json()["oars"] if one["oar"] == "Brain")
         assert brain["centre_distance_mm"] == pytest.approx(4 * 0.9)
-
-
-def test_nothing_of_the_file_is_kept(alone: Running, finish: Callable[..., dict[str, Any]], approved: bytes) -> None:
-    job = finish()
-    before = alone.files()
-    assert "Canary" not in send(alone, job, approved).text
-    assert alone.files() == before
+        kept = [path for path in running.settings.data.rglob("returned/*") if path.is_file()]
+        assert len(kept) == 2
+        assert not [path for path in kept if b"Canary" in path.read_bytes() or b"2.25." in path.read_bytes()]
+        address = f"{running.url}/v1/jobs/{job['id']}/references/approved/1"
+        assert httpx.get(address, timeout=LIMIT_S).content == approved
 
 
 def test_a_job_without_results_is_refused_before_anything_is_read(alone: Running, ct: Series, approved: bytes) -> None:

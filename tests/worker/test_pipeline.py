@@ -29,7 +29,7 @@ from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.writer import WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.slabs import Volume
 from oarlock.store import audit
-from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT, reference_name
 from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.store.leases import Lease, Leases
 from oarlock.store.scores.filters import Filters
@@ -403,6 +403,10 @@ def test_supplied_contours_are_compared_with_and_unusable_ones_are_named(
     report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
     (comparison,) = report["comparisons"]
     assert {row["oar"]: row["surface_dsc"] for row in comparison["oars"]} == {"Brain": 1.0, "Bone_Mandible": 1.0}
+    assert comparison["position"] == 2
+    assert house.storage.result(job_id, reference_name(2)).read_bytes() == own.read_bytes()
+    assert reference_name(1) not in results(house, job_id)
+    assert {entry["oar"]: entry["tolerance_mm"] for entry in report["tolerances"]} == {"Brain": 1.01, BONE.name: 1.01}
     codes = {entry["position"]: entry["code"] for entry in report["not_compared"]}
     assert codes == {1: "structure_set.frame_of_reference_mismatch", 3: "structure_set.unreadable"}
     warned = [warning.detail for warning in job.warnings if warning.code == "structure_set.not_compared"]

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from oarlock.qa.rounding import rounded
+
 
 class Level(StrEnum):
     """How serious a finding is."""
@@ -34,7 +36,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """One entry of ``checks``."""
-        return {**asdict(self), "level": self.level.value}
+        return rounded(asdict(self)) | {"level": self.level.value}
 
 
 def level_of(

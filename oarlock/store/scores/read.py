@@ -18,7 +18,7 @@ from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES
 from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
 from oarlock.store.scores.summaries import OARSummary, summarise
-from oarlock.store.scores.write import BUCKETS, NUMBERS, approve
+from oarlock.store.scores.write import BUCKETS, NUMBERS, Origin, approve
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,20 @@ class Histogram:
     oar: str
     counts: tuple[int, ...]
     total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """An RTSTRUCT that was approved for a job.
+
+    :ivar position: among those of the job, from 1; a later one ``superseded`` it.
+    :ivar content_sha256: of the file.
+    """
+
+    at: datetime
+    position: int
+    content_sha256: str
+    superseded: bool
 
 
 class ScoreStore:
@@ -66,6 +80,13 @@ class ScoreStore:
         with self._database.writing() as connection:
             now = self._clock()
             return approve(connection, now, job, comparison, scanner=scanner, content_sha256=content_sha256, by=by)
+
+    def returns(self, job_id: str) -> list[Return]:
+        """What was approved for a job, in the order in which it came."""
+        columns = (QA_CASES.c.at, QA_CASES.c.position, QA_CASES.c.content_sha256, QA_CASES.c.superseded)
+        mine = (QA_CASES.c.job_id == job_id) & (QA_CASES.c.origin == Origin.APPROVED)
+        with self._database.reading() as connection:
+            return [Return(*row) for row in connection.execute(select(*columns).where(mine).order_by(QA_CASES.c.position))]
 
     def charts(self, filters: Filters, *, points: int) -> list[Chart]:
         """The control charts of what was approved, see :func:`oarlock.store.scores.charts.read_charts`."""

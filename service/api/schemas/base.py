@@ -16,7 +16,7 @@ Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
 class Schema(BaseModel):
     """A document, or a part of one."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), json_schema_serialization_defaults_required=True)
 
 
 class Problem(Schema):
