@@ -63,6 +63,7 @@ def add_box_commands(commands: Any) -> None:
     compose = commands.add_parser("box-compose", help="a whole-scan model and box networks to one model folder")
     compose.add_argument("--whole", type=Path, default=Path("models/oarlock-hn"), help="the model that finds; it stays as it is")
     compose.add_argument("--boxes", type=Path, nargs="+", required=True, help="what box-export wrote")
+    compose.add_argument("--keep", nargs="*", default=[], help="organs that the whole-scan network draws all the same")
     compose.add_argument("--release", required=True, help="the composed model's version")
     compose.add_argument("--out", type=Path, required=True, help="another folder")
     compose.set_defaults(run=_compose)
@@ -192,5 +193,5 @@ def _export(options: argparse.Namespace) -> None:
 def _compose(options: argparse.Namespace) -> None:
     from model_export.boxes.compose import compose
 
-    manifest = compose(options.whole, options.boxes, options.out, version=options.release)
+    manifest = compose(options.whole, options.boxes, options.out, version=options.release, kept=options.keep)
     print(f"{manifest.identity}: {', '.join(part.name for part in manifest.parts)}")

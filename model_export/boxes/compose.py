@@ -1,12 +1,12 @@
 """A model of several parts: the whole-scan network that finds, and box networks that draw what is theirs.
 
-The whole-scan model keeps its file and its channels; an organ that a box network draws is owned by that one, and the whole-scan
-network only finds it.
+The whole-scan model keeps its file and its channels; an organ that a box network draws better is owned by that one, and the
+whole-scan network only finds it.
 """
 
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,27 +19,28 @@ SECTION: Final = "## Parts"
 PART_SUFFIX: Final = ".part.toml"
 
 
-def compose(whole: Path, boxes: Sequence[Path], folder: Path, *, version: str) -> ModelManifest:
+def compose(whole: Path, boxes: Sequence[Path], folder: Path, *, version: str, kept: Collection[str] = ()) -> ModelManifest:
     """Write the folder of a composed model.
 
-    :param whole: the folder of a model of one part, which stays as it is.
+    :param whole: the folder of a model of one part, which stays as it is, or of a composed one, whose boxes are left out.
     :param boxes: folders or ``NAME.part.toml`` files that `box-export` wrote.
+    :param kept: organs that the whole-scan network draws although a box has a channel for them.
     """
     tables = tomllib.loads((whole / MANIFEST_NAME).read_text(encoding="utf-8"))
     parts = [_whole_part(tables)]
-    owners = {oar["name"]: FINDER for oar in tables["oar"]}
+    owners = {oar["name"]: FINDER for oar in parts[0]["oar"]}
     folder.mkdir(parents=True, exist_ok=True)
-    _copy(whole / tables["model"]["file"], folder / parts[0]["file"])
+    _copy(whole / parts[0]["file"], folder / parts[0]["file"])
     for path in [found for box in boxes for found in part_files(box)]:
         (part,) = tomllib.loads(path.read_text(encoding="utf-8"))["part"]
         _copy(path.with_name(part["file"]), folder / part["file"])
         parts.append(part)
-        owners |= {oar["name"]: part["name"] for oar in part["oar"]}
+        owners |= {oar["name"]: part["name"] for oar in part["oar"] if oar["name"] not in kept}
     model = {key: tables["model"][key] for key in ("name", "licence", "description")} | {"version": version}
     text = to_composed(model, parts, owners, tables.get("limits", {}))
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     card = (whole / CARD).read_text(encoding="utf-8")
-    (folder / CARD).write_text(to_composed_card(card, model, parts[1:]), encoding="utf-8")
+    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners), encoding="utf-8")
     return read_manifest(folder)
 
 
@@ -49,6 +50,9 @@ def part_files(box: Path) -> list[Path]:
 
 
 def _whole_part(tables: Mapping[str, Any]) -> dict[str, Any]:
+    for part in tables.get("part", []):
+        if part["name"] == FINDER:
+            return dict(part)
     part = {"name": FINDER, "file": tables["model"]["file"], "sha256": tables["model"]["sha256"]}
     return part | {key: tables[key] for key in (*KEPT, "training", "results") if key in tables}
 
@@ -68,8 +72,8 @@ def to_composed(
     return "\n".join(lines) + "\n"
 
 
-def to_composed_card(card: str, model: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> str:
-    """The whole-scan model's card with another version and, at its end, what the box networks are worth."""
+def to_composed_card(card: str, model: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], owners: Mapping[str, str]) -> str:
+    """The whole-scan model's card with another version and, at its end, what the box networks are worth on their organs."""
     _, _, rest = card.partition("\n")
     lines = [f"# {model['name']} {model['version']}", rest.partition(f"\n{SECTION}\n")[0].rstrip(), "", SECTION, ""]
     lines += [
@@ -85,7 +89,11 @@ def to_composed_card(card: str, model: Mapping[str, Any], parts: Sequence[Mappin
             "| --- | ---: | ---: |",
         ]
         results = part.get("results", {})
-        lines += [f"| {oar['name']} | {oar['threshold']} | {results.get(oar['name'], '')} |" for oar in part["oar"]]
+        lines += [
+            f"| {oar['name']} | {oar['threshold']} | {results.get(oar['name'], '')} |"
+            for oar in part["oar"]
+            if owners[oar["name"]] == part["name"]
+        ]
     return "\n".join(lines) + "\n"
 
 
