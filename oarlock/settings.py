@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     oidc_scope_map: dict[str, list[Scope]] = Field(
         {}, description="what the values of that claim mean, as JSON; a value that is itself a scope needs no entry"
     )
+    oidc_site_claim: str | None = Field(
+        None,
+        description="claim, or path of claims with dots, that names the bearer's site; without it they see all sites",
+    )
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
     threads: int = Field(0, description="CPU threads of the model; 0 for all cores")

@@ -41,7 +41,7 @@ class Broker:
                 CONTOUR_SERIES,
                 args=[job.id],
                 queue=QUEUE,
-                priority=int(job.priority),
+                priority=job.rank,
                 ignore_result=True,
                 retry=True,
                 retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},

@@ -46,6 +46,7 @@ def add_commands(commands: Any) -> None:
         help=f"may be repeated: {', '.join(Scope)}",
     )
     create.add_argument("--expires", metavar="WHEN", help="90d, 2027-01-31 or 2027-01-31T12:00:00Z; never by default")
+    create.add_argument("--site", default="", metavar="SITE", help="whose key it is; without it an operator's, for all sites")
     create.add_argument("--profile", metavar="NAME", help="site profile of its jobs that do not name one")
     for what in ("input", "results"):
         create.add_argument(
@@ -136,7 +137,8 @@ def _create_key(chosen: argparse.Namespace) -> int:
         store = KeyStore(database)
         retention = Retention(chosen.keep_input, chosen.keep_results)
         by = _administrator()
-        key, token = store.create(chosen.name, scopes, expires_at=expires_at, profile=chosen.profile, retention=retention, by=by)
+        about = {"expires_at": expires_at, "profile": chosen.profile, "retention": retention, "site": chosen.site}
+        key, token = store.create(chosen.name, scopes, **about, by=by)
     print(f"Key '{key.name}' ({key.id}). It is shown only now; Oarlock stores a hash of it:", file=sys.stderr)
     print(token)
     return GOOD
@@ -147,11 +149,13 @@ def _list_keys(chosen: argparse.Namespace) -> int:
     with _database() as database:
         keys = KeyStore(database).all()
     now = utc_now()
-    print(f"{'NAME':<24}{'ID':<14}{'STATE':<10}{'EXPIRES':<22}{'PROFILE':<14}SCOPES")
+    print(f"{'NAME':<24}{'ID':<14}{'STATE':<10}{'EXPIRES':<22}{'PROFILE':<14}{'SITE':<14}SCOPES")
     for key in keys:
         expires = f"{key.expires_at:%Y-%m-%dT%H:%M:%SZ}" if key.expires_at else "never"
         scopes = " ".join(sorted(key.scopes))
-        print(f"{key.name:<24}{key.id:<14}{_state(key, now):<10}{expires:<22}{key.profile or '–':<14}{scopes}")
+        print(
+            f"{key.name:<24}{key.id:<14}{_state(key, now):<10}{expires:<22}{key.profile or '–':<14}{key.site or '–':<14}{scopes}"
+        )
     return GOOD
 
 

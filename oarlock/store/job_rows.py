@@ -52,9 +52,11 @@ def event(action: Action, actor: Actor, row: Mapping[str, Any] | RowMapping, res
     return Event(action, actor, row["id"], audit.to_text(model_of(row)), result)
 
 
-def sealed(idempotency_key: str | None) -> str | None:
-    """What is stored of a key: a sender may build it from a patient's number."""
-    return None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()
+def sealed(idempotency_key: str | None, site: str) -> str | None:
+    """What is stored of a key: a sender may build it from a patient's number, and each site has keys of its own."""
+    if idempotency_key is None:
+        return None
+    return hashlib.sha256(f"{site}/{idempotency_key}".encode() if site else idempotency_key.encode()).hexdigest()
 
 
 def dump(warnings: Sequence[Notice]) -> str:
@@ -133,6 +135,8 @@ def job_of(row: RowMapping) -> Job:
         warnings=tuple(Notice(**warning) for warning in warnings),
         error=_failure(row),
         identity=row["identity"],
+        site=row["site"],
+        rank=row["rank"],
     )
 
 

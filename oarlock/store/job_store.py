@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, insert, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, literal, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from oarlock.errors import IdempotencyConflict, JobAlreadyEnded, JobExpired, JobNotFound, JobNotRetryable
@@ -21,6 +21,7 @@ from oarlock.store import audit
 from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.cursors import of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
+from oarlock.store.fairness import rank_of
 from oarlock.store.job_rows import AGAIN, FRESH, TOMBSTONE, change, dump, event, job_of, model_columns, sealed, series_columns
 from oarlock.store.jobs import Job, JobId, JobState, Priority
 from oarlock.store.leases import Leases
@@ -32,8 +33,8 @@ from oarlock.store.workers import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
-QUEUE_ORDER: Final = (JOBS.c.priority, JOBS.c.queued_at, JOBS.c.id)
-"""By priority, then by how long a job waits."""
+QUEUE_ORDER: Final = (JOBS.c.rank, JOBS.c.queued_at, JOBS.c.id)
+"""By rank, then by how long a job waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class NewJob:
     :ivar retention: how long its bytes stay, where it overrides the settings.
     :ivar callback_url: where its end is told.
     :ivar identity: what was taken out of its series, sealed.
+    :ivar site: whose it is; empty for an operator's.
     """
 
     id: JobId
@@ -57,6 +59,7 @@ class NewJob:
     retention: Retention = NO_OVERRIDE
     callback_url: str | None = None
     identity: bytes | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +108,28 @@ class JobStore:
         values = _columns(job, now)
         try:
             with self._database.writing() as connection:
-                connection.execute(insert(JOBS).values(values))
+                rank = _next_rank(connection, job.site, job.priority)
+                connection.execute(insert(JOBS).values(values | {"rank": rank}))
                 audit.append(connection, now, event(Action.JOB_POSTED, by, values))
         except IntegrityError:
-            return self._same_post(job.idempotency_key, job.content_sha256)
+            return self._same_post(job)
         return self.get(job.id)
 
-    def find_post(self, idempotency_key: str, content_sha256: str) -> Job | None:
-        """The job that an earlier post with this key made; None if the key is new.
+    def find_post(self, idempotency_key: str, content_sha256: str, site: str) -> Job | None:
+        """The job that an earlier post of a site with this key made; None if the key is new.
 
         :raises IdempotencyConflict: if the key belongs to another content.
         """
         with self._database.reading() as connection:
-            row = connection.execute(select(JOBS).where(JOBS.c.idempotency_key == sealed(idempotency_key))).mappings().first()
+            same = JOBS.c.idempotency_key == sealed(idempotency_key, site)
+            row = connection.execute(select(JOBS).where(same)).mappings().first()
         if row is not None and row["content_sha256"] != content_sha256:
             raise IdempotencyConflict
         return None if row is None else job_of(row)
 
-    def _same_post(self, idempotency_key: str | None, content_sha256: str) -> Job:
-        job = None if idempotency_key is None else self.find_post(idempotency_key, content_sha256)
+    def _same_post(self, new: NewJob) -> Job:
+        key = new.idempotency_key
+        job = None if key is None else self.find_post(key, new.content_sha256, new.site)
         if job is None:
             raise IdempotencyConflict  # the id itself was taken, or the key was freed by a purge in this very moment
         return job
@@ -175,6 +181,7 @@ class JobStore:
     def page(
         self,
         *,
+        site: str,
         state: JobState | None = None,
         series_instance_uid: str | None = None,
         stands_in: str | None = None,
@@ -183,10 +190,13 @@ class JobStore:
     ) -> tuple[list[Job], str | None]:
         """A page of jobs, newest first, without the purged ones, and the cursor of the next page (None at the end).
 
+        :param site: whose jobs; empty for those of all sites.
         :param stands_in: the UID that the series has where it was de-identified.
         :raises InvalidParameter: if the cursor is not one that this method gave.
         """
         wanted: list[ColumnElement[bool]] = [JOBS.c.purged_at.is_(None)]
+        if site:
+            wanted.append(JOBS.c.site == site)
         if state is not None:
             wanted.append(JOBS.c.state == state)
         if series_instance_uid is not None:
@@ -200,21 +210,23 @@ class JobStore:
         return jobs[:limit], following
 
     def queue_position(self, job_id: JobId) -> int | None:
-        """Which place a queued job has, from 1; None if it is not queued."""
-        mine = select(*QUEUE_ORDER).where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
+        """Which place a queued job has among those of its site, from 1; None if it is not queued."""
+        mine = select(JOBS.c.site, *QUEUE_ORDER).where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
         with self._database.reading() as connection:
             row = connection.execute(mine).first()
             if row is None:
                 return None
-            bound = tuple_(*(literal(value, column.type) for value, column in zip(row, QUEUE_ORDER, strict=True)))
-            before = select(func.count()).where(JOBS.c.state == JobState.QUEUED, tuple_(*QUEUE_ORDER) <= bound)
+            site, *place = row
+            bound = tuple_(*(literal(value, column.type) for value, column in zip(place, QUEUE_ORDER, strict=True)))
+            queued = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.site == site)
+            before = select(func.count()).where(queued, tuple_(*QUEUE_ORDER) <= bound)
             return connection.scalar(before)
 
     def queue_positions(self, job_ids: Collection[JobId]) -> dict[JobId, int]:
-        """The place, from 1, of each of these jobs that is queued: by priority, then by how long it waits."""
+        """The place, from 1, of each of these jobs that is queued, among those of its site."""
         if not job_ids:
             return {}
-        place = func.row_number().over(order_by=QUEUE_ORDER).label("place")
+        place = func.row_number().over(partition_by=JOBS.c.site, order_by=QUEUE_ORDER).label("place")
         queue = select(JOBS.c.id, place).where(JOBS.c.state == JobState.QUEUED).subquery()
         with self._database.reading() as connection:
             rows = connection.execute(select(queue).where(queue.c.id.in_(job_ids))).all()
@@ -252,7 +264,9 @@ class JobStore:
             "queued_at": now,
             "cancel_requested": False,
         }
+        before = self.get(job_id)
         with self._database.writing() as connection:
+            again["rank"] = _next_rank(connection, before.site, before.priority)
             ended = JOBS.c.state.in_([JobState.FAILED, JobState.CANCELLED])
             kept = JOBS.c.purged_at.is_(None) & JOBS.c.input_purged_at.is_(None)
             changed = change(connection, job_id, ended & kept, again)
@@ -308,12 +322,19 @@ class JobStore:
         return {state: found.get(state, 0) for state in JobState}
 
 
+def _next_rank(connection: Connection, site: str, priority: Priority) -> int:
+    """Where a job that is queued now stands."""
+    waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.site == site, JOBS.c.priority == int(priority))
+    count, furthest = connection.execute(select(func.count(), func.max(JOBS.c.rank)).where(*waiting)).one()
+    return rank_of(priority, count, furthest or 0)
+
+
 def _columns(job: NewJob, now: datetime) -> dict[str, Any]:
     """The row of a new job."""
     values = series_columns(job.series) | model_columns(job.model) | FRESH
     values |= {"id": job.id, "profile": job.profile, "priority": int(job.priority), "intake_warnings": dump(job.warnings)}
     return values | {
-        "idempotency_key": sealed(job.idempotency_key),
+        "idempotency_key": sealed(job.idempotency_key, job.site),
         "content_sha256": job.content_sha256,
         "created_at": now,
         "queued_at": now,
@@ -322,6 +343,7 @@ def _columns(job: NewJob, now: datetime) -> dict[str, Any]:
         "callback_url": job.callback_url,
         "callback_pending": None if job.callback_url is None else True,
         "identity": job.identity,
+        "site": job.site,
     }
 
 

@@ -76,6 +76,7 @@ class Job:
     """One row of the job table, as everyone sees it.
 
     Times are aware, in UTC. ``progress`` is from 0 to 1 and never falls. ``identity`` is sealed; only a service can open it.
+    ``site`` is empty for a job that an operator's key posted; ``rank`` is its step in the queue (``fairness``).
     """
 
     id: JobId
@@ -96,3 +97,9 @@ class Job:
     warnings: tuple[Notice, ...]
     error: JobFailure | None
     identity: bytes | None = None
+    site: str = ""
+    rank: int = 0
+
+    def is_seen_by(self, site: str) -> bool:
+        """Whether a caller of a site may know that there is this job; operators, whose site is empty, see all."""
+        return site in {"", self.site}

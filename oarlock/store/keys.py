@@ -26,6 +26,9 @@ from oarlock.store.schema import KEYS
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN: Final = re.compile(r"oarlock_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _SECRET_BYTES: Final = 32
+OF_ALL_SITES: Final = frozenset({Scope.ADMIN, Scope.METRICS_READ})
+"""Scopes for operators alone."""
+
 _NOBODY: Final = "0" * 64
 """Compared with where there is no such key, so that an unknown id takes as long as a wrong secret."""
 
@@ -36,6 +39,7 @@ class Key:
 
     :ivar profile: how RTSTRUCTs are written for jobs that name no profile themselves; None for the server's default.
     :ivar retention: how long jobs stay that are posted with it.
+    :ivar site: whose it is; empty for an operator's, which sees what all sites have.
     """
 
     id: str
@@ -46,6 +50,7 @@ class Key:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    site: str = ""
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it opens anything now."""
@@ -69,6 +74,7 @@ class KeyStore:
         expires_at: datetime | None = None,
         profile: str | None = None,
         retention: Retention = NO_OVERRIDE,
+        site: str = "",
         by: Actor = SYSTEM,
     ) -> tuple[Key, str]:
         """Make a key.
@@ -81,10 +87,11 @@ class KeyStore:
             raise InvalidParameter(name="NAME", reason="must be 1 to 64 letters, digits, dots, hyphens and underscores")
         if not scopes:
             raise InvalidParameter(name="scope", reason=f"is missing: one or more of {', '.join(Scope)}")
+        check_site(site, scopes)
         now = self._clock()
         if expires_at is not None and expires_at <= now:
             raise InvalidParameter(name="expires", reason="is not in the future")
-        key = Key(secrets.token_hex(6), name, frozenset(scopes), profile, retention, now, expires_at, None)
+        key = Key(secrets.token_hex(6), name, frozenset(scopes), profile, retention, now, expires_at, None, site)
         token = f"oarlock_{key.id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         try:
             with self._database.writing() as connection:
@@ -136,6 +143,18 @@ class KeyStore:
         return _key(row)
 
 
+def check_site(site: str, scopes: Collection[Scope]) -> None:
+    """Check that a site can have a key with these scopes.
+
+    :param site: empty for an operator's key, which may have any.
+    :raises InvalidParameter: if the name is not usable, or a scope shows what other sites have.
+    """
+    if site and not _NAME.fullmatch(site):
+        raise InvalidParameter(name="site", reason="must be 1 to 64 letters, digits, dots, hyphens and underscores")
+    if site and (of_all := sorted(OF_ALL_SITES.intersection(scopes))):
+        raise InvalidParameter(name="scope", reason=f"{of_all[0]} shows what all sites have: a key of one site cannot have it")
+
+
 def _digest(token: str) -> str:
     """What is stored of a key. A fast hash is enough: 256 random bits cannot be guessed at any speed (ADR 0011)."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -152,6 +171,7 @@ def _columns(key: Key) -> dict[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "site": key.site,
     }
 
 
@@ -165,4 +185,5 @@ def _key(row: RowMapping) -> Key:
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
+        site=row["site"],
     )

@@ -167,7 +167,7 @@ class Leases:
             count_stage(connection, before, now)
             change(connection, lease.job_id, _is_held(lease), IDLE | {"finished_at": now} | values)
             if scored is not None:
-                append_scores(connection, now, lease.job_id, model_of(before), scored)
+                append_scores(connection, now, lease.job_id, model_of(before), scored, site=before["site"])
             audit.append(connection, now, event(action, _actor_of(lease), before, result))
 
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
@@ -188,8 +188,8 @@ class Leases:
         unheard = or_(*(_is_last(job_id, sign) for job_id, sign in silent.items()), false())
         with self._database.writing() as connection:
             hopeless = _end_hopeless(connection, now, unheard)
-            back = update(JOBS).where(unheard).values(AGAIN).returning(JOBS.c.id, JOBS.c.priority, JOBS.c.queued_at)
-            rows = sorted(connection.execute(back), key=lambda row: (row.priority, row.queued_at, row.id))
+            back = update(JOBS).where(unheard).values(AGAIN).returning(JOBS.c.id, JOBS.c.rank, JOBS.c.queued_at)
+            rows = sorted(connection.execute(back), key=lambda row: (row.rank, row.queued_at, row.id))
             audit.append(connection, now, *hopeless)
         return [JobId(row.id) for row in rows]
 

@@ -107,11 +107,14 @@ JOBS: Final = Table(
     Column("callback_url", Text),
     Column("callback_pending", Boolean),
     Column("identity", LargeBinary),
+    Column("site", Text, nullable=False, server_default=""),
+    Column("rank", Integer, nullable=False, server_default="0"),
     Index("jobs_by_age", "created_at", "id"),
     Index("jobs_by_state", "state", "created_at", "id", "purged_at"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
     Index("jobs_by_callback", "callback_pending", "state"),
-    Index("jobs_by_queue", "state", "priority", "queued_at", "id"),
+    Index("jobs_by_site", "site", "created_at", "id"),
+    Index("jobs_by_queue", "state", "rank", "queued_at", "id"),
 )
 
 CALLBACKS: Final = Table(
@@ -162,6 +165,7 @@ KEYS: Final = Table(
     Column("revoked_at", Time),
     Column("keep_input_s", BigInteger),
     Column("keep_results_s", BigInteger),
+    Column("site", Text, nullable=False, server_default=""),
 )
 
 AUDIT: Final = Table(
@@ -204,9 +208,10 @@ QA_STREAMS: Final = Table(
     Column("model_version", Text, nullable=False),
     Column("model_sha256", Text, nullable=False),
     Column("scanner", Text, nullable=False),
-    UniqueConstraint("model", "model_version", "model_sha256", "scanner", name="qa_streams_once"),
+    Column("site", Text, nullable=False, server_default=""),
+    UniqueConstraint("model", "model_version", "model_sha256", "scanner", "site", name="qa_streams_once"),
 )
-"""What a score depends on beside the organ and the patient: the model that drew, and the scanner."""
+"""What a score depends on beside the organ and the patient: the model that drew, the scanner, and the site."""
 
 QA_CASES: Final = Table(
     "qa_cases",

@@ -29,6 +29,7 @@ class Principal:
     :ivar name: display name.
     :ivar profile: how their RTSTRUCTs are written unless a job says otherwise; None for the server's default.
     :ivar retention: how long their jobs stay; overrides the settings.
+    :ivar site: whose jobs and scores they see; empty for an operator, who sees those of all sites.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Principal:
     scopes: frozenset[Scope]
     profile: str | None = None
     retention: Retention = NO_OVERRIDE
+    site: str = ""
 
 
 ANYONE: Final = Principal("anyone", "anyone", frozenset({Scope.ADMIN}))
@@ -95,7 +97,9 @@ class Doorkeeper:
         :raises RateLimited: if they called too often.
         :raises Forbidden: if their scopes do not allow the call.
         """
-        if principal is not ANYONE and (wait_s := self._rate.wait_s(principal.id)):
+        if principal is not ANYONE and (
+            wait_s := self._rate.wait_s(f"site:{principal.site}" if principal.site else principal.id)
+        ):
             raise RateLimited(retry_after_s=wait_s)
         check_scopes(principal, wanted)
 
@@ -105,7 +109,7 @@ class Doorkeeper:
         key = self._keys.find(token)
         if key is None:
             raise InvalidToken
-        return Principal(f"key:{key.id}", key.name, key.scopes, key.profile, key.retention)
+        return Principal(f"key:{key.id}", key.name, key.scopes, key.profile, key.retention, key.site)
 
     def _is_open(self) -> bool:
         self._closed = self._closed or self._keys.were_made()

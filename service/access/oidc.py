@@ -20,8 +20,10 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Reque
 
 import jwt
 
+from oarlock.errors import InvalidParameter
 from oarlock.scopes import Scope
 from oarlock.settings import Settings
+from oarlock.store.keys import check_site
 from service.access.auth import Principal
 from service.access.hosts import is_loopback
 from service.errors import InvalidToken, IssuerUnavailable
@@ -200,13 +202,21 @@ class OIDC:
 
     :param scope_claim: claim, or path of claims with dots, that says what the bearer may do.
     :param scope_map: meanings of its values; a value that is not in it counts if it is itself a scope.
+    :param site_claim: likewise, the claim that names the bearer's site; None where every bearer sees all sites.
     """
 
     def __init__(
-        self, keys: IssuerKeys, *, issuer: str, audience: str, scope_claim: str, scope_map: Mapping[str, Sequence[Scope]]
+        self,
+        keys: IssuerKeys,
+        *,
+        issuer: str,
+        audience: str,
+        scope_claim: str,
+        scope_map: Mapping[str, Sequence[Scope]],
+        site_claim: str | None = None,
     ) -> None:
         self.keys, self._issuer, self._audience = keys, issuer, audience
-        self._path, self._map = scope_claim.split("."), scope_map
+        self._scope_claim, self._map, self._site_claim = scope_claim, scope_map, site_claim
 
     @classmethod
     def of(cls, settings: Settings) -> "OIDC | None":
@@ -219,6 +229,7 @@ class OIDC:
             audience=settings.oidc_audience,
             scope_claim=settings.oidc_scope_claim,
             scope_map=settings.oidc_scope_map,
+            site_claim=settings.oidc_site_claim,
         )
 
     def recognise(self, token: str) -> Principal:
@@ -246,13 +257,36 @@ class OIDC:
         if not claims["sub"]:
             raise InvalidToken
         name = next(str(claims[claim]) for claim in _NAMES if claims.get(claim))
-        return Principal(f"oidc:{claims['sub'][:_LONGEST]}", name[:_LONGEST], self._scopes(claims))
+        scopes = self._scopes(claims)
+        return Principal(f"oidc:{claims['sub'][:_LONGEST]}", name[:_LONGEST], scopes, site=self._site(claims, scopes))
+
+    def _site(self, claims: Mapping[str, Any], scopes: frozenset[Scope]) -> str:
+        """The bearer's site; empty for an operator.
+
+        :raises InvalidToken: if the token should name one that keys can have, and does not.
+        """
+        if self._site_claim is None or Scope.ADMIN in scopes:
+            return ""
+        site = _at(claims, self._site_claim)
+        try:
+            check_site(site if isinstance(site, str) else "", scopes)
+        except InvalidParameter as error:
+            raise InvalidToken from error
+        if not isinstance(site, str) or not site:
+            raise InvalidToken
+        return site
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
-        found: Any = claims
-        for step in self._path:
-            found = found.get(step) if isinstance(found, Mapping) else None
+        found = _at(claims, self._scope_claim)
         values = found.split() if isinstance(found, str) else found if isinstance(found, list) else []
         known = set(Scope)
         meant = [self._map.get(value, [value]) for value in values if isinstance(value, str)]
         return frozenset(Scope(scope) for scopes in meant for scope in scopes if scope in known)
+
+
+def _at(claims: Mapping[str, Any], path: str) -> Any:
+    """The value at a path with dots; None if there is none."""
+    found: Any = claims
+    for step in path.split("."):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    return found

@@ -73,7 +73,7 @@ def compare_approved(
 
 def _alarms(job: Job, scanner: str, scores: ScoreStore) -> list[tuple[str, Alarm]]:
     """The alarms of the newest point of each chart of this model and scanner, if that point is the job's."""
-    filters = Filters(model=job.model.name, model_version=job.model.version, scanner=scanner)
+    filters = Filters(site=job.site, model=job.model.name, model_version=job.model.version, scanner=scanner)
     newest = [(chart.oar, chart.points[-1]) for chart in scores.charts(filters, points=1) if chart.points]
     found = [(oar, alarm) for oar, point in newest if point.job_id == job.id for alarm in point.alarms]
     for oar, alarm in found:

@@ -106,7 +106,8 @@ async def _caller(request: Request) -> Principal:
 
 async def _actor(request: Request) -> Actor:
     caller = _principal(request)
-    return Actor(caller.id, caller.name, request.client.host if request.client else None)
+    name = f"{caller.site}/{caller.name}" if caller.site else caller.name
+    return Actor(caller.id, name, request.client.host if request.client else None)
 
 
 Caller = Annotated[Principal, Depends(_caller)]
@@ -123,12 +124,15 @@ def _row_of(
 ) -> Job:
     """The job in the address, or what is left of it.
 
-    :raises JobNotFound: if there is no such job.
+    :raises JobNotFound: if there is no such job, or it is another site's.
     """
     if not _ID.fullmatch(job_id):
         raise JobNotFound
     facts_of(request).job_id = job_id
-    return service.store.get(JobId(job_id))
+    job = service.store.get(JobId(job_id))
+    if not job.is_seen_by(_principal(request).site):
+        raise JobNotFound
+    return job
 
 
 AnyJob = Annotated[Job, Depends(_row_of)]

@@ -136,7 +136,8 @@ async def post_job(
             header = take_in(upload.files, service.settings.intake_rules)
             check_writable(choices.profile, header)
             header, identity = service.vault.lock_away(incoming, header)
-            job = service.intake.submit(Post(incoming, header, choices, key=key, digest=upload.digest, by=by, identity=identity))
+            post = Post(incoming, header, choices, key=key, digest=upload.digest, by=by, identity=identity, site=caller.site)
+            job = service.intake.submit(post)
             facts.job_id = job.id
             return _accepted(service, job)
 
@@ -154,8 +155,9 @@ _LIST: Final[Call] = {
 
 
 @reads(jobs, "", summary="List jobs", response_model=JobPage, dependencies=_READ, **_LIST)
-def list_jobs(
+def list_jobs(  # noqa: PLR0917 - FastAPI calls it by name
     service: Here,
+    caller: Caller,
     state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
     series_instance_uid: Annotated[str | None, _UID] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="most jobs of a page")] = 50,
@@ -164,7 +166,7 @@ def list_jobs(
     """Jobs, newest first, without the purged ones."""
     stands_in = None if series_instance_uid is None else service.vault.pseudonym(series_instance_uid)
     found, following = service.store.page(
-        state=state, series_instance_uid=series_instance_uid, stands_in=stands_in, limit=limit, cursor=cursor
+        site=caller.site, state=state, series_instance_uid=series_instance_uid, stands_in=stands_in, limit=limit, cursor=cursor
     )
     places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
     page = JobPage(jobs=[_document_of(service, job, places.get(job.id)) for job in found], next=following)

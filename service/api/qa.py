@@ -198,9 +198,9 @@ _SCORES: Final[Call] = {
 
 
 @reads(qa, "/scores", summary="List scores", response_model=ScorePage, **_SCORES)
-def list_scores(request: Request, service: Here, asked: Annotated[scores.AskedRows, Query()]) -> Response:
+def list_scores(request: Request, service: Here, caller: Caller, asked: Annotated[scores.AskedRows, Query()]) -> Response:
     """One row for each organ of each comparison of a finished job, newest first. ``format=csv`` gives CSV."""
-    found, following = service.qa_store.scores(asked.filters(), limit=asked.limit, cursor=asked.cursor)
+    found, following = service.qa_store.scores(asked.filters(caller.site), limit=asked.limit, cursor=asked.cursor)
     page = ScorePage(scores=[ScoreRow.model_validate(row) for row in found], next=following)
     headers = PRIVATE | {"Vary": "Accept"}
     if following is not None:
@@ -233,9 +233,9 @@ _SUMMARY: Final[Call] = {
 
 
 @reads(qa, "/summary", summary="Summarise scores", response_model=QASummary, **_SUMMARY)
-def get_summary(service: Here, asked: Annotated[scores.AskedSummary, Query()]) -> Response:
+def get_summary(service: Here, caller: Caller, asked: Annotated[scores.AskedSummary, Query()]) -> Response:
     """For each organ the distribution of surface and volumetric DSC, over the whole time and by day, week or month."""
-    filters = asked.filters()
+    filters = asked.filters(caller.site)
     since, to = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
     found = service.qa_store.summary(
         scores.between(filters, since, to), alert_level=asked.alert_level, part_of=scores.part_of(asked.bucket)
@@ -265,7 +265,7 @@ _DRIFT_CALL: Final[Call] = {"responses": {200: json_answer("The charts", _DRIFT,
 
 
 @reads(qa, "/drift", summary="Control charts", response_model=Drift, **_DRIFT_CALL)
-def get_drift(service: Here, asked: Annotated[scores.AskedCharts, Query()]) -> Response:
+def get_drift(service: Here, caller: Caller, asked: Annotated[scores.AskedCharts, Query()]) -> Response:
     """Surface DSC against approved contours: one chart for each organ, model and scanner, with limits and alarms."""
-    drift = scores.to_drift(service.qa_store.charts(asked.filters(), points=asked.points))
+    drift = scores.to_drift(service.qa_store.charts(asked.filters(caller.site), points=asked.points))
     return Response(drift.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)

@@ -64,9 +64,10 @@ class Asked(BaseModel):
     scanner: _Word = Field(None, description="name of a scanner, as the rows have it")
     oar: _Word = Field(None, description="TG-263 name", json_schema_extra={"enum": list(BY_NAME)})
 
-    def filters(self) -> Filters:
+    def filters(self, site: str) -> Filters:
         """The filters as values.
 
+        :param site: whose scores the caller sees; empty for those of all sites.
         :raises InvalidParameter: if one of them is not valid.
         """
         if self.oar is not None and self.oar not in BY_NAME:
@@ -77,6 +78,7 @@ class Asked(BaseModel):
         if since is not None and until is not None and since >= until:
             raise InvalidParameter(name="to", reason="must be later than 'from'")
         return Filters(
+            site=site,
             since=since,
             until=until,
             model=self.model,
@@ -91,8 +93,8 @@ class AskedByOrigin(Asked):
 
     origin: Origin | None = Field(None, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
 
-    def filters(self) -> Filters:
-        return replace(super().filters(), origin=self.origin)
+    def filters(self, site: str) -> Filters:
+        return replace(super().filters(site), origin=self.origin)
 
 
 class AskedRows(AskedByOrigin):

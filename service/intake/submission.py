@@ -106,6 +106,7 @@ class Post:
     :ivar key: the idempotency key; None if there is none.
     :ivar digest: of fields and files.
     :ivar identity: what was taken out of the series when it was de-identified, sealed.
+    :ivar site: whose job it will be; empty for an operator's.
     """
 
     incoming: Incoming
@@ -115,6 +116,7 @@ class Post:
     digest: str
     by: Actor
     identity: bytes | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Intake:
         :raises IdempotencyConflict: if the key belongs to another post.
         :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
         """
-        earlier = None if post.key is None else self.store.find_post(post.key, post.digest)
+        earlier = None if post.key is None else self.store.find_post(post.key, post.digest, post.site)
         job = earlier or self._create(post)
         try:
             self._send(job)
@@ -162,6 +164,7 @@ class Intake:
             retention=post.choices.retention,
             callback_url=post.choices.callback_url,
             identity=post.identity,
+            site=post.site,
             priority=post.choices.priority,
             warnings=post.header.warnings,
             idempotency_key=post.key,

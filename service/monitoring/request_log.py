@@ -97,6 +97,7 @@ def _note(request: Request, status: int | None, seconds: float) -> None:
     if facts.error_code not in {None, NotReady.code}:  # a probe that says "not yet" refuses nobody
         metrics.refusals.labels(facts.error_code).inc()
     known = {"request_id": facts.id, "route": route, "method": method, "status": status}
+    known |= {"site": (facts.caller.site or None) if facts.caller else None}
     known |= {"caller": facts.caller.id if facts.caller else None, "address": request.client and request.client.host}
     level = logging.DEBUG if route in _PROBES and status == 200 else logging.INFO
     log.log(level, "request", extra=known | {"code": facts.error_code, "job_id": facts.job_id, "seconds": round(seconds, 4)})

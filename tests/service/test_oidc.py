@@ -178,6 +178,25 @@ def test_a_caller_is_named_for_people_and_identified_for_logs(issuer: Issuer) ->
 # ── what must not open the door ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_claim_names_the_site_and_only_an_operator_needs_none(issuer: Issuer) -> None:
+    recogniser = OIDC(
+        IssuerKeys(issuer.url, fetch=fetch_json),
+        issuer=issuer.url,
+        audience=AUDIENCE,
+        scope_claim="scope",
+        scope_map={},
+        site_claim="clinic.id",
+    )
+    recogniser.keys.refresh_if_wanted()
+    assert recogniser.recognise(issuer.token(scope="jobs:read", clinic={"id": "north"})).site == "north"
+    assert recogniser.recognise(issuer.token(scope="admin")).site == ""
+    for claims in ({}, {"clinic": {"id": ""}}, {"clinic": {"id": "a/b"}}, {"clinic": {"id": ["north"]}}, {"clinic": "north"}):
+        with pytest.raises(InvalidToken):
+            recogniser.recognise(issuer.token(scope="jobs:read", **claims))
+    with pytest.raises(InvalidToken):  # metrics show what all sites have
+        recogniser.recognise(issuer.token(scope="metrics:read", clinic={"id": "north"}))
+
+
 def minutes(count: float) -> datetime:
     return datetime.now(UTC) + timedelta(minutes=count)
 

@@ -246,7 +246,7 @@ def test_the_kept_geometry_is_that_of_the_series_and_names_nobody(ct: Series, tm
 
 
 def approve(running: Running, found: QAReport, scanner: str = "CT7", job_id: str = "job") -> None:
-    template = running.store.page(limit=1)[0][0]
+    template = running.store.page(site="", limit=1)[0][0]
     running.store.create(NewJob(id=JobId(job_id), series=template.series, model=template.model, content_sha256="c"))
     running.service.qa_store.approve(running.store.get(JobId(job_id)), scanner, found.to_rows(), job_id, by=audit.SYSTEM)
 

@@ -277,7 +277,7 @@ def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: Job
     assert job.state is (JobState.SUCCEEDED if when == "succeeded" else JobState.CANCELLED)
     assert "2.25" not in repr(job)
     assert "secret" not in repr(job)
-    assert store.page() == ([], None)
+    assert store.page(site="") == ([], None)
     with pytest.raises(JobNotRetryable):
         store.retry(JobId("a"))
     if when == "running" and lease:
@@ -341,7 +341,7 @@ def test_pages_hold_every_job_once_newest_first_even_those_of_the_same_instant(s
     seen: list[str] = []
     cursor = None
     for _ in range(4):
-        jobs, cursor = store.page(limit=2, cursor=cursor)
+        jobs, cursor = store.page(site="", limit=2, cursor=cursor)
         seen += [job.id for job in jobs]
     assert cursor is None
     assert seen == ["job6", "job5", "job4", "job3", "job2", "job1", "job0"]
@@ -351,15 +351,15 @@ def test_pages_can_be_narrowed_to_a_state_or_a_series(store: JobStore) -> None:
     create(store, "a")
     create(store, "b", series=SeriesFacts("2.25.1", "2.25.9", "2.25.3", 3, (1.0, 1.0, 1.0)))
     claim(store, "a")
-    assert [job.id for job in store.page(state=JobState.RUNNING)[0]] == ["a"]
-    assert [job.id for job in store.page(series_instance_uid="2.25.9")[0]] == ["b"]
-    assert store.page(state=JobState.RUNNING, series_instance_uid="2.25.9") == ([], None)
+    assert [job.id for job in store.page(site="", state=JobState.RUNNING)[0]] == ["a"]
+    assert [job.id for job in store.page(site="", series_instance_uid="2.25.9")[0]] == ["b"]
+    assert store.page(site="", state=JobState.RUNNING, series_instance_uid="2.25.9") == ([], None)
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "ä", "AAAA", "MQ", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5Lg", "!" * 500])
 def test_a_cursor_that_is_not_ours_is_refused(store: JobStore, cursor: str) -> None:
     with pytest.raises(InvalidParameter):
-        store.page(cursor=cursor)
+        store.page(site="", cursor=cursor)
 
 
 def test_the_place_in_the_queue_goes_by_priority_then_by_waiting_time(store: JobStore, clock: Clock) -> None:

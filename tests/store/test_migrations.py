@@ -252,7 +252,7 @@ def test_the_history_of_7008e73_says_what_it_said_of_every_organ(database_url: s
     open_old(engine, tmp_path)
     with closing(Database(database_url)) as database:
         rows = by_the_rows(database)
-        found = ScoreStore(database).summary(Filters(), alert_level=0.5, part_of=None)
+        found = ScoreStore(database).summary(Filters(site=""), alert_level=0.5, part_of=None)
         assert len(rows) > 15
         assert {entry.oar for entry in found} == set(rows)
         for entry in found:
@@ -270,14 +270,14 @@ def test_the_history_of_7008e73_goes_on(database_url: str, engine: Engine, tmp_p
     open_old(engine, tmp_path)
     with closing(Database(database_url)) as database:
         store, scores = JobStore(database), ScoreStore(database)
-        before = {entry.oar: entry.whole.n for entry in scores.summary(Filters(), alert_level=0.5, part_of=None)}
+        before = {entry.oar: entry.whole.n for entry in scores.summary(Filters(site=""), alert_level=0.5, part_of=None)}
         lease = store.leases.claim(JobId("waits"), worker="w", lease_s=15)
         assert lease is not None
         store.leases.succeed(lease, scored=Scored("CT1", [compared(score("Parotid_L", 0.9))]))
-        after = {entry.oar: entry.whole.n for entry in scores.summary(Filters(), alert_level=0.5, part_of=None)}
+        after = {entry.oar: entry.whole.n for entry in scores.summary(Filters(site=""), alert_level=0.5, part_of=None)}
         assert after == before | {"Parotid_L": before["Parotid_L"] + 1}
         assert audit.verify(audit.read_entries(database), [audit.read_head(database)]).findings == ()
-        assert len(scores.charts(Filters(), points=5)) > 0
+        assert len(scores.charts(Filters(site=""), points=5)) > 0
 
 
 @pytest.mark.slow

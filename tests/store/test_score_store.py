@@ -41,7 +41,7 @@ def add(database: Database, at: datetime, found: ComparisonRows, job_id: str = "
 
 
 def summary(store: ScoreStore, part_of: Callable[[int], int] | None = None, **filters: object) -> dict[str, object]:
-    found = store.summary(Filters(**filters), alert_level=0.8, part_of=part_of)  # type: ignore[arg-type]
+    found = store.summary(Filters(site="", **filters), alert_level=0.8, part_of=part_of)  # type: ignore[arg-type]
     return {entry.oar: entry for entry in found}
 
 
@@ -61,7 +61,7 @@ def finish(database: Database, scored: Scored | None) -> None:
 def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Database, store: ScoreStore) -> None:
     first = compared(score("Parotid_L", 0.94, 0.87), score("Lens_R", None, presence=Presence.REFERENCE_ONLY))
     finish(database, Scored("CT1", [first, compared(score("Brain", 0.99))]))
-    rows, following = store.scores(Filters(), limit=10)
+    rows, following = store.scores(Filters(site=""), limit=10)
     assert following is None
     assert [(row["position"], row["oar"], row["presence"], row["surface_dsc"], row["volumetric_dsc"]) for row in rows] == [
         (2, "Brain", "both", 0.99, 0.99),
@@ -76,7 +76,7 @@ def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Dat
 
 def test_an_organ_that_neither_drew_leaves_none(database: Database, store: ScoreStore) -> None:
     add(database, NOW, compared(score("Lens_L", None, presence=Presence.NEITHER)))
-    assert store.scores(Filters(), limit=10) == ([], None)
+    assert store.scores(Filters(site=""), limit=10) == ([], None)
     assert summary(store) == {}
 
 
@@ -94,7 +94,7 @@ def test_nothing_that_a_sender_wrote_gets_into_a_row(database: Database) -> None
 def test_the_rows_stay_when_the_job_is_purged(database: Database, store: ScoreStore) -> None:
     finish(database, Scored("CT1", [compared(score("Parotid_L", 0.94))]))
     JobStore(database).purge(JobId("a"))
-    assert len(store.scores(Filters(), limit=10)[0]) == 1
+    assert len(store.scores(Filters(site=""), limit=10)[0]) == 1
 
 
 def test_levels_are_counted_by_check(database: Database, store: ScoreStore) -> None:
@@ -122,7 +122,7 @@ def test_workers_that_finish_at_once_lose_no_score(database: Database, store: Sc
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert len(store.scores(Filters(), limit=1000)[0]) == 120
+    assert len(store.scores(Filters(site=""), limit=1000)[0]) == 120
     assert [entry.whole.n for entry in summary(store).values()] == [40, 40, 40]  # type: ignore[attr-defined]
     assert [entry.counts[-1] for entry in store.histograms()] == [40, 40, 40]
 
@@ -171,7 +171,7 @@ def test_pages_hold_every_row_that_fits_once_newest_first(
     for filters, fits in fitting:
         found, cursor = [], None
         while True:
-            rows, cursor = store.scores(Filters(**filters), limit=limit, cursor=cursor)  # type: ignore[arg-type]
+            rows, cursor = store.scores(Filters(site="", **filters), limit=limit, cursor=cursor)  # type: ignore[arg-type]
             assert len(rows) <= limit
             found += [(row["at"], row["job_id"], row["oar"]) for row in rows]
             if cursor is None:
@@ -181,10 +181,10 @@ def test_pages_hold_every_row_that_fits_once_newest_first(
 
 
 def test_what_comes_while_somebody_pages_moves_nothing(database: Database, store: ScoreStore, many: object) -> None:
-    first, cursor = store.scores(Filters(), limit=5)
-    whole, _ = store.scores(Filters(), limit=1000)
+    first, cursor = store.scores(Filters(site=""), limit=5)
+    whole, _ = store.scores(Filters(site=""), limit=1000)
     add(database, NOW + timedelta(days=30), compared(score("Brain", 0.5)))
-    rest, _ = store.scores(Filters(), limit=1000, cursor=cursor)
+    rest, _ = store.scores(Filters(site=""), limit=1000, cursor=cursor)
     assert first + rest == whole
 
 
@@ -192,7 +192,7 @@ def test_what_comes_while_somebody_pages_moves_nothing(database: Database, store
 def test_a_cursor_that_was_not_given_is_refused(database: Database, store: ScoreStore, cursor: str) -> None:
     add(database, NOW, compared(score("Brain", 0.5)))
     with pytest.raises(InvalidParameter, match="cursor"):
-        store.scores(Filters(), limit=5, cursor=cursor)
+        store.scores(Filters(site=""), limit=5, cursor=cursor)
 
 
 # ── summaries ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,8 +209,8 @@ def test_a_summary_is_made_of_the_very_rows(database: Database, store: ScoreStor
         add(
             database, at, compared(*(score(oar, value, rng.random(), presence) for oar in oars)), f"{i}", scanner=rng.choice("ab")
         )
-    rows, _ = store.scores(Filters(scanner="a"), limit=1000)
-    found = store.summary(Filters(scanner="a"), alert_level=0.6, part_of=lambda day: day - day % 2)
+    rows, _ = store.scores(Filters(site="", scanner="a"), limit=1000)
+    found = store.summary(Filters(site="", scanner="a"), alert_level=0.6, part_of=lambda day: day - day % 2)
     assert [entry.oar for entry in found] == ["Brain", "Lens_L"]
     for entry in found:
         mine = [row for row in rows if row["oar"] == entry.oar]
@@ -272,7 +272,7 @@ def test_a_summary_takes_whole_days_and_filters(database: Database, store: Score
 def test_a_case_has_its_moment_to_the_microsecond(database: Database, store: ScoreStore) -> None:
     at = NOW.replace(microsecond=123457)
     add(database, at, compared(score("Brain", 0.5)))
-    assert store.scores(Filters(since=at, until=at + timedelta(microseconds=1)), limit=5)[0][0]["at"] == at
-    assert store.scores(Filters(since=at + timedelta(microseconds=1)), limit=5)[0] == []
+    assert store.scores(Filters(site="", since=at, until=at + timedelta(microseconds=1)), limit=5)[0][0]["at"] == at
+    assert store.scores(Filters(site="", since=at + timedelta(microseconds=1)), limit=5)[0] == []
     with database.reading() as connection:
         assert connection.scalar(select(QA_CASES.c.at)) == at

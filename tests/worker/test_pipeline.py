@@ -146,7 +146,7 @@ def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(hous
     own.write_bytes(house.storage.result(first, RTSTRUCT).read_bytes())
     job_id = house.post(series, own, job_id="job-2")
     run(house, job_id)
-    rows, _ = ScoreStore(house.database).scores(Filters(), limit=100)
+    rows, _ = ScoreStore(house.database).scores(Filters(site=""), limit=100)
     report = json.loads(house.storage.result(job_id, QA_REPORT).read_text())
     (comparison,) = report["comparisons"]
     scores = {score["oar"]: score for score in comparison["oars"] if score["presence"] != "neither"}

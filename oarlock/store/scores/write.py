@@ -61,6 +61,7 @@ class Case:
     :ivar scanner: what the CT came from (:attr:`oarlock.ct.series.SeriesHeader.scanner`).
     :ivar position: of the RTSTRUCT among those of its origin for the job, from 1.
     :ivar content_sha256: of an approved RTSTRUCT.
+    :ivar site: whose job it is; empty for an operator's.
     """
 
     job_id: str
@@ -69,6 +70,7 @@ class Case:
     origin: Origin
     position: int
     content_sha256: str | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,10 @@ class Scored:
     verdicts: Sequence[tuple[str, str]] = ()
 
 
-def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored) -> None:
+def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored, *, site: str = "") -> None:
     """Write what a job leaves, in the transaction that ends it."""
     for position, comparison in enumerate(scored.comparisons, start=1):
-        add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position), comparison)
+        add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position, site=site), comparison)
     counts: dict[tuple[str, str], int] = {}
     for check in (*scored.checks, *((VERDICT + oar, level) for oar, level in scored.verdicts)):
         counts[check] = counts.get(check, 0) + 1
@@ -101,7 +103,7 @@ def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts
 def add_case(connection: Connection, now: datetime, case: Case, comparison: ComparisonRows) -> None:
     """Write one comparison and count it. Organs that neither side drew leave no row."""
     rows = sorted((row for row in comparison.oars if row["presence"] != "neither"), key=lambda row: row["oar"])
-    stream_id = _stream(connection, case.model, case.scanner)
+    stream_id = _stream(connection, case)
     values = {
         "at": now,
         "job_id": case.job_id,
@@ -146,7 +148,7 @@ def approve(
     if earlier and earlier[-1].content_sha256 == content_sha256:
         return False
     connection.execute(update(QA_CASES).where(mine).values(superseded=True))
-    case = Case(job.id, job.model, scanner, Origin.APPROVED, len(earlier) + 1, content_sha256)
+    case = Case(job.id, job.model, scanner, Origin.APPROVED, len(earlier) + 1, content_sha256, job.site)
     add_case(connection, now, case, comparison)
     result = f"approved {case.position} sha256:{content_sha256}"
     audit.append(connection, now, Event(Action.REFERENCE_RETURNED, by, job.id, audit.to_text(job.model), result))
@@ -191,8 +193,10 @@ def _cell(model: str, oar: str, value: float) -> dict[str, Any]:
     return {"model": model, "oar": oar, "bucket": bucket, "cases": 1, "total": value}
 
 
-def _stream(connection: Connection, model: ModelFacts, scanner: str) -> int:
-    key = {"model": model.name, "model_version": model.version, "model_sha256": model.sha256, "scanner": scanner}
+def _stream(connection: Connection, case: Case) -> int:
+    model = case.model
+    key = {"model": model.name, "model_version": model.version, "model_sha256": model.sha256}
+    key |= {"scanner": case.scanner, "site": case.site}
     connection.execute(insert_of(connection)(QA_STREAMS).values(key).on_conflict_do_nothing())
     same = and_(*(QA_STREAMS.c[name] == value for name, value in key.items()))
     return int(connection.execute(select(QA_STREAMS.c.id).where(same)).scalar_one())

@@ -1,0 +1,132 @@
+"""Sites: no call of one site shows, counts or changes what is another's; an operator sees all."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from oarlock.errors import InvalidParameter
+from oarlock.facts import ComparisonRows
+from oarlock.scopes import Scope
+from oarlock.store.audit import read_entries
+from oarlock.store.keys import OF_ALL_SITES, KeyStore
+from oarlock.store.scores.write import Scored
+from tests.service.conftest import make_settings
+from tests.service.running import Running, parts, serve, write_model
+
+OF_A_SITE = sorted(set(Scope) - OF_ALL_SITES)
+
+SCORE = {
+    "oar": "Parotid_L",
+    "presence": "both",
+    "tolerance_mm": 2.85,
+    **dict.fromkeys(("surface_dsc", "surface_dsc_unrounded", "volumetric_dsc"), 0.9),
+    **dict.fromkeys(("hausdorff_95_mm", "mean_surface_distance_mm", "added_path_length_mm", "tolerance_rounded_mm"), 1.0),
+    **dict.fromkeys(("predicted_volume_ml", "reference_volume_ml"), 30.0),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Running]:
+    """A service that two sites and an operator use."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_model(folder / "models")
+    with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def callers(shared: Running) -> Iterator[dict[str, httpx.Client]]:
+    keys = KeyStore(shared.service.database)
+    tokens = {site: keys.create(site, OF_A_SITE, site=site)[1] for site in ("north", "south")}
+    tokens["operator"] = keys.create("operator", [Scope.ADMIN])[1]
+    clients = {
+        name: httpx.Client(base_url=shared.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        for name, token in tokens.items()
+    }
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def of_north(shared: Running, callers: dict[str, httpx.Client], series: list[Path]) -> dict[str, Any]:
+    """A finished job of the site north with a score."""
+    posted = callers["north"].post("/v1/jobs", files=parts(series[:5]), headers={"Idempotency-Key": "plan-1"})
+    job: dict[str, Any] = posted.raise_for_status().json()
+    lease = shared.claim(job)
+    with shared.service.storage.results_writer(lease.job_id, lease.token) as folder:
+        (folder / "rtstruct.dcm").write_bytes(b"of north")
+    scored = Scored("scanner of north", [ComparisonRows("surface-dsc/1", [SCORE])])
+    shared.store.leases.succeed(lease, scored=scored)
+    return job
+
+
+def test_every_call_about_a_job_is_answered_to_another_site_as_if_there_were_no_such_job(
+    shared: Running, callers: dict[str, httpx.Client], of_north: dict[str, Any]
+) -> None:
+    tried = 0
+    for path, operations in shared.app.openapi()["paths"].items():
+        if "{job_id}" not in path:
+            continue
+        for method in operations.keys() & {"get", "post", "put", "delete"}:
+            address = path.replace("{job_id}", of_north["id"]).replace("{", "").replace("}", "")
+            answer = callers["south"].request(method, address)
+            assert (answer.status_code, answer.json()["code"]) == (404, "job.not_found"), (method, path)
+            tried += 1
+    assert tried >= 9
+    assert callers["north"].get(f"/v1/jobs/{of_north['id']}/rtstruct").content == b"of north"
+
+
+def test_no_list_of_one_site_shows_or_counts_what_another_has(
+    shared: Running, callers: dict[str, httpx.Client], of_north: dict[str, Any]
+) -> None:
+    lists = [path for path, calls in shared.app.openapi()["paths"].items() if "get" in calls and "{" not in path]
+    seen = {name: {path: client.get(path).text for path in lists if path != "/metrics"} for name, client in callers.items()}
+    for path, text in seen["south"].items():
+        assert not any(
+            mark in text for mark in (of_north["id"], "scanner of north", of_north["series"]["series_instance_uid"])
+        ), path
+    for name in ("north", "operator"):
+        assert of_north["id"] in seen[name]["/v1/jobs"]
+        assert "scanner of north" in seen[name]["/v1/qa/scores"]
+    counts = {name: httpx_json(client, "/v1/qa/summary")["oars"] for name, client in callers.items()}
+    assert {name: [oar["n"] for oar in oars] for name, oars in counts.items()} == {"north": [1], "south": [], "operator": [1]}
+
+
+def httpx_json(client: httpx.Client, path: str) -> Any:
+    return client.get(path).raise_for_status().json()
+
+
+def test_two_sites_may_use_the_same_idempotency_key(
+    callers: dict[str, httpx.Client], of_north: dict[str, Any], series: list[Path]
+) -> None:
+    again, of_south = (
+        callers[site].post("/v1/jobs", files=parts(series[:count]), headers={"Idempotency-Key": "plan-1"})
+        for site, count in (("north", 5), ("south", 6))
+    )
+    assert again.json()["id"] == of_north["id"]
+    assert of_south.status_code == 202
+    assert of_south.json()["id"] != of_north["id"]
+
+
+@pytest.mark.parametrize("scope", sorted(OF_ALL_SITES))
+def test_a_key_of_a_site_cannot_have_what_shows_all_sites(shared: Running, scope: Scope) -> None:
+    with pytest.raises(InvalidParameter, match=f"{scope} shows what all sites have"):
+        KeyStore(shared.service.database).create(f"bad-{scope[:5]}", [scope], site="north")
+
+
+def test_the_audit_log_and_the_request_log_name_the_site(
+    shared: Running, callers: dict[str, httpx.Client], of_north: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    posted = next(entry for entry in read_entries(shared.service.database) if entry.job_id == of_north["id"])
+    assert posted.actor_name == "north/north"
+    caplog.set_level(logging.INFO)
+    callers["south"].get("/metrics")  # forbidden
+    callers["operator"].get("/v1/jobs")
+    refused, allowed = (vars(record) for record in caplog.records if record.getMessage() == "request")
+    assert (refused["status"], refused["site"]) == (403, "south")
+    assert (allowed["status"], allowed["site"]) == (200, None)
