@@ -161,7 +161,7 @@ def test_an_administrator_makes_lists_and_revokes_keys(
 
     assert main(["keys", "list"]) == 0
     listing = capsys.readouterr().out
-    assert re.search(rf"^planning +{found.id} +valid +never +eclipse +jobs:read jobs:write$", listing, flags=re.MULTILINE)
+    assert re.search(rf"^planning +{found.id} +valid +never +eclipse +– +jobs:read jobs:write$", listing, flags=re.MULTILINE)
     assert token[-43:] not in listing
 
     assert main(["keys", "revoke", "planning"]) == 0
