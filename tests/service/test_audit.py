@@ -33,13 +33,15 @@ def test_the_log_says_which_key_did_what_to_which_job_and_what_it_was_given(clos
     with client:
         job = client.post("/v1/jobs", files=parts(series[:5])).json()
         closed.finish(job, RESULTS)
-        for result in ("rtstruct", "qa", "preview"):
-            assert client.get(job["links"][result]).status_code == 200
+        answers = {
+            name: client.get(job["links"][link]) for name, link in zip(RESULTS, ("rtstruct", "qa", "preview"), strict=True)
+        }
+        assert {answer.status_code for answer in answers.values()} == {200}
         assert client.get(f"{job['links']['self']}/preview.png?slice=1").status_code == 404  # nothing was given
         assert client.delete(job["links"]["self"]).status_code == 204
         assert client.get(job["links"]["rtstruct"]).status_code == 410
     model = f"oarlock-hn 1.2.3 {'ab' * 32}"
-    given = [f"{name} sha256:{hashlib.sha256(content).hexdigest()}" for name, content in RESULTS.items()]
+    given = [f"{name} sha256:{hashlib.sha256(answer.content).hexdigest()}" for name, answer in answers.items()]
     by_key = [e for e in audit.read_entries(closed.service.database) if e.actor == f"key:{key.id}"]
     assert [(e.action, e.model, e.result) for e in by_key] == [
         ("job.posted", model, None),
