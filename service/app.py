@@ -24,6 +24,7 @@ from service.background.webhooks.client import WebhookClient
 from service.background.webhooks.delivery import Messenger
 from service.container import Service, running
 from service.monitoring.request_log import RequestLog
+from service.web import pages
 
 WITNESS_EVERY_S: Final = 600.0
 """How often the last entry of the audit log is written into the service's own log, which is kept elsewhere."""
@@ -37,6 +38,7 @@ ROUTERS: Final = (
     catalogue.models,
     catalogue.profiles,
     operations.operations,
+    pages.pages,
 )
 
 

@@ -63,7 +63,7 @@ def contact_sheet(hu: IntArray, grid: Grid, masks: OARMasks, *, model: str, note
     """
     scene = Scene.of(hu, masks.bits, grid)
     profiles = to_profiles(scene.bits, masks.oars)
-    sheet = _Sheet(scene, grid, masks.oars, profiles, _body_box(scene))
+    sheet = _Sheet(scene, grid, masks.oars, profiles, body_box(scene))
     canvas = Canvas(2 * MARGIN + 4 * _TILE + 3 * _GAP + LEGEND, HEADER + 2 * _TILE + _GAP + MARGIN)
     facts = f"{note} · {grid_facts(grid)}" if note else grid_facts(grid)
     draw_header(canvas, MARGIN + 4 * _TILE + 3 * _GAP + LEGEND, "Organs at risk", model, facts)
@@ -179,7 +179,7 @@ def to_millilitres(profile_z: npt.NDArray[np.int64], grid: Grid, *, flipped: boo
     return grid.volumes_ml(profile_z[:, ::-1] if flipped else profile_z)
 
 
-def _body_box(scene: Scene) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+def body_box(scene: Scene) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """First and last turned index of the largest piece of tissue along each axis, seen coarsely."""
     dz, dy, dx = COARSE
     body = largest_piece(scene.image[::dz, ::dy, ::dx] > BODY_HU)

@@ -16,6 +16,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.roi_names import match_rois
+from oarlock.pictures.review import Overlay, Points
 from oarlock.pipeline.apart import Limits, run_apart
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
@@ -176,6 +177,15 @@ def _coarse(report: QAReport) -> list[Notice]:
     return [Notice("comparison.tolerance_rounds_to_zero", detail + "surfaces that coincide. Read surface_dsc_unrounded there.")]
 
 
+def _beyond(report: QAReport) -> dict[OAR, tuple[Points, Points]]:
+    """Of each organ that was compared, the surface points beyond its tolerance: ours and the observer's."""
+    compared = ((score.oar, score.beyond) for score in report.scores if score.beyond is not None)
+    return {
+        oar: ((far.predicted.raster, far.predicted.distances_mm), (far.reference.raster, far.reference.distances_mm))
+        for oar, far in compared
+    }
+
+
 @dataclass(eq=False)
 class ComparisonSet:
     """One set of contours against several observers' on one series, one after another.
@@ -199,6 +209,10 @@ class ComparisonSet:
         self.reports.append(report)
         self._drawn.append(reference.crops())
         return report
+
+    def overlays(self) -> list[Overlay]:
+        """Each observer's organs, and where they and ours are too far apart."""
+        return [Overlay(drawn, _beyond(report)) for report, drawn in zip(self.reports, self._drawn, strict=True)]
 
     def observers(self) -> tuple[Spread, ...]:
         """The spread between the observers beside ours; empty with fewer than two of them."""

@@ -22,6 +22,7 @@ from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import contact_sheet
+from oarlock.pictures.review import Overlay, write_review
 from oarlock.pictures.slice_archive import save_rendering
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_bounded
 from oarlock.qa.checks.finding import Finding
@@ -35,7 +36,7 @@ from oarlock.rtstruct.writer import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.certainty import Certainty
 from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.segment import Model, segment
-from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, reference_name
+from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT, reference_name
 from oarlock.store.jobs import Stage
 
 Report = Callable[[Stage, float], None]
@@ -72,6 +73,7 @@ class Walk:
     checks: Sequence[Finding] = ()
     verdicts: Sequence[Verdict] = ()
     _certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
+    _overlays: Sequence[Overlay] = ()
 
     def run(self, load_model: Callable[[], Model]) -> None:
         """Write every result into the folder.
@@ -134,7 +136,7 @@ class Walk:
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
                 self.warnings.append(Notice("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
-        self.scanner, self.reports = header.scanner, panel.reports
+        self.scanner, self.reports, self._overlays = header.scanner, panel.reports, panel.overlays()
         self.checks = check_masks(masks, header.grid, self._certainty, series.hu)
         self.verdicts = verdicts(self.checks, masks.oars)
         made = Making(self.job_id, self.created_at.astimezone(UTC).isoformat(), model, __version__)
@@ -153,3 +155,5 @@ class Walk:
         (self.folder / PREVIEW).write_bytes(contact_sheet(series.hu, grid, masks, model=identity))
         self.report(Stage.COMPARING, 0.9)
         save_rendering(self.folder / RENDERING, series.hu, grid, masks, model=identity)
+        files = self.folder / REVIEW, self.folder / REVIEW_DATA
+        write_review(*files, series.hu, grid, masks, model=identity, overlays=self._overlays)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oarlock.arrays import Mask
+from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.geometry.masks import Box, Crop, voxels_per_slice
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
-from oarlock.qa.surface_dsc import ALLOWANCE_MM, surface_distances
+from oarlock.qa.surface_dsc import ALLOWANCE_MM, OneWay, SurfaceDistances, surface_distances
 from oarlock.qa.volumes import added_path_length_mm, centre_mm, one_sided_slice_share, volume_ml, volumetric_dsc
 
 
@@ -41,11 +41,47 @@ class Measured:
     one_sided_slice_share: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FarSurface:
+    """The elements of one surface that lie beyond a tolerance from the other surface.
+
+    :param raster: (n, 3) raster points (z, y, x), as :class:`oarlock.qa.surface_dsc.OneWay` has them.
+    :param distances_mm: (n,) from the other surface.
+    """
+
+    raster: IndexArray
+    distances_mm: FloatArray
+
+    @classmethod
+    def of(cls, surface: OneWay, limit_mm: float, *, behind: tuple[int, int, int] = (0, 0, 0)) -> "FarSurface":
+        """The part of a surface that lies further away than a limit.
+
+        :param behind: where the arrays begin in those whose raster is wanted.
+        """
+        far = surface.distances_mm > limit_mm
+        return cls(surface.raster[far] + np.array(behind), surface.distances_mm[far])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beyond:
+    """Where each of two surfaces lies beyond the tolerance that ``surface_dsc`` was computed with."""
+
+    predicted: FarSurface
+    reference: FarSurface
+
+
 def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:
     """Every number for two masks of one organ; only volumes and slices where one of them is empty.
 
     :param lattice: of the arrays' slices.
     """
+    return _measure(predicted, reference, lattice=lattice, tolerance_mm=tolerance_mm)[0]
+
+
+def _measure(
+    predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float
+) -> tuple[Measured, SurfaceDistances | None]:
+    """The numbers, and the distances that they follow from where both masks have a surface."""
     drawn, expected = voxels_per_slice(predicted), voxels_per_slice(reference)
     amounts = Measured(
         predicted_volume_ml=volume_ml(drawn, lattice=lattice),
@@ -54,11 +90,11 @@ def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm:
         reference_slices=int(np.count_nonzero(expected)),
     )
     if not drawn.any() or not expected.any():
-        return amounts
+        return amounts, None
     distances = surface_distances(predicted, reference, lattice=lattice)
     rounded_mm = rounded_tolerance_mm(tolerance_mm, lattice)
     apart_mm = centre_mm(predicted, lattice=lattice) - centre_mm(reference, lattice=lattice)
-    return replace(
+    measured = replace(
         amounts,
         tolerance_rounded_mm=rounded_mm,
         surface_dsc=None if rounded_mm is None else distances.surface_dsc(rounded_mm + ALLOWANCE_MM),
@@ -74,6 +110,7 @@ def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm:
         centre_distance_mm=float(np.linalg.norm(apart_mm)),
         one_sided_slice_share=one_sided_slice_share(drawn, expected),
     )
+    return measured, distances
 
 
 def measure_crops(predicted: Crop | None, reference: Crop | None, *, lattice: Lattice, tolerance_mm: float) -> Measured:
@@ -81,14 +118,28 @@ def measure_crops(predicted: Crop | None, reference: Crop | None, *, lattice: La
 
     :param lattice: of all slices of the series.
     """
+    return compare_crops(predicted, reference, lattice=lattice, tolerance_mm=tolerance_mm)[0]
+
+
+def compare_crops(
+    predicted: Crop | None, reference: Crop | None, *, lattice: Lattice, tolerance_mm: float
+) -> tuple[Measured, Beyond | None]:
+    """:func:`measure_crops`, and where the surfaces are too far apart; None unless both sides have one."""
     boxes = [crop[0] for crop in (predicted, reference) if crop is not None]
     if not boxes:
-        return Measured()
+        return Measured(), None
     union = _union(boxes[0], boxes[-1])
     # One slice more at each end: where the spacing is uneven, the gap to the next slice belongs to the surface.
     box = (slice(max(0, union[0].start - 1), min(lattice.slices, union[0].stop + 1)), union[1], union[2])
     part = lattice.between(box[0].start, box[0].stop)
-    return measure(_pasted(predicted, box), _pasted(reference, box), lattice=part, tolerance_mm=tolerance_mm)
+    measured, distances = _measure(_pasted(predicted, box), _pasted(reference, box), lattice=part, tolerance_mm=tolerance_mm)
+    if distances is None:
+        return measured, None
+    rounded_mm = measured.tolerance_rounded_mm
+    limit_mm = tolerance_mm if rounded_mm is None else rounded_mm + ALLOWANCE_MM
+    behind = (box[0].start, box[1].start, box[2].start)
+    sides = (FarSurface.of(side, limit_mm, behind=behind) for side in (distances.predicted, distances.reference))
+    return measured, Beyond(*sides)
 
 
 def amounts_of(predicted: Crop | None, reference: Crop | None, *, lattice: Lattice) -> Measured:

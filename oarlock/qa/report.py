@@ -17,7 +17,7 @@ from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
-from oarlock.qa.measures import Measured, amounts_of, measure_crops
+from oarlock.qa.measures import Beyond, Measured, amounts_of, compare_crops
 from oarlock.qa.rounding import rounded
 from oarlock.qa.verdict import verdict_of_set, verdicts
 
@@ -72,6 +72,7 @@ class OARScore:
     :param matched_roi: name of the reference's ROI, None where none was matched; ``predicted_roi`` that of the prediction's.
     :param reason: why numbers are missing, in a sentence; None where none is missing.
     :param predicted_cut_by_scan, reference_cut_by_scan: whether the organ is drawn on the first or the last slice of the series.
+    :param beyond: where the surfaces are further apart than the tolerance; None where they are not compared. Not in the JSON.
     """
 
     oar: OAR
@@ -84,6 +85,7 @@ class OARScore:
     predicted_cut_by_scan: bool
     reference_cut_by_scan: bool
     predicted_roi: str | None = None
+    beyond: Beyond | None = field(default=None, compare=False, repr=False)
 
     @property
     def surface_dsc(self) -> float | None:
@@ -323,9 +325,9 @@ class _Pair:
         in_part = self._in_part(oar)
         tolerance_mm = self.tolerances_mm.get(oar, oar.tolerance_mm)
         if in_part:
-            presence, measured = Presence.READ_IN_PART, amounts_of(*crops, lattice=self.lattice)
+            presence, measured, beyond = Presence.READ_IN_PART, amounts_of(*crops, lattice=self.lattice), None
         else:
-            measured = measure_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
+            measured, beyond = compare_crops(*crops, lattice=self.lattice, tolerance_mm=tolerance_mm)
         return OARScore(
             oar=oar,
             matched_roi=matched_roi,
@@ -336,6 +338,7 @@ class _Pair:
             reason=in_part or self._reason(oar, presence, matched_roi, measured),
             predicted_cut_by_scan=self._is_cut(crops[0]),
             reference_cut_by_scan=self._is_cut(crops[1]),
+            beyond=beyond,
         )
 
     def _is_cut(self, crop: Crop | None) -> bool:

@@ -32,11 +32,14 @@ class OneWay:
 
     :param distances_mm: (n,) float64 of the elements that are not shared, in no order; each is positive.
     :param areas_mm2: (n,) of the same elements.
+    :param raster: (n, 3) where the same elements lie: raster point (z, y, x) is the corner that voxel (z, y, x) shares with
+        voxel (z - 1, y - 1, x - 1).
     :param shared_mm2: area of the elements whose distance is zero.
     """
 
     distances_mm: FloatArray
     areas_mm2: FloatArray
+    raster: IndexArray
     shared_mm2: float
 
     @cached_property
@@ -113,7 +116,8 @@ def _one_way(own: SurfaceElements, other: SurfaceElements) -> OneWay:
     shared = (codes_there - np.uint8(1)) < 254
     apart = own.places[~shared]
     shared_mm2 = float(own.areas_mm2(own.places[shared]).sum())
-    return OneWay(_nearest_mm(own.indices(apart), other), own.areas_mm2(apart), shared_mm2)
+    raster = own.indices(apart)
+    return OneWay(_nearest_mm(raster, other), own.areas_mm2(apart), raster, shared_mm2)
 
 
 def _nearest_mm(indices: IndexArray, other: SurfaceElements) -> FloatArray:

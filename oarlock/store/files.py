@@ -30,7 +30,9 @@ QA_REPORT: Final = "qa.json"
 PREVIEW: Final = "preview.png"
 RENDERING: Final = "rendering.npz"
 GEOMETRY: Final = "geometry.json"
-RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY)
+REVIEW: Final = "review.json"
+REVIEW_DATA: Final = "review.bin"
+RESULTS: Final = (RTSTRUCT, QA_REPORT, PREVIEW, RENDERING, GEOMETRY, REVIEW, REVIEW_DATA)
 """Every file that a job may have as a result."""
 
 SEGMENTATION: Final = "segmentation.dcm"

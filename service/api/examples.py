@@ -34,6 +34,7 @@ QUEUED: Final[dict[str, Any]] = {
         "seg": f"{_HERE}/seg",
         "qa": f"{_HERE}/qa",
         "preview": f"{_HERE}/preview.png",
+        "review": f"{_HERE}/review",
         "events": f"{_HERE}/events",
         "reference": f"{_HERE}/reference",
         "cancel": f"{_HERE}/cancel",
@@ -174,4 +175,43 @@ QA_REPORT: Final[dict[str, Any]] = {
             "detail": errors.FrameOfReferenceMismatch().detail,
         }
     ],
+}
+
+REVIEW: Final = {
+    "version": 1,
+    "model": "oarlock-hn 1.0.0 (9f9f9f9f9f9f)",
+    "hu": [-1016, 40],
+    "slices": 2,
+    "slice_numbers": [1, 2],
+    "z_mm": [0.0, 2.5],
+    "drift_mm": None,
+    "spacing_mm": [0.977, 0.977],
+    "window": {"y": [90, 420], "x": [60, 450], "step": 1},
+    "organs": [
+        {
+            "name": "Parotid_L",
+            "colour": "#ffa03c",
+            "volume_ml": 30.1,
+            "box": [[0, 2], [200, 240], [300, 330]],
+            "areas": [800, 760],
+            "part": [0, 310],
+        }
+    ],
+    "overlays": [
+        {
+            "organs": [
+                {
+                    "name": "Parotid_L",
+                    "volume_ml": 29.4,
+                    "box": [[0, 2], [201, 240], [300, 331]],
+                    "areas": [790, 750],
+                    "part": [310, 305],
+                }
+            ],
+            "beyond": {
+                "Parotid_L": {"predicted": {"count": 12, "part": [615, 60]}, "reference": {"count": 9, "part": [675, 50]}}
+            },
+        }
+    ],
+    "images": [[725, 60000], [60725, 61000]],
 }

@@ -3,7 +3,7 @@
 from typing import Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from oarlock.scopes import Scope
 from service.api import docs_page
@@ -74,9 +74,3 @@ def get_metrics(service: Here) -> Response:
 async def get_docs(request: Request) -> HTMLResponse:
     """The contract for people."""
     return HTMLResponse(docs_page.page(request.app.openapi()), headers=docs_page.HEADERS)
-
-
-@reads(operations, "/", include_in_schema=False)
-async def get_root() -> RedirectResponse:
-    """The way to the documentation, for whoever types the server's address into a browser."""
-    return RedirectResponse("/docs")

@@ -3,8 +3,8 @@
 import hashlib
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Path, Query, Request
-from starlette.responses import Response
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import FileResponse, Response
 
 from oarlock.errors import InvalidParameter
 from oarlock.organs.catalogue import BY_NAME, OAR
@@ -12,15 +12,17 @@ from oarlock.pictures.slice_archive import load_rendering
 from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
-from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT, SEGMENTATION
 from oarlock.store.jobs import Job
 from oarlock.store.scores.write import Origin
 from service.api.dependencies import By, Here, TheJob, check_finished, needs
 from service.api.examples import QA_REPORT as QA_EXAMPLE
+from service.api.examples import REVIEW as REVIEW_EXAMPLE
 from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, json_answer, problems
 from service.api.qa_report import qa_report, reference_file
 from service.api.routing import reads
 from service.api.schemas.qa_report import QAReportDocument
+from service.api.schemas.review import ReviewHead
 from service.container import Service
 from service.delivery import read_result, rtstruct_of, segmentation_of
 
@@ -125,6 +127,46 @@ def get_preview(
     picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
     _note_read(service, job, by, PREVIEW, picture)
     return _result(request, picture, "image/png")
+
+
+_REVIEW: Final[Call] = {
+    "responses": {200: json_answer("What lies where in the data", REVIEW_EXAMPLE, "ReviewHead"), 304: NOT_MODIFIED}
+    | problems(*NO_RESULT)
+}
+
+
+@reads(results, "/review", summary="Fetch what the review page shows", response_model=ReviewHead, dependencies=_READ, **_REVIEW)
+def get_review(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """Geometry, organs and contents of the review's data. Jobs of earlier versions have none."""
+    check_finished(job)
+    content = read_result(service, job, REVIEW)
+    _note_read(service, job, by, REVIEW, content)
+    return _result(request, content, "application/json")
+
+
+_REVIEW_DATA: Final[Call] = {
+    "responses": {
+        200: bytes_answer("The whole file", "application/octet-stream"),
+        206: bytes_answer("The bytes that `Range` asked for", "application/octet-stream"),
+        416: {"description": "The file has no such bytes"},
+        **problems(*NO_RESULT),
+    }
+}
+
+
+@reads(results, "/review/data", summary="Fetch the review's slices and masks", dependencies=_READ, **_REVIEW_DATA)
+def get_review_data(
+    service: Here,
+    job: TheJob,
+    by: By,
+    range_: Annotated[str | None, Header(alias="Range", description="`bytes=FIRST-LAST`, as the head names them")] = None,
+) -> Response:
+    """A row of zlib streams; the head says what each of them is."""
+    del range_  # the file's answer reads it
+    check_finished(job)
+    path = service.storage.result(job.id, REVIEW_DATA)
+    _note_read(service, job, by, REVIEW_DATA, path.read_bytes())
+    return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
 
 
 def _oar(name: str | None) -> OAR | None:

@@ -21,7 +21,7 @@ from service.api.dependencies import admit
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
-OPEN = {"/", "/livez", "/readyz", "/docs"}
+OPEN = {"/", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
 NO_JOB = "/v1/jobs/0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
 
 CALLS: dict[tuple[str, str], set[Scope]] = {
@@ -34,6 +34,8 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", f"{NO_JOB}/events"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/rtstruct"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/preview.png"): {Scope.JOBS_READ},
+    ("GET", f"{NO_JOB}/review"): {Scope.JOBS_READ},
+    ("GET", f"{NO_JOB}/review/data"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/qa"): {Scope.JOBS_READ, Scope.QA_READ},
     ("POST", "/v1/comparisons"): {Scope.JOBS_WRITE, Scope.QA_READ},
     ("GET", "/v1/qa/scores"): {Scope.QA_READ},
@@ -128,7 +130,8 @@ def test_every_call_says_what_it_needs_but_the_open_ones(closed: Running, tokens
     guarded = {route.path for route in routes if any(entry.dependency is admit for entry in route.dependencies)}
     assert {route.path for route in routes} - guarded == OPEN
     assert all(
-        httpx.get(f"{closed.url}{path}", follow_redirects=True).status_code in {200, 503} for path in OPEN | {"/openapi.json"}
+        httpx.get(f"{closed.url}{path.format(job_id='x', name='mark.svg')}").status_code in {200, 503}
+        for path in OPEN | {"/openapi.json"}
     )
 
 

@@ -1,5 +1,6 @@
 """Jobs over HTTP: how they stand, how they are cancelled, tried again and purged, and what comes out of them."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from oarlock.errors import DatabaseUnavailable, InferenceFailed, JobExpired
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.pictures.slice_archive import load_rendering, save_rendering
-from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RTSTRUCT
+from oarlock.store import audit
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT
 from oarlock.store.jobs import Job, JobId, JobState, Stage
 from oarlock.store.leases import LeaseLost
 from service.api import events
@@ -269,7 +271,20 @@ def test_a_result_is_served_as_it_was_written_and_not_sent_twice(
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(RESULTS[name])))
 
 
-@pytest.mark.parametrize("path", ["rtstruct", "seg", "qa", "preview.png", "preview.png?slice=1"])
+def test_a_review_is_read_in_pieces_and_each_reading_is_written_down(
+    client: httpx.Client, running: Running, job: dict[str, Any]
+) -> None:
+    running.finish(job, {REVIEW: b"{}", REVIEW_DATA: bytes(range(200))})
+    assert client.get(job["links"]["review"]).json() == {}
+    piece = client.get(f"{job['links']['review']}/data", headers={"Range": "bytes=10-19"})
+    assert (piece.status_code, piece.content) == (206, bytes(range(10, 20)))
+    assert client.get(f"{job['links']['review']}/data", headers={"Range": "bytes=900-"}).status_code == 416
+    read = [entry.result for entry in audit.read_entries(running.service.database) if entry.job_id == job["id"]]
+    digest = hashlib.sha256(bytes(range(200))).hexdigest()
+    assert read[-3:-1] == [f"{REVIEW} sha256:{hashlib.sha256(b'{}').hexdigest()}", f"{REVIEW_DATA} sha256:{digest}"]
+
+
+@pytest.mark.parametrize("path", ["rtstruct", "seg", "qa", "preview.png", "preview.png?slice=1", "review", "review/data"])
 def test_a_job_that_has_not_succeeded_has_no_result(
     client: httpx.Client, running: Running, job: dict[str, Any], path: str
 ) -> None:

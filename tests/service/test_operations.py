@@ -26,6 +26,7 @@ from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Stage
 from oarlock.store.scores.write import Scored, append
 from service.api.examples import QA_REPORT
+from service.api.openapi import JOB_ID
 from service.api.problems import STATUS_BY_CODE
 from service.api.schemas.qa_report import QAReportDocument
 from service.broker import Broker
@@ -290,7 +291,17 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
         *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reference")),
         *(
             ("GET", job + path)
-            for path in ("", "/events", "/rtstruct", "/seg", "/qa", "/preview.png", "/references/{origin}/{position}")
+            for path in (
+                "",
+                "/events",
+                "/rtstruct",
+                "/seg",
+                "/qa",
+                "/preview.png",
+                "/review",
+                "/review/data",
+                "/references/{origin}/{position}",
+            )
         ),
         ("DELETE", job),
         *(
@@ -311,7 +322,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     for path, operations in document["paths"].items():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                binary = {"application/dicom", "image/png"} & set(answer.get("content", {}))
+                binary = {"application/dicom", "image/png", "application/octet-stream"} & set(answer.get("content", {}))
                 for content in answer.get("content", {}).values():
                     assert binary or "example" in content or content.get("examples"), (path, status)
     assert "HTTPValidationError" not in json.dumps(document)
@@ -393,8 +404,17 @@ def test_every_answer_tells_browsers_not_to_guess_and_nobody_to_keep_it(client: 
         assert headers["cache-control"] == "no-store"
 
 
-def test_the_address_alone_leads_to_the_documentation(client: httpx.Client) -> None:
-    assert (client.get("/").status_code, client.get("/").headers["location"]) == (307, "/docs")
+def test_the_address_alone_shows_a_page_that_runs_and_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
+    for path in ("/", f"/jobs/{JOB_ID}"):
+        answer = client.get(path)
+        page = _Addresses()
+        page.feed(answer.text)
+        assert answer.status_code == 200
+        assert all(address.startswith(("/", "#")) for address in page.found)
+        assert "style" not in page.tags
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert all(client.get(address).status_code == 200 for address in page.found if address.startswith("/static/"))
+    assert client.get("/static/nothing.js").status_code == 404
 
 
 def test_health_is_looked_at_once_a_second_however_often_it_is_asked_for(

@@ -59,6 +59,7 @@ class JobLinks(Schema):
     seg: str
     qa: str
     preview: str
+    review: str
     events: str
     reference: str
     cancel: str
@@ -73,6 +74,7 @@ class JobLinks(Schema):
             seg=f"{here}/seg",
             qa=f"{here}/qa",
             preview=f"{here}/preview.png",
+            review=f"{here}/review",
             events=f"{here}/events",
             reference=f"{here}/reference",
             cancel=f"{here}/cancel",

@@ -1,0 +1,1 @@
+"""The web pages: jobs, review, signing in. Plain HTML, modules and canvases; nothing comes from elsewhere."""

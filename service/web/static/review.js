@@ -1,0 +1,377 @@
+// The review page: three cuts, the organs, the findings. Read only: contours are corrected in the planning system.
+import { byId, call, el, figure, level, ml, toast, when } from "./api.js";
+import { Geometry, lookUp, Plane, PLANES } from "./planes.js";
+import { Volume } from "./volume.js";
+
+const WINDOWS = [["Soft tissue", 40, 400], ["Brain", 40, 80], ["Bone", 400, 1800], ["Lung", -600, 1500]];
+const KEYS = [
+  ["↑ ↓ ← →, wheel", "one slice on or back"], ["Page Up, Page Down", "five slices"], ["Home, End", "last and first slice"],
+  ["A C S", "axial, coronal, sagittal"], ["F", "one cut fills the page"], ["+ −, Ctrl + wheel", "zoom"], ["0", "whole cut"],
+  ["middle drag, Space + drag", "move the cut"], ["click, drag", "move the cross"], ["X", "cross on and off"],
+  ["1 2 3 4", "soft tissue, brain, bone, lung"], ["right drag, Shift + drag", "window: ↔ width, ↕ level"],
+  ["[ ]", "organ before, next organ"], ["H", "hide or show the organ"], ["O", "all contours on and off"],
+  ["N P", "next finding, finding before"], ["R", "next reference"], ["Escape", "no organ chosen"], ["?", "this list"],
+];
+const ORDER = { red: 0, amber: 1, green: 2 };
+
+const job = byId("main").dataset.job;
+const state = { volume: null, geometry: null, lut: null, at: [0, 0, 0], level: 40, width: 400, organs: [], hidden: new Set(), chosen: null, contours: true, cross: true, overlay: -1, findings: [], finding: -1, qa: null, version: 0 };
+const planes = new Map();
+let active = "axial", waiting = false;
+
+// ── drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const dirty = new Set();
+/** Draw planes (all without a name) before the next frame; what they show of the state may be another than before. */
+function redraw(...names) {
+  state.version += 1;
+  paint(...names);
+}
+
+/** The same where only the place, the zoom or the words may be others. */
+function paint(...names) {
+  (names.length ? names : PLANES).forEach((name) => dirty.add(name));
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    if (!state.volume) return;
+    for (const name of dirty) planes.get(name).draw();
+    dirty.clear();
+  });
+}
+
+function fit() {
+  const ratio = window.devicePixelRatio || 1;
+  for (const plane of planes.values()) {
+    const { clientWidth, clientHeight } = plane.canvas.parentElement;
+    const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
+    if (plane.canvas.width !== width || plane.canvas.height !== height) Object.assign(plane.canvas, { width, height });
+  }
+  redraw();
+}
+
+// ── what the state is changed by ────────────────────────────────────────────────────────────────────────────────────────
+
+function go(at) {
+  state.at = at.map((value, axis) => Math.max(0, Math.min(state.volume.size[axis] - 1, Math.round(value))));
+  paint();
+}
+
+function scroll(plane, steps) {
+  const at = [...state.at];
+  at[plane.axis] += steps * (plane.name === "axial" ? 1 : 2);
+  go(at);
+}
+
+function zoom(plane, factor, x = plane.canvas.width / 2, y = plane.canvas.height / 2) {
+  const held = plane.toMm(x, y);
+  plane.zoom = Math.max(0.5, Math.min(24, plane.zoom * factor));
+  const [nx, ny] = plane.toScreen(held);
+  plane.pan = [plane.pan[0] + x - nx, plane.pan[1] + y - ny];
+  paint(plane.name);
+}
+
+function setWindow(level, width) {
+  Object.assign(state, { level: Math.round(level), width: Math.max(1, Math.round(width)) });
+  state.lut = lookUp(state.volume.head.hu, state.level, state.width);
+  const preset = WINDOWS.findIndex(([, l, w]) => l === state.level && w === state.width);
+  byId("window").value = String(preset);
+  redraw();
+}
+
+function choose(name, { move = true, at = null } = {}) {
+  state.chosen = name;
+  const organ = state.organs.find((one) => one.name === name);
+  if (organ) state.hidden.delete(name);
+  if (organ && move) go(at ?? middle(organ));
+  for (const row of byId("organs").children) {
+    row.classList.toggle("chosen", row.dataset.organ === name);
+    row.querySelector(".pick-organ").setAttribute("aria-pressed", String(row.dataset.organ === name));
+  }
+  byId("organs").querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
+  markHidden();
+  showChosen(organ);
+  redraw();
+}
+
+/** The largest slice of an organ, and there its middle. Of one that is not drawn: of its twin, or where the page stands. */
+function middle(organ, slice = null) {
+  const twin = state.organs.find((one) => one.name !== organ.name && one.name.slice(0, -2) === organ.name.slice(0, -2) && one.box);
+  const drawn = organ.box ? organ : organ.reference ?? twin;
+  if (!drawn?.box) return state.at;
+  const [[z0, z1], [y0, y1], [x0, x1]] = drawn.box, [, oy, ox] = state.volume.first;
+  const z = slice ?? z0 + drawn.areas.indexOf(Math.max(...drawn.areas));
+  return [Math.max(z0, Math.min(z1 - 1, z)), (y0 + y1 - 1) / 2 - oy, (x0 + x1 - 1) / 2 - ox];
+}
+
+/** The slice that a finding is about, where its code says more than the organ. */
+function place(finding) {
+  const organ = state.organs.find((one) => one.name === finding.oar);
+  if (!organ) return state.at;
+  if (organ.box) {
+    const [z0, z1] = organ.box[0], last = state.volume.slices - 1;
+    if (finding.code === "scan.cut_at_end") return middle(organ, z0 === 0 ? 0 : z1 - 1 === last ? last : z0);
+    if (finding.code === "organ.gap") { const gap = organ.areas.findIndex((area) => area === 0); if (gap >= 0) return middle(organ, z0 + gap); }
+    if (finding.code === "organ.flat_face") return middle(organ, organ.areas[0] >= organ.areas[organ.areas.length - 1] ? z0 : z1 - 1);
+  }
+  return middle(organ);
+}
+
+function toFinding(number) {
+  if (!state.findings.length) return;
+  state.finding = (number + state.findings.length) % state.findings.length;
+  const finding = state.findings[state.finding];
+  choose(finding.oar, { at: place(finding) });
+  [...byId("findings").children].forEach((row, i) => row.classList.toggle("chosen", i === state.finding));
+  byId("findings").children[state.finding]?.scrollIntoView({ block: "nearest" });
+}
+
+function setOverlay(number) {
+  state.overlay = number;
+  byId("overlay").value = String(number);
+  const overlay = state.volume.head.overlays[number];
+  for (const organ of state.organs) organ.reference = overlay?.organs.find((one) => one.name === organ.name) ?? null;
+  showChosen(state.organs.find((one) => one.name === state.chosen));
+  listOrgans();
+  redraw();
+}
+
+function toggleOrgan(name) {
+  if (state.hidden.has(name)) state.hidden.delete(name); else state.hidden.add(name);
+  markHidden();
+  redraw();
+}
+
+function activate(name) {
+  active = name;
+  for (const plane of planes.values()) plane.canvas.parentElement.classList.toggle("active", plane.name === name);
+  byId("planes").dataset.active = name;
+}
+
+// ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function markHidden() {
+  for (const row of byId("organs").children) {
+    const off = state.hidden.has(row.dataset.organ), eye = row.querySelector(".eye");
+    row.classList.toggle("off", off);
+    eye.setAttribute("aria-pressed", String(!off));
+  }
+  byId("all-organs").textContent = state.hidden.size < state.organs.length ? "Hide all" : "Show all";
+}
+
+function listOrgans() {
+  const scores = comparison();
+  byId("organs").replaceChildren(...state.organs.map((organ) => {
+    const verdict = state.qa?.organs?.find((one) => one.oar === organ.name), score = scores.get(organ.name);
+    const row = el("li.row", {},
+      el("button.eye", { type: "button", "aria-pressed": "true", "aria-label": `Show ${organ.name}`, onclick: () => toggleOrgan(organ.name) }, swatch(organ.colour)),
+      el("button.pick-organ", { type: "button", "aria-pressed": "false", onclick: () => choose(organ.name) },
+        el("span.name", {}, organ.name), el("span.number", {}, score ? figure(score.surface_dsc) : ""), el("span.number", {}, ml(organ.volume_ml)), verdict ? level(verdict.verdict) : el("span")));
+    row.dataset.organ = organ.name;
+    return row;
+  }));
+  for (const row of byId("organs").children) row.classList.toggle("chosen", row.dataset.organ === state.chosen);
+  markHidden();
+}
+
+/** A patch of colour; a style attribute would be against the page's policy. */
+function swatch(colour) {
+  const made = el("span.swatch", { "aria-hidden": "true" });
+  made.style.setProperty("--colour", colour);
+  return made;
+}
+
+/** The comparisons with what came with the series, in the order of the overlays. */
+const supplied = () => (state.qa?.comparisons ?? []).filter((one) => (one.origin ?? "supplied") === "supplied");
+
+/** Scores of the overlay that is shown, by organ. */
+function comparison() {
+  const found = supplied()[state.overlay];
+  return new Map((found?.oars ?? []).map((score) => [score.oar, score]));
+}
+
+function listFindings() {
+  const told = (state.qa?.checks ?? []).filter((check) => check.level !== "green" && check.oar);
+  const organs = (state.qa?.organs ?? []).map((one) => one.oar);
+  told.sort((a, b) => ORDER[a.level] - ORDER[b.level] || organs.indexOf(a.oar) - organs.indexOf(b.oar));
+  const strongest = new Set((state.qa?.organs ?? []).filter((one) => one.verdict !== "green").map((one) => `${one.oar} ${one.code}`));
+  state.findings = told.filter((check) => strongest.has(`${check.oar} ${check.code}`));
+  byId("findings-count").textContent = state.findings.length ? `${state.findings.length} organs · N for the next` : "";
+  byId("findings").replaceChildren(...(state.findings.length ? state.findings.map((finding, i) => el("li.row", {}, el("button.finding", { type: "button", onclick: () => toFinding(i) }, level(finding.level), el("span", {}, finding.reason)))) : [el("li.empty", {}, "The checks that need no reference found nothing.")]));
+}
+
+function showChosen(organ) {
+  const panel = byId("chosen");
+  if (!organ) {
+    panel.replaceChildren(el("h2", {}, "No organ chosen"), el("p.quiet", {}, "Choose one in the list, click a finding, or press ]."));
+    return;
+  }
+  const score = comparison().get(organ.name), others = (state.qa?.checks ?? []).filter((check) => check.oar === organ.name && check.level !== "green");
+  const beyond = state.volume.overlays[state.overlay]?.beyond.get(organ.name);
+  const facts = [["Volume", ml(organ.volume_ml)]];
+  if (score) {
+    facts.push(["Reference", ml(score.reference_volume_ml)]);
+    if (score.presence === "both") facts.push(["Surface DSC", `${figure(score.surface_dsc ?? score.surface_dsc_unrounded)} at ${figure(score.tolerance_mm, 2, "mm")}`], ["Volumetric DSC", figure(score.volumetric_dsc)], ["HD 95", figure(score.hausdorff_95_mm, 1, "mm")], ["Mean distance", figure(score.mean_surface_distance_mm, 1, "mm")]);
+  }
+  panel.replaceChildren(
+    el("h2", {}, swatch(organ.colour), organ.name),
+    el("dl.facts", {}, ...facts.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])),
+    score?.reason ? el("p.quiet", {}, score.reason) : null ?? "",
+    beyond && beyond.predicted.count + beyond.reference.count > 0 ? el("p.quiet", {}, el("span.red-line"), " red: surface beyond the tolerance") : "",
+    ...others.map((check) => el("p.check", {}, level(check.level), el("span", {}, check.reason))));
+}
+
+function fillHead(document) {
+  const { model, created_at, series, warnings } = document;
+  byId("model").textContent = `${model.name} ${model.version}`;
+  byId("model").title = `drawn by ${model.name} ${model.version}, sha256 ${model.sha256}`;
+  byId("facts").textContent = `${series.slices} slices of ${series.spacing_mm[0].toFixed(1)} mm · ${when(created_at)}`;
+  if (warnings.length) byId("verdict").before(el("button.warn", { type: "button", title: warnings.map((one) => one.detail).join("\n"), onclick: () => toast(warnings.map((one) => one.detail).join("  ·  ")) }, `${warnings.length} warning${warnings.length > 1 ? "s" : ""}`));
+}
+
+// ── mouse and keys ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function listen(plane) {
+  const { canvas } = plane, figureOf = canvas.parentElement;
+  let held = null;
+  const point = (event) => { const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width; return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio]; };
+  figureOf.addEventListener("focus", () => activate(plane.name));
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    if (!state.volume) return;
+    if (event.ctrlKey || event.metaKey) zoom(plane, Math.exp(-event.deltaY / 300), ...point(event));
+    else scroll(plane, (event.deltaY > 0 ? -1 : 1) * (plane.name === "axial" ? 1 : -1));
+  }, { passive: false });
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!state.volume) return;
+    figureOf.focus({ preventScroll: true });
+    canvas.setPointerCapture(event.pointerId);
+    const kind = event.button === 1 || spaceHeld ? "pan" : event.button === 2 || event.shiftKey ? "window" : "cross";
+    held = { kind, x: event.clientX, y: event.clientY, pan: [...plane.pan], level: state.level, width: state.width };
+    if (kind === "cross") go(plane.voxelAt(...point(event)));
+    event.preventDefault();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!state.volume) return;
+    if (!held) return hover(plane, point(event));
+    const ratio = window.devicePixelRatio || 1, dx = event.clientX - held.x, dy = event.clientY - held.y;
+    if (held.kind === "pan") { plane.pan = [held.pan[0] + dx * ratio, held.pan[1] + dy * ratio]; paint(plane.name); }
+    else if (held.kind === "window") setWindow(held.level + dy * Math.max(1, held.width / 300), held.width + dx * Math.max(1, held.width / 200));
+    else go(plane.voxelAt(...point(event)));
+  });
+  for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => (held = null));
+  canvas.addEventListener("pointerleave", () => { plane.pointer = null; paint(plane.name); });
+}
+
+let spaceHeld = false;
+
+function hover(plane, [x, y]) {
+  const [z, row, column] = plane.voxelAt(x, y), { volume } = state, step = volume.head.window.step, image = volume.images[z];
+  const grey = image?.[Math.floor(row / step) * volume.columns + Math.floor(column / step)], far = plane.farAt(x, y);
+  plane.pointer = [grey === undefined ? null : `${volume.head.hu[grey]} HU`, far ? `${far.mm.toFixed(1)} mm from ${far.dashed ? "ours" : "the reference"}` : null].filter(Boolean).join(" · ");
+  paint(plane.name);
+}
+
+const next = (step) => {
+  const names = state.organs.map((organ) => organ.name), here = names.indexOf(state.chosen);
+  choose(names[(here + step + names.length + (here < 0 && step < 0 ? 1 : 0)) % names.length]);
+};
+
+const ACTIONS = {
+  ArrowUp: () => scroll(planes.get(active), 1), ArrowDown: () => scroll(planes.get(active), -1), ArrowRight: () => scroll(planes.get(active), 1), ArrowLeft: () => scroll(planes.get(active), -1),
+  PageUp: () => scroll(planes.get(active), 5), PageDown: () => scroll(planes.get(active), -5),
+  Home: () => scroll(planes.get(active), 1e6), End: () => scroll(planes.get(active), -1e6),
+  a: () => planes.get("axial").canvas.parentElement.focus(), c: () => planes.get("coronal").canvas.parentElement.focus(), s: () => planes.get("sagittal").canvas.parentElement.focus(),
+  f: () => { byId("planes").classList.toggle("one"); fit(); },
+  "+": () => zoom(planes.get(active), 1.25), "=": () => zoom(planes.get(active), 1.25), "-": () => zoom(planes.get(active), 0.8),
+  0: () => { Object.assign(planes.get(active), { zoom: 1, pan: [0, 0] }); paint(active); },
+  1: () => setWindow(...WINDOWS[0].slice(1)), 2: () => setWindow(...WINDOWS[1].slice(1)), 3: () => setWindow(...WINDOWS[2].slice(1)), 4: () => setWindow(...WINDOWS[3].slice(1)),
+  "]": () => next(1), "[": () => next(-1), h: () => state.chosen && toggleOrgan(state.chosen), o: () => { state.contours = !state.contours; redraw(); }, x: () => { state.cross = !state.cross; paint(); },
+  n: () => toFinding(state.finding + 1), p: () => toFinding(state.finding < 0 ? -1 : state.finding - 1),
+  r: () => { const count = state.volume.overlays.length; if (count) setOverlay(((state.overlay + 2) % (count + 1)) - 1); },
+  Escape: () => choose(null), "?": () => byId("help").showModal(),
+};
+
+function onKey(event) {
+  if (!state.volume || event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+  if (event.target.closest("input, textarea, select") && event.key !== "Escape") return;
+  if (event.key === " " && !event.target.closest("button, a")) { spaceHeld = true; event.preventDefault(); return; }
+  const action = ACTIONS[event.key] ?? ACTIONS[event.key.toLowerCase()];
+  if (!action || (event.key.startsWith("Arrow") && event.target.closest("ul"))) return;
+  event.preventDefault();
+  action();
+}
+
+// ── beginning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function prepare() {
+  byId("window").append(...WINDOWS.map(([name], i) => el("option", { value: String(i) }, `${name}  ${WINDOWS[i][2]} / ${WINDOWS[i][1]}`)), el("option", { value: "-1", hidden: true }, "as dragged"));
+  byId("window").addEventListener("change", (event) => setWindow(...WINDOWS[Number(event.target.value)].slice(1)));
+  byId("overlay").addEventListener("change", (event) => setOverlay(Number(event.target.value)));
+  byId("help-button").addEventListener("click", () => byId("help").showModal());
+  byId("help-grid").append(...KEYS.flatMap(([keys, what]) => [el("kbd", {}, keys), el("span", {}, what)]));
+  byId("all-organs").addEventListener("click", () => {
+    state.hidden = state.hidden.size < state.organs.length ? new Set(state.organs.map((organ) => organ.name)) : new Set();
+    markHidden();
+    redraw();
+  });
+  for (const holder of document.querySelectorAll(".plane")) {
+    const plane = new Plane(holder.dataset.plane, holder.querySelector("canvas"), state);
+    planes.set(plane.name, plane);
+    listen(plane);
+  }
+  activate("axial");
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("keyup", (event) => { if (event.key === " ") spaceHeld = false; });
+  new ResizeObserver(fit).observe(byId("planes"));
+}
+
+async function showQa() {
+  state.qa = await call(`/v1/jobs/${job}/qa`);
+  byId("verdict").replaceChildren(level(state.qa.verdict ?? "green", true));
+  listFindings();
+  listOrgans();
+  showChosen(state.organs.find((one) => one.name === state.chosen));
+  supplied().forEach((one, i) => { const option = byId("overlay").querySelector(`[value="${i}"]`); if (option && one.reference.label) option.textContent = one.reference.label; });
+}
+
+async function begin() {
+  prepare();
+  const described = await call(`/v1/jobs/${job}`);
+  fillHead(described);
+  if (described.state !== "succeeded") {
+    byId("chosen").append(el("h2", {}, `The job is ${described.state}`), el("p.quiet", {}, described.error?.detail ?? "There is nothing to look at before it has succeeded."));
+    return;
+  }
+  const volume = await Volume.open(job);
+  Object.assign(state, { volume, geometry: new Geometry(volume), organs: volume.head.organs });
+  state.lut = lookUp(volume.head.hu, state.level, state.width);
+  const start = volume.best();
+  state.at = [start, volume.size[1] >> 1, volume.size[2] >> 1];
+  if (volume.overlays.length) {
+    byId("overlay-pick").hidden = false;
+    byId("overlay").append(el("option", { value: "-1" }, "none"), ...volume.overlays.map((_, i) => el("option", { value: String(i) }, `Reference ${i + 1}`)));
+    setOverlay(0);
+  }
+  setWindow(40, 400);
+  listOrgans();
+  showChosen(null);
+  fit();
+  const told = showQa().catch((error) => toast(error.message));
+  await volume.load(start, (what) => {
+    if (what === "slice" && volume.loaded === 1) {
+      planes.get("axial").focus();
+      document.body.dataset.first = String(Math.round(performance.now()));
+    }
+    redraw();
+  });
+  await told;
+  document.body.dataset.ready = "true";
+}
+
+begin().catch((error) => { byId("chosen").replaceChildren(el("h2", {}, "This job cannot be shown"), el("p.quiet", {}, error.message)); document.body.dataset.ready = "error"; });
+
+/** For measurements: how long each plane took to draw, in ms. */
+window.oarlock = { state, planes, redraw, scroll: (name, steps) => scroll(planes.get(name), steps) };

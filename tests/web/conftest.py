@@ -1,0 +1,66 @@
+"""One headless Chromium and one service for all tests of the pages."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from oarlock.phantom.patient import Phantom, head_and_neck
+from tests.web.planted import Planted, planted_service
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def coarse_phantom() -> Phantom:
+    """The phantom in a quarter of a second."""
+    return head_and_neck(shape=(85, 120, 128), spacing_mm=(4.5, 3.90625, 3.90625))
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory, coarse_phantom: Phantom) -> Iterator[Planted]:
+    with planted_service(tmp_path_factory.mktemp("pages"), coarse_phantom) as found:
+        yield found
+
+
+@dataclass
+class Tab:
+    """A tab and everything that went wrong in it: errors of scripts, what the policy forbade, calls to elsewhere."""
+
+    page: Page
+    wrong: list[str] = field(default_factory=list)
+
+    def open(self, address: str, *, ready: bool = True) -> Page:
+        self.page.goto(address)
+        if ready:
+            self.page.wait_for_selector("body[data-ready=true]")
+        return self.page
+
+
+@pytest.fixture
+def tab(browser: Browser, planted: Planted, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """A fresh tab; its test fails if anything in it went wrong. Parametrize indirectly for other widths and schemes."""
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | getattr(request, "param", {})))
+    context.set_default_timeout(30_000)
+    made = Tab(context.new_page())
+    made.page.on("console", lambda message: made.wrong.append(message.text) if message.type in {"error", "warning"} else None)
+    made.page.on("pageerror", lambda error: made.wrong.append(str(error)))
+    made.page.on(
+        "request", lambda sent: None if sent.url.startswith((planted.url, "data:", "blob:")) else made.wrong.append(sent.url)
+    )
+    yield made
+    context.close()
+    assert made.wrong == []

@@ -1,0 +1,134 @@
+"""The review page in a real browser, on a job whose CT is gone."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from oarlock.phantom.patient import Phantom
+from oarlock.pictures.planes import to_axes
+from tests.web.conftest import Tab
+from tests.web.planted import SHIFTED, Planted
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
+
+pytestmark = pytest.mark.slow
+
+
+def state(page: Page, expression: str) -> Any:
+    return page.evaluate(f"(({{ state, planes }}) => {expression})(window.oarlock)")
+
+
+def serious(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in {"serious", "critical"}]
+
+
+def test_the_pixel_under_the_pointer_is_the_voxel_of_the_series(tab: Tab, planted: Planted, coarse_phantom: Phantom) -> None:
+    page = tab.open(planted.page)
+    turned = to_axes(coarse_phantom.grid).turned(coarse_phantom.hu)
+    _, oy, ox = state(page, "state.volume.first")
+    for plane in ("axial", "coronal", "sagittal"):
+        z, y, x = state(page, "state.at")
+        found = state(page, f"planes.get('{plane}').voxelAt(...planes.get('{plane}').toScreen([40.2, 60.3]))")
+        shown = state(
+            page, f"state.volume.head.hu[state.volume.images[{found[0]}][{found[1]} * state.volume.columns + {found[2]}]]"
+        )
+        true = int(turned[found[0], found[1] + oy, found[2] + ox])
+        assert abs(shown - true) <= (8 if true < 300 else 50)
+        assert (
+            dict(zip(("axial", "coronal", "sagittal"), (z, y, x), strict=True))[plane]
+            == found[("axial", "coronal", "sagittal").index(plane)]
+        )
+
+
+def test_a_dosimetrist_finds_what_is_wrong_by_keys_alone(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    assert page.locator(".unapproved").inner_text() == "UNAPPROVED"
+    assert "oarlock-hn 1.2.3" in page.locator("#model").inner_text()
+    page.keyboard.press("a")
+    before = state(page, "state.at[0]")
+    page.keyboard.press("ArrowUp")
+    assert state(page, "state.at[0]") == before + 1
+    while SHIFTED not in page.locator("#chosen").inner_text():
+        page.keyboard.press("n")
+        assert state(page, "state.finding") < state(page, "state.findings.length")
+    [[first, end], *_] = state(page, f"state.organs.find(organ => organ.name === '{SHIFTED}').box")
+    assert first <= state(page, "state.at[0]") < end
+    facts = page.locator("#chosen").inner_text()
+    assert "Surface DSC" in facts
+    assert "beyond the tolerance" in facts
+    page.keyboard.press("c")
+    page.keyboard.press("0")
+    page.wait_for_function("window.oarlock.planes.get('coronal').far.length > 0")
+    page.keyboard.press("3")
+    assert state(page, "[state.level, state.width]") == [400, 1800]
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("h")
+    assert state(page, "[...state.hidden]") == [SHIFTED]
+
+
+FARTHEST = """name => {
+  const { state, planes } = window.oarlock, [[first, end]] = state.organs.find((organ) => organ.name === name).box;
+  const plane = planes.get("axial"), found = [];
+  for (const organ of state.organs) if (organ.name !== name) state.hidden.add(organ.name);
+  for (let z = first; z < end; z++) {
+    state.at[0] = z;
+    state.version++;
+    plane.draw();
+    found.push(...plane.far.map((piece) => piece.mm));
+  }
+  return [Math.min(...found), Math.max(...found)];
+}"""
+
+WITHOUT_REFERENCE = """() => {
+  const { state, planes } = window.oarlock;
+  state.overlay = -1;
+  state.version++;
+  planes.get("axial").draw();
+  return planes.get("axial").far.length;
+}"""
+
+
+def test_red_lies_between_the_tolerance_and_the_hausdorff_distance_of_the_report(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    report = httpx.get(f"{planted.url}/v1/jobs/{planted.job}/qa").json()
+    score = next(one for one in report["comparisons"][0]["oars"] if one["oar"] == SHIFTED)
+    nearest, farthest = page.evaluate(FARTHEST, SHIFTED)
+    assert score["tolerance_rounded_mm"] < nearest <= farthest <= score["hausdorff_mm"] + 0.1
+    assert farthest > score["hausdorff_95_mm"] / 2
+    assert page.evaluate(WITHOUT_REFERENCE) == 0
+
+
+def test_window_zoom_and_slices_follow_the_mouse(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    box = page.locator(".axial canvas").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    z = state(page, "state.at[0]")
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, 100)
+    page.wait_for_function(f"window.oarlock.state.at[0] === {z - 1}")
+    page.mouse.down(button="right")
+    page.mouse.move(x + 60, y - 30)
+    page.mouse.up(button="right")
+    level, width = state(page, "[state.level, state.width]")
+    assert width > 400
+    assert level < 40
+    page.mouse.click(x + 20, y + 10)
+    under = state(
+        page, "planes.get('axial').voxelAt(planes.get('axial').canvas.width / 2 + 20, planes.get('axial').canvas.height / 2 + 10)"
+    )
+    assert np.abs(np.array(state(page, "state.at")) - np.array(under)).max() <= 1
+
+
+@pytest.mark.parametrize("tab", [{}, PHONE], indirect=True, ids=["desk", "phone"])
+def test_the_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
