@@ -65,7 +65,14 @@ class Service:
         :param profile: the default of their key; None for the server's.
         """
         settings = self.settings
-        return Available(self.manifests, settings.model, self.profiles, profile or settings.profile, self.callback_rules)
+        return Available(
+            self.manifests,
+            settings.model,
+            self.profiles,
+            profile or settings.profile,
+            self.callback_rules,
+            labels=settings.deidentify_key is None,
+        )
 
 
 @contextmanager

@@ -98,6 +98,7 @@ TOMBSTONE: Final[dict[str, Any]] = {
     "callback_url": None,
     "callback_pending": None,
     "identity": None,
+    "label": None,
     "intake_warnings": "[]",
     "result_warnings": "[]",
     "error_code": None,
@@ -137,6 +138,7 @@ def job_of(row: RowMapping) -> Job:
         identity=row["identity"],
         site=row["site"],
         rank=row["rank"],
+        label=row["label"],
     )
 
 

@@ -46,6 +46,7 @@ class NewJob:
     :ivar callback_url: where its end is told.
     :ivar identity: what was taken out of its series, sealed.
     :ivar site: whose it is; empty for an operator's.
+    :ivar label: what the sender calls it.
     """
 
     id: JobId
@@ -60,6 +61,7 @@ class NewJob:
     callback_url: str | None = None
     identity: bytes | None = None
     site: str = ""
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ class JobStore:
         state: JobState | None = None,
         series_instance_uid: str | None = None,
         stands_in: str | None = None,
+        label: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[list[Job], str | None]:
@@ -192,6 +195,7 @@ class JobStore:
 
         :param site: whose jobs; empty for those of all sites.
         :param stands_in: the UID that the series has where it was de-identified.
+        :param label: text that the label contains, in small or capital letters.
         :raises InvalidParameter: if the cursor is not one that this method gave.
         """
         wanted: list[ColumnElement[bool]] = [JOBS.c.purged_at.is_(None)]
@@ -201,6 +205,8 @@ class JobStore:
             wanted.append(JOBS.c.state == state)
         if series_instance_uid is not None:
             wanted.append(JOBS.c.series_instance_uid.in_([series_instance_uid, stands_in or series_instance_uid]))
+        if label is not None:
+            wanted.append(JOBS.c.label.icontains(label, autoescape=True))
         if cursor is not None:
             wanted.append(_older_than(cursor))
         query = select(JOBS).where(*wanted).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit + 1)
@@ -344,6 +350,7 @@ def _columns(job: NewJob, now: datetime) -> dict[str, Any]:
         "callback_pending": None if job.callback_url is None else True,
         "identity": job.identity,
         "site": job.site,
+        "label": job.label,
     }
 
 

@@ -77,6 +77,7 @@ class Job:
 
     Times are aware, in UTC. ``progress`` is from 0 to 1 and never falls. ``identity`` is sealed; only a service can open it.
     ``site`` is empty for a job that an operator's key posted; ``rank`` is its step in the queue (``fairness``).
+    ``label`` is what the sender calls the job: it may name a patient, so it is never logged.
     """
 
     id: JobId
@@ -99,6 +100,7 @@ class Job:
     identity: bytes | None = None
     site: str = ""
     rank: int = 0
+    label: str | None = None
 
     def is_seen_by(self, site: str) -> bool:
         """Whether a caller of a site may know that there is this job; operators, whose site is empty, see all."""

@@ -109,6 +109,7 @@ JOBS: Final = Table(
     Column("identity", LargeBinary),
     Column("site", Text, nullable=False, server_default=""),
     Column("rank", Integer, nullable=False, server_default="0"),
+    Column("label", Text),
     Index("jobs_by_age", "created_at", "id"),
     Index("jobs_by_state", "state", "created_at", "id", "purged_at"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),

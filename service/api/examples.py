@@ -14,6 +14,7 @@ QUEUED: Final[dict[str, Any]] = {
     "progress": 0.0,
     "queue_position": 3,
     "priority": "normal",
+    "label": "plan-4711",
     "attempts": 0,
     "series": {
         "study_instance_uid": "2.25.1001",
@@ -61,6 +62,7 @@ COMPARISON: Final[dict[str, Any]] = {
     "series_instance_uid": "2.25.1002",
     "predicted": {"sop_instance_uid": "2.25.2001", "label": "OARLOCK"},
     "reference": {"sop_instance_uid": "2.25.2002", "label": "CLINICAL"},
+    "passed": True,
     "oars": [
         {
             "oar": "Parotid_L",
@@ -89,6 +91,9 @@ COMPARISON: Final[dict[str, Any]] = {
             "tolerance_source": "paper",
             "predicted_cut_by_scan": False,
             "reference_cut_by_scan": False,
+            "action_levels": {"surface_dsc": 0.85},
+            "passed": True,
+            "failed": [],
         }
     ],
     "unmatched_reference_rois": ["PTV70"],

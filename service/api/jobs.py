@@ -24,7 +24,7 @@ from service.container import Service
 from service.facts import facts_of
 from service.intake import multipart
 from service.intake.forms import JOB
-from service.intake.submission import Post, check_choices, check_idempotency_key, check_writable
+from service.intake.submission import LABEL_LIMIT, Post, check_choices, check_idempotency_key, check_writable
 
 POLL_AFTER_S: Final = 2
 
@@ -34,6 +34,7 @@ _WRITE: Final = [needs(Scope.JOBS_WRITE)]
 jobs = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _UID: Final = Query(pattern=r"^[0-9.]{1,64}$", description="only jobs of this series")
+_LABEL: Final = Query(min_length=1, max_length=LABEL_LIMIT, description="only jobs whose label contains it, in any case")
 
 
 def _document(service: Service, job: Job) -> JobDocument:
@@ -105,6 +106,7 @@ _POST: Final[Call] = {
                             "model": {"type": "string", "description": "name of a model (GET /v1/models)"},
                             "profile": {"type": "string", "description": "name of a site profile (GET /v1/profiles)"},
                             "priority": {"type": "string", "enum": ["urgent", "normal", "low"], "default": "normal"},
+                            "label": {"type": "string", "maxLength": LABEL_LIMIT, "description": "what the sender calls the job"},
                             "callback_url": {"type": "string", "description": "refused unless the operator allows its host"},
                         },
                     )
@@ -155,18 +157,26 @@ _LIST: Final[Call] = {
 
 
 @reads(jobs, "", summary="List jobs", response_model=JobPage, dependencies=_READ, **_LIST)
-def list_jobs(  # noqa: PLR0917 - FastAPI calls it by name
+def list_jobs(
     service: Here,
     caller: Caller,
+    *,
     state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
     series_instance_uid: Annotated[str | None, _UID] = None,
+    label: Annotated[str | None, _LABEL] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="most jobs of a page")] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before")] = None,
 ) -> Response:
     """Jobs, newest first, without the purged ones."""
     stands_in = None if series_instance_uid is None else service.vault.pseudonym(series_instance_uid)
     found, following = service.store.page(
-        site=caller.site, state=state, series_instance_uid=series_instance_uid, stands_in=stands_in, limit=limit, cursor=cursor
+        site=caller.site,
+        state=state,
+        series_instance_uid=series_instance_uid,
+        stands_in=stands_in,
+        label=label,
+        limit=limit,
+        cursor=cursor,
     )
     places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
     page = JobPage(jobs=[_document_of(service, job, places.get(job.id)) for job in found], next=following)

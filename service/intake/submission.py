@@ -29,6 +29,7 @@ from service.broker import Broker
 from service.errors import BrokerUnavailable
 
 IDEMPOTENCY_KEY_LIMIT: Final = 255
+LABEL_LIMIT: Final = 64
 
 PRIORITY_NAMES: Final[Mapping[Priority, Literal["urgent", "normal", "low"]]] = {
     Priority.URGENT: "urgent",
@@ -47,17 +48,22 @@ class Choices:
     priority: Priority
     retention: Retention
     callback_url: str | None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """What a sender can choose from, and the defaults."""
+    """What a sender can choose from, and the defaults.
+
+    :ivar labels: whether a job may have a label.
+    """
 
     manifests: Mapping[str, ModelManifest]
     model: str
     profiles: Mapping[str, Profile]
     profile: str
     callbacks: Rules
+    labels: bool = True
 
 
 def check_choices(fields: Mapping[str, str], available: Available, retention: Retention) -> Choices:
@@ -76,9 +82,23 @@ def check_choices(fields: Mapping[str, str], available: Available, retention: Re
     manifest = available.manifests.get(fields.get("model") or available.model)
     if manifest is None:
         raise UnknownModel(available=list(available.manifests))
-    return Choices(
-        ModelFacts(manifest.name, manifest.version, manifest.sha256), profile, PRIORITIES[priority], retention, callback_url
-    )
+    model = ModelFacts(manifest.name, manifest.version, manifest.sha256)
+    label = _check_label(fields.get("label") or None, available)
+    return Choices(model, profile, PRIORITIES[priority], retention, callback_url, label)
+
+
+def _check_label(label: str | None, available: Available) -> str | None:
+    """What a sender calls a job; None for nothing. It may name a patient, so a server that keeps no names takes none.
+
+    :raises InvalidParameter: if it is too long or not printable, or if labels are not taken.
+    """
+    if label is None:
+        return None
+    if not available.labels:
+        raise InvalidParameter(name="label", reason="is not taken by a server that de-identifies: it may name the patient")
+    if len(label) > LABEL_LIMIT or not label.isprintable():
+        raise InvalidParameter(name="label", reason=f"must be at most {LABEL_LIMIT} printable characters")
+    return label
 
 
 def check_writable(profile: Profile, header: SeriesHeader) -> None:
@@ -165,6 +185,7 @@ class Intake:
             callback_url=post.choices.callback_url,
             identity=post.identity,
             site=post.site,
+            label=post.choices.label,
             priority=post.choices.priority,
             warnings=post.header.warnings,
             idempotency_key=post.key,

@@ -128,6 +128,7 @@ def bodies(files: Sequence[Path], structure_set: Path) -> list[bytes]:
         ("priority", b"low"),
         ("model", b"oarlock-hn"),
         ("profile", b"eclipse"),
+        ("label", b"plan-4711"),
         ("callback_url", b"https://pacs.test/a?b=c"),
     ]
     form = b"multipart/form-data; boundary=" + BOUNDARY

@@ -326,6 +326,7 @@ _FORM = (
         b"multipart/form-data; boundary=",
         b"application/zip\n",
         b"application/dicom\n",
+        b'"label"',
         b'"callback_url"',
         b"https://[::1]/",
     ),

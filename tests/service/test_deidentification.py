@@ -47,6 +47,11 @@ def uids_of(files: list[Path]) -> list[str]:
     return [*series, *(pydicom.dcmread(file).SOPInstanceUID for file in files)]
 
 
+def test_a_label_is_refused_since_it_may_name_the_patient(closed: Running, files: list[Path]) -> None:
+    answer = httpx.post(f"{closed.url}/v1/jobs", files=parts(files), data={"label": "anything"}, timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid_parameter")
+
+
 def test_a_worker_sees_nothing_of_the_patient_and_the_result_is_that_of_the_true_series(
     closed: Running, files: list[Path], tmp_path: Path
 ) -> None:

@@ -261,7 +261,7 @@ def test_every_request_is_one_json_line_without_what_the_sender_chose(
 ) -> None:
     caplog.set_level(logging.INFO)
     client.get("/patients/Doe-John")
-    job = client.post("/v1/jobs", files=parts(series[:5]), data={"model": "oarlock-hn"}).json()
+    job = client.post("/v1/jobs", files=parts(series[:5]), data={"model": "oarlock-hn", "label": "Doe^Jane"}).json()
     client.get("/v1/jobs", params={"series_instance_uid": job["series"]["series_instance_uid"]})
     client.get(job["links"]["self"])
     stream = io.StringIO()
@@ -384,7 +384,7 @@ def test_a_parameter_that_a_call_does_not_take_is_refused_and_not_repeated(clien
             assert answer.status_code == 422, path
         assert client.get(path, params={wrong: "supplied"}).json()["code"] == "request.unknown_parameter"
     detail = client.get("/v1/jobs", params={"stat": "failed"}).json()["detail"]
-    assert detail.endswith("It takes state, series_instance_uid, limit, cursor.")
+    assert detail.endswith("It takes state, series_instance_uid, label, limit, cursor.")
 
 
 def test_every_parameter_is_described_and_every_operation_has_the_name_of_its_call(client: httpx.Client) -> None:

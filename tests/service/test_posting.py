@@ -44,7 +44,7 @@ def test_a_posted_series_becomes_a_queued_job_with_every_field(client: httpx.Cli
     assert answer.headers["location"] == job["links"]["self"] == f"/v1/jobs/{job['id']}"
     assert int(answer.headers["retry-after"]) > 0
     assert list(job) == [
-        *("id", "state", "stage", "progress", "queue_position", "priority", "attempts", "series", "model"),
+        *("id", "state", "stage", "progress", "queue_position", "priority", "label", "attempts", "series", "model"),
         *("created_at", "started_at", "finished_at", "warnings", "error", "links"),
     ]
     assert (job["state"], job["stage"], job["progress"], job["priority"], job["attempts"]) == ("queued", None, 0.0, "urgent", 0)
@@ -55,6 +55,27 @@ def test_a_posted_series_becomes_a_queued_job_with_every_field(client: httpx.Cli
     assert job["created_at"].endswith("Z")
     assert (job["started_at"], job["finished_at"], job["error"]) == (None, None, None)
     assert client.get(job["links"]["self"]).json() == job
+
+
+def test_a_job_is_found_by_any_part_of_its_label_until_it_is_purged(client: httpx.Client, series: list[Path]) -> None:
+    label = "Plan_47 50% Ö"
+    job = client.post("/v1/jobs", files=parts(series), data={"label": f" {label} "}).json()
+    assert job["label"] == label
+    client.post("/v1/jobs", files=parts(series)).raise_for_status()
+
+    def found(part: str) -> list[str]:
+        return [one["id"] for one in client.get("/v1/jobs", params={"label": part}).json()["jobs"]]
+
+    assert [found(part) for part in ("plan_47", "50%", "Ö", "4%", "plan47", "PlanX47")] == [[job["id"]]] * 3 + [[]] * 3
+    assert "Plan_47" not in client.get("/metrics").text
+    client.delete(job["links"]["self"])
+    assert found("plan") == []
+
+
+@pytest.mark.parametrize("label", ["x" * 65, "two\nlines"])
+def test_a_label_that_cannot_be_printed_on_a_line_is_refused(client: httpx.Client, series: list[Path], label: str) -> None:
+    answer = client.post("/v1/jobs", files=parts(series), data={"label": label})
+    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid_parameter")
 
 
 def test_files_arrive_unchanged_in_the_order_of_the_upload_and_not_under_their_senders_names(

@@ -91,6 +91,7 @@ class JobDocument(Schema):
     progress: float = Field(ge=0, le=1, description="never falls")
     queue_position: int | None = Field(description="place of a queued job, from 1")
     priority: PriorityName
+    label: str | None = Field(description="what its sender calls it")
     attempts: int = Field(description="how often a worker has started it")
     series: JobSeries
     model: JobModel
@@ -110,6 +111,7 @@ class JobDocument(Schema):
             progress=job.progress,
             queue_position=queue_position,
             priority=PRIORITY_NAMES[job.priority],
+            label=job.label,
             attempts=job.attempts,
             series=JobSeries.model_validate(job.series, from_attributes=True),
             model=JobModel.model_validate(job.model, from_attributes=True),
