@@ -8,13 +8,14 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from oarlock.cli.exit_status import GOOD, UNUSABLE
+from oarlock.cli import judging
+from oarlock.cli.exit_status import UNUSABLE
 from oarlock.ct.intake import take_in
 from oarlock.ct.series import SeriesHeader
 from oarlock.ct.series_geometry import read_series_geometry
@@ -22,7 +23,7 @@ from oarlock.errors import UnknownModel
 from oarlock.organs.catalogue import OARS
 from oarlock.pictures.slice_archive import load_rendering
 from oarlock.pipeline.contouring import Walk
-from oarlock.pipeline.organ_table import organ_table
+from oarlock.pipeline.organ_table import organ_csv, organ_table
 from oarlock.rtstruct.profiles import Profile, profile_named, read_profiles
 from oarlock.seg.writer import to_segmentation
 from oarlock.segmentation.manifest import read_manifests
@@ -44,6 +45,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--profile", help="site profile by which the RTSTRUCT is written (docs/profiles.md)")
     parser.add_argument("--model", help="name of the model")
     parser.add_argument("--seg", action="store_true", help="write the masks as a DICOM Segmentation too")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--json", action="store_true", help="print the QA report in place of the table")
+    printed.add_argument("--csv", action="store_true", help="print a line of CSV for each organ and reference in place of it")
+    judging.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -53,6 +58,7 @@ def run(chosen: argparse.Namespace) -> int:
     :raises OarlockError: whatever a step may raise.
     """
     settings = read_settings()
+    site = judging.site_of(chosen, settings.site)
     profile = profile_named(read_profiles(settings.profiles), chosen.profile or settings.profile)
     models = _models(settings)
     if models is None:
@@ -66,7 +72,7 @@ def run(chosen: argparse.Namespace) -> int:
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.out, prefix=".oarlock-") as folder:
         now, job_id = datetime.now(UTC).astimezone(settings.zone), str(uuid4())
-        walk = Walk(files, Path(folder), job_id, now, _show, settings.max_slices, settings.site, profile)
+        walk = Walk(files, Path(folder), job_id, now, _show, settings.max_slices, site, profile)
         walk.run(lambda: models.named(name))
         _end_line()
         if chosen.seg:
@@ -75,9 +81,15 @@ def run(chosen: argparse.Namespace) -> int:
         _deliver(Path(folder), chosen.out, delivered)
     for warning in (*header.warnings, *walk.warnings):
         print(f"warning: {warning.detail} ({warning.code})", file=sys.stderr)
-    print(*_table(chosen.out, header, profile), "", sep="\n")
-    print(*(chosen.out / name for name in delivered), sep="\n")
-    return GOOD
+    report = json.loads((chosen.out / QA_REPORT).read_bytes())
+    if chosen.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    elif chosen.csv:
+        print(organ_csv(report), end="")
+    else:
+        print(*_table(chosen.out, report, header, profile), "", sep="\n")
+        print(*(chosen.out / name for name in delivered), sep="\n")
+    return judging.exit_status(report, chosen)
 
 
 def _models(settings: Settings) -> "Models | None":
@@ -105,10 +117,10 @@ def _deliver(folder: Path, out: Path, names: Sequence[str]) -> None:
         copy.replace(out / name)
 
 
-def _table(out: Path, header: SeriesHeader, profile: Profile) -> Iterator[str]:
+def _table(out: Path, report: Mapping[str, Any], header: SeriesHeader, profile: Profile) -> Iterator[str]:
     """A line per organ of the RTSTRUCT that was delivered."""
     oar_of = {style.name: style.oar for style in profile.styles_of(OARS)}
-    return organ_table(out / RTSTRUCT, json.loads((out / QA_REPORT).read_bytes()), header, oar_of)
+    return organ_table(out / RTSTRUCT, report, header, oar_of)
 
 
 def _show(stage: Stage, share: float) -> None:

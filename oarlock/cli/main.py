@@ -1,28 +1,29 @@
 """oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock contour DIR;
 oarlock config check; oarlock keys ACTION.
 
-What the service does with a job's files, for files at hand. Exit status: 0 good, 1 findings, 2 the input cannot be used.
+What the service does with a job's files, for files at hand. Exit status: 0 good; 1 findings, or a threshold that is not
+kept; 2 the input cannot be used.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from oarlock import __version__
-from oarlock.cli import administration, configuration, contour
+from oarlock.cli import administration, configuration, contour, judging
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
 from oarlock.facts import Notice
 from oarlock.phantom.patient import write_phantom
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
+from oarlock.pipeline.organ_table import organ_csv, table_of
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.plausibility import check_masks
-from oarlock.qa.report import QAReport
-from oarlock.qa.site_file import Site, read_site
-from oarlock.qa.verdict import verdicts
+from oarlock.qa.site_file import Site
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.settings import SettingsInvalid
 from oarlock.store.database import DatabaseMissing
@@ -58,12 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     qa = commands.add_parser("qa", help="score one RTSTRUCT against others (surface DSC, …), or check it without one")
     qa.add_argument("predicted", type=Path, help="the RTSTRUCT to be judged")
     qa.add_argument("references", type=Path, nargs="*", metavar="reference", help="RTSTRUCTs to judge it by, one per observer")
-    qa.add_argument("--site", type=Path, metavar="FILE", help="TOML file of the site's own names and tolerances")
-    qa.add_argument(
+    printed = qa.add_mutually_exclusive_group()
+    printed.add_argument(
         "--json",
         action="store_true",
         help="print the service's report: a comparison for one reference, a job's report for none or several",
     )
+    printed.add_argument("--csv", action="store_true", help="print a line of CSV for each organ and reference")
+    judging.add_options(qa)
     qa.set_defaults(run=_qa)
 
     for command in (check, qa):
@@ -89,25 +92,34 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _qa(chosen: argparse.Namespace) -> int:
-    site = read_site(chosen.site) if chosen.site else NO_SITE_FILE
+    site = judging.site_of(chosen, NO_SITE_FILE)
     header = _series(chosen.ct)
     panel = ComparisonSet(_drawing(chosen.predicted, header, site), header, site)
     for path in chosen.references:
         panel.add(_drawing(path, header, site))
-    is_pair = len(panel.reports) == 1
-    checks = () if is_pair else check_masks(panel.predicted.masks, header.grid, hu=read_ct_series(header).hu)
+    report = panel.report(check_masks(panel.predicted.masks, header.grid, hu=read_ct_series(header).hu))
     if chosen.json:
-        content = panel.reports[0].to_json() if is_pair else panel.report(checks)
+        content = panel.reports[0].to_json() if len(panel.reports) == 1 else report
         print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
-        return GOOD
-    for report in panel.reports:
-        _print_scores(report)
+    elif chosen.csv:
+        print(organ_csv(report), end="")
+    else:
+        _print_tables(panel, report, chosen.references)
+    return judging.exit_status(report, chosen)
+
+
+def _print_tables(panel: ComparisonSet, report: Mapping[str, Any], references: Sequence[Path]) -> None:
+    """One table for each reference, or one without scores; then the spread between references, and what is amber."""
+    rois = [(name, oar) for oar, name in panel.predicted.matched_rois.items()]
+    for place in range(max(len(references), 1)):
+        if len(references) > 1:
+            print(references[place])
+        print(*table_of(rois, panel.predicted.masks, report, panel.header.grid, place), sep="\n")
+        print()
     for spread in panel.observers():
         _print_spread(spread)
-    for verdict in verdicts(checks, panel.predicted.masks.oars):
-        others = f" ({', '.join(verdict.codes)})" if verdict.codes else ""
-        print(f"{verdict.level.value:<6} {verdict.oar:<16} {verdict.reason}{others}")
-    return GOOD
+    amber = [organ["reason"] for organ in report["organs"] if organ["verdict"] == "amber"]
+    print(*(["Amber", *(f"  {reason}" for reason in amber)] if amber else []), sep="\n")
 
 
 def _drawing(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid:
@@ -116,22 +128,11 @@ def _drawing(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid
     return drawing
 
 
-def _print_scores(report: QAReport) -> None:
-    print(f"{'OAR':<16}{'surface DSC':>12}{'DSC':>8}{'HD95 mm':>9}  ")
-    for score in report.to_json()["oars"]:
-        numbers = (_number(score[key], width) for key, width in (("surface_dsc", 12), ("volumetric_dsc", 8)))
-        print(f"{score['oar']:<16}{''.join(numbers)}{_number(score['hausdorff_95_mm'], 9, 2)}  {score['reason'] or ''}".rstrip())
-
-
 def _print_spread(spread: Spread) -> None:
     """Surface DSC of ours against the observers, and of the observers against each other: lowest, median, highest."""
     sides = (spread.ours["surface_dsc"], spread.between["surface_dsc"])
     ours, between = ("–" if side is None else f"{side.lowest:.3f} {side.median:.3f} {side.highest:.3f}" for side in sides)
     print(f"{spread.oar.name:<16} ours {ours:<18} between observers {between:<18} {spread.reason or ''}".rstrip())
-
-
-def _number(value: float | None, width: int, digits: int = 4) -> str:
-    return f"{'–' if value is None else format(value, f'.{digits}f'):>{width}}"
 
 
 def _phantom(chosen: argparse.Namespace) -> int:

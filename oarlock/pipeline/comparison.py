@@ -160,6 +160,7 @@ def compare_on_grid(
         series_instance_uid=header.series_instance_uid,
         tolerances_mm=site.tolerances_mm,
         predicted_rois=predicted.matched_rois,
+        action_levels=site.action_levels,
         predicted_remarks=predicted.remarks,
         reference_remarks=reference.remarks,
     )

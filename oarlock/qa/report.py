@@ -14,6 +14,7 @@ from oarlock.facts import ComparisonRows, ModelFacts, Notice
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR, OARS
+from oarlock.qa.action_levels import ActionLevels, all_pass, failures
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
@@ -71,6 +72,7 @@ class OARScore:
 
     :param matched_roi: name of the reference's ROI, None where none was matched; ``predicted_roi`` that of the prediction's.
     :param reason: why numbers are missing, in a sentence; None where none is missing.
+    :param action_levels: the site's own for this organ.
     :param predicted_cut_by_scan, reference_cut_by_scan: whether the organ is drawn on the first or the last slice of the series.
     :param beyond: where the surfaces are further apart than the tolerance; None where they are not compared. Not in the JSON.
     """
@@ -86,6 +88,17 @@ class OARScore:
     reference_cut_by_scan: bool
     predicted_roi: str | None = None
     beyond: Beyond | None = field(default=None, compare=False, repr=False)
+    action_levels: ActionLevels = field(default_factory=dict)
+
+    @property
+    def failed(self) -> tuple[str, ...] | None:
+        """Which numbers lie beyond the site's action levels; None where nothing is judged."""
+        return failures(self.action_levels, asdict(self.measured), missed=self.presence is Presence.REFERENCE_ONLY)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether no number lies beyond the site's action levels; None where nothing is judged."""
+        return None if self.failed is None else not self.failed
 
     @property
     def surface_dsc(self) -> float | None:
@@ -110,6 +123,9 @@ class OARScore:
             "predicted_cut_by_scan": self.predicted_cut_by_scan,
             "reference_cut_by_scan": self.reference_cut_by_scan,
             "predicted_roi": self.predicted_roi,
+            "action_levels": dict(self.action_levels),
+            "passed": self.passed,
+            "failed": list(self.failed or ()),
         }
 
 
@@ -145,6 +161,11 @@ class QAReport:
     position: int = 1
 
     @property
+    def passed(self) -> bool | None:
+        """Whether every organ that is judged lies within the site's action levels; None where none is."""
+        return all_pass(score.passed for score in self.scores)
+
+    @property
     def measured(self) -> dict[OAR, Measured]:
         """The numbers by OAR."""
         return {score.oar: score.measured for score in self.scores}
@@ -160,6 +181,7 @@ class QAReport:
             "series_instance_uid": self.series_instance_uid,
             "predicted": self.predicted.to_json(),
             "reference": self.reference.to_json(),
+            "passed": self.passed,
             "oars": [score.to_json() for score in self.scores],
             "unmatched_reference_rois": list(self.unmatched),
             "ambiguous_reference_rois": list(self.ambiguous),
@@ -272,6 +294,7 @@ def compare(
     predicted_remarks: Remarks | None = None,
     reference_remarks: Remarks | None = None,
     predicted_rois: Mapping[OAR, str] | None = None,
+    action_levels: Mapping[OAR, ActionLevels] | None = None,
 ) -> QAReport:
     """Score every OAR that either side knows, in the order of the catalogue.
 
@@ -280,6 +303,7 @@ def compare(
     :param unmatched, ambiguous: names of the reference's ROIs that were left out; ``predicted_…`` those of the predicted.
     :param tolerances_mm: a site's own tolerances in place of the paper's.
     :param predicted_rois: name of the predicted ROI for each OAR.
+    :param action_levels: a site's own.
     :param predicted_remarks, reference_remarks: what the masks of a side do not tell.
     :raises ValueError: if the shapes differ from the grid's.
     """
@@ -295,7 +319,12 @@ def compare(
     )
     known = {*predicted.oars, *reference.oars}
     ours = predicted_rois or {}
-    scores = tuple(replace(pair.score(oar, matched_rois.get(oar)), predicted_roi=ours.get(oar)) for oar in OARS if oar in known)
+    levels = action_levels or {}
+    scores = tuple(
+        replace(pair.score(oar, matched_rois.get(oar)), predicted_roi=ours.get(oar), action_levels=levels.get(oar, {}))
+        for oar in OARS
+        if oar in known
+    )
     return QAReport(
         series_instance_uid,
         predicted_source,

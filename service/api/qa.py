@@ -1,6 +1,6 @@
 """Routes of QA: comparisons on demand, approved contours, and what dashboards plot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final
@@ -11,12 +11,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from oarlock import errors
+from oarlock.pipeline.csv_text import to_csv
 from oarlock.qa.control_chart import MEANING
 from oarlock.scopes import Scope
 from service import errors as refusals
 from service.api import scores
 from service.api.comparisons import compare_approved, compare_upload
-from service.api.csv import prefers_csv, to_csv
+from service.api.csv import prefers_csv
 from service.api.dependencies import PRIVATE, By, Caller, Here, TheJob, check_finished, needs
 from service.api.examples import COMPARISON as COMPARISON_EXAMPLE
 from service.api.jobs import REFUSALS
@@ -208,8 +209,12 @@ def list_scores(request: Request, service: Here, caller: Caller, asked: Annotate
         headers |= {"Link": f'<{url.path}?{url.query}>; rel="next"'}
     wanted = asked.format or ("csv" if prefers_csv(request.headers.get("accept", "")) else "json")
     if wanted == "csv":
-        return Response(to_csv(page.scores), media_type="text/csv; header=present", headers=headers)
+        return Response(_to_csv(page.scores), media_type="text/csv; header=present", headers=headers)
     return Response(page.model_dump_json(), media_type="application/json", headers=headers)
+
+
+def _to_csv(rows: Sequence[ScoreRow]) -> str:
+    return to_csv(list(ScoreRow.model_fields), [row.model_dump(mode="json") for row in rows])
 
 
 _SUMMARY: Final[Call] = {

@@ -1,5 +1,6 @@
 """The command line, from the files to the exit status."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import pydicom
 import pytest
 
 from oarlock.cli.main import main
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.masks import OARMasks, volume_ml
+from oarlock.organs.catalogue import BY_NAME
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
@@ -63,11 +65,48 @@ def test_a_structure_set_agrees_with_itself(rtstruct: Path, tmp_path: Path, caps
     assert scores["Lens_R"]["surface_dsc"] is None
 
 
-def test_the_table_has_a_line_for_every_organ(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_a_line_for_every_organ(
+    rtstruct: Path, series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["qa", str(rtstruct), str(rtstruct), "--ct", str(tmp_path / "ct")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["OAR", "Brain", "Cochlea_L", "Lens_R", "OpticNrv_L", "Parotid_R"]
-    assert lines[1].split()[1:] == ["1.0000", "1.0000", "0.00"]
+    assert [line.split()[0] for line in lines[:6]] == ["organ", "Brain", "Cochlea_L", "Lens_R", "OpticNrv_L", "Parotid_R"]
+    _, millilitres, slices, verdict, *scores = lines[1].split()
+    brain = series.masks.crop(BY_NAME["Brain"])
+    assert brain is not None
+    assert float(millilitres) == pytest.approx(volume_ml(brain, series.header.grid), abs=0.006)
+    assert (int(slices), verdict, scores) == (brain[1].shape[0], "red", ["1.000", "1.000", "0.0"])
+    assert lines[3].split()[1:3] == ["not", "found"]
+
+
+def test_csv_has_a_line_for_each_organ_and_reference(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["qa", str(rtstruct), str(rtstruct), str(rtstruct), "--ct", str(tmp_path / "ct"), "--csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["reference"], row["oar"]) for row in rows if row["oar"] == "Brain"] == [("1", "Brain"), ("2", "Brain")]
+    assert {row["surface_dsc"] for row in rows} == {"1.0"}
+    assert "Lens_R" not in {row["oar"] for row in rows}
+
+
+def test_a_threshold_that_is_not_kept_makes_the_exit_status_1(rtstruct: Path, series: Series, tmp_path: Path) -> None:
+    """Four columns of 0.9 mm beside the reference, every surface is 3.6 mm off where it faces along the rows."""
+    moved = OARMasks(series.masks.oars, np.roll(series.masks.bits, 4, axis=2))
+    write_rtstruct(tmp_path / "moved.dcm", moved, series.header, replace(AUTHORSHIP, job_id="job-2"))
+    site = tmp_path / "site.toml"
+    site.write_text("[action_levels.all]\nsurface_dsc = 0.0\n[action_levels.Brain]\nsurface_dsc = 0.99\n")
+    for options, status in (
+        ([], 0),
+        (["--min-surface-dsc", "0"], 0),
+        (["--min-surface-dsc", "0.99"], 1),
+        (["--min-dsc", "0.99"], 1),
+        (["--max-hd95-mm", "3.5"], 1),
+        (["--max-hd95-mm", "3.7"], 0),
+        (["--site", str(site)], 1),
+        (["--site", str(site), "--min-surface-dsc", "0"], 0),
+        (["--fail-on", "red"], 1),
+        (["--min-surface-dsc", "80"], 2),
+    ):
+        call = ["qa", str(tmp_path / "moved.dcm"), str(rtstruct), "--ct", str(tmp_path / "ct"), *options]
+        assert main(call) == status, options
 
 
 def test_several_references_each_get_their_comparison_and_the_spread_between_them(
@@ -81,7 +120,7 @@ def test_several_references_each_get_their_comparison_and_the_spread_between_the
     alone = json.loads(capsys.readouterr().out)
     assert main(["qa", str(rtstruct), *pair]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["comparisons"][1] == alone
+    assert report["comparisons"][1] == {"origin": "supplied", "position": 2} | alone
     brain = next(entry for entry in report["observers"] if entry["oar"] == "Brain")
     between = next(score["surface_dsc"] for score in alone["oars"] if score["oar"] == "Brain")
     assert brain["surface_dsc"]["between"]["median"] == between < 1.0

@@ -28,7 +28,7 @@ from tests.qa.mean_patient import of_any_size
 DOC = Path(__file__).parents[2].joinpath("docs", "qa.md").read_text(encoding="utf-8")
 SIDE = Source("2.25.1", "HANDBOOK")
 STEM = BY_NAME["Brainstem"]
-TEXTS = {"oar", "matched_roi", "predicted_roi", "presence", "reason", "tolerance_source"}
+TEXTS = {"oar", "matched_roi", "predicted_roi", "presence", "reason", "tolerance_source", "action_levels", "passed", "failed"}
 """Keys of an entry that are no number."""
 
 

@@ -25,6 +25,15 @@ def test_names_and_tolerances_are_read(tmp_path: Path) -> None:
     assert site.tolerances_mm == {BY_NAME["Parotid_L"]: 3.0, BY_NAME["Lens_R"]: 0.9}
 
 
+def test_an_organs_own_action_level_takes_the_place_of_that_for_all(tmp_path: Path) -> None:
+    text = 'name = "Here"\n[action_levels.all]\nsurface_dsc = 0.8\nhausdorff_95_mm = 9\n'
+    text += "[action_levels.Brain]\nsurface_dsc = 0.9\n"
+    site = read_site(written(tmp_path, text))
+    assert site.name == "Here"
+    assert site.action_levels[BY_NAME["Brain"]] == {"surface_dsc": 0.9, "hausdorff_95_mm": 9}
+    assert site.action_levels[BY_NAME["Lens_R"]] == {"surface_dsc": 0.8, "hausdorff_95_mm": 9}
+
+
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     assert read_site(written(tmp_path, "")) == Site()
 
@@ -51,6 +60,12 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
         ("[tolerances_mm]\nBrain = true", "Brain must be a number above 0"),
         ('[tolerances_mm]\nBrain = "3"', "Brain must be a number above 0"),
         ("[tolerances_mm]\nBrain = 20.1", "at most 20.0 mm"),
+        ("name = 3", "name must be text"),
+        ("[action_levels.Larynx]\nsurface_dsc = 0.8", "Larynx is not a supported OAR"),
+        ("[action_levels.all]\nsurface = 0.8", "surface is not one of surface_dsc"),
+        ("[action_levels.all]\nsurface_dsc = 80", "surface_dsc must be at most 1"),
+        ("[action_levels.all]\nsurface_dsc = nan", "number = level"),
+        ("[action_levels]\nBrain = 0.8", "number = level"),
     ],
 )
 def test_what_has_no_meaning_is_refused_with_its_reason(text: str, reason: str, tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ class OrganScore(Schema):
     tolerance_source: str
     predicted_cut_by_scan: bool
     reference_cut_by_scan: bool
+    action_levels: dict[str, float] = Field({}, description="the site's own, by the name of the number")
+    passed: bool | None = Field(None, description="whether no number lies beyond its action level; null: not judged")
+    failed: list[str] = Field([], description="names of the numbers that do")
 
 
 class Comparison(Schema):
@@ -65,6 +68,7 @@ class Comparison(Schema):
     series_instance_uid: str
     predicted: StructureSetSource
     reference: StructureSetSource
+    passed: bool | None = Field(None, description="whether every organ that is judged passes; null where none is")
     oars: list[OrganScore] = Field(description="in the order of the catalogue")
     unmatched_reference_rois: list[str] = Field(description="names of ROIs that are not one of the organs")
     ambiguous_reference_rois: list[str] = Field(description="names of ROIs that claim one organ together")

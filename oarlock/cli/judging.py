@@ -1,0 +1,59 @@
+"""What ``oarlock contour`` and ``oarlock qa`` share: thresholds, what is printed, and the exit status that comes of it."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from oarlock.cli.exit_status import FINDINGS, GOOD
+from oarlock.errors import InvalidParameter
+from oarlock.organs.catalogue import OARS
+from oarlock.qa.action_levels import LEAST
+from oarlock.qa.checks.finding import Level
+from oarlock.qa.site_file import Site, read_site
+
+_THRESHOLDS: Final = {
+    "--min-surface-dsc": "surface_dsc",
+    "--min-dsc": "volumetric_dsc",
+    "--max-hd95-mm": "hausdorff_95_mm",
+}
+_WORSE: Final = {Level.RED: {"red"}, Level.AMBER: {"red", "amber"}}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a subcommand."""
+    group = parser.add_argument_group("pass and fail", "exit status 1 where a threshold or an action level is not kept")
+    for option, name in _THRESHOLDS.items():
+        least = "lowest" if name in LEAST else "highest"
+        group.add_argument(option, type=float, metavar="X", help=f"{least} {name} with which an organ passes, for all organs")
+    group.add_argument(
+        "--fail-on", type=Level, choices=list(_WORSE), metavar="LEVEL", help="red or amber: a verdict as bad as this fails too"
+    )
+    group.add_argument(
+        "--site", type=Path, metavar="FILE", help="TOML file of the site's own names, tolerances and action levels"
+    )
+
+
+def site_of(chosen: argparse.Namespace, otherwise: Site) -> Site:
+    """The site that is named, or another, with the thresholds of the command line in place of its action levels.
+
+    :raises InvalidParameter: if a threshold has no meaning.
+    """
+    site = read_site(chosen.site) if chosen.site else otherwise
+    asked = {name: getattr(chosen, option.strip("-").replace("-", "_")) for option, name in _THRESHOLDS.items()}
+    given = {name: value for name, value in asked.items() if value is not None}
+    for option, name in _THRESHOLDS.items():
+        if name in given and not 0 <= given[name] <= (1 if name in LEAST else 1_000):
+            raise InvalidParameter(name=option, reason=f"must be from 0 to {1 if name in LEAST else 1_000}")
+    levels = {oar: {**site.action_levels.get(oar, {}), **given} for oar in OARS}
+    return replace(site, action_levels=levels) if given else site
+
+
+def exit_status(report: Mapping[str, Any], chosen: argparse.Namespace) -> int:
+    """1 if a comparison does not pass, or a verdict is as bad as ``--fail-on``.
+
+    :param report: a job's QA report.
+    """
+    failed = any(comparison["passed"] is False for comparison in report["comparisons"])
+    return FINDINGS if failed or report["verdict"] in _WORSE.get(chosen.fail_on, ()) else GOOD
