@@ -133,11 +133,12 @@ def test_the_json_is_that_of_the_contract_and_strict(crooked_grid: Grid) -> None
         ambiguous=("SC",),
     )
     content = json.loads(json.dumps(report.to_json(), allow_nan=False))
-    assert list(content)[:6] == [
+    assert list(content)[:7] == [
         "definition",
         "series_instance_uid",
         "predicted",
         "reference",
+        "passed",
         "oars",
         "unmatched_reference_rois",
     ]
@@ -147,7 +148,7 @@ def test_the_json_is_that_of_the_contract_and_strict(crooked_grid: Grid) -> None
     assert content["ambiguous_reference_rois"] == ["SC"]
     for item in report.to_json()["oars"]:
         assert set(KEYS) <= set(item)
-        assert {type(value) for value in item.values()} <= {str, float, int, bool, type(None)}
+        assert {type(value) for value in item.values()} <= {str, float, int, bool, dict, list, type(None)}
 
 
 def test_an_organ_on_the_last_slice_is_flagged_as_cut(crooked_grid: Grid) -> None:
