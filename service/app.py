@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from oarlock import __version__, logs
+from oarlock.confinement import tell_what_is_lacking
 from oarlock.pipeline import apart
 from oarlock.settings import Settings
 from oarlock.store import audit
@@ -79,6 +80,7 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logs.set_up()
+        tell_what_is_lacking()
         with running(settings, embedded=worker_problem) as service:
             app.state.service = service
             async with anyio.create_task_group() as tasks:

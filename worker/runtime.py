@@ -9,6 +9,7 @@ from threading import Event, Thread
 from time import time
 from typing import Final
 
+from oarlock.confinement import tell_what_is_lacking
 from oarlock.errors import OarlockError
 from oarlock.inference.models import Models
 from oarlock.rtstruct.profiles import read_profiles
@@ -84,6 +85,7 @@ class Runtime:
             detail = error.detail if isinstance(error, OarlockError) else "no such model"
             log.error("the model cannot be used", extra={"model": self._settings.model, "reason": detail})  # noqa: TRY400
             return
+        tell_what_is_lacking()
         log.info("ready", extra={"model": self._settings.model, "device": device})
         models = {name: manifest.sha256 for name, manifest in self._models.manifests.items()}
         while True:

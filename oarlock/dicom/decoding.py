@@ -1,12 +1,14 @@
 """Compressed frames, decoded in a process of their own.
 
 Decoders are programs of other makers in C, C++ and Rust, and what they are given came from outside. A few hundred kilobytes can
-make one of them claim gigabytes, compute for minutes, or crash. So they run in a child that has no files and no database, may
-take a stated amount of memory and of CPU time for each frame, and may die: that costs the series, and not the worker.
+make one of them claim gigabytes, compute for minutes, or crash. So they run in a child that may open no file and no connection
+(:mod:`oarlock.confinement`), may take a stated amount of memory and of CPU time for each frame, and may die: that costs the
+series, and not the worker.
 
 The child is this module run as a program. It reads requests from its standard input and answers on its standard output.
 """
 
+import importlib
 import os
 import resource
 import signal
@@ -24,7 +26,9 @@ import numpy.typing as npt
 import orjson
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from oarlock.confinement import bare_environment, confine
 from oarlock.dicom.codestreams import jpeg_precision
 from oarlock.dicom.unusable import Unusable
 
@@ -41,6 +45,9 @@ ROOM_FOR_A_PIXEL_BYTES: Final = 32
 SECONDS: Final = 3.0
 SECONDS_FOR_A_MEGAPIXEL: Final = 1.0
 """CPU time that one frame may take; decoders need 0.05 to 0.5 s for a megapixel, and 0.3 s to be loaded."""
+
+_STATISTICS: Final = "/proc/self/statm"
+"""Where Linux says how much memory a process has."""
 
 _LENGTHS: Final = struct.Struct(">II")
 _REFUSED: Final = b"-"
@@ -107,11 +114,6 @@ class Decoder:
         return child.wait()
 
 
-def bare_environment() -> dict[str, str]:
-    """The environment of a child that judges a stranger's file: it finds our modules, and none of our secrets."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
-
-
 def _start() -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
@@ -145,14 +147,27 @@ def main() -> None:
     os.dup2(2, 1)  # what a decoder prints must not be taken for an answer
     for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):  # it writes to its pipe, and to no file
         resource.setrlimit(kind, (0, 0))
+    statistics = os.open(_STATISTICS, os.O_RDONLY) if Path(_STATISTICS).exists() else None
+    _load_decoders()
+    confine()
     while head := requests.read(_LENGTHS.size):
         request, content = (requests.read(length) for length in _LENGTHS.unpack(head))
-        _answer(answers, content, FrameSpec(**orjson.loads(request)))
+        frame = FrameSpec(**orjson.loads(request))
+        if statistics is not None:
+            _limit_memory(statistics, ROOM_BYTES + ROOM_FOR_A_PIXEL_BYTES * frame.rows * frame.columns)
+        _answer(answers, content, frame)
+
+
+def _load_decoders() -> None:
+    """Load what the decoders load when they are first used; later they cannot. A frame that no decoder takes makes them do so."""
+    importlib.import_module("gdcm")
+    for transfer_syntax in (RLELossless, JPEG2000Lossless, HTJ2KLossless, JPEGLSLossless):
+        with suppress(Exception):
+            _decoded_with_pydicom(bytes(64), FrameSpec(transfer_syntax, 8, 8, 16, signed=False))
 
 
 def _answer(answers: IO[bytes], content: bytes, frame: FrameSpec) -> None:
     pixels = frame.rows * frame.columns
-    _limit_memory(ROOM_BYTES + ROOM_FOR_A_PIXEL_BYTES * pixels)
     signal.setitimer(signal.ITIMER_PROF, SECONDS + SECONDS_FOR_A_MEGAPIXEL * pixels / 1e6)  # its signal ends the process
     try:
         array = _decoded(content, frame)
@@ -167,19 +182,21 @@ def _answer(answers: IO[bytes], content: bytes, frame: FrameSpec) -> None:
     answers.flush()
 
 
-def _limit_memory(room_bytes: int) -> None:
-    """Counted from what the process has now; only where the system says how much that is."""
-    statistics = Path("/proc/self/statm")
-    if statistics.exists():
-        held = int(statistics.read_text().split()[0]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = held + room_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+def _limit_memory(statistics: int, room_bytes: int) -> None:
+    """Counted from what the process has now, as the open file of the system says."""
+    held = int(os.pread(statistics, 100, 0).split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = held + room_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _decoded(content: bytes, frame: FrameSpec) -> Pixels:
     if frame.transfer_syntax in _JPEG:
         return _decoded_with_gdcm(content, frame)
+    return _decoded_with_pydicom(content, frame)
+
+
+def _decoded_with_pydicom(content: bytes, frame: FrameSpec) -> Pixels:
     description: dict[str, Any] = {
         "rows": frame.rows,
         "columns": frame.columns,

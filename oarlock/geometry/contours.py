@@ -236,13 +236,22 @@ def box_of(polygons: Sequence[tuple[int, FloatArray]], shape: tuple[int, int, in
 
 def count_crossings(polygons: Sequence[tuple[int, FloatArray]], rows: int) -> int:
     """How many steps :func:`to_mask` takes, to refuse what would take too long."""
-    return sum(int(np.maximum(stop - start, 0).sum()) for start, stop in (_row_range(yx[:, 0], rows) for _, yx in polygons))
+    ranges = (_row_range(*_edges(group), rows) for group in _batches(polygons))
+    return sum(int(np.maximum(stop - start, 0).sum()) for start, stop in ranges)
 
 
-def _row_range(y: FloatArray, rows: int) -> tuple[IndexArray, IndexArray]:
-    """First row and the row after the last that each edge of a polygon crosses: y0 <= row < y1, whichever way it runs."""
-    y = np.clip(y, -1, rows + 1)
-    ahead = np.roll(y, -1)
+def _edges(polygons: Sequence[tuple[int, FloatArray]]) -> tuple[FloatArray, FloatArray]:
+    """(n, 2) ends of all edges, polygon after polygon: from here to there."""
+    here = np.concatenate([yx for _, yx in polygons])
+    stops = np.cumsum([len(yx) for _, yx in polygons])
+    ahead = np.arange(1, len(here) + 1)
+    ahead[stops - 1] = np.append(0, stops[:-1])
+    return here, here[ahead]
+
+
+def _row_range(here: FloatArray, there: FloatArray, rows: int) -> tuple[IndexArray, IndexArray]:
+    """First row and the row after the last that each edge crosses: y0 <= row < y1, whichever way it runs."""
+    y, ahead = (np.clip(end[:, 0], -1, rows + 1) for end in (here, there))
     start, stop = np.ceil(np.minimum(y, ahead)), np.ceil(np.maximum(y, ahead))
     return np.clip(start, 0, rows).astype(np.intp), np.clip(stop, 0, rows).astype(np.intp)
 
@@ -252,10 +261,9 @@ def _crossings(
 ) -> Iterator[tuple[IndexArray, IndexArray, FloatArray]]:
     """Slice, row and x of each crossing of an edge and a row of voxel centres, in blocks of bounded size."""
     for group in _batches(polygons):
-        starts, stops = zip(*(_row_range(yx[:, 0], shape[1]) for _, yx in group), strict=True)
-        start, count = np.concatenate(starts), np.concatenate(stops) - np.concatenate(starts)
-        here = np.concatenate([yx for _, yx in group])
-        there = np.concatenate([np.roll(yx, -1, axis=0) for _, yx in group])
+        here, there = _edges(group)
+        start, stop = _row_range(here, there, shape[1])
+        count = stop - start
         z = np.repeat([z for z, _ in group], [len(yx) for _, yx in group])
         crossing = np.flatnonzero(count > 0)
         ends = np.cumsum(count[crossing])

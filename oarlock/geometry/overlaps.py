@@ -9,13 +9,16 @@ from typing import Final
 import numpy as np
 from scipy.spatial import cKDTree
 
-from oarlock.arrays import FloatArray, Mask
+from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.geometry.contours import box_of, to_mask
 from oarlock.geometry.masks import Box
 from oarlock.geometry.polygons import area
 
 _STEP_MM: Final = 0.25
 """Distance of the points by which two boundaries are compared."""
+
+_TO_BEGIN: Final = 200
+"""What a comparison of two boundaries costs beside their points, counted in points."""
 
 
 def perimeter_mm(points_mm: FloatArray) -> float:
@@ -28,7 +31,7 @@ def perimeter_mm(points_mm: FloatArray) -> float:
 
 def steps_of(points_mm: FloatArray) -> int:
     """How many points :func:`nearly_the_same` makes of a polygon: what it costs."""
-    return len(points_mm) + int(perimeter_mm(points_mm) / _STEP_MM)
+    return _TO_BEGIN + len(points_mm) + int(perimeter_mm(points_mm) / _STEP_MM)
 
 
 def nearly_the_same(a_mm: FloatArray, b_mm: FloatArray, *, within_mm: float) -> bool:
@@ -66,15 +69,17 @@ def with_company(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> list
     """
     if len(polygons) < 2:
         return []
-    boxes = np.array([[(s.start, s.stop) for s in box_of([(0, yx)], (1, *shape))[1:]] for yx in polygons])
-    low, high = boxes[:, :, 0], boxes[:, :, 1]
+    low, high = _boxes(polygons, shape)
     meet = ((low[:, None] < high[None]) & (low[None] < high[:, None])).all(axis=2)
     return np.flatnonzero(meet.sum(axis=1) > 1).tolist()
 
 
 def voxels_of(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
     """Voxels in the boxes of polygons: what :func:`overlap_in_part` costs."""
-    return sum(_voxels(box_of([(0, yx)], (1, *shape))) for yx in polygons)
+    if not polygons:
+        return 0
+    low, high = _boxes(polygons, shape)
+    return int((high - low).prod(axis=1).sum())
 
 
 def overlap_in_part(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
@@ -105,5 +110,10 @@ def _filled(yx: FloatArray, shape: tuple[int, int]) -> tuple[Box, Mask]:
     return box, to_mask([(0, yx - [box[1].start, box[2].start])], size)[0]
 
 
-def _voxels(box: Box) -> int:
-    return int(box[1].stop - box[1].start) * int(box[2].stop - box[2].start)
+def _boxes(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> tuple[IndexArray, IndexArray]:
+    """(n, 2) first row and column of each polygon's box of voxels, and those behind its last ones: :func:`box_of` of each."""
+    starts = np.cumsum([0, *(len(yx) for yx in polygons[:-1])])
+    whole = np.concatenate(polygons)
+    lowest, highest = np.minimum.reduceat(whole, starts), np.maximum.reduceat(whole, starts)
+    low = np.clip(np.floor(lowest), 0, np.array(shape) - 1).astype(np.intp)
+    return low, np.clip(np.ceil(highest) + 1, low + 1, shape).astype(np.intp)

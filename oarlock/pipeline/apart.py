@@ -5,10 +5,12 @@ ways that are not, the work runs in a child that may die: that costs the file, a
 
 A Python process needs seconds to import what a comparison needs. So a fork server imports it once and waits. For each call it
 forks, which takes milliseconds, and the fork ends with the call. It has a single thread (to fork a process with threads is not
-safe) and none of the service's secrets: its environment is made anew.
+safe) and none of the service's secrets: its environment is made anew. The fork may open the files that it is given and no
+others, and speaks to nobody (:mod:`oarlock.confinement`).
 """
 
 import atexit
+import codecs
 import importlib
 import os
 import pickle
@@ -25,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, ParamSpec, TypeVar
 
-from oarlock.dicom.decoding import bare_environment
+from pydicom.charset import python_encoding
+
+from oarlock.confinement import bare_environment, confine
 from oarlock.errors import OarlockError, StructureSetTooCostly
 
 P = ParamSpec("P")
@@ -44,10 +48,12 @@ class Limits:
 
     :param memory_bytes: of address space, beyond what the process has before it begins.
     :param cpu_s: of CPU time; it may last four times as long, as it shares the machine.
+    :param files: that it may read; it may open no others.
     """
 
     memory_bytes: int
     cpu_s: int
+    files: tuple[Path, ...] = ()
 
 
 class Failed(Exception):
@@ -185,6 +191,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     importlib.import_module(PRELOADED)
+    for codec in python_encoding.values():  # a fork cannot load the character set of the file that it reads
+        codecs.lookup(codec)
     while (content := _receive(sys.stdin.buffer)) is not None:
         answer = _of_child(content)
         answers.write(_LENGTH.pack(len(answer)) + answer)
@@ -209,16 +217,19 @@ def _of_child(content: bytes) -> bytes:
 def _answer(content: bytes) -> bytes:
     """What comes of one call, pickled."""
     module, name, args, kwargs, limits = pickle.loads(content)  # noqa: S301 - written by the process that started this one
+    function = getattr(importlib.import_module(module), name)
     _limit(limits)
+    confine(limits.files)
     try:
-        function = getattr(importlib.import_module(module), name)
         return pickle.dumps(("value", function(*args, **kwargs)))
     except OarlockError as error:
         return pickle.dumps(("error", error))
     except MemoryError:
         return pickle.dumps(("died", None))
     except Exception as error:
-        places = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
+        walk = traceback.walk_tb(error.__traceback__)
+        frames = traceback.StackSummary.extract(walk, lookup_lines=False)  # it can no longer open the source
+        places = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames]
         return pickle.dumps(("failed", f"{type(error).__name__} at {', '.join(places[-6:])}"))
 
 

@@ -8,10 +8,11 @@ Sources: PS3.3 C.8.8.6 (ROI contour; C.8.8.6.3 keyholes).
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from oarlock.arrays import FloatArray, Mask
 from oarlock.ct.series import SeriesHeader
@@ -32,33 +33,43 @@ LARGEST_DISPUTED_SHARE: Final = 0.02
 """Of an ROI's voxels, the share that contours which overlap in part may have in common; beyond, even-odd decides too much."""
 
 
+_MOST_NEAR: Final = 100_000
+"""Pairs of contours in one plane that are nearly of the same place and size, each counted from both sides."""
+
 _TO_INTERPOLATE: Final = 20
 """What a voxel of an interpolated slice costs, counted in voxels that are compared."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """What all ROIs of one file may cost together.
+    """What all ROIs of one file may cost together; each kind alone takes about 2 s of CPU time at its limit.
 
-    :param crossings: of edges with rows of voxels (20,000,000 take 2 s); 21 organs of a clinic have 2,000,000.
-    :param contours: that are laid on a grid.
-    :param company: contours that share voxels' boxes with others of their slice and are compared with them (0.2 ms each).
-    :param voxels: in the boxes of these, and of slices that are interpolated (200,000,000 take 2 s).
-    :param steps: points by which contours are compared that may be drawn twice (2 s); 21 organs, all drawn twice, have 4,000,000.
+    :param crossings: of edges with rows of voxels; 21 organs of a clinic have 2,000,000.
+    :param contours: that are laid on a grid; 21 organs on slices of 1 mm have 8,000.
+    :param company: contours on slices that hold several, which are compared for overlaps.
+    :param voxels: in the boxes of these, and of slices that are interpolated.
+    :param steps: points by which contours are compared that may be drawn twice; 21 organs, all drawn twice, have 4,000,000.
+    :param whole: the sum of the shares that are used of each of these.
     """
 
     crossings: int = 20_000_000
-    contours: int = 50_000
+    contours: int = 20_000
     company: int = 5_000
     voxels: int = 200_000_000
     steps: int = 5_000_000
+    whole: float = 1.5
+    _used: dict[str, int] = field(default_factory=dict)
 
     def takes(self, kind: str, amount: int) -> bool:
         """Whether so much is left, which is then used."""
-        left = int(getattr(self, kind)) - amount
-        if left >= 0:
-            setattr(self, kind, left)
-        return left >= 0
+        most = int(getattr(self, kind))
+        used = self._used.get(kind, 0) + amount
+        share = amount / most if most else 0.0
+        if used > most or share > self.whole:
+            return False
+        self._used[kind] = used
+        self.whole -= share
+        return True
 
 
 class PlacedROIs(NamedTuple):
@@ -162,6 +173,7 @@ class _Placing:
         self.why_not = ""
         self.hollow = False
         self._voxels = 0
+        self._twins_unknown = False
         self.heights: Heights | None = None
         self._header, self._grid, self._budget = header, header.grid, budget
         if not budget.takes("contours", len(roi.contours)):
@@ -237,29 +249,43 @@ class _Placing:
         for i in contours:
             points = np.round(self.roi.contours[i], 2)
             exact.setdefault(points[np.lexsort(points.T)].tobytes(), i)
-        left: list[int] = []
-        boxes: list[FloatArray] = []
+        near = self._near(list(exact.values()))
+        left: dict[int, None] = {}
         for i in exact.values():
-            points = self.roi.contours[i]
-            box = np.concatenate([points.min(axis=0), points.max(axis=0)])
-            near = np.flatnonzero(np.abs(np.array(boxes).reshape(-1, 6) - box).max(axis=1) <= TWICE_MM) if boxes else ()
-            if not any(self._is_twin(points, self.roi.contours[left[k]]) for k in near):
-                left.append(i)
-                boxes.append(box)
-        return left
+            if not any(k in left and self._is_twin(self.roi.contours[i], self.roi.contours[k]) for k in near.get(i, ())):
+                left[i] = None
+        return list(left)
+
+    def _near(self, contours: Sequence[int]) -> dict[int, list[int]]:
+        """The earlier contours whose boxes are nowhere further than :data:`TWICE_MM` from that of each contour."""
+        if len(contours) < 2:
+            return {}
+        points = [self.roi.contours[i] for i in contours]
+        tree = cKDTree([np.concatenate([one.min(axis=0), one.max(axis=0)]) for one in points])
+        if int(tree.count_neighbors(tree, TWICE_MM, p=np.inf)) - len(contours) > _MOST_NEAR:
+            self._too_many_twins()
+            return {}
+        found: dict[int, list[int]] = {}
+        for a, b in tree.query_pairs(TWICE_MM, p=np.inf, output_type="ndarray").tolist():
+            found.setdefault(contours[max(a, b)], []).append(contours[min(a, b)])
+        return found
 
     def _is_twin(self, a_mm: FloatArray, b_mm: FloatArray) -> bool:
-        if not self._budget.takes("steps", steps_of(a_mm) + steps_of(b_mm)):
-            if not self.why_not:
-                self._refuse("its contours are too many to tell whether any are drawn twice")
+        if self._twins_unknown or not self._budget.takes("steps", steps_of(a_mm) + steps_of(b_mm)):
+            self._too_many_twins()
             return False
         return nearly_the_same(a_mm, b_mm, within_mm=TWICE_MM)
+
+    def _too_many_twins(self) -> None:
+        self._twins_unknown = True
+        if not self.why_not:
+            self._refuse("its contours are too many to tell whether any are drawn twice")
 
     # ── drawing ──
 
     def _draw_polygons(self, masks: OARMasks, polygons: list[tuple[int, FloatArray]]) -> bool:
         size = np.array(masks.shape[1:])
-        outside = sum(bool(np.any(yx <= -1) or np.any(yx >= size)) for _, yx in polygons)
+        outside = sum(bool(np.any((yx <= -1) | (yx >= size))) for _, yx in polygons)
         if outside:
             self.findings.append(f"{outside} contour(s) reach over the edge of the images and are cut there")
         if not self._budget.takes("crossings", count_crossings(polygons, masks.shape[1])):

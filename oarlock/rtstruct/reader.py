@@ -30,6 +30,12 @@ from oarlock.errors import StructureSetUnreadable
 MAX_POINTS: Final = 3_000_000
 """Most points of a file (72 MB in memory); the largest that was seen has 820,000."""
 
+MAX_ROIS: Final = 5_000
+"""Most ROIs that a file may list; templates of clinics have some hundred."""
+
+MAX_CONTOURS: Final = 50_000
+"""Most contours of a file (2 s); 100 ROIs on 250 slices, two on each, have as many."""
+
 _LARGEST_MM: Final = 1e6
 """Largest coordinate that is taken for one."""
 
@@ -173,6 +179,7 @@ class _Rois:
         self._points = 0
 
     def read(self) -> tuple[tuple[ROI, ...], tuple[str, ...]]:
+        self._check_counts()
         listed = [(_integer(item.text(Tag.ROI_NUMBER)), item) for item in self._root.items(Tag.STRUCTURE_SET_ROI_SEQUENCE)]
         numbers = Counter(number for number, _ in listed)
         drawn = _by_number(self._root.items(Tag.ROI_CONTOUR_SEQUENCE))
@@ -189,6 +196,14 @@ class _Rois:
         if unlisted:
             findings.append(f"the contours of {unlisted} ROI(s) that are not listed are left out")
         return rois, tuple(findings)
+
+    def _check_counts(self) -> None:
+        """Before any of them is looked at: each costs its time, however small it is."""
+        drawn = self._root.items(Tag.ROI_CONTOUR_SEQUENCE)
+        if max(len(self._root.items(Tag.STRUCTURE_SET_ROI_SEQUENCE)), len(drawn)) > MAX_ROIS:
+            raise StructureSetUnreadable(reason=f"it holds more than {MAX_ROIS:,} ROIs")
+        if sum(len(one.items(Tag.CONTOUR_SEQUENCE)) for one in drawn) > MAX_CONTOURS:
+            raise StructureSetUnreadable(reason=f"it holds more than {MAX_CONTOURS:,} contours")
 
     def _roi(self, number: int, item: Item, drawn: Sequence[Item], observed: Sequence[Item]) -> ROI:
         items = [contour for one in drawn for contour in one.items(Tag.CONTOUR_SEQUENCE)]
@@ -278,7 +293,7 @@ def _points(raw: bytes) -> FloatArray | None:
         return None
     if numbers.size != (raw.count(b"\\") + 1 if raw else 0) or numbers.size % 3:
         return None
-    if not np.isfinite(numbers).all() or max(-numbers.min(initial=0), numbers.max(initial=0)) > _LARGEST_MM:
+    if not (numbers.min(initial=0) >= -_LARGEST_MM and numbers.max(initial=0) <= _LARGEST_MM):  # nor NaN, which is neither
         return None
     return numbers.reshape(-1, 3)
 
@@ -287,7 +302,5 @@ def _opened(points: FloatArray) -> FloatArray:
     """Points without repetition of the one before, nor of the first at the end."""
     if len(points) == 0:
         return points
-    moved = np.empty(len(points), dtype=np.bool_)
-    moved[0] = np.any(points[0] != points[-1])
-    np.any(points[1:] != points[:-1], axis=1, out=moved[1:])
+    moved = (points != np.concatenate([points[-1:], points[:-1]])).any(axis=1)
     return points if moved.all() else points[moved]

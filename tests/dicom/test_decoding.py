@@ -5,7 +5,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from oarlock import errors
+from oarlock.confinement import lacking
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.ct.writer import write_ct_series
 from oarlock.dicom.codestreams import whole_codestream
@@ -248,6 +249,29 @@ def test_a_decoder_knows_no_secret_of_the_service_and_writes_no_file(monkeypatch
         process = Path("/proc") / str(own._child.pid)
         assert b"canary" not in (process / "environ").read_bytes()
         assert re.search(r"Max file size\s+0\s+0\s", (process / "limits").read_text())
+
+
+@pytest.mark.skipif(bool(lacking()), reason="this system cannot confine a process")
+@pytest.mark.parametrize(
+    ("attempt", "decoded"),
+    [("0", True), ("open('/etc/passwd').fileno()", False), ("socket.socket().fileno()", False), ("os.fork()", False)],
+)
+def test_a_decoder_opens_no_file_and_no_connection_and_makes_no_process(
+    attempt: str, decoded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that is taken over, and answers with an image if its attempt succeeds."""
+    code = (
+        "import os, socket, numpy; from oarlock.dicom import decoding as d\n"
+        f"d._decoded = lambda content, frame: numpy.full((frame.rows, frame.columns), {attempt}, numpy.uint16)\n"
+        "d.main()"
+    )
+
+    def taken_over() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+
+    monkeypatch.setattr("oarlock.dicom.decoding._start", taken_over)
+    with Decoder() as decoder, nullcontext() if decoded else pytest.raises(Unusable, match="cannot be decoded"):
+        decoder.decode(bytes(8), described(RLELossless))
 
 
 def test_no_decoder_stays_behind(files: list[Path]) -> None:

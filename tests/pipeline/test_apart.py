@@ -1,14 +1,18 @@
 """What judges a stranger's file in a process of its own: answers, errors, and what happens to one that takes too much."""
 
 import os
+import resource
 import signal
+import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from oarlock.confinement import lacking
 from oarlock.errors import FrameOfReferenceMismatch, MissingSlices, StructureSetTooCostly
 from oarlock.pipeline import apart
 from oarlock.pipeline.apart import Failed, Limits, run_apart
@@ -63,6 +67,35 @@ def write(path: Path) -> None:
     path.write_bytes(b"some bytes")
 
 
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def connect() -> None:
+    socket.socket()
+
+
+def fork() -> None:
+    os.fork()
+
+
+def execute() -> None:
+    os.execv("/bin/true", ["true"])
+
+
+def signal_the_parent() -> None:
+    os.kill(os.getppid(), 0)
+
+
+def limit_the_parent() -> None:
+    resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)
+
+
+def in_a_thread() -> int:
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(take, 1).result()
+
+
 def test_a_call_is_answered_by_another_process() -> None:
     assert run_apart(PLENTY, take, 1) == 2**17
     assert run_apart(PLENTY, os.getpid) != os.getpid()
@@ -104,6 +137,32 @@ def test_the_child_writes_no_file(tmp_path: Path) -> None:
     with pytest.raises((Failed, StructureSetTooCostly)):
         run_apart(PLENTY, write, tmp_path / "file")
     assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
+
+
+@pytest.mark.skipif("Landlock" in lacking(), reason="this system has no Landlock")
+def test_the_child_reads_the_files_that_it_is_given_and_no_others(tmp_path: Path) -> None:
+    given, other = tmp_path / "given", tmp_path / "other"
+    for path in (given, other):
+        path.write_bytes(b"some bytes")
+    limits = Limits(2**28, 20, (given,))
+    assert run_apart(limits, read, given) == b"some bytes"
+    for path in (other, Path("/etc/passwd"), Path(f"/proc/{os.getpid()}/environ")):
+        with pytest.raises(Failed, match="PermissionError"):
+            run_apart(limits, read, path)
+    with pytest.raises(Failed, match="PermissionError"):
+        run_apart(limits, write, given)
+
+
+@pytest.mark.skipif("seccomp" in lacking(), reason="this system has no seccomp")
+@pytest.mark.parametrize("forbidden", [connect, fork, execute, signal_the_parent, limit_the_parent], ids=lambda one: one.__name__)
+def test_the_child_speaks_to_nobody_and_neither_makes_nor_touches_a_process(forbidden: Callable[[], None]) -> None:
+    with pytest.raises(Failed, match=r"PermissionError at .* test_apart.py:\d+ " + forbidden.__name__):
+        run_apart(PLENTY, forbidden)
+
+
+def test_the_child_may_use_threads() -> None:
+    """NumPy's libraries do."""
+    assert run_apart(PLENTY, in_a_thread) == 2**17
 
 
 def test_a_call_takes_milliseconds_once_the_first_was_made() -> None:

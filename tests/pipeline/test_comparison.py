@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from oarlock.ct.series import SeriesHeader, check_headers
@@ -38,6 +39,16 @@ def test_two_files_that_are_compared_in_a_child_have_the_same_report(series: Ser
     assert there.to_json() == compare_on_grid(here, here, header).to_json()
 
 
+def test_a_file_in_any_character_set_is_read_in_a_child_that_can_load_none(series: Series, tmp_path: Path) -> None:
+    """``ISO 2022 IR 87``: the name of an ROI in kanji; its code says which organ it is."""
+    header, reference = series
+    dataset = pydicom.dcmread(reference)
+    dataset.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+    dataset.StructureSetROISequence[0].ROIName = "脳幹"
+    dataset.save_as(tmp_path / "kanji.dcm")
+    assert "脳幹" in read_bounded(tmp_path / "kanji.dcm", header, NO_SITE_FILE).matched_rois.values()
+
+
 @pytest.mark.parametrize("part", ["predicted", "reference"])
 def test_an_error_names_the_part_of_the_upload(part: str, series: Series, tmp_path: Path) -> None:
     header, reference = series
@@ -50,7 +61,7 @@ def test_an_error_names_the_part_of_the_upload(part: str, series: Series, tmp_pa
 
 def test_a_file_that_takes_more_than_its_share_is_refused(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
     header, reference = series
-    monkeypatch.setattr(comparison, "limits_on", lambda grid: Limits(memory_bytes=1, cpu_s=20))
+    monkeypatch.setattr(comparison, "limits_on", lambda _, *files: Limits(memory_bytes=1, cpu_s=20, files=files))
     with pytest.raises(StructureSetTooCostly, match="more memory or time"):
         read_bounded(reference, header, NO_SITE_FILE)
 

@@ -1,7 +1,9 @@
 """Foreign structure sets on a grid: where their contours come to lie, and what is said of those that cannot be used."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +14,10 @@ from pydicom.sequence import Sequence as DicomSequence
 from oarlock.arrays import Mask
 from oarlock.ct.series import SeriesHeader, check_headers
 from oarlock.errors import FrameOfReferenceMismatch
+from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.rtstruct.placing import Budget, PlacedROIs, rois_to_masks
-from oarlock.rtstruct.reader import read_structure_set
+from oarlock.rtstruct.reader import ROI, StructureSet, read_structure_set
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.foreign import contour, drawn, foreign, roi, save, square_mm
 from tests.fixtures.organs import AUTHORSHIP, Series
@@ -482,7 +485,12 @@ def test_a_series_that_is_named_alone_is_compared_with_that_of_the_ct(header: Se
 
 @pytest.mark.parametrize(
     ("budget", "drawn"),
-    [(Budget(crossings=8, contours=1), 16), (Budget(crossings=7), 0), (Budget(contours=0), 0)],
+    [
+        (Budget(crossings=8, contours=1, whole=2), 16),
+        (Budget(crossings=7), 0),
+        (Budget(contours=0), 0),
+        (Budget(crossings=8, contours=1, whole=1.9), 0),
+    ],
 )
 def test_contours_that_would_take_too_long_are_left_out_and_told(
     budget: Budget, drawn: int, header: SeriesHeader, place: Callable[..., PlacedROIs]
@@ -497,7 +505,7 @@ def test_contours_that_would_take_too_long_are_left_out_and_told(
 @pytest.mark.parametrize(
     ("budget", "told"),
     [
-        (Budget(company=2, voxels=72), False),
+        (Budget(company=2, voxels=72, whole=2.1), False),
         (Budget(company=1), True),
         (Budget(voxels=71), True),
     ],
@@ -520,6 +528,34 @@ def test_the_budget_is_one_for_all_rois_of_a_file(header: SeriesHeader, tmp_path
     found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
     placed = rois_to_masks(found, header, {BRAIN: 7, OARS[1]: 8}, Budget(crossings=15))
     assert list(placed.not_scored) == [OARS[1]]
+
+
+def _spiral(grid: Grid, turns: int, points: int) -> Points:
+    """A spiral of so many turns on slice 3: it crosses itself where it closes, and each row many times."""
+    angle = np.linspace(0, 2 * np.pi * turns, points)
+    radius = np.linspace(2, 22, points)
+    yx = np.stack([27 + radius * np.sin(angle), 26 + radius * np.cos(angle)], axis=1)
+    return np.round(grid.to_patient(np.full(points, 3), yx), 3)
+
+
+HOSTILE: Final = {
+    "squares over one another": lambda header: [square_mm(header, 3, 5 + i % 97 / 10, 5 + i % 89 / 10, 20) for i in range(9_000)],
+    "nearly the same square": lambda header: [square_mm(header, 3, 2 + i * 1e-4, 2, 45) for i in range(2_000)],
+    "small squares side by side": lambda header: [
+        square_mm(header, 3, i // 100 / 2 % 50, i % 100 / 2, 0.2) for i in range(9_000)
+    ],
+    "spirals over one another": lambda header: [_spiral(header.grid, 50 + i, 2_000) for i in range(90)],
+}
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_no_shape_of_contours_takes_seconds(shape: str, header: SeriesHeader) -> None:
+    """CPU time; they take up to 1.5 s, and took up to 40 s when each contour was compared with every other one."""
+    uid = header.frame_of_reference_uid
+    rois = (ROI(7, "Brain", (), tuple(HOSTILE[shape](header)), (), uid),)
+    begun = time.process_time()
+    rois_to_masks(StructureSet("1.2.3", "", uid, rois, frozenset({uid})), header, {BRAIN: 7})
+    assert time.process_time() - begun < 5
 
 
 # ── real files ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -177,6 +177,18 @@ def test_too_many_points_are_refused(header: SeriesHeader, tmp_path: Path, monke
         read_structure_set(save(foreign(header, *squares), tmp_path / "foreign.dcm"))
 
 
+@pytest.mark.parametrize(("limit", "reason"), [("MAX_CONTOURS", "more than 2 contours"), ("MAX_ROIS", "more than 0 ROIs")])
+def test_too_many_contours_or_rois_are_refused_before_one_is_read(
+    limit: str, reason: str, header: SeriesHeader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares = [contour(square_mm(header, 3, 0.5, 0.5, 4)) for _ in range(3)]
+    path = save(foreign(header, *squares), tmp_path / "foreign.dcm")
+    assert len(read_structure_set(path).rois[0].contours) == 3
+    monkeypatch.setattr(structure_set, limit, 2 if limit == "MAX_CONTOURS" else 0)
+    with pytest.raises(StructureSetUnreadable, match=reason):
+        read_structure_set(path)
+
+
 def deflated(path: Path, extra: bytes) -> Path:
     """A deflated file with more bytes behind its elements."""
     content = path.read_bytes()

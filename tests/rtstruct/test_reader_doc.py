@@ -26,7 +26,8 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
         (
             f"over {sequences.MAX_DATASET_BYTES >> 20} MiB (inflated; and over {sequences.ALWAYS_INFLATED_BYTES >> 20} MiB, "
             f"{sequences.MAX_RATIO} times its deflated size), {sequences.MAX_DATASET_ELEMENTS:,} elements, "
-            f"{sequences.MAX_DATASET_DEPTH} levels or {reader.MAX_POINTS:,} points"
+            f"{sequences.MAX_DATASET_DEPTH} levels, {reader.MAX_ROIS:,} ROIs, {reader.MAX_CONTOURS:,} contours or "
+            f"{reader.MAX_POINTS:,} points"
         ),
         f"Contours within {planes.ONE_PLANE_MM} mm of each other lie in one plane",
         f"furthest point, over {planes.EXACT_MM} mm",
@@ -35,8 +36,9 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
         f"nowhere more than {placing.TWICE_MM} mm apart",
         f"share more than {placing.LARGEST_DISPUTED_SHARE:.0%} of what is drawn".replace("%", " %"),
         (
-            f"over {budget.contours:,} contours, {budget.crossings:,} crossings of edges with rows of voxels, "
-            f"{budget.company:,} contours or {budget.voxels:,} voxels to be compared"
+            f"over {budget.contours:,} contours of matched ROIs, {budget.crossings:,} crossings of edges with rows of voxels, "
+            f"{budget.company:,} contours or {budget.voxels:,} voxels to be compared for overlaps "
+            f"in a file, or {budget.whole} times a whole of these together"
         ),
     ):
         assert text in page
