@@ -5,7 +5,7 @@ from threading import Lock
 
 from oarlock.errors import ManifestInvalid
 from oarlock.facts import ModelFacts
-from oarlock.inference.network import Network
+from oarlock.inference.network import Folds, Network
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.segmentation.segment import Model
 
@@ -18,7 +18,8 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0) -> 
     :raises ManifestInvalid: another file, other inputs or outputs, or another answer to the self-check than in the manifest.
     :raises InferenceFailed: the session cannot be made, or not on the device that was insisted on.
     """
-    networks = {part.name: Network(manifest.name, part, device, threads) for part in manifest.parts}
+    kind = {part.name: Network if len(part.files) == 1 else Folds for part in manifest.parts}
+    networks = {part.name: kind[part.name](manifest.name, part, device, threads) for part in manifest.parts}
     for network in networks.values():
         network.check_answer()
     devices = {network.device for network in networks.values()}

@@ -14,7 +14,8 @@ import onnxruntime
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.inference.onnx_file import NotWhole, check_is_whole
-from oarlock.segmentation.manifest import Part, read_checked, self_check_input
+from oarlock.segmentation.manifest import Fold, Part, read_checked
+from oarlock.segmentation.patches import head_probabilities, question
 from oarlock.segmentation.slabs import Predictor, Volume
 
 log = logging.getLogger(__name__)
@@ -26,23 +27,25 @@ _ERRORS_ONLY: Final = 3
 
 
 class Network:
-    """The predictor of one part: runs one slab after the other; where CUDA runs out of memory, that slab runs on the CPU.
+    """The predictor of one ONNX file of a part; where CUDA runs out of memory, a slab or a patch runs on the CPU.
 
     :param model: name of the model that the part belongs to.
+    :param file: which of the part's files; None for its first.
     :param device, threads: see :func:`oarlock.inference.models.load`.
     :raises ManifestInvalid: if the file is another one, not whole, or has other inputs and outputs than the manifest says.
     :raises InferenceFailed: if the session cannot be made, or not on the device that was insisted on.
     """
 
-    def __init__(self, model: str, part: Part, device: str, threads: int) -> None:
+    def __init__(self, model: str, part: Part, device: str, threads: int, file: Fold | None = None) -> None:
         self._model, self._part, self._threads, self._insists = model, part, threads, device == "cuda"
+        self._file = file or part.files[0]
         self._session = self._new_session(_providers(device))
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self._insists and self.device != "cuda":
             raise InferenceFailed(reason="CUDA was insisted on (OARLOCK_DEVICE=cuda) and the session did not get it")
         self._run: Predictor = _BoundRun(self._session, part, "cuda") if self.device == "cuda" else self._plain(self._session)
         self._fallback: Predictor | None = None
-        _check_signature(model, part, self._session)
+        _check_signature(model, part, self._file, self._session)
 
     def __call__(self, hu: Volume) -> Volume:
         try:
@@ -61,33 +64,60 @@ class Network:
 
     def _new_session(self, providers: list[str]) -> Any:
         """A session over the bytes that were verified, and over nothing else."""
-        content = read_checked(self._model, self._part)
+        content = read_checked(self._model, self._file)
         try:
             check_is_whole(content)
         except NotWhole as error:
-            raise ManifestInvalid(model=self._model, reason=f"{self._part.path.name} cannot be used: {error}") from error
+            raise ManifestInvalid(model=self._model, reason=f"{self._file.path.name} cannot be used: {error}") from error
         return _session(content, providers, self._threads)
 
     def check_answer(self) -> None:
-        """Ask the self-check's question and compare shape, range and mean of every channel.
+        """See :func:`check_answer`."""
+        check_answer(self._model, self._part, self)
 
-        :raises ManifestInvalid: if the answer is another one than the manifest's.
-        """
-        check, part = self._part.self_check, self._part
-        answer = self(self_check_input(check.slices, check.size_yx))
-        expected_shape = (1, len(part.oars), *part.output.shape((check.slices, *check.size_yx), part.input.context_slices))
-        if answer.shape != expected_shape:
-            raise self._other_answer(f"with the shape {answer.shape} and not {expected_shape}")
-        if not (np.isfinite(answer).all() and answer.min() >= 0.0 and answer.max() <= 1.0):
-            raise self._other_answer("with what are not probabilities")
-        found: npt.NDArray[np.float64] = answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)
-        worst = int(np.argmax(np.abs(found - check.expected_means)))
-        if abs(found[worst] - check.expected_means[worst]) > check.tolerance:
-            difference = f"{found[worst]:.6f} and not {check.expected_means[worst]:.6f}"
-            raise self._other_answer(f"for {part.oars[worst]} with {difference}")
 
-    def _other_answer(self, how: str) -> ManifestInvalid:
-        return ManifestInvalid(model=self._model, reason=f"{self._part.path.name} answers the self-check {how}")
+class Folds:
+    """The predictor of a part of several ONNX files: the mean of what they answer."""
+
+    def __init__(self, model: str, part: Part, device: str, threads: int) -> None:
+        self._model, self._part = model, part
+        self.each = [Network(model, part, device, threads, file) for file in part.files]
+        self.device = "cuda" if all(network.device == "cuda" for network in self.each) else "cpu"
+
+    def __call__(self, hu: Volume) -> Volume:
+        total = self.each[0](hu)
+        for network in self.each[1:]:
+            total = total + network(hu)
+        return np.asarray(total / np.float32(len(self.each)), np.float32)
+
+    def check_answer(self) -> None:
+        """See :func:`check_answer`."""
+        check_answer(self._model, self._part, self)
+
+
+def check_answer(model: str, part: Part, predictor: Predictor) -> None:
+    """Ask a part the question of its self-check and compare shape, range and mean of every channel.
+
+    :raises ManifestInvalid: if the answer is another one than the manifest's.
+    """
+    check = part.self_check
+    answer = predictor(question(part))
+    expected_shape = (1, part.channels, *part.output.shape((check.slices, *check.size_yx), part.input.context_slices))
+    if answer.shape[:2] != expected_shape[:2] or (part.patches is None and answer.shape != expected_shape):
+        raise _other_answer(model, part, f"with the shape {answer.shape} and not {expected_shape}")
+    answer = answer if part.patches is None else head_probabilities(answer, part.patches)
+    if not (np.isfinite(answer).all() and answer.min() >= 0.0 and answer.max() <= 1.0):
+        raise _other_answer(model, part, "with what are not probabilities")
+    found: npt.NDArray[np.float64] = answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)
+    worst = int(np.argmax(np.abs(found - check.expected_means)))
+    if abs(found[worst] - check.expected_means[worst]) > check.tolerance:
+        difference = f"{found[worst]:.6f} and not {check.expected_means[worst]:.6f}"
+        channel = part.oars[worst] if part.patches is None else f"head {worst}"
+        raise _other_answer(model, part, f"for {channel} with {difference}")
+
+
+def _other_answer(model: str, part: Part, how: str) -> ManifestInvalid:
+    return ManifestInvalid(model=model, reason=f"{part.path.name} answers the self-check {how}")
 
 
 class _BoundRun:
@@ -112,11 +142,14 @@ class _BoundRun:
         answer: Volume = self._output.numpy()
         return answer[:, :, : answer.shape[2] - missing]
 
+    def _answer_shape(self, fed: tuple[int, int, int]) -> tuple[int, int, int]:
+        return fed if self._part.patches is not None else self._part.output.shape(fed, self._part.input.context_slices)
+
     def _holds(self, shape: tuple[int, ...]) -> bool:
         return bool(self._shape) and shape[:2] + shape[3:] == self._shape[:2] + self._shape[3:] and shape[2] <= self._shape[2]
 
     def _make_buffers(self, shape: tuple[int, int, int, int, int]) -> None:
-        answer = (shape[0], len(self._part.oars), *self._part.output.shape(shape[2:], self._part.input.context_slices))
+        answer = (shape[0], self._part.channels, *self._answer_shape(shape[2:]))
         self._shape = ()  # were there too little memory for the new ones, the old ones are gone all the same
         make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
         self._input, self._output = (make(list(sizes), np.float32, self._device, 0) for sizes in (shape, answer))
@@ -172,14 +205,14 @@ def _translated(error: Exception, device: str) -> DeviceOutOfMemory | InferenceF
     return InferenceFailed(reason=f"ONNX Runtime refused it on {device} ({type(error).__name__})")
 
 
-def _check_signature(model: str, part: Part, session: Any) -> None:
+def _check_signature(model: str, part: Part, file: Fold, session: Any) -> None:
     for kind, name, nodes in (
         ("input", part.input.name, session.get_inputs()),
         ("output", part.output.name, session.get_outputs()),
     ):
         node = next((node for node in nodes if node.name == name), None)
         if node is None:
-            raise ManifestInvalid(model=model, reason=f"[{kind}] name is not an {kind} of {part.path.name}")
+            raise ManifestInvalid(model=model, reason=f"[{kind}] name is not an {kind} of {file.path.name}")
         if node.type != "tensor(float)" or len(node.shape) != 5:
-            reason = f"the {kind} of {part.path.name} is not a float32 tensor of five dimensions"
+            reason = f"the {kind} of {file.path.name} is not a float32 tensor of five dimensions"
             raise ManifestInvalid(model=model, reason=reason)

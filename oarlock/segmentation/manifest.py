@@ -29,6 +29,8 @@ from oarlock.segmentation.manifest_file import (
     LookTable,
     OutputTable,
     PartTable,
+    PatchesTable,
+    ResamplingTable,
     reason_of,
 )
 from oarlock.segmentation.rivals import rivals
@@ -111,11 +113,78 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalisation:
+    """From Hounsfield units to what a network was trained on, over the whole of what it looks at.
+
+    :ivar scheme: ``ct`` clips to low and high, takes the mean off and divides by std; ``z-score`` does so with the volume's own
+        mean and std, unclipped; ``range`` brings the volume's own range to [0, 1].
+    """
+
+    scheme: Literal["ct", "z-score", "range", "none"]
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """From one number of voxels to another between the same edges.
+
+    :ivar order: of the spline.
+    :ivar order_z: of the spline along an axis that is resampled by itself.
+    :ivar separate: whether the axis of the largest spacing is: where it is three times the smallest, always, or never.
+    """
+
+    order: int
+    order_z: int = 0
+    separate: Literal["auto", "always", "never"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A further ONNX file of a part: the same network, trained on other scans. The logits of all are averaged."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchSpec:
+    """How a network is slid in patches of its one size; what it gives are logits, one channel a head.
+
+    :ivar order: for each axis of the network the patient axis that it runs along: 0, 1 or 2 for z, y or x.
+    :ivar flipped: for each patient axis (z, y, x) whether the network's axis runs against it.
+    :ivar step: from one patch to the next, in patches, at most.
+    :ivar mirror: patient axes along which the network also sees the mirror image; each set of them is a pass, the mean counts.
+    :ivar regions: whether a head is a region that is painted where its logit is positive, later heads over earlier ones; else the
+        head of the largest logit wins.
+    :ivar values: the label that each head paints.
+    :ivar labels: for each organ of the part the labels that it is made of.
+    :ivar resampling: of the normalised CT to the network's voxels.
+    :ivar resampling_back: of the logits to the CT's voxels.
+    """
+
+    order: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+    step: float
+    mirror: tuple[int, ...]
+    regions: bool
+    values: tuple[int, ...]
+    labels: tuple[tuple[int, ...], ...]
+    normalisation: Normalisation
+    resampling: Resampling
+    resampling_back: Resampling
+    folds: tuple[Fold, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """One ONNX file of a model.
+    """One network of a model: an ONNX file, or one for each fold.
 
     :ivar oars: the organ of each channel; the part may find an organ that another part draws.
     :ivar thresholds: for each channel the probability from which a voxel belongs to the organ.
+    :ivar patches: how it is slid in patches; None for a network whose channels are the organs' probabilities.
     """
 
     name: str
@@ -127,6 +196,23 @@ class Part:
     oars: tuple[OAR, ...]
     thresholds: tuple[float, ...]
     self_check: SelfCheck
+    patches: PatchSpec | None = None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the network's output."""
+        return len(self.oars) if self.patches is None else len(self.patches.values)
+
+    @property
+    def files(self) -> tuple[Fold, ...]:
+        """Its ONNX files with their hashes."""
+        return (Fold(self.path, self.sha256), *(self.patches.folds if self.patches else ()))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of its file, or of the hashes of all of its files."""
+        hashes = [file.sha256 for file in self.files]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode("ascii")).hexdigest()
 
     @property
     def voxel_mm3(self) -> float | None:
@@ -174,7 +260,7 @@ class ModelManifest:
         """For each organ, by name, the name and the hash of its part; empty for a model of one part."""
         if len(self.parts) == 1:
             return {}
-        return {oar.name: (owner, self.part_named(owner).sha256) for oar, owner in self.owners.items()}
+        return {oar.name: (owner, self.part_named(owner).fingerprint) for oar, owner in self.owners.items()}
 
     def part_named(self, name: str) -> Part:
         """One part.
@@ -226,19 +312,20 @@ def check_default_model(folder: Path, found: Collection[str], name: str) -> None
         raise DefaultModelMissing(model=name, folder=str(folder), found=", ".join(sorted(found)) or "none")
 
 
-def read_checked(model: str, part: Part) -> bytes:
-    """The bytes of a part's ONNX file, read once; what is hashed is what is returned.
+def read_checked(model: str, file: Part | Fold) -> bytes:
+    """The bytes of an ONNX file, read once; what is hashed is what is returned.
 
     :param model: its name, for the error.
+    :param file: a fold, or a part, whose first file is meant.
     :raises ManifestInvalid: if it is another file than the manifest's.
     """
     try:
-        content = part.path.read_bytes()
+        content = file.path.read_bytes()
     except OSError as error:
-        raise ManifestInvalid(model=model, reason=f"{part.path.name} cannot be read") from error
+        raise ManifestInvalid(model=model, reason=f"{file.path.name} cannot be read") from error
     found = hashlib.sha256(content).hexdigest()
-    if found != part.sha256:
-        raise ManifestInvalid(model=model, reason=f"the sha256 of {part.path.name} is {found[:12]}… and not {part.sha256[:12]}…")
+    if found != file.sha256:
+        raise ManifestInvalid(model=model, reason=f"the sha256 of {file.path.name} is {found[:12]}… and not {file.sha256[:12]}…")
     return content
 
 
@@ -248,7 +335,8 @@ def check_hash(manifest: ModelManifest) -> None:
     :raises ManifestInvalid: if one is another file.
     """
     for part in manifest.parts:
-        read_checked(manifest.name, part)
+        for file in part.files:
+            read_checked(manifest.name, file)
 
 
 def self_check_input(slices: int, size_yx: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -309,12 +397,17 @@ def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str]) -> str:
 
     The order of the parts in the file does not matter.
     """
-    told = [
-        asdict(part) | {"path": None, "oars": [oar.name for oar in part.oars]} | {"look": _told(part.look)}
-        for part in sorted(parts, key=lambda part: part.name)
-    ]
+    told = [_told_of_part(part) for part in sorted(parts, key=lambda part: part.name)]
     text = json.dumps([told, {oar.name: owner for oar, owner in owners.items()}], sort_keys=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _told_of_part(part: Part) -> dict[str, Any]:
+    told = asdict(part) | {"path": None, "oars": [oar.name for oar in part.oars]} | {"look": _told(part.look)}
+    patches = told.pop("patches")
+    if patches is not None:  # a model without such a part keeps the hash that it had before there were any
+        told["patches"] = patches | {"folds": [fold["sha256"] for fold in patches["folds"]]}
+    return told
 
 
 def _told(look: Look) -> list[Any]:
@@ -347,13 +440,62 @@ def _part(folder: Path, table: PartTable) -> Part:
         name=table.name,
         path=path,
         sha256=table.sha256,
-        look=_look(table.name, table.look, fixed=table.input.size_zyx is not None),
+        look=_look(table.name, table.look, fixed=table.input.size_zyx is not None and table.patches is None),
         input=_input(table.input),
         output=_output(table.input, table.output),
         oars=oars,
         thresholds=tuple(oar.threshold for oar in table.oar),
         self_check=_self_check(table),
+        patches=_patches(folder, table),
     )
+
+
+_ALONG: Final = {"S": (0, False), "I": (0, True), "P": (1, False), "A": (1, True), "L": (2, False), "R": (2, True)}
+"""Which patient axis (z, y, x) a letter lies on, and whether it lies on its lower end."""
+
+
+def _patches(folder: Path, part: PartTable) -> PatchSpec | None:
+    table = part.patches
+    if (table is None) == any(oar.labels for oar in part.oar):
+        raise _Wrong(f"the part '{part.name}' needs labels for each organ if it goes in patches, and only then")
+    if table is None:
+        return None
+    _check_patches(folder, part, table)
+    order, flipped = zip(*(_ALONG[letter] for letter in table.axes), strict=True)
+    scheme = table.normalisation
+    return PatchSpec(
+        order=order,
+        flipped=tuple(flipped[order.index(axis)] for axis in range(3)),
+        step=table.step,
+        mirror=tuple(sorted({"zyx".index(axis) for axis in table.mirror})),
+        regions=table.heads == "regions",
+        values=tuple(table.values),
+        labels=tuple(tuple(oar.labels or ()) for oar in part.oar),
+        normalisation=Normalisation(scheme.scheme, scheme.low, scheme.high, scheme.mean, scheme.std),
+        resampling=_resampling(table.resampling),
+        resampling_back=_resampling(table.resampling_back),
+        folds=tuple(Fold(folder / fold.file, fold.sha256) for fold in table.fold),
+    )
+
+
+def _check_patches(folder: Path, part: PartTable, table: PatchesTable) -> None:
+    if part.input.size_zyx is None or part.input.spacing_mm is None or part.output.size_zyx or part.output.upscale != 1:
+        raise _Wrong(
+            f"the part '{part.name}' goes in patches, so [input] needs size_zyx and spacing_mm, and [output] a name alone"
+        )
+    for fold in table.fold:
+        if not (folder / fold.file).is_file():
+            raise _Wrong(f"{fold.file} is not a file in the model's folder")
+    if len(set(table.values)) != len(table.values):
+        raise _Wrong("[part.patches] values lists a label twice")
+    for oar in part.oar:
+        unknown = set(oar.labels or ()) - set(table.values)
+        if unknown or not oar.labels:
+            raise _Wrong(f"[[oar]] labels of {oar.name} must be among the values of [part.patches]")
+
+
+def _resampling(table: ResamplingTable) -> Resampling:
+    return Resampling(table.order, table.order_z, table.separate)
 
 
 def _look(name: str, table: LookTable, *, fixed: bool) -> Look:
@@ -389,8 +531,8 @@ def _output(fed: InputTable, table: OutputTable) -> OutputSpec:
 
 def _self_check(part: PartTable) -> SelfCheck:
     table = part.self_check
-    if len(table.expected_means) != len(part.oar):
-        raise _Wrong("[self_check] expected_means must hold one number per OAR")
+    if len(table.expected_means) != len(part.patches.values if part.patches else part.oar):
+        raise _Wrong("[self_check] expected_means must hold one number per OAR, or per head of a part that goes in patches")
     if part.input.size_zyx is None:
         if table.slices is None or table.size_yx is None:
             raise _Wrong("[self_check] slices and size_yx are missing")

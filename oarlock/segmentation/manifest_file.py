@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from oarlock.organs.catalogue import BY_NAME
 
@@ -75,7 +75,16 @@ def _is_organ(value: str) -> str:
     return value
 
 
+def _are_axes(value: str) -> str:
+    if sorted(_ALONG.get(letter, "") for letter in value) != ["x", "y", "z"]:
+        raise ValueError("must be three letters, one each of S or I, P or A, and L or R")
+    return value
+
+
+_ALONG: Final = {"S": "z", "I": "z", "P": "y", "A": "y", "L": "x", "R": "x"}
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
+Label = Annotated[int, Field(strict=True, ge=0, le=65_535)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Sha256 = Annotated[str, AfterValidator(_is_sha256)]
 PartName = Annotated[str, AfterValidator(_is_part_name)]
@@ -111,10 +120,11 @@ class OutputTable(_Table):
 
 
 class OARTable(_Table):
-    """``[[oar]]``: one channel of the output."""
+    """``[[oar]]``: one channel of the output, or the labels of a network that goes in patches."""
 
     name: OrganName
     threshold: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.5
+    labels: Annotated[list[Label], Field(min_length=1)] | None = None
 
 
 class SelfCheckTable(_Table):
@@ -146,6 +156,52 @@ class LookTable(_Table):
     around: list[AnchorTable] = []
     found_by: str | None = None
     margin_mm: MillimetresZYX | None = None
+
+
+class NormalisationTable(_Table):
+    """``[part.patches]`` ``normalisation``: from Hounsfield units to what the network was trained on."""
+
+    scheme: Literal["ct", "z-score", "range", "none"]
+    low: Number | None = None
+    high: Number | None = None
+    mean: Number | None = None
+    std: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_scheme_needs(self) -> "NormalisationTable":
+        given = [value is not None for value in (self.low, self.high, self.mean, self.std)]
+        if not (all(given) if self.scheme == "ct" else not any(given)):
+            raise ValueError("needs low, high, mean and std if the scheme is ct, and only then")
+        return self
+
+
+class ResamplingTable(_Table):
+    """How a volume is brought onto other voxels (:mod:`oarlock.segmentation.zoom`)."""
+
+    order: Annotated[int, Field(strict=True, ge=0, le=5)]
+    order_z: Annotated[int, Field(strict=True, ge=0, le=5)] = 0
+    separate: Literal["auto", "always", "never"] = "auto"
+
+
+class FoldTable(_Table):
+    """``[[part.patches.fold]]``: a further network of the same kind, whose logits are averaged with the first one's."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class PatchesTable(_Table):
+    """``[part.patches]``: a network that is slid in patches of its one size, as nnU-Net does."""
+
+    axes: Annotated[str, AfterValidator(_are_axes)]
+    step: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    mirror: list[Literal["z", "y", "x"]] = []
+    heads: Literal["labels", "regions"]
+    values: Annotated[list[Label], Field(min_length=1, max_length=1024)]
+    normalisation: NormalisationTable
+    resampling: ResamplingTable
+    resampling_back: ResamplingTable
+    fold: list[FoldTable] = []
 
 
 class _Common(_Table):
@@ -196,6 +252,7 @@ class PartTable(_Table):
     output: OutputTable
     oar: Annotated[list[OARTable], Field(min_length=1)]
     self_check: SelfCheckTable
+    patches: PatchesTable | None = None
     training: dict[str, Any] = {}
     results: dict[str, Any] = {}
 

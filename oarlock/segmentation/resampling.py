@@ -25,6 +25,8 @@ Axes = tuple[IndexAxis, IndexAxis, IndexAxis]
 
 _COARSE_MM: Final = (5.0, 4.0, 4.0)
 _MARGIN_MM: Final = 10.0
+_EVEN_MM: Final = 0.01
+"""Slices are evenly spaced if their distances differ by no more than this: what DICOM's decimal strings round away."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,39 @@ def to_model_grid(hu: npt.NDArray[np.int16], grid: Grid, spec: InputSpec, region
     if axes is not None:
         return ModelInput(_resample_separably(hu, axes, target, spec.padding_hu), target)
     return ModelInput(_resample_obliquely(hu, grid, target, spec.padding_hu), target)
+
+
+def to_own_grid(hu: npt.NDArray[np.int16], grid: Grid, padding_hu: float, region: Region | None = None) -> ModelInput:
+    """The CT on its own voxels in canonical axes, with no value changed, cut to those that a region touches.
+
+    Where slices are tilted or uneven there are no such voxels: then it is resampled evenly to the CT's spacing.
+    """
+    axes = grid.along_patient_axes()
+    gaps = grid.slice_spacings_mm
+    if axes is None or (gaps.size and np.ptp(gaps) > _EVEN_MM):
+        spec = InputSpec("", grid.spacing_mm, None, 1, padding_hu)
+        return to_model_grid(hu, grid, spec, region)
+    positions = [np.sort(axis.positions_mm) for axis in axes]
+    box = [slice(None)] * 3
+    if region is not None:
+        ends = zip(
+            positions,
+            grid.orientation().in_patient_order(grid.spacing_mm),
+            region.low_mm[::-1],
+            region.high_mm[::-1],
+            strict=True,
+        )
+        box = [_touched(at, step, low, high) for at, step, low, high in ends]
+    z, y, x = (at[side] for at, side in zip(positions, box, strict=True))
+    turned = grid.orientation().turned(hu)
+    return ModelInput(turned[*box].astype(np.float32), _canonical(z, y, x))
+
+
+def _touched(positions_mm: FloatArray, step_mm: float, low_mm: float, high_mm: float) -> slice:
+    """The voxels that a range touches, one at least."""
+    first, last = np.searchsorted(positions_mm, [low_mm - step_mm / 2, high_mm + step_mm / 2])
+    first = min(first, len(positions_mm) - 1)
+    return slice(int(first), int(max(last, first + 1)))
 
 
 def body_box_mm(hu: npt.NDArray[np.int16], grid: Grid) -> tuple[FloatArray, FloatArray] | None:

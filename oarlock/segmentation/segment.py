@@ -1,8 +1,8 @@
 """From the CT of a series to masks: each part of a model looks where its manifest says, and draws the organs that it owns.
 
-A part is fed the CT on its own lattice (``resampling``), predicts in slabs or at once (``slabs``), keeps what lies in the body,
-and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds the
-organs in it (``anchors``).
+A part is fed the CT on its own lattice (``resampling``), predicts in slabs or at once (``slabs``) or in patches (``patches``),
+keeps what lies in the body, and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds
+the organs in it (``anchors``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,13 +21,18 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.segmentation.anchors import Anchor, AnchorFinder, box_around, box_at
 from oarlock.segmentation.certainty import Certainty, CertaintyMeter
-from oarlock.segmentation.manifest import ModelManifest, Part
-from oarlock.segmentation.resampling import ModelInput, Region, body_region, refine, to_model_grid
+from oarlock.segmentation.manifest import InputSpec, ModelManifest, Part
+from oarlock.segmentation.patches import predict_in_patches
+from oarlock.segmentation.resampling import ModelInput, Region, body_region, refine, to_model_grid, to_own_grid
 from oarlock.segmentation.rivals import rivals
 from oarlock.segmentation.slabs import Predictor, Volume, predict_at_once, predict_in_slabs
 from oarlock.segmentation.to_ct_grid import probabilities_to_masks
 
 Progress = Callable[[float], Any]
+
+_BODY_SPEC = InputSpec("", (4.0, 4.0, 4.0), None, 1, -1000.0)
+"""The lattice on which the body is found for a part that is fed the CT's own voxels."""
+
 Slabs = Iterable[tuple[int, Volume]]
 
 
@@ -107,9 +112,10 @@ class _Run:
                 part,
             )
             return
-        fed = to_model_grid(self.hu, self.grid, part.input, self._region(part, owned))
+        fed = self._fed(part, self._region(part, owned))
         progress(0.0)
-        lattice = fed.grid if part.output.size_zyx is None else refine(fed.grid, part.output.size_zyx)
+        finer = part.output.size_zyx if part.patches is None else None
+        lattice = fed.grid if finer is None else refine(fed.grid, finer)
         body = self._body_on(part, fed, lattice)
         meter = CertaintyMeter(lattice, part.oars, part.thresholds)
         finder = AnchorFinder(self._wanted(part), part.oars, part.thresholds)
@@ -122,6 +128,12 @@ class _Run:
         found_on = refine(lattice, _output_shape(part, lattice))
         self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self._wanted(part)}
 
+    def _fed(self, part: Part, region: Region | None) -> ModelInput:
+        """What a part is shown. One that goes in patches resamples for itself, as its training did."""
+        if part.patches is not None:
+            return to_own_grid(self.hu, self.grid, part.input.padding_hu, region)
+        return to_model_grid(self.hu, self.grid, part.input, region)
+
     def _found(self, part: Part) -> dict[OAR, Anchor]:
         """The organs that a part looks around, as far as they were found."""
         found = {oar: self._anchors[part.look.found_by or "", oar] for oar in part.look.organs}
@@ -130,7 +142,7 @@ class _Run:
     def _can_look(self, part: Part) -> bool:
         """A box of fixed size needs one organ to lie right, a box around organs all of them."""
         found, around = len(self._found(part)), len(part.look.around)
-        return found == around or (found > 0 and part.input.slices is not None)
+        return found == around or (found > 0 and part.look.margin_mm is None)
 
     def _region(self, part: Part, owned: Iterable[OAR]) -> Region | None:
         """The box that a part looks at; None for the whole scan."""
@@ -153,7 +165,10 @@ class _Run:
 
     def _body_on(self, part: Part, fed: ModelInput, lattice: Grid) -> Mask:
         """Where the body is on a lattice. A box shows no whole body: it asks the first part that saw one."""
-        if part.look.at != "box":
+        if part.patches is not None and self._body is None:
+            coarse = to_model_grid(self.hu, self.grid, _BODY_SPEC)
+            self._body = (coarse.grid, body_mask(coarse.volume))
+        elif part.patches is None and part.look.at != "box":
             body = body_mask(fed.volume)
             self._body = self._body or (fed.grid, body)
             return body
@@ -189,6 +204,10 @@ class _Run:
 
 def _predict(part: Part, fed: ModelInput, predictor: Predictor, body: Mask, progress: Progress) -> Iterator[tuple[int, Volume]]:
     """The probabilities of a part; slabs that show no body are left out."""
+    if part.patches is not None:
+        spacing = fed.grid.spacing_mm
+        yield from predict_in_patches(fed.volume, spacing, predictor, part, needed=body, progress=progress)
+        return
     if part.output.size_zyx is not None:
         yield from predict_at_once(fed.volume, predictor, part.output.size_zyx)
         progress(1.0)

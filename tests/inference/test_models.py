@@ -1,10 +1,13 @@
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.facts import ModelFacts
@@ -125,3 +128,87 @@ def test_a_job_gets_the_very_model_that_it_was_given_to(manifest: ModelManifest)
         models(replace(facts, name="other"))
     with pytest.raises(ManifestInvalid, match="was given to 000000000000"):
         models(replace(facts, sha256="0" * 64))
+
+
+# ── networks in patches ───────────────────────────────────────────────────────────────────────────────────────────────
+
+FOLDS = """
+schema_version = 2
+[model]
+name = "folds"
+version = "1"
+licence = "Apache-2.0"
+description = "two folds"
+[[part]]
+name = "patchy"
+file = "first.onnx"
+sha256 = "{first}"
+input = {{ name = "patch", spacing_mm = [3.0, 2.0, 2.0], size_zyx = [4, 6, 8], padding_hu = -1000.0 }}
+output = {{ name = "logits" }}
+oar = [{{ name = "Brain", labels = [1] }}]
+self_check = {{ expected_means = {means}, tolerance = 1e-5 }}
+[part.patches]
+axes = "SAR"
+heads = "labels"
+values = [0, 1]
+normalisation = {{ scheme = "none" }}
+resampling = {{ order = 3 }}
+resampling_back = {{ order = 1 }}
+fold = [{{ file = "second.onnx", sha256 = "{second}" }}]
+[owners]
+Brain = "patchy"
+"""
+
+
+def write_folds(folder: Path) -> ModelManifest:
+    """Heads of 0, and of 0.01 or 0.03 times the density: the mean of both folds is 0.02."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    for name, slope in (("first", 0.01), ("second", 0.03)):
+        shape = [1, 1, 4, 6, 8]
+        weights = numpy_helper.from_array(np.array([0.0, slope], np.float32).reshape(2, 1, 1, 1, 1), "weights")
+        graph = helper.make_graph(
+            [helper.make_node("Conv", ["patch", "weights"], ["logits"])],
+            name,
+            [helper.make_tensor_value_info("patch", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2, *shape[2:]])],
+            [weights],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / f"{name}.onnx")
+        hashes[name] = hashlib.sha256((folder / f"{name}.onnx").read_bytes()).hexdigest()
+    brain = float(np.mean(1 / (1 + np.exp(-0.02 * self_check_input(4, (6, 8)).astype(np.float64)))))
+    (folder / "manifest.toml").write_text(FOLDS.format(**hashes, means=[1 - brain, brain]), encoding="utf-8")
+    return read_manifest(folder)
+
+
+def test_the_logits_of_folds_are_averaged_and_the_self_check_asks_for_the_mean_of_each_head(tmp_path: Path) -> None:
+    model = load(write_folds(tmp_path), device="cpu")
+    patch = np.full((1, 1, 4, 6, 8), 50.0, np.float32)
+    answer = model.predictors["patchy"](patch)
+    assert answer[0, :, 0, 0, 0].tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_every_fold_is_verified(tmp_path: Path) -> None:
+    manifest = write_folds(tmp_path)
+    with (tmp_path / "second.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ManifestInvalid, match=r"sha256 of second\.onnx"):
+        load(manifest, device="cpu")
+
+
+def test_another_answer_of_a_head_is_refused(tmp_path: Path) -> None:
+    manifest = write_folds(tmp_path)
+    check = manifest.parts[0].self_check
+    other = with_part(manifest, self_check=replace(check, expected_means=(0.5, 0.5)))
+    with pytest.raises(ManifestInvalid, match="self-check for head"):
+        load(other, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HAS_CUDA, reason="no GPU here"))])
+def test_patches_run_over_bound_buffers(device: str, tmp_path: Path) -> None:
+    part = write_folds(tmp_path).parts[0]
+    run = _BoundRun(Network("folds", part, device, 1)._session, part, device)
+    for value in (50.0, -20.0):
+        answer = run(np.full((1, 1, 4, 6, 8), value, np.float32))
+        assert answer.shape == (1, 2, 4, 6, 8)
+        assert np.allclose(answer[0, 1], 0.01 * value)

@@ -12,7 +12,9 @@ from oarlock.segmentation.anchors import AGREE_MM, FOUND_SHARE
 from oarlock.segmentation.manifest import MANIFEST_NAME, read_manifest
 
 DOC = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-ONE, SEVERAL = re.findall(r"## (?:One network|Several networks)(.*?)(?=\n## )", DOC, flags=re.DOTALL)
+ONE, SEVERAL, PATCHES = re.findall(
+    r"\n## (?:One network|Several networks|Networks in patches)(.*?)(?=\n## )", DOC, flags=re.DOTALL
+)
 
 
 def documented(text: str) -> set[tuple[str, str]]:
@@ -37,6 +39,13 @@ def test_each_key_of_version_2_is_explained_and_no_other() -> None:
     expected |= keys("model", schema.ModelTable) | keys("part", schema.PartTable) | keys("part.look", schema.LookTable)
     expected |= keys("part.look.around", schema.AnchorTable)
     assert documented(SEVERAL) == expected
+
+
+def test_each_key_of_patches_is_explained_and_no_other() -> None:
+    expected = keys("part.patches", schema.PatchesTable) | keys("part.patches.fold", schema.FoldTable)
+    expected |= keys("part.patches.normalisation", schema.NormalisationTable)
+    expected |= keys("part.patches.resampling", schema.ResamplingTable)
+    assert documented(PATCHES) == expected
 
 
 def test_the_example_of_version_2_is_read(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from oarlock.errors import ManifestInvalid
 from oarlock.geometry.body import body_mask
 from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import BY_NAME
+from oarlock.segmentation import manifest as manifest_module
 from oarlock.segmentation.manifest import ModelManifest, read_manifest
 from oarlock.segmentation.segment import Model, Segmentation, segment
 from oarlock.segmentation.slabs import Volume
@@ -329,3 +330,99 @@ def test_whatever_a_manifest_holds_it_is_read_or_refused_with_a_reason(tmp_path:
     text = TEXT[:start] + data.draw(_VALUES).replace("{", "{{").replace("}", "}}") + TEXT[stop:]
     with suppress(ManifestInvalid):
         manifest_of(tmp_path, text)
+
+
+PATCHY = TEXT.replace(
+    "[owners]",
+    """[[part]]
+name = "patchy"
+file = "patchy.onnx"
+sha256 = "4444444444444444444444444444444444444444444444444444444444444444"
+look = {{ at = "box", around = [{{ organ = "Eye_L" }}, {{ organ = "Eye_R" }}], found_by = "whole", margin_mm = [9.0, 9.0, 9.0] }}
+input = {{ name = "patch", spacing_mm = [1.5, 1.3, 1.2], size_zyx = [10, 16, 14], padding_hu = -1000.0 }}
+output = {{ name = "logits" }}
+oar = [{{ name = "Lens_R", labels = [2] }}]
+self_check = {{ expected_means = [0.3, 0.3, 0.4], tolerance = 1e-3 }}
+[part.patches]
+axes = "ALS"
+mirror = ["y"]
+heads = "labels"
+values = [0, 1, 2]
+normalisation = {{ scheme = "none" }}
+resampling = {{ order = 1 }}
+resampling_back = {{ order = 1 }}
+
+[owners]
+Lens_R = "patchy"
+""",
+)
+
+
+def patchy_manifest(folder: Path, text: str = PATCHY) -> ModelManifest:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "patchy.onnx").touch()
+    return manifest_of(folder, text)
+
+
+def densest(hu: Volume) -> Volume:
+    """Logits of background, of what is dense, and of the right eye; axes run to the front, the left and the head."""
+    assert hu.shape == (1, 1, 16, 14, 10)
+    return np.concatenate([np.zeros_like(hu), (hu - 500) / 50, np.minimum(hu - 300, 500 - hu) / 50], axis=1)
+
+
+@pytest.mark.parametrize("name", orientations.ALL)
+def test_a_part_in_patches_draws_beside_a_slab_and_a_box_part_however_the_patient_lies(name: str, tmp_path: Path) -> None:
+    grid = orientations.ALL[name]
+    manifest = patchy_manifest(tmp_path)
+    found = segment(head(grid), grid, Model(manifest, {"whole": whole, "fine": fine, "patchy": densest}, "cpu"))
+    assert [oar.name for oar in found.masks.oars] == ["Brain", "Lens_L", "Lens_R", "Eye_L", "Eye_R"]
+    assert not found.notices
+    assert np.abs(centre_mm(found, "Lens_R", grid) - AT_MM[RIGHT]).max() < 0.6
+    alone = drawn(manifest_of(tmp_path), grid)
+    assert np.array_equal(found.masks.mask(LEFT), alone.masks.mask(LEFT))
+    volume_ml = grid.volumes_ml(found.masks.mask(BY_NAME["Lens_R"]).sum(axis=(1, 2)))
+    assert volume_ml == pytest.approx(4 / 3 * np.pi * RADIUS_MM**3 / 1000, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('axes = "ALS"', 'axes = "ALP"', "axes must be three letters, one each of S or I, P or A, and L or R"),
+        ('axes = "ALS"', 'axes = "ALX"', "axes must be three letters"),
+        (", labels = [2] }}]\n", " }}]\n", "the part 'patchy' needs labels for each organ"),
+        ("labels = [2]", "labels = [3]", r"labels of Lens_R must be among the values"),
+        ("labels = [2]", "labels = []", "labels is empty"),
+        ("values = [0, 1, 2]", "values = [0, 1, 1]", "values lists a label twice"),
+        ("expected_means = [0.3, 0.3, 0.4]", "expected_means = [0.3]", "one number per OAR, or per head"),
+        ('scheme = "none"', 'scheme = "ct"', "needs low, high, mean and std if the scheme is ct"),
+        ('scheme = "none"', 'scheme = "none", mean = 3.0', "needs low, high, mean and std if the scheme is ct"),
+        ('scheme = "none"', 'scheme = "other"', "scheme Input should be"),
+        (", margin_mm = [9.0, 9.0, 9.0]", "", "the part 'patchy' needs margin_mm"),
+        ("spacing_mm = [1.5, 1.3, 1.2]", 'spacing_mm = "native"', "goes in patches, so"),
+        ("resampling = {{ order = 1 }}", "resampling = {{ order = 6 }}", "order must be at most 5"),
+        (
+            'mirror = ["y"]',
+            'mirror = ["y"], fold = [{{ file = "other.onnx", sha256 = "' + "5" * 64 + '" }}]',
+            "other.onnx is not a file",
+        ),
+    ],
+)
+def test_what_is_wrong_of_patches_is_named(old: str, new: str, reason: str, tmp_path: Path) -> None:
+    assert old in PATCHY
+    with pytest.raises(ManifestInvalid, match=reason):
+        patchy_manifest(tmp_path, PATCHY.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('axes = "ALS"', 'axes = "ALI"'), ('mirror = ["y"]', "mirror = []"), ("4" * 64, "5" * 64), ("labels = [2]", "labels = [1]")],
+)
+def test_whatever_decides_a_line_of_patches_is_in_the_hash(old: str, new: str, tmp_path: Path) -> None:
+    first, second = (patchy_manifest(tmp_path / name, text) for name, text in (("a", PATCHY), ("b", PATCHY.replace(old, new, 1))))
+    assert first.sha256 != second.sha256
+
+
+def test_a_model_without_patches_keeps_the_hash_that_it_had_before_there_were_any() -> None:
+    shipped = read_manifest(Path(__file__).parents[2] / "models" / "oarlock-hn")
+    told = [manifest_module._told_of_part(part) for part in shipped.parts]
+    assert all("patches" not in part for part in told)
