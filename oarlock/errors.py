@@ -444,6 +444,14 @@ class ManifestInvalid(OperatorError):
         super().__init__(f"The manifest of the model '{model}' is not valid: {reason}.")
 
 
+class BackupInvalid(OperatorError):
+    code = "backup.invalid"
+    title = "The backup cannot be restored"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The backup cannot be restored: {reason}.")
+
+
 class DefaultModelMissing(OperatorError):
     code = "model.default_missing"
     title = "The model that jobs get by default is missing"

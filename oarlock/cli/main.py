@@ -1,5 +1,5 @@
 """oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock contour DIR;
-oarlock config check; oarlock keys ACTION.
+oarlock config check; oarlock backup FILE; oarlock keys ACTION.
 
 What the service does with a job's files, for files at hand. Exit status: 0 good; 1 findings, or a threshold that is not
 kept; 2 the input cannot be used.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from oarlock import __version__
-from oarlock.cli import administration, configuration, contour, judging
+from oarlock.cli import administration, backup, configuration, contour, judging
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     contour.add_command(commands)
     configuration.add_command(commands)
+    backup.add_commands(commands)
     administration.add_commands(commands)
     return parser
 

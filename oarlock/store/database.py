@@ -43,12 +43,13 @@ class Database:
 
     :param url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
     :param create: whether to make the file and the tables where there are none.
+    :param schema: the last step of the schema to take (:mod:`oarlock.store.migrations`).
     :raises DatabaseMissing: if there are none, and none are to be made.
     :raises DatabaseUnavailable: if it does not answer.
     :raises DatabaseNewer: if a newer Oarlock has changed its schema.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, schema: str = migrations.HEAD) -> None:
         where = make_url(url)
         if not create:
             _check_file(where)
@@ -57,7 +58,7 @@ class Database:
             with self.writing() as connection:
                 if not create:
                     _check_ours(connection, where)
-                migrations.upgrade(connection)
+                migrations.upgrade(connection, schema)
         except BaseException:
             self.close()
             raise
@@ -94,6 +95,16 @@ class Database:
         :raises DatabaseUnavailable: if the database does not answer.
         """
         with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that only reads, and sees nothing of what others write meanwhile.
+
+        :raises DatabaseUnavailable: if the database does not answer.
+        """
+        isolation = {} if self._engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with _translated(), self._engine.connect().execution_options(oarlock_reads=True, **isolation) as connection:
             yield connection
 
     @contextmanager

@@ -60,7 +60,7 @@ def of_north(shared: Running, callers: dict[str, httpx.Client], series: list[Pat
     lease = shared.claim(job)
     with shared.service.storage.results_writer(lease.job_id, lease.token) as folder:
         (folder / "rtstruct.dcm").write_bytes(b"of north")
-    scored = Scored("scanner of north", [ComparisonRows("surface-dsc/1", [SCORE])])
+    scored = Scored("scanner of north", [ComparisonRows("surface-dsc/1", (SCORE,))])
     shared.store.leases.succeed(lease, scored=scored)
     return job
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, inspect, text
 log = logging.getLogger(__name__)
 
 FIRST: Final = "0001"
+HEAD: Final = "head"
 _POSTGRESQL_LOCK: Final = 7226519
 _ALEMBIC: Final = Lock()  # Alembic keeps the environment that it runs in in a global
 
@@ -30,7 +31,7 @@ class DatabaseNewer(RuntimeError):
         super().__init__(f"the database has schema {version}, which this version does not know; start the version that wrote it")
 
 
-def upgrade(connection: Connection, to: str = "head") -> None:
+def upgrade(connection: Connection, to: str = HEAD) -> None:
     """Take the steps that a database lacks: all of them, or none if one fails.
 
     The connection's transaction must hold the write lock of a SQLite file already; on PostgreSQL a lock is taken here. So of
