@@ -18,7 +18,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -239,11 +239,13 @@ def _unpack(source: Path, folder: Path) -> int:
     return files
 
 
-def _opened(source: Path) -> tarfile.TarFile:
+@contextmanager
+def _opened(source: Path) -> Iterator[tarfile.TarFile]:
     try:
-        return tarfile.open(source, mode="r:")
+        with tarfile.open(source, mode="r:") as archive:
+            yield archive
     except tarfile.TarError as error:
-        raise BackupInvalid(reason="it is not a tar archive") from error
+        raise BackupInvalid(reason="it is not a tar archive, or only the beginning of one") from error
 
 
 def _is_known(name: str) -> bool:
