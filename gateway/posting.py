@@ -131,6 +131,7 @@ class Posting:
         fields = {"priority": post.route.priority}
         fields |= {"model": post.route.model} if post.route.model else {}
         fields |= {"profile": post.route.profile} if post.route.profile else {}
+        fields |= {"supersedes": before.job} if before is not None and before.job else {}
         try:
             job = self._service.post_series([self._data / path for path in post.files], fields, post.key)
         except ServiceAway as away:

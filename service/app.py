@@ -17,7 +17,7 @@ from oarlock.settings import Settings
 from oarlock.store import audit
 from service.access import oidc
 from service.access.hosts import AddressGuard
-from service.api import catalogue, jobs, openapi, operations, problems, qa, results
+from service.api import catalogue, deliveries, jobs, openapi, operations, problems, qa, results
 from service.background.periodic import attempt, every
 from service.background.sweeper import Sweeper
 from service.background.webhooks import delivery
@@ -32,6 +32,7 @@ WITNESS_EVERY_S: Final = 600.0
 
 ROUTERS: Final = (
     jobs.jobs,
+    deliveries.deliveries,
     results.results,
     qa.references,
     qa.comparisons,

@@ -14,6 +14,7 @@ from oarlock.segmentation.manifest import ModelManifest, check_default_model, re
 from oarlock.settings import Settings
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.database import Database
+from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.keys import KeyStore
@@ -53,6 +54,7 @@ class Service:
     vault: Vault
     callback_rules: Rules
     callbacks: CallbackStore
+    deliveries: DeliveryStore
     health: Health
     metrics: Metrics
     places: Places
@@ -91,6 +93,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     storage = Storage(settings.data)
     database = Database(settings.database)
     store, callbacks, qa_store = JobStore(database), CallbackStore(database), ScoreStore(database)
+    deliveries = DeliveryStore(database)
     broker = Broker(settings)
     health = Health(settings, store, storage, broker, manifests, embedded=embedded)
     try:
@@ -109,8 +112,9 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             vault=vault,
             callback_rules=callback_rules,
             callbacks=callbacks,
+            deliveries=deliveries,
             health=health,
-            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks)),
+            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries)),
             places=Places(storage, settings),
             followers=Followers(store),
             comparison_threads=CapacityLimiter(COMPARISONS),

@@ -40,6 +40,8 @@ class Action(StrEnum):
     INPUT_PURGED = "input.purged"
     CALLBACK_RESENT = "callback.resent"
     RESULT_READ = "result.read"
+    RESULT_DELIVERED = "result.delivered"
+    DELIVERY_GIVEN_UP = "result.delivery_given_up"
     REFERENCE_RETURNED = "reference.returned"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"

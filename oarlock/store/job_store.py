@@ -27,7 +27,7 @@ from oarlock.store.jobs import Job, JobId, JobState, Priority
 from oarlock.store.leases import Leases
 from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.retirement import Retirement
-from oarlock.store.schema import CALLBACKS, JOBS
+from oarlock.store.schema import CALLBACKS, DELIVERIES, JOBS
 from oarlock.store.stage_times import StageTimes
 from oarlock.store.workers import WorkerRegistry
 
@@ -45,6 +45,7 @@ class NewJob:
     :ivar retention: how long its bytes stay, where it overrides the settings.
     :ivar callback_url: where its end is told.
     :ivar identity: what was taken out of its series, sealed.
+    :ivar supersedes: the job of the same series that it takes the place of.
     :ivar site: whose it is; empty for an operator's.
     :ivar label: what the sender calls it.
     """
@@ -60,6 +61,7 @@ class NewJob:
     retention: Retention = NO_OVERRIDE
     callback_url: str | None = None
     identity: bytes | None = None
+    supersedes: JobId | None = None
     site: str = ""
     label: str | None = None
 
@@ -112,6 +114,9 @@ class JobStore:
             with self._database.writing() as connection:
                 rank = _next_rank(connection, job.site, job.priority)
                 connection.execute(insert(JOBS).values(values | {"rank": rank}))
+                if job.supersedes is not None:
+                    same = (JOBS.c.series_instance_uid == job.series.series_instance_uid) & (JOBS.c.site == job.site)
+                    change(connection, job.supersedes, same, {"superseded_by": job.id})
                 audit.append(connection, now, event(Action.JOB_POSTED, by, values))
         except IntegrityError:
             return self._same_post(job)
@@ -297,6 +302,7 @@ class JobStore:
         with self._database.writing() as connection:
             change(connection, job_id, unfinished, {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True})
             connection.execute(delete(CALLBACKS).where(CALLBACKS.c.job_id == job_id))
+            connection.execute(delete(DELIVERIES).where(DELIVERIES.c.job_id == job_id))
             if change(connection, job_id, JOBS.c.purged_at.is_(None), TOMBSTONE | {"purged_at": now}):
                 audit.append(connection, now, Event(Action.JOB_PURGED, by, job_id))
         self.get(job_id)

@@ -76,6 +76,7 @@ class Job:
     """One row of the job table, as everyone sees it.
 
     Times are aware, in UTC. ``progress`` is from 0 to 1 and never falls. ``identity`` is sealed; only a service can open it.
+    ``superseded_by`` is the job that holds more of the same series.
     ``site`` is empty for a job that an operator's key posted; ``rank`` is its step in the queue (``fairness``).
     ``label`` is what the sender calls the job: it may name a patient, so it is never logged.
     """
@@ -98,6 +99,7 @@ class Job:
     warnings: tuple[Notice, ...]
     error: JobFailure | None
     identity: bytes | None = None
+    superseded_by: JobId | None = None
     site: str = ""
     rank: int = 0
     label: str | None = None

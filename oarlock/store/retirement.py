@@ -13,7 +13,7 @@ from oarlock.store.database import Database
 from oarlock.store.job_rows import TOMBSTONE
 from oarlock.store.jobs import ENDED, JobId
 from oarlock.store.retention import Retention
-from oarlock.store.schema import CALLBACKS, EPOCH, JOBS
+from oarlock.store.schema import CALLBACKS, DELIVERIES, EPOCH, JOBS
 
 
 class Retirement:
@@ -58,7 +58,8 @@ class Retirement:
         with self._database.writing() as connection:
             rows = connection.execute(update(JOBS).where(due).values(**values).returning(JOBS.c.id)).all()
             if action is Action.JOB_PURGED:
-                connection.execute(delete(CALLBACKS).where(CALLBACKS.c.job_id.in_([row.id for row in rows])))
+                for table in (CALLBACKS, DELIVERIES):
+                    connection.execute(delete(table).where(table.c.job_id.in_([row.id for row in rows])))
             audit.append(connection, now, *(Event(action, SYSTEM, row.id) for row in rows))
         return [JobId(row.id) for row in rows]
 

@@ -107,6 +107,7 @@ JOBS: Final = Table(
     Column("callback_url", Text),
     Column("callback_pending", Boolean),
     Column("identity", LargeBinary),
+    Column("superseded_by", Text),
     Column("site", Text, nullable=False, server_default=""),
     Column("rank", Integer, nullable=False, server_default="0"),
     Column("label", Text),
@@ -133,6 +134,19 @@ CALLBACKS: Final = Table(
     Column("outcome", Text),
     Index("callbacks_by_time", "state", "next_at"),
     Index("callbacks_by_job", "job_id"),
+)
+
+DELIVERIES: Final = Table(
+    "deliveries",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("result", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("note", Text),
+    Column("at", Time),
+    Index("deliveries_by_state", "state"),
 )
 
 WORKERS: Final = Table(

@@ -29,6 +29,8 @@ QUEUED: Final[dict[str, Any]] = {
     "finished_at": None,
     "warnings": [],
     "error": None,
+    "superseded_by": None,
+    "deliveries": [],
     "links": {
         "self": _HERE,
         "rtstruct": f"{_HERE}/rtstruct",
@@ -55,8 +57,18 @@ SUCCEEDED: Final = RUNNING | {
     "stage": None,
     "progress": 1.0,
     "finished_at": "2026-03-05T12:00:31.000Z",
+    "deliveries": [
+        {
+            "place": "eclipse",
+            "result": "rtstruct",
+            "state": "delivered",
+            "attempts": 1,
+            "note": None,
+            "at": "2026-03-05T12:00:33.000Z",
+        }
+    ],
 }
-CANCELLED: Final = SUCCEEDED | {"state": "cancelled", "progress": 0.42}
+CANCELLED: Final = SUCCEEDED | {"state": "cancelled", "progress": 0.42, "deliveries": []}
 COMPARISON: Final[dict[str, Any]] = {
     "definition": "surface-dsc/1",
     "series_instance_uid": "2.25.1002",

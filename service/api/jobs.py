@@ -43,7 +43,8 @@ def _document(service: Service, job: Job) -> JobDocument:
 
 
 def _document_of(service: Service, job: Job, place: int | None) -> JobDocument:
-    return JobDocument.of(service.vault.reveal(job), place)
+    deliveries = service.deliveries.of([job.id]).get(job.id, []) if job.state is JobState.SUCCEEDED else []
+    return JobDocument.of(service.vault.reveal(job), place, deliveries)
 
 
 def _accepted(service: Service, job: Job) -> Response:
@@ -107,6 +108,10 @@ _POST: Final[Call] = {
                             "profile": {"type": "string", "description": "name of a site profile (GET /v1/profiles)"},
                             "priority": {"type": "string", "enum": ["urgent", "normal", "low"], "default": "normal"},
                             "label": {"type": "string", "maxLength": LABEL_LIMIT, "description": "what the sender calls the job"},
+                            "supersedes": {
+                                "type": "string",
+                                "description": "id of the job of this series that it replaces",
+                            },
                             "callback_url": {"type": "string", "description": "refused unless the operator allows its host"},
                         },
                     )
@@ -179,7 +184,9 @@ def list_jobs(
         cursor=cursor,
     )
     places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
-    page = JobPage(jobs=[_document_of(service, job, places.get(job.id)) for job in found], next=following)
+    delivered = service.deliveries.of([job.id for job in found])
+    documents = [JobDocument.of(service.vault.reveal(job), places.get(job.id), delivered.get(job.id, ())) for job in found]
+    page = JobPage(jobs=documents, next=following)
     return Response(page.model_dump_json(), media_type="application/json", headers=PRIVATE)  # FastAPI would check it anew
 
 

@@ -44,7 +44,7 @@ class Form:
 
 JOB: Final = Form(
     "multipart/form-data with parts named 'files', or one zip archive as application/zip",
-    fields=frozenset({"model", "profile", "priority", "callback_url", "label"}),
+    fields=frozenset({"model", "profile", "priority", "label", "supersedes", "callback_url"}),
     media_types=ZIP_TYPES,
 )
 COMPARISON: Final = Form(

@@ -8,6 +8,7 @@ If the queue cannot be reached the answer is 503, and row and files are deleted:
 and would otherwise have two jobs of one series.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from oarlock.ct.series import SeriesHeader
 from oarlock.errors import InvalidParameter, UnknownModel
-from oarlock.facts import ModelFacts
+from oarlock.facts import ModelFacts, Notice
 from oarlock.rtstruct.profiles import Profile, profile_named
 from oarlock.rtstruct.writer import roi_names
 from oarlock.segmentation.manifest import ModelManifest
@@ -30,6 +31,14 @@ from service.errors import BrokerUnavailable
 
 IDEMPOTENCY_KEY_LIMIT: Final = 255
 LABEL_LIMIT: Final = 64
+
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+SUPERSEDES: Final = Notice(
+    "series.supersedes",
+    "More of the series came after it had been contoured. This job takes the place of that one, whose RTSTRUCT may have been "
+    "delivered: use this one.",
+)
 
 PRIORITY_NAMES: Final[Mapping[Priority, Literal["urgent", "normal", "low"]]] = {
     Priority.URGENT: "urgent",
@@ -49,6 +58,7 @@ class Choices:
     retention: Retention
     callback_url: str | None
     label: str | None = None
+    supersedes: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +89,16 @@ def check_choices(fields: Mapping[str, str], available: Available, retention: Re
         raise InvalidParameter(name="priority", reason=f"must be one of {', '.join(PRIORITIES)}")
     profile = profile_named(available.profiles, fields.get("profile") or available.profile)
     callback_url = available.callbacks.check_url(fields["callback_url"]) if fields.get("callback_url") else None
+    supersedes = fields.get("supersedes") or None
+    if supersedes is not None and not _ID.fullmatch(supersedes):
+        raise InvalidParameter(name="supersedes", reason="must be the id of a job")
     manifest = available.manifests.get(fields.get("model") or available.model)
     if manifest is None:
         raise UnknownModel(available=list(available.manifests))
+    replaced = JobId(supersedes) if supersedes else None
     model = ModelFacts(manifest.name, manifest.version, manifest.sha256)
     label = _check_label(fields.get("label") or None, available)
-    return Choices(model, profile, PRIORITIES[priority], retention, callback_url, label)
+    return Choices(model, profile, PRIORITIES[priority], retention, callback_url, label, replaced)
 
 
 def _check_label(label: str | None, available: Available) -> str | None:
@@ -187,7 +201,8 @@ class Intake:
             site=post.site,
             label=post.choices.label,
             priority=post.choices.priority,
-            warnings=post.header.warnings,
+            warnings=(*post.header.warnings, *([SUPERSEDES] if post.choices.supersedes else [])),
+            supersedes=post.choices.supersedes,
             idempotency_key=post.key,
             content_sha256=post.digest,
         )

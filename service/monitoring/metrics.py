@@ -18,6 +18,7 @@ from oarlock.errors import TransientError, leaves
 from oarlock.qa.control_chart import Rule
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.callbacks import CallbackStore
+from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.job_store import JobStore
 from oarlock.store.scores.read import Histogram as ScoreHistogram
 from oarlock.store.scores.read import ScoreStore
@@ -39,6 +40,7 @@ class Sources:
     health: Health
     manifests: Mapping[str, ModelManifest]
     outbox: CallbackStore
+    deliveries: DeliveryStore
 
 
 class Metrics:
@@ -85,6 +87,7 @@ class _Table(Collector):
             self._checks,
             self._verdicts,
             self._callbacks,
+            self._deliveries,
             self._disk,
         )
         for family in families:
@@ -102,6 +105,13 @@ class _Table(Collector):
         for state, count in self._from.outbox.counts().items():
             callbacks.add_metric([state], count)
         return callbacks
+
+    def _deliveries(self) -> Metric:
+        says = "Results on their way home by state; dead ones were given up"
+        deliveries = GaugeMetricFamily("oarlock_deliveries", says, labels=["state"])
+        for state, count in self._from.deliveries.counts().items():
+            deliveries.add_metric([state], count)
+        return deliveries
 
     def _disk(self) -> Metric:
         return GaugeMetricFamily(

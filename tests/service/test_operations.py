@@ -289,6 +289,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     job = "/v1/jobs/{job_id}"
     assert calls == {
         *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reference")),
+        ("POST", f"{job}/deliveries"),
         *(
             ("GET", job + path)
             for path in (
@@ -468,7 +469,9 @@ def test_every_error_has_a_status_and_the_documents_list_them_all() -> None:
 
 
 def test_the_documents_list_every_warning() -> None:
-    sources = [path.read_text(encoding="utf-8") for face in ("oarlock", "worker") for path in (ROOT / face).rglob("*.py")]
+    sources = [
+        path.read_text(encoding="utf-8") for face in ("oarlock", "service", "worker") for path in (ROOT / face).rglob("*.py")
+    ]
     codes = {
         code
         for text in sources

@@ -1,12 +1,15 @@
 """Jobs, as documents."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field
 
+from oarlock.store.deliveries import Delivery
 from oarlock.store.jobs import Job, JobFailure, JobState, Stage
 from service.api.problems import describe
 from service.api.schemas.base import Schema, Time
+from service.api.schemas.deliveries import DeliveryEntry
 from service.intake.submission import PRIORITY_NAMES
 
 PriorityName = Literal["urgent", "normal", "low"]
@@ -100,10 +103,12 @@ class JobDocument(Schema):
     finished_at: Time | None
     warnings: list[JobWarningEntry]
     error: JobError | None
+    superseded_by: str | None = Field(description="the job that holds more of the same series")
+    deliveries: list[DeliveryEntry] = Field(description="when and where its results arrived, as the gateway told")
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job, queue_position: int | None) -> Self:
+    def of(cls, job: Job, queue_position: int | None, deliveries: Sequence[Delivery] = ()) -> Self:
         return cls(
             id=job.id,
             state=job.state,
@@ -120,6 +125,8 @@ class JobDocument(Schema):
             finished_at=job.finished_at,
             warnings=[JobWarningEntry(code=warning.code, detail=warning.detail) for warning in job.warnings],
             error=None if job.error is None else JobError.of(job.error),
+            superseded_by=job.superseded_by,
+            deliveries=[DeliveryEntry.of(one) for one in deliveries],
             links=JobLinks.of(job),
         )
 

@@ -1,0 +1,44 @@
+"""Deliveries of results, as documents."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from oarlock.store.deliveries import Delivery, DeliveryState
+from service.api.schemas.base import Schema, Time
+
+_Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$", description="what its operator calls it")]
+_Result = Literal["rtstruct", "seg", "report"]
+
+
+class DeliveryEntry(Schema):
+    """When and where a result of a job arrived, or why it has not."""
+
+    place: str = Field(description="what the operator of the gateway calls it")
+    result: _Result
+    state: DeliveryState = Field(description="dead: it was given up")
+    attempts: int
+    note: str | None = Field(description="why it has not arrived")
+    at: Time | None = Field(description="when it arrived or was given up")
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Self:
+        return cls.model_validate(delivery, from_attributes=True)
+
+
+class DeliveryNote(BaseModel):
+    """What a carrier of results tells about one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    place: _Place
+    result: _Result
+    state: DeliveryState
+    attempts: int = Field(ge=0, le=1_000_000)
+    note: str | None = Field(None, max_length=300, description="why it has not arrived, without patient data")
+    at: AwareDatetime | None = Field(None, description="when it arrived or was given up")
+
+    def to_delivery(self) -> Delivery:
+        at: datetime | None = self.at
+        return Delivery(self.place, self.result, self.state, self.attempts, self.note, at)
