@@ -21,6 +21,11 @@ WORKDIR /app
 RUN printf '#!/bin/sh\nexec python -m oarlock.cli "$@"\n' >/usr/local/bin/oarlock && chmod 755 /usr/local/bin/oarlock
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     PYTHONPATH=/app OARLOCK_DATA=/data OARLOCK_MODELS=/app/models OARLOCK_ALIVE_FILE=/tmp/alive
+# The image is a module of mercure and a MONAI Application Package too (docs/operations.md).
+COPY docker/application/app.json docker/application/pkg.json /etc/monai/
+RUN mkdir -p /var/holoscan/input /var/holoscan/output && ln -s /etc/monai /etc/holoscan && chown -R 10001:10001 /var/holoscan
+ENV HOLOSCAN_APP_MANIFEST_PATH=/etc/holoscan/app.json HOLOSCAN_PKG_MANIFEST_PATH=/etc/holoscan/pkg.json HOLOSCAN_WORKDIR=/var/holoscan \
+    HOLOSCAN_INPUT_PATH=/var/holoscan/input HOLOSCAN_OUTPUT_PATH=/var/holoscan/output HOLOSCAN_MODEL_PATH=/app/models
 # Nothing is written when it runs, so what is not compiled now is compiled at every start.
 RUN python -m compileall -q -x /lib2to3/ /app "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A new volume takes its owner from the folder that it is mounted on.
@@ -29,9 +34,11 @@ USER 10001:10001
 VOLUME /data
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["sh", "-c", "test $(date +%s) -lt $(cat $OARLOCK_ALIVE_FILE)"]
-CMD ["python", "-m", "worker"]
+# mercure runs an image as it is, and says by its variables that it does.
+CMD ["sh", "-c", "if [ -n \"$MERCURE_IN_DIR\" ]; then exec oarlock application; fi; exec python -m worker"]
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="oarlock-worker" \
       org.opencontainers.image.version="0.1.0" \
+      org.monai.deploy.app-sdk="oarlock" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="Apache-2.0"

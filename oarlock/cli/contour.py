@@ -44,6 +44,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to; made if it is missing")
     parser.add_argument("--profile", help="site profile by which the RTSTRUCT is written (docs/profiles.md)")
     parser.add_argument("--model", help="name of the model")
+    parser.add_argument("--dicom-only", action="store_true", help="leave out files that are not DICOM Part 10, by their content")
     parser.add_argument("--seg", action="store_true", help="write the masks as a DICOM Segmentation too")
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="print the QA report in place of the table")
@@ -68,6 +69,8 @@ def run(chosen: argparse.Namespace) -> int:
     if name not in models.manifests:
         raise UnknownModel(available=list(models.manifests))
     files = sorted(path for path in chosen.folder.rglob("*") if path.is_file())
+    if chosen.dicom_only:
+        files = [path for path in files if _is_part_10(path)]
     header = take_in(files, settings.intake_rules)
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.out, prefix=".oarlock-") as folder:
@@ -90,6 +93,12 @@ def run(chosen: argparse.Namespace) -> int:
         print(*_table(chosen.out, report, header, profile), "", sep="\n")
         print(*(chosen.out / name for name in delivered), sep="\n")
     return judging.exit_status(report, chosen)
+
+
+def _is_part_10(path: Path) -> bool:
+    """Whether a file begins as PS3.10 section 7.1 has it."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _models(settings: Settings) -> "Models | None":
