@@ -110,8 +110,9 @@ def test_an_image_runs_as_a_number_that_is_not_root(face: str) -> None:
 
 @image
 def test_an_image_holds_the_core_its_face_and_the_models(face: str) -> None:
-    copied = {rest.split()[0] for rest in arguments(face, "COPY") if not rest.startswith("--from")}
-    assert copied == {"oarlock", face, "models"}
+    copied = {name for rest in arguments(face, "COPY") if not rest.startswith("--from") for name in rest.split()[:-1]}
+    manifests = {f"docker/application/{name}.json" for name in ("app", "pkg")} if face == "worker" else set()
+    assert copied == {"oarlock", face, "models"} | manifests
 
 
 @image
