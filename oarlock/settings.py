@@ -35,6 +35,7 @@ SECRETS: Final[Mapping[str, str]] = {
     "database_url": "DATABASE_URL",
     "callback_secrets": "OARLOCK_CALLBACK_SECRETS",
     "deidentify_key": "OARLOCK_DEIDENTIFY_KEY",
+    "oidc_client_secret": "OARLOCK_OIDC_CLIENT_SECRET",
 }
 """Settings that hold a secret, and their variables; a URL may hold a password."""
 
@@ -137,6 +138,8 @@ class Settings(BaseSettings):
         None,
         description="claim, or path of claims with dots, that names the bearer's site; without it they see all sites",
     )
+    oidc_client_id: str | None = Field(None, description="name of this service at the issuer: people sign in to the pages there")
+    oidc_client_secret: str | None = Field(None, repr=False, description="secret of that client, where the issuer gave it one")
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
     threads: int = Field(0, description="CPU threads of the model; 0 for all cores")
@@ -242,6 +245,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Self:
+        if self.oidc_client_id and not self.oidc_issuer:
+            msg = "OARLOCK_OIDC_CLIENT_ID needs OARLOCK_OIDC_ISSUER: it is a name there"
+            raise ValueError(msg)
         if self.oidc_issuer and not self.oidc_audience:
             msg = "OARLOCK_OIDC_ISSUER needs OARLOCK_OIDC_AUDIENCE: a token for another service must not open this one"
             raise ValueError(msg)

@@ -25,7 +25,7 @@ from service.background.webhooks.client import WebhookClient
 from service.background.webhooks.delivery import Messenger
 from service.container import Service, running
 from service.monitoring.request_log import RequestLog
-from service.web import pages
+from service.web import pages, sign_in
 
 WITNESS_EVERY_S: Final = 600.0
 """How often the last entry of the audit log is written into the service's own log, which is kept elsewhere."""
@@ -41,6 +41,7 @@ ROUTERS: Final = (
     catalogue.profiles,
     operations.operations,
     pages.pages,
+    sign_in.sign_in,
 )
 
 

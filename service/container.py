@@ -21,6 +21,7 @@ from oarlock.store.keys import KeyStore
 from oarlock.store.scores.read import ScoreStore
 from service.access.auth import Doorkeeper
 from service.access.oidc import OIDC
+from service.access.sessions import Sessions
 from service.background.followers import Followers
 from service.background.webhooks.rules import Rules
 from service.broker import Broker
@@ -50,6 +51,7 @@ class Service:
     broker: Broker
     intake: Intake
     doorkeeper: Doorkeeper
+    sessions: Sessions
     oidc: OIDC | None
     vault: Vault
     callback_rules: Rules
@@ -108,6 +110,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             broker=broker,
             intake=Intake(store, storage, broker),
             doorkeeper=Doorkeeper(settings, KeyStore(database), oidc),
+            sessions=Sessions(database),
             oidc=oidc,
             vault=vault,
             callback_rules=callback_rules,

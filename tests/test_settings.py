@@ -82,6 +82,7 @@ SECRET_VALUES = {
     "database_url": "postgresql://oarlock:word@postgres/oarlock",
     "callback_secrets": SIGNING,
     "deidentify_key": KEY,
+    "oidc_client_secret": "of the client",
 }
 
 

@@ -45,6 +45,8 @@ class Action(StrEnum):
     REFERENCE_RETURNED = "reference.returned"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    SESSION_OPENED = "session.opened"
+    SESSION_CLOSED = "session.closed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,16 @@ KEYS: Final = Table(
     Column("site", Text, nullable=False, server_default=""),
 )
 
+SESSIONS: Final = Table(
+    "sessions",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("ends_at", Time, nullable=False),
+    Index("sessions_by_end", "ends_at"),
+)
+"""Who has signed in to the pages: the hash of a cookie, and their key or token sealed with it. What is here opens nothing."""
+
 AUDIT: Final = Table(
     "audit",
     METADATA,

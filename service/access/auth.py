@@ -82,7 +82,7 @@ class Doorkeeper:
         :raises InvalidToken: if the token is not valid.
         :raises RateLimited: if too many wrong tokens came from the address.
         """
-        if self._is_open():
+        if self.is_open():
             origin.check_local()
             return ANYONE
         if token is None:
@@ -111,7 +111,8 @@ class Doorkeeper:
             raise InvalidToken
         return Principal(f"key:{key.id}", key.name, key.scopes, key.profile, key.retention, key.site)
 
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """Whether programs of this machine need no key."""
         self._closed = self._closed or self._keys.were_made()
         return not self._closed
 

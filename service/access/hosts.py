@@ -48,6 +48,16 @@ class Origin:
         if foreign or self.fetch_site not in _OWN_SITES:
             raise CrossSite
 
+    def check_own_page(self, *, safe: bool) -> None:
+        """Check that a browser's request comes from a page of this server, as its cookie alone does not tell.
+
+        :param safe: whether the request changes nothing: then an address that was typed in will do.
+        :raises CrossSite: if not.
+        """
+        own = self.origin is not None and _authority(self.origin) == (self.host or "").lower()
+        if self.fetch_site not in _OWN_SITES or not (own or (safe and self.origin is None)):
+            raise CrossSite
+
 
 def _authority(origin: str) -> str | None:
     """Host and port of an ``Origin``, in lower case; None if it is malformed: browsers send none such."""

@@ -62,11 +62,13 @@ class IssuerKeys:
     """The public keys of an issuer, kept fresh by :meth:`refresh_if_wanted`.
 
     :param fetch: gives the JSON document at a URL; raises OSError or ValueError if there is none.
+    :ivar about: the issuer's discovery document; empty until it was fetched.
     """
 
     def __init__(self, issuer: str, *, fetch: Fetch, clock: Callable[[], float] = monotonic) -> None:
         self._issuer, self._fetch, self._clock = issuer, fetch, clock
         self._keys: Mapping[str, jwt.PyJWK] = {}
+        self.about: Mapping[str, Any] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._wanted = True
         self._lock = Lock()
@@ -104,6 +106,7 @@ class IssuerKeys:
                 log.error("the issuer's name in its discovery document differs from that in the settings")
                 return None
             documents = self._fetch(about["jwks_uri"])["keys"]
+            self.about = about
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             log.warning("the issuer's keys could not be fetched", extra={"error": type(error).__name__})
             return None

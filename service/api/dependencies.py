@@ -14,6 +14,7 @@ from oarlock.store.audit import Actor
 from oarlock.store.jobs import Job, JobId, JobState
 from service.access.auth import Principal, check_scopes
 from service.access.hosts import Origin
+from service.access.sessions import cookie_of
 from service.container import Service
 from service.errors import AccessError, UnknownParameter
 from service.facts import facts_of
@@ -41,7 +42,8 @@ Here = Annotated[Service, Depends(_service)]
 
 
 def _identify(request: Request, service: Service, credentials: HTTPAuthorizationCredentials | None) -> Principal:
-    token = credentials.credentials if credentials else None
+    cookie = cookie_of(request) if credentials is None else None
+    token = credentials.credentials if credentials else service.sessions.find(cookie) if cookie else None
     return service.doorkeeper.identify(token, Origin.of(request), request.client.host if request.client else None)
 
 

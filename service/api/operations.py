@@ -7,11 +7,11 @@ from starlette.responses import HTMLResponse, Response
 
 from oarlock.scopes import Scope
 from service.api import docs_page
-from service.api.dependencies import PRIVATE, Here, needs
+from service.api.dependencies import PRIVATE, Caller, Here, needs
 from service.api.openapi import Call, bytes_answer, json_answer, problems, to_problem
 from service.api.problems import MEDIA_TYPE, problem
 from service.api.routing import reads
-from service.api.schemas.health import Liveness, Readiness
+from service.api.schemas.health import CallerDocument, Liveness, Readiness
 from service.errors import NotReady
 from service.monitoring import metrics
 
@@ -57,6 +57,25 @@ def readyz(request: Request, service: Here) -> Response:
         return Response(document.model_dump_json(), media_type="application/json", headers=PRIVATE)
     missing = {name: reason for name, reason in found.items() if reason is not None}
     return problem(request, NotReady(reasons=missing), members=document.model_dump())
+
+
+_CALLER: Final[Call] = {
+    "responses": {
+        200: json_answer(
+            "The caller",
+            {"id": "key:0123456789ab", "name": "planning", "site": None, "scopes": ["jobs:read", "qa:read"], "open": False},
+            "CallerDocument",
+        ),
+        **problems(),
+    }
+}
+
+
+@reads(operations, "/v1/caller", summary="Who am I?", response_model=CallerDocument, dependencies=[needs()], **_CALLER)
+def get_caller(service: Here, caller: Caller) -> CallerDocument:
+    """Whom the key or token names, and what they may do."""
+    is_open = service.doorkeeper.is_open()
+    return CallerDocument(id=caller.id, name=caller.name, site=caller.site or None, scopes=sorted(caller.scopes), open=is_open)
 
 
 _METRICS: Final[Call] = {

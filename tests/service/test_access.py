@@ -21,6 +21,7 @@ from service.api.dependencies import admit
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+SIGN_IN = {"/sign-in", "/sign-in/oidc", "/sign-in/callback", "/sign-out"}
 OPEN = {"/", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
 NO_JOB = "/v1/jobs/0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
 
@@ -42,6 +43,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", "/v1/qa/summary"): {Scope.QA_READ},
     ("POST", f"{NO_JOB}/reference"): {Scope.JOBS_WRITE},
     ("GET", "/v1/qa/drift"): {Scope.QA_READ},
+    ("GET", "/v1/caller"): set(Scope),
     ("GET", "/v1/models"): set(Scope),
     ("GET", "/v1/profiles"): set(Scope),
     ("GET", "/metrics"): {Scope.METRICS_READ},
@@ -128,7 +130,7 @@ def test_a_key_is_revoked_at_once(closed: Running, tokens: dict[Scope, str]) -> 
 def test_every_call_says_what_it_needs_but_the_open_ones(closed: Running, tokens: dict[Scope, str]) -> None:
     routes = closed.app.state.routes
     guarded = {route.path for route in routes if any(entry.dependency is admit for entry in route.dependencies)}
-    assert {route.path for route in routes} - guarded == OPEN
+    assert {route.path for route in routes} - guarded == OPEN | SIGN_IN
     assert all(
         httpx.get(f"{closed.url}{path.format(job_id='x', name='mark.svg')}").status_code in {200, 503}
         for path in OPEN | {"/openapi.json"}

@@ -16,6 +16,7 @@ from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 import jwt
@@ -45,6 +46,8 @@ class Issuer:
     private: dict[str, Any] = field(default_factory=dict)
     published: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    codes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """For people who sign in with a browser: the challenge that a code came with, and the token that it is good for."""
 
     @property
     def url(self) -> str:
@@ -75,11 +78,29 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         documents = {
-            "/.well-known/openid-configuration": {"issuer": self.issuer.url, "jwks_uri": f"{self.issuer.url}/keys"},
+            "/.well-known/openid-configuration": {
+                "issuer": self.issuer.url,
+                "jwks_uri": f"{self.issuer.url}/keys",
+                "authorization_endpoint": f"{self.issuer.url}/authorize",
+                "token_endpoint": f"{self.issuer.url}/token",
+            },
             "/keys": {"keys": self.issuer.published},
         }
         body = b"[" + b" " * 1_000_000 + b"]" if self.path == "/large" else json.dumps(documents[self.path]).encode()
         self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        """Change a code for a token, if its proof key fits (RFC 7636)."""
+        sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        challenge, token = self.issuer.codes.pop(sent["code"][0], ("", ""))
+        proof = base64.urlsafe_b64encode(hashlib.sha256(sent["code_verifier"][0].encode()).digest()).decode().rstrip("=")
+        fits = bool(token) and proof == challenge
+        body = json.dumps({"access_token": token, "token_type": "Bearer"} if fits else {"error": "invalid_grant"}).encode()
+        self.send_response(200 if fits else 400)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -312,6 +312,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/v1/qa/summary",
                 "/v1/qa/drift",
                 "/v1/jobs",
+                "/v1/caller",
                 "/v1/models",
                 "/v1/profiles",
                 "/livez",

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from oarlock.scopes import Scope
 from service.api.schemas.base import Schema
 
 
@@ -19,6 +20,16 @@ class Dependency(Schema):
 
     ready: bool
     detail: str | None = Field(description="what is wrong with it; null if nothing is")
+
+
+class CallerDocument(Schema):
+    """Who calls, and what they may do."""
+
+    id: str = Field(description="as the audit log names them")
+    name: str
+    site: str | None = Field(description="whose jobs and scores they see; null: those of all sites")
+    scopes: list[Scope]
+    open: bool = Field(description="whether this server asks programs of its own machine for no key")
 
 
 class Readiness(Schema):

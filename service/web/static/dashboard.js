@@ -1,5 +1,6 @@
 // The jobs, newest first, as they are now.
 import { byId, call, el, toast, when } from "./api.js";
+import { whoIsIt } from "./page.js";
 
 const EVERY_MS = 3000;
 
@@ -25,4 +26,4 @@ async function live() {
   }
 }
 
-live();
+whoIsIt().then(live);

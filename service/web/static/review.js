@@ -1,6 +1,7 @@
 // The review page: three cuts, the organs, the findings. Read only: contours are corrected in the planning system.
 import { byId, call, el, figure, level, ml, toast, when } from "./api.js";
 import { Geometry, lookUp, Plane, PLANES } from "./planes.js";
+import { whoIsIt } from "./page.js";
 import { Volume } from "./volume.js";
 
 const WINDOWS = [["Soft tissue", 40, 400], ["Brain", 40, 80], ["Bone", 400, 1800], ["Lung", -600, 1500]];
@@ -339,6 +340,7 @@ async function showQa() {
 
 async function begin() {
   prepare();
+  whoIsIt().catch((error) => toast(error.message));
   const described = await call(`/v1/jobs/${job}`);
   fillHead(described);
   if (described.state !== "succeeded") {
