@@ -18,6 +18,9 @@ from model_export.boxes.things import FARTHEST_MM, Scene, paint_things
 from model_export.datasets.training_file import AIR_HU, HU_OF_CODE
 
 FAR_VOXELS: Final = 3
+THING_HU: Final = 50.0
+BESIDE_SKIN_MM: Final = 2.0
+"""A thing counts where it changed the air by so much, and from so far outside of the skin on."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +116,18 @@ def draw_box(case: BoxCase, run: BoxRun, rng: Generator) -> BoxSample:
         placement = replace(placement, mirror=not placement.mirror)
     axes = run.box.positions_mm(fine=False, shown=True)
     hu, known, skin_mm = see(case, placement.in_scan(axes), with_skin=True)
-    hu = paint_things(hu, Scene(skin_mm, axes), run.things, rng)
+    bare, hu = hu, paint_things(hu, Scene(skin_mm, axes), run.things, rng)
+    things = ((hu - bare).abs() > THING_HU) & (skin_mm > BESIDE_SKIN_MM)
     kept = draw_cut((hu.shape[0], hu.shape[1], hu.shape[2]), run.augment, rng)
     if kept is not None:
-        known = known * torch.from_numpy(kept)
+        known, things = known * torch.from_numpy(kept), things & torch.from_numpy(kept)
         hu = torch.where(torch.from_numpy(kept), hu, torch.full_like(hu, AIR_HU))
     ct_hu = change_intensities(hu, run.augment, rng)
     if kept is not None:
         ct_hu = torch.where(torch.from_numpy(kept), ct_hu, torch.full_like(hu, AIR_HU))
-    return _labelled_box(case, run, placement, ct_hu, known)
+    inside = known > 0.99
+    near = functional.max_pool3d(inside[None].float(), 2 * FAR_VOXELS + 1, 1, FAR_VOXELS)[0] > 0
+    return _labelled_box(case, run, placement, ct_hu, (inside, ~near | things))
 
 
 def see(case: BoxCase, places: Tensor, *, with_skin: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,15 +147,18 @@ def _normalised(places: Tensor, extents: Sequence[float]) -> Tensor:
     return torch.stack([2 * places[axis] / extents[axis] - 1 for axis in (2, 1, 0)], dim=-1)
 
 
-def _labelled_box(case: BoxCase, run: BoxRun, placement: Placement, ct_hu: Tensor, known: Tensor) -> BoxSample:
+def _labelled_box(case: BoxCase, run: BoxRun, placement: Placement, ct_hu: Tensor, seen: tuple[Tensor, Tensor]) -> BoxSample:
+    """A box with its labels.
+
+    :param seen: (z, y, x) where the CT is known, and where every organ is absent: far from known CT, and in things, for
+        OpenKBP's air counts as unknown up to the skin.
+    """
     labelled = labelled_outputs(case, run, mirror=placement.mirror)
     places = placement.in_scan(run.box.positions_mm(fine=True, shown=True))
-    inside = known > 0.99
-    near = functional.max_pool3d(inside[None].float(), 2 * FAR_VOXELS + 1, 1, FAR_VOXELS)[0] > 0
     upscale = run.box.upscale
-    inner, far = (mask.repeat_interleave(upscale, 1).repeat_interleave(upscale, 2) for mask in (inside, ~near))
+    inner, absent = (mask.repeat_interleave(upscale, 1).repeat_interleave(upscale, 2) for mask in seen)
     target = torch.stack([shares_at(label, case, places) for _, label in labelled])
-    counts = torch.stack([(inner & _in_slices(label, case, places)) | far for _, label in labelled])
+    counts = torch.stack([(inner & _in_slices(label, case, places)) | absent for _, label in labelled])
     weights = [run.sampling.transferred_weight if label.source == TRANSFERRED else 1.0 for _, label in labelled]
     return BoxSample(ct_hu, tuple(index for index, _ in labelled), tuple(weights), target * inner, counts)
 

@@ -256,6 +256,24 @@ def test_things_touch_the_skin_and_change_nothing_within_it() -> None:
         assert (painted[touching] > -900).mean() > 0.2
 
 
+def test_no_organ_is_in_a_thing_on_the_skin_although_the_air_there_was_unknown() -> None:
+    still = dict.fromkeys(("rotation_deg", "shear", "elastic_sd_mm", "noise_sd_hu", "shift_hu"), 0.0)
+    still |= dict.fromkeys(("mirror_probability", "cut_probability", "blur_probability"), 0.0)
+    tables = SMALL | {"box": SMALL["box"] | {"size": [8, 16, 32]}, "augment": still}
+    none = {"mask": 0.0, "bolus": 0.0, "pad": 0.0, "tube": 0.0}
+    bare, dressed = (read_box_run(CONFIGS / "orbits.toml", tables | {"things": none | {"pad": pad}}) for pad in (0.0, 1.0))
+    case = made_case([made_label("Eye_L", 30)])
+    case = replace(case, ct=np.where(case.ct > to_codes(np.float32(-500.0), np.True_), case.ct, 0).astype(np.uint8))
+    for seed in range(4):
+        without, seen = (draw_box(case, run, np.random.default_rng(seed)) for run in (bare, dressed))
+        thing = (seen.ct_hu - without.ct_hu).abs() > 100.0
+        thing = thing.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert thing.sum() > 200
+        assert seen.counts[0][thing].float().mean() > 0.8
+        assert without.counts[0][thing].float().mean() < 0.2
+        assert not seen.target[0][thing].any()
+
+
 def test_a_box_of_air_can_be_painted() -> None:
     skin = torch.from_numpy(distance_to_skin(np.full((4, 8, 8), -1000.0, np.float32), (2.5, 4.0, 4.0)))
     places = np.arange(8, dtype=np.float32)
