@@ -119,6 +119,7 @@ BUILD         := docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION)
 images:
 	@$(BUILD) -f docker/service.Dockerfile -t oarlock-service:$(VERSION) .
 	@$(BUILD) -f docker/worker.Dockerfile -t oarlock-worker:$(VERSION) .
+	@$(BUILD) -f docker/gateway.Dockerfile -t oarlock-gateway:$(VERSION) .
 	$(if $(filter gpu,$(PROFILES)),@$(BUILD) --build-arg LOCK=worker-cuda.lock -f docker/worker.Dockerfile -t oarlock-worker-cuda:$(VERSION) .)
 
 e2e: $(VENV)/dev

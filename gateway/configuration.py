@@ -99,13 +99,21 @@ class Folder(Table):
 
 
 class Watch(Table):
-    """A folder that series are dropped into. ``called`` stands for the AE title that its files count as sent to."""
+    """A folder that series are dropped into.
+
+    ``called`` stands for the AE title that its files count as sent to. A file counts as whole when its size and time stayed the
+    same over ``looks`` looks, ``every_s`` seconds apart.
+    """
 
     name: Name
     path: Path
     called: Title = "FOLDER"
     every_s: float = Field(2.0, gt=0)
     looks: int = Field(3, ge=2)
+
+
+Place = Peer | Web | Folder | Watch
+"""What results can be brought to; a watched folder gets those of the series that was dropped into it."""
 
 
 class Thickness(Table):
@@ -153,7 +161,8 @@ class Configuration(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         results = [place.name for place in self.web] + [place.name for place in self.folder]
-        names = [peer.name for peer in self.peer] + results
+        names = [peer.name for peer in self.peer] + results + [watch.name for watch in self.watch]
+        names += [peer.title for peer in self.peer if peer.title in {watch.name for watch in self.watch}]
         for double in sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {double!r} is given twice")
         places = {SENDER, *results, *(peer.name for peer in self.peer if peer.listens)}
@@ -173,10 +182,14 @@ class Configuration(Table):
         """The peer with an AE title; None for a stranger."""
         return next((peer for peer in self.peer if peer.title == title), None)
 
-    def place(self, name: str) -> Peer | Web | Folder | None:
+    def place(self, name: str) -> Place | None:
         """What takes results under a name; None where the file does not have it any more."""
-        places: list[Peer | Web | Folder] = [*(peer for peer in self.peer if peer.listens), *self.web, *self.folder]
+        places: list[Place] = [*(peer for peer in self.peer if peer.listens), *self.web, *self.folder, *self.watch]
         return next((place for place in places if place.name == name), None)
+
+    def watch_named(self, name: str) -> Watch | None:
+        """The watched folder of a name; None for anything else."""
+        return next((watch for watch in self.watch if watch.name == name), None)
 
 
 def read_configuration(path: Path | None) -> Configuration:

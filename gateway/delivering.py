@@ -4,14 +4,13 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from gateway.configuration import Configuration, Folder, Peer, Web
+from gateway.configuration import Configuration, Place
 from gateway.errors import PeerFailed, ServiceAway, ServiceRefused
 from gateway.metrics import SENT
 from gateway.places import deliver
 from gateway.results import Finished, finish
-from gateway.rules import Sent
 from gateway.service_client import ServiceClient
-from gateway.store import Delivery, Post, Store
+from gateway.store import Delivery, Post, Series, Store
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,8 @@ class Delivering:
             if finished is None:
                 self._end(delivery, "dropped", "this service does not offer it", None)
                 return True
-            deliver(self._place(delivery.place), finished, self._title(post))
+            series = self._store.one_series(post.series)
+            deliver(self._place(delivery.place), finished, self._title(series), series.uid if series else "")
         except ServiceAway as away:
             self._store.change_delivery(delivery.id, next_at=self._clock() + (away.retry_after_s or FIRST_WAIT_S), note=str(away))
             return False
@@ -69,17 +69,16 @@ class Delivering:
         content = rtstruct if name == "rtstruct" else self._service.result(job, name)
         return None if content is None or rtstruct is None else finish(name, content, rtstruct)
 
-    def _place(self, name: str) -> Peer | Web | Folder:
+    def _place(self, name: str) -> Place:
         place = self._configuration.place(name)
         if place is None:
             raise PeerFailed("it is not in the configuration any more")
         return place
 
-    def _title(self, post: Post) -> str:
+    def _title(self, series: Series | None) -> str:
         """Our title as the sender called it, where it did: some peers know us by that alone."""
-        series = self._store.one_series(post.series)
-        sent = series.sent if series is not None else Sent("", "")
-        return sent.called if sent.called in self._configuration.titles else self._configuration.titles[0]
+        titles = self._configuration.titles
+        return series.called if series is not None and series.called in titles else titles[0]
 
     def _failed(self, delivery: Delivery, job: str, reason: str, *, final: bool) -> bool:
         SENT.labels(delivery.place, "not taken").inc()

@@ -63,7 +63,7 @@ class Inbox:
         if shutil.disk_usage(self.data).free < self._min_free_bytes:
             raise DiskLow
 
-    def take(self, content: bytes, sent: Sent, *, association: int | None, drop_folder: str | None = None) -> Taken:
+    def take(self, content: bytes, sent: Sent, *, association: int | None) -> Taken:
         """Keep a DICOM file; when this returns it survives any end of the process and of the machine.
 
         :param content: the file with its meta information.
@@ -74,11 +74,11 @@ class Inbox:
         part = self.data / _INCOMING / secrets.token_hex(8)
         try:
             _write_through(part, content)
-            return self._file(part, hashlib.sha256(content).hexdigest(), sent, association, drop_folder)
+            return self._file(part, hashlib.sha256(content).hexdigest(), sent, association)
         finally:
             part.unlink(missing_ok=True)
 
-    def _file(self, part: Path, digest: str, sent: Sent, association: int | None, drop_folder: str | None) -> Taken:
+    def _file(self, part: Path, digest: str, sent: Sent, association: int | None) -> Taken:
         identity = identify(part)
         if identity.sop_class not in CT_CLASSES:
             return self._file_structure_set(part, digest, identity)
@@ -88,7 +88,7 @@ class Inbox:
             return Taken.AGAIN
         path = self._place(part, self.data / _SERIES / series, identity, digest)
         file = (path, digest, (self.data / path).stat().st_size)
-        self._store.add_image(identity, sent, file, self._clock(), association=association, drop_folder=drop_folder)
+        self._store.add_image(identity, sent, file, self._clock(), association=association)
         return Taken.NEW
 
     def _file_structure_set(self, part: Path, digest: str, identity: Identity) -> Taken:

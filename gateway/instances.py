@@ -14,7 +14,8 @@ from pydicom.valuerep import TEXT_VR_DELIMS
 from oarlock.ct.listed_images import listed_images
 from oarlock.ct.series import check_headers
 from oarlock.ct.sorting import CT_IMAGE, MULTI_FRAME_CT, RT_STRUCTURE_SET
-from oarlock.dicom.elements import Header, read_elements
+from oarlock.dicom.elements import DEFLATED, Header, read_elements
+from oarlock.dicom.fragments import find_fragments
 from oarlock.dicom.sequences import Item, read_sequences_until
 from oarlock.dicom.tags import Tag
 from oarlock.dicom.unusable import Unusable
@@ -114,6 +115,21 @@ def _uid(header: Header | Item, tag: Tag) -> str:
     if not _UID.fullmatch(text) or len(text) > 64:
         raise Unusable(f"it has no valid {tag.name.replace('_', ' ').title().replace('Uid', 'UID')}")
     return text
+
+
+def check_end(path: Path) -> None:
+    """Check that the pixel data of a file have their end: half of an image has a whole header.
+
+    :raises Unusable: the file is cut off.
+    """
+    header = read_elements(path, _IDENTITY, keep=lambda _: True)
+    pixels = None if header is None else header.pixel_data
+    if header is None or pixels is None or header.transfer_syntax == DEFLATED:
+        return
+    if pixels.length is None:
+        find_fragments(path, pixels.offset)
+    elif pixels.offset + pixels.length > header.size:
+        raise Unusable("it is cut off")
 
 
 def read_texts(path: Path) -> Texts:

@@ -8,10 +8,13 @@ from typing import Final
 
 import httpx
 
-from gateway.configuration import Folder, Peer, Web
+from gateway.configuration import Peer, Place, Watch, Web
 from gateway.dimse import peers
 from gateway.errors import PeerFailed
 from gateway.results import Finished
+
+DONE: Final = "done"
+"""Folder, in a watched one, of series that were taken in, each in a folder that is named by its UID."""
 
 _BOUNDARY: Final = "oarlock-gateway-part"
 _PATIENCE_S: Final = 60.0
@@ -19,16 +22,19 @@ _ALWAYS_AGAIN: Final = frozenset({401, 403, 404, 408, 409, 425, 429})
 """Beside 5xx: answers that an operator of the other side can change."""
 
 
-def deliver(place: Peer | Web | Folder, finished: Finished, title: str) -> None:
+def deliver(place: Place, finished: Finished, title: str, series_uid: str) -> None:
     """Bring a result to its place.
 
     :param title: our AE title.
+    :param series_uid: of the CT: a watched folder gets its results beside the files that were dropped.
     :raises PeerFailed: it is not there.
     """
     if isinstance(place, Peer):
         peers.store(place, title, finished.dicom)
     elif isinstance(place, Web):
         stow(place, finished.dicom)
+    elif isinstance(place, Watch):
+        write_into(place.path / DONE / series_uid, finished)
     else:
         write_into(place.path, finished)
 

@@ -81,8 +81,8 @@ def _route(rule: Rule, sent: Sent, configuration: Configuration) -> Route:
     places = []
     for name in rule.send:
         if name == SENDER:
-            peer = configuration.peer_titled(sent.calling)
-            places += [peer.name] if peer is not None and peer.listens else []
+            peer, watch = configuration.peer_titled(sent.calling), configuration.watch_named(sent.calling)
+            places += [watch.name] if watch is not None else [peer.name] if peer is not None and peer.listens else []
         else:
             places.append(name)
     results = tuple(dict.fromkeys(rule.results))

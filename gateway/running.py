@@ -18,6 +18,7 @@ from gateway.posting import Posting
 from gateway.service_client import ServiceClient
 from gateway.settings import GatewaySettings
 from gateway.store import Store
+from gateway.watched_folder import WatchedFolder
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ class Gateway:
     def _places(self) -> list[str]:
         configuration = self.configuration
         peers = [peer.name for peer in configuration.peer if peer.listens]
-        return peers + [web.name for web in configuration.web] + [folder.name for folder in configuration.folder]
+        others = [web.name for web in configuration.web] + [folder.name for folder in configuration.folder]
+        return peers + others + [watch.name for watch in configuration.watch]
 
     @contextmanager
     def running(self) -> Iterator["Gateway"]:
@@ -100,6 +102,9 @@ class Gateway:
             stack.enter_context(Loop("posting", self.posting.step, LOOK_S))
             for place in self._places():
                 stack.enter_context(Loop(f"delivering to {place}", partial(self.delivering.step, place), LOOK_S))
+            for watch in self.configuration.watch:
+                watched = WatchedFolder(watch, self.store, self.inbox)
+                stack.enter_context(Loop(f"watching {watch.name}", watched.step, watch.every_s))
             stack.enter_context(Loop("telling", self.delivering.tell, LOOK_S))
             stack.enter_context(Loop("tidying", self.tidy, TIDY_S))
             self.receiver.start()

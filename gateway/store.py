@@ -25,7 +25,7 @@ CREATE TABLE associations (
 CREATE TABLE series (
     id TEXT PRIMARY KEY, uid TEXT NOT NULL, study TEXT NOT NULL, calling TEXT NOT NULL, called TEXT NOT NULL,
     first_at REAL NOT NULL, last_at REAL NOT NULL, forced INTEGER NOT NULL DEFAULT 0,
-    changed INTEGER NOT NULL DEFAULT 1, revision INTEGER NOT NULL DEFAULT 1, note TEXT NOT NULL DEFAULT '', drop_folder TEXT);
+    changed INTEGER NOT NULL DEFAULT 1, revision INTEGER NOT NULL DEFAULT 1, note TEXT NOT NULL DEFAULT '');
 CREATE INDEX series_by_uid ON series (uid);
 CREATE TABLE announced (series_uid TEXT PRIMARY KEY, images INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE images (
@@ -60,7 +60,6 @@ class Series:
     :ivar changed: whether there is something in it that no post holds.
     :ivar revision: goes up with each image.
     :ivar note: why it is left alone; empty otherwise.
-    :ivar drop_folder: the watched folder that it came from, for its results; None for one that came by DICOM.
     """
 
     id: str
@@ -74,7 +73,6 @@ class Series:
     changed: bool
     revision: int
     note: str
-    drop_folder: str | None
 
     @property
     def sent(self) -> Sent:
@@ -215,7 +213,6 @@ class Store:
         now: float,
         *,
         association: int | None,
-        drop_folder: str | None = None,
     ) -> None:
         """Put an image into its series, or in the place of the one with the same UID.
 
@@ -224,10 +221,10 @@ class Store:
         series = series_id(identity.series_uid, sent.called)
         with self.writing() as connection:
             connection.execute(
-                "INSERT INTO series (id, uid, study, calling, called, first_at, last_at, drop_folder)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET last_at = excluded.last_at, changed = 1,"
+                "INSERT INTO series (id, uid, study, calling, called, first_at, last_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET last_at = excluded.last_at, changed = 1,"
                 " revision = revision + 1, calling = excluded.calling, note = ''",
-                (series, identity.series_uid, identity.study_uid, *_titles(sent), now, now, drop_folder),
+                (series, identity.series_uid, identity.study_uid, *_titles(sent), now, now),
             )
             connection.execute(
                 "INSERT OR REPLACE INTO images (series, uid, path, sha256, bytes, association) VALUES (?, ?, ?, ?, ?, ?)",

@@ -129,6 +129,7 @@ def bodies(files: Sequence[Path], structure_set: Path) -> list[bytes]:
         ("model", b"oarlock-hn"),
         ("profile", b"eclipse"),
         ("label", b"plan-4711"),
+        ("supersedes", b"0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"),
         ("callback_url", b"https://pacs.test/a?b=c"),
     ]
     form = b"multipart/form-data; boundary=" + BOUNDARY

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from gateway.settings import GatewaySettings
 from oarlock import __version__
 from oarlock.settings import SECRETS, unknown_names, variables
 
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
-IMAGES = {"service": ROOT / "docker" / "service.Dockerfile", "worker": ROOT / "docker" / "worker.Dockerfile"}
-OURS = ("service", "first-key", "first-password", "worker", "worker-gpu")
+IMAGES = {face: ROOT / "docker" / f"{face}.Dockerfile" for face in ("service", "worker", "gateway")}
+OURS = ("service", "first-key", "first-password", "worker", "worker-gpu", "gateway")
 ONCE = ("first-key", "first-password")
-LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in ("service", "worker", "worker-cuda")}
+LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in ("service", "worker", "worker-cuda", "gateway")}
 
 image = pytest.mark.parametrize("face", IMAGES)
 ours = pytest.mark.parametrize("name", OURS)
@@ -109,10 +110,11 @@ def test_an_image_runs_as_a_number_that_is_not_root(face: str) -> None:
 
 
 @image
-def test_an_image_holds_the_core_its_face_and_the_models(face: str) -> None:
+def test_an_image_holds_the_core_its_face_and_the_models_that_it_needs(face: str) -> None:
     copied = {name for rest in arguments(face, "COPY") if not rest.startswith("--from") for name in rest.split()[:-1]}
     manifests = {f"docker/application/{name}.json" for name in ("app", "pkg")} if face == "worker" else set()
-    assert copied == {"oarlock", face, "models"} | manifests
+    models = {"models"} if face != "gateway" else set()
+    assert copied == {"oarlock", face} | models | manifests
 
 
 @image
@@ -130,6 +132,7 @@ def test_each_image_has_a_health_check_of_its_own() -> None:
     checks = {face: arguments(face, "HEALTHCHECK") for face in IMAGES}
     assert "/livez" in checks["service"][0]
     assert "$OARLOCK_ALIVE_FILE" in checks["worker"][0]
+    assert "/metrics" in checks["gateway"][0]
     assert any("OARLOCK_ALIVE_FILE=/tmp/alive" in rest for rest in arguments("worker", "ENV"))
 
 
@@ -152,6 +155,12 @@ def test_the_service_has_no_runtime_of_models() -> None:
 def test_the_worker_on_the_cpu_has_no_cuda_and_no_web_framework() -> None:
     assert not [name for name in packages("worker") if name.startswith(("nvidia", "cuda", "torch", "fastapi", "uvicorn"))]
     assert [name for name in packages("worker") if name.startswith("onnxruntime")]
+
+
+def test_the_gateway_has_no_runtime_of_models_no_web_framework_and_no_queue() -> None:
+    assert not [
+        name for name in packages("gateway") if name.startswith(("onnx", "torch", "nvidia", "fastapi", "celery", "redis"))
+    ]
 
 
 def test_the_worker_on_a_gpu_brings_cuda_along() -> None:
@@ -177,6 +186,7 @@ def test_what_is_up_without_and_with_a_profile(composition: Any) -> None:
         *ONCE,
     }
     assert {name for name, wanted in profiles.items() if "gpu" in wanted} == {"worker-gpu"}
+    assert {name for name, wanted in profiles.items() if "dicom" in wanted} == {"gateway"}
     assert {name for name, wanted in profiles.items() if "monitoring" in wanted} == {"prometheus", "grafana"}
 
 
@@ -211,7 +221,18 @@ def test_every_image_is_named_with_its_version(composition: Any) -> None:
 def test_nothing_is_published_beyond_this_machine(composition: Any) -> None:
     ports = [port for service in composition["services"].values() for port in service.get("ports", ())]
     assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert all(port.startswith(("127.0.0.1:", "${GATEWAY_ADDRESS:-127.0.0.1}:")) for port in ports)
+
+
+def test_the_gateway_reaches_the_service_and_the_hospital_and_neither_database_nor_queue(composition: Any) -> None:
+    assert composition["services"]["gateway"]["networks"] == ["front"]
+    assert "front" in composition["services"]["service"]["networks"]
+
+
+def test_every_setting_of_the_gateway_is_passed_on_or_decided_by_its_image(composition: Any) -> None:
+    decided = {"data", "host", "port", "tls_port", "metrics_host", "metrics_port"}
+    passed = composition["services"]["gateway"]["environment"].keys()
+    assert passed == {f"OARLOCK_GATEWAY_{name.upper()}" for name in GatewaySettings.model_fields.keys() - decided}
 
 
 def test_the_database_the_queue_and_the_workers_reach_nobody_outside(composition: Any) -> None:
