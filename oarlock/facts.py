@@ -38,7 +38,8 @@ class ComparisonRows:
     """A comparison of two structure sets as rows for a table, without anything that a sender wrote.
 
     :ivar definition: which set of definitions its numbers follow.
-    :ivar oars: one mapping an organ, from column to value: ``oar``, ``presence``, ``tolerance_mm`` and the measured numbers.
+    :ivar oars: one mapping an organ, from column to value: ``oar``, ``presence``, ``tolerance_mm``, the measured numbers,
+        ``undefined_reason`` and ``verdict``.
     """
 
     definition: str

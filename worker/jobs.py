@@ -30,6 +30,7 @@ from oarlock.facts import ModelFacts
 from oarlock.pipeline.comparison import NO_SITE_FILE
 from oarlock.pipeline.contouring import Walk
 from oarlock.qa.site_file import Site
+from oarlock.qa.verdict import verdict_of_set
 from oarlock.rtstruct.profiles import GENERIC, GENERIC_NAME, Profile
 from oarlock.segmentation.segment import Model
 from oarlock.store.files import RTSTRUCT, Storage
@@ -93,10 +94,11 @@ def contour(
                     walk.run(lambda: models(job.model))
                     keeper.report(Stage.COMPARING, 1.0)
                     digest = _digest(folder / RTSTRUCT)
-                comparisons = [report.to_rows() for report in walk.reports]
+                judged = {verdict.oar: verdict.level.value for verdict in walk.verdicts}
+                comparisons = [report.to_rows(judged) for report in walk.reports]
                 checks = [(check.code, check.level.value) for check in walk.checks]
-                judged = [(verdict.oar, verdict.level.value) for verdict in walk.verdicts]
-                scored = Scored(walk.scanner, comparisons, checks, judged)
+                of_set = verdict_of_set(walk.verdicts).value
+                scored = Scored(walk.scanner, comparisons, checks, list(judged.items()), of_set)
                 store.leases.succeed(lease, warnings=walk.warnings, result=digest, scored=scored)
             except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new worker
                 with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back

@@ -8,6 +8,7 @@ that numbers of two releases are only compared where they mean the same.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 from oarlock.facts import ComparisonRows, ModelFacts, Notice
@@ -105,10 +106,13 @@ class OARScore:
         """Surface DSC at the rounded tolerance, the number that is charted."""
         return self.measured.surface_dsc
 
-    def to_row(self) -> dict[str, Any]:
-        """The numbers of this organ, for a table, as round as in the report."""
+    def to_row(self, verdict: str | None = None) -> dict[str, Any]:
+        """The numbers of this organ, for a table, as round as in the report, and why some are missing.
+
+        :param verdict: on what the predicted side drew.
+        """
         known = {"oar": self.oar.name, "presence": self.presence.value, "tolerance_mm": self.tolerance_mm}
-        return known | rounded(asdict(self.measured))
+        return known | rounded(asdict(self.measured)) | {"undefined_reason": self.reason, "verdict": verdict}
 
     def to_json(self) -> dict[str, Any]:
         """One entry of ``oars``."""
@@ -170,9 +174,12 @@ class QAReport:
         """The numbers by OAR."""
         return {score.oar: score.measured for score in self.scores}
 
-    def to_rows(self) -> ComparisonRows:
-        """The scores as rows for a table. Names of ROIs and labels are left out: a sender chose them."""
-        return ComparisonRows(DEFINITION, tuple(score.to_row() for score in self.scores))
+    def to_rows(self, verdicts: Mapping[str, str] = MappingProxyType({})) -> ComparisonRows:
+        """The scores as rows for a table. Names of ROIs and labels are left out: a sender chose them.
+
+        :param verdicts: on the organs of the predicted side, by name.
+        """
+        return ComparisonRows(DEFINITION, tuple(score.to_row(verdicts.get(score.oar.name)) for score in self.scores))
 
     def to_json(self) -> dict[str, Any]:
         """The report as ``docs/api.md`` fixes it."""

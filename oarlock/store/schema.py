@@ -276,9 +276,11 @@ QA_SCORES: Final = Table(
     Column("added_path_length_mm", Float),
     Column("predicted_volume_ml", Float, nullable=False),
     Column("reference_volume_ml", Float, nullable=False),
+    Column("undefined_reason", Text),
+    Column("verdict", Text),
     sqlite_with_rowid=False,
 )
-"""The numbers of one organ in a case."""
+"""The numbers of one organ in a case, why some are missing, and the verdict on what was drawn."""
 
 QA_DAYS: Final = Table(
     "qa_days",

@@ -16,7 +16,7 @@ from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
 from oarlock.settings import Settings
 from oarlock.store.audit import Actor
-from oarlock.store.files import RTSTRUCT, Storage
+from oarlock.store.files import QA_REPORT, RTSTRUCT, Storage
 from oarlock.store.jobs import Job
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
@@ -66,9 +66,15 @@ def compare_approved(
     digest = hashlib.sha256(content).hexdigest()
     for name, kept in ((f"{digest}.dcm", content), (f"{digest}.json", orjson.dumps(report.to_json()))):
         storage.keep_returned(job.id, name, vault.seal(job, kept))
-    if not scores.approve(job, header.scanner, report.to_rows(), digest, by=by):
+    if not scores.approve(job, header.scanner, report.to_rows(_verdicts(job, storage)), digest, by=by):
         return Returned(report, ())
     return Returned(report, _alarms(job, header.scanner, scores))
+
+
+def _verdicts(job: Job, storage: Storage) -> dict[str, str]:
+    """Those on the organs of a job, as its QA report has them; none for a job of a version without them."""
+    report = orjson.loads(storage.result(job.id, QA_REPORT).read_bytes())
+    return {organ["oar"]: organ["verdict"] for organ in report.get("organs", ())}
 
 
 def _alarms(job: Job, scanner: str, scores: ScoreStore) -> list[tuple[str, Alarm]]:

@@ -166,6 +166,8 @@ _SCORE: Final[dict[str, Any]] = {
     "predicted_volume_ml": 30.1,
     "reference_volume_ml": 29.4,
     "tolerance_rounded_mm": 2.856,
+    "undefined_reason": None,
+    "verdict": "green",
 }
 _DISTRIBUTION: Final = {
     "n": 2,

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from oarlock.errors import TransientError, leaves
+from oarlock.qa.checks.finding import Level
 from oarlock.qa.control_chart import Rule
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.callbacks import CallbackStore
@@ -86,6 +87,7 @@ class _Table(Collector):
             self._surface_dsc,
             self._checks,
             self._verdicts,
+            self._set_verdicts,
             self._callbacks,
             self._deliveries,
             self._disk,
@@ -161,8 +163,17 @@ class _Table(Collector):
     def _verdicts(self) -> Metric:
         verdicts = CounterMetricFamily("oarlock_qa_verdicts", "Verdicts on organs of jobs", labels=["oar", "verdict"])
         for code, level, organs in self._from.scores.check_counts():
-            if code.startswith(VERDICT):
+            if code.startswith(VERDICT) and code != VERDICT:
                 verdicts.add_metric([code.removeprefix(VERDICT), level], organs)
+        return verdicts
+
+    def _set_verdicts(self) -> Metric:
+        verdicts = CounterMetricFamily(
+            "oarlock_qa_set_verdicts", "Verdicts on the contours of jobs as a whole", labels=["verdict"]
+        )
+        counts = {level: sets for code, level, sets in self._from.scores.check_counts() if code == VERDICT}
+        for level in Level:  # from 0, or the first red one would not be an increase
+            verdicts.add_metric([level.value], counts.get(level.value, 0))
         return verdicts
 
 

@@ -168,7 +168,7 @@ def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_check
     model = ModelFacts("histogram", "1", "ab" * 32)
     checks = [("organ.volume", level) for level in ("red", "amber", "red")]
     verdicts = [("Brain", "red"), ("Eye_L", "green")]
-    scored = Scored("CT", [compared(score("Brain", value)) for value in (0.93, 0.41, None)], checks, verdicts)
+    scored = Scored("CT", [compared(score("Brain", value)) for value in (0.93, 0.41, None)], checks, verdicts, "red")
     before = metrics(client)
     with running.service.database.writing() as connection:
         append(connection, datetime.now(UTC), "job", model, scored)
@@ -187,6 +187,11 @@ def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_check
         labels = {"oar": organ, "verdict": verdict}
         assert found("oarlock_qa_verdicts_total", **labels) - value(before, "oarlock_qa_verdicts_total", **labels) == 1
     assert 'check="verdict' not in client.get("/metrics").text
+    counts = [
+        [value(then, "oarlock_qa_set_verdicts_total", verdict=one) for one in ("green", "amber", "red")]
+        for then in (before, after)
+    ]
+    assert [late - early for early, late in zip(*counts, strict=True)] == [0, 0, 1]
     assert "Doe" not in client.get("/metrics").text
 
 

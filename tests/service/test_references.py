@@ -30,6 +30,8 @@ from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+QA = b'{"definition": "surface-dsc/1", "organs": [{"oar": "Brain", "verdict": "amber"}]}'
+
 
 @pytest.fixture(scope="module")
 def ct(tmp_path_factory: pytest.TempPathFactory) -> Series:
@@ -68,7 +70,7 @@ def finish(alone: Running, ct: Series, ours: bytes, tmp_path: Path) -> Callable[
         job: dict[str, Any] = httpx.post(f"{alone.url}/v1/jobs", files=parts(ct.files), timeout=LIMIT_S).json()
         write_series_geometry(tmp_path / GEOMETRY, ct.header)
         kept = {GEOMETRY: (tmp_path / GEOMETRY).read_bytes()} if geometry else {}
-        alone.finish(job, {RTSTRUCT: ours, QA_REPORT: b'{"definition": "surface-dsc/1"}'} | kept)
+        alone.finish(job, {RTSTRUCT: ours, QA_REPORT: QA} | kept)
         return job
 
     return finished
@@ -126,7 +128,8 @@ def test_the_same_one_twice_counts_once_and_a_better_one_takes_its_place(
     job = finish()
     first = send(alone, job, approved)
     assert send(alone, job, approved).json() == first.json()
-    assert len(get(alone, "/v1/qa/scores", oar="Brain")["scores"]) == 1
+    (row,) = get(alone, "/v1/qa/scores", oar="Brain")["scores"]
+    assert (row["verdict"], row["undefined_reason"]) == ("amber", None)
     send(alone, job, written(ct, tmp_path, "better", moved=1))
     assert [row["position"] for row in get(alone, "/v1/qa/scores", oar="Brain")["scores"]] == [2, 1]
     (chart,) = get(alone, "/v1/qa/drift", oar="Brain")["charts"]

@@ -26,6 +26,7 @@ SCORE = {
     **dict.fromkeys(("surface_dsc", "surface_dsc_unrounded", "volumetric_dsc"), 0.9),
     **dict.fromkeys(("hausdorff_95_mm", "mean_surface_distance_mm", "added_path_length_mm", "tolerance_rounded_mm"), 1.0),
     **dict.fromkeys(("predicted_volume_ml", "reference_volume_ml"), 30.0),
+    **dict.fromkeys(("undefined_reason", "verdict"), None),
 }
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -21,7 +22,7 @@ from oarlock.store.schema import METADATA, QA_CASES
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
 from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, day_of, oar_ids
-from tests.fixtures.scores import compared, score
+from tests.fixtures.scores import compared, report, score
 from tests.store.test_job_store import SERIES, Clock
 
 MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
@@ -74,6 +75,18 @@ def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Dat
     assert (row["tolerance_mm"], row["tolerance_rounded_mm"], row["reference_volume_ml"]) == (2.85, 2.5, 31.0)
 
 
+def test_a_row_says_why_numbers_are_missing_and_what_the_checks_say_of_what_was_drawn(
+    database: Database, store: ScoreStore
+) -> None:
+    missed = replace(score("Lens_R", None, presence=Presence.REFERENCE_ONLY), reason="Lens_R is empty in the prediction.")
+    finish(database, Scored("CT1", [report(score("Brain", 0.9), missed).to_rows({"Brain": "amber"})]))
+    rows, _ = store.scores(Filters(site=""), limit=10)
+    assert [(row["oar"], row["verdict"], row["undefined_reason"]) for row in rows] == [
+        ("Brain", "amber", None),
+        ("Lens_R", None, "Lens_R is empty in the prediction."),
+    ]
+
+
 def test_an_organ_that_neither_drew_leaves_none(database: Database, store: ScoreStore) -> None:
     add(database, NOW, compared(score("Lens_L", None, presence=Presence.NEITHER)))
     assert store.scores(Filters(site=""), limit=10) == ([], None)
@@ -106,10 +119,10 @@ def test_levels_are_counted_by_check(database: Database, store: ScoreStore) -> N
 
 
 def test_the_histogram_counts_each_bucket_with_those_below(database: Database, store: ScoreStore) -> None:
-    for value in (0.0, 0.5, 0.500001, 1.0, None):
+    for value in (0.0, 0.5, 0.5001, 1.0, None):
         add(database, NOW, compared(score("Brain", value, 0.3)))
     (found,) = store.histograms()
-    assert (found.model, found.oar, found.total) == ("oarlock-hn", "Brain", pytest.approx(2.000001))
+    assert (found.model, found.oar, found.total) == ("oarlock-hn", "Brain", pytest.approx(2.0001))
     assert found.counts == (2, *[3] * (len(BUCKETS) - 2), 4)
 
 

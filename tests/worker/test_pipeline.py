@@ -156,7 +156,12 @@ def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(hous
     counted = {(code, level): n for code, level, n in ScoreStore(house.database).check_counts()}
     found = Counter((c["code"], c["level"]) for c in report["checks"])
     verdicts = Counter((f"verdict:{organ['oar']}", organ["verdict"]) for organ in report["organs"])
-    assert counted == {key: 2 * n for key, n in (found + verdicts).items()}
+    of_set = Counter({("verdict:", report["verdict"]): 1})
+    assert counted == {key: 2 * n for key, n in (found + verdicts + of_set).items()}
+    judged = {organ["oar"]: organ["verdict"] for organ in report["organs"]}
+    assert {row["oar"]: (row["verdict"], row["undefined_reason"]) for row in rows} == {
+        oar: (judged.get(oar), score["reason"]) for oar, score in scores.items()
+    }
 
 
 def test_whatever_is_logged_while_a_job_runs_is_one_json_line_that_names_it(

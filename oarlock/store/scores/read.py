@@ -18,7 +18,7 @@ from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES
 from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
 from oarlock.store.scores.summaries import OARSummary, summarise
-from oarlock.store.scores.write import BUCKETS, NUMBERS, Origin, approve
+from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class ScoreStore:
         return [_histogram(model, oar, by_bucket) for (model, oar), by_bucket in cells.items()]
 
     def check_counts(self) -> list[tuple[str, str, int]]:
-        """Code of a check, or ``VERDICT`` and an organ's name; level; and how often it was given."""
+        """Code of a check, or ``VERDICT`` and an organ's name (none for the set); level; and how often it was given."""
         with self._database.reading() as connection:
             rows = connection.execute(select(QA_CHECKS).order_by(QA_CHECKS.c.code, QA_CHECKS.c.level)).all()
         return [(row.code, row.level, row.findings) for row in rows]
@@ -137,7 +137,7 @@ def _place_of(cursor: str) -> tuple[datetime, int, str]:
 def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
     origin = {name: found[name] for name in ("at", "job_id", "origin", "position")}
     source = {name: getattr(stream, name) for name in ("model", "model_version", "model_sha256", "scanner")}
-    numbers = {name: found[name] for name in ("oar", "presence", "definition", "tolerance_mm", *NUMBERS)}
+    numbers = {name: found[name] for name in ("oar", "presence", "definition", "tolerance_mm", *NUMBERS, *SAID)}
     return origin | source | numbers
 
 

@@ -42,9 +42,12 @@ NUMBERS: Final = (
 """The measured columns of a row of ``qa_scores``."""
 
 VERDICT: Final = "verdict:"
-"""Begins the code under which the verdicts of an organ are counted beside those of the checks."""
+"""Begins the code under which the verdicts of an organ are counted beside those of the checks; alone it is that of the set."""
 
-_COLUMNS: Final = ("oar", "presence", "tolerance_mm", *NUMBERS)
+SAID: Final = ("undefined_reason", "verdict")
+"""Of a row of ``qa_scores``: why numbers are missing, and the checks' verdict on what was drawn."""
+
+_COLUMNS: Final = ("oar", "presence", "tolerance_mm", *NUMBERS, *SAID)
 
 
 class Origin(StrEnum):
@@ -81,12 +84,14 @@ class Scored:
     :ivar comparisons: one with each supplied RTSTRUCT (:meth:`oarlock.qa.report.QAReport.to_rows`).
     :ivar checks: code and level of each finding of the checks without a reference.
     :ivar verdicts: name and level of each organ.
+    :ivar verdict: that of the whole set; empty where there is none.
     """
 
     scanner: str
     comparisons: Sequence[ComparisonRows] = ()
     checks: Sequence[tuple[str, str]] = ()
     verdicts: Sequence[tuple[str, str]] = ()
+    verdict: str = ""
 
 
 def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored, *, site: str = "") -> None:
@@ -94,7 +99,8 @@ def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts
     for position, comparison in enumerate(scored.comparisons, start=1):
         add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position, site=site), comparison)
     counts: dict[tuple[str, str], int] = {}
-    for check in (*scored.checks, *((VERDICT + oar, level) for oar, level in scored.verdicts)):
+    of_set = [("", scored.verdict)] if scored.verdict else []
+    for check in (*scored.checks, *((VERDICT + oar, level) for oar, level in (*of_set, *scored.verdicts))):
         counts[check] = counts.get(check, 0) + 1
     rows = [{"code": code, "level": level, "findings": n} for (code, level), n in sorted(counts.items())]
     _count(connection, QA_CHECKS, rows, "findings")

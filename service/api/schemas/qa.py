@@ -38,6 +38,10 @@ class ScoreRow(Schema):
     predicted_volume_ml: float
     reference_volume_ml: float
     tolerance_rounded_mm: float | None
+    undefined_reason: str | None = Field(description="why numbers are null, in a sentence; null where none is")
+    verdict: Literal["green", "amber", "red"] | None = Field(
+        description="of the checks on what was drawn; null where nothing was, and for jobs of versions before there were verdicts"
+    )
 
 
 class ScorePage(Schema):

@@ -1,0 +1,13 @@
+"""The verdict on an organ, and why its scores are missing, beside its scores."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0014"
+down_revision = "0013"
+
+
+def upgrade() -> None:
+    """Add the columns; rows of earlier jobs have neither."""
+    for name in ("undefined_reason", "verdict"):
+        op.add_column("qa_scores", sa.Column(name, sa.Text))
