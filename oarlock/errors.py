@@ -504,6 +504,14 @@ class TooManyPoints(OperatorError):
         )
 
 
+class ReportFailed(OperatorError):
+    code = "report.failed"
+    title = "The report could not be made"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"The report could not be made as a PDF: {reason}. The HTML report does not need it.")
+
+
 class InternalError(OperatorError):
     code = "internal.error"
     title = "Something went wrong in the server"

@@ -24,11 +24,13 @@ from oarlock.organs.catalogue import OARS
 from oarlock.pictures.slice_archive import load_rendering
 from oarlock.pipeline.contouring import Walk
 from oarlock.pipeline.organ_table import organ_csv, organ_table
+from oarlock.qa.site_file import Site
+from oarlock.reporting.contents import Contents, drawn_in, subject_of
 from oarlock.rtstruct.profiles import Profile, profile_named, read_profiles
 from oarlock.seg.writer import to_segmentation
-from oarlock.segmentation.manifest import read_manifests
+from oarlock.segmentation.manifest import ModelManifest, read_manifests
 from oarlock.settings import Settings, read_settings
-from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION
+from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION, reference_name
 from oarlock.store.jobs import Stage
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def add_command(commands: Any) -> None:
     printed.add_argument("--json", action="store_true", help="print the QA report in place of the table")
     printed.add_argument("--csv", action="store_true", help="print a line of CSV for each organ and reference in place of it")
     judging.add_options(parser)
+    judging.add_reports(parser)
     parser.set_defaults(run=run)
 
 
@@ -80,6 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
         _end_line()
         if chosen.seg:
             _write_segmentation(Path(folder))
+        judging.write_reports(chosen, lambda: _contents(Path(folder), header, walk, site, models.manifests[name]))
         delivered = (*DELIVERED, *([SEGMENTATION] if chosen.seg else ()))
         _deliver(Path(folder), chosen.out, delivered)
     for warning in (*header.warnings, *walk.warnings):
@@ -110,6 +114,15 @@ def _models(settings: Settings) -> "Models | None":
             raise
         return None
     return Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
+
+
+def _contents(folder: Path, header: SeriesHeader, walk: Walk, site: Site, manifest: ModelManifest) -> Contents:
+    """What the report shows, of the results in a folder."""
+    report = json.loads((folder / QA_REPORT).read_bytes())
+    drawn = [drawn_in(folder / reference_name(one["position"]), header, site) for one in report["comparisons"]]
+    subject = subject_of((folder / RTSTRUCT).read_bytes())
+    rendering = load_rendering(folder / RENDERING)
+    return Contents(report, rendering, drawn, subject, walk.warnings, manifest.description, manifest.limits)
 
 
 def _write_segmentation(folder: Path) -> None:

@@ -1,17 +1,20 @@
 """What ``oarlock contour`` and ``oarlock qa`` share: thresholds, what is printed, and the exit status that comes of it."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from oarlock.cli.exit_status import FINDINGS, GOOD
-from oarlock.errors import InvalidParameter
+from oarlock.errors import InvalidParameter, ReportFailed
 from oarlock.organs.catalogue import OARS
 from oarlock.qa.action_levels import LEAST
 from oarlock.qa.checks.finding import Level
 from oarlock.qa.site_file import Site, read_site
+
+if TYPE_CHECKING:
+    from oarlock.reporting.contents import Contents
 
 _THRESHOLDS: Final = {
     "--min-surface-dsc": "surface_dsc",
@@ -33,6 +36,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--site", type=Path, metavar="FILE", help="TOML file of the site's own names, tolerances and action levels"
     )
+
+
+def add_reports(parser: argparse.ArgumentParser) -> None:
+    """Add the options that write the report."""
+    for option, what in (("--html", "a page"), ("--pdf", "PDF/A")):
+        parser.add_argument(option, type=Path, metavar="FILE", help=f"write the report for people as {what}")
+
+
+def write_reports(chosen: argparse.Namespace, contents: Callable[[], "Contents"]) -> None:
+    """Write what was asked for.
+
+    :param contents: called only if something was.
+    :raises ReportFailed: if it cannot be made, or the extra ``report`` is not installed.
+    """
+    if not (chosen.html or chosen.pdf):
+        return
+    try:
+        from oarlock.reporting.page import to_html
+        from oarlock.reporting.pdf import to_pdf
+    except ModuleNotFoundError as error:
+        raise ReportFailed(reason="Jinja is not installed: pip install 'oarlock[report]'") from error
+    html = to_html(contents())
+    if chosen.html:
+        chosen.html.write_text(html, encoding="utf-8")
+    if chosen.pdf:
+        chosen.pdf.write_bytes(to_pdf(html))
 
 
 def site_of(chosen: argparse.Namespace, otherwise: Site) -> Site:

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from oarlock import __version__
 from oarlock.cli import administration, application, backup, configuration, contour, judging
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
@@ -19,11 +22,13 @@ from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
 from oarlock.facts import Notice
 from oarlock.phantom.patient import write_phantom
+from oarlock.pictures.slice_archive import Rendering
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
 from oarlock.pipeline.organ_table import organ_csv, table_of
 from oarlock.qa.interobserver import Spread
 from oarlock.qa.plausibility import check_masks
 from oarlock.qa.site_file import Site
+from oarlock.reporting.contents import Contents, subject_of
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.settings import SettingsInvalid
 from oarlock.store.database import DatabaseMissing
@@ -67,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     printed.add_argument("--csv", action="store_true", help="print a line of CSV for each organ and reference")
     judging.add_options(qa)
+    judging.add_reports(qa)
     qa.set_defaults(run=_qa)
 
     for command in (check, qa):
@@ -99,7 +105,9 @@ def _qa(chosen: argparse.Namespace) -> int:
     panel = ComparisonSet(_drawing(chosen.predicted, header, site), header, site)
     for path in chosen.references:
         panel.add(_drawing(path, header, site))
-    report = panel.report(check_masks(panel.predicted.masks, header.grid, hu=read_ct_series(header).hu))
+    hu = read_ct_series(header).hu
+    report = panel.report(check_masks(panel.predicted.masks, header.grid, hu=hu))
+    judging.write_reports(chosen, lambda: _contents(chosen.predicted, panel, report, hu))
     if chosen.json:
         content = panel.reports[0].to_json() if len(panel.reports) == 1 else report
         print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
@@ -108,6 +116,11 @@ def _qa(chosen: argparse.Namespace) -> int:
     else:
         _print_tables(panel, report, chosen.references)
     return judging.exit_status(report, chosen)
+
+
+def _contents(path: Path, panel: ComparisonSet, report: Mapping[str, Any], hu: npt.NDArray[np.int16]) -> Contents:
+    rendering = Rendering.of(hu, panel.header.grid, panel.predicted.masks, model="")
+    return Contents(report, rendering, panel.drawn, subject_of(path.read_bytes()), panel.header.warnings)
 
 
 def _print_tables(panel: ComparisonSet, report: Mapping[str, Any], references: Sequence[Path]) -> None:

@@ -79,13 +79,13 @@ def grid_facts(grid: Grid) -> str:
     return f"{slices} slices · {rows} x {columns} · {dz:.3g} x {dy:.3g} x {dx:.3g} mm · W 400 L 40"
 
 
-def close_up(cut: Cut, bit: int, size: int) -> Viewport:
+def close_up(cut: Cut, bit: int, size: int, surroundings_mm: float = _SURROUNDINGS_MM) -> Viewport:
     """An organ in an axial cut, with its surroundings, in a square of ``size`` pixels."""
     rows, columns = np.nonzero(cut.bits & np.uint32(1 << bit))
     if rows.size == 0:
         return square_frame(cut, size)
     down, across = cut.down_mm[[rows.min(), rows.max()]], cut.across_mm[[columns.min(), columns.max()]]
-    field = max(np.ptp(down), np.ptp(across)) + 2 * _SURROUNDINGS_MM
+    field = max(np.ptp(down), np.ptp(across)) + 2 * surroundings_mm
     return Viewport(float(across.mean()), float(down.mean()), size, size, float(field) / size)
 
 

@@ -216,6 +216,11 @@ class ComparisonSet:
         """Each observer's organs, and where they and ours are too far apart."""
         return [Overlay(drawn, _beyond(report)) for report, drawn in zip(self.reports, self._drawn, strict=True)]
 
+    @property
+    def drawn(self) -> Sequence[OrganCrops]:
+        """What each observer drew, in the order in which they were added."""
+        return self._drawn
+
     def observers(self) -> tuple[Spread, ...]:
         """The spread between the observers beside ours; empty with fewer than two of them."""
         if len(self.reports) < 2:

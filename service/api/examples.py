@@ -36,6 +36,8 @@ QUEUED: Final[dict[str, Any]] = {
         "rtstruct": f"{_HERE}/rtstruct",
         "seg": f"{_HERE}/seg",
         "qa": f"{_HERE}/qa",
+        "report": f"{_HERE}/report.html",
+        "report_pdf": f"{_HERE}/report.pdf",
         "preview": f"{_HERE}/preview.png",
         "review": f"{_HERE}/review",
         "events": f"{_HERE}/events",

@@ -3,18 +3,21 @@
 import hashlib
 from typing import Annotated, Final
 
+import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import FileResponse, Response
 
-from oarlock.errors import InvalidParameter
+from oarlock.errors import InvalidParameter, ReportFailed
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.pictures.slice_archive import load_rendering
+from oarlock.reporting.page import POLICY
 from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT, SEGMENTATION
 from oarlock.store.jobs import Job
 from oarlock.store.scores.write import Origin
+from service.api import reports
 from service.api.dependencies import By, Here, TheJob, check_finished, needs
 from service.api.examples import QA_REPORT as QA_EXAMPLE
 from service.api.examples import REVIEW as REVIEW_EXAMPLE
@@ -92,6 +95,50 @@ def get_reference(
     name = f"{origin}-{position}.dcm"
     _note_read(service, job, by, name, content)
     return _result(request, content, "application/dicom", file_name=name)
+
+
+_NO_REPORT: Final = (*NO_RESULT, ReportFailed(reason="it took too much memory or time"))
+_HTML: Final[Call] = {
+    "responses": {200: bytes_answer("The report", "text/html", "<!doctype html>…"), 304: NOT_MODIFIED, **problems(*NO_RESULT)}
+}
+_PDF: Final[Call] = {
+    "responses": {200: bytes_answer("The report", "application/pdf"), 304: NOT_MODIFIED, **problems(*_NO_REPORT)}
+}
+_DICOM_PDF: Final[Call] = {
+    "responses": {200: bytes_answer("The report", "application/dicom"), 304: NOT_MODIFIED, **problems(*_NO_REPORT)}
+}
+
+
+@reads(results, "/report.html", summary="Fetch the report as a page", dependencies=_READ, **_HTML)
+async def get_report_html(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """Verdicts, pictures of where to look first, scores and the model's limits, for people; a place to sign."""
+    return await _made(request, service, job, by, reports.HTML)
+
+
+@reads(results, "/report.pdf", summary="Fetch the report as a PDF", dependencies=_READ, **_PDF)
+async def get_report_pdf(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """The same as PDF/A-3b."""
+    return await _made(request, service, job, by, reports.PDF)
+
+
+@reads(results, "/report.dcm", summary="Fetch the report as a DICOM object", dependencies=_READ, **_DICOM_PDF)
+async def get_report_dicom(request: Request, service: Here, job: TheJob, by: By) -> Response:
+    """The PDF as an Encapsulated PDF of the same study, for an archive."""
+    return await _made(request, service, job, by, reports.DICOM)
+
+
+async def _made(request: Request, service: Service, job: Job, by: Actor, kind: reports.Kind) -> Response:
+    """A report that is made now; as with comparisons, two at a time."""
+    check_finished(job)
+
+    def answer() -> Response:
+        content = kind.make(service, job)
+        _note_read(service, job, by, kind.file_name, content)
+        found = _result(request, content, kind.media_type, file_name=kind.file_name if kind.is_saved else None)
+        found.headers["Content-Security-Policy"] = POLICY
+        return found
+
+    return await anyio.to_thread.run_sync(answer, limiter=service.comparison_threads)
 
 
 _PREVIEW: Final[Call] = {

@@ -303,6 +303,9 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/rtstruct",
                 "/seg",
                 "/qa",
+                "/report.html",
+                "/report.pdf",
+                "/report.dcm",
                 "/preview.png",
                 "/review",
                 "/review/data",
@@ -329,7 +332,9 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     for path, operations in document["paths"].items():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                binary = {"application/dicom", "image/png", "application/octet-stream"} & set(answer.get("content", {}))
+                binary = {"application/dicom", "application/pdf", "image/png", "application/octet-stream"} & set(
+                    answer.get("content", {})
+                )
                 for content in answer.get("content", {}).values():
                     assert binary or "example" in content or content.get("examples"), (path, status)
     assert "HTTPValidationError" not in json.dumps(document)

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from oarlock.ct.series import check_headers
 from oarlock.ct.series_geometry import read_series_geometry, write_series_geometry
 from oarlock.geometry.masks import OARMasks
+from oarlock.pictures.slice_archive import save_rendering
 from oarlock.qa.control_chart import BASELINE, RUN
 from oarlock.qa.report import QAReport
 from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.store import audit
-from oarlock.store.files import GEOMETRY, QA_REPORT, RTSTRUCT
+from oarlock.store.files import GEOMETRY, QA_REPORT, RENDERING, RTSTRUCT
 from oarlock.store.job_store import NewJob
 from oarlock.store.jobs import JobId
+from service.api import reports
+from tests.fixtures.crooked import crooked_hu
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
@@ -69,7 +73,9 @@ def finish(alone: Running, ct: Series, ours: bytes, tmp_path: Path) -> Callable[
     def finished(*, geometry: bool = True) -> dict[str, Any]:
         job: dict[str, Any] = httpx.post(f"{alone.url}/v1/jobs", files=parts(ct.files), timeout=LIMIT_S).json()
         write_series_geometry(tmp_path / GEOMETRY, ct.header)
+        save_rendering(tmp_path / RENDERING, crooked_hu(), ct.header.grid, ct.masks, model="oarlock-hn 1.2.3")
         kept = {GEOMETRY: (tmp_path / GEOMETRY).read_bytes()} if geometry else {}
+        kept |= {RENDERING: (tmp_path / RENDERING).read_bytes()}
         alone.finish(job, {RTSTRUCT: ours, QA_REPORT: QA} | kept)
         return job
 
@@ -191,6 +197,22 @@ def test_contours_come_back_to_a_job_whose_series_was_deidentified(
         assert not [path for path in kept if b"Canary" in path.read_bytes() or b"2.25." in path.read_bytes()]
         address = f"{running.url}/v1/jobs/{job['id']}/references/approved/1"
         assert httpx.get(address, timeout=LIMIT_S).content == approved
+
+
+def test_the_report_shows_it_over_ours_and_is_a_dicom_object_too(
+    alone: Running, finish: Callable[..., dict[str, Any]], approved: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = finish()
+    send(alone, job, approved)
+    page = httpx.get(alone.url + job["links"]["report"], timeout=LIMIT_S)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "the reference is white" in page.text
+    assert "Canary, Yellow" in page.text
+    monkeypatch.setattr(reports, "to_pdf", lambda html: b"%PDF" + html.encode()[:4])
+    answer = httpx.get(f"{alone.url}/v1/jobs/{job['id']}/report.dcm", timeout=LIMIT_S)
+    assert answer.headers["content-type"] == "application/dicom"
+    assert pydicom.dcmread(BytesIO(answer.content)).EncapsulatedDocument == b"%PDF<!do"
 
 
 def test_a_job_without_results_is_refused_before_anything_is_read(alone: Running, ct: Series, approved: bytes) -> None:

@@ -61,6 +61,8 @@ class JobLinks(Schema):
     rtstruct: str
     seg: str
     qa: str
+    report: str
+    report_pdf: str
     preview: str
     review: str
     events: str
@@ -76,6 +78,8 @@ class JobLinks(Schema):
             rtstruct=f"{here}/rtstruct",
             seg=f"{here}/seg",
             qa=f"{here}/qa",
+            report=f"{here}/report.html",
+            report_pdf=f"{here}/report.pdf",
             preview=f"{here}/preview.png",
             review=f"{here}/review",
             events=f"{here}/events",

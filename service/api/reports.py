@@ -1,0 +1,94 @@
+"""The report of a job for people, made when it is asked for: a page, a PDF, and the PDF as a DICOM object."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from oarlock.errors import OarlockError
+from oarlock.geometry.masks import Crop
+from oarlock.organs.catalogue import OAR
+from oarlock.pictures.slice_archive import load_rendering
+from oarlock.reporting.contents import Contents, drawn_in, subject_of
+from oarlock.reporting.encapsulated import to_encapsulated_pdf
+from oarlock.reporting.page import to_html
+from oarlock.reporting.pdf import to_pdf
+from oarlock.store.files import RENDERING, reference_name
+from oarlock.store.jobs import Job
+from oarlock.store.scores.write import Origin
+from service.api.qa_report import qa_report, reference_file
+from service.container import Service
+from service.delivery import kept_header, rtstruct_of, with_true_uids
+
+
+def report_html(service: Service, job: Job) -> bytes:
+    """The report as a page.
+
+    :raises ResultNotFound: if the job has no results; as in the functions below.
+    """
+    return _html(service, job).encode()
+
+
+def report_pdf(service: Service, job: Job) -> bytes:
+    """The report as PDF/A-3b.
+
+    :raises ReportFailed: if it cannot be made; as in the function below.
+    """
+    return to_pdf(_html(service, job))
+
+
+def report_dicom(service: Service, job: Job) -> bytes:
+    """The report as an Encapsulated PDF."""
+    return to_encapsulated_pdf(report_pdf(service, job), rtstruct_of(service, job))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A form of the report.
+
+    :ivar is_saved: whether a browser saves it, in place of showing it.
+    """
+
+    file_name: str
+    media_type: str
+    make: Callable[[Service, Job], bytes]
+    is_saved: bool = True
+
+
+HTML: Final = Kind("report.html", "text/html; charset=utf-8", report_html, is_saved=False)
+PDF: Final = Kind("report.pdf", "application/pdf", report_pdf)
+DICOM: Final = Kind("report.dcm", "application/dicom", report_dicom)
+
+
+def _html(service: Service, job: Job) -> str:
+    report = qa_report(service, job).model_dump(mode="json")
+    manifest = service.manifests.get(job.model.name)
+    known = manifest is not None and manifest.sha256 == job.model.sha256
+    return to_html(
+        Contents(
+            report,
+            load_rendering(service.storage.result(job.id, RENDERING)),
+            [_drawn(service, job, comparison) for comparison in report["comparisons"]],
+            subject_of(rtstruct_of(service, job), job.label),
+            job.warnings,
+            manifest.description if manifest and known else "",
+            manifest.limits if manifest and known else (),
+        )
+    )
+
+
+def _drawn(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping[OAR, Crop]:
+    """What the reference of a comparison drew; nothing if it is not kept, or was superseded."""
+    if comparison["file"] is None or comparison["superseded"]:
+        return {}
+    settings, position = service.settings, comparison["position"]
+    header = kept_header(job.id, settings, service.storage)
+    try:
+        if comparison["origin"] == Origin.SUPPLIED:
+            return drawn_in(service.storage.result(job.id, reference_name(position)), header, settings.site)
+        header = with_true_uids(header, service.vault.uids(job))
+        with service.storage.incoming() as scratch:
+            path = scratch.next_file()
+            path.write_bytes(reference_file(service, job, Origin.APPROVED, position))
+            return drawn_in(path, replace(header, structure_sets=()), settings.site)
+    except OarlockError:  # purged in this very moment: the report goes without
+        return {}
