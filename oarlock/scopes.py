@@ -8,6 +8,7 @@ class Scope(StrEnum):
 
     JOBS_WRITE = "jobs:write"
     JOBS_READ = "jobs:read"
+    REVIEWS_WRITE = "reviews:write"
     QA_READ = "qa:read"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"

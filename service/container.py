@@ -18,6 +18,7 @@ from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.keys import KeyStore
+from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.read import ScoreStore
 from service.access.auth import Doorkeeper
 from service.access.oidc import OIDC
@@ -52,6 +53,7 @@ class Service:
     intake: Intake
     doorkeeper: Doorkeeper
     sessions: Sessions
+    reviews: ReviewStore
     oidc: OIDC | None
     vault: Vault
     callback_rules: Rules
@@ -95,6 +97,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     storage = Storage(settings.data)
     database = Database(settings.database)
     store, callbacks, qa_store = JobStore(database), CallbackStore(database), ScoreStore(database)
+    reviews = ReviewStore(database)
     deliveries = DeliveryStore(database)
     broker = Broker(settings)
     health = Health(settings, store, storage, broker, manifests, embedded=embedded)
@@ -117,7 +120,8 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             callbacks=callbacks,
             deliveries=deliveries,
             health=health,
-            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries)),
+            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries, reviews)),
+            reviews=reviews,
             places=Places(storage, settings),
             followers=Followers(store),
             comparison_threads=CapacityLimiter(COMPARISONS),

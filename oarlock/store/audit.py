@@ -37,6 +37,7 @@ class Action(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     JOB_PURGED = "job.purged"
+    JOB_REVIEWED = "job.reviewed"
     INPUT_PURGED = "input.purged"
     CALLBACK_RESENT = "callback.resent"
     RESULT_READ = "result.read"

@@ -27,6 +27,7 @@ from oarlock.store.jobs import Job, JobId, JobState, Priority
 from oarlock.store.leases import Leases
 from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.retirement import Retirement
+from oarlock.store.reviews import forget_comments
 from oarlock.store.schema import CALLBACKS, DELIVERIES, JOBS
 from oarlock.store.stage_times import StageTimes
 from oarlock.store.workers import WorkerRegistry
@@ -304,6 +305,7 @@ class JobStore:
             connection.execute(delete(CALLBACKS).where(CALLBACKS.c.job_id == job_id))
             connection.execute(delete(DELIVERIES).where(DELIVERIES.c.job_id == job_id))
             if change(connection, job_id, JOBS.c.purged_at.is_(None), TOMBSTONE | {"purged_at": now}):
+                forget_comments(connection, [job_id])
                 audit.append(connection, now, Event(Action.JOB_PURGED, by, job_id))
         self.get(job_id)
 

@@ -13,6 +13,7 @@ from oarlock.store.database import Database
 from oarlock.store.job_rows import TOMBSTONE
 from oarlock.store.jobs import ENDED, JobId
 from oarlock.store.retention import Retention
+from oarlock.store.reviews import forget_comments
 from oarlock.store.schema import CALLBACKS, DELIVERIES, EPOCH, JOBS
 
 
@@ -60,6 +61,7 @@ class Retirement:
             if action is Action.JOB_PURGED:
                 for table in (CALLBACKS, DELIVERIES):
                     connection.execute(delete(table).where(table.c.job_id.in_([row.id for row in rows])))
+                forget_comments(connection, [row.id for row in rows])
             audit.append(connection, now, *(Event(action, SYSTEM, row.id) for row in rows))
         return [JobId(row.id) for row in rows]
 

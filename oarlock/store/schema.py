@@ -183,6 +183,25 @@ KEYS: Final = Table(
     Column("site", Text, nullable=False, server_default=""),
 )
 
+REVIEWS: Final = Table(
+    "reviews",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    Column("site", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("oar", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("comment", Text),
+    Column("at", Time, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+    Index("reviews_by_job", "job_id", "oar", "id"),
+    Index("reviews_by_organ", "oar", "verdict"),
+)
+"""What people said of organs of jobs. A comment is deleted with its job; the rest has no patient data, and stays."""
+
 SESSIONS: Final = Table(
     "sessions",
     METADATA,

@@ -30,6 +30,7 @@ QUEUED: Final[dict[str, Any]] = {
     "warnings": [],
     "error": None,
     "superseded_by": None,
+    "reviews": [],
     "deliveries": [],
     "links": {
         "self": _HERE,
@@ -40,6 +41,7 @@ QUEUED: Final[dict[str, Any]] = {
         "report_pdf": f"{_HERE}/report.pdf",
         "preview": f"{_HERE}/preview.png",
         "review": f"{_HERE}/review",
+        "reviews": f"{_HERE}/reviews",
         "events": f"{_HERE}/events",
         "reference": f"{_HERE}/reference",
         "cancel": f"{_HERE}/cancel",

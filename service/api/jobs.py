@@ -43,8 +43,10 @@ def _document(service: Service, job: Job) -> JobDocument:
 
 
 def _document_of(service: Service, job: Job, place: int | None) -> JobDocument:
-    deliveries = service.deliveries.of([job.id]).get(job.id, []) if job.state is JobState.SUCCEEDED else []
-    return JobDocument.of(service.vault.reveal(job), place, deliveries)
+    if job.state is not JobState.SUCCEEDED:
+        return JobDocument.of(service.vault.reveal(job), place)
+    deliveries, reviews = service.deliveries.of([job.id]), service.reviews.latest([job.id])
+    return JobDocument.of(service.vault.reveal(job), place, deliveries.get(job.id, ()), reviews.get(job.id, ()))
 
 
 def _accepted(service: Service, job: Job) -> Response:
@@ -184,8 +186,12 @@ def list_jobs(
         cursor=cursor,
     )
     places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
-    delivered = service.deliveries.of([job.id for job in found])
-    documents = [JobDocument.of(service.vault.reveal(job), places.get(job.id), delivered.get(job.id, ())) for job in found]
+    ids = [job.id for job in found]
+    delivered, reviewed = service.deliveries.of(ids), service.reviews.latest(ids)
+    documents = [
+        JobDocument.of(service.vault.reveal(job), places.get(job.id), delivered.get(job.id, ()), reviewed.get(job.id, ()))
+        for job in found
+    ]
     page = JobPage(jobs=documents, next=following)
     return Response(page.model_dump_json(), media_type="application/json", headers=PRIVATE)  # FastAPI would check it anew
 

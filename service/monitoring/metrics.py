@@ -21,6 +21,7 @@ from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.job_store import JobStore
+from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.read import Histogram as ScoreHistogram
 from oarlock.store.scores.read import ScoreStore
 from oarlock.store.scores.write import BUCKETS, VERDICT
@@ -42,6 +43,7 @@ class Sources:
     manifests: Mapping[str, ModelManifest]
     outbox: CallbackStore
     deliveries: DeliveryStore
+    reviews: ReviewStore
 
 
 class Metrics:
@@ -88,6 +90,7 @@ class _Table(Collector):
             self._checks,
             self._verdicts,
             self._set_verdicts,
+            self._reviews,
             self._callbacks,
             self._deliveries,
             self._disk,
@@ -159,6 +162,12 @@ class _Table(Collector):
             if not code.startswith(VERDICT):
                 checks.add_metric([code, level], findings)
         return checks
+
+    def _reviews(self) -> Metric:
+        reviews = CounterMetricFamily("oarlock_reviews", "What people said of organs of jobs", labels=["organ", "verdict"])
+        for oar, verdict, count in self._from.reviews.counts():
+            reviews.add_metric([oar, verdict], count)
+        return reviews
 
     def _verdicts(self) -> Metric:
         verdicts = CounterMetricFamily("oarlock_qa_verdicts", "Verdicts on organs of jobs", labels=["oar", "verdict"])

@@ -37,6 +37,8 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", f"{NO_JOB}/preview.png"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review/data"): {Scope.JOBS_READ},
+    ("POST", f"{NO_JOB}/reviews"): {Scope.REVIEWS_WRITE},
+    ("GET", "/v1/qa/reviews"): {Scope.QA_READ},
     ("GET", f"{NO_JOB}/qa"): {Scope.JOBS_READ, Scope.QA_READ},
     ("POST", "/v1/comparisons"): {Scope.JOBS_WRITE, Scope.QA_READ},
     ("GET", "/v1/qa/scores"): {Scope.QA_READ},

@@ -293,7 +293,10 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     calls = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     job = "/v1/jobs/{job_id}"
     assert calls == {
-        *((("POST"), path) for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reference")),
+        *(
+            (("POST"), path)
+            for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reviews", f"{job}/reference")
+        ),
         ("POST", f"{job}/deliveries"),
         *(
             ("GET", job + path)
@@ -319,6 +322,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/v1/qa/scores",
                 "/v1/qa/summary",
                 "/v1/qa/drift",
+                "/v1/qa/reviews",
                 "/v1/jobs",
                 "/v1/caller",
                 "/v1/models",

@@ -132,3 +132,19 @@ def test_the_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted) 
     page = tab.open(planted.page)
     assert serious(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_an_organ_is_signed_off_by_a_key_and_the_others_in_one_go(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    page.keyboard.press("]")
+    page.fill("#comment", "fits")
+    page.locator(".axial").focus()
+    page.keyboard.press("e")
+    page.wait_for_selector(".said.needs_edits")
+    page.get_by_role("button", name="The other 20 are usable").click()
+    page.wait_for_selector(".said.usable")
+    job = httpx.get(f"{planted.url}/v1/jobs/{planted.job}").json()
+    told = {one["oar"]: (one["verdict"], one["comment"]) for one in job["reviews"]}
+    assert told.pop("Brain") == ("needs_edits", "fits")
+    assert set(told.values()) == {("usable", None)}
+    assert len(told) == 20

@@ -7,9 +7,11 @@ from pydantic import Field
 
 from oarlock.store.deliveries import Delivery
 from oarlock.store.jobs import Job, JobFailure, JobState, Stage
+from oarlock.store.reviews import Review
 from service.api.problems import describe
 from service.api.schemas.base import Schema, Time
 from service.api.schemas.deliveries import DeliveryEntry
+from service.api.schemas.reviews import ReviewEntry
 from service.intake.submission import PRIORITY_NAMES
 
 PriorityName = Literal["urgent", "normal", "low"]
@@ -65,6 +67,7 @@ class JobLinks(Schema):
     report_pdf: str
     preview: str
     review: str
+    reviews: str
     events: str
     reference: str
     cancel: str
@@ -82,6 +85,7 @@ class JobLinks(Schema):
             report_pdf=f"{here}/report.pdf",
             preview=f"{here}/preview.png",
             review=f"{here}/review",
+            reviews=f"{here}/reviews",
             events=f"{here}/events",
             reference=f"{here}/reference",
             cancel=f"{here}/cancel",
@@ -107,12 +111,15 @@ class JobDocument(Schema):
     finished_at: Time | None
     warnings: list[JobWarningEntry]
     error: JobError | None
+    reviews: list[ReviewEntry] = Field(description="what people said of its organs: the newest of each")
     superseded_by: str | None = Field(description="the job that holds more of the same series")
     deliveries: list[DeliveryEntry] = Field(description="when and where its results arrived, as the gateway told")
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job, queue_position: int | None, deliveries: Sequence[Delivery] = ()) -> Self:
+    def of(
+        cls, job: Job, queue_position: int | None, deliveries: Sequence[Delivery] = (), reviews: Sequence[Review] = ()
+    ) -> Self:
         return cls(
             id=job.id,
             state=job.state,
@@ -131,6 +138,7 @@ class JobDocument(Schema):
             error=None if job.error is None else JobError.of(job.error),
             superseded_by=job.superseded_by,
             deliveries=[DeliveryEntry.of(one) for one in deliveries],
+            reviews=[ReviewEntry.of(review) for review in reviews],
             links=JobLinks.of(job),
         )
 

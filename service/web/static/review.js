@@ -11,13 +11,14 @@ const KEYS = [
   ["middle drag, Space + drag", "move the cut"], ["click, drag", "move the cross"], ["X", "cross on and off"],
   ["1 2 3 4", "soft tissue, brain, bone, lung"], ["right drag, Shift + drag", "window: ↔ width, ↕ level"],
   ["[ ]", "organ before, next organ"], ["H", "hide or show the organ"], ["O", "all contours on and off"],
-  ["N P", "next finding, finding before"], ["R", "next reference"], ["Escape", "no organ chosen"], ["?", "this list"],
+  ["N P", "next finding, finding before"], ["U E D", "the organ is usable, needs edits, is unusable"], ["R", "next reference"], ["Escape", "no organ chosen"], ["?", "this list"],
 ];
 const ORDER = { red: 0, amber: 1, green: 2 };
 
 const job = byId("main").dataset.job;
-const state = { volume: null, geometry: null, lut: null, at: [0, 0, 0], level: 40, width: 400, organs: [], hidden: new Set(), chosen: null, contours: true, cross: true, overlay: -1, findings: [], finding: -1, qa: null, version: 0 };
+const state = { volume: null, geometry: null, lut: null, at: [0, 0, 0], level: 40, width: 400, organs: [], hidden: new Set(), chosen: null, contours: true, cross: true, overlay: -1, findings: [], finding: -1, qa: null, version: 0, reviews: new Map(), may: false };
 const planes = new Map();
+const SAID = { usable: ["Usable", "u", "✓"], needs_edits: ["Needs edits", "e", "✎"], unusable: ["Unusable", "d", "✕"] };
 let active = "axial", waiting = false;
 
 // ── drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,12 +169,43 @@ function listOrgans() {
     const row = el("li.row", {},
       el("button.eye", { type: "button", "aria-pressed": "true", "aria-label": `Show ${organ.name}`, onclick: () => toggleOrgan(organ.name) }, swatch(organ.colour)),
       el("button.pick-organ", { type: "button", "aria-pressed": "false", onclick: () => choose(organ.name) },
-        el("span.name", {}, organ.name), el("span.number", {}, score ? figure(score.surface_dsc) : ""), el("span.number", {}, ml(organ.volume_ml)), verdict ? level(verdict.verdict) : el("span")));
+        el("span.name", {}, organ.name, mark(organ.name)), el("span.number", {}, score ? figure(score.surface_dsc) : ""), el("span.number", {}, ml(organ.volume_ml)), verdict ? level(verdict.verdict) : el("span")));
     row.dataset.organ = organ.name;
     return row;
   }));
   for (const row of byId("organs").children) row.classList.toggle("chosen", row.dataset.organ === state.chosen);
   markHidden();
+}
+
+/** What was said of an organ, as a sign behind its name. */
+function mark(name) {
+  const said = state.reviews.get(name);
+  return said ? el(`span.said.${said.verdict}`, { title: `${SAID[said.verdict][0]}, says ${said.by}` }, ` ${SAID[said.verdict][2]}`, el("span.hidden", {}, SAID[said.verdict][0])) : "";
+}
+
+/** Write down what somebody says of organs. */
+async function say(names, verdict, comment = null) {
+  if (!state.may || !names.length) return;
+  const organs = names.map((oar) => ({ oar, verdict, comment }));
+  const told = await call(`/v1/jobs/${job}/reviews`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ organs }) });
+  state.reviews = new Map(told.map((one) => [one.oar, one]));
+  listOrgans();
+  showChosen(state.organs.find((one) => one.name === state.chosen));
+  toast(names.length > 1 ? `${names.length} organs: ${SAID[verdict][0].toLowerCase()}` : `${names[0]}: ${SAID[verdict][0].toLowerCase()}`);
+}
+
+const sayChosen = (verdict) => state.chosen && say([state.chosen], verdict, byId("comment")?.value.trim() || null).catch((error) => toast(error.message));
+
+/** The buttons with which an organ is judged, and what was said of it last. */
+function judging(organ) {
+  const said = state.reviews.get(organ.name), open = state.organs.filter((one) => !state.reviews.has(one.name));
+  const told = said ? el("p.quiet", {}, `${SAID[said.verdict][0]}, says ${said.by}, ${when(said.at)}`, said.comment ? `: “${said.comment}”` : "") : "";
+  if (!state.may) return told;
+  return el("div.judging", {},
+    el("div.buttons", { role: "group", "aria-label": `Your verdict on ${organ.name}` }, ...Object.entries(SAID).map(([verdict, [word, key]]) => el(`button.say.${verdict}`, { type: "button", "aria-pressed": String(said?.verdict === verdict), title: `Key ${key.toUpperCase()}`, onclick: () => sayChosen(verdict) }, word))),
+    el("input", { id: "comment", maxlength: "500", placeholder: "Comment (optional)", "aria-label": `Comment on ${organ.name}` }),
+    told,
+    open.length ? el("button.quiet", { type: "button", onclick: () => say(open.map((one) => one.name), "usable").catch((error) => toast(error.message)) }, open.length === state.organs.length ? "All organs are usable" : `The other ${open.length} are usable`) : "");
 }
 
 /** A patch of colour; a style attribute would be against the page's policy. */
@@ -217,6 +249,7 @@ function showChosen(organ) {
   }
   panel.replaceChildren(
     el("h2", {}, swatch(organ.colour), organ.name),
+    judging(organ),
     el("dl.facts", {}, ...facts.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])),
     score?.reason ? el("p.quiet", {}, score.reason) : null ?? "",
     beyond && beyond.predicted.count + beyond.reference.count > 0 ? el("p.quiet", {}, el("span.red-line"), " red: surface beyond the tolerance") : "",
@@ -292,6 +325,7 @@ const ACTIONS = {
   "]": () => next(1), "[": () => next(-1), h: () => state.chosen && toggleOrgan(state.chosen), o: () => { state.contours = !state.contours; redraw(); }, x: () => { state.cross = !state.cross; paint(); },
   n: () => toFinding(state.finding + 1), p: () => toFinding(state.finding < 0 ? -1 : state.finding - 1),
   r: () => { const count = state.volume.overlays.length; if (count) setOverlay(((state.overlay + 2) % (count + 1)) - 1); },
+  u: () => sayChosen("usable"), e: () => sayChosen("needs_edits"), d: () => sayChosen("unusable"),
   Escape: () => choose(null), "?": () => byId("help").showModal(),
 };
 
@@ -340,9 +374,10 @@ async function showQa() {
 
 async function begin() {
   prepare();
-  whoIsIt().catch((error) => toast(error.message));
+  whoIsIt().then((caller) => { state.may = caller.may("reviews:write"); }).catch((error) => toast(error.message));
   const described = await call(`/v1/jobs/${job}`);
   fillHead(described);
+  state.reviews = new Map(described.reviews.map((one) => [one.oar, one]));
   if (described.state !== "succeeded") {
     byId("chosen").append(el("h2", {}, `The job is ${described.state}`), el("p.quiet", {}, described.error?.detail ?? "There is nothing to look at before it has succeeded."));
     return;

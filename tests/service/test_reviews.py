@@ -1,0 +1,103 @@
+"""What people say of organs: kept, counted, handed on, and silent about patients once the job is purged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from oarlock.scopes import Scope
+from oarlock.store import audit
+from oarlock.store.files import QA_REPORT
+from oarlock.store.keys import KeyStore
+from tests.service.conftest import make_settings
+from tests.service.running import Running, parts, serve, write_model
+
+CANARY = "Canary Yellow's left gland"
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory: pytest.TempPathFactory, redis_url: str, series: list[Path]) -> Iterator[tuple[Running, Any]]:
+    """A service with a finished job, and a client that may do everything."""
+    folder = tmp_path_factory.mktemp("reviewed")
+    write_model(folder / "models")
+    with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
+        token = KeyStore(running.service.database).create("marta", [Scope.ADMIN])[1]
+        with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {token}"}) as client:
+            yield running, client
+
+
+@pytest.fixture
+def job(reviewed: tuple[Running, httpx.Client], series: list[Path]) -> dict[str, Any]:
+    running, client = reviewed
+    posted: dict[str, Any] = client.post("/v1/jobs", files=parts(series)).json()
+    running.finish(posted, {QA_REPORT: b"{}"})
+    return posted
+
+
+def say(client: httpx.Client, job: dict[str, Any], *organs: dict[str, Any]) -> httpx.Response:
+    return client.post(job["links"]["reviews"], json={"organs": list(organs)})
+
+
+def test_the_newest_word_on_an_organ_counts_and_every_word_is_kept(
+    reviewed: tuple[Running, httpx.Client], job: dict[str, Any]
+) -> None:
+    running, client = reviewed
+    say(client, job, {"oar": "Brain", "verdict": "usable"}, {"oar": "Lens_L", "verdict": "unusable", "comment": CANARY})
+    answer = say(client, job, {"oar": "Brain", "verdict": "needs_edits"})
+    told = {one["oar"]: (one["verdict"], one["comment"], one["by"]) for one in answer.json()}
+    assert told == {"Lens_L": ("unusable", CANARY, "marta"), "Brain": ("needs_edits", None, "marta")}
+    assert client.get(job["links"]["self"]).json()["reviews"] == answer.json()
+    rows = [row for row in client.get("/v1/qa/reviews").json()["reviews"] if row["job_id"] == job["id"]]
+    assert [(row["oar"], row["verdict"]) for row in rows] == [
+        ("Brain", "needs_edits"),
+        ("Lens_L", "unusable"),
+        ("Brain", "usable"),
+    ]
+    entries = [entry for entry in audit.read_entries(running.service.database) if entry.job_id == job["id"]]
+    said = [(entry.actor_name, entry.result) for entry in entries if entry.action == "job.reviewed"]
+    assert said == [("marta", "Brain usable"), ("marta", "Lens_L unusable"), ("marta", "Brain needs_edits")]
+    assert 'oarlock_reviews_total{organ="Lens_L",verdict="unusable"} 1.0' in client.get("/metrics").text
+
+
+def test_a_comment_is_for_those_who_may_see_the_job_and_goes_with_it(
+    reviewed: tuple[Running, httpx.Client], job: dict[str, Any]
+) -> None:
+    running, client = reviewed
+    say(client, job, {"oar": "Eye_L", "verdict": "usable", "comment": CANARY})
+    elsewhere = client.get("/v1/qa/reviews").text + client.get("/v1/qa/reviews?format=csv").text + client.get("/metrics").text
+    assert "Canary" not in elsewhere
+    assert "Canary" not in "".join(map(str, audit.read_entries(running.service.database)))
+    client.delete(job["links"]["self"]).raise_for_status()
+    [left] = [review for review in running.service.reviews.page(site="", oar="Eye_L") if review.job_id == job["id"]]
+    assert (left.verdict, left.comment) == ("usable", None)
+
+
+def test_reviews_come_in_pages_and_as_csv(reviewed: tuple[Running, httpx.Client], job: dict[str, Any]) -> None:
+    _, client = reviewed
+    say(client, job, *({"oar": oar, "verdict": "usable"} for oar in ("Parotid_L", "Parotid_R", "Parotid_L")))
+    first = client.get("/v1/qa/reviews?oar=Parotid_L&limit=1").json()
+    then = client.get(f"/v1/qa/reviews?oar=Parotid_L&limit=1&cursor={first['next']}").json()
+    assert [page["reviews"][0]["oar"] for page in (first, then)] == ["Parotid_L"] * 2
+    assert first["reviews"] != []
+    assert then["next"] is None
+    head, *rows = client.get("/v1/qa/reviews?oar=Parotid_R&format=csv").text.splitlines()
+    assert head == "at,job_id,model,model_version,oar,verdict,by"
+    assert rows[0].split(",")[4:] == ["Parotid_R", "usable", "marta"]
+
+
+@pytest.mark.parametrize(
+    "organ",
+    [
+        {"oar": "Tail", "verdict": "usable"},
+        {"oar": "Brain", "verdict": "lovely"},
+        {"oar": "Brain", "verdict": "usable", "comment": "x" * 501},
+        {"oar": "Brain", "verdict": "usable", "comment": "a\x00b"},
+        {"oar": "Brain", "verdict": "usable", "surprise": 1},
+    ],
+)
+def test_what_is_no_review_is_refused(reviewed: tuple[Running, httpx.Client], job: dict[str, Any], organ: dict[str, Any]) -> None:
+    answer = say(reviewed[1], job, organ)
+    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid_parameter")
+    assert reviewed[1].get(job["links"]["self"]).json()["reviews"] == []
