@@ -26,8 +26,13 @@ from oarlock.qa.site_file import Site, read_site
 from oarlock.scopes import Scope
 from oarlock.store.retention import Retention, to_seconds
 
+NEVER: Final = "never"
+
 Duration = Annotated[int, BeforeValidator(lambda value: to_seconds(value) if isinstance(value, str) else value)]
 """In seconds; written as ``0``, ``45m``, ``12h``, ``30d``."""
+
+Kept = Annotated[Duration | None, BeforeValidator(lambda value: None if value == NEVER else value)]
+"""How long something is kept: a duration, or None, written ``never``, for ever."""
 
 
 SECRETS: Final[Mapping[str, str]] = {
@@ -178,8 +183,8 @@ class Settings(BaseSettings):
     deidentify_key: str | None = Field(
         None, repr=False, description="key that patients are sealed with when a series is de-identified; without it none is"
     )
-    keep_input: Duration | None = Field(None, description="how long the input of a job stays after its end")
-    keep_results: Duration | None = Field(None, description="how long a job and its results stay after its end")
+    keep_input: Kept = Field("30d", validate_default=True, description="how long the input of a job stays, or never")
+    keep_results: Kept = Field("365d", validate_default=True, description="how long a job and its results stay, or never")
 
     @field_validator("time_zone")
     @classmethod

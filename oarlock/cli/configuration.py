@@ -72,9 +72,9 @@ def _source(name: str, variable: str) -> str:
 def odd_settings(settings: Settings) -> Iterator[str]:
     """What an operator may not have meant, a sentence for each."""
     if settings.keep_results is None:
-        yield "OARLOCK_KEEP_RESULTS is unset: jobs, their images and their results stay for ever. Set it, for example to 90d."
-    elif settings.keep_input is None:
-        yield "OARLOCK_KEEP_INPUT is unset: images stay as long as the results. Set it, for example to 7d."
+        yield "OARLOCK_KEEP_RESULTS is never: jobs and their results are kept for ever. Set it, for example to 90d."
+    if settings.keep_input is None:
+        yield "OARLOCK_KEEP_INPUT is never: images are kept as long as the results. Set it, for example to 7d."
     if settings.host not in {"127.0.0.1", "::1", "localhost"} and not (settings.tls_certificate or settings.trusted_proxies):
         yield "The service speaks plain HTTP beyond this machine. Set OARLOCK_TLS_CERTIFICATE, or name a proxy that speaks TLS."
     if any(network.endswith("/0") for network in settings.trusted_proxies):

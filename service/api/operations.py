@@ -31,14 +31,14 @@ _NO_WORKER: Final = "no worker reported in the last 30 s, and 3 job(s) wait"
 _DEPENDENCIES: Final = dict.fromkeys(("database", "broker", "storage", "workers", "model"), _READY)
 _READYZ: Final[Call] = {
     "responses": {
-        200: json_answer("Everything is ready", {"ready": True} | _DEPENDENCIES, "Readiness"),
+        200: json_answer("Everything is ready", {"ready": True, "warnings": []} | _DEPENDENCIES, "Readiness"),
         503: {
             "description": "Something is not ready: a problem document that also has the members of the other answer",
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"allOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Problem", "Readiness")]},
                     "example": to_problem(NotReady(reasons={"workers": _NO_WORKER}))
-                    | {"ready": False}
+                    | {"ready": False, "warnings": []}
                     | _DEPENDENCIES
                     | {"workers": {"ready": False, "detail": _NO_WORKER}},
                 }
@@ -52,7 +52,7 @@ _READYZ: Final[Call] = {
 def readyz(request: Request, service: Here) -> Response:
     """Each thing that a job needs, by name."""
     found = service.health.readiness()
-    document = Readiness.of(found)
+    document = Readiness.of(found, service.health.warnings())
     if document.ready:
         return Response(document.model_dump_json(), media_type="application/json", headers=PRIVATE)
     missing = {name: reason for name, reason in found.items() if reason is not None}

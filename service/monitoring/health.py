@@ -64,6 +64,11 @@ class Health:
         }
         return {name: _reason(check) for name, check in checks.items()}
 
+    def warnings(self) -> list[str]:
+        """What stops nothing, and an operator may not have meant."""
+        kept = self._settings.keep_results is not None
+        return [] if kept else ["jobs and their results are kept for ever: OARLOCK_KEEP_RESULTS is never"]
+
     def live_workers(self) -> list[Worker]:
         """The workers that reported lately."""
         return self._store.workers.live(within_s=self._silence_s)

@@ -85,8 +85,8 @@ def test_what_keeps_a_service_from_starting_is_said_with_status_2(
     ("changed", "said"),
     [
         ({}, None),
-        ({"keep_results": None}, "OARLOCK_KEEP_RESULTS is unset"),
-        ({"keep_input": None}, "OARLOCK_KEEP_INPUT is unset"),
+        ({"keep_results": None}, "OARLOCK_KEEP_RESULTS is never"),
+        ({"keep_input": None}, "OARLOCK_KEEP_INPUT is never"),
         ({"host": "0.0.0.0", "plain_http": True}, "plain HTTP beyond this machine"),
         ({"trusted_proxies": ["0.0.0.0/0"]}, "OARLOCK_TRUSTED_PROXIES names every address"),
         ({"rate_per_minute": 0}, "OARLOCK_RATE_PER_MINUTE is 0"),

@@ -58,7 +58,16 @@ def test_everything_that_is_ready_is_named(client: httpx.Client) -> None:
     answer = client.get("/readyz")
     ready = {"ready": True, "detail": None}
     assert answer.status_code == 200
-    assert answer.json() == {"ready": True} | dict.fromkeys(("database", "broker", "storage", "workers", "model"), ready)
+    assert answer.json() == {"ready": True, "warnings": []} | dict.fromkeys(
+        ("database", "broker", "storage", "workers", "model"), ready
+    )
+
+
+def test_what_is_kept_for_ever_is_a_warning(tmp_path: Path, redis_url: str) -> None:
+    write_model(tmp_path / "models")
+    with serve(make_settings(tmp_path, redis_url, keep_results=None)) as running:
+        (warning,) = httpx.get(f"{running.url}/readyz", timeout=30).json()["warnings"]
+    assert warning == "jobs and their results are kept for ever: OARLOCK_KEEP_RESULTS is never"
 
 
 def unready(answer: httpx.Response) -> set[str]:
@@ -111,7 +120,8 @@ def test_a_worker_without_the_default_model_is_not_enough(tmp_path: Path, redis_
         assert answer.json()["model"]["detail"] == "no live worker has the default model"
 
 
-def test_a_service_without_redis_models_or_disk_starts_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_service_without_redis_a_valid_model_or_disk_starts_and_says_what_is_missing(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", sha256="not a hash")
     settings = make_settings(tmp_path, f"unix://{tmp_path}/none.sock", min_free_bytes=10**18)
     with serve(settings) as running:
         assert unready(httpx.get(f"{running.url}/readyz", timeout=30)) == {"broker", "storage", "workers", "model"}

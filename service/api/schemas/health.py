@@ -1,6 +1,6 @@
 """Health, as documents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field
@@ -41,9 +41,10 @@ class Readiness(Schema):
     storage: Dependency
     workers: Dependency
     model: Dependency
+    warnings: list[str] = Field(description="what stops nothing and an operator may not have meant")
 
     @classmethod
-    def of(cls, found: Mapping[str, str | None]) -> Self:
+    def of(cls, found: Mapping[str, str | None], warnings: Sequence[str]) -> Self:
         """The document of what :class:`service.monitoring.health.Health` found."""
         entries = {name: Dependency(ready=reason is None, detail=reason) for name, reason in found.items()}
-        return cls(ready=not any(found.values()), **entries)
+        return cls(ready=not any(found.values()), **entries, warnings=list(warnings))
