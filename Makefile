@@ -87,6 +87,7 @@ pages: $(VENV)/dev
 	@$(BIN)/python -m tools.map
 	@$(BIN)/python -m tools.associations
 	@$(BIN)/python -m tools.quality
+	@$(BIN)/python -m tools.conformance
 
 format: $(VENV)/dev
 	@$(BIN)/ruff check --fix .

@@ -44,7 +44,9 @@ SECRETS: Final[Mapping[str, str]] = {
 }
 """Settings that hold a secret, and their variables; a URL may hold a password."""
 
-_NOT_SETTINGS: Final = frozenset({"OARLOCK_SHARED", "OARLOCK_CHECKOUT", "OARLOCK_REVISION", "OARLOCK_TEST_MARK"})
+_NOT_SETTINGS: Final = frozenset(
+    {"OARLOCK_SHARED", "OARLOCK_CHECKOUT", "OARLOCK_REVISION", "OARLOCK_TEST_MARK", "OARLOCK_OHIF", "OARLOCK_OHIF_PICTURE"}
+)
 """Variables of the tests and of the images' build."""
 
 _OTHERS_NAMES: Final = re.compile(r"OARLOCK_GATEWAY_\w+|OARLOCK_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)")
@@ -159,6 +161,9 @@ class Settings(BaseSettings):
     )
     derived_images: Literal["refuse", "warn"] = Field(
         "warn", description="what happens to a series that is not a plain CT by its own words (MIP, VMI, CBCT, …): refuse, warn"
+    )
+    stow_quiet_s: float = Field(
+        10.0, gt=0, description="how long nothing of a series may have come by STOW-RS before a job is made of it"
     )
     min_free_bytes: int = Field(2_000_000_000, description="free disk space below which nothing is accepted")
     lease_s: float = Field(15.0, description="how long a silent worker keeps its job")

@@ -24,6 +24,9 @@ from service.background.webhooks import delivery
 from service.background.webhooks.client import WebhookClient
 from service.background.webhooks.delivery import Messenger
 from service.container import Service, running
+from service.dicomweb import collector, received
+from service.dicomweb import routes as dicomweb
+from service.dicomweb.collector import Collector
 from service.monitoring.request_log import RequestLog
 from service.web import pages, sign_in
 
@@ -43,6 +46,9 @@ ROUTERS: Final = (
     operations.operations,
     pages.pages,
     sign_in.sign_in,
+    received.stow,
+    dicomweb.dicomweb,
+    received.received,
 )
 
 
@@ -99,6 +105,7 @@ async def _start(service: Service, start_soon: Callable[..., object]) -> None:
     """Start what the service does between calls."""
     start_soon(Sweeper(service.settings, service.store, service.storage, service.broker).run)
     start_soon(service.followers.run)
+    start_soon(every, collector.PERIOD_S, Collector(service).collect)
     start_soon(every, WITNESS_EVERY_S, partial(audit.tell_head, service.database))
     if service.callback_rules.hosts:
         messenger = Messenger(service.callbacks, WebhookClient(service.callback_rules))

@@ -18,6 +18,7 @@ from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.keys import KeyStore
+from oarlock.store.received import Received
 from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.read import ScoreStore
 from service.access.auth import Doorkeeper
@@ -62,6 +63,7 @@ class Service:
     health: Health
     metrics: Metrics
     places: Places
+    received: Received
     followers: Followers
     comparison_threads: CapacityLimiter
 
@@ -123,6 +125,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries, reviews)),
             reviews=reviews,
             places=Places(storage, settings),
+            received=Received(settings.data),
             followers=Followers(store),
             comparison_threads=CapacityLimiter(COMPARISONS),
         )

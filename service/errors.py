@@ -26,6 +26,14 @@ class MethodNotAllowed(RequestError):
         super().__init__("This address does not take this method. The header Allow lists those that it takes.")
 
 
+class NotAcceptable(RequestError):
+    code = "request.not_acceptable"
+    title = "The answer cannot be given in the form that is asked for"
+
+    def __init__(self, *, offered: Sequence[str]) -> None:
+        super().__init__(f"The header Accept allows nothing that this call can answer with. It gives {', '.join(offered)}.")
+
+
 class UnknownParameter(RequestError):
     code = "request.unknown_parameter"
     title = "A query parameter is not known"
@@ -33,6 +41,14 @@ class UnknownParameter(RequestError):
     def __init__(self, *, known: Sequence[str]) -> None:
         takes = f"It takes {', '.join(known)}." if known else "It takes none."
         super().__init__(f"The address has a query parameter that this call does not take. {takes}")
+
+
+class NotKept(RequestError):
+    code = "dicomweb.not_kept"
+    title = "Nothing is kept under these UIDs"
+
+    def __init__(self, *, what: str) -> None:
+        super().__init__(f"This server keeps no such {what}: no finished job has it, or it was deleted.")
 
 
 # ── who may call ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -85,7 +85,7 @@ def _slice(header: SeriesHeader, instance: Instance, hu: Int16Array, pseudonym: 
         if keyword in header.template:
             kept.add(header.template[keyword])
     elements |= dict(split_elements(_encoded(kept)))
-    return _preamble(pseudonym(instance.sop_instance_uid)) + encode_dataset(elements)
+    return preamble(pseudonym(instance.sop_instance_uid)) + encode_dataset(elements)
 
 
 def _texts(header: SeriesHeader, instance: Instance, pseudonym: Pseudonym) -> dict[int, str]:
@@ -135,7 +135,7 @@ def _decimals(values: tuple[float, ...]) -> str:
     return "\\".join(repr(float(value)) for value in values)
 
 
-def _preamble(sop_instance_uid: str) -> bytes:
+def preamble(sop_instance_uid: str) -> bytes:
     """Preamble and file meta information."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID(sop_instance_uid)

@@ -24,6 +24,15 @@ def listed_images(path: Path, series_instance_uid: str) -> set[str]:
     }
 
 
+def listed_series(path: Path) -> list[str]:
+    """Series Instance UIDs of which an RTSTRUCT lists images; none where the file cannot be read."""
+    try:
+        root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET)
+    except Unusable:
+        return []
+    return sorted({uid for series in _series(root or Item()) if (uid := series.text(Tag.SERIES_INSTANCE_UID))})
+
+
 def _series(root: Item) -> list[Item]:
     """Items of RT Referenced Series Sequence (PS3.3 C.8.8.5)."""
     return [

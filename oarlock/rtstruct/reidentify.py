@@ -7,7 +7,7 @@ of :mod:`oarlock.dicom.patient_attributes`.
 from collections.abc import Mapping
 from typing import Final
 
-from oarlock.ct.deidentify import Original
+from oarlock.ct.deidentify import Original, preamble
 from oarlock.dicom.encoding import dataset_start, encode_dataset, encode_items, split_elements, vr_of
 from oarlock.dicom.patient_attributes import WANTED
 from oarlock.dicom.tags import Tag
@@ -26,6 +26,13 @@ def reidentified(rtstruct: bytes, original: Original) -> bytes:
     kept = [(tag, value) for tag, value in split_elements(rtstruct[end:]) if tag not in WANTED or tag == _OFFSET]
     elements = {tag: _with_uids(tag, value, uids) for tag, value in kept}
     return rtstruct[:end] + encode_dataset(elements | dict(split_elements(original.attributes)))
+
+
+def reidentified_image(image: bytes, original: Original) -> bytes:
+    """A CT image of a de-identified series with its patient and its true UIDs; of the rest it has what was kept."""
+    dataset = reidentified(image, original)[dataset_start(image) :]
+    uid = dict(split_elements(dataset))[Tag.SOP_INSTANCE_UID]
+    return preamble(uid.rstrip(b"\0").decode("ascii")) + dataset
 
 
 def _with_uids(tag: int, value: bytes, uids: Mapping[bytes, bytes]) -> bytes:

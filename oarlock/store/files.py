@@ -118,11 +118,11 @@ class Storage:
     def adopt(self, incoming: Incoming, job_id: JobId) -> None:
         """Make an upload the input of a job; when this returns, its files survive a power cut."""
         for path in incoming.files:
-            _flush(path)
-        _flush(incoming.folder / _INPUT)
-        _flush(incoming.folder)
+            flush(path)
+        flush(incoming.folder / _INPUT)
+        flush(incoming.folder)
         incoming.folder = incoming.folder.rename(self._job(job_id))
-        _flush(self._jobs)
+        flush(self._jobs)
 
     def input_files(self, job_id: JobId) -> list[Path]:
         """The files of a job's upload, in the order in which they came.
@@ -162,7 +162,7 @@ class Storage:
                 raise
             raise self._gone() from error
         finally:
-            _delete(folder)
+            delete(folder)
 
     def result(self, job_id: JobId, name: str) -> Path:
         """The path of one result, one of :data:`RESULTS` or a :func:`reference_name`.
@@ -187,9 +187,9 @@ class Storage:
         try:
             folder.mkdir(exist_ok=True)
             writing.write_bytes(content)
-            _flush(writing)
+            flush(writing)
             writing.rename(folder / Path(name).name)
-            _flush(folder)
+            flush(folder)
         except FileNotFoundError as error:
             raise self._gone() from error
         finally:
@@ -207,13 +207,13 @@ class Storage:
 
     def _publish(self, folder: Path, token: int) -> None:
         for path in folder.iterdir():
-            _flush(path)
-        _flush(folder)
+            flush(path)
+        flush(folder)
         job = folder.parent
         published = job / f"{_RESULTS}{token}"
         self._discard(published)
         folder.rename(published)
-        _flush(job)
+        flush(job)
         for prefix in (_RESULTS, _WRITING):
             for older in (t for t in self._tokens(job, prefix) if t < token):
                 self._discard(job / f"{prefix}{older}")
@@ -233,7 +233,7 @@ class Storage:
         for path in stale:
             self._discard(path)
         for path in self._trash.iterdir():
-            _delete(path)
+            delete(path)
         return len(stale)
 
     def job_ids(self) -> list[JobId]:
@@ -277,7 +277,7 @@ class Storage:
         """
         probe = self._incoming / secrets.token_hex(16)
         probe.write_bytes(b"oarlock")
-        _flush(probe)
+        flush(probe)
         probe.rename(probe.with_suffix(".renamed")).unlink()
 
     def _discard(self, path: Path) -> None:
@@ -285,7 +285,7 @@ class Storage:
         away = self._trash / secrets.token_hex(16)
         with suppress(FileNotFoundError):
             path.rename(away)
-            _delete(away)
+            delete(away)
 
     # ── paths ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -332,14 +332,14 @@ def check_room(folder: Path, *, keep_bytes: int, more_bytes: int = 0) -> None:
         raise StorageFull
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
     """Remove a folder, or a file; what another process already removed is no error."""
     if path.is_file():
         path.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -364,7 +364,7 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
             yield folder
     finally:
         for left in (hidden, folder):
-            _delete(left)
+            delete(left)
 
 
 @contextmanager

@@ -221,6 +221,21 @@ class JobStore:
         following = to_cursor(jobs[limit - 1].created_at, jobs[limit - 1].id) if len(jobs) > limit else None
         return jobs[:limit], following
 
+    def of_study(self, study_instance_uids: Collection[str], *, site: str) -> list[Job]:
+        """The jobs that have succeeded on series of a study and were not purged, newest first.
+
+        :param site: whose jobs; empty for those of all sites.
+        :param study_instance_uids: the study's own, and the one that it has where it was de-identified.
+        """
+        wanted: list[ColumnElement[bool]] = [JOBS.c.study_instance_uid.in_(study_instance_uids), JOBS.c.purged_at.is_(None)]
+        if site:
+            wanted.append(JOBS.c.site == site)
+        query = (
+            select(JOBS).where(JOBS.c.state == JobState.SUCCEEDED, *wanted).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc())
+        )
+        with self._database.reading() as connection:
+            return [job_of(row) for row in connection.execute(query).mappings()]
+
     def queue_position(self, job_id: JobId) -> int | None:
         """Which place a queued job has among those of its site, from 1; None if it is not queued."""
         mine = select(JOBS.c.site, *QUEUE_ORDER).where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)

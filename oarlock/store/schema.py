@@ -113,6 +113,7 @@ JOBS: Final = Table(
     Column("label", Text),
     Index("jobs_by_age", "created_at", "id"),
     Index("jobs_by_state", "state", "created_at", "id", "purged_at"),
+    Index("jobs_by_study", "study_instance_uid", "created_at", "id"),
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
     Index("jobs_by_callback", "callback_pending", "state"),
     Index("jobs_by_site", "site", "created_at", "id"),

@@ -28,7 +28,9 @@ _CHALLENGE: Final = 'Bearer realm="oarlock"'
 STATUS: Final[Mapping[type[OarlockError], int]] = {
     errors.InputError: 422,
     refusals.RouteNotFound: 404,
+    refusals.NotKept: 404,
     refusals.MethodNotAllowed: 405,
+    refusals.NotAcceptable: 406,
     refusals.AccessError: 401,
     refusals.HostNotAllowed: 403,
     refusals.CrossSite: 403,

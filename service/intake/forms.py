@@ -22,6 +22,7 @@ class Form:
     :ivar series: whether it takes the files of a series: any number of parts named ``files``, archives among them.
     :ivar parts: names of parts that are one file each, and are required.
     :ivar fields: names of text fields.
+    :ivar related: whether it is DICOM files in parts without names (``multipart/related``, PS3.18 8.6.1.2), and never an archive.
     :ivar media_types: content types of a body that is one file without a form; it counts as the part ``files``, or as the one
         of ``parts``.
     """
@@ -31,6 +32,7 @@ class Form:
     parts: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
     media_types: frozenset[bytes] = frozenset()
+    related: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -57,6 +59,7 @@ REFERENCE: Final = Form(
     parts=frozenset({"reference"}),
     media_types=frozenset({b"application/dicom"}),
 )
+STOW: Final = Form('multipart/related; type="application/dicom", each part one DICOM file', related=True)
 
 
 @dataclass

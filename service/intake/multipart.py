@@ -19,11 +19,12 @@ from oarlock.settings import Settings
 from oarlock.store.files import Incoming
 from service.errors import UnsupportedMediaType, UploadMalformed, UploadStalled, UploadTooLarge
 from service.intake.archives import check_is_zip
-from service.intake.forms import JOB, ZIP_TYPES, Form, Upload
+from service.intake.forms import FILES, JOB, ZIP_TYPES, Form, Upload
 from service.intake.upload_files import UploadFiles
 
 FIELD_LIMIT_BYTES: Final = 2_048
 BATCH_BYTES: Final = 1_048_576
+_DICOM: Final = b"application/dicom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,13 @@ def _body(request: Request, files: UploadFiles, form: Form, settings: Settings, 
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind in form.media_types:
         return _FileBody(files, form.names[0], zipped=kind in ZIP_TYPES)
-    if kind == b"multipart/form-data" and options.get(b"boundary"):
-        return _MultipartBody(files, options[b"boundary"], form, max_parts=settings.max_upload_files)
-    if kind == b"multipart/form-data":
+    wanted = b"multipart/related" if form.related else b"multipart/form-data"
+    if kind == wanted and options.get(b"boundary"):
+        body = _RelatedBody if form.related else _MultipartBody
+        if form.related and options.get(b"type", _DICOM).lower() != _DICOM:
+            raise UnsupportedMediaType(accepted=form.accepted)
+        return body(files, options[b"boundary"], form, max_parts=settings.max_upload_files)
+    if kind == wanted:
         raise UploadMalformed(reason="its Content-Type names no boundary")
     raise UnsupportedMediaType(accepted=form.accepted)
 
@@ -173,13 +178,16 @@ class _FileBody:
 class _MultipartBody:
     """``multipart/form-data`` (RFC 7578), driven by python-multipart's parser."""
 
+    _told_by = b"content-disposition"
+    """The header that says what a part is."""
+
     def __init__(self, files: UploadFiles, boundary: bytes, form: Form, *, max_parts: int) -> None:
         self._files, self._form = files, form
         self._most_parts, self._parts = max_parts + len(form.fields) + len(form.parts), 0
         self._max_files = max_parts
         self._fields: dict[str, str] = {}
         self._header, self._value = bytearray(), bytearray()
-        self._disposition = b""
+        self._what = b""
         self._field: tuple[str, bytearray] | None = None
         self._any, self._ended = False, False
         try:
@@ -215,16 +223,16 @@ class _MultipartBody:
         self._parts += 1
         if self._parts > self._most_parts:  # empty parts are no files, and cost time all the same
             raise UploadTooLarge(limit=self._max_files, unit="files")
-        self._disposition = b""
+        self._what = b""
 
     def _header_ends(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = bytes(self._value)
+        if self._header.lower() == self._told_by:
+            self._what = bytes(self._value)
         self._header.clear()
         self._value.clear()
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        _, options = parse_options_header(self._what)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if self._files.takes(name):
             self._field = None
@@ -258,3 +266,16 @@ class _MultipartBody:
 
     def _ends(self) -> None:
         self._ended = True
+
+
+class _RelatedBody(_MultipartBody):
+    """``multipart/related`` (RFC 2387) of DICOM files, as STOW-RS has it."""
+
+    _told_by = b"content-type"
+
+    def _headers_finished(self) -> None:
+        kind, _ = parse_options_header(self._what)
+        if kind.lower() not in {b"", _DICOM}:
+            raise UnsupportedMediaType(accepted=self._form.accepted)
+        self._field = None
+        self._files.begin(FILES)

@@ -80,8 +80,9 @@ class UploadFiles:
     def _open(self) -> IO[bytes]:
         """Open the file that a part goes to, now that its first bytes say what it is, and write those bytes."""
         head = bytes(self._head)
-        self._is_archive = self._name == FILES and head[:4] in SIGNATURES
-        if self._name == FILES:
+        may_be_archive = self._name == FILES and not self._form.related
+        self._is_archive = may_be_archive and head[:4] in SIGNATURES
+        if may_be_archive:
             check_no_other_archive(head)
         self._file = (self._archive if self._is_archive else self._next_file()).open("wb", buffering=0)
         self._digest = hashlib.sha256()

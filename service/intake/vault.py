@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from oarlock.ct.deidentify import Original, check_deidentifiable, write_deidentified
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import IdentityLocked
-from oarlock.rtstruct.reidentify import reidentified
+from oarlock.rtstruct.reidentify import reidentified, reidentified_image
 from oarlock.store.files import Incoming
 from oarlock.store.jobs import Job
 
@@ -76,6 +76,14 @@ class Vault:
     def rtstruct(self, job: Job, content: bytes) -> bytes:
         """The RTSTRUCT of a job with the patient as the sender knows them."""
         return content if job.identity is None else reidentified(content, self._open(job.identity))
+
+    def image(self, job: Job, content: bytes) -> bytes:
+        """A CT image of a job with the patient as the sender knows them."""
+        return content if job.identity is None else reidentified_image(content, self._open(job.identity))
+
+    def attributes(self, job: Job) -> bytes:
+        """The patient and study attributes that were taken out of a job's series, encoded; empty if none were."""
+        return b"" if job.identity is None else self._open(job.identity).attributes
 
     def report(self, job: Job, content: bytes) -> bytes:
         """The QA report of a job with the true UIDs."""

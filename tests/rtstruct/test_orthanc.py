@@ -1,11 +1,7 @@
 """Orthanc, a PACS, takes the CT and our RTSTRUCT over DICOMweb and files them under one study."""
 
-import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -13,53 +9,15 @@ import pytest
 
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
-from tests.fixtures.processes import free_port
+from tests.fixtures.orthanc import running
 
 pytestmark = pytest.mark.slow
-
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-START_LIMIT_S = 10
-
-
-def wait_until_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
-    deadline = monotonic() + START_LIMIT_S
-    while monotonic() < deadline and process.poll() is None:
-        try:
-            client.get("/system").raise_for_status()
-        except httpx.HTTPError:
-            sleep(0.1)  # another program's start: there is nothing to wait on but its port
-        else:
-            return
-    pytest.fail("Orthanc did not start")
 
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A private Orthanc that answers this machine alone, without a DICOM port."""
-    program = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None or not PLUGIN.is_file():
-        pytest.skip("Orthanc with its DICOMweb plug-in is not installed (apt-get install orthanc orthanc-dicomweb)")
-    folder, port = tmp_path_factory.mktemp("orthanc"), free_port()
-    settings = {
-        "StorageDirectory": str(folder / "store"),
-        "IndexDirectory": str(folder / "store"),
-        "HttpPort": port,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomServerEnabled": False,
-        "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings), encoding="utf-8")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            wait_until_up(client, process)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    with running(tmp_path_factory.mktemp("orthanc")) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

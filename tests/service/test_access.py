@@ -24,6 +24,19 @@ from tests.service.running import Running, parts, serve, write_model
 SIGN_IN = {"/sign-in", "/sign-in/oidc", "/sign-in/callback", "/sign-out"}
 OPEN = {"/", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
 NO_JOB = "/v1/jobs/0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
+NO_STUDY = "/dicom-web/studies/1.2.3"
+NO_SERIES = f"{NO_STUDY}/series/1.2.4"
+NO_INSTANCE = f"{NO_SERIES}/instances/1.2.5"
+TEMPLATES = {
+    NO_JOB: "/v1/jobs/{job_id}",
+    "/1.2.3": "/{study}",
+    "/1.2.4": "/{series}",
+    "/1.2.5": "/{instance}",
+    "frames/1": "frames/{numbers}",
+    "7FE00010": "{tag}",
+    "received/none": "received/{received_id}",
+}
+"""How the contract spells these addresses."""
 
 CALLS: dict[tuple[str, str], set[Scope]] = {
     ("POST", "/v1/jobs"): {Scope.JOBS_WRITE},
@@ -34,6 +47,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", NO_JOB): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/events"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/rtstruct"): {Scope.JOBS_READ},
+    ("GET", f"{NO_JOB}/seg"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/preview.png"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review/data"): {Scope.JOBS_READ},
@@ -49,6 +63,14 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", "/v1/models"): set(Scope),
     ("GET", "/v1/profiles"): set(Scope),
     ("GET", "/metrics"): {Scope.METRICS_READ},
+    ("POST", "/dicom-web/studies"): {Scope.JOBS_WRITE},
+    ("POST", NO_STUDY): {Scope.JOBS_WRITE},
+    **{("GET", f"/dicom-web/{level}"): {Scope.JOBS_READ} for level in ("studies", "series", "instances")},
+    **{("GET", f"{NO_STUDY}{path}"): {Scope.JOBS_READ} for path in ("", "/metadata", "/series", "/instances")},
+    **{("GET", f"{NO_SERIES}{path}"): {Scope.JOBS_READ} for path in ("", "/metadata", "/instances")},
+    **{("GET", f"{NO_INSTANCE}{path}"): {Scope.JOBS_READ} for path in ("", "/metadata", "/frames/1", "/bulkdata/7FE00010")},
+    ("GET", "/v1/received"): {Scope.JOBS_READ},
+    ("DELETE", "/v1/received/none"): {Scope.JOBS_WRITE},
 }
 """Every call that is not open, and the scopes that allow it, beside ``admin``."""
 
@@ -143,7 +165,9 @@ def test_the_contract_names_the_scopes_and_the_answers_to_strangers(closed: Runn
     document = httpx.get(f"{closed.url}/openapi.json").json()
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     for (method, path), allowed in CALLS.items():
-        operation = document["paths"][path.replace(NO_JOB, "/v1/jobs/{job_id}")][method.lower()]
+        for part, template in TEMPLATES.items():
+            path = path.replace(part, template)  # noqa: PLW2901
+        operation = document["paths"][path][method.lower()]
         wanted = [] if allowed == set(Scope) else sorted(allowed)
         assert sorted(scope for entry in operation["security"] for scope in entry["bearer"]) == wanted, path
         assert {"401", "403", "429"} <= set(operation["responses"])

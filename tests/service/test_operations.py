@@ -298,10 +298,14 @@ def test_every_request_is_one_json_line_without_what_the_sender_chose(
 # ── the contract ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+BINARY = {"application/dicom", "application/pdf", "image/png", "application/octet-stream", "multipart/related"}
+
+
 def test_the_contract_has_every_call_and_an_example_for_each_answer(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     calls = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
-    job = "/v1/jobs/{job_id}"
+    job, study = "/v1/jobs/{job_id}", "/dicom-web/studies/{study}"
+    instance = f"{study}/series/{{series}}/instances/{{instance}}"
     assert calls == {
         *(
             (("POST"), path)
@@ -326,6 +330,13 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
             )
         ),
         ("DELETE", job),
+        *(("POST", path) for path in ("/dicom-web/studies", study)),
+        *(("GET", path) for path in ("/dicom-web/studies", "/dicom-web/series", "/dicom-web/instances")),
+        *(("GET", study + path) for path in ("", "/series", "/instances", "/metadata")),
+        *(("GET", f"{study}/series/{{series}}{path}") for path in ("", "/instances", "/metadata")),
+        *(("GET", instance + path) for path in ("", "/metadata", "/frames/{numbers}", "/bulkdata/{tag}")),
+        ("GET", "/v1/received"),
+        ("DELETE", "/v1/received/{received_id}"),
         *(
             ("GET", path)
             for path in (
@@ -346,9 +357,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     for path, operations in document["paths"].items():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                binary = {"application/dicom", "application/pdf", "image/png", "application/octet-stream"} & set(
-                    answer.get("content", {})
-                )
+                binary = BINARY & set(answer.get("content", {}))
                 for content in answer.get("content", {}).values():
                     assert binary or "example" in content or content.get("examples"), (path, status)
     assert "HTTPValidationError" not in json.dumps(document)

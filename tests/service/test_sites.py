@@ -131,3 +131,20 @@ def test_the_audit_log_and_the_request_log_name_the_site(
     refused, allowed = (vars(record) for record in caplog.records if record.getMessage() == "request")
     assert (refused["status"], refused["site"]) == (403, "south")
     assert (allowed["status"], allowed["site"]) == (200, None)
+
+
+def test_by_dicomweb_a_site_finds_and_stores_its_own_alone(
+    callers: dict[str, httpx.Client], of_north: dict[str, Any], series: list[Path]
+) -> None:
+    path = "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}".format(**of_north["series"])
+    assert {name: callers[name].get(path).status_code for name in callers} == {"north": 200, "south": 404, "operator": 200}
+    assert callers["south"].get("/dicom-web/studies").json() == []
+    assert callers["south"].get(f"{path}/instances").json() == []
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + series[0].read_bytes() + b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/related; boundary=b"}
+    assert callers["north"].post("/dicom-web/studies", content=body, headers=headers).status_code == 200
+    counts = {name: len(callers[name].get("/v1/received").json()["received"]) for name in callers}
+    assert counts == {"north": 1, "south": 0, "operator": 1}
+    received_id = callers["north"].get("/v1/received").json()["received"][0]["id"]
+    assert callers["south"].delete(f"/v1/received/{received_id}").status_code == 404
+    assert callers["north"].delete(f"/v1/received/{received_id}").status_code == 204

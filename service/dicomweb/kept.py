@@ -1,0 +1,247 @@
+"""What is kept of finished jobs, as studies, series and instances.
+
+A study holds the CT series that were contoured in it, as long as their images are kept, and of each job an RTSTRUCT and a
+segmentation, each in a series of its own. UIDs and patients are those of the sender, also where the series was de-identified.
+"""
+
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any, Final
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+
+from oarlock.ct.series import SeriesHeader
+from oarlock.dicom.encoding import dataset_start, encode_dataset, split_elements
+from oarlock.errors import JobExpired, ResultNotFound
+from oarlock.rtstruct.writer import Authorship
+from oarlock.seg import writer as seg
+from oarlock.store.files import RTSTRUCT
+from oarlock.store.jobs import Job, JobState
+from service.container import Service
+from service.delivery import kept_header, rtstruct_of, segmentation_of, with_true_uids
+from service.errors import NotKept
+
+PAGE: Final = 200
+"""How many jobs are read from the table at once."""
+
+HEAD_BYTES: Final = 131_072
+"""The attributes in front of an RTSTRUCT's sequences are shorter: the longest text that is taken over from a CT has 65,536."""
+
+LOOK_S: Final = 3_600.0
+LOOKS: Final = 10_000
+"""How long a look at a series lasts, and how many looks are remembered."""
+
+_SEQUENCES: Final = 0x30060010
+BULK: Final = (0x7FE00010, 0x00420011)
+"""Elements that metadata name by an address: Pixel Data, Encapsulated Document."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One instance.
+
+    :ivar path: of a CT image, the file that was sent (or written anew without its patient); None of what is made on demand.
+    """
+
+    job: Job
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class KeptSeries:
+    """One series of a job: its CT, its RTSTRUCT or its segmentation. ``job`` has the true UIDs."""
+
+    job: Job
+    modality: str
+    series_instance_uid: str
+    instances: Sequence[Kept]
+
+
+class Memory:
+    """What is remembered between calls: where the slices of a few series lie, and who was given pixels lately."""
+
+    def __init__(self, service: Service) -> None:
+        self.header = lru_cache(maxsize=8)(partial(_read_header, service))
+        self._looks: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._looking = Lock()
+
+    def is_first_look(self, caller_id: str, series: KeptSeries) -> bool:
+        """Whether a caller was not given pixels of a series in the last hour: the audit log has one entry for all of them."""
+        key, now = (caller_id, series.series_instance_uid), monotonic()
+        with self._looking:
+            first = now - self._looks.pop(key, -LOOK_S) >= LOOK_S
+            self._looks[key] = now
+            if len(self._looks) > LOOKS:
+                self._looks.popitem(last=False)
+        return first
+
+
+def _read_header(service: Service, job: Job) -> SeriesHeader:
+    return with_true_uids(kept_header(job.id, service.settings, service.storage), service.vault.uids(job))
+
+
+class Archive:
+    """What a caller finds: the jobs of their site, or of all sites where they belong to none."""
+
+    def __init__(self, service: Service, memory: Memory, site: str) -> None:
+        self.service, self.memory, self._site = service, memory, site
+
+    # ── finding ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def studies(self) -> Iterator[list[KeptSeries]]:
+        """The series of every study, that with the newest job first."""
+        seen: set[str] = set()
+        cursor: str | None = None
+        while True:
+            jobs, cursor = self.service.store.page(site=self._site, state=JobState.SUCCEEDED, limit=PAGE, cursor=cursor)
+            for job in jobs:
+                uid = self.service.vault.reveal(job).series.study_instance_uid
+                if uid not in seen:
+                    seen.add(uid)
+                    yield self._of_study(uid)
+            if cursor is None:
+                return
+
+    def study(self, study_uid: str) -> list[KeptSeries]:
+        """The series of a study.
+
+        :raises NotKept: if there is none.
+        """
+        found = self._of_study(study_uid)
+        if not found:
+            raise NotKept(what="study")
+        return found
+
+    def series(self, study_uid: str, series_uid: str) -> KeptSeries:
+        """One series.
+
+        :raises NotKept: if there is none.
+        """
+        for series in self.study(study_uid):
+            if series.series_instance_uid == series_uid:
+                return series
+        raise NotKept(what="series")
+
+    def instance_of(self, series: KeptSeries, instance_uid: str) -> Kept:
+        """One instance.
+
+        :raises NotKept: if there is none.
+        """
+        for kept in series.instances:
+            if kept.sop_instance_uid == instance_uid:
+                return kept
+        raise NotKept(what="instance")
+
+    def _of_study(self, study_uid: str) -> list[KeptSeries]:
+        found: dict[str, KeptSeries] = {}
+        for job in self.service.store.of_study({study_uid, self.service.vault.pseudonym(study_uid)}, site=self._site):
+            for series in self._of_job(self.service.vault.reveal(job)):
+                found.setdefault(series.series_instance_uid, series)  # of a CT series that was contoured twice, the newest job's
+        return list(found.values())
+
+    def _of_job(self, job: Job) -> Iterator[KeptSeries]:
+        images = self._images(job)
+        if images:
+            yield KeptSeries(job, "CT", job.series.series_instance_uid, images)
+        authorship = Authorship(job.id, job.created_at, job.model)
+        rtstruct = authorship.uid("instance")
+        yield KeptSeries(job, "RTSTRUCT", authorship.uid("series"), [Kept(job, RTStructureSetStorage, rtstruct)])
+        segmentation = Kept(job, SegmentationStorage, seg.instance_uid(rtstruct))
+        yield KeptSeries(job, "SEG", seg.series_uid(rtstruct), [segmentation])
+
+    def _images(self, job: Job) -> list[Kept]:
+        """The images of the series, by slice; those that were sent beside it (localizers, references) are not among them."""
+        if job.input_purged_at is not None:
+            return []
+        try:
+            files = self.service.storage.input_files(job.id)
+            header = self.memory.header(job)
+        except (JobExpired, ResultNotFound):  # deleted in this very moment
+            return []
+        images = {one.sop_instance_uid: one for one in header.instances}.values()
+        return [Kept(job, one.sop_class_uid, one.sop_instance_uid, files[one.position - 1]) for one in images]
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def content(self, kept: Kept) -> bytes:
+        """The Part 10 file of an instance, as it is stored.
+
+        :raises NotKept: if it was deleted in the meantime.
+        """
+        try:
+            if kept.path is not None:
+                return self.service.vault.image(kept.job, kept.path.read_bytes())
+            make = rtstruct_of if kept.sop_class_uid == RTStructureSetStorage else segmentation_of
+            return make(self.service, kept.job)
+        except (FileNotFoundError, ResultNotFound) as error:
+            raise NotKept(what="instance") from error
+
+    def dataset(self, kept: Kept) -> Dataset:
+        """The whole data set of an instance."""
+        return pydicom.dcmread(BytesIO(self.content(kept)), force=True)
+
+    def description(self, kept: Kept) -> Dataset:
+        """What a search tells of an instance: of a CT image all but its pixels, of a result what stands before its sequences."""
+        if kept.path is not None:
+            content = self.content(kept) if kept.job.identity else None
+            return pydicom.dcmread(BytesIO(content) if content else kept.path, stop_before_pixels=True, force=True)
+        described = self.patient(kept.job)
+        if kept.sop_class_uid == SegmentationStorage:
+            grid = self.memory.header(kept.job).grid
+            changes: dict[str, Any] = {
+                "SOPClassUID": SegmentationStorage,
+                "SOPInstanceUID": kept.sop_instance_uid,
+                "Modality": "SEG",
+                "SeriesInstanceUID": seg.series_uid(described.SOPInstanceUID),
+                "SeriesNumber": seg.SERIES_NUMBER,
+                "SeriesDescription": seg.SERIES_DESCRIPTION,
+                "Rows": grid.rows,
+                "Columns": grid.columns,
+                "BitsAllocated": 1,
+            }
+            for keyword, value in changes.items():
+                setattr(described, keyword, value)
+        return described
+
+    def patient(self, job: Job) -> Dataset:
+        """The attributes of a job's RTSTRUCT in front of its sequences: patient, study, series.
+
+        :raises NotKept: if it was deleted in the meantime.
+        """
+        try:
+            with self.service.storage.result(job.id, RTSTRUCT).open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        except (FileNotFoundError, ResultNotFound) as error:
+            raise NotKept(what="instance") from error
+        elements = _first_elements(head[dataset_start(head) :])
+        uids = self.service.vault.uids(job)
+        for tag, value in elements.items():
+            text = value.rstrip(b"\0").decode("ascii", "replace")
+            if text in uids:
+                elements[tag] = uids[text].encode()
+        elements |= dict(split_elements(self.service.vault.attributes(job)))
+        return pydicom.dcmread(BytesIO(encode_dataset(elements)), force=True)
+
+
+def _first_elements(content: bytes) -> dict[int, bytes]:
+    """The elements in front of the sequences of an RTSTRUCT of ours."""
+    found = {}
+    try:
+        for tag, value in split_elements(content):
+            if tag >= _SEQUENCES:
+                break
+            found[tag] = value
+    except struct.error:  # the end of what was read
+        pass
+    return found
