@@ -1,4 +1,6 @@
-"""Contours of one plane that cannot all be meant as they stand: drawn twice, or overlapping in part.
+"""Contours of one plane that cannot all be meant.
+
+They are drawn twice, or overlap in part.
 
 Even-odd filling makes two contours that enclose the same tissue cancel each other, so both have to be found before it is filled.
 """
@@ -7,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.geometry.contours import box_of, to_mask
@@ -35,7 +36,9 @@ def steps_of(points_mm: FloatArray) -> int:
 
 
 def nearly_the_same(a_mm: FloatArray, b_mm: FloatArray, *, within_mm: float) -> bool:
-    """Whether no point of one boundary is further than a bound from the other boundary, in either direction.
+    """Whether two boundaries nowhere leave each other by more than a bound.
+
+    In either direction.
 
     :param a_mm, b_mm: (n, 3) and (m, 3) closed polygons.
     :param within_mm: at 0.5 mm, the steps make it up to 0.02 mm less.
@@ -48,6 +51,8 @@ def nearly_the_same(a_mm: FloatArray, b_mm: FloatArray, *, within_mm: float) -> 
 
 
 def _all_near(points_mm: FloatArray, others_mm: FloatArray, within_mm: float) -> bool:
+    from scipy.spatial import cKDTree  # a tenth of the service's imports, and the service itself compares nothing
+
     tree = cKDTree(others_mm, balanced_tree=False, compact_nodes=False)  # built in a quarter of the time
     return bool(np.isfinite(tree.query(points_mm, distance_upper_bound=within_mm)[0]).all())
 
@@ -62,7 +67,9 @@ def _dense(points_mm: FloatArray) -> FloatArray:
 
 
 def with_company(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> list[int]:
-    """Which polygons of a slice have a box of voxels that another one's box overlaps; only these can overlap.
+    """Which polygons of a slice have a box that another's overlaps.
+
+    Boxes of voxels; only these polygons can overlap.
 
     :param polygons: (n, 2) fractional row and column indices each. The cost grows with the square of their number.
     :param shape: (rows, columns).
@@ -83,7 +90,9 @@ def voxels_of(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
 
 
 def overlap_in_part(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-    """How many voxels of a slice two polygons share of which each has voxels that the other one has not.
+    """How many voxels of a slice two polygons share in part.
+
+    Each of the two has voxels that the other one has not.
 
     The polygons are painted over one another, large ones first, and one at a time. One that lies wholly within or wholly outside
     of all others finds a single colour where it is painted.

@@ -1,4 +1,6 @@
-"""Surface DSC, and every other measure of how far apart the surfaces of two masks lie.
+"""Surface DSC, and every other distance of two surfaces.
+
+How far apart the surfaces of two masks lie.
 
 An element's distance to the other surface is that to the nearest of its elements. All numbers agree with
 google-deepmind/surface-distance 0.1 to 1e-6 (a test says so). Predicted is what was drawn by the machine, reference what it is
@@ -11,7 +13,6 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.qa.lattice import Lattice
@@ -26,7 +27,9 @@ _SHARE_ALLOWANCE: Final = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class OneWay:
-    """All elements of one surface: how far each is from the other surface, and its area.
+    """How far each element of one surface is from the other.
+
+    And its area.
 
     Elements that both surfaces share are only counted by their area.
 
@@ -48,7 +51,10 @@ class OneWay:
         return self.shared_mm2 + float(self.areas_mm2.sum())
 
     def within_mm2(self, tolerance_mm: float) -> float:
-        """Area of the elements that lie within a tolerance (inclusive) of the other surface."""
+        """Area of the elements within a tolerance of the other surface.
+
+        The tolerance is inclusive.
+        """
         if tolerance_mm < 0:
             return 0.0
         return self.shared_mm2 + float(self.areas_mm2[self.distances_mm <= tolerance_mm].sum())
@@ -58,7 +64,10 @@ class OneWay:
         return float(self.distances_mm @ self.areas_mm2) / self.area_mm2
 
     def percentile_mm(self, percent: float) -> float:
-        """The smallest distance that at least ``percent`` of the surface does not exceed."""
+        """The distance that ``percent`` of the surface does not exceed.
+
+        The smallest one that at least so much of the surface does not.
+        """
         wanted = (percent / 100 - _SHARE_ALLOWANCE) * self.area_mm2 - self.shared_mm2
         if wanted <= 0 or self.distances_mm.size == 0:
             return 0.0
@@ -69,13 +78,18 @@ class OneWay:
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """The distances between the surfaces of two masks, both ways: the one thing from which all surface metrics follow."""
+    """The distances between the surfaces of two masks, both ways.
+
+    All surface metrics follow from them.
+    """
 
     predicted: OneWay
     reference: OneWay
 
     def surface_dsc(self, tolerance_mm: float) -> float:
-        """Share of the two surfaces that lie within a tolerance of each other, in [0, 1].
+        """Share of the two surfaces within a tolerance, in [0, 1].
+
+        Of each other.
 
         (|S_p ∩ B_r| + |S_r ∩ B_p|) / (|S_p| + |S_r|), where B is the border region of the other surface at this tolerance
         (Nikolov et al. 2021, Methods, "Performance Metrics"). The tolerance is used as it is, inclusive.
@@ -84,11 +98,17 @@ class SurfaceDistances:
         return within / (self.predicted.area_mm2 + self.reference.area_mm2)
 
     def hausdorff_mm(self, percent: float = 95.0) -> float:
-        """Robust Hausdorff distance: the larger of the two directions' percentiles, by area; 100 gives the maximum."""
+        """Robust Hausdorff distance in mm.
+
+        The larger of the two directions' percentiles, by area; 100 gives the maximum.
+        """
         return max(self.predicted.percentile_mm(percent), self.reference.percentile_mm(percent))
 
     def mean_mm(self) -> float:
-        """Mean of the two directed mean distances, each weighted by the area of its own surface."""
+        """Mean distance of the two surfaces in mm.
+
+        The mean of the two directed means, each weighted by the area of its own surface.
+        """
         return (self.predicted.mean_mm() + self.reference.mean_mm()) / 2
 
 
@@ -125,6 +145,8 @@ def _nearest_mm(indices: IndexArray, other: SurfaceElements) -> FloatArray:
     if len(indices) == 0:
         return np.empty(0)
     elements = other.indices(other.places)
+    from scipy.spatial import cKDTree  # a tenth of the service's imports, and the service itself compares nothing
+
     tree = cKDTree(other.positions_mm(elements), balanced_tree=False, compact_nodes=False)
     _, nearest = tree.query(other.positions_mm(indices))
     # Once more from the whole numbers between the two points: the tree's own distance is a difference of large positions,

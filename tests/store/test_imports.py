@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("oarlock.store.job_store", ("numpy", "scipy", "pydicom")),
+        ("oarlock.store.job_store", ("numpy", "scipy", "pydicom", "alembic")),
         ("oarlock.store.scores.write", ("numpy", "scipy")),
         ("oarlock.settings", ("sqlalchemy", "alembic", "scipy", "pydicom")),
     ],

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, make_url, select, text
 
 from oarlock.facts import Notice
@@ -153,6 +154,10 @@ def rows_of(connection: Connection, table: str) -> list[dict[str, Any]]:
     columns = [reflected.tables[table].c[name] for name in FIRST_ROWS[table][0]]
     found = [dict(row) for row in connection.execute(select(*columns)).mappings()]
     return sorted(found, key=FIRST_ROWS[table].index)
+
+
+def test_the_newest_step_is_the_head_that_alembic_finds() -> None:
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_heads() == [migrations.NEWEST]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(database_url: str, engine: Engine) -> None:

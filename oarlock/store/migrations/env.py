@@ -1,4 +1,7 @@
-"""Run by Alembic: takes steps on the connection that :func:`oarlock.store.migrations.upgrade` was given, in its transaction."""
+"""Run by Alembic: takes steps on the given connection.
+
+The one that :func:`oarlock.store.migrations.upgrade` was given, in its transaction.
+"""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The job table, the workers' signs of life, and the histogram of stage durations."""
+"""The job table, workers' signs of life, histogram of stage durations."""
 
 from typing import Final
 
@@ -13,7 +13,10 @@ BUCKETS: Final = 11
 
 
 def upgrade() -> None:
-    """Make the tables, and a cell at zero for each stage and bucket."""
+    """Make the tables.
+
+    With a cell at zero for each stage and bucket.
+    """
     _jobs()
     op.create_table(
         "workers",

@@ -24,7 +24,10 @@ POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Make the table, the row that names its last entry, and triggers against changes by mistake."""
+    """Make the table, and triggers against changes by mistake.
+
+    And the row that names its last entry.
+    """
     op.create_table(
         "audit",
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),

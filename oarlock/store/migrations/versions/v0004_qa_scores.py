@@ -8,7 +8,10 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make the tables. What was scored before is in the QA reports of its jobs alone."""
+    """Make the tables.
+
+    What was scored before is in the QA reports of its jobs alone.
+    """
     op.create_table(
         "qa_streams",
         sa.Column("id", sa.Integer, primary_key=True),

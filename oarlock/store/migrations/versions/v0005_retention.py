@@ -1,4 +1,7 @@
-"""How long the input and the results of a job are kept, by key and by job."""
+"""How long a job's input and results are kept.
+
+By key and by job.
+"""
 
 import sqlalchemy as sa
 from alembic import op

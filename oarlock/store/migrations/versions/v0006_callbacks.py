@@ -8,7 +8,10 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Make the table, and the columns that say which jobs ask for one."""
+    """Make the table.
+
+    And the columns that say which jobs ask for one.
+    """
     op.add_column("jobs", sa.Column("callback_url", sa.Text))
     op.add_column("jobs", sa.Column("callback_pending", sa.Boolean))
     op.create_index("jobs_by_callback", "jobs", ["callback_pending", "state"])

@@ -1,4 +1,4 @@
-"""Ids of organs in packed scores, and an index for places in the queue.
+"""Ids of organs in packed scores; an index for queue places.
 
 Until here a packed score named its organ by the place of the organ in a list of the code. These are the places of that time: what
 was packed stays as it is, and means the same whatever becomes of that list.

@@ -1,4 +1,7 @@
-"""Entries of the audit log are numbered from 1: one before the first would stand outside of the chain."""
+"""Entries of the audit log are numbered from 1.
+
+One before the first would stand outside of the chain.
+"""
 
 from typing import Final
 
@@ -26,6 +29,9 @@ POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Refuse such an entry from now on; ``oarlock audit verify`` finds one that is there already."""
+    """Refuse such an entry from now on.
+
+    ``oarlock audit verify`` finds one that is there already.
+    """
     for statement in POSTGRESQL if op.get_bind().dialect.name == "postgresql" else SQLITE:
         op.execute(statement)

@@ -1,4 +1,6 @@
-"""Sites: whose a key, a job and its scores are, and where a job stands in the queue beside those of other sites.
+"""Sites: whose a key, a job and its scores are.
+
+And where a job stands in the queue beside those of other sites.
 
 What was there before belongs to no site, so operators alone see it; jobs that wait keep their places.
 """
@@ -11,7 +13,10 @@ down_revision = "0009"
 
 
 def upgrade() -> None:
-    """Add the column, and make a site part of what a score depends on."""
+    """Add the column, and make a site part of scores.
+
+    Part of what a score depends on.
+    """
     for table in ("keys", "jobs"):
         op.add_column(table, sa.Column("site", sa.Text, nullable=False, server_default=""))
     op.add_column("jobs", sa.Column("rank", sa.Integer, nullable=False, server_default="0"))
