@@ -79,6 +79,7 @@ check: $(VENV)/dev
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/deptry . --no-ansi 2>&1
 	@$(BIN)/python -m tools.dead_names
+	@$(BIN)/python -m tools.docstrings
 	@$(BIN)/python -m tools.licences
 
 # The parts of the handbook that are made from the code.

@@ -1,4 +1,6 @@
-"""What a process that judges a stranger's file may no longer do: open files, make processes, speak to anybody.
+"""What a judge of a stranger's file may no longer do.
+
+Open files, make processes, speak to anybody: a process loses all of that.
 
 A hole in a decoder, or in what parses a structure set, is then a hole in a process that has a few bytes in and a few bytes out.
 Linux gives both locks to a process without rights: Landlock takes files away, seccomp takes system calls away. Neither can be
@@ -25,12 +27,17 @@ log = logging.getLogger(__name__)
 
 
 def bare_environment() -> dict[str, str]:
-    """The environment of a child that judges a stranger's file: it finds our modules, and none of our secrets."""
+    """The environment of a child that judges a stranger's file.
+
+    It finds our modules, and none of our secrets.
+    """
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
 
 
 def confine(readable: Iterable[Path] = ()) -> None:
-    """Give up for good what a judge of files does not need, as far as the system can take it away (:func:`lacking`).
+    """Give up for good what a judge of files need not have.
+
+    As far as the system can take it away (:func:`lacking`).
 
     Threads, memory, time and the pipes that are open stay. A refused call fails with EPERM, EACCES or ENOSYS.
 
@@ -43,7 +50,10 @@ def confine(readable: Iterable[Path] = ()) -> None:
 
 
 def lacking() -> tuple[str, ...]:
-    """What the system cannot take from a process; empty where :func:`confine` does all that it says."""
+    """What the system cannot take from a process.
+
+    Empty where :func:`confine` does all that it says.
+    """
     if sys.platform != "linux":
         return ("Landlock", "seccomp")
     found = {"Landlock": _landlock_version() > 0, "seccomp": _machine() is not None and _has_seccomp()}
@@ -51,7 +61,7 @@ def lacking() -> tuple[str, ...]:
 
 
 def tell_what_is_lacking() -> None:
-    """A line in the log where the system does not have both locks."""
+    """Log a line where the system does not have both locks."""
     if missing := lacking():
         log.warning("processes that judge files of strangers are not confined in full", extra={"lacking": missing})
 

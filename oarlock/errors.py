@@ -1,4 +1,4 @@
-"""The error tree: who can fix it, and is it worth trying again?
+"""The error tree: who can fix it, and would trying again help?
 
     OarlockError
     ├── InputError        the sender can fix it
@@ -56,7 +56,10 @@ class JobError(OarlockError):
 
 
 class OperatorError(OarlockError):
-    """A model, a profile, a result or the server itself is at fault; the operator can fix it."""
+    """The operator can fix it.
+
+    A model, a profile, a result or the server itself is at fault.
+    """
 
 
 class TransientError(OarlockError):
@@ -556,7 +559,7 @@ class DeviceOutOfMemory(TransientError):
 
 
 def leaves(branch: type[OarlockError] = OarlockError) -> Iterator[type[OarlockError]]:
-    """Every error with a code below a branch, in the order of the tree."""
+    """Every error with a code below a branch, in the tree's order."""
     if branch.code:
         yield branch
     for child in branch.__subclasses__():

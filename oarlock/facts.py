@@ -1,4 +1,7 @@
-"""Small values that every package may hold: about a series, about a model, and what people should know."""
+"""Small values that every package may hold.
+
+They are about a series, about a model, and what people should know.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SeriesFacts:
-    """What the API says about the series of a job; nothing here identifies a person."""
+    """What the API says of a job's series; nothing identifies a person."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -27,7 +30,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the physicist should know: a stable code and a sentence without patient data."""
+    """Something the physicist should know.
+
+    A stable code and a sentence without patient data.
+    """
 
     code: str
     detail: str
@@ -35,7 +41,9 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRows:
-    """A comparison of two structure sets as rows for a table, without anything that a sender wrote.
+    """A comparison of two structure sets as rows for a table.
+
+    Nothing that a sender wrote is in it.
 
     :ivar definition: which set of definitions its numbers follow.
     :ivar oars: one mapping an organ, from column to value: ``oar``, ``presence``, ``tolerance_mm``, the measured numbers,

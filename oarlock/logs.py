@@ -1,4 +1,6 @@
-"""Logs: one JSON line an event on standard error, alike in every process, without patient data.
+"""Logs: one JSON line an event, on standard error.
+
+They are alike in every process, and without patient data.
 
 Events are named in the code. What a sender wrote does not get in either: of an exception, caught or not, the line has the type
 and the places, and not the message; loggers that quote values are silent.
@@ -37,7 +39,9 @@ def about(job_id: str) -> Iterator[None]:
 
 
 class JSONFormatter(logging.Formatter):
-    """A record as one JSON object on a line; what was passed as ``extra`` becomes keys of its own.
+    """A record as one JSON object on a line.
+
+    What was passed as ``extra`` becomes keys of its own.
 
     ``job_id`` is in every line: the one that was passed, or else the job that the thread works on, or null.
     """

@@ -1,4 +1,7 @@
-"""Scopes: what a caller of the service may do. Settings and keys both name them."""
+"""Scopes: what a caller of the service may do.
+
+Settings and keys both name them.
+"""
 
 from enum import StrEnum
 

@@ -54,7 +54,10 @@ _OTHERS_NAMES: Final = re.compile(r"OARLOCK_GATEWAY_\w+|OARLOCK_(\w+_)?(SERVICE_
 
 
 class SettingsInvalid(ValueError):
-    """What is wrong with the settings, a sentence for each; nothing starts with them."""
+    """What is wrong with the settings, a sentence for each fault.
+
+    Nothing starts with them.
+    """
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -204,7 +207,10 @@ class Settings(BaseSettings):
 
     @property
     def zone(self) -> ZoneInfo | None:
-        """The site's time zone; None for that of the machine, as :meth:`datetime.datetime.astimezone` takes it."""
+        """The site's time zone; None for that of the machine.
+
+        :meth:`datetime.datetime.astimezone` takes it so.
+        """
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
     @field_validator("allowed_hosts", "trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets", mode="before")
@@ -279,7 +285,10 @@ class Settings(BaseSettings):
 
     @property
     def broker_url(self) -> str:
-        """URL of the queue as Celery spells it: a unix socket has a scheme of its own there."""
+        """URL of the queue as Celery spells it.
+
+        A unix socket has a scheme of its own there.
+        """
         url = self.redis_url or "redis://localhost:6379/0"
         return url.replace("unix://", "redis+socket://", 1)
 
@@ -295,7 +304,9 @@ class Settings(BaseSettings):
 
     @cached_property
     def site(self) -> Site:
-        """The site's own names and tolerances. Each process asks at its start, so that a bad file is met then.
+        """The site's own names and tolerances.
+
+        Each process asks at its start, so that a bad file is met then.
 
         :raises SiteFileInvalid: see :func:`oarlock.qa.site_file.read_site`.
         """

@@ -1,4 +1,7 @@
-"""``python -m service``: the HTTP service, with a private Redis and a worker of its own unless the settings name others."""
+"""``python -m service``: the HTTP service.
+
+With a private Redis and a worker of its own unless the settings name others.
+"""
 
 import os
 import resource
@@ -77,7 +80,9 @@ def main() -> int:
 
 
 def check_model(settings: Settings) -> None:
-    """Check that the default model is there; one whose manifest is wrong stops no service, and /readyz names it.
+    """Check that the default model is there.
+
+    One whose manifest is wrong stops no service, and /readyz names it.
 
     :raises DefaultModelMissing: if it is not.
     """
@@ -95,7 +100,9 @@ def check_private(settings: Settings) -> None:
 
 
 def check_keys(settings: Settings) -> None:
-    """Bring the database to the schema of this version, and check that strangers cannot call.
+    """Check that strangers cannot call.
+
+    The database is brought to the schema of this version first.
 
     :raises KeyMissing: if the service is to listen beyond loopback and nobody has a valid key.
     """

@@ -53,7 +53,9 @@ ROUTERS: Final = (
 
 
 def create_app(settings: Settings, *, worker_problem: Callable[[], str | None] = lambda: None) -> FastAPI:
-    """The HTTP face of Oarlock on these settings. Nothing is opened before it starts.
+    """The HTTP face of Oarlock on these settings.
+
+    Nothing is opened before it starts.
 
     :param worker_problem: why the embedded worker does not run; None if it does, or if there is none.
     """

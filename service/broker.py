@@ -30,7 +30,9 @@ class Broker:
         )
 
     def enqueue(self, job: Job) -> None:
-        """Send the message that makes a worker look at a job. A second message does no harm.
+        """Send the message that makes a worker look at a job.
+
+        A second message does no harm.
 
         A stale connection (Redis was restarted) is tried a second time.
 

@@ -1,4 +1,6 @@
-"""Connections: limits that hold before a caller is known, which uvicorn does not set.
+"""Connections: limits that hold before a caller is known.
+
+Uvicorn does not set them.
 
 A head (request line and headers) has a size and a time, what comes between the bytes of a body has a size, and an address has a
 number of connections. Without them one connection could fill the memory, and a thousand silent ones shut everybody out.
@@ -142,7 +144,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def limited(per_address: int, exempt: Collection[str]) -> type[LimitedProtocol]:
-    """The protocol with these limits, and a count of connections of its own.
+    """The protocol with these limits.
+
+    And a count of connections of its own.
 
     :param exempt: addresses or networks that have no limit.
     """

@@ -1,4 +1,7 @@
-"""Results as they are handed out: with the patient and the true UIDs in them again, and what is made of others on demand."""
+"""Results as they are handed out.
+
+With the patient and the true UIDs in them again, and what is made of others on demand.
+"""
 
 import threading
 from collections.abc import Mapping
@@ -36,7 +39,10 @@ def rtstruct_of(service: Service, job: Job) -> bytes:
 
 
 def segmentation_of(service: Service, job: Job) -> bytes:
-    """The DICOM Segmentation of a finished job, made of what is kept with it."""
+    """The DICOM Segmentation of a finished job.
+
+    It is made of what is kept with the job.
+    """
     rtstruct = rtstruct_of(service, job)
     header = with_true_uids(kept_header(job.id, service.settings, service.storage), service.vault.uids(job))
     with _ONE_AT_A_TIME:
@@ -44,7 +50,10 @@ def segmentation_of(service: Service, job: Job) -> bytes:
 
 
 def kept_header(job_id: JobId, settings: Settings, storage: Storage) -> SeriesHeader:
-    """Where the slices of a job's series lie. Older jobs lack that file: their images are read instead."""
+    """Where the slices of a job's series lie.
+
+    Older jobs lack that file: their images are read instead.
+    """
     try:
         return read_series_geometry(storage.result(job_id, GEOMETRY))
     except ResultNotFound:

@@ -1,4 +1,6 @@
-"""``make demo``: one series through the whole service, over HTTP, the way a planning system would send it.
+"""``make demo``: one series through the whole service.
+
+Over HTTP, the way a planning system would send it.
 
 Starts the service on a folder of its own, posts the series, follows its progress, writes what came back into the output folder,
 prints a line per organ, and stops everything.
@@ -48,7 +50,10 @@ def main() -> int:
 
 
 def run(scratch: Path, *, series: Path | None, reference: Path | None, out: Path) -> None:
-    """Send one series through a service that lives in ``scratch`` and write its results into ``out``."""
+    """Send one series through a service of its own.
+
+    The service lives in ``scratch``; the results are written into ``out``.
+    """
     files = _files(series) if series else _phantom(scratch / "phantom")
     uploads = [*files, reference] if reference else files
     with _service(scratch / "data", log=out / "service.log") as url, httpx.Client(base_url=url, timeout=600) as client:

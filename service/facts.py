@@ -1,4 +1,7 @@
-"""Facts of one request, kept in its ASGI scope from the first byte to the log line."""
+"""Facts of one request, kept in its ASGI scope.
+
+From the first byte to the log line.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +17,9 @@ _KEY: Final = "oarlock.facts"
 
 @dataclass(slots=True)
 class RequestFacts:
-    """What the log, the problem documents and the routes know of one request.
+    """What is known of one request.
+
+    By the log, the problem documents and the routes.
 
     :ivar id: name of the request in the log, in ``X-Request-ID`` and in problem documents.
     :ivar unread: whether the sender has more of the body to send.

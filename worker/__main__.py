@@ -1,4 +1,7 @@
-"""``python -m worker``: a Celery worker with one process for jobs, on the queue and the job table that the settings name."""
+"""``python -m worker``: a Celery worker with one process for jobs.
+
+On the queue and the job table that the settings name.
+"""
 
 import os
 import sys

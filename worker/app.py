@@ -1,4 +1,7 @@
-"""The Celery application. Each setting that is not the default is there because its opposite lost a job (ADR 0004)."""
+"""The Celery application (ADR 0004).
+
+Each setting that is not the default is there because its opposite lost a job.
+"""
 
 import os
 from typing import Any

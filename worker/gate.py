@@ -1,4 +1,7 @@
-"""What the worker's parent process checks while it takes jobs off the queue, as steps of Celery's consumer."""
+"""What the worker's parent process checks.
+
+While it takes jobs off the queue, as steps of Celery's consumer.
+"""
 
 import logging
 from abc import abstractmethod
@@ -37,7 +40,10 @@ class ResultSpace:
 
 
 class PeriodicStep(bootsteps.StartStopStep):
-    """Runs :meth:`check` every two seconds in the connection's thread, for as long as the queue is connected."""
+    """Runs :meth:`check` every two seconds.
+
+    In the connection's thread, for as long as the queue is connected.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -84,7 +90,9 @@ class Acknowledgements(PeriodicStep):
     """
 
     def check(self, consumer: Any) -> None:
-        """Celery reconnects after a broken connection and the message is redelivered; its job has ended by then.
+        """Check that messages can be taken where nothing runs.
+
+        Celery reconnects after a broken connection and the message is redelivered; its job has ended by then.
 
         :raises ConnectionResetError: if nothing is being worked on, yet no message can be taken.
         """

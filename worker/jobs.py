@@ -1,4 +1,6 @@
-"""A job from its id to its end: the lease, the results and what an error means. No Celery in it.
+"""A job from its id to its end.
+
+The lease, the results and what an error means. No Celery in it.
 
 Safe to run twice, and to be killed anywhere: a job is claimed by a lease, results appear all at once under the lease's token,
 and the state changes once, at the end, if the lease is still ours.
@@ -66,7 +68,7 @@ def contour(
     stopping: Callable[[], bool] = lambda: False,
     room_is_left: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Contour the series of one job, if it still has to be done.
+    """Contour one job, if it still has to be done.
 
     The outcome is in the job store; only what ends the process is raised.
 

@@ -1,4 +1,7 @@
-"""The lease of a running job: it is renewed, progress goes out, cancellation and loss come in."""
+"""The lease of a running job.
+
+It is renewed, progress goes out, cancellation and loss come in.
+"""
 
 import logging
 import signal
@@ -37,7 +40,9 @@ class WorkerStopping(Exception):
 
 
 class LeaseKeeper:
-    """Renews a lease in the background while it is entered, so that a long native call does not lose the job.
+    """Renews a lease in the background while it is entered.
+
+    So a long native call does not lose the job.
 
     :param stopping: set when the worker is asked to end.
     """

@@ -1,4 +1,7 @@
-"""What one worker process holds: the job store, the storage, its models, and its heartbeat."""
+"""What one worker process holds.
+
+The job store, the storage, its models, and its heartbeat.
+"""
 
 import logging
 import os
@@ -33,7 +36,10 @@ SILENT_LEASES: Final = 2
 
 
 class Runtime:
-    """Made once in each process that runs jobs, after that process was started."""
+    """What a process that runs jobs has.
+
+    Made once in each of them, after that process was started.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
@@ -47,7 +53,10 @@ class Runtime:
         self._life = Thread(target=self._live, name="life", daemon=True)
 
     def start(self) -> None:
-        """Load the default model, then send heartbeats: a heartbeat means that the model works."""
+        """Load the default model, then send heartbeats.
+
+        A heartbeat means that the model works.
+        """
         signal.signal(HAND_BACK, lambda *_: self._stopping.set())
         self._life.start()
 

@@ -1,4 +1,4 @@
-"""The one task on the queue: it translates a message into a call."""
+"""The one task: a message becomes a call."""
 
 import logging
 from time import sleep
@@ -56,7 +56,9 @@ def _stop(**_: object) -> None:
 
 @app.task(name=CONTOUR_SERIES)  # retries: `task_annotations` in worker/app.py
 def contour_series(job_id: str) -> None:
-    """Contour one series. Safe to run twice: a finished job is left alone.
+    """Contour one series.
+
+    Safe to run twice: a finished job is left alone.
 
     If the process is killed, Celery sends the message again when the lease has run out; so does the service's sweeper.
     """

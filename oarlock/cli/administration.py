@@ -1,4 +1,6 @@
-"""oarlock keys create | list | revoke; oarlock audit verify | export; oarlock callbacks list | resend.
+"""The commands oarlock keys, oarlock audit and oarlock callbacks.
+
+oarlock keys create | list | revoke; oarlock audit verify | export; oarlock callbacks list | resend.
 
 What an administrator does to the database that the settings name (``DATABASE_URL``, ``OARLOCK_DATA``). A database that is not
 there is never made, unless ``keys create --first`` asks for it: at a wrong address all would seem well.
@@ -86,7 +88,9 @@ def add_commands(commands: Any) -> None:
 
 
 def to_time(text: str, now: datetime) -> datetime:
-    """When something expires: so many days from now, a date (its beginning, in UTC), or a time (in UTC unless it says otherwise).
+    """The moment when something expires.
+
+    It is given as so many days from now, a date (its beginning, in UTC), or a time (in UTC unless it says otherwise).
 
     :raises InvalidParameter: if it is not one of these.
     """
@@ -194,7 +198,9 @@ def _resend_callbacks(chosen: argparse.Namespace) -> int:
 
 
 def to_head(text: str) -> Head:
-    """A last entry as ``oarlock audit verify`` and the service's log print it.
+    """The last entry that a printed line names.
+
+    ``oarlock audit verify`` and the service's log print it.
 
     :raises ValueError: if it is malformed.
     """

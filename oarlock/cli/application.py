@@ -1,4 +1,6 @@
-"""oarlock application: the worker's image as a module of mercure or a MONAI Application Package, without service or queue.
+"""oarlock application: the worker's image in other platforms.
+
+As a module of mercure or a MONAI Application Package, without service or queue.
 
 The folders come from the variables that these set. Beside the images mercure lays files of its own: ``task.json``, whose settings
 may name ``model`` and ``profile``, and a ``.tags`` file for each image. What is not DICOM by its content is left out.

@@ -1,4 +1,7 @@
-"""oarlock backup FILE; oarlock restore FILE: everything that lasts, of the service that the settings name."""
+"""oarlock backup FILE; oarlock restore FILE: everything that lasts.
+
+Of the service that the settings name.
+"""
 
 import argparse
 import sys

@@ -1,4 +1,6 @@
-"""oarlock config check: what is in force, where it comes from, and what is odd about it.
+"""oarlock config check: what is in force, and what is odd.
+
+It says where each value comes from.
 
 It reads what a service or worker with the same environment would read, and makes nothing.
 """
@@ -46,7 +48,10 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def in_force(settings: Settings) -> Iterator[str]:
-    """A line for each setting: its variable, its value, and where that comes from. A secret's value is never shown."""
+    """A line for each setting: variable, value and origin.
+
+    A secret's value is never shown.
+    """
     for name, variable in variables().items():
         value = getattr(settings, name)
         shown = ("set" if value else "unset") if name in SECRETS else _shown(value)

@@ -1,4 +1,6 @@
-"""``oarlock contour``: one series from a folder to a folder, without a queue, a service or a job table.
+"""``oarlock contour``: one series from a folder to a folder.
+
+It needs no queue, no service and no job table.
 
 The wheel alone does not bring ONNX Runtime: the extra ``worker`` does. So the runtime is imported when the command is run.
 """
@@ -57,7 +59,9 @@ def add_command(commands: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Contour the series and give the exit status; every other choice comes from the settings (docs/operations.md).
+    """Contour the series and give the exit status.
+
+    Every other choice comes from the settings (docs/operations.md).
 
     :raises OarlockError: whatever a step may raise.
     """

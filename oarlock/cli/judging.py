@@ -1,4 +1,7 @@
-"""What ``oarlock contour`` and ``oarlock qa`` share: thresholds, what is printed, and the exit status that comes of it."""
+"""What ``oarlock contour`` and ``oarlock qa`` share.
+
+Thresholds, what is printed, and the exit status that comes of it.
+"""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -65,7 +68,9 @@ def write_reports(chosen: argparse.Namespace, contents: Callable[[], "Contents"]
 
 
 def site_of(chosen: argparse.Namespace, otherwise: Site) -> Site:
-    """The site that is named, or another, with the thresholds of the command line in place of its action levels.
+    """The site, with the command line's thresholds.
+
+    It is the named one, or another; the thresholds take the place of its action levels.
 
     :raises InvalidParameter: if a threshold has no meaning.
     """
@@ -80,7 +85,9 @@ def site_of(chosen: argparse.Namespace, otherwise: Site) -> Site:
 
 
 def exit_status(report: Mapping[str, Any], chosen: argparse.Namespace) -> int:
-    """1 if a comparison does not pass, or a verdict is as bad as ``--fail-on``.
+    """1 if a comparison fails or a verdict is too bad.
+
+    As bad as ``--fail-on``.
 
     :param report: a job's QA report.
     """

@@ -1,5 +1,4 @@
-"""oarlock check FILE --ct DIR; oarlock qa PREDICTED [REFERENCE …] --ct DIR; oarlock phantom DIR; oarlock contour DIR;
-oarlock config check; oarlock backup FILE; oarlock keys ACTION.
+"""The commands of ``oarlock`` and what their exit status means.
 
 What the service does with a job's files, for files at hand. Exit status: 0 good; 1 findings, or a threshold that is not
 kept; 2 the input cannot be used.

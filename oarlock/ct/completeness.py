@@ -1,4 +1,6 @@
-"""Whether a stack that has no gap is all of the series, judged by what its slices say of their neighbours.
+"""Whether a stack that has no gap is all of the series.
+
+It is judged by what its slices say of their neighbours.
 
 Every second slice lost leaves an even stack. On the full series of the planning system each organ then has every second contour.
 Positions alone cannot show that, so they are held against Slice Thickness, Spacing Between Slices, the instance numbers and
@@ -27,7 +29,9 @@ THICK_MM: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What the slices say about each other; None where they say nothing or contradict one another.
+    """What the slices say about each other.
+
+    None where they say nothing or contradict one another.
 
     ``thickness_mm`` is Slice Thickness, ``spacing_mm`` the size of Spacing Between Slices, ``numbers`` Instance Number of each
     slice along the axis, ``images`` Images in Acquisition, summed over the acquisitions.

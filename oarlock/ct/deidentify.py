@@ -33,7 +33,10 @@ _KEPT: Final = ("SpecificCharacterSet", "TimezoneOffsetFromUTC")
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What was taken away: UIDs by their pseudonyms, and the encoded patient and study attributes of the RTSTRUCT."""
+    """What was taken away from a series.
+
+    UIDs by their pseudonyms, and the encoded patient and study attributes of the RTSTRUCT.
+    """
 
     uids: Mapping[str, str]
     attributes: bytes

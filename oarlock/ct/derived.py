@@ -1,4 +1,6 @@
-"""Series that call themselves something else than a plain CT: spectral maps, projections, averages, cone beam, megavoltage.
+"""Series that call themselves something else than a plain CT.
+
+Spectral maps, projections, averages, cone beam, megavoltage.
 
 Their values can look like Hounsfield units, and no physics tells them apart, so their own words count. Words that an operator
 typed are read too; they are matched against a list and never repeated.
@@ -38,7 +40,9 @@ _BREAKS: Final = re.compile(r"[^A-Z0-9+]+")
 
 
 def derived_kinds(texts: Iterable[str], *, device: str = "", kv: float | None = None, multi_energy: bool = False) -> list[str]:
-    """What a series calls itself beside a plain CT, in words of :data:`KINDS` and a few more; empty if nothing.
+    """What a series calls itself beside a plain CT.
+
+    In words of :data:`KINDS` and a few more; empty if nothing.
 
     :param texts: values of Image Type, and descriptions.
     :param device: manufacturer and model.

@@ -1,4 +1,6 @@
-"""Whether the values of a series are the Hounsfield units of a patient in a CT scanner.
+"""Whether the values of a series are Hounsfield units.
+
+Those of a patient in a CT scanner.
 
 By definition air is -1000 HU and water 0 HU; fat lies at -100, muscle and brain at 20 to 60, bone above 200. A lost or doubled
 intercept, a slope of another size or sign, or values cut to a grey-level window move air and soft tissue to where no patient has
@@ -45,7 +47,9 @@ _PADDING_GAP_HU: Final = 100
 
 
 def check_hounsfield(header: SeriesHeader) -> None:
-    """Check a few slices of a series; a slice that cannot be decoded is left to the job, which names it.
+    """Check a few slices of a series.
+
+    A slice that cannot be decoded is left to the job, which names it.
 
     :raises NotHounsfield: no patient has such values.
     """
@@ -60,7 +64,10 @@ def check_hounsfield(header: SeriesHeader) -> None:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most so many indices, evenly spread over ``count`` and away from its ends."""
+    """At most so many indices, evenly spread over ``count``.
+
+    Away from its ends.
+    """
     return sorted({int(i) for i in np.linspace(0.04, 0.96, most) * (count - 1) + 0.5})
 
 
@@ -111,7 +118,9 @@ def check_values(hu: Int16Array) -> None:
 
 
 def check_step(pair: Int16Array, position: int) -> None:
-    """Check that two neighbouring slices, (2, y, x), have values of one kind.
+    """Check that two neighbouring slices have values of one kind.
+
+    ``pair`` holds the two, (2, y, x).
 
     :raises NotHounsfield: they jump from one to the other.
     """
@@ -121,7 +130,9 @@ def check_step(pair: Int16Array, position: int) -> None:
 
 
 def check_steps(hu: Int16Array) -> None:
-    """Check that no slice of a whole series, (z, y, x), jumps away from its neighbours.
+    """Check that no slice jumps away from its neighbours.
+
+    ``hu`` is the whole series, (z, y, x).
 
     :raises NotHounsfield: one does; it is counted along the slice axis from 1.
     """
@@ -136,7 +147,10 @@ def check_steps(hu: Int16Array) -> None:
 
 
 def without_padding(hu: Int16Array) -> Int16Array:
-    """The values without a constant far below air and all others, which fills what the scanner did not reconstruct."""
+    """The values without what fills the unreconstructed part.
+
+    That is a constant far below air and all others.
+    """
     values = hu.ravel()
     lowest = int(values.min())
     if lowest >= BELOW_AIR_HU:

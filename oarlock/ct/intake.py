@@ -1,4 +1,6 @@
-"""What the door asks of an upload: one complete CT series of a patient in Hounsfield units.
+"""What the door asks of an upload.
+
+One complete CT series of a patient in Hounsfield units.
 
 :func:`oarlock.ct.series.check_headers` judges the headers; here a few slices are looked at too, and the site's own rules apply.
 """

@@ -1,4 +1,7 @@
-"""The images of a series that a supplied RTSTRUCT lists: the planning system had all of them when the RTSTRUCT was made."""
+"""The images of a series that a supplied RTSTRUCT lists.
+
+The planning system had all of them when the RTSTRUCT was made.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -11,7 +14,10 @@ RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
 def listed_images(path: Path, series_instance_uid: str) -> set[str]:
-    """SOP Instance UIDs that an RTSTRUCT lists for a series; empty where the file cannot be read, which the job reports."""
+    """SOP Instance UIDs that an RTSTRUCT lists for a series.
+
+    Empty where the file cannot be read, which the job reports.
+    """
     try:
         root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET)
     except Unusable:

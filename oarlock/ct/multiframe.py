@@ -1,4 +1,4 @@
-"""Enhanced multi-frame CT: one file whose frames are the slices of a series.
+"""Enhanced multi-frame CT: frames of one file as slices.
 
 What a single-frame image says at its top level, a multi-frame one says in functional groups, once for all frames (shared) or for
 each of them. Here a file is taken apart into its frames; each becomes what a single-frame file would have been, with the part of
@@ -44,7 +44,9 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 def to_frames(header: Header, frames: int) -> list[Header]:
-    """One header for each frame, as if the frame were a file of its own; their order is that of the file.
+    """One header for each frame, in the file's order.
+
+    As if the frame were a file of its own.
 
     :param frames: how many the file claims.
     :returns: the headers; ``visited`` of each counts all elements, items and fragments of the file that were looked at here.

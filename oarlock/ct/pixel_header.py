@@ -1,4 +1,6 @@
-"""Whether the pixel data of a CT slice can be used: judged by its header, before anything is read.
+"""Whether the pixel data of a CT slice can be used.
+
+Judged by its header, before anything is read.
 
 Sources: PS3.3 C.8.2.1 (CT image: grey, 16 bits allocated, 12 to 16 stored, rescale to HU), C.7.6.3 (pixel), C.7.5.1.1.2
 (padding), PS3.5 8 and A (encodings).
@@ -181,7 +183,10 @@ def _check_native_room(header: Header, pixels: StoredPixels, needed: int) -> Non
 
 
 def is_padding(header: Header, offset: int, length: int) -> bool:
-    """Whether bytes of a file are one byte again and again; also where the file ends before them."""
+    """Whether bytes of a file are one byte repeated.
+
+    Also where the file ends before them.
+    """
     if length == 0:
         return True
     with header.path.open("rb") as file:
@@ -195,7 +200,10 @@ def _compressed_bytes(header: Header, pixels: StoredPixels) -> int:
 
 
 def warnings_for(header: Header, pixels: StoredPixels) -> Iterator[str]:
-    """Codes of what the physicist should know about a slice that is accepted; :data:`WARNINGS` has their sentences."""
+    """Codes of what the physicist should know about a slice.
+
+    The slice is accepted; :data:`WARNINGS` has their sentences.
+    """
     if pixels.transfer_syntax in MAYBE_LOSSY or header.text(Tag.LOSSY_IMAGE_COMPRESSION) == "01":
         yield "series.lossy_compression"
     if header.text(Tag.RESCALE_TYPE) in ("US", "HU_MOD"):
@@ -215,7 +223,10 @@ WARNINGS: Final = {
 
 
 def is_tissue_padding(pixels: StoredPixels) -> bool:
-    """Whether a slice's padding is a value of tissue too (:data:`TISSUE_HU`), so that to replace it could replace tissue."""
+    """Whether a slice's padding is a value of tissue too.
+
+    Tissue is :data:`TISSUE_HU`; to replace such padding could replace tissue.
+    """
     if pixels.padding is None:
         return False
     ends = [end * pixels.slope + pixels.intercept for end in pixels.padding]

@@ -43,7 +43,9 @@ def read_volume(slices: Sequence[tuple[Path, int, StoredPixels]]) -> Int16Array:
 
 
 def read_thinned(slices: Sequence[tuple[Path, int, StoredPixels]], step: int) -> Int16Array:
-    """Every ``step``-th row and column of some slices, as :func:`read_volume` reads them; one whole slice is in memory.
+    """Every ``step``-th row and column of some slices.
+
+    As :func:`read_volume` reads them; one whole slice is in memory.
 
     :raises UnsupportedPixelData: a slice cannot be decoded.
     """

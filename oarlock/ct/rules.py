@@ -1,4 +1,7 @@
-"""What a site chooses to refuse at the door; a value, so that the settings can hold it."""
+"""What a site chooses to refuse at the door.
+
+A value, so that the settings can hold it.
+"""
 
 from dataclasses import dataclass
 

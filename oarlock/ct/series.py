@@ -1,4 +1,6 @@
-"""DICOM files to one CT series: the gatekeeper of the request, and the reader of the worker.
+"""DICOM files to one CT series.
+
+The gatekeeper of the request, and the reader of the worker.
 
 ``check_headers`` answers while the sender is still listening. It reads a few kilobytes of each file, ignores what is not a CT
 image, and lets through exactly one complete stack of parallel slices in one frame of reference. ``docs/dicom.md`` tabulates
@@ -76,7 +78,7 @@ _HEAD_AND_NECK: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One slice of the series: a CT image, or a frame of a multi-frame one.
+    """One slice: a CT image, or one frame of a multi-frame image.
 
     ``position`` is that of the file in the upload, from 1; ``pixels`` how its pixel data are stored; ``plane`` where it says to
     lie. ``frame`` counts the frames of the file from 1, and ``frames`` says how many it has; None and 1 for a single-frame image.
@@ -127,14 +129,19 @@ class SeriesHeader:
 
 @dataclass(frozen=True)
 class CTSeries:
-    """A CT series with its Hounsfield units: ``hu`` is (z, y, x) int16 on ``header.grid``, read-only."""
+    """A CT series with its Hounsfield units.
+
+    ``hu`` is (z, y, x) int16 on ``header.grid``, read-only.
+    """
 
     header: SeriesHeader
     hu: npt.NDArray[np.int16]
 
 
 def check_headers(files: Sequence[Path], *, max_slices: int = 1024, refuse_gaps: bool = True) -> SeriesHeader:
-    """The one complete CT series among the files, or the reason why there is not one.
+    """The one complete CT series among the files.
+
+    Or the reason why there is not one.
 
     Reads no pixel data. The result is the same for every order of the files, but for the positions and the order of
     ``structure_sets``.
@@ -185,7 +192,9 @@ def check_headers(files: Sequence[Path], *, max_slices: int = 1024, refuse_gaps:
 
 
 def read_ct_series(header: SeriesHeader) -> CTSeries:
-    """Read the Hounsfield units of a checked series; memory is one int16 volume and one slice.
+    """Read the Hounsfield units of a checked series.
+
+    Memory is one int16 volume and one slice.
 
     :raises UnsupportedPixelData: a slice cannot be decoded.
     """

@@ -1,4 +1,6 @@
-"""What is kept of a series beside its contours: where its slices lie, so that contours can be laid on it without its images.
+"""Where the slices of a series lie, kept beside its contours.
+
+So contours can be laid on it without its images.
 
 A clinician's contours come back days after the upload was deleted. The file holds planes and UIDs, no pixels, and of the patient
 nothing; it lies with the results of its job and goes with them.
@@ -35,7 +37,10 @@ def write_series_geometry(path: Path, header: SeriesHeader) -> None:
 
 
 def read_series_geometry(path: Path) -> SeriesHeader:
-    """The series on exactly the same grid, without its files, pixels, patient and warnings."""
+    """The series on exactly the same grid, and no more.
+
+    Without its files, pixels, patient and warnings.
+    """
     content = orjson.loads(path.read_bytes())
     grid = Grid(
         rows=content["rows"],

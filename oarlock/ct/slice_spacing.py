@@ -1,4 +1,6 @@
-"""The grid of a stack from the planes of its slices, or why they are not a stack: a gap, a shift, a tilt.
+"""The grid of a stack from the planes of its slices.
+
+Or why they are not a stack: a gap, a shift, a tilt.
 
 Nothing is averaged and nothing is repaired: every slice keeps its own Image Position (Patient). What is checked is that the
 slices are parallel, lie one behind the other, and that none is missing between them. Sources: PS3.3 C.7.6.2 (image
@@ -175,7 +177,7 @@ def _check_spacing(origins: FloatArray, normal: FloatArray, thicknesses: Sequenc
 
 
 def slack_mm(distance: FloatArray | float) -> FloatArray:
-    """By how much a distance between slices may differ from an expected one."""
+    """How far a distance between slices may differ from the expected."""
     return np.minimum(np.maximum(SPACING_TOLERANCE * np.asarray(distance), ROUNDING_MM), _MOST_TOLERANCE * np.asarray(distance))
 
 

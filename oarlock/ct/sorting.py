@@ -1,4 +1,6 @@
-"""What each file of an upload is: a slice of a CT series, a structure set, or something to set aside.
+"""What each file of an upload is.
+
+A slice of a CT series, a structure set, or something to set aside.
 
 Only the class and the identity of the files count here; whether the slices fit together is decided in :mod:`oarlock.ct.series`.
 Sources: PS3.4 B.5 (SOP classes), PS3.3 C.8.2.1.1.1 (Image Type), PS3.5 9 (unique identifiers).
@@ -54,11 +56,14 @@ class DicomFile:
 
     @property
     def sop_class(self) -> str:
-        """SOP Class UID, of the data set or else of the file meta information; empty where neither states it."""
+        """SOP Class UID; empty where the file states none.
+
+        Of the data set, or else of the file meta information.
+        """
         return self.header.text(Tag.SOP_CLASS_UID) or self.header.text(Tag.MEDIA_STORAGE_SOP_CLASS_UID)
 
     def uid(self, tag: int) -> str:
-        """A UID, or empty if it is absent or not valid (PS3.5 9.1)."""
+        """A UID; empty if absent or not valid (PS3.5 9.1)."""
         text = self.header.text(tag)
         return text if len(text) <= 64 and _UID.fullmatch(text) else ""
 
@@ -87,7 +92,9 @@ class SortedFiles:
             raise InstanceUnreadable(position=file.position, reason=reason)
 
     def slices(self) -> list[DicomFile]:
-        """The axial CT images, each once, in the order of their UIDs; what was set aside becomes a warning.
+        """The axial CT images, each once, ordered by UID.
+
+        What was set aside becomes a warning.
 
         A multi-frame image gives as many slices as it has frames that are not localizers.
         """

@@ -1,4 +1,7 @@
-"""What the slices of a series say of each other, read from their headers for :mod:`oarlock.ct.completeness`."""
+"""What the slices of a series say of each other.
+
+Read from their headers for :mod:`oarlock.ct.completeness`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +19,10 @@ _WHOLE_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def stated(slices: Sequence[DicomFile]) -> Stated:
-    """What the slices, in the order of the axis, say of each other."""
+    """What the slices say of each other.
+
+    They come in the order of the axis.
+    """
     numbers = [_whole(file, Tag.INSTANCE_NUMBER) for file in slices]
     known = [number for number in numbers if number is not None]
     distinct = len(set(known)) == len(slices)

@@ -37,7 +37,9 @@ _COARSE_MM: Final = 4.0
 
 
 def turned_over(hu: Int16Array, grid: Grid) -> list[Notice]:
-    """A warning if what the images show lies the other way round than their positions say.
+    """A warning if the images contradict their positions.
+
+    What they show then lies the other way round than their positions say.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
     """

@@ -1,4 +1,6 @@
-"""Writes CT series of any volume on any grid, for phantoms and tests.
+"""Writes CT series of any volume on any grid.
+
+For phantoms and tests.
 
 Nothing here comes from a patient. The files are valid CT Image Storage (PS3.3 A.3) and are told apart from a scanner's by their
 manufacturer and description.
@@ -34,7 +36,9 @@ def write_ct_series(
     specific_character_set: str = "ISO_IR 192",
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write one CT Image Storage file per slice, in Explicit VR Little Endian, 16 bits signed.
+    """Write one CT Image Storage file per slice.
+
+    In Explicit VR Little Endian, 16 bits signed.
 
     Instance numbers run from head to foot and file names follow nothing, so a reader that sorts by either of them gets the slices
     upside down or shuffled, as with a real scanner.

@@ -1,4 +1,6 @@
-"""Checks that a compressed frame is one whole grey image of the stated size, before it is decoded.
+"""Checks of a compressed frame before it is decoded.
+
+It must be one whole grey image of the stated size.
 
 A decoder allocates what the codestream claims, and makes up what is missing. So the frame header is read here, and what must
 be there is looked for: every tile of a JPEG 2000 image, and the one scan of a JPEG image. Nothing is decoded, and the work is
@@ -142,7 +144,7 @@ def _jpeg_size(frame: bytes) -> tuple[int, int]:
 
 
 def jpeg_precision(frame: bytes) -> int:
-    """Bits of a sample of a JPEG codestream, 9 to 16, by its frame header.
+    """Bits of a sample, 9 to 16, from a JPEG's frame header.
 
     :raises Unusable: there is no frame header, or its samples have other sizes.
     """

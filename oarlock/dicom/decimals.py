@@ -19,12 +19,15 @@ _BYTES: Final = re.compile(_GRAMMAR.encode("ascii"))
 
 
 def is_decimal(value: str | bytes) -> bool:
-    """Whether a single value is a Decimal String of any length; blanks around it are allowed."""
+    """Whether a single value is a Decimal String of any length.
+
+    Blanks around it are allowed.
+    """
     return (_TEXT.fullmatch(value) if isinstance(value, str) else _BYTES.fullmatch(value)) is not None
 
 
 def to_numbers(text: str) -> tuple[float, ...]:
-    """The values of a DS element; empty if one of them is not a finite number."""
+    """The values of a DS element; empty unless all are finite."""
     parts = [part.strip() for part in text.split("\\")]
     if not all(len(part) <= LONGEST_READ and is_decimal(part) for part in parts):
         return ()

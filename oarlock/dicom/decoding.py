@@ -60,7 +60,10 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class FrameSpec:
-    """What a compressed frame is said to hold: one grey image of 16 bits a pixel."""
+    """What a compressed frame is said to hold.
+
+    One grey image of 16 bits a pixel.
+    """
 
     transfer_syntax: str
     rows: int
@@ -70,7 +73,10 @@ class FrameSpec:
 
 
 class Decoder:
-    """Decodes frames one after another, in a child that is started for the first of them and ends with the context."""
+    """Decodes frames one after another, in a child process.
+
+    The child is started for the first of them and ends with the context.
+    """
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None

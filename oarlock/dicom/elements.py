@@ -1,4 +1,6 @@
-"""The top-level data elements of one DICOM file, read in bounded time and memory whatever the file holds.
+"""The top-level data elements of one DICOM file.
+
+They are read in bounded time and memory whatever the file holds.
 
 A general reader builds every nested sequence as objects, recursively: 100,000 nested items end in a RecursionError, and the
 length that an element claims is believed. The gatekeeper needs thirty short elements of the top level and the place of the
@@ -76,21 +78,27 @@ class Header:
     skipped: tuple[int, ...] = ()
 
     def text(self, tag: int) -> str:
-        """An element of ASCII text (CS, DS, IS, UI) without its padding; empty where absent."""
+        """An ASCII element without its padding; empty where absent.
+
+        Its VR is CS, DS, IS or UI.
+        """
         return self.values.get(tag, b"").decode("ascii", "replace").strip(" \0")
 
     def numbers(self, tag: int) -> tuple[float, ...]:
-        """The values of a DS element; empty if one of them is not a finite number."""
+        """The values of a DS element; empty unless all are finite."""
         return to_numbers(self.text(tag))
 
     def unsigned(self, tag: int) -> int | None:
-        """The first value of a US element; None where absent or of a wrong length."""
+        """The first value of a US element.
+
+        None where it is absent or of a wrong length.
+        """
         value = self.values.get(tag, b"")
         return struct.unpack_from(">H" if self.big_endian else "<H", value)[0] if len(value) >= 2 else None
 
 
 def read_elements(path: Path, wanted: Collection[int], *, keep: Callable[[str], bool]) -> Header | None:
-    """Read the wanted top-level elements of a file; None where it is not DICOM.
+    """The wanted top-level elements of a file; None unless it is DICOM.
 
     :param wanted: tags as 32-bit numbers.
     :param keep: told the SOP Class UID as soon as it is read; False ends the walk there (a structure set has 100,000 elements and

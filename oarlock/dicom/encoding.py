@@ -1,4 +1,7 @@
-"""Data elements in Implicit VR Little Endian, with explicit lengths (PS3.5 7.1.3, 7.5): what Oarlock writes, and reads back."""
+"""Data elements in Implicit VR Little Endian, with explicit lengths.
+
+Oarlock writes them so, and reads them back (PS3.5 7.1.3, 7.5).
+"""
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +18,10 @@ _META_LENGTH_END: Final = 144
 
 
 def encode_element(tag: int, value: bytes) -> bytes:
-    """One element, padded to an even length as its VR wants it (PS3.5 6.2)."""
+    """One element, padded to an even length (PS3.5 6.2).
+
+    Its VR says with what.
+    """
     if len(value) % 2:
         value += b"\0" if vr_of(tag) in {"UI", "OB", "OW", "OB or OW"} else b" "
     return _HEAD.pack(tag >> 16, tag & 0xFFFF, len(value)) + value
@@ -37,7 +43,10 @@ def encode_dataset(elements: Mapping[int, bytes]) -> bytes:
 
 
 def split_elements(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and value of each element, or item, of what was encoded here; never of a file from outside."""
+    """Tag and value of each element, or item.
+
+    Only for what was encoded here, never for a file from outside.
+    """
     offset = 0
     while offset < len(content):
         group, element, length = _HEAD.unpack_from(content, offset)
@@ -46,7 +55,10 @@ def split_elements(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def dataset_start(part_10: bytes) -> int:
-    """Where the data set begins in a Part 10 file whose meta information begins with its length, as it must (PS3.10 7.1)."""
+    """Where the data set of a Part 10 file begins.
+
+    Its meta information must begin with its own length (PS3.10 7.1).
+    """
     return _META_LENGTH_END + int(struct.unpack_from("<I", part_10, _META_LENGTH_END - 4)[0])
 
 

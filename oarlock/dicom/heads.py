@@ -1,4 +1,7 @@
-"""Heads of data elements and items: tag, value representation and length (PS3.5 7.1.2, 7.1.3, 7.5)."""
+"""Heads of data elements and items: tag, VR and length.
+
+Source: PS3.5 7.1.2, 7.1.3, 7.5.
+"""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -24,7 +27,10 @@ ReadBytes = Callable[[int, int], bytes]
 
 
 class InvalidVR(Unusable):
-    """An element has a value representation that the standard does not know, so its length is not known either."""
+    """An element has a VR that the standard does not know.
+
+    So its length is not known either.
+    """
 
 
 class HeadReader:
@@ -35,7 +41,9 @@ class HeadReader:
         self._short, self._long = struct.Struct(f"{order}H"), struct.Struct(f"{order}I")
 
     def read(self, buffer: bytes, at: int, *, implicit: bool) -> tuple[int, bytes, int, int]:
-        """Tag, VR (empty if implicit), value length and length of the head itself.
+        """Tag, VR, value length and length of the head itself.
+
+        The VR is empty if it is implicit.
 
         :raises InvalidVR: the VR is not one of the standard's.
         :raises Unusable: the buffer ends before the head does.
@@ -55,7 +63,9 @@ class HeadReader:
         return group << 16 | element, vr, self._long.unpack_from(buffer, at + 8)[0], LONGEST_HEAD
 
     def skip(self, read: ReadBytes, offset: int, end: int) -> tuple[int, int]:
-        """Tag of an element with an invalid VR, and the offset behind it.
+        """Tag of an element with an invalid VR, and its end.
+
+        The end is the offset behind it.
 
         Its length may have 16 or 32 bits, with or without a VR in front. What counts is which of these readings leads to
         the next element: one with a higher tag and a valid VR (or a further private one of the same group), or the end.

@@ -6,7 +6,7 @@ from oarlock.dicom.unusable import Unusable
 
 
 def inflate(deflated: bytes, limit_bytes: int) -> tuple[bytes, bool]:
-    """At most ``limit_bytes`` of the content, and whether that is all of it.
+    """At most ``limit_bytes`` of the content, and whether that is all.
 
     :raises Unusable: it is not deflated data.
     """

@@ -1,4 +1,6 @@
-"""The patient and study attributes that an RTSTRUCT takes over from its CT, as they stand there or empty.
+"""The patient and study attributes that an RTSTRUCT takes over.
+
+They are as they stand in its CT, or empty.
 
 A planning system files an RTSTRUCT by these bytes: one changed character in a name makes another patient. They are carried over
 in the CT's own character set. What is not valid there (de-identified files hold UUIDs in dates) is left empty and reported, as a
@@ -110,7 +112,7 @@ _BACKSLASH_ALLOWED: Final = SEVERAL | {Tag.DEIDENTIFICATION_METHOD}
 
 
 def to_template(values: Mapping[int, bytes], *, big_endian: bool = False) -> tuple[Dataset, list[Notice]]:
-    """The attributes as a data set, with the character set that they are written in.
+    """The attributes as a data set, with their character set.
 
     :param values: raw bytes of :data:`WANTED` elements by tag, of one instance.
     :param big_endian: how the instance stores binary numbers.
@@ -161,7 +163,9 @@ def _comparable(values: Mapping[int, bytes], tag: int) -> str | None:
 
 
 def encoded(text: str, template: Dataset) -> bytes | None:
-    """Text of our own in the character set of the template; None if the set does not have all of its letters.
+    """Text of our own in the template's character set.
+
+    None if the set does not have all of its letters.
 
     Plain ASCII is the same in every set that a CT may have (PS3.3 C.12.1.1.2), and all that there is without one.
     """

@@ -1,4 +1,6 @@
-"""A DICOM data set with chosen sequences, read in bounded time and memory whatever the file holds.
+"""A DICOM data set with chosen sequences.
+
+It is read in bounded time and memory whatever the file holds.
 
 The companion of :mod:`oarlock.dicom.elements` for RT Structure Sets and for the functional groups of multi-frame images,
 where all that is of interest lies in nested sequences. A general reader builds every item of every sequence as an object of a
@@ -62,7 +64,9 @@ _PADDING: Final = b"\0\r\n \x1a\xff"
 
 @dataclass(slots=True)
 class Item:
-    """One data set: values as they stand in the file, and the items of its wanted sequences, by tag.
+    """One data set: its values, and the items of wanted sequences.
+
+    Values are as they stand in the file; both are by tag.
 
     ``skipped`` counts the elements in it, and of a whole data set those in all of its items, whose value representation is not
     valid and that are not wanted.
@@ -73,16 +77,21 @@ class Item:
     skipped: int = 0
 
     def text(self, tag: int) -> str:
-        """An element of ASCII text (CS, DS, IS, UI) without its padding; empty where absent."""
+        """An ASCII element without its padding; empty where absent.
+
+        Its VR is CS, DS, IS or UI.
+        """
         return self.values.get(tag, b"").decode("ascii", "replace").strip(" \0")
 
     def items(self, tag: int) -> list["Item"]:
-        """The items of a wanted sequence; none where it is absent or empty."""
+        """The items of a wanted sequence; empty where it is absent."""
         return self.sequences.get(tag, [])
 
 
 def read_sequences(path: Path, *, sop_class: str) -> Item | None:
-    """Read a file's data set; None where it is not DICOM or says that it is of another SOP class.
+    """Read a file's data set, or None.
+
+    None where it is not DICOM or says that it is of another SOP class.
 
     :raises Unusable: with the reason, which holds no byte of the file.
     """
@@ -99,7 +108,9 @@ def read_sequences(path: Path, *, sop_class: str) -> Item | None:
 
 
 def read_sequences_before_pixels(header: Header) -> tuple[Item, int]:
-    """Read the data set of an image up to its pixel data; not of one that is deflated.
+    """The data set of an image up to its pixel data.
+
+    A data set that is deflated is not read.
 
     :returns: the data set, and how many elements and items were visited.
     :raises Unusable: with the reason, which holds no byte of the file.
@@ -115,7 +126,9 @@ def read_sequences_before_pixels(header: Header) -> tuple[Item, int]:
 
 
 def read_sequences_until(path: Path, tag: int, *, sop_class: str) -> Item | None:
-    """Read a file's data set up to a tag of its top level; None where it is not DICOM or of another SOP class.
+    """A file's data set up to a tag of its top level.
+
+    None where the file is not DICOM, or of another SOP class.
 
     :raises Unusable: with the reason; also where the tag is not reached within :data:`MAX_BYTES_UNTIL`.
     """

@@ -1,4 +1,6 @@
-"""The DICOM elements that Oarlock reads or writes by tag, in one table (PS3.6).
+"""The DICOM elements that Oarlock reads or writes (PS3.6).
+
+Every tag stands in this one table.
 
 A name is the element's keyword in snake case.
 """

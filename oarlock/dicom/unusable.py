@@ -1,5 +1,11 @@
-"""The one exception that says why a file, or a part of it, cannot be used."""
+"""The exception that says why a file cannot be used.
+
+A file or a part of it.
+"""
 
 
 class Unusable(Exception):
-    """Why bytes from outside cannot be used; the argument is a reason in words, without any of those bytes."""
+    """Why bytes from outside cannot be used.
+
+    The argument is a reason in words, without any of those bytes.
+    """

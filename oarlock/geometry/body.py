@@ -1,4 +1,6 @@
-"""Body: where the patient is in a scan, so that nothing is drawn elsewhere.
+"""Body: where the patient is in a scan.
+
+Nothing is drawn elsewhere.
 
 A network that has seen few couches may take the foam of one, which is as light as a lung, for a lung. So what it claims outside
 of the body does not count, before pieces are chosen and before anything is said of how sure it was.
@@ -23,7 +25,9 @@ _IN_PLANE = ndimage.generate_binary_structure(2, 1)[None]
 
 
 def body_core(hu: npt.NDArray[Any]) -> Mask:
-    """The largest connected thing denser than ``BODY_HU`` that an opening with a cross of three voxels in plane leaves.
+    """The largest connected dense thing that an opening leaves.
+
+    Denser than ``BODY_HU``, opened with a cross of three voxels in plane.
 
     On a picture of about 4 mm what is thinner than about 12 mm in plane (the shell of a table, a head rest, a mask, a tube) falls
     away, and with it the bridge to anything thicker beyond it.
@@ -35,7 +39,9 @@ def body_core(hu: npt.NDArray[Any]) -> Mask:
 
 
 def body_mask(hu: Volume) -> Mask:
-    """Where the body may be: in each column of each slice, from its first to its last voxel, and one voxel around.
+    """Where the body may be.
+
+    In each column of each slice, from its first to its last voxel, and one voxel around.
 
     The body is what is denser than ``BODY_HU`` and connected to its core (:func:`body_core`). A concavity counts as body: lungs
     stay, also where the field of view cuts through them, and so does what is connected to the patient. A mirrored scan has the

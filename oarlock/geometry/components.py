@@ -20,7 +20,9 @@ def to_pieces(mask: Mask, *, corners: bool = False) -> tuple[npt.NDArray[np.int3
 
 
 def largest_piece(mask: Mask) -> Mask:
-    """The piece with the most voxels, the first of equals; voxels that share a face are connected.
+    """The piece with the most voxels, the first of equals.
+
+    Voxels that share a face are connected.
 
     :param mask: of any number of axes.
     :returns: a mask of the same shape; all False if the mask is.

@@ -57,7 +57,10 @@ class PlanarContour:
 
 
 def decimation_mm(grid: Grid, tolerance_mm: float = DEFAULT_TOLERANCE_MM) -> float:
-    """How far a contour may leave the undecimated boundary: the tolerance, but at most a tenth of a pixel."""
+    """How far a contour may leave the undecimated boundary.
+
+    The tolerance, but at most a tenth of a pixel.
+    """
     return min(tolerance_mm, _SAFE_SHARE * min(grid.row_spacing_mm, grid.column_spacing_mm))
 
 

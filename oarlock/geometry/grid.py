@@ -1,4 +1,6 @@
-"""Grid: between voxel indices (z, y, x) and patient millimetres (x, y, z).
+"""Grid: between voxel indices and patient millimetres.
+
+Indices are (z, y, x), positions (x, y, z).
 
 The order of axes turns in this module and nowhere else. Patient coordinates are DICOM's LPS (PS3.3 C.7.6.2.1.1): +x to the
 patient's left, +y to the back, +z to the head. Each slice has its own plane, its own Image Position (Patient) and no average:
@@ -21,7 +23,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """The quarter turn that brings the index axes of a grid nearest to the patient's axes.
+    """The quarter turn from a grid's axes nearest to the patient's.
 
     :param axes: for the patient axes z, y and x, the index axis that runs along each: 0, 1 or 2.
     :param flipped: for the same patient axes, whether the index grows against them: from head to foot, from back to front, from
@@ -32,16 +34,25 @@ class Orientation:
     flipped: tuple[bool, bool, bool]
 
     def turned(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A view of a (z, y, x) volume that runs from foot to head, from front to back and from right to left of the patient."""
+        """A view of a (z, y, x) volume along the patient's axes.
+
+        It runs from foot to head, from front to back and from right to left of the patient.
+        """
         return volume.transpose(self.axes)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
 
     def in_patient_order(self, values: Sequence[_Value]) -> tuple[_Value, _Value, _Value]:
-        """One value for each index axis, in the order of the patient axes (z, y, x)."""
+        """One value for each patient axis, in order (z, y, x).
+
+        They come as one value for each index axis.
+        """
         z, y, x = self.axes
         return values[z], values[y], values[x]
 
     def ends(self, pairs: Sequence[tuple[_Value, _Value]]) -> tuple[tuple[_Value, _Value], ...]:
-        """One (first, last) pair for each index axis, as (lower, upper) along the patient axes (z, y, x)."""
+        """One (lower, upper) pair for each patient axis (z, y, x).
+
+        They come as one (first, last) pair for each index axis.
+        """
         turned = self.in_patient_order(pairs)
         return tuple((last, first) if flip else (first, last) for (first, last), flip in zip(turned, self.flipped, strict=True))
 
@@ -117,7 +128,10 @@ class Grid:
 
     @cached_property
     def slice_thicknesses_mm(self) -> FloatArray:
-        """(slices,) extent that each slice stands for: half way to each neighbour; at the two ends the whole distance inwards."""
+        """(slices,) extent that each slice stands for, in mm.
+
+        Half way to each neighbour; at the two ends the whole distance inwards.
+        """
         gaps = self.slice_spacings_mm
         if gaps.size == 0:
             return np.ones(1)
@@ -126,7 +140,10 @@ class Grid:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """(z, y, x) voxel size; z is the median distance between slices (1.0 for a single slice)."""
+        """(z, y, x) voxel size in mm.
+
+        z is the median distance between slices (1.0 for a single slice).
+        """
         z = float(np.median(self.slice_spacings_mm)) if len(self.origins_mm) > 1 else 1.0
         return z, self.row_spacing_mm, self.column_spacing_mm
 
@@ -136,7 +153,7 @@ class Grid:
         return self.slice_thicknesses_mm * self.row_spacing_mm * self.column_spacing_mm
 
     def volumes_ml(self, voxels: npt.NDArray[Any]) -> FloatArray:
-        """Volumes of what has (…, slices) voxels on each slice: (…,) in ml."""
+        """(…,) volumes in ml of (…, slices) voxels on each slice."""
         return np.asarray(voxels @ self.voxel_volumes_mm3 / 1000)
 
     def to_patient(self, z: int | IndexArray, yx: FloatArray) -> FloatArray:
@@ -151,7 +168,9 @@ class Grid:
         return np.asarray(self.origins_mm[z] + down + along)
 
     def to_plane(self, z: int, points_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Indices of patient positions on the plane of one slice, and how far off that plane they lie.
+        """Indices of patient positions on the plane of one slice.
+
+        And how far off that plane they lie.
 
         :param points_mm: (n, 3) positions (x, y, z).
         :returns: (n, 2) fractional row and column indices of the foot points, and (n,) signed distances along ``normal`` in mm.
@@ -162,7 +181,9 @@ class Grid:
         return np.stack([y, x], axis=1), np.asarray(offset @ self.normal)
 
     def to_points(self, indices: FloatArray) -> FloatArray:
-        """Patient positions of fractional voxel indices; between two slices on the line that joins them, also beyond the ends.
+        """Patient positions of fractional voxel indices.
+
+        Between two slices they lie on the line that joins them, also beyond the ends.
 
         :param indices: (n, 3) indices (z, y, x).
         :returns: (n, 3) positions (x, y, z) in mm.
@@ -188,14 +209,19 @@ class Grid:
         return np.stack([left + share, y, x], axis=1)
 
     def orientation(self) -> Orientation:
-        """Which index axis runs along which patient axis, and which way: the nearest quarter turn."""
+        """Which index axis runs along which patient axis, and which way.
+
+        The nearest quarter turn.
+        """
         directions = np.stack([self.normal, self.column_direction, self.row_direction])
         along = np.abs(directions[:, ::-1])  # index axis × patient axis (z, y, x)
         z, y, x = max(permutations(range(3)), key=lambda axes: sum(along[axis, i] for i, axis in enumerate(axes)))
         return Orientation((z, y, x), (bool(directions[z, 2] < 0), bool(directions[y, 1] < 0), bool(directions[x, 0] < 0)))
 
     def along_patient_axes(self, *, within_mm: float = 0.05) -> "tuple[IndexAxis, IndexAxis, IndexAxis] | None":
-        """The index axis that runs along each patient axis, in the order (z, y, x), for slices that are axial.
+        """The index axis that runs along each patient axis (z, y, x).
+
+        For slices that are axial.
 
         Any flip, and rows and columns exchanged (a patient on the side, a rotated matrix), are still axial.
 

@@ -1,4 +1,7 @@
-"""A slice between two planes of contours, interpolated by the distance from the boundary, as planning systems do."""
+"""A slice between two planes of contours.
+
+It is interpolated by the distance from the boundary, as planning systems do.
+"""
 
 from collections.abc import Sequence
 
@@ -16,7 +19,9 @@ Polygons = Sequence[FloatArray]
 def between(
     lower: Polygons, upper: Polygons, share: float, *, shape: tuple[int, int], spacing_mm: tuple[float, float]
 ) -> tuple[Box, Mask]:
-    """What lies between two planes: where the blend of their signed distances is positive (Herman et al. 1992).
+    """What lies between two planes (Herman et al. 1992).
+
+    It is where the blend of their signed distances is positive.
 
     Where each plane holds a single contour, both are moved to the place between their centres first, so that a thin organ that
     runs obliquely does not vanish between planes on which it does not overlap itself.

@@ -1,4 +1,6 @@
-"""OARMasks: all organs of a series as one bit per organ per voxel.
+"""OARMasks: all organs of a series, a bit per organ.
+
+One word per voxel.
 
 The 21 OARs overlap (cord in canal, lens in eye), so there is no label map; 21 boolean volumes of a 512 × 512 × 186 series are
 1 GB, and one 32-bit word a voxel is 0.2 GB (ADR 0002).
@@ -55,11 +57,17 @@ class OARMasks:
         return np.uint32(1 << self.oars.index(oar))
 
     def mask(self, oar: OAR) -> Mask:
-        """(z, y, x) whole boolean volume of one organ; prefer :meth:`crop` where the box is enough."""
+        """(z, y, x) whole boolean volume of one organ.
+
+        Prefer :meth:`crop` where the box is enough.
+        """
         return np.asarray(self.bits & self.bit(oar) != 0)
 
     def crop(self, oar: OAR, margin: int = 0) -> Crop | None:
-        """The organ's bounding box, grown by ``margin`` voxels but not over the edge, and the mask in it; None if it is empty."""
+        """The organ's bounding box and the mask in it; None if empty.
+
+        The box is grown by ``margin`` voxels but not over the edge.
+        """
         box = self.boxes()[oar.name]
         if box is None:
             return None
@@ -67,19 +75,25 @@ class OARMasks:
         return grown, np.not_equal(self.bits[grown] & self.bit(oar), 0)
 
     def volume_ml(self, oar: OAR, grid: Grid) -> float:
-        """Volume of one organ in ml, each slice with its own thickness; 0 if it is empty."""
+        """Volume of one organ in ml; 0 if it is empty.
+
+        Each slice counts with its own thickness.
+        """
         cropped = self.crop(oar)
         return 0.0 if cropped is None else volume_ml(cropped, grid)
 
     def put(self, oar: OAR, box: Box, mask: Mask) -> None:
-        """Replace one organ by what ``mask`` says inside ``box`` and by nothing outside of it."""
+        """Replace one organ by ``mask`` inside ``box`` and nothing outside of it."""
         bit = self.bit(oar)
         self.bits &= ~bit
         self.bits[box] |= np.where(mask, bit, np.uint32(0))
         self._boxes = None
 
     def put_inside(self, oar: OAR, box: Box, mask: Mask) -> None:
-        """Replace one organ by what ``mask`` says inside ``box``; what it has outside of it stays."""
+        """Replace one organ by what ``mask`` says inside ``box``.
+
+        What it has outside of the box stays.
+        """
         bit = self.bit(oar)
         words = self.bits[box]
         words &= ~bit
@@ -91,7 +105,10 @@ class OARMasks:
         self._boxes = None
 
     def select(self, oars: Sequence[OAR]) -> "OARMasks":
-        """Some of the organs, in the order given; a word of the new masks holds nothing of the others."""
+        """Some of the organs, in the order given.
+
+        A word of the new masks holds nothing of the others.
+        """
         if tuple(oars) == self.oars:
             return self
         chosen = OARMasks.empty(oars, self.shape)
@@ -101,20 +118,26 @@ class OARMasks:
         return chosen
 
     def boxes(self) -> dict[str, Box | None]:
-        """Bounding box of every organ by name, found in one pass over the words; None for an empty organ."""
+        """Bounding box of every organ by name; None where it is empty.
+
+        All are found in one pass over the words.
+        """
         if self._boxes is None:
             self._boxes = _bounding_boxes(self.oars, self.bits)
         return self._boxes
 
 
 def grow(box: Box, margin: int, shape: tuple[int, int, int]) -> Box:
-    """A box grown by ``margin`` voxels on each side and kept inside ``shape``."""
+    """A box grown by ``margin`` voxels each way and kept inside ``shape``."""
     z, y, x = (slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, shape, strict=True))
     return z, y, x
 
 
 def bounding_box(mask: Mask) -> Box | None:
-    """The smallest box that holds a (z, y, x) mask; None for an empty one."""
+    """The smallest box around a mask.
+
+    The mask is (z, y, x); None for an empty one.
+    """
     hits = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     return _between_ends(hits)
 

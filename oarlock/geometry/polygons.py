@@ -1,4 +1,7 @@
-"""Closed polygons in a plane: their area, and where they cross or touch themselves and each other."""
+"""Closed polygons in a plane: their area and where they cross.
+
+They may cross or touch themselves and each other.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +20,18 @@ _MOST_PAIRS: Final = 200_000_000
 
 
 def area(yx: FloatArray) -> float:
-    """Signed area of a polygon, in voxels: outer boundaries and holes run in opposite senses."""
+    """Signed area of a polygon, in voxels.
+
+    Outer boundaries and holes run in opposite senses.
+    """
     y, x = (yx - yx[0]).T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: float = 1.0) -> list[int] | None:
-    """Which polygons cross or touch themselves or another one of their group; None if there is too much to compare.
+    """Which polygons of a group cross or touch; None if undecided.
+
+    A polygon may cross itself or another one; None if there is too much to compare.
 
     Edges are sorted by their lower y, and each is compared with those that start before it ends. Neighbours on a polygon share a
     point: they must not double back.

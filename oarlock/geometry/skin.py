@@ -1,4 +1,6 @@
-"""Skin: which voxels of an organ lie outside of the patient, in air or in what is laid on or held beside the body.
+"""Skin: which voxels of an organ lie outside of the patient.
+
+They lie in air, or in what is laid on or held beside the body.
 
 A planning CT shows more than a patient: bolus, gel pads, masks, tubes, a hand beside the face. All of them are as dense as tissue
 and may touch the skin, so a threshold takes them for body (:mod:`oarlock.geometry.body`). Three things give them away:
@@ -69,7 +71,7 @@ class Surroundings:
     grid: Grid
 
     def share_outside(self, crop: Crop, *, under_skin: bool) -> float:
-        """Share of an organ's voxels that lie outside of the patient, in [0, 1].
+        """Share of an organ's voxels outside of the patient, in [0, 1].
 
         :param crop: the organ's box and mask.
         :param under_skin: whether the organ lies close under the skin: then the rind under the air and what is laid on the skin
@@ -174,7 +176,10 @@ class Surroundings:
 
 
 def grow_mm(box: Box, margins_mm: tuple[float, float, float], grid: Grid) -> Box:
-    """A box grown by (z, y, x) millimetres on each side and kept inside the grid."""
+    """A box grown by (z, y, x) mm each way.
+
+    It is kept inside the grid.
+    """
     margins = [round(margin / spacing) for margin, spacing in zip(margins_mm, grid.spacing_mm, strict=True)]
     z, y, x = (grow(box, margin, grid.shape)[axis] for axis, margin in enumerate(margins))
     return z, y, x

@@ -1,4 +1,6 @@
-"""Contours with no more points than a planning system is said to take, within a stated distance of the exact line.
+"""Contours with few enough points for a planning system.
+
+They stay within a stated distance of the exact line.
 
 Only for contours that have too many: all others stay as they are. Points are left out (Douglas-Peucker), none is moved, and the
 line stays within the bound, which is never so wide that a voxel's centre could change sides.
@@ -38,7 +40,10 @@ class Thinned:
 
 
 def deviation_bound_mm(grid: Grid, max_deviation_mm: float) -> float:
-    """How far a thinned contour may leave the exact one: what the profile allows, but at most a safe share of a pixel."""
+    """How far a thinned contour may leave the exact one.
+
+    What the profile allows, but at most a safe share of a pixel.
+    """
     return min(max_deviation_mm, SAFE_SHARE * min(grid.row_spacing_mm, grid.column_spacing_mm))
 
 

@@ -1,4 +1,7 @@
-"""The models of a process: each loaded when it is first asked for, its files verified and its answers checked."""
+"""The models of a process.
+
+Each is loaded when it is first asked for, its files verified and its answers checked.
+"""
 
 from collections.abc import Callable, Mapping
 from threading import Lock
@@ -27,7 +30,9 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0) -> 
 
 
 class Models:
-    """The models of this process, each loaded when it is first asked for and then kept.
+    """The models of this process.
+
+    Each is loaded when it is first asked for and then kept.
 
     :param manifests: by name (:func:`oarlock.segmentation.manifest.read_manifests`).
     """

@@ -1,4 +1,6 @@
-"""One part of a model in ONNX Runtime: its bytes verified, in a session on the device that it truly got.
+"""One part of a model in an ONNX Runtime session.
+
+Its bytes are verified, and the session names the device that it truly got.
 
 A CUDA context does not survive a fork, so a session is made in the process that uses it.
 """
@@ -27,7 +29,9 @@ _ERRORS_ONLY: Final = 3
 
 
 class Network:
-    """The predictor of one ONNX file of a part; where CUDA runs out of memory, a slab or a patch runs on the CPU.
+    """The predictor of one ONNX file of a part.
+
+    Where CUDA runs out of memory, a slab or a patch runs on the CPU.
 
     :param model: name of the model that the part belongs to.
     :param file: which of the part's files; None for its first.
@@ -77,7 +81,10 @@ class Network:
 
 
 class Folds:
-    """The predictor of a part of several ONNX files: the mean of what they answer."""
+    """The predictor of a part of several ONNX files.
+
+    The mean of what they answer.
+    """
 
     def __init__(self, model: str, part: Part, device: str, threads: int) -> None:
         self._model, self._part = model, part
@@ -96,7 +103,9 @@ class Folds:
 
 
 def check_answer(model: str, part: Part, predictor: Predictor) -> None:
-    """Ask a part the question of its self-check and compare shape, range and mean of every channel.
+    """Ask a part the question of its self-check.
+
+    Shape, range and mean of every channel are compared.
 
     :raises ManifestInvalid: if the answer is another one than the manifest's.
     """

@@ -1,4 +1,6 @@
-"""What lies in the bytes of an ONNX file, so far as it decides whether they are the whole model.
+"""What lies in the bytes of an ONNX file.
+
+So far as it decides whether they are the whole model.
 
 A tensor of an ONNX file may name another file that holds its values. The hash of the ONNX file then says nothing of them, and
 ONNX Runtime would look for that file in the working folder. So every tensor is looked at, by a walk over the fields of the

@@ -1,4 +1,6 @@
-"""The 21 organs at risk of Nikolov et al. 2021 (Table 2), and what Oarlock knows of each.
+"""The 21 OARs of Nikolov et al. 2021 (Table 2).
+
+And what Oarlock knows of each.
 
 Names follow AAPM TG-263. Colours are Oarlock's own: fixed, told apart on grey CT, a pair shares one hue with the left side
 lighter. Codes are SNOMED CT, those of PS3.16 wherever the standard lists the organ (CID 9514 "Anatomical Structure for
@@ -84,7 +86,10 @@ LATERALITY_CODES: Final = {
 
 
 def other_side(oar: OAR) -> OAR:
-    """The same organ on the other side of the body; an unpaired organ is its own mirror image."""
+    """The same organ on the other side of the body.
+
+    An unpaired organ is its own mirror image.
+    """
     if oar.laterality is None:
         return oar
     other = {"L": "R", "R": "L"}[oar.name[-1]]

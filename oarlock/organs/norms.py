@@ -26,7 +26,9 @@ FEW: Final = 15
 
 
 def tolerance_factor(patients: int, content: float) -> float:
-    """Standard deviations from the mean within which, with 95 % confidence, a share of all patients lies.
+    """Standard deviations within which a share of all patients lies.
+
+    From the mean, with 95 % confidence.
 
     Howe 1969 for a normal value whose mean and deviation are only known from so many patients; χ² by Wilson and Hilferty 1931. It
     falls to the normal quantile (1.96 for a share of 0.95) as their number grows.
@@ -59,7 +61,10 @@ class Norm:
     patients: int
 
     def volume_limits_ml(self) -> tuple[float, float, float, float]:
-        """(red below, amber below, amber above, red above): tolerance intervals, and what was seen is not red."""
+        """(red below, amber below, amber above, red above) in ml.
+
+        They are tolerance intervals, and what was seen is not red.
+        """
         amber, red = (
             math.exp(tolerance_factor(max(self.patients, FEW), share) * self.volume_spread) for share in (USUAL, PLAUSIBLE)
         )
@@ -89,7 +94,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Halving:
-    """What tells half an organ from a whole one, for an organ with a twin.
+    """What tells half an organ from a whole one.
+
+    For an organ with a twin.
 
     :param weights: for each half that may be missing (outer, inner, front, back, upper, lower) the direction in which the seven
         features of :func:`oarlock.qa.plausibility.half_features` move then, seen through the natural covariance of whole organs
@@ -99,13 +106,19 @@ class Halving:
     weights: tuple[tuple[float, ...], ...]
 
     def scores(self, features: FloatArray) -> FloatArray:
-        """(6,) for each half that may be missing: 0 for an organ that is the mirror image of its twin, 1 at the red limit."""
+        """(6,) scores, one for each half that may be missing.
+
+        0 for an organ that is the mirror image of its twin, 1 at the red limit.
+        """
         return np.asarray(np.array(self.weights) @ features)
 
 
 @dataclass(frozen=True, slots=True)
 class TissueRange:
-    """What is seen on a CT, and its Hounsfield units, both ends included."""
+    """What is seen on a CT, and its range of HU.
+
+    Both ends are included.
+    """
 
     name: str
     low_hu: int

@@ -99,7 +99,10 @@ def _strongest(claims: list[R], known: Mapping[str, OAR | None]) -> list[R]:
 
 
 def oar_of_name(name: str) -> OAR | None:
-    """The OAR that a name means, by its words alone; None if it means none, or is not understood."""
+    """The OAR that a name means, by its words; None if unknown.
+
+    None if it means no OAR, or is not understood.
+    """
     if set(name) & _DERIVED_SIGNS:
         return None
     for words in _readings(name):
@@ -411,7 +414,9 @@ def _is_derived(name: str) -> bool:
 
 
 def known_names(site_names: Mapping[str, str]) -> dict[str, OAR | None]:
-    """A site's own spellings as they are compared with: without case and outer blanks; None for a name that is never an OAR.
+    """A site's own spellings as they are compared with.
+
+    Without case and outer blanks; None for a name that is never an OAR.
 
     :raises ValueError: if one names an organ that is not supported, is empty, or is said twice with different meanings.
     """

@@ -1,4 +1,6 @@
-"""A schematic head and neck: what tissue lies where, and the 21 OARs in it, all given by formulas.
+"""A schematic head and neck, all given by formulas.
+
+What tissue lies where, and the 21 OARs in it.
 
 The frame is the body's own: mm from the centre of the brainstem, x to the patient's left, y to the back, z to the head. Sizes and
 places are those of an adult, so that a network trained on real heads may recognise them: volumes are near the medians of the
@@ -87,7 +89,10 @@ def _outside() -> list[FilledSolid]:
 
 
 def couch() -> list[FilledSolid]:
-    """A carbon table top with a foam core, and the head rest; it does not turn with the patient."""
+    """A carbon table top with a foam core, and head rest.
+
+    They do not turn with the patient.
+    """
     return [
         FilledSolid(slab((-265, 118, FLOOR_MM), (265, 158, 200)), 60),
         FilledSolid(slab((-262, 121, FLOOR_MM), (262, 155, 200)), -945),
@@ -474,7 +479,10 @@ def _chest(lungs: Mapping[Laterality, Solid]) -> list[FilledSolid]:
 
 
 def head_and_neck_anatomy() -> tuple[Sequence[FilledSolid], Mapping[str, Solid]]:
-    """What fills the body, in the order of painting, and the 21 OARs by their TG-263 name."""
+    """What fills the body, and the 21 OARs by TG-263 name.
+
+    The fillings are in the order of painting.
+    """
     brainstem = loft(_BRAINSTEM)
     petrous = tube([(17, -16, 2), (34, -9, -1), (60, 8, -2)], [6, 9, 11], stretch=(1, 1, 1))
     cochlea = ellipsoid((34, -9, -3), (2.5, 2.4, 2.4))

@@ -1,4 +1,7 @@
-"""A head and neck phantom whose contours are known, as a scanner with any grid would see it. Nothing of it is a patient's."""
+"""A head and neck phantom whose contours are known.
+
+As a scanner with any grid would see it. Nothing of it is a patient's.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +62,9 @@ def head_and_neck(
     spacing_mm: tuple[float, float, float] = (3.0, 1.953125, 1.953125),
     seed: int = 0,
 ) -> Phantom:
-    """The phantom on an axial head-first supine grid that begins above the head and reaches down as far as it has slices.
+    """The phantom on an axial head-first supine grid.
+
+    The grid begins above the head and reaches down as far as it has slices.
 
     The head is turned and leans to one side, and the two sides differ, so that a flip cannot go unnoticed.
 
@@ -83,7 +88,10 @@ def head_and_neck(
 
 
 def head_and_neck_on(grid: Grid, *, seed: int = 0) -> Phantom:
-    """The phantom as a scanner with this grid would see it: of any spacing, orientation and patient position."""
+    """The phantom as a scanner with this grid would see it.
+
+    The grid may have any spacing, orientation and patient position.
+    """
     tissues, organs = head_and_neck_anatomy()
     volume = np.full(grid.shape, AIR_HU, dtype=np.float32)
     _paint(volume, couch(), grid, _COUCH)
@@ -110,7 +118,9 @@ def _paint(volume: npt.NDArray[np.float32], tissues: Sequence[FilledSolid], grid
 
 
 def write_phantom(folder: Path, phantom: Phantom | None = None, *, seed: str = "phantom") -> tuple[list[Path], Path]:
-    """Write the phantom's CT series and its known contours as an RTSTRUCT, into one folder.
+    """Write the phantom's CT series and an RTSTRUCT of its contours.
+
+    Into one folder.
 
     :param phantom: the head and neck on its own grid if it is left out.
     :param seed: of the UIDs and file names.

@@ -1,4 +1,6 @@
-"""Solids given by a formula: ellipsoids, tubes and lofts, and what is made of them with ``|``, ``&`` and ``-``.
+"""Solids given by a formula: ellipsoids, tubes and lofts.
+
+And what is made of them with ``|``, ``&`` and ``-``.
 
 A solid answers for any points whether they lie in it, so a mask sampled from it is exact at voxel centres, on any grid. Points
 are three arrays x, y and z in mm that broadcast against one another: where z is constant in a slice it has one value per slice.
@@ -59,7 +61,10 @@ def union(solids: Sequence[Solid]) -> Solid:
 
 
 def ellipsoid(centre: Point, radii: Point) -> Solid:
-    """An ellipsoid with its axes along x, y and z; its volume is 4/3 π times the product of the radii."""
+    """An ellipsoid with its axes along x, y and z.
+
+    Its volume is 4/3 π times the product of the radii.
+    """
     middle, half = np.array(centre), np.array(radii)
 
     def contains(points: Points) -> Mask:
@@ -99,7 +104,9 @@ def _in_segment(points: Sequence[FloatArray], ends: FloatArray, radii: FloatArra
 
 
 class Section(NamedTuple):
-    """The outline of a loft at one height: two halves of superellipses that meet where it is widest.
+    """The outline of a loft at one height.
+
+    Two halves of superellipses that meet where it is widest.
 
     ``x`` and ``y`` lie on the widest line, ``half_width`` is measured along it, ``front`` and ``back`` are the y of the two
     poles. A power of 2 is an ellipse, less is pointed, more is square.
@@ -116,7 +123,9 @@ class Section(NamedTuple):
 
 
 def loft(sections: Sequence[Section], *, grown_mm: float = 0.0) -> Solid:
-    """A body with a given outline at some heights, and in between a smooth one that does not overshoot.
+    """A body with a given outline at some heights.
+
+    In between it is smooth and does not overshoot.
 
     :param grown_mm: by how much it is larger (or smaller, below 0) on all sides.
     """
@@ -162,7 +171,7 @@ def slab(low: Point, high: Point) -> Solid:
 
 
 def reflected(solid: Solid) -> Solid:
-    """The same solid on the other side of the plane x = 0."""
+    """The same solid beyond the plane x = 0."""
     flip = np.array([-1.0, 1.0, 1.0])
     low, high = np.minimum(solid.low * flip, solid.high * flip), np.maximum(solid.low * flip, solid.high * flip)
     return Solid(low, high, lambda points: solid.contains((-points[0], points[1], points[2])))

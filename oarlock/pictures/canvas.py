@@ -1,4 +1,6 @@
-"""Drawing a cut with its contours and the words around it: the pixels of the preview.
+"""Drawing a cut, its contours and the words around it.
+
+The pixels of the preview.
 
 Cuts are drawn at twice their size and averaged, so lines are smooth. The type is the one that comes with Pillow, which knows
 ASCII and a middle dot: other text is shown with question marks.
@@ -40,7 +42,10 @@ _OUTSIDE: Final = -9.0
 
 
 class Viewport(NamedTuple):
-    """What part of a cut is shown: the middle in mm, the size in pixels, and the scale."""
+    """What part of a cut is shown.
+
+    The middle in mm, the size in pixels, and the scale.
+    """
 
     across_mm: float
     down_mm: float
@@ -124,7 +129,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 class Canvas:
-    """A dark sheet in RGB with text, lines and pictures on it; coordinates in pixels from the top left."""
+    """A dark sheet in RGB with text, lines and pictures.
+
+    Coordinates are in pixels from the top left.
+    """
 
     def __init__(self, width: int, height: int) -> None:
         self._sheet = PillowImage.new("RGB", (width, height), PAPER)
@@ -134,14 +142,20 @@ class Canvas:
         self._sheet.paste(PillowImage.fromarray(pixels), corner)
 
     def text(self, at: At, text: str, size: int = 15, colour: Colour = INK, anchor: str = "ls") -> None:
-        """``anchor`` as Pillow's: horizontal l, m or r; vertical a(scender), m(iddle) or s (baseline)."""
+        """Write text; ``anchor`` is Pillow's.
+
+        Horizontal l, m or r; vertical a(scender), m(iddle) or s (baseline).
+        """
         self._draw.text(at, to_printable(text), font=_font(size), fill=colour, anchor=anchor)
 
     def width_of(self, text: str, size: int = 15) -> float:
         return self._draw.textlength(to_printable(text), font=_font(size))
 
     def label(self, at: At, text: str, size: int = 13, colour: Colour = INK, anchor: str = "ls") -> None:
-        """Text on a picture, with a dark rim so that it is read on bone too."""
+        """Write text on a picture, with a dark rim.
+
+        So it is read on bone too.
+        """
         self._draw.text(at, to_printable(text), font=_font(size), fill=colour, anchor=anchor, stroke_width=2, stroke_fill=SHADOW)
 
     def line(self, points: Sequence[At], colour: Colour) -> None:
@@ -150,7 +164,10 @@ class Canvas:
         self._draw.line(points, fill=colour, width=1)
 
     def chip(self, at: At, text: str, size: int, colour: Colour) -> None:
-        """A word in a rounded frame that ends at a point, in the middle of its height."""
+        """Draw a word in a rounded frame that ends at a point.
+
+        The point is in the middle of its height.
+        """
         right, middle = at
         width = self.width_of(text, size) + 26
         box = (right - width, middle - size, right, middle + size)
@@ -158,7 +175,10 @@ class Canvas:
         self.text((right - width / 2, middle), text, size, colour, "mm")
 
     def swatch(self, at: At, colour: Colour) -> None:
-        """The mark of an organ in a list; ``at`` is the middle of its left edge."""
+        """Draw the mark of an organ in a list.
+
+        ``at`` is the middle of its left edge.
+        """
         x, middle = at
         self._draw.rounded_rectangle((x, middle - 6, x + 12, middle + 6), radius=3, fill=colour)
 

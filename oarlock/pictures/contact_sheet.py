@@ -1,4 +1,6 @@
-"""What a dosimetrist looks at first: a contact sheet of a series with its contours, or one organ on one slice.
+"""A contact sheet of a series, or one organ on one slice.
+
+What a dosimetrist looks at first.
 
 Radiological convention whatever the orientation of the series: axial cuts from the feet, coronal ones from the front, the
 patient's right on the left. Nothing about the patient is drawn, and the PNG holds no text.
@@ -55,7 +57,9 @@ _SAGITTAL: Final = ("Brainstem", "SpinalCord", "SpinalCanal")
 
 
 def contact_sheet(hu: IntArray, grid: Grid, masks: OARMasks, *, model: str, note: str = "") -> bytes:
-    """Six axial levels where the organs are, a coronal and a sagittal cut, and the volumes of all organs, as a PNG.
+    """Six axial levels, a coronal and a sagittal cut, as a PNG.
+
+    The levels are where the organs are; the volumes of all organs stand beside them.
 
     :param hu: (z, y, x) on ``grid``.
     :param model: who drew the contours, ModelManifest.identity.
@@ -134,7 +138,10 @@ class _Sheet:
 
 
 def axial_levels(profiles: Profiles, oars: Sequence[OAR], z_mm: FloatArray, count: int = _LEVELS) -> list[int]:
-    """Slices that show the organs, from head to foot: one for each group of organs, the rest spread over the widest gaps."""
+    """Slices that show the organs, from head to foot.
+
+    One for each group of organs, the rest spread over the widest gaps.
+    """
     levels: list[int] = []
     for group in _GROUPS:
         weight = _weight(profiles.z, oars, group)
@@ -180,7 +187,10 @@ def to_millilitres(profile_z: npt.NDArray[np.int64], grid: Grid, *, flipped: boo
 
 
 def body_box(scene: Scene) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """First and last turned index of the largest piece of tissue along each axis, seen coarsely."""
+    """First and last turned index of the body along each axis.
+
+    The body is the largest piece of tissue, seen coarsely.
+    """
     dz, dy, dx = COARSE
     body = largest_piece(scene.image[::dz, ::dy, ::dx] > BODY_HU)
     box = bounding_box(body)

@@ -1,4 +1,7 @@
-"""What a contact sheet and a single picture have in common: header, legend, marks, and what part of a slice is shown."""
+"""What contact sheets and single pictures have in common.
+
+Header, legend, marks, and what part of a slice is shown.
+"""
 
 from typing import Final
 
@@ -27,7 +30,10 @@ _LEVELS_WIDE: Final = 38
 
 
 def draw_entry(canvas: Canvas, at: At, width: float, oar: OAR, millilitres: float) -> None:
-    """One line of the legend: swatch, name, volume in ml; ``at`` is the middle of its left edge."""
+    """Draw one line of the legend: swatch, name, volume in ml.
+
+    ``at`` is the middle of its left edge.
+    """
     x, middle = at
     drawn = millilitres > 0
     ink = INK if drawn else QUIET
@@ -45,7 +51,10 @@ def volume_text(millilitres: float) -> str:
 
 
 def draw_letters(canvas: Canvas, corner: tuple[int, int], frame: Viewport, letters: Letters) -> None:
-    """Which way the patient lies, on the four edges of a picture; clear of the levels at the right of a cut along the body."""
+    """Draw which way the patient lies, on a picture's four edges.
+
+    Clear of the levels at the right of a cut along the body.
+    """
     (x, y), (width, height) = corner, (frame.width, frame.height)
     indent = _LEVELS_WIDE if letters.top == "H" else 10
     canvas.label((x + 10, y + height / 2), letters.left, 13, LETTER, "lm")
@@ -73,14 +82,17 @@ def draw_header(canvas: Canvas, right: float, title: str, model: str, facts: str
 
 
 def grid_facts(grid: Grid) -> str:
-    """Size and spacing of a series (z x y x x), and the window."""
+    """Size and spacing of a series in words, and the window."""
     slices, rows, columns = grid.shape
     dz, dy, dx = grid.spacing_mm
     return f"{slices} slices · {rows} x {columns} · {dz:.3g} x {dy:.3g} x {dx:.3g} mm · W 400 L 40"
 
 
 def close_up(cut: Cut, bit: int, size: int, surroundings_mm: float = _SURROUNDINGS_MM) -> Viewport:
-    """An organ in an axial cut, with its surroundings, in a square of ``size`` pixels."""
+    """An organ in an axial cut, in a square of ``size`` pixels.
+
+    With its surroundings.
+    """
     rows, columns = np.nonzero(cut.bits & np.uint32(1 << bit))
     if rows.size == 0:
         return square_frame(cut, size)
@@ -90,7 +102,10 @@ def close_up(cut: Cut, bit: int, size: int, surroundings_mm: float = _SURROUNDIN
 
 
 def square_frame(cut: Cut, size: int) -> Viewport:
-    """The body in an axial cut, with a margin, in a square of ``size`` pixels."""
+    """The body in an axial cut, in a square of ``size`` pixels.
+
+    With a margin.
+    """
     rows, columns = _extent(cut.image[:: COARSE[1], :: COARSE[2]])
     down, across = cut.down_mm[:: COARSE[1]], cut.across_mm[:: COARSE[2]]
     top, bottom, left, right = down[rows[0]], down[rows[1]], across[columns[0]], across[columns[1]]

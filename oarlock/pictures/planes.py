@@ -1,4 +1,6 @@
-"""Cuts through a series as a person looks at them: axial, coronal and sagittal, in mm, the patient's right on the left, head up.
+"""Cuts through a series as a person looks at them.
+
+Axial, coronal and sagittal, in mm, the patient's right on the left, head up.
 
 The picture does not depend on how the slices were stored: rows and columns are turned and flipped by the grid's own directions,
 and uneven slices and a gantry tilt are drawn where they lie.
@@ -20,7 +22,10 @@ Image = npt.NDArray[Any]
 
 
 class Letters(NamedTuple):
-    """Where the edges of a cut lie in the patient: R, L, A, P, H (head), F (feet)."""
+    """Where the edges of a cut lie in the patient.
+
+    R, L, A, P, H (head), F (feet).
+    """
 
     left: str
     right: str
@@ -48,7 +53,9 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """How the arrays of a grid are turned to be looked at: z from the feet to the head, y to the back, x to the patient's left.
+    """How a grid's arrays are turned to be looked at.
+
+    z from the feet to the head, y to the back, x to the patient's left.
 
     :param orientation: which way the arrays run.
     :param z_mm, y_mm, x_mm: positions of the turned indices along their axes, ascending.
@@ -70,12 +77,15 @@ class Axes:
         return np.asarray(self.orientation.turned(image[None])[0])
 
     def slice_index(self, z: int) -> int:
-        """The turned index of a slice of the grid, and the other way round."""
+        """The turned index of a slice, and the other way round."""
         return len(self.z_mm) - 1 - z if self.orientation.flipped[0] else z
 
 
 def to_axes(grid: Grid) -> Axes:
-    """The way to look at a grid whose slices are about axial (:func:`oarlock.ct.series.check_headers` lets no others in)."""
+    """The way to look at a grid whose slices are axial.
+
+    About axial: :func:`oarlock.ct.series.check_headers` lets no others in.
+    """
     orientation = grid.orientation()
     _, (y_unit, y_step, rows), (x_unit, x_step, columns) = orientation.in_patient_order(
         [
@@ -95,7 +105,10 @@ def to_axes(grid: Grid) -> Axes:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A series with its masks, ready to be cut. ``image`` and ``bits`` are turned views: nothing is copied."""
+    """A series with its masks, ready to be cut.
+
+    ``image`` and ``bits`` are turned views: nothing is copied.
+    """
 
     image: Image
     bits: npt.NDArray[np.uint32]
@@ -111,14 +124,20 @@ class Scene:
         return axial_cut(self.image[z], self.bits[z], self.axes)
 
     def coronal(self, y: int) -> Cut:
-        """Seen from the front; ``y`` is a turned index of the middle slice."""
+        """The cut seen from the front.
+
+        ``y`` is a turned index of the middle slice.
+        """
         axes = self.axes
         slices, rows = self._plane(y, axes.drift_mm[:, 0], axes.y_mm)
         image, bits = self.image[slices, rows], self.bits[slices, rows]
         return Cut(image, bits, -axes.z_mm[::-1], axes.x_mm, axes.drift_mm[::-1, 1], Letters("R", "L", "H", "F"))
 
     def sagittal(self, x: int) -> Cut:
-        """Seen from the patient's left; ``x`` is a turned index of the middle slice."""
+        """The cut seen from the patient's left.
+
+        ``x`` is a turned index of the middle slice.
+        """
         axes = self.axes
         slices, columns = self._plane(x, axes.drift_mm[:, 1], axes.x_mm)
         image, bits = self.image[slices, :, columns], self.bits[slices, :, columns]
@@ -142,7 +161,10 @@ def axial_cut(image: Image, bits: npt.NDArray[np.uint32], axes: Axes) -> Cut:
 
 
 class Profiles(NamedTuple):
-    """(OARs, n) number of voxels of every OAR in each turned slice, row and column."""
+    """(OARs, n) voxels of every OAR along each turned axis.
+
+    In each turned slice, row and column.
+    """
 
     z: npt.NDArray[np.int64]
     y: npt.NDArray[np.int64]

@@ -1,4 +1,6 @@
-"""A series and its contours for a person who looks through them: two files beside the results, which outlive the CT.
+"""A series and its contours for a person to look through.
+
+Two files beside the results, which outlive the CT.
 
 ``review.json`` (the head) says what lies where in ``review.bin`` (the body), which is a row of zlib streams: each slice, each
 organ's mask, each list of surface points. A browser unpacks the one that it shows next without the others. All is turned as
@@ -61,7 +63,10 @@ def grey_edges() -> npt.NDArray[np.int16]:
 
 
 def grey_values() -> list[int]:
-    """The Hounsfield unit that each grey value stands for: the middle of its range."""
+    """The Hounsfield unit that each grey value stands for.
+
+    The middle of its range.
+    """
     edges = grey_edges().astype(int)
     ends = np.append(edges[1:], STEPS_HU[-1][0])
     return [int(value) for value in (edges + ends - 1) // 2]
@@ -83,7 +88,9 @@ def write_review(
     model: str,
     overlays: Sequence[Overlay] = (),
 ) -> None:
-    """Write the two files: 8 MB for 186 slices of 512 × 512.
+    """Write the two files.
+
+    8 MB for 186 slices of 512 × 512.
 
     :param hu: (z, y, x) on ``grid``.
     :param model: who drew the contours, ModelManifest.identity.

@@ -1,4 +1,6 @@
-"""A series and its contours, small enough to be kept with the results: slices are drawn on demand without the CT files.
+"""A series and its contours, small enough to be kept.
+
+Slices are drawn from it on demand without the CT files.
 
 The file is a NumPy archive without pickles. Grey values are windowed to 8 bits, and each slice is compressed on its own, so one
 slice is read without the others.
@@ -73,7 +75,10 @@ class Rendering:
         return axial_cut(axes.turned_slice(grey), axes.turned_slice(self.masks_of(z)), axes)
 
     def masks_of(self, z: int) -> npt.NDArray[np.uint32]:
-        """(rows, columns) words of the masks on slice ``z`` of the grid: bit i says whether a voxel belongs to ``oars[i]``."""
+        """(rows, columns) words of the masks on slice ``z``.
+
+        Bit i says whether a voxel belongs to ``oars[i]``.
+        """
         words = np.frombuffer(zlib.decompress(self.words[z]), dtype="<u4")
         return words.reshape(self.grid.rows, self.grid.columns)
 
@@ -82,7 +87,10 @@ class Rendering:
         return self.grid.volumes_ml(self.counts)
 
     def best_slice(self, oar: OAR | None) -> int:
-        """The slice of the grid that shows most of an organ, or of as many organs as possible."""
+        """The slice that shows most of an organ.
+
+        Or of as many organs as possible.
+        """
         counts = self.counts if oar is None or oar not in self.oars else self.counts[[self.oars.index(oar)]]
         shares = counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
         total = shares.sum(axis=0)
@@ -117,7 +125,10 @@ class Rendering:
 
 
 def save_rendering(path: Path, hu: npt.NDArray[np.int16], grid: Grid, masks: OARMasks, *, model: str = "") -> None:
-    """Write the rendering of a series, whole: about 6 MB for 186 slices of 512 × 512."""
+    """Write the rendering of a series, whole.
+
+    About 6 MB for 186 slices of 512 × 512.
+    """
     rendering = Rendering.of(hu, grid, masks, model=model)
     arrays: dict[str, npt.NDArray[Any]] = {
         **{name: getattr(grid, name) for name in _GEOMETRY},

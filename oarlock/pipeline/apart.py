@@ -1,4 +1,6 @@
-"""Functions that judge a stranger's file, run in a process of their own with a limit of memory and of CPU time.
+"""Functions that judge a stranger's file, in a process apart.
+
+It has a limit of memory and of CPU time.
 
 A structure set of a few hundred kilobytes can ask for gigabytes or for minutes. Every way that is known is refused early; for the
 ways that are not, the work runs in a child that may die: that costs the file, and not the service with all its uploads.
@@ -57,7 +59,10 @@ class Limits:
 
 
 class Failed(Exception):
-    """The function raised something unforeseen: the type and the places, and no message, as it may quote what was sent."""
+    """The function raised something unforeseen.
+
+    The type and the places are told, and no message, as it may quote what was sent.
+    """
 
 
 def run_apart(limits: Limits, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -138,7 +143,10 @@ atexit.register(_SERVERS.close)
 
 
 def end_all() -> None:
-    """End every call that is under way, as if it had taken too much: a process that stops must not wait minutes for one."""
+    """End every call that is under way.
+
+    As if it had taken too much: a process that stops must not wait minutes for one.
+    """
     _SERVERS.close()
 
 
@@ -187,7 +195,10 @@ def _receive(pipe: IO[bytes]) -> bytes | None:
 
 
 def main() -> None:
-    """Fork for each message, and pass the child's answer on, until there are no more messages."""
+    """Fork for each message, and pass the child's answer on.
+
+    Until there are no more messages.
+    """
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     importlib.import_module(PRELOADED)

@@ -1,4 +1,7 @@
-"""From RTSTRUCT files on one series to the QA report: the one way that the worker, the service and the command line share."""
+"""From RTSTRUCT files on one series to the QA report.
+
+The one way that the worker, the service and the command line share.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,13 +60,16 @@ class StructureSetOnGrid:
     remarks: Remarks = field(default_factory=Remarks)
 
     def crops(self) -> OrganCrops:
-        """Each organ that is not empty and is whole, cut out: some megabytes, where the whole masks are hundreds."""
+        """Each organ that is whole and not empty, cut out.
+
+        Some megabytes, where the whole masks are hundreds.
+        """
         whole = [oar for oar in self.masks.oars if oar not in self.remarks.not_scored]
         return {oar: crop for oar in whole if (crop := self.masks.crop(oar)) is not None}
 
 
 def read_on_grid(path: Path, header: SeriesHeader, site: Site = NO_SITE_FILE) -> StructureSetOnGrid:
-    """Read an RTSTRUCT, match its ROIs to OARs, and lay them on the grid of a series.
+    """An RTSTRUCT on the grid of a series, matched to OARs.
 
     :raises StructureSetError: if the file cannot be read, or belongs to another scan.
     """
@@ -105,7 +111,9 @@ class Side:
 
 
 def compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
-    """The report of two RTSTRUCTs that a stranger may have made, in bounded memory and time.
+    """The report of two RTSTRUCTs that strangers may have made.
+
+    In bounded memory and time.
 
     :raises StructureSetError: if one of them cannot be used; its sentence names the part.
     """
@@ -118,7 +126,7 @@ def _compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
 
 
 def read_bounded(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid:
-    """:func:`read_on_grid` of a file that a stranger may have made, in bounded memory and time.
+    """:func:`read_on_grid` of a stranger's file, in bounded memory and time.
 
     :raises StructureSetError: if the file cannot be used.
     """
@@ -139,7 +147,10 @@ def _read_crops(path: Path, header: SeriesHeader, site: Site) -> tuple[Structure
 
 
 def limits_on(grid: Grid, *files: Path) -> Limits:
-    """What the judgement of structure sets on a grid may take: two words a voxel, and room for what is in them."""
+    """What the judgement of structure sets on a grid may take.
+
+    Two words a voxel, and room for what is in them.
+    """
     return Limits(ROOM_BYTES + 8 * math.prod(grid.shape), CPU_S, files)
 
 
@@ -190,7 +201,9 @@ def _beyond(report: QAReport) -> dict[OAR, tuple[Points, Points]]:
 
 @dataclass(eq=False)
 class ComparisonSet:
-    """One set of contours against several observers' on one series, one after another.
+    """One set of contours against several observers' on one series.
+
+    One after another.
 
     Only what the observers drew is kept of them, each organ in its box, so the memory does not grow by a volume for each.
     """
@@ -222,7 +235,10 @@ class ComparisonSet:
         return self._drawn
 
     def observers(self) -> tuple[Spread, ...]:
-        """The spread between the observers beside ours; empty with fewer than two of them."""
+        """The spread between the observers beside ours.
+
+        Empty with fewer than two of them.
+        """
         if len(self.reports) < 2:
             return ()
         lattice = Lattice.of(self.header.grid)
@@ -232,7 +248,10 @@ class ComparisonSet:
     def report(
         self, checks: Iterable[Finding], not_compared: Sequence[Mapping[str, Any]] = (), *, made: Making | None = None
     ) -> dict[str, Any]:
-        """The QA report of a job, or (without ``made``) of contours that are not a job's."""
+        """The QA report of a job, or of a stranger's contours.
+
+        Without ``made`` the contours are not a job's.
+        """
         grid = self.header.grid
         return job_report(
             self.header.series_instance_uid,

@@ -1,4 +1,6 @@
-"""The walk of one series: read its files, segment it, write and check the RTSTRUCT, compare and picture it.
+"""The walk of one series, from its files to its results.
+
+Read, segment, write and check the RTSTRUCT, compare and picture it.
 
 Nothing in the results depends on when, where or how often the walk is run.
 """
@@ -44,7 +46,9 @@ Report = Callable[[Stage, float], None]
 
 @dataclass
 class Walk:
-    """One run over one series; what it found is in its fields when it has ended.
+    """One run over one series.
+
+    What it found is in its fields when it has ended.
 
     :param files: the upload, in its order.
     :param folder: where the results are written.

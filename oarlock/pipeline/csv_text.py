@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """A header, then one line a row; an undefined number is an empty field."""
+    """A header, then one line a row.
+
+    An undefined number is an empty field.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

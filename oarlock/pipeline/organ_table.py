@@ -1,4 +1,7 @@
-"""The table of a result for people: a line per organ; and the same for spreadsheets."""
+"""The table of a result for people, a line per organ.
+
+And the same for spreadsheets.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +40,9 @@ def organ_table(rtstruct: Path, report: Mapping[str, Any], header: SeriesHeader,
 def table_of(
     rois: Sequence[tuple[str, OAR]], masks: OARMasks, report: Mapping[str, Any], grid: Grid, comparison: int = 0
 ) -> Iterator[str]:
-    """Volume, slices, verdict and scores of each ROI; below it, what is red, and what lies beyond an action level.
+    """Volume, slices, verdict and scores of each ROI.
+
+    Below it, what is red, and what lies beyond an action level.
 
     :param rois: name and organ of each line.
     :param report: a job's QA report.
@@ -80,7 +85,10 @@ def _failure(row: Mapping[str, Any]) -> str:
 
 
 def organ_csv(report: Mapping[str, Any]) -> str:
-    """The scores and verdicts of a QA report as CSV: a line an organ and comparison, or an organ where none was compared."""
+    """The scores and verdicts of a QA report as CSV.
+
+    A line an organ and comparison, or an organ where none was compared.
+    """
     verdicts = {organ["oar"]: organ["verdict"] for organ in report["organs"]}
     scored = [
         {"reference": place, "verdict": verdicts.get(row["oar"], ""), **row, "failed": " ".join(row["failed"])}

@@ -1,4 +1,6 @@
-"""Action levels: the scores at which a site has said that it will look at a drawing before it is used.
+"""Action levels: scores that call for a second look.
+
+A site has said that it will look at a drawing with such scores before it is used.
 
 They are a site's own, made from its commissioning (``docs/commissioning.md``); without them nothing passes and nothing fails.
 """
@@ -19,7 +21,7 @@ ActionLevels = Mapping[str, float]
 
 
 def failures(levels: ActionLevels, numbers: Mapping[str, float | None], *, missed: bool) -> tuple[str, ...] | None:
-    """The names of the numbers that fail; None if there is nothing to judge.
+    """The names of numbers that fail; None if nothing is judged.
 
     :param numbers: as a report prints them: what is read decides.
     :param missed: whether the reference alone drew the organ: then every level fails.

@@ -1,4 +1,6 @@
-"""Control charts of individual scores: has what a model draws drifted away from how it used to be judged?
+"""Control charts of individual scores.
+
+Has what a model draws drifted away from how it used to be judged?
 
 A score is a share of a surface, so it is charted as arcsin √score, on which scale shares of different height vary alike
 (Bartlett 1947) and limits never leave [0, 1]. The first scores are the baseline: their mean is the centre, and their mean moving
@@ -69,14 +71,20 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class ControlLimits:
-    """Centre and standard deviation of a baseline, on the scale of the chart."""
+    """Centre and standard deviation of a baseline.
+
+    On the scale of the chart.
+    """
 
     centre: float
     deviation: float
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> "ControlLimits | None":
-        """Of the first :data:`BASELINE` scores, each in [0, 1]; None where there are fewer, or where they do not vary."""
+        """The limits of the first :data:`BASELINE` scores, or None.
+
+        Scores are in [0, 1]; None where there are fewer, or where they do not vary.
+        """
         if len(scores) < BASELINE:
             return None
         charted = _to_chart(scores[:BASELINE])
@@ -88,7 +96,10 @@ class ControlLimits:
         return math.sin(min(max(self.centre + deviations * self.deviation, 0.0), math.pi / 2)) ** 2
 
     def alarms(self, scores: Sequence[float]) -> list[Alarm]:
-        """Where the rules fire among scores that are not of the baseline, in their order."""
+        """Where the rules fire among scores outside of the baseline.
+
+        In their order.
+        """
         distances = (_to_chart(scores) - self.centre) / self.deviation
         found = []
         for side, turned in (("lower", -distances), ("higher", distances)):

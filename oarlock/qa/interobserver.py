@@ -55,13 +55,19 @@ class Spread:
 
     @property
     def within(self) -> bool | None:
-        """Whether our median surface DSC is no lower than the lowest between two observers; None where one is not defined."""
+        """Whether our median surface DSC reaches the observers' lowest.
+
+        No lower than the lowest between two observers; None where one is not defined.
+        """
         ours, between = self.ours["surface_dsc"], self.between["surface_dsc"]
         return None if ours is None or between is None else ours.median >= between.lowest
 
     @property
     def reason(self) -> str | None:
-        """Why there is no comparison of the two ranges, in a sentence; None where there is one."""
+        """Why the two ranges are not compared; None where they are.
+
+        It is a sentence.
+        """
         if self.within is not None:
             return None
         if self.observers < 2:
@@ -93,7 +99,9 @@ def spread(
     lattice: Lattice,
     tolerances_mm: Mapping[OAR, float],
 ) -> tuple[Spread, ...]:
-    """The spread of every organ that any observer drew, in the order of the catalogue.
+    """The spread of every organ that any observer drew.
+
+    In the order of the catalogue.
 
     :param ours: our numbers against each of the observers, by OAR.
     :param observers: what each of them drew, in the same order.

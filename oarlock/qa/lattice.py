@@ -1,4 +1,6 @@
-"""Lattice: where the voxels of a stack of slices lie, and which distances two of them can have.
+"""Lattice: where the voxels of a stack of slices lie.
+
+And which distances two of them can have.
 
 Vectors are (z, y, x): millimetres along the slices' normal, down a column and along a row.
 """
@@ -21,7 +23,9 @@ UNIFORM_WITHIN: Final = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Where the voxels of a stack of slices lie, seen from the first voxel of the whole series.
+    """Where the voxels of a stack of slices lie.
+
+    Seen from the first voxel of the whole series.
 
     :param slice_offsets_mm: (slices, 3) position (z, y, x) of each slice's first voxel: (0, 0, 0), (step, 0, 0), … for an upright
         stack; y and x are not zero under a gantry tilt. z grows.
@@ -38,14 +42,20 @@ class Lattice:
 
     @classmethod
     def upright(cls, slices: int, spacing_mm: ZYX) -> "Lattice":
-        """Slices exactly above each other at equal distances: what a mask with three spacings means."""
+        """Slices exactly above each other at equal distances.
+
+        This is what a mask with three spacings means.
+        """
         step = np.array([spacing_mm[0], 0.0, 0.0])
         offsets, thicknesses = np.arange(slices)[:, None] * step, np.full(slices, spacing_mm[0])
         return cls(offsets, thicknesses, step, spacing_mm[1], spacing_mm[2])
 
     @classmethod
     def of(cls, grid: Grid) -> "Lattice":
-        """The voxels of a series. Steps that are equal to 1 % count as equal."""
+        """The lattice of a series' voxels.
+
+        Steps that are equal to 1 % count as equal.
+        """
         axes = np.stack([grid.normal, grid.column_direction, grid.row_direction], axis=1)
         # A millionth of a micrometre: what is left of a step like 2.5 mm after two positions are subtracted is made 2.5 again.
         offsets = np.round((grid.origins_mm - grid.origins_mm[0]) @ axes, 9)
@@ -72,7 +82,10 @@ class Lattice:
 
     @cached_property
     def gaps_mm(self) -> FloatArray:
-        """(slices + 1, 3) the step over each layer of surface elements: below the first slice, between slices, above the last."""
+        """(slices + 1, 3) the step over each layer of surface elements.
+
+        Below the first slice, between slices, above the last.
+        """
         if self.step_mm is not None:
             return np.broadcast_to(self.step_mm, (len(self.slice_offsets_mm) + 1, 3))
         steps = np.diff(self.slice_offsets_mm, axis=0)
@@ -81,18 +94,23 @@ class Lattice:
 
     @cached_property
     def layers_mm(self) -> FloatArray:
-        """(slices + 1, 3) the positions of the layers of surface elements, half way between the slices."""
+        """(slices + 1, 3) the positions of the layers of surface elements.
+
+        Half way between the slices.
+        """
         below = self.slice_offsets_mm[:1] - self.gaps_mm[:1]
         return np.concatenate([below, self.slice_offsets_mm]) + self.gaps_mm / 2
 
     @cached_property
     def in_plane_mm(self) -> FloatArray:
-        """(2, 3) rows: the step from row to row, and from column to column."""
+        """(2, 3) steps in mm: from row to row, column to column."""
         return np.array([[0.0, self.row_spacing_mm, 0.0], [0.0, 0.0, self.column_spacing_mm]])
 
 
 def rounded_tolerance_mm(tolerance_mm: float, lattice: Lattice) -> float | None:
-    """The tolerance rounded to the nearest distance that two voxels of this lattice can have.
+    """The tolerance rounded to the nearest distance between two voxels.
+
+    Of those that two voxels of this lattice can have.
 
     D = {√((n₁d₁)² + (n₂d₂)² + (n₃d₃)²) | n ∈ ℕ} (Nikolov et al. 2021, Methods: "we also rounded the tolerance to the nearest
     neighbor in set D for each image"). Of two equally near values the smaller is taken.

@@ -1,4 +1,6 @@
-"""Every number that compares two masks of one organ, or the lack of it.
+"""Every number that compares two masks of one organ.
+
+Or that says of one side that it lacks the organ.
 
 The definitions are those of :mod:`oarlock.qa.surface_dsc`, :mod:`oarlock.qa.volumes` and ``docs/qa.md``. A number that is not
 defined is None here: never NaN, infinite, or a default.
@@ -17,7 +19,9 @@ from oarlock.qa.volumes import added_path_length_mm, centre_mm, one_sided_slice_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one mask is against another; every field is a finite number, or None where it is not defined.
+    """What one mask is against another.
+
+    Every field is a finite number, or None where it is not defined.
 
     Lengths are in mm, volumes in ml, shares and coefficients in [0, 1].
     """
@@ -43,7 +47,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FarSurface:
-    """The elements of one surface that lie beyond a tolerance from the other surface.
+    """The elements of one surface beyond a tolerance.
+
+    The tolerance is from the other surface.
 
     :param raster: (n, 3) raster points (z, y, x), as :class:`oarlock.qa.surface_dsc.OneWay` has them.
     :param distances_mm: (n,) from the other surface.
@@ -64,14 +70,19 @@ class FarSurface:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beyond:
-    """Where each of two surfaces lies beyond the tolerance that ``surface_dsc`` was computed with."""
+    """Where each of two surfaces lies beyond the tolerance.
+
+    The one that ``surface_dsc`` was computed with.
+    """
 
     predicted: FarSurface
     reference: FarSurface
 
 
 def measure(predicted: Mask, reference: Mask, *, lattice: Lattice, tolerance_mm: float) -> Measured:
-    """Every number for two masks of one organ; only volumes and slices where one of them is empty.
+    """Every number for two masks of one organ.
+
+    Only volumes and slices where one of them is empty.
 
     :param lattice: of the arrays' slices.
     """
@@ -114,7 +125,9 @@ def _measure(
 
 
 def measure_crops(predicted: Crop | None, reference: Crop | None, *, lattice: Lattice, tolerance_mm: float) -> Measured:
-    """Every number for one organ, each side cut out of the series by its own box; None for a side that is empty.
+    """Every number for one organ, each side in its own box.
+
+    Cut out of the series; None for a side that is empty.
 
     :param lattice: of all slices of the series.
     """
@@ -124,7 +137,10 @@ def measure_crops(predicted: Crop | None, reference: Crop | None, *, lattice: La
 def compare_crops(
     predicted: Crop | None, reference: Crop | None, *, lattice: Lattice, tolerance_mm: float
 ) -> tuple[Measured, Beyond | None]:
-    """:func:`measure_crops`, and where the surfaces are too far apart; None unless both sides have one."""
+    """:func:`measure_crops`, and where the surfaces are too far apart.
+
+    None unless both sides have one.
+    """
     boxes = [crop[0] for crop in (predicted, reference) if crop is not None]
     if not boxes:
         return Measured(), None

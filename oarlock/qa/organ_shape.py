@@ -1,4 +1,6 @@
-"""What the checks of :mod:`oarlock.qa.plausibility` need to know of one organ: its volume, place, extent, ends and pieces.
+"""What the plausibility checks need to know of one organ.
+
+Its volume, place, extent, ends and pieces, for :mod:`oarlock.qa.plausibility`.
 
 Positions are patient millimetres (x to the left, y to the back, z to the head). Arrays inside of this module are turned so that
 z runs from foot to head, y from front to back and x from the patient's right to the left, whatever the series' orientation is.

@@ -1,4 +1,6 @@
-"""Checks that need no reference: is this the anatomy of a human being, on the right sides, whole and inside of the scan?
+"""Checks that need no reference.
+
+Is this the anatomy of a human being, on the right sides, whole and inside of the scan?
 
 Each check gives green, amber or red and a sentence for a dosimetrist. Red means that no set of the 42 expert contours that the
 limits were derived from looks like this; amber means look here first. Green is not approval. The limits are in
@@ -58,7 +60,9 @@ def check_masks(
     hu: npt.NDArray[np.int16] | None = None,
     limits: NormTables = NORM_TABLES,
 ) -> tuple[Finding, ...]:
-    """All findings on a set of contours, those of one organ together, in the order of ``masks.oars``.
+    """All findings on a set of contours, organ by organ.
+
+    In the order of ``masks.oars``.
 
     :param hu: (z, y, x) Hounsfield units on the grid; without them what an organ consists of is not checked.
     :param certainty: what the model's probabilities said, where the contours are a model's own.

@@ -1,4 +1,7 @@
-"""What many scores say together: mean, median, quartiles, and how many are low; for many groups at once."""
+"""What many scores say together, for many groups at once.
+
+Mean, median, quartiles, and how many are low.
+"""
 
 from dataclasses import dataclass
 
@@ -30,7 +33,9 @@ class Distribution:
 
 
 def distributions(scores: FloatArray, groups: IntArray, count: int, alert_level: float) -> list[Distribution | None]:
-    """The distribution of each group of scores; None where none of its scores is a number.
+    """The distribution of each group of scores, or None.
+
+    None where none of its scores is a number.
 
     :param scores: (n,) in [0, 1], or NaN where a score is not defined.
     :param groups: (n,) to which group each belongs, from 0 to ``count`` - 1.

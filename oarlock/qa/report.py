@@ -29,7 +29,10 @@ OWN_TOLERANCE: Final = "the site's own"
 
 
 class Presence(StrEnum):
-    """Who drew an organ; or that one side could only be read in part, so that it must not be compared as if it were whole."""
+    """Who drew an organ.
+
+    Or that one side could only be read in part, so that it must not be compared as if it were whole.
+    """
 
     BOTH = "both"
     READ_IN_PART = "read_in_part"
@@ -59,7 +62,10 @@ class Remarks:
     contested: Mapping[OAR, tuple[str, ...]] = field(default_factory=dict)
 
     def absence(self, oar: OAR, side: str, *, has_roi: bool) -> str:
-        """Why an organ has no voxel on a side, as the rest of a sentence that begins with it."""
+        """Why an organ has no voxel on a side.
+
+        It is the rest of a sentence that begins with the organ.
+        """
         if oar in self.hollow:
             return f"has contours in {side} that enclose no voxel"
         if oar in self.contested:
@@ -93,12 +99,18 @@ class OARScore:
 
     @property
     def failed(self) -> tuple[str, ...] | None:
-        """Which numbers lie beyond the site's action levels; None where nothing is judged."""
+        """Which numbers lie beyond the site's action levels.
+
+        None where nothing is judged.
+        """
         return failures(self.action_levels, asdict(self.measured), missed=self.presence is Presence.REFERENCE_ONLY)
 
     @property
     def passed(self) -> bool | None:
-        """Whether no number lies beyond the site's action levels; None where nothing is judged."""
+        """Whether no number lies beyond the site's action levels.
+
+        None where nothing is judged.
+        """
         return None if self.failed is None else not self.failed
 
     @property
@@ -107,7 +119,9 @@ class OARScore:
         return self.measured.surface_dsc
 
     def to_row(self, verdict: str | None = None) -> dict[str, Any]:
-        """The numbers of this organ, for a table, as round as in the report, and why some are missing.
+        """The numbers of this organ as a row.
+
+        As round as in the report; and why some are missing.
 
         :param verdict: on what the predicted side drew.
         """
@@ -135,7 +149,10 @@ class OARScore:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the contours of one side came from: an RTSTRUCT's SOP instance UID and structure set label."""
+    """Where the contours of one side came from.
+
+    An RTSTRUCT's SOP instance UID and structure set label.
+    """
 
     sop_instance_uid: str
     label: str
@@ -166,7 +183,10 @@ class QAReport:
 
     @property
     def passed(self) -> bool | None:
-        """Whether every organ that is judged lies within the site's action levels; None where none is."""
+        """Whether every judged organ lies within the site's action levels.
+
+        None where no organ is judged.
+        """
         return all_pass(score.passed for score in self.scores)
 
     @property
@@ -175,7 +195,9 @@ class QAReport:
         return {score.oar: score.measured for score in self.scores}
 
     def to_rows(self, verdicts: Mapping[str, str] = MappingProxyType({})) -> ComparisonRows:
-        """The scores as rows for a table. Names of ROIs and labels are left out: a sender chose them.
+        """The scores as rows for a table.
+
+        Names of ROIs and labels are left out: a sender chose them.
 
         :param verdicts: on the organs of the predicted side, by name.
         """
@@ -222,7 +244,9 @@ class Making:
 
 
 def tolerance_table(oars: Iterable[OAR], grid: Grid, own_mm: Mapping[OAR, float]) -> list[dict[str, Any]]:
-    """``tolerances`` of a report: what each organ is, or would be, scored with on this grid.
+    """``tolerances`` of a report, by organ.
+
+    What each organ is, or would be, scored with on this grid.
 
     :param own_mm: a site's own tolerances in place of the paper's.
     """
@@ -256,7 +280,9 @@ def job_report(
     site: str | None = None,
     tolerances: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The answer of ``GET /v1/jobs/{id}/qa``: a comparison with each supplied RTSTRUCT, and the checks that need none.
+    """The answer of ``GET /v1/jobs/{id}/qa``.
+
+    A comparison with each supplied RTSTRUCT, and the checks that need none.
 
     :param observers: how far several supplied RTSTRUCTs are from each other, see :mod:`oarlock.qa.interobserver`.
     :param not_compared: position, code and detail of each RTSTRUCT that could not be used.
@@ -303,7 +329,9 @@ def compare(
     predicted_rois: Mapping[OAR, str] | None = None,
     action_levels: Mapping[OAR, ActionLevels] | None = None,
 ) -> QAReport:
-    """Score every OAR that either side knows, in the order of the catalogue.
+    """The scores of every OAR that either side knows.
+
+    In the order of the catalogue.
 
     :param predicted, reference: masks on the same grid; an OAR that is not among a side's ``oars`` counts as not drawn there.
     :param matched_rois: name of the reference's ROI for each OAR that was matched (:func:`oarlock.organs.roi_names.match_rois`).

@@ -14,7 +14,10 @@ def rounded(value: Mapping[str, V]) -> dict[str, V]: ...
 @overload
 def rounded(value: float | None) -> float | None: ...
 def rounded(value: object) -> object:
-    """A number with :data:`DECIMALS` digits behind the point, or every number of a mapping; anything else as it is."""
+    """A number, or every number of a mapping, rounded.
+
+    To :data:`DECIMALS` digits behind the point; anything else stays as it is.
+    """
     if isinstance(value, Mapping):
         return {name: rounded(inner) for name, inner in value.items()}
     return round(value, DECIMALS) if isinstance(value, float) else value

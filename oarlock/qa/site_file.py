@@ -1,4 +1,6 @@
-"""What a site sets for itself: its name, its own names of ROIs and its own tolerances. One TOML file, named by a setting.
+"""What a site sets for itself, in one TOML file.
+
+Its name, its own names of ROIs and its own tolerances; a setting names the file.
 
     name = "Radiotherapy, St Elsewhere"       # stands in QA reports
 

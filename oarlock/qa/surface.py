@@ -1,4 +1,4 @@
-"""The surface of a mask, cut into elements with a place and an area.
+"""The surface of a mask as elements with place and area.
 
 The surface lies between the voxels. As in Nikolov et al. 2021 (Methods, "Implementation of Surface DSC") it is cut into elements,
 one for each point of the raster that is shifted by half a voxel along each axis: such a point has eight voxels around it, and
@@ -17,7 +17,9 @@ from oarlock.qa.marching_cubes import triangles
 
 
 def element_areas_mm2(cell_mm: FloatArray) -> FloatArray:
-    """The area of a surface element for each of the 256 constellations of the eight voxels around its raster point.
+    """(256,) area of a surface element for each constellation, in mm².
+
+    Of the eight voxels around its raster point.
 
     :param cell_mm: (3, 3) rows: the steps to the next slice, row and column, each (z, y, x) in mm.
     :returns: (256,) mm²; the index has the voxel (0, 0, 0) as its highest bit and (1, 1, 1) as its lowest.
@@ -40,7 +42,9 @@ def _area(corners: FloatArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class SurfaceElements:
-    """The surface elements of one mask on the raster that has one more point than the mask along each axis.
+    """The surface elements of one mask on its raster.
+
+    The raster has one more point than the mask along each axis.
 
     :param codes: (z + 1, y + 1, x + 1) constellation of the eight voxels around each raster point.
     :param places: flat indices of the raster points that are elements.
@@ -52,7 +56,10 @@ class SurfaceElements:
 
     @classmethod
     def of(cls, mask: Mask, lattice: Lattice) -> "SurfaceElements":
-        """Of a (z, y, x) mask; what lies outside of the array is background."""
+        """The elements of a (z, y, x) mask.
+
+        What lies outside of the array is background.
+        """
         codes = _codes(mask)
         places = np.flatnonzero((codes - np.uint8(1)) < 254)
         return cls(codes, places, lattice)

@@ -1,4 +1,6 @@
-"""What an organ consists of on the CT: the share of its voxels whose Hounsfield units are those of its tissue.
+"""What an organ consists of on the CT.
+
+The share of its voxels whose Hounsfield units are those of its tissue.
 
 Contours are compared with each other by :mod:`oarlock.qa.organ_shape`; only the CT tells when all of them are misplaced together.
 """
@@ -16,7 +18,9 @@ from oarlock.organs.norms import TissueNorm, TissueRange
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """Shares of an organ's voxels, in [0, 1]: of its tissue, and below and above that tissue's Hounsfield units.
+    """Shares of an organ's voxels, in [0, 1].
+
+    Of its tissue, and below and above that tissue's Hounsfield units.
 
     :param voxels: how many were measured.
     """
@@ -28,7 +32,10 @@ class Composition:
 
 
 def composition_of(values: npt.NDArray[np.int16], tissue: TissueRange) -> Composition:
-    """Measure the Hounsfield units of an organ's voxels, of which there is at least one."""
+    """The composition of an organ's voxels by Hounsfield units.
+
+    There must be at least one voxel.
+    """
     lighter, denser = int(np.count_nonzero(values < tissue.low_hu)), int(np.count_nonzero(values > tissue.high_hu))
     return Composition(values.size, (values.size - lighter - denser) / values.size, lighter / values.size, denser / values.size)
 

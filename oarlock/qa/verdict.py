@@ -1,4 +1,6 @@
-"""Verdict: what all findings on one organ come to, with the strongest reason first; and one for the whole set.
+"""Verdict: what all findings on one organ come to.
+
+The strongest reason comes first; and there is one verdict for the whole set.
 
 Several findings on one organ are seldom several faults: an optic nerve that is too small is also unlike its twin, flat at its
 ends and out of place. So a person is shown one line an organ.
@@ -67,7 +69,10 @@ class Verdict:
 
 
 def verdicts(findings: Iterable[Finding], oars: Sequence[OAR]) -> tuple[Verdict, ...]:
-    """One verdict for each organ on which there is a finding, in the order of ``oars``."""
+    """One verdict for each organ that has a finding.
+
+    In the order of ``oars``.
+    """
     by_oar: dict[str, list[Finding]] = {}
     for finding in findings:
         by_oar.setdefault(finding.oar or "", []).append(finding)
@@ -81,6 +86,6 @@ def _verdict(oar: str, findings: Sequence[Finding]) -> Verdict:
 
 
 def verdict_of_set(found: Iterable[Verdict]) -> Level:
-    """The worst verdict of any organ; green where there is not an organ."""
+    """The worst verdict of any organ; green without organs."""
     levels = {one.level for one in found}
     return next((level for level in _WORST if level in levels), Level.GREEN)

@@ -1,4 +1,7 @@
-"""Volumes, slices, centres and paths of two masks on one lattice: what is compared without a surface."""
+"""What is compared of two masks without a surface.
+
+Volumes, slices, centres and paths, on one lattice.
+"""
 
 import numpy as np
 
@@ -8,7 +11,9 @@ from oarlock.qa.lattice import Lattice
 
 
 def volumetric_dsc(predicted: Mask, reference: Mask, *, lattice: Lattice) -> float:
-    """2 |P ∩ R| / (|P| + |R|) by volume, in [0, 1] (Nikolov et al. 2021, Methods).
+    """Volumetric DSC, in [0, 1] (Nikolov et al. 2021, Methods).
+
+    It is 2 |P ∩ R| / (|P| + |R|) by volume.
 
     :raises ValueError: if both masks are empty.
     """
@@ -26,7 +31,7 @@ def volume_ml(voxels: IndexArray, *, lattice: Lattice) -> float:
 
 
 def one_sided_slice_share(predicted: IndexArray, reference: IndexArray) -> float:
-    """Share of the slices with anything drawn on which only one side drew, in [0, 1].
+    """Share of drawn slices that one side alone drew, in [0, 1].
 
     :param predicted, reference: (slices,) voxel counts, not all zero.
     """
@@ -35,7 +40,9 @@ def one_sided_slice_share(predicted: IndexArray, reference: IndexArray) -> float
 
 
 def centre_mm(mask: Mask, *, lattice: Lattice) -> FloatArray:
-    """(3,) centre of mass (z, y, x), seen from the lattice's first voxel.
+    """(3,) centre of mass (z, y, x) in mm.
+
+    Seen from the lattice's first voxel.
 
     :raises ValueError: if the mask is empty.
     """
@@ -50,7 +57,9 @@ def centre_mm(mask: Mask, *, lattice: Lattice) -> FloatArray:
 
 
 def added_path_length_mm(predicted: Mask, reference: Mask, *, lattice: Lattice) -> float:
-    """How long the pieces of the reference's contours are that the predicted contours lack.
+    """Length of the reference's contours that the predicted ones lack, in mm.
+
+    Of the pieces together.
 
     On each axial slice, the pixels of the reference's contour (in the mask, one of the four neighbours outside) that are not
     pixels of the predicted contour, counted, times the pixel's size (the mean of the two in-plane spacings). With a reference
@@ -62,7 +71,10 @@ def added_path_length_mm(predicted: Mask, reference: Mask, *, lattice: Lattice) 
 
 
 def contour_pixels(mask: Mask) -> Mask:
-    """(z, y, x) the pixels of a mask that have an outside neighbour above, below, left or right on their slice."""
+    """(z, y, x) the pixels of a mask on its edge.
+
+    They have an outside neighbour above, below, left or right on their slice.
+    """
     inner = np.zeros_like(mask)
     inside = inner[:, 1:-1, 1:-1]
     np.logical_and(mask[:, :-2, 1:-1], mask[:, 2:, 1:-1], out=inside)

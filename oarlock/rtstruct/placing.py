@@ -1,4 +1,4 @@
-"""ROIs of a structure set to masks on the grid of a CT series.
+"""ROIs of a structure set to masks on a CT's grid.
 
 Nothing is dropped in silence: what cannot be used is a warning that names the ROI by its number alone. An ROI of which contours
 are left out, or whose contours contradict each other, is laid on the grid as far as it can be, and named as not to be scored.
@@ -42,7 +42,9 @@ _TO_INTERPOLATE: Final = 20
 
 @dataclass(slots=True)
 class Budget:
-    """What all ROIs of one file may cost together; each kind alone takes about 2 s of CPU time at its limit.
+    """What all ROIs of one file may cost together.
+
+    Each kind alone takes about 2 s of CPU time at its limit.
 
     :param crossings: of edges with rows of voxels; 21 organs of a clinic have 2,000,000.
     :param contours: that are laid on a grid; 21 organs on slices of 1 mm have 8,000.
@@ -90,7 +92,9 @@ class PlacedROIs(NamedTuple):
 def rois_to_masks(
     structure_set: StructureSet, header: SeriesHeader, wanted: Mapping[OAR, int], budget: Budget | None = None
 ) -> PlacedROIs:
-    """Lay ROIs on the grid of a CT series; a voxel belongs to an ROI if its centre does (even-odd).
+    """Masks of ROIs on the grid of a CT series.
+
+    A voxel belongs to an ROI if its centre does (even-odd).
 
     :param wanted: OAR to ROI number; unknown numbers are a mistake of the caller.
     :raises FrameOfReferenceMismatch: the file names neither the frame of reference nor an image of the series.

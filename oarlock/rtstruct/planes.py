@@ -1,4 +1,6 @@
-"""Planes of contours on the slices of a CT: which contour belongs to which slice, and which slices lie between planes.
+"""Planes of contours on the slices of a CT.
+
+Which contour belongs to which slice, and which slices lie between planes.
 
 A structure set that was drawn on the CT has a plane on every slice of an organ. One that was drawn on coarser images, or on every
 other slice, has slices between its planes: these are interpolated where the planes are neighbours, and nowhere else.
@@ -93,13 +95,18 @@ class Heights:
 
 
 def usual_gap_mm(rois: Sequence[Heights]) -> float:
-    """The usual distance between the planes of a file's ROIs; infinite where none has two."""
+    """The usual distance between the planes of a file's ROIs.
+
+    Infinite where none has two.
+    """
     gaps = np.concatenate([roi.gaps_mm for roi in rois] or [np.zeros(0)])
     return float(np.median(gaps)) if gaps.size else float("inf")
 
 
 def lay_out(heights: Heights, grid: Grid, *, file_gap_mm: float) -> Layout:
-    """Find the slice of each plane of one ROI, and the slices between its planes.
+    """The slice of each plane of one ROI.
+
+    And the slices between its planes.
 
     Each plane goes to the nearest slice, at most half the distance to the next one away. Where several planes are nearest to one
     slice, the nearest of them is used. Where slices between neighbouring planes would get none, all slices between such planes

@@ -1,4 +1,6 @@
-"""Site profiles: how a department wants its RTSTRUCTs to look. They don't change where the contours lie.
+"""Site profiles: how a department wants its RTSTRUCTs to look.
+
+They don't change where the contours lie.
 
 A profile is a TOML file named after itself. It chooses which OARs are written, in which order, with which names and colours, the
 label and description of the structure set, whether empty ROIs are kept, and a maximum of points for a contour. Some for common
@@ -38,7 +40,10 @@ _FIELD: Final = re.compile(r"\{([^{}]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class ROIStyle:
-    """How one OAR is written: its ROI Name and its colour (sRGB, 0 to 255)."""
+    """How one OAR is written.
+
+    Its ROI Name and its colour (sRGB, 0 to 255).
+    """
 
     oar: OAR
     name: str
@@ -69,7 +74,10 @@ class Profile:
     max_deviation_mm: float
 
     def styles_of(self, oars: Sequence[OAR]) -> tuple[ROIStyle, ...]:
-        """The ROIs that are made of a model's OARs, in their order in the file."""
+        """The ROIs that are made of a model's OARs.
+
+        In their order in the file.
+        """
         if self.ordered:
             return tuple(style for style in self.styles if style.oar in oars)
         by_oar = {style.oar: style for style in self.styles}
@@ -86,7 +94,9 @@ class Profile:
 
 
 def read_profiles(folder: Path | None) -> dict[str, Profile]:
-    """The shipped profiles and those of a site, by name; a site's file takes the place of a shipped one of the same name.
+    """The shipped profiles and those of a site, by name.
+
+    A site's file takes the place of a shipped one of the same name.
 
     :param folder: of the site; None for none.
     :raises ProfileInvalid: for the first one that is wrong, or if the folder does not exist.

@@ -1,4 +1,6 @@
-"""Re-identification: the patient and the true UIDs are put into an RTSTRUCT of a de-identified series (ADR 15).
+"""Re-identification of an RTSTRUCT of a de-identified series (ADR 15).
+
+The patient and the true UIDs are put into it.
 
 What an RTSTRUCT takes over from its CT comes back byte for byte: the true UIDs in place of their pseudonyms, and the attributes
 of :mod:`oarlock.dicom.patient_attributes`.

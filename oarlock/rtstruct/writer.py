@@ -70,7 +70,9 @@ _INTERPRETED_TYPE: Final = "ORGAN"
 
 @dataclass(frozen=True, slots=True)
 class Authorship:
-    """Who drew the contours, for which job: the source of every UID and date in the file.
+    """Who drew the contours, for which job.
+
+    The source of every UID and date in the file.
 
     ``created_at`` is aware, in the site's time zone: its date and time are written, unless the CT states an offset of its own.
     ``parts`` gives for an organ, by name, the part of a composed model that drew it and the hash of that
@@ -97,13 +99,19 @@ class Authorship:
         return ascii_text(self.model.name, max(0, 64 - len(tail))) + ascii_text(tail, 64)
 
     def uid(self, role: str) -> str:
-        """A UID that follows from the job, the model and its role in the file."""
+        """A UID that follows from job, model and role.
+
+        Its role in the file.
+        """
         return derived_uid(self.job_id, self.model.name, self.model.version, self.model.sha256, role)
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenRTSTRUCT:
-    """What was written. ``contours`` maps the TG-263 name of an OAR to its contours, none for an empty one."""
+    """What was written.
+
+    ``contours`` maps the TG-263 name of an OAR to its contours, none for an empty one.
+    """
 
     sop_instance_uid: str
     label: str
@@ -128,7 +136,9 @@ class _ROI:
 def write_rtstruct(
     path: Path, masks: OARMasks, header: SeriesHeader, authorship: Authorship, profile: Profile = GENERIC
 ) -> WrittenRTSTRUCT:
-    """Write the contours of all OARs, whole or not at all: into a temporary file that takes the place of ``path`` at the end.
+    """Write the contours of all OARs, whole or not at all.
+
+    Into a temporary file that takes the place of ``path`` at the end.
 
     An empty OAR is named in a warning. It is listed among the ROIs without contours, unless the profile leaves it out.
 
@@ -151,7 +161,9 @@ def write_rtstruct(
 
 
 def roi_names(profile: Profile, styles: Sequence[ROIStyle], header: SeriesHeader) -> list[bytes]:
-    """The ROI names of a file in the character set of its CT.
+    """The ROI names of a file, by organ.
+
+    In the character set of its CT.
 
     :raises ProfileNotWritable: one of them has letters that the character set does not have.
     """
@@ -179,7 +191,10 @@ def derived_uid(*parts: str) -> str:
 
 
 def ascii_text(text: str, length: int) -> str:
-    """Text of our own that fits a value of at most ``length`` characters in every character set."""
+    """Text of our own, of at most ``length`` characters.
+
+    It fits such a value in every character set.
+    """
     cleaned = "".join(c if c.isprintable() and c.isascii() and c != "\\" else "?" for c in text)
     return cleaned[:length]
 

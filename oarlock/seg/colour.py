@@ -1,4 +1,7 @@
-"""Colours as DICOM Segmentations state them: CIELab under D50 in 16 bits (PS3.3 C.10.7.1.1)."""
+"""Colours as DICOM Segmentations state them (PS3.3 C.10.7.1.1).
+
+CIELab under D50 in 16 bits.
+"""
 
 from typing import Final
 
@@ -15,7 +18,10 @@ _TO_XYZ: Final = np.array(
 
 
 def to_cielab(rgb: tuple[int, int, int]) -> list[int]:
-    """L*, a*, b* of an sRGB colour (0 to 255), each scaled to 0 to 65535 as Recommended Display CIELab Value has it."""
+    """L*, a*, b* of an sRGB colour (0 to 255).
+
+    Each is scaled to 0 to 65535 as Recommended Display CIELab Value has it.
+    """
     share = np.array(rgb) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     xyz = _TO_XYZ @ linear / _TO_XYZ.sum(axis=1)

@@ -1,4 +1,6 @@
-"""The masks of a job to a DICOM Segmentation (PS3.3 A.51): BINARY, one frame for each organ on each slice that it has voxels on.
+"""The masks of a job to a DICOM Segmentation (PS3.3 A.51).
+
+BINARY, one frame for each organ on each slice that it has voxels on.
 
 It says the same as the job's RTSTRUCT, from which it takes whose it is, the numbers, names, colours and codes of the ROIs, and
 who drew them; its masks are the exact ones, not the contours filled. The same job gives the same bytes.
@@ -75,7 +77,9 @@ def instance_uid(rtstruct_uid: str) -> str:
 
 
 def to_segmentation(rtstruct: bytes, header: SeriesHeader, rendering: Rendering) -> bytes:
-    """The Part 10 file of the segmentation of a job, in Explicit VR Little Endian.
+    """The Part 10 file of a job's segmentation.
+
+    In Explicit VR Little Endian.
 
     An organ without a voxel is a segment without a frame, as it is an ROI without contours in the RTSTRUCT.
 

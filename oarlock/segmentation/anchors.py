@@ -1,4 +1,7 @@
-"""Where a part found an organ: its largest piece on the grid of the part's own output, for the box of another part."""
+"""Where a part found an organ, for another part's box.
+
+The organ's largest piece on the grid of the part's own output.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +46,10 @@ class Anchor:
 
 
 class AnchorFinder:
-    """Keeps the voxels of some organs while slabs pass through :meth:`over`, each organ in the boxes that it lies in."""
+    """Keeps the voxels of some organs while slabs pass.
+
+    They pass through :meth:`over`; each organ is kept in the boxes that it lies in.
+    """
 
     def __init__(self, wanted: Iterable[OAR], channels: Sequence[OAR], thresholds: Sequence[float]) -> None:
         self._rivals, self._thresholds = rival_channels(channels), thresholds
@@ -90,7 +96,9 @@ def _joined(pieces: Sequence[tuple[Box, Mask]]) -> tuple[FloatArray, Mask]:
 
 
 def box_at(anchors: Sequence[tuple[Anchor, ZYX]]) -> tuple[Region, bool]:
-    """Where a box of fixed size lies: its middle is the mean of what the found organs say.
+    """Where a box of fixed size lies.
+
+    Its middle is the mean of what the found organs say.
 
     If two of them say middles more than ``AGREE_MM`` apart, one is not where it seems. Then those count that lie about the
     median, if they are at least two of three; else the one that is largest for its kind decides alone.

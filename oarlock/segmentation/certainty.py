@@ -1,4 +1,6 @@
-"""How much the volume of an organ depends on the threshold that drew it.
+"""How much an organ's volume depends on the threshold.
+
+The threshold that drew it.
 
 A probability may fall from 1 to 0 within a voxel of the drawn line, or stay near the threshold over half of the organ: then the
 line is there by chance. So each organ's volume is measured at three thresholds while the slabs pass: the model's own, and those
@@ -21,7 +23,9 @@ Slab = tuple[int, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """The volume of one organ at three thresholds, before anything is cleaned up.
+    """The volume of one organ at three thresholds.
+
+    Before anything is cleaned up.
 
     :param drawn_ml: at the model's own threshold.
     :param strict_ml, loose_ml: where the odds p / (1 - p) must be e times as high, and need only be 1/e times as high.
@@ -33,12 +37,18 @@ class Certainty:
 
     @property
     def share(self) -> float | None:
-        """The strict volume over the loose one, in [0, 1]: 1 where the threshold does not matter; None where nothing was seen."""
+        """The strict volume over the loose one, in [0, 1].
+
+        1 where the threshold does not matter; None where nothing was seen.
+        """
         return self.strict_ml / self.loose_ml if self.loose_ml > 0 else None
 
 
 class CertaintyMeter:
-    """Sums the volumes of each organ at three thresholds while slabs pass through :meth:`over`."""
+    """Sums each organ's volumes at three thresholds, slab by slab.
+
+    While slabs pass through :meth:`over`.
+    """
 
     def __init__(self, model_grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]) -> None:
         """Of slabs in the form of :func:`oarlock.segmentation.slabs.predict_in_slabs`, made from an input on ``model_grid``.

@@ -1,4 +1,4 @@
-"""Clean-up of drawn organs on the CT grid: stray pieces, specks and holes."""
+"""Clean-up of organs on the CT grid: pieces, specks, holes."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -30,7 +30,9 @@ UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
 
 
 def clean_up(masks: OARMasks, grid: Grid) -> list[Notice]:
-    """Drop stray pieces and fill holes, in place; warnings say what was dropped.
+    """Drop stray pieces and fill holes, in place.
+
+    Warnings say what was dropped.
 
     An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). One that crosses
     the midline also keeps every piece of at least ``BROKEN_SHARE`` of the largest: half a mandible, or a cord below a gap, is the

@@ -1,4 +1,6 @@
-"""ModelManifest: what a model's ONNX files expect and give, where each looks, and how to know that they are the right files.
+"""ModelManifest: what a model's ONNX files expect and give.
+
+Where each looks, and how to know that they are the right files.
 
 A model is a folder ``models/NAME/`` with ``manifest.toml``, the ONNX files that it names, and ``MODEL_CARD.md``. Any network
 with sigmoid outputs, one channel per OAR, runs unchanged when its manifest says what it needs. ``docs/models.md`` explains every
@@ -45,7 +47,9 @@ THE_ONE_PART: Final = "model"
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What a network is fed: float32 Hounsfield units of shape (batch, 1, z, y, x).
+    """What a network is fed.
+
+    float32 Hounsfield units of shape (batch, 1, z, y, x).
 
     :ivar spacing_mm: (z, y, x) of the grid that it was trained on, or None for the series' own grid.
     :ivar size_yx: the fixed size in plane, or None where any size will do.
@@ -64,7 +68,9 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What a network gives: float32 probabilities of shape (batch, OARs, z', y', x').
+    """What a network gives.
+
+    float32 probabilities of shape (batch, OARs, z', y', x').
 
     :ivar upscale: output voxels for each input voxel along y and x; z' is then z - context_slices + 1.
     :ivar size_zyx: the fixed (z', y', x') of a network that sees its whole box at once; the outer edges of input and output
@@ -76,14 +82,17 @@ class OutputSpec:
     size_zyx: tuple[int, int, int] | None = None
 
     def shape(self, fed_zyx: tuple[int, int, int], context_slices: int) -> tuple[int, int, int]:
-        """(z', y', x') of the answer to an input of (z, y, x)."""
+        """(z', y', x') of the answer to a (z, y, x) input."""
         z, y, x = fed_zyx
         return self.size_zyx or (z - context_slices + 1, y * self.upscale, x * self.upscale)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
-    """What a network must answer to :func:`self_check_input`: the mean probability of every channel, within a tolerance."""
+    """What a network must answer to :func:`self_check_input`.
+
+    The mean probability of every channel, within a tolerance.
+    """
 
     slices: int
     size_yx: tuple[int, int]
@@ -114,7 +123,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """From Hounsfield units to what a network was trained on, over the whole of what it looks at.
+    """From Hounsfield units to what a network was trained on.
+
+    Over the whole of what it looks at.
 
     :ivar scheme: ``ct`` clips to low and high, takes the mean off and divides by std; ``z-score`` does so with the volume's own
         mean and std, unclipped; ``range`` brings the volume's own range to [0, 1].
@@ -143,7 +154,10 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A further ONNX file of a part: the same network, trained on other scans. The logits of all are averaged."""
+    """A further ONNX file of a part.
+
+    The same network, trained on other scans. The logits of all are averaged.
+    """
 
     path: Path
     sha256: str
@@ -151,7 +165,9 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class PatchSpec:
-    """How a network is slid in patches of its one size; what it gives are logits, one channel a head.
+    """How a network is slid in patches of its one size.
+
+    What it gives are logits, one channel a head.
 
     :ivar order: for each axis of the network the patient axis that it runs along: 0, 1 or 2 for z, y or x.
     :ivar flipped: for each patient axis (z, y, x) whether the network's axis runs against it.
@@ -180,7 +196,7 @@ class PatchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One network of a model: an ONNX file, or one for each fold.
+    """One network: an ONNX file, or one for each fold.
 
     :ivar oars: the organ of each channel; the part may find an organ that another part draws.
     :ivar thresholds: for each channel the probability from which a voxel belongs to the organ.
@@ -210,7 +226,7 @@ class Part:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of its file, or of the hashes of all of its files."""
+        """SHA-256 of its file, or of its files' hashes."""
         hashes = [file.sha256 for file in self.files]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode("ascii")).hexdigest()
 
@@ -253,11 +269,17 @@ class ModelManifest:
 
     @property
     def identity(self) -> str:
-        """Name, version and the first 12 digits of the hash: what is written into every output."""
+        """Name, version and the first 12 digits of the hash.
+
+        They are written into every output.
+        """
         return f"{self.name} {self.version} ({self.sha256[:12]})"
 
     def drawn_by(self) -> dict[str, tuple[str, str]]:
-        """For each organ, by name, the name and the hash of its part; empty for a model of one part."""
+        """For each organ, the name and hash of its part.
+
+        By the organ's name; empty for a model of one part.
+        """
         if len(self.parts) == 1:
             return {}
         return {oar.name: (owner, self.part_named(owner).fingerprint) for oar, owner in self.owners.items()}
@@ -288,7 +310,9 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 
 def read_manifests(models: Path) -> dict[str, ModelManifest]:
-    """All models below a folder by name, in the order of their names.
+    """All models below a folder by name, in their order.
+
+    The order of their names.
 
     :raises ManifestInvalid: for the first one that is wrong, or when two folders claim one name.
     """
@@ -313,7 +337,9 @@ def check_default_model(folder: Path, found: Collection[str], name: str) -> None
 
 
 def read_checked(model: str, file: Part | Fold) -> bytes:
-    """The bytes of an ONNX file, read once; what is hashed is what is returned.
+    """The bytes of an ONNX file, read once.
+
+    What is hashed is what is returned.
 
     :param model: its name, for the error.
     :param file: a fold, or a part, whose first file is meant.
@@ -340,7 +366,9 @@ def check_hash(manifest: ModelManifest) -> None:
 
 
 def self_check_input(slices: int, size_yx: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """The fixed picture that a network is asked about when it is loaded: (1, 1, slices, y, x) float32 HU.
+    """(1, 1, slices, y, x) float32 HU: a fixed picture.
+
+    The network is asked about it when it is loaded.
 
     Air around a soft-tissue ellipse with a bone ring and a gentle wave, different in each direction, so that a network fed with
     swapped axes, another window or another file answers something else.
@@ -393,7 +421,9 @@ def _of_each_part(file: FileOfOne | FileOfParts, table: Literal["training", "res
 
 
 def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str]) -> str:
-    """Hash of all that decides what a composed model draws: its files' hashes, and what its manifest says of each part.
+    """Hash of all that decides what a composed model draws.
+
+    Its files' hashes, and what its manifest says of each part.
 
     The order of the parts in the file does not matter.
     """

@@ -1,4 +1,7 @@
-"""The schema of ``manifest.toml`` as pydantic reads it. ``docs/models.md`` explains every key; a test compares the two."""
+"""The schema of ``manifest.toml`` as pydantic reads it.
+
+``docs/models.md`` explains every key; a test compares the two.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -120,7 +123,10 @@ class OutputTable(_Table):
 
 
 class OARTable(_Table):
-    """``[[oar]]``: one channel of the output, or the labels of a network that goes in patches."""
+    """``[[oar]]``: one channel of the output, or labels.
+
+    The labels are of a network that goes in patches.
+    """
 
     name: OrganName
     threshold: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.5
@@ -184,14 +190,20 @@ class ResamplingTable(_Table):
 
 
 class FoldTable(_Table):
-    """``[[part.patches.fold]]``: a further network of the same kind, whose logits are averaged with the first one's."""
+    """``[[part.patches.fold]]``: a further network of the same kind.
+
+    Its logits are averaged with the first one's.
+    """
 
     file: FileName
     sha256: Sha256
 
 
 class PatchesTable(_Table):
-    """``[part.patches]``: a network that is slid in patches of its one size, as nnU-Net does."""
+    """``[part.patches]``: a network that is slid in patches.
+
+    They have its one size, as nnU-Net does it.
+    """
 
     axes: Annotated[str, AfterValidator(_are_axes)]
     step: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
@@ -270,7 +282,10 @@ VERSIONS: Final[dict[int, type[FileOfOne | FileOfParts]]] = {1: FileOfOne, 2: Fi
 
 
 def reason_of(error: ValidationError) -> str:
-    """The first thing that is wrong, with its key: ``[input] size_yx must be two positive whole numbers (y, x)``."""
+    """The first thing that is wrong, with its key.
+
+    Such as ``[input] size_yx must be two positive whole numbers (y, x)``.
+    """
     first = error.errors(include_url=False, include_input=False)[0]
     place, kind, context = _place(first["loc"]), first["type"], first.get("ctx", {})
     sentences = {

@@ -1,4 +1,6 @@
-"""Sliding a network over a volume in patches of one size, as nnU-Net v2 does, and the organs that its labels make.
+"""Sliding a network over a volume in patches of one size.
+
+As nnU-Net v2 does, and the organs that its labels make.
 
 Its networks see a patch as a whole (instance norm), so they cannot be slid in slabs. The order of steps is nnU-Net's: crop to
 what is not 0, normalise, resample, pad, slide with Gaussian weights, average over mirror images, resample the *logits* back, and
@@ -67,7 +69,9 @@ def predict_in_patches(
     needed: Mask | None = None,
     progress: Progress = lambda _: None,
 ) -> Iterator[tuple[int, Volume]]:
-    """Probabilities of the organs of a part that goes in patches, slab by slab from foot to head, on the CT's own voxels.
+    """Probabilities of the organs of a part that goes in patches.
+
+    Slab by slab from foot to head, on the CT's own voxels.
 
     The probability of an organ is the logistic function of the margin by which its labels win over all others: it reaches 0.5
     exactly where nnU-Net gives the voxel one of these labels.
@@ -107,7 +111,9 @@ def logits_in_patches(
     half: bool | None = None,
     progress: Progress = lambda _: None,
 ) -> Iterator[tuple[int, tuple[slice, slice], Logits]]:
-    """The heads' logits on the CT's voxels, one slice after the other from foot to head.
+    """The heads' logits on the CT's voxels, slice by slice.
+
+    From foot to head.
 
     :param half: whether sums and answers are rounded to 16 bits, as nnU-Net rounds them; None where 32 bits would need too much
         memory.
@@ -125,7 +131,10 @@ def logits_in_patches(
 
 
 def normalised(hu: Volume, scheme: Normalisation) -> Volume:
-    """Hounsfield units as a network was trained to see them; a new array."""
+    """Hounsfield units as a network was trained to see them.
+
+    A new array.
+    """
     values = hu.astype(np.float32)  # nnU-Net computes in 32 bits, and a copy is changed
     if scheme.scheme == "ct":
         assert scheme.mean is not None
@@ -144,7 +153,10 @@ def normalised(hu: Volume, scheme: Normalisation) -> Volume:
 
 
 def question(part: Part) -> Volume:
-    """What the self-check asks a network: HU (1, 1, z, y, x), or a patch normalised and turned into its axes."""
+    """What the self-check asks a network.
+
+    HU (1, 1, z, y, x), or a patch normalised and turned into its axes.
+    """
     picture = self_check_input(part.self_check.slices, part.self_check.size_yx)
     if part.patches is None:
         return picture
@@ -152,7 +164,10 @@ def question(part: Part) -> Volume:
 
 
 def head_probabilities(logits: Volume, spec: PatchSpec) -> Volume:
-    """(1, heads, …) logits as probabilities: a softmax where labels compete, else a logistic function of each."""
+    """(1, heads, …) logits as probabilities.
+
+    A softmax where labels compete, else a logistic function of each.
+    """
     if spec.regions:
         return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float32)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -207,7 +222,9 @@ def _turned_steps(steps: Steps, spec: PatchSpec) -> Steps:
 
 
 def starts_of(size: int, patch: int, step: float) -> list[int]:
-    """Where patches start along one axis: as few as are not further apart than ``step`` patches, spread evenly.
+    """Where patches start along one axis, spread evenly.
+
+    As few as are not further apart than ``step`` patches.
 
     :param size: number of voxels, at least ``patch``.
     """
@@ -224,7 +241,10 @@ def _patch(part: Part) -> tuple[int, int, int]:
 
 
 def weights(patch: Sequence[int], spec: PatchSpec) -> npt.NDArray[np.float32]:
-    """(z, y, x) Gaussian weights of the voxels of a patch, in 16 bits as nnU-Net rounds them."""
+    """(z, y, x) Gaussian weights of the voxels of a patch.
+
+    In 16 bits as nnU-Net rounds them.
+    """
     profiles = []
     for n, flip in zip(patch, spec.flipped, strict=True):
         peak = np.zeros(n)
@@ -346,7 +366,9 @@ def _row(matrix: Matrix, row: int) -> tuple[IndexArray, npt.NDArray[np.float32]]
 
 
 def organ_probabilities(logits: Logits, spec: PatchSpec) -> Volume:
-    """(OARs, …) probabilities from (heads, …) logits: 0.5 or more exactly where an organ's labels win.
+    """(OARs, …) probabilities from (heads, …) logits.
+
+    0.5 or more exactly where an organ's labels win.
 
     :returns: the logistic function of the margin: where labels compete, the largest logit of the organ's heads less the largest
         of all others; where regions are painted, how far the heads are from painting another label.
@@ -367,7 +389,10 @@ def organ_probabilities(logits: Logits, spec: PatchSpec) -> Volume:
 
 
 def painted(logits: Logits, spec: PatchSpec) -> npt.NDArray[np.int64]:
-    """The label of each voxel, as nnU-Net gives it; 0 where no region is painted."""
+    """The label of each voxel, as nnU-Net gives it.
+
+    0 where no region is painted.
+    """
     values = np.array(spec.values)
     if not spec.regions:
         return np.asarray(values[logits.argmax(axis=0)])

@@ -1,4 +1,6 @@
-"""From the CT's own grid to the model's, and back by geometry alone: what training, evaluation and serving share.
+"""From the CT's own grid to the model's, and back.
+
+By geometry alone: training, evaluation and serving share it.
 
 The model's grid is a :class:`Grid` like any other, but canonical: z grows from foot to head, y from front to back, x from the
 patient's right to left, whatever way the patient lay and the scanner counted. So the way back needs no bookkeeping: a voxel of
@@ -75,7 +77,9 @@ def to_model_grid(hu: npt.NDArray[np.int16], grid: Grid, spec: InputSpec, region
 
 
 def to_own_grid(hu: npt.NDArray[np.int16], grid: Grid, padding_hu: float, region: Region | None = None) -> ModelInput:
-    """The CT on its own voxels in canonical axes, with no value changed, cut to those that a region touches.
+    """The CT on its own voxels in canonical axes.
+
+    No value is changed; it is cut to those that a region touches.
 
     Where slices are tilted or uneven there are no such voxels: then it is resampled evenly to the CT's spacing.
     """
@@ -108,7 +112,9 @@ def _touched(positions_mm: FloatArray, step_mm: float, low_mm: float, high_mm: f
 
 
 def body_box_mm(hu: npt.NDArray[np.int16], grid: Grid) -> tuple[FloatArray, FloatArray] | None:
-    """Lowest and highest patient coordinates (x, y, z) of the body; None where there is nothing but air.
+    """Lowest and highest patient coordinates of the body, or None.
+
+    (x, y, z) in mm; None where there is nothing but air.
 
     The body is its core (:func:`oarlock.geometry.body.body_core`) on a coarse picture of about 4 mm in plane. The picture of
     a mirrored scan is the mirrored picture, so that both are cut alike.
@@ -163,7 +169,10 @@ def _model_grid(hu: npt.NDArray[np.int16], grid: Grid, axes: Axes | None, spec: 
 
 
 def body_region(hu: npt.NDArray[np.int16], grid: Grid) -> Region | None:
-    """The body's bounding box and ``_MARGIN_MM`` around it; None where there is nothing but air."""
+    """The body's bounding box and a margin, or None.
+
+    ``_MARGIN_MM`` around it; None where there is nothing but air.
+    """
     body = body_box_mm(hu, grid)
     return None if body is None else Region((body[0] + body[1]) / 2, body[0] - _MARGIN_MM, body[1] + _MARGIN_MM)
 
@@ -184,7 +193,10 @@ def _box_grid(region: Region, spec: InputSpec, own_spacing_mm: tuple[float, floa
 
 
 def refine(grid: Grid, shape: tuple[int, int, int]) -> Grid:
-    """A canonical grid of another (z, y, x) shape with the same outer edges; a canonical ``grid`` of even spacing is divided."""
+    """A canonical grid of another shape with the same outer edges.
+
+    The shape is (z, y, x); a canonical ``grid`` of even spacing is divided.
+    """
     axes = grid.along_patient_axes()
     assert axes is not None  # a canonical grid
     z, y, x = (_divided(axis.positions_mm, n) for axis, n in zip(axes, shape, strict=True))
@@ -278,7 +290,9 @@ def _window_weights(to_mm: FloatArray, of_mm: FloatArray) -> "sparse.csr_array[A
 
 
 def window_mm(step_mm: float, gap_mm: float) -> float:
-    """Width over which the interpolated CT is averaged for a voxel of ``step_mm``.
+    """Width in mm over which the CT is averaged.
+
+    The interpolated CT, for a voxel of ``step_mm``.
 
     Linear interpolation between samples ``gap_mm`` apart is itself a blur, of variance gap² / 6; a window of width w has w² / 12.
     Together they get the variance of the voxel's own extent, step² / 12: nothing is blurred twice, and nothing is left to

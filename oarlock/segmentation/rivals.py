@@ -1,4 +1,7 @@
-"""Rivals: organs that cannot share a voxel, and which of two claims on it counts."""
+"""Rivals: organs that cannot share a voxel.
+
+And which of two claims on it counts.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -14,7 +17,10 @@ BRAIN_AND_STEM: Final = (BY_NAME["Brain"], BY_NAME["Brainstem"])
 
 
 def rivals(oar: OAR) -> tuple[OAR, ...]:
-    """Organs that cannot share tissue with this one: its other side; brain and brainstem. Networks confuse them."""
+    """Organs that cannot share tissue with this one.
+
+    Its other side; brain and brainstem. Networks confuse them.
+    """
     sides = (other_side(oar),) if oar.laterality else ()
     return sides + tuple(other for other in BRAIN_AND_STEM if oar in BRAIN_AND_STEM and other != oar)
 
@@ -27,7 +33,9 @@ def rival_channels(oars: Sequence[OAR]) -> list[list[int]]:
 def undisputed(
     channel: int, claim: Callable[[int], Probabilities], rivals: Sequence[int], thresholds: Sequence[float]
 ) -> Probabilities:
-    """Probabilities of one organ, set to 0 where a rival's claim is stronger.
+    """Probabilities of one organ, 0 where a rival's are higher.
+
+    There the rival's claim is stronger.
 
     A claim is a probability over its organ's threshold; of two equal claims the lower channel's counts.
 

@@ -1,4 +1,6 @@
-"""From the CT of a series to masks: each part of a model looks where its manifest says, and draws the organs that it owns.
+"""From the CT of a series to masks.
+
+Each part of a model looks where its manifest says, and draws the organs that it owns.
 
 A part is fed the CT on its own lattice (``resampling``), predicts in slabs or at once (``slabs``) or in patches (``patches``),
 keeps what lies in the body, and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds

@@ -1,4 +1,7 @@
-"""Sliding a predictor over a volume in slabs along z, with memory bounded by the slab and no slice predicted twice."""
+"""Sliding a predictor over a volume in slabs along z.
+
+Memory is bounded by the slab and no slice is predicted twice.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -18,7 +21,10 @@ _SLAB_SLICES: Final = (4, 32)
 
 
 def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
-    """Number of slices to predict at once: 4 to 32, with the input (context included) below a million voxels."""
+    """Number of slices to predict at once: 4 to 32.
+
+    With the input (context included) below a million voxels.
+    """
     slices = _SLAB_VOXELS // (size_yx[0] * size_yx[1]) - (context_slices - 1)
     return max(_SLAB_SLICES[0], min(_SLAB_SLICES[1], slices))
 
@@ -63,7 +69,9 @@ def predict_in_slabs(
 
 
 def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int, int]) -> Iterator[tuple[int, Volume]]:
-    """Probabilities of a box that a network sees as a whole: one slab, (OARs, z', y', x').
+    """Probabilities of a box that a network sees whole.
+
+    One slab, (OARs, z', y', x').
 
     :param volume: (z, y, x) HU.
     :param shape: (z', y', x') of the answer.

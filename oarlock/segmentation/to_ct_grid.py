@@ -1,4 +1,6 @@
-"""From probabilities on the model's grid to one bit per organ and voxel on the CT's grid.
+"""From probabilities on the model's grid to the CT's masks.
+
+One bit per organ and voxel.
 
 Linear interpolation reaches a threshold only next to a voxel that reaches it. So each organ is interpolated only inside the box
 of its own voxels, grown by one: the result is that of whole volumes, at a hundredth of their cost.
@@ -35,7 +37,9 @@ def probabilities_to_masks(
     thresholds: Sequence[float],
     owned: Collection[OAR] | None = None,
 ) -> None:
-    """Set the bits of the CT voxels whose probability reaches its organ's threshold, one slab at a time.
+    """Set the bits of CT voxels that reach their organ's threshold.
+
+    By their probability, one slab at a time.
 
     Where two rivals (:func:`oarlock.segmentation.rivals.rivals`) claim a voxel, it goes to the one whose probability is
     the larger multiple of its threshold.

@@ -1,4 +1,6 @@
-"""A volume on another number of voxels between the same outer edges, as nnU-Net resamples, as one small matrix an axis.
+"""A volume on other voxels between the same outer edges.
+
+As nnU-Net resamples, as one small matrix an axis.
 
 nnU-Net calls ``skimage.transform.resize(mode="edge", anti_aliasing=False)``, which is ``scipy.ndimage.zoom`` in its grid mode. A
 spline of several dimensions is the product of one-dimensional ones, so what ``zoom`` does to an axis is a matrix: what it does to
@@ -26,7 +28,9 @@ _NEGLIGIBLE: Final = 1e-8
 
 
 def lone_axis(resampling: Resampling, of_mm: Sequence[float], to_mm: Sequence[float]) -> int | None:
-    """The axis that is resampled by itself: the one of the largest spacing, if there is one; else None.
+    """The axis that is resampled by itself, or None.
+
+    The one of the largest spacing, if there is one.
 
     :param of_mm, to_mm: spacing before and after, in one order of axes.
     """
@@ -49,7 +53,10 @@ def matrices(resampling: Resampling, of: Sequence[int], to: Sequence[int], lone:
 
 
 def zoom_matrix(of: int, to: int, order: int) -> Matrix:
-    """(to, of) matrix of :func:`scipy.ndimage.zoom` along one axis: a spline of this order, the edges held."""
+    """(to, of) matrix of :func:`scipy.ndimage.zoom` along one axis.
+
+    A spline of this order, the edges held.
+    """
     if of == to:
         return sparse.eye_array(of, dtype=np.float32, format="csr")
     dense = ndimage.zoom(np.eye(of), (to / of, 1.0), order=order, mode="nearest", grid_mode=True)  # type: ignore[call-overload]
@@ -73,7 +80,9 @@ def along(matrix: Matrix, volume: Volume, axis: int) -> Volume:
 
 
 def resample(volume: Volume, steps: Steps, resampling: Resampling, lone: int | None) -> Volume:
-    """A (z, y, x) volume on other voxels; what a spline of more than first order adds beyond the values' range is cut off.
+    """A (z, y, x) volume on other voxels.
+
+    What a spline of more than first order adds beyond the values' range is cut off.
 
     The range is that of the volume, or of each slice where an axis is resampled by itself.
     """

@@ -1,4 +1,6 @@
-"""Audit: who did what to which job and when, in a table that only grows (ADR 0012).
+"""Audit: who did what to which job and when (ADR 0012).
+
+In a table that only grows.
 
 An entry is written in the transaction of the change that it records, so neither exists without the other. Each entry holds a hash
 over itself and the hash of the entry before it: an entry that is changed, removed, inserted or moved afterwards breaks the chain
@@ -85,7 +87,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the log. ``seq`` counts from 1 without a gap; ``at`` is RFC 3339 in UTC, to the microsecond."""
+    """One row of the log.
+
+    ``seq`` counts from 1 without a gap; ``at`` is RFC 3339 in UTC, to the microsecond.
+    """
 
     seq: int
     at: str
@@ -110,7 +115,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Number and hash of the last entry. A copy that is kept elsewhere shows whether the log was cut."""
+    """Number and hash of the last entry.
+
+    A copy that is kept elsewhere shows whether the log was cut.
+    """
 
     seq: int
     hash: str
@@ -125,7 +133,9 @@ def to_text(model: ModelFacts) -> str:
 
 
 def append(connection: Connection, now: datetime, *events: Event) -> None:
-    """Append entries to the chain, as the last step of the transaction that they record.
+    """Append entries to the chain.
+
+    As the last step of the transaction that they record.
 
     The last entry is locked until the transaction ends, so no other transaction can append. One that took further locks after
     this could wait for one that waits for it.
@@ -169,7 +179,10 @@ def _entry(event: Event, seq: int, now: datetime) -> Entry:
 
 
 def read_entries(database: Database, *, page: int = 1_000) -> Iterator[Entry]:
-    """Every entry of the table in order; read in pages, so that no writer has to wait."""
+    """Every entry of the table in order.
+
+    Read in pages, so that no writer has to wait.
+    """
     behind: list[ColumnElement[bool]] = []  # at first everything: an entry before number 1 is to be seen too
     while True:
         query = select(AUDIT).where(*behind).order_by(AUDIT.c.seq).limit(page)
@@ -182,14 +195,20 @@ def read_entries(database: Database, *, page: int = 1_000) -> Iterator[Entry]:
 
 
 def read_head(database: Database) -> Head | None:
-    """The last entry, as the one row beside the table has it; None if there is not exactly one."""
+    """The last entry, from the one row beside the table.
+
+    None if there is not exactly one.
+    """
     with database.reading() as connection:
         rows = connection.execute(select(AUDIT_HEAD)).all()
     return Head(rows[0].seq, rows[0].hash) if len(rows) == 1 else None
 
 
 def tell_head(database: Database) -> None:
-    """Log the last entry. The log is kept elsewhere, so it shows when the table was rewritten."""
+    """Log the last entry.
+
+    The log is kept elsewhere, so it shows when the table was rewritten.
+    """
     head = read_head(database)
     if head is None:
         log.error("the row that names the last entry of the audit log is missing or not the only one")
@@ -210,13 +229,19 @@ def of_json(line: str) -> Entry:
 
 
 def to_json(entry: Entry) -> str:
-    """An entry as a line of an export: all of its members, the hash too, so that it can be checked anywhere."""
+    """An entry as a line of an export.
+
+    All of its members, the hash too, so that it can be checked anywhere.
+    """
     return json.dumps(asdict(entry))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a check of the chain: ``findings`` is empty if it is intact."""
+    """The result of a check of the chain.
+
+    ``findings`` is empty if it is intact.
+    """
 
     head: Head
     findings: tuple[str, ...]

@@ -1,4 +1,6 @@
-"""Backups: everything that lasts, database and files, in one tar archive that either kind of database can be made from.
+"""Backups: database and files in one tar archive.
+
+Everything that lasts; either kind of database can be made from it.
 
     backup.json           who wrote it: version, last step of the schema, number of rows of each table
     tables/NAME.jsonl     the rows of a table: one JSON object a line, binary values in base64
@@ -38,7 +40,9 @@ _PIECE: Final = 1 << 20
 
 
 def write_backup(database: Database, data: Path, target: Path) -> dict[str, int]:
-    """Write a backup; a service may run meanwhile. The archive appears whole or not at all, for its owner's eyes alone.
+    """Write a backup; a service may run meanwhile.
+
+    The archive appears whole or not at all, for its owner's eyes alone.
 
     :param data: the data folder.
     :returns: the number of rows of each table, and under ``files`` that of the jobs' files.
@@ -120,7 +124,9 @@ class _Hashed:
 
 
 def check_backup(source: Path) -> dict[str, Any]:
-    """Check that an archive is a whole backup whose bytes are those that were written.
+    """Check that an archive is a whole, unchanged backup.
+
+    Its bytes must be those that were written.
 
     :returns: what :data:`ABOUT` says.
     :raises BackupInvalid: if not.
@@ -150,7 +156,9 @@ def check_backup(source: Path) -> dict[str, Any]:
 
 
 def restore_backup(source: Path, url: str, data: Path) -> dict[str, int]:
-    """Make a database and a data folder from a backup, whichever kind of database it was written from.
+    """Make a database and a data folder from a backup.
+
+    Whichever kind of database it was written from.
 
     The database gets the schema of the backup, then its rows, then the steps that this version adds. Nothing is left if it fails.
 

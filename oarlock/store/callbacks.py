@@ -1,4 +1,6 @@
-"""Callbacks: the outbox of job-end callbacks, durable and delivered at least once (ADR 14).
+"""Callbacks: the outbox of job-end callbacks (ADR 14).
+
+Durable, and delivered at least once.
 
 The job table marks the ended jobs that still need a callback. Each becomes one row here, in the transaction that clears the mark.
 The service that delivers a row claims it for a while, so several services share the work, and a delivery is repeated when its
@@ -67,7 +69,7 @@ class CallbackStore:
         self._database, self._clock = database, clock
 
     def collect(self) -> int:
-        """Make a callback of each job that has ended and asks for one.
+        """Make callbacks of jobs that have ended and ask for one.
 
         :returns: how many were made.
         """
@@ -87,7 +89,10 @@ class CallbackStore:
         return len(rows)
 
     def claim(self) -> list[Callback]:
-        """Claim the callbacks that are due; no other service gets them within :data:`CLAIM_S`."""
+        """Claim the callbacks that are due.
+
+        No other service gets them within :data:`CLAIM_S`.
+        """
         now = self._clock()
         is_due = (CALLBACKS.c.state == CallbackState.WAITING) & (CALLBACKS.c.next_at <= now)
         with self._database.reading() as connection:
@@ -111,7 +116,10 @@ class CallbackStore:
         return state
 
     def all(self, state: CallbackState | None = None) -> list[Callback]:
-        """Callbacks, the oldest first; those in one state alone if it is named."""
+        """Callbacks, the oldest first.
+
+        Those in one state alone if it is named.
+        """
         wanted = [] if state is None else [CALLBACKS.c.state == state]
         query = select(CALLBACKS).where(*wanted).order_by(CALLBACKS.c.ended_at, CALLBACKS.c.id)
         with self._database.reading() as connection:

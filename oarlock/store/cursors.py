@@ -1,4 +1,6 @@
-"""Cursors: where a page of a long list ended; a caller sends it back to get the next page.
+"""Cursors: where a page of a long list ended.
+
+A caller sends it back to get the next page.
 
 The lists are sorted by time and, within one moment, by a key. A page begins behind the last entry of the one before, whatever was
 added or removed in the meantime.
@@ -13,7 +15,10 @@ from oarlock.store.schema import EPOCH
 
 
 def to_cursor(at: datetime, key: str) -> str:
-    """The cursor of a page that ends with an entry of this time and key."""
+    """The cursor of a page by its last entry.
+
+    By that entry's time and key.
+    """
     microseconds = (at - EPOCH) // timedelta(microseconds=1)
     return base64.urlsafe_b64encode(f"{microseconds}.{key}".encode()).decode().rstrip("=")
 

@@ -1,4 +1,6 @@
-"""Database: one SQLite file or PostgreSQL database that several processes share, with the schema that this version knows.
+"""Database: one SQLite file or PostgreSQL database for several processes.
+
+With the schema that this version knows.
 
 SQLite runs with a write-ahead log. A transaction that will write says so when it begins; one that only reads never waits.
 """
@@ -39,7 +41,9 @@ class DatabaseMissing(RuntimeError):
 
 
 class Database:
-    """Opened, and brought to the schema of this version: several processes may do so at once.
+    """A database at the schema of this version.
+
+    Several processes may open it, and bring it there, at once.
 
     :param url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
     :param create: whether to make the file and the tables where there are none.
@@ -76,7 +80,9 @@ class Database:
             connection.execute(text("SELECT version_num FROM alembic_version"))  # SQLite does not look at its file for SELECT 1
 
     def checkpoint(self) -> bool:
-        """Remove deleted rows from the files now. SQLite's write-ahead log keeps old rows until it is emptied.
+        """Remove deleted rows from the files now.
+
+        SQLite's write-ahead log keeps old rows until it is emptied.
 
         PostgreSQL does it in its own time (VACUUM, recycling of its log).
 
@@ -90,7 +96,9 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may write; it is committed at the end of the block, and rolled back if the block raises.
+        """A transaction that may write.
+
+        It is committed at the end of the block, and rolled back if the block raises.
 
         :raises DatabaseUnavailable: if the database does not answer.
         """
@@ -99,7 +107,9 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A transaction that only reads, and sees nothing of what others write meanwhile.
+        """A transaction that only reads, of one moment.
+
+        It sees nothing of what others write meanwhile.
 
         :raises DatabaseUnavailable: if the database does not answer.
         """

@@ -1,4 +1,7 @@
-"""Deliveries: when and where the results of jobs arrived, as whoever carries them (the gateway) tells it."""
+"""Deliveries: when and where the results of jobs arrived.
+
+As whoever carries them (the gateway) tells it.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
@@ -55,7 +58,10 @@ class DeliveryStore:
         self._database, self._clock = database, clock
 
     def note(self, job_id: JobId, delivery: Delivery, *, by: Actor) -> None:
-        """Note how a delivery stands; its end is written into the audit log. Telling the same again changes nothing."""
+        """Note how a delivery stands.
+
+        Its end is written into the audit log. Telling the same again changes nothing.
+        """
         key = (DELIVERIES.c.job_id == job_id) & (DELIVERIES.c.place == delivery.place) & (DELIVERIES.c.result == delivery.result)
         values = {"state": delivery.state, "attempts": delivery.attempts, "note": delivery.note, "at": delivery.at}
         with self._database.writing() as connection:
@@ -70,7 +76,10 @@ class DeliveryStore:
                 audit.append(connection, self._clock(), event)
 
     def of(self, job_ids: Collection[JobId]) -> Mapping[JobId, list[Delivery]]:
-        """The deliveries of each of these jobs that has any, by place and result."""
+        """The deliveries of each job, by place and result.
+
+        Of those of these jobs that have any.
+        """
         found: defaultdict[JobId, list[Delivery]] = defaultdict(list)
         if job_ids:
             query = select(DELIVERIES).where(DELIVERIES.c.job_id.in_(job_ids)).order_by(DELIVERIES.c.place, DELIVERIES.c.result)

@@ -1,4 +1,6 @@
-"""Fairness: where a job stands in the queue, so that one site's hundred jobs do not make another site's one wait for all of them.
+"""Fairness: where a job stands in the queue.
+
+One site's hundred jobs do not make another site's one wait for all of them.
 
 The queue has ten steps. Each priority begins at a step of its own and has those up to the next priority. A site's first jobs of a
 priority stand at its first step; the more of them wait, the further back the next one stands. Within a site the order of arrival
@@ -18,7 +20,9 @@ LAST_STEP: Final = 9
 
 
 def rank_of(priority: Priority, waiting: int, furthest: int) -> int:
-    """The step of the queue at which a new job stands, from 0, which is taken first.
+    """The step of the queue at which a new job stands.
+
+    From 0, which is taken first.
 
     :param waiting: how many jobs of its site and priority wait already.
     :param furthest: the largest step at which one of them stands; 0 if there is none.

@@ -1,4 +1,6 @@
-"""Storage: the files of jobs, in folders that appear whole or not at all.
+"""Storage: the files of jobs.
+
+In folders that appear whole or not at all.
 
     DATA/incoming/RANDOM/input/000001 …      an upload that is still being received
     DATA/incoming/RANDOM/lock                an empty file, locked by who receives it until the post has ended
@@ -63,7 +65,10 @@ _RETURNED = "returned"
 
 
 class Incoming:
-    """A folder for the files of one upload, numbered in the order of their arrival."""
+    """A folder for the files of one upload.
+
+    They are numbered in the order of their arrival.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,14 +76,20 @@ class Incoming:
         (folder / _INPUT).mkdir(parents=True)
 
     def next_file(self) -> Path:
-        """The path for the next file of the upload; the caller writes it."""
+        """The path for the next file of the upload.
+
+        The caller writes it.
+        """
         path = self.folder / _INPUT / f"{len(self.files) + 1:06d}"
         self.files.append(path)
         return path
 
     @contextmanager
     def replaced(self) -> Iterator[Callable[[], Path]]:
-        """Replace the files of the upload: yields the path of each next one, and deletes the old ones at the end."""
+        """Replace the files of the upload.
+
+        Yields the path of each next one, and deletes the old ones at the end.
+        """
         anew = Incoming(self.folder / "anew")
         yield anew.next_file
         shutil.rmtree(self.folder / _INPUT)
@@ -104,7 +115,9 @@ class Storage:
 
     @contextmanager
     def incoming(self) -> Iterator[Incoming]:
-        """A fresh folder for an upload; it is removed at the end of the block unless it was adopted.
+        """A fresh folder for an upload.
+
+        It is removed at the end of the block unless it was adopted.
 
         It is locked until then, also after it was adopted: a job whose post has not ended may have no row yet.
         """
@@ -116,7 +129,10 @@ class Storage:
                 (incoming.folder / _LOCK).unlink(missing_ok=True)  # of a job, if it was adopted
 
     def adopt(self, incoming: Incoming, job_id: JobId) -> None:
-        """Make an upload the input of a job; when this returns, its files survive a power cut."""
+        """Make an upload the input of a job.
+
+        When this returns, its files survive a power cut.
+        """
         for path in incoming.files:
             flush(path)
         flush(incoming.folder / _INPUT)
@@ -125,7 +141,7 @@ class Storage:
         flush(self._jobs)
 
     def input_files(self, job_id: JobId) -> list[Path]:
-        """The files of a job's upload, in the order in which they came.
+        """The files of a job's upload, in order of arrival.
 
         :raises JobExpired: if they were deleted.
         :raises StorageUnavailable: if the data folder is not there.
@@ -143,7 +159,9 @@ class Storage:
 
     @contextmanager
     def results_writer(self, job_id: JobId, token: int) -> Iterator[Path]:
-        """A fresh folder to write results into; they appear to readers at the end of the block, all at once.
+        """A fresh folder to write results into.
+
+        They appear to readers at the end of the block, all at once.
 
         If the block raises, nothing appears. What workers with older tokens left is removed.
 
@@ -178,7 +196,9 @@ class Storage:
     # ── what comes back ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def keep_returned(self, job_id: JobId, name: str, content: bytes) -> None:
-        """Keep a file that came back for a job, whole or not at all; it goes with the job.
+        """Keep a file that came back for a job.
+
+        Whole or not at all; it goes with the job.
 
         :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
         """
@@ -221,7 +241,10 @@ class Storage:
     # ── deleting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def purge(self, job_id: JobId) -> None:
-        """Delete all files of a job. A worker that still writes to it finds its folder gone."""
+        """Delete all files of a job.
+
+        A worker that still writes to it finds its folder gone.
+        """
         self._discard(self._job(job_id))
 
     def sweep(self) -> int:
@@ -246,11 +269,17 @@ class Storage:
         return [(JobId(path.parent.name), int(path.name.removeprefix(_WRITING))) for path in found]
 
     def drop_unfinished(self, job_id: JobId, token: int) -> None:
-        """Delete abandoned results. Their worker, if it wakes up, finds its folder gone."""
+        """Delete abandoned results.
+
+        Their worker, if it wakes up, finds its folder gone.
+        """
         self._discard(self._job(job_id) / f"{_WRITING}{token}")
 
     def is_there(self) -> bool:
-        """Whether a service has made the data folder and it can be read."""
+        """Whether the data folder was made and can be read.
+
+        A service makes it.
+        """
         try:
             return self._jobs.is_dir()
         except OSError:  # the other end of a share is away
@@ -264,7 +293,7 @@ class Storage:
         return room_bytes(self._jobs, keep_bytes=keep_bytes)
 
     def check_room(self, *, keep_bytes: int, more_bytes: int) -> None:
-        """See that so much more may be written to the data folder's disk.
+        """Check that so much more fits on the data folder's disk.
 
         :raises StorageFull: if not.
         """
@@ -303,7 +332,9 @@ class Storage:
 
 
 def make_private(data: Path) -> None:
-    """Make the data folder if it is missing, and take it, the database and the logs away from other users.
+    """Make the data folder, for this user alone.
+
+    It, the database and the logs are taken away from other users, also where they were there.
 
     A folder that belongs to somebody else stays as it is: its owner has to do it.
     """
@@ -314,7 +345,9 @@ def make_private(data: Path) -> None:
 
 
 def room_bytes(folder: Path, *, keep_bytes: int) -> int:
-    """How much may be written to the disk of a folder until only so much is free; negative if less is free already.
+    """How much may be written until only so much is free.
+
+    On the disk of a folder; negative if less is free already.
 
     The one place that asks how full a disk is. What is free counts for unprivileged users.
 
@@ -324,7 +357,7 @@ def room_bytes(folder: Path, *, keep_bytes: int) -> int:
 
 
 def check_room(folder: Path, *, keep_bytes: int, more_bytes: int = 0) -> None:
-    """See that so much more may be written to the disk of a folder.
+    """Check that so much more fits on a folder's disk.
 
     :raises StorageFull: if not.
     """

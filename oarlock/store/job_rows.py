@@ -1,4 +1,7 @@
-"""Rows of the job table: to and from values, and the one conditional UPDATE behind every change of a job."""
+"""Rows of the job table, to and from values.
+
+And the one conditional UPDATE behind every change of a job.
+"""
 
 import hashlib
 import json
@@ -43,7 +46,10 @@ FRESH: Final[dict[str, Any]] = AGAIN | {
 
 
 def change(connection: Connection, job_id: JobId, condition: ColumnElement[bool], values: Mapping[str, Any]) -> bool:
-    """Change a job if a condition holds in this very moment; returns whether it did."""
+    """Change a job if a condition holds; whether it did.
+
+    In this very moment.
+    """
     return connection.execute(update(JOBS).where(JOBS.c.id == job_id, condition).values(**values)).rowcount == 1
 
 
@@ -53,7 +59,10 @@ def event(action: Action, actor: Actor, row: Mapping[str, Any] | RowMapping, res
 
 
 def sealed(idempotency_key: str | None, site: str) -> str | None:
-    """What is stored of a key: a sender may build it from a patient's number, and each site has keys of its own."""
+    """What is stored of an idempotency key.
+
+    A sender may build it from a patient's number, and each site has keys of its own.
+    """
     if idempotency_key is None:
         return None
     return hashlib.sha256(f"{site}/{idempotency_key}".encode() if site else idempotency_key.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""JobStore: the job table, which is the truth about every job (ADR 0004).
+"""JobStore: the job table, the truth about every job (ADR 0004).
 
 The same SQL runs on SQLite (write-ahead log, several processes) and on PostgreSQL. Each method is one short transaction, and each
 change of state is one conditional UPDATE: of two processes that try the same step, the database lets one through.
@@ -69,7 +69,10 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """What a queued job's row says of its message; ``sent_at`` is None if it was not sent since it was queued."""
+    """What a queued job's row says of its message.
+
+    ``sent_at`` is None if it was not sent since it was queued.
+    """
 
     queued_at: datetime
     sent_at: datetime | None
@@ -98,12 +101,17 @@ class JobStore:
         self._database.check()
 
     def checkpoint(self) -> None:
-        """Remove purged rows from the database's files; what cannot be removed now is removed the next time."""
+        """Remove purged rows from the database's files.
+
+        What cannot be removed now is removed the next time.
+        """
         if not self._database.checkpoint():
             log.warning("the database's write-ahead log could not be emptied; it is tried again")
 
     def create(self, job: NewJob, *, by: Actor = SYSTEM) -> Job:
-        """Put a new job into the queue, or find the job that the same post made before.
+        """Queue a new job, or find the same post's earlier one.
+
+        Put a new job into the queue, or find the job that the same post made before.
 
         :param by: who posts it, for the audit log; so in the other calls.
         :returns: the new job; or, where the idempotency key is known, the job that has it (told by its id).
@@ -124,7 +132,9 @@ class JobStore:
         return self.get(job.id)
 
     def find_post(self, idempotency_key: str, content_sha256: str, site: str) -> Job | None:
-        """The job that an earlier post of a site with this key made; None if the key is new.
+        """The job that an earlier post with this key made.
+
+        Of this site; None if the key is new.
 
         :raises IdempotencyConflict: if the key belongs to another content.
         """
@@ -143,7 +153,9 @@ class JobStore:
         return job
 
     def discard(self, job_id: JobId, *, by: Actor = SYSTEM) -> bool:
-        """Remove a job that was created and could not be sent, as if it had never been posted.
+        """Remove a job that could not be sent.
+
+        As if it had never been posted.
 
         :returns: False if it was sent or claimed in the meantime (by the sweeper, or by a second post with the same key): it
             exists, and the post is answered with it.
@@ -156,7 +168,9 @@ class JobStore:
             return gone
 
     def get(self, job_id: JobId) -> Job:
-        """One job. Of a purged job only id, state and times are left, and ``purged_at`` is set.
+        """One job.
+
+        Of a purged job only id, state and times are left, and ``purged_at`` is set.
 
         :raises JobNotFound: if there never was one.
         """
@@ -167,7 +181,10 @@ class JobStore:
         return job_of(row)
 
     def marks(self, job_ids: Collection[JobId]) -> dict[JobId, tuple[object, ...]]:
-        """What shows whether a job changed, of those of these jobs that exist: far less to read than the jobs."""
+        """What shows whether each of these jobs changed.
+
+        Of those that exist: far less to read than the jobs.
+        """
         columns = (JOBS.c.state, JOBS.c.stage, JOBS.c.progress, JOBS.c.attempts, JOBS.c.finished_at, JOBS.c.purged_at)
         with self._database.reading() as connection:
             rows = connection.execute(select(JOBS.c.id, *columns).where(JOBS.c.id.in_(job_ids))).all()
@@ -197,7 +214,9 @@ class JobStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[list[Job], str | None]:
-        """A page of jobs, newest first, without the purged ones, and the cursor of the next page (None at the end).
+        """A page of jobs, newest first, and the next page's cursor.
+
+        Without the purged ones; the cursor is None at the end.
 
         :param site: whose jobs; empty for those of all sites.
         :param stands_in: the UID that the series has where it was de-identified.
@@ -237,7 +256,10 @@ class JobStore:
             return [job_of(row) for row in connection.execute(query).mappings()]
 
     def queue_position(self, job_id: JobId) -> int | None:
-        """Which place a queued job has among those of its site, from 1; None if it is not queued."""
+        """A queued job's place, from 1; None if not queued.
+
+        Among those of its site.
+        """
         mine = select(JOBS.c.site, *QUEUE_ORDER).where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
         with self._database.reading() as connection:
             row = connection.execute(mine).first()
@@ -250,7 +272,10 @@ class JobStore:
             return connection.scalar(before)
 
     def queue_positions(self, job_ids: Collection[JobId]) -> dict[JobId, int]:
-        """The place, from 1, of each of these jobs that is queued, among those of its site."""
+        """The place, from 1, of each job that is queued.
+
+        Among those of its site.
+        """
         if not job_ids:
             return {}
         place = func.row_number().over(partition_by=JOBS.c.site, order_by=QUEUE_ORDER).label("place")
@@ -260,7 +285,9 @@ class JobStore:
         return {JobId(row.id): row.place for row in rows}
 
     def request_cancel(self, job_id: JobId, *, by: Actor = SYSTEM) -> Job:
-        """Cancel a queued job at once, or ask the worker of a running one to stop at its next step.
+        """Cancel a queued job, or ask a running one to stop.
+
+        A queued one ends at once; the worker of a running one stops at its next step.
 
         :raises JobAlreadyEnded: if there is nothing to cancel.
         """
@@ -277,7 +304,9 @@ class JobStore:
         return job
 
     def retry(self, job_id: JobId, *, by: Actor = SYSTEM) -> Job:
-        """Queue a failed or cancelled job again, with all its attempts. Its progress stays: it never falls.
+        """Queue a failed or cancelled job again, with all attempts.
+
+        Its progress stays: it never falls.
 
         :raises JobNotRetryable: if the job is in another state, or purged.
         :raises JobExpired: if its input was purged.
@@ -307,7 +336,9 @@ class JobStore:
         return job
 
     def purge(self, job_id: JobId, *, by: Actor = SYSTEM) -> None:
-        """Delete all data of a job but its id, its state and its times. A job that has not ended is cancelled.
+        """Delete a job's data but its id, state and times.
+
+        A job that has not ended is cancelled.
 
         A worker that still runs it loses its lease. A second purge changes nothing.
 
@@ -327,7 +358,10 @@ class JobStore:
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
 
     def queued(self) -> dict[JobId, Queued]:
-        """Every queued job, in the order of the queue: when it was queued, and when it was sent."""
+        """Every queued job, in the order of the queue.
+
+        When it was queued, and when it was sent.
+        """
         query = select(JOBS.c.id, JOBS.c.queued_at, JOBS.c.sent_at).where(JOBS.c.state == JobState.QUEUED).order_by(*QUEUE_ORDER)
         with self._database.reading() as connection:
             return {JobId(row.id): Queued(row.queued_at, row.sent_at) for row in connection.execute(query)}
@@ -339,7 +373,10 @@ class JobStore:
             return {JobId(row.id): JobState(row.state) for row in rows}
 
     def marked_sent(self, job_id: JobId) -> bool:
-        """Note that a message with this id is on the queue; False if the job is gone."""
+        """Note that a job's message is on the queue.
+
+        The message's id is this one; False if the job is gone.
+        """
         with self._database.writing() as connection:
             return change(connection, job_id, JOBS.c.purged_at.is_(None), {"sent_at": self._clock()})
 

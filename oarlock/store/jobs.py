@@ -1,4 +1,6 @@
-"""The contract of the two faces: what a job is, and which way its state may go.
+"""The contract of the two faces: jobs and their states.
+
+What a job is, and which way its state may go.
 
     queued ──► running ──► succeeded
       │  ▲        │ └────► failed ───┐
@@ -105,5 +107,8 @@ class Job:
     label: str | None = None
 
     def is_seen_by(self, site: str) -> bool:
-        """Whether a caller of a site may know that there is this job; operators, whose site is empty, see all."""
+        """Whether a caller of a site may know of the job.
+
+        Operators, whose site is empty, see all.
+        """
         return site in {"", self.site}

@@ -102,7 +102,10 @@ class KeyStore:
         return key, token
 
     def find(self, token: str) -> Key | None:
-        """The key that a caller sent, if it is valid now. How long this takes tells nothing of what is wrong with it."""
+        """The key that a caller sent, if it is valid now.
+
+        How long this takes tells nothing of what is wrong with it.
+        """
         shape = _TOKEN.fullmatch(token)
         with self._database.reading() as connection:
             query = select(KEYS).where(KEYS.c.id == (shape[1] if shape else ""))
@@ -117,7 +120,10 @@ class KeyStore:
             return [_key(row) for row in connection.execute(select(KEYS).order_by(KEYS.c.created_at, KEYS.c.id)).mappings()]
 
     def were_made(self) -> bool:
-        """Whether there ever was a key; one that expired or was revoked counts."""
+        """Whether there ever was a key.
+
+        One that expired or was revoked counts.
+        """
         with self._database.reading() as connection:
             return connection.scalar(select(KEYS.c.id).limit(1)) is not None
 
@@ -126,7 +132,9 @@ class KeyStore:
         return any(key.is_valid(self._clock()) for key in self.all())
 
     def revoke(self, name_or_id: str, *, by: Actor = SYSTEM) -> Key:
-        """Make a key useless from now on. Revoking twice is no error; the first time stands.
+        """Make a key useless from now on.
+
+        Revoking twice is no error; the first time stands.
 
         :raises InvalidParameter: if there is no such key.
         """

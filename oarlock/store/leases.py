@@ -1,4 +1,6 @@
-"""Leases: how a worker owns a job, reports on it and ends it; and how a silent worker loses it.
+"""Leases: how a worker owns a job.
+
+How it reports on it and ends it; and how a silent worker loses it.
 
 The lease carries a fencing token that grows with every claim; whatever a worker reports is written only while its token is the
 newest and the job still runs, so a worker that was thought dead changes nothing when it wakes up. Whether a lease ran out is not
@@ -27,7 +29,9 @@ from oarlock.store.stage_times import count_stage
 
 
 class LeaseLost(JobError):
-    """The job was given to another worker, ended or purged; this worker's report of it was not written.
+    """This worker's report was not written.
+
+    The job was given to another worker, ended or purged.
 
     It has no code: it never leaves the worker.
     """
@@ -38,7 +42,10 @@ class LeaseLost(JobError):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's claim on a job. ``token`` grows with each claim of the job; ``attempt`` counts from 1."""
+    """A worker's claim on a job.
+
+    ``token`` grows with each claim of the job; ``attempt`` counts from 1.
+    """
 
     job_id: JobId
     token: int
@@ -48,7 +55,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SignOfLife:
-    """The last report on a running job; ``lease_until`` changes with each report and is not compared with a clock."""
+    """The last report on a running job.
+
+    ``lease_until`` changes with each report and is not compared with a clock.
+    """
 
     token: int
     lease_until: datetime
@@ -138,7 +148,9 @@ class Leases:
         self._end(lease, Action.JOB_CANCELLED, {"state": JobState.CANCELLED})
 
     def hand_back(self, lease: Lease, *, attempt_counts: bool = False) -> None:
-        """Put the job back into the queue; the sweeper sends it. If its cancellation was requested, it is cancelled.
+        """Put the job back into the queue.
+
+        The sweeper sends it. If its cancellation was requested, it is cancelled.
 
         :param attempt_counts: False if the worker stops for a reason that has nothing to do with the series.
         :raises LeaseLost: if the job is no longer this worker's.
@@ -179,7 +191,9 @@ class Leases:
             return {JobId(row.id): SignOfLife(row.lease_token, row.lease_until) for row in connection.execute(query)}
 
     def take_back(self, silent: Mapping[JobId, SignOfLife]) -> list[JobId]:
-        """Queue the jobs of silent workers again; fail those whose attempts are used up.
+        """Queue the jobs of silent workers again.
+
+        Those whose attempts are used up fail.
 
         :param silent: the last report under each of their leases; a job with a newer report is left alone.
         :returns: the jobs to send again, in the order of the queue.

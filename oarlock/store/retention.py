@@ -10,7 +10,9 @@ _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How many seconds after its end a job keeps its input, and its results with all else that is known of it.
+    """How many seconds a job keeps its input and its results.
+
+    After its end; with the results goes all else that is known of it.
 
     None in a job leaves a time to its key (asked when it is posted), in a key to the settings; None there keeps everything
     until the job is purged on request.

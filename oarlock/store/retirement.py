@@ -1,4 +1,7 @@
-"""Retirement: jobs and inputs whose time is over. The caller deletes their files after the rows say so."""
+"""Retirement: jobs and inputs whose time is over.
+
+The caller deletes their files after the rows say so.
+"""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -18,7 +21,9 @@ from oarlock.store.schema import CALLBACKS, DELIVERIES, EPOCH, JOBS
 
 
 class Retirement:
-    """Which jobs are due to be purged, by their own times or the settings'.
+    """Which jobs are due to be purged.
+
+    By their own times or the settings'.
 
     :param clock: gives the present as an aware time.
     """
@@ -27,7 +32,9 @@ class Retirement:
         self._database, self._clock = database, clock
 
     def purge_due(self, retention: Retention, *, callbacks: bool = True) -> list[JobId]:
-        """Purge the jobs whose time is over, as a purge on request does.
+        """Purge the jobs whose time is over.
+
+        As a purge on request does.
 
         :param retention: what counts for jobs that have no times of their own.
         :param callbacks: whether a service delivers them: then a job stays until its callback is delivered or given up.
@@ -40,7 +47,9 @@ class Retirement:
         return self._retire(due, Action.JOB_PURGED, TOMBSTONE | {"purged_at": now}, now)
 
     def purge_inputs_due(self, retention: Retention) -> list[JobId]:
-        """Mark the jobs whose input's time is over, so that they cannot be retried.
+        """Mark the jobs whose input's time is over.
+
+        They cannot be retried.
 
         :returns: these jobs; the caller then deletes their input.
         """

@@ -1,4 +1,6 @@
-"""Schema: every table of the database, as this version of the code reads and writes it (ADR 0010).
+"""Schema: every table of the database (ADR 0010).
+
+As this version of the code reads and writes it.
 
 What is here and what the steps in ``oarlock/store/migrations/versions`` build are the same; a test compares the two on
 SQLite and on PostgreSQL. So a change here comes with a step there.
@@ -30,7 +32,10 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Time(TypeDecorator[datetime]):
-    """An aware UTC time, as whole microseconds since 1970: exact, and sorted alike in every database."""
+    """An aware UTC time, as whole microseconds since 1970.
+
+    Exact, and sorted alike in every database.
+    """
 
     impl = BigInteger
     cache_ok = True
@@ -45,7 +50,10 @@ class Time(TypeDecorator[datetime]):
 
 
 class DatabaseNow(FunctionElement[int]):
-    """The present by the database's clock, as whole microseconds since 1970: the same for all who write and read."""
+    """The present by the database's clock.
+
+    As whole microseconds since 1970: the same for all who write and read.
+    """
 
     type = BigInteger()
     inherit_cache = True

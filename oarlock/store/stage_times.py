@@ -1,4 +1,7 @@
-"""Stage times: how long the stages of all jobs took, counted in buckets as Prometheus wants them."""
+"""Stage times: how long the stages of all jobs took.
+
+Counted in buckets as Prometheus wants them.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +30,10 @@ class StageDurations:
 
 
 class StageTimes:
-    """The histogram of each stage. Its rows are made with the schema, one for each stage and bucket."""
+    """The histogram of each stage.
+
+    Its rows are made with the schema, one for each stage and bucket.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,7 @@
-"""Workers: which ones live, and which models they have. The database's clock says when, for all who write and read."""
+"""Workers: which ones live, and which models they have.
+
+The database's clock says when, for all who write and read.
+"""
 
 import json
 from collections.abc import Mapping
@@ -49,7 +52,10 @@ class WorkerRegistry:
         return [Worker(row.name, json.loads(row.models), row.device, row.seen_at) for row in rows]
 
     def forget(self, silent_s: float) -> None:
-        """Delete the rows of workers that were silent for so long: a killed worker never signs off, and names are not reused."""
+        """Delete the rows of workers that were silent too long.
+
+        Those that are killed never report their end, and names are not reused.
+        """
         with self._database.writing() as connection:
             connection.execute(delete(WORKERS).where(~_reported(silent_s)))
 

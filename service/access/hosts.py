@@ -1,4 +1,6 @@
-"""Hosts and origins: whether a request was meant for this server, and came from no other web page.
+"""Hosts and origins: was a request meant for this server?
+
+And did it come from another web page?
 
 A browser sends requests on behalf of any page. A page can make its own name lead to 127.0.0.1 (DNS rebinding), and can post
 forms across origins; ``Host``, ``Origin`` and ``Sec-Fetch-Site`` are what it cannot forge.
@@ -25,7 +27,10 @@ _OWN_SITES: Final = frozenset({None, "same-origin", "none"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request says that it goes to and comes from; None for a header that is not there."""
+    """Where a request says that it goes and comes from.
+
+    None for a header that is not there.
+    """
 
     host: str | None = None
     origin: str | None = None
@@ -37,7 +42,9 @@ class Origin:
         return cls(headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
 
     def check_local(self) -> None:
-        """Check that a request comes from this machine, and from no page of another origin.
+        """Check that a request comes from this machine.
+
+        And from no page of another origin.
 
         :raises HostNotAllowed: if it names another host.
         :raises CrossSite: if a browser sent it for another page.
@@ -49,7 +56,9 @@ class Origin:
             raise CrossSite
 
     def check_own_page(self, *, safe: bool) -> None:
-        """Check that a browser's request comes from a page of this server, as its cookie alone does not tell.
+        """Check that a browser's request comes from this server's page.
+
+        Its cookie alone does not tell.
 
         :param safe: whether the request changes nothing: then an address that was typed in will do.
         :raises CrossSite: if not.
@@ -68,7 +77,10 @@ def _authority(origin: str) -> str | None:
 
 
 def host_name(header: str | None) -> str | None:
-    """The name in a ``Host`` header, in lower case and without its port; None if it is malformed or missing."""
+    """The name in a ``Host`` header, or None.
+
+    In lower case and without its port; None if it is malformed or missing.
+    """
     found = _HOST.fullmatch(header or "")
     return found["name"].strip("[]").lower().rstrip(".") if found else None
 
@@ -82,7 +94,9 @@ def is_loopback(host: str) -> bool:
 
 
 class AddressGuard:
-    """Refuses requests for other hosts, and addresses with control characters, before any route sees them.
+    """Refuses requests for other hosts before any route sees them.
+
+    And addresses with control characters.
 
     :param allowed: names that the server is known by, in lower case; empty for any well-formed name. This machine's own names are
         always allowed.

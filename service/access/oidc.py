@@ -1,4 +1,6 @@
-"""OpenID Connect: tokens of a hospital's own identity provider (OpenID Connect, RFC 7519, RFC 9068).
+"""OpenID Connect: tokens of a hospital's own identity provider.
+
+OpenID Connect, RFC 7519, RFC 9068.
 
 A token is recognised by its signature, issuer, audience and times. The issuer's public keys come from its discovery document, and
 are fetched in the background alone: strangers choose the key ids of their tokens, and no call waits for the issuer.
@@ -74,7 +76,9 @@ class IssuerKeys:
         self._lock = Lock()
 
     def find(self, key_id: str) -> jwt.PyJWK | None:
-        """The key with this id; None if it is not known, and then it is looked for in the background.
+        """The key with this id; None if it is not known.
+
+        Then it is looked for in the background.
 
         :raises IssuerUnavailable: if the keys are not known at all, or too old.
         """
@@ -86,7 +90,10 @@ class IssuerKeys:
             return self._keys.get(key_id)
 
     def refresh_if_wanted(self) -> None:
-        """Fetch the keys if somebody needs them, but not more often than every 30 s."""
+        """Fetch the keys if somebody needs them.
+
+        But not more often than every 30 s.
+        """
         with self._lock:
             if not self._wanted or self._clock() - self._tried_at < PAUSE_S:
                 return
@@ -158,7 +165,9 @@ class _Tls(HTTPSHandler):
 
 
 def fetch_json(url: str, *, deadline_s: float = DEADLINE_S) -> Any:
-    """The JSON document at a URL, over TLS; without TLS from this machine only.
+    """The JSON document at a URL, over TLS.
+
+    Without TLS from this machine only.
 
     :raises OSError: if nothing answers, or only too slowly or with too much.
     :raises ValueError: if the address is not allowed, or its content is not JSON.

@@ -10,7 +10,9 @@ _WINDOW_S: Final = 60.0
 
 
 class RateLimit:
-    """A number of calls a minute from each caller, in bursts of up to a minute's worth.
+    """A number of calls a minute from each caller.
+
+    In bursts of up to a minute's worth.
 
     For each caller one time is kept: when all calls until now would have been due at an even pace.
 
@@ -24,7 +26,9 @@ class RateLimit:
         self._lock = Lock()
 
     def wait_s(self, caller: str, *, count: bool = True) -> float:
-        """Seconds until the next call is allowed, 0 if it is now; a refused call is not counted.
+        """Seconds until the next call is allowed, 0 if now.
+
+        A refused call is not counted.
 
         :param count: False only looks.
         """

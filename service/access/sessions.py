@@ -1,4 +1,6 @@
-"""Sessions: a browser's way to send a key or token that its user typed once (ADR 31).
+"""Sessions: a browser's way to send a credential (ADR 31).
+
+A key or token that its user typed once.
 
 The cookie is a random number. The database has its hash, and the key or token sealed with it: neither opens anything without the
 other, and every process of the service knows every session. What a session may do is what its key may do now; a revoked key ends
@@ -43,7 +45,9 @@ class Sessions:
         self._database, self._clock = database, clock
 
     def open(self, token: str, by: Actor) -> str:
-        """Begin a session, and forget those that have ended: what its cookie holds.
+        """Begin a session: what its cookie holds.
+
+        Those that have ended are forgotten.
 
         :param by: whom the key or token names.
         """
@@ -56,7 +60,10 @@ class Sessions:
         return cookie
 
     def find(self, cookie: str) -> str | None:
-        """The key or token of a session; None if it has ended, or never began."""
+        """The key or token of a session, or None.
+
+        None if it has ended, or never began.
+        """
         query = select(SESSIONS.c.sealed).where(SESSIONS.c.id == _name(cookie), SESSIONS.c.ends_at > self._clock())
         with self._database.reading() as connection:
             sealed = connection.scalar(query)
@@ -82,7 +89,10 @@ def _seal(cookie: str) -> Fernet:
 
 
 def cookie_name(request: Request) -> str:
-    """Under TLS a name that no other host or plain page can set (RFC 6265bis, ``__Host-``)."""
+    """The name of the cookie, safer under TLS.
+
+    Under TLS no other host or plain page can set it (RFC 6265bis, ``__Host-``).
+    """
     return "__Host-oarlock" if request.url.scheme == "https" else "oarlock-session"
 
 
@@ -98,7 +108,10 @@ def cookie_of(request: Request) -> str | None:
 
 
 def set_cookie(request: Request, answer: Response, cookie: str) -> None:
-    """Give a browser its session: scripts cannot read it, other sites cannot send it."""
+    """Give a browser its session.
+
+    Scripts cannot read it, other sites cannot send it.
+    """
     secure = request.url.scheme == "https"
     answer.set_cookie(
         cookie_name(request),

@@ -39,7 +39,10 @@ _MODELS: Final[Call] = {"responses": {200: json_answer("The models", {"models": 
 
 @reads(models, "", summary="List models", response_model=ModelList, dependencies=[needs()], **_MODELS)
 def list_models(service: Here) -> ModelList:
-    """The models that a job can be given to: their organs, training, results, and what they are not for."""
+    """The models that a job can be given to.
+
+    Their organs, training, results, and what they are not for.
+    """
     default = service.settings.model
     return ModelList(models=[ModelDocument.of(found, default=found.name == default) for found in service.manifests.values()])
 
@@ -62,6 +65,9 @@ _PROFILES: Final[Call] = {"responses": {200: json_answer("The profiles", {"profi
 
 @reads(profiles, "", summary="List site profiles", response_model=ProfileList, dependencies=[needs()], **_PROFILES)
 def list_profiles(service: Here) -> ProfileList:
-    """How an RTSTRUCT can be written: names, order, colours, labels, and what planning systems are known to accept."""
+    """How an RTSTRUCT can be written.
+
+    Names, order, colours, labels, and what planning systems are known to accept.
+    """
     default = service.settings.profile
     return ProfileList(profiles=[ProfileDocument.of(found, default=found.name == default) for found in service.profiles.values()])

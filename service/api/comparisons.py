@@ -40,7 +40,10 @@ def compare_upload(upload: Upload, settings: Settings) -> QAReport:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The comparison with an approved RTSTRUCT, and the alarms that it completes, each with its organ."""
+    """The comparison with an approved RTSTRUCT, and its alarms.
+
+    The alarms that it completes, each with its organ.
+    """
 
     report: QAReport
     alarms: Sequence[tuple[str, Alarm]]
@@ -49,7 +52,9 @@ class Returned:
 def compare_approved(
     job: Job, upload: Upload, *, vault: Vault, settings: Settings, storage: Storage, scores: ScoreStore, by: Actor
 ) -> Returned:
-    """Compare the contours of a finished job with the approved ones, and keep the file, the comparison and the scores.
+    """Compare a finished job with the approved contours.
+
+    The file, the comparison and the scores are kept.
 
     The files come before the row that leads to them: a crash in between leaves files that nobody sees, until it is sent again.
 

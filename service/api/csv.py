@@ -2,7 +2,10 @@
 
 
 def prefers_csv(accept: str) -> bool:
-    """Whether an Accept header (RFC 9110, 12.5.1) names text/csv, and JSON not before it."""
+    """Whether an Accept header prefers CSV to JSON.
+
+    It names text/csv, and JSON not before it (RFC 9110, 12.5.1).
+    """
     weights = {"text/csv": 0.0, "application/json": 0.0}
     for part in accept.split(","):
         media_type, *parameters = (word.strip().lower() for word in part.split(";"))

@@ -1,4 +1,7 @@
-"""Deliveries: the gateway tells when and where the results of a job arrived."""
+"""Deliveries: where the results of a job arrived.
+
+The gateway tells when and where.
+"""
 
 from typing import Final
 
@@ -23,6 +26,9 @@ _NOTE: Final[Call] = {
 
 @deliveries.post("", status_code=204, summary="Tell how a delivery stands", dependencies=[needs(Scope.JOBS_WRITE)], **_NOTE)
 def post_delivery(service: Here, job: TheJob, by: By, told: DeliveryNote) -> Response:
-    """Tell when and where a result of the job arrived, or why it has not. The last word about a place and a result counts."""
+    """Tell when and where a result arrived, or why not.
+
+    A result of the job. The last word about a place and a result counts.
+    """
     service.deliveries.note(job.id, told.to_delivery(), by=by)
     return Response(status_code=204)

@@ -1,4 +1,7 @@
-"""Dependencies of routes: the service, the caller with the scopes that a call needs, and the job in the address."""
+"""Dependencies of routes: service, caller and job.
+
+The caller with the scopes that a call needs, and the job in the address.
+"""
 
 import re
 from collections.abc import Callable
@@ -92,7 +95,10 @@ def _check_parameters(request: Request) -> None:
 
 
 def needs(*scopes: Scope) -> Any:
-    """A dependency of a route: the caller must have one of these scopes, or any valid key where none is named."""
+    """A dependency of a route: the caller needs a scope.
+
+    One of these, or any valid key where none is named.
+    """
     return Security(admit, scopes=list(scopes))
 
 

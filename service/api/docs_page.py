@@ -26,7 +26,10 @@ HEADERS: Final = {
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """The page: every call with its parameters and answers, and every error code."""
+    """The page: every call and every error code.
+
+    Calls with their parameters and answers.
+    """
     info = document["info"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
     calls = "".join(

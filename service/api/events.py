@@ -27,7 +27,7 @@ ToDocument = Callable[[Job, int | None], JobDocument]
 async def progress(
     following: AbstractContextManager[Follower], to_document: ToDocument, *, still_allowed: Callable[[], bool]
 ) -> AsyncIterator[str]:
-    """Every change of a job, from how it stands now to its end.
+    """Every change of a job, from now to its end.
 
     The stream ends without an ``end`` when its caller's key is not valid any more.
 

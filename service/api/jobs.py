@@ -133,7 +133,10 @@ async def post_job(
     by: By,
     idempotency_key: Annotated[str | None, Header(description="makes the post safe to repeat: 1 to 255 printable ASCII")] = None,
 ) -> Response:
-    """Send one CT series to be contoured. The answer comes when everything has arrived and was checked."""
+    """Send one CT series to be contoured.
+
+    The answer comes when everything has arrived and was checked.
+    """
     key = check_idempotency_key(idempotency_key)
     facts, places = facts_of(request), service.places
     places.check_space(multipart.announced_bytes(request))
@@ -277,19 +280,28 @@ _PURGE: Final[Call] = {"responses": {204: {"description": "Nothing of the series
 
 @jobs.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", dependencies=_WRITE, **_CANCEL)
 def cancel_job(service: Here, job: TheJob, by: By) -> Response:
-    """Cancel a queued job at once, a running one at its next step."""
+    """Cancel a job.
+
+    A queued job ends at once, a running one at its next step.
+    """
     return _accepted(service, service.store.request_cancel(job.id, by=by))
 
 
 @jobs.post("/{job_id}/retry", status_code=202, summary="Try a job again", dependencies=_WRITE, **_RETRY)
 def retry_job(service: Here, job: TheJob, by: By) -> Response:
-    """Queue a failed or cancelled job again, with the series that was sent."""
+    """Queue a failed or cancelled job again.
+
+    With the series that was sent.
+    """
     return _accepted(service, service.intake.retry(job.id, by=by))
 
 
 @jobs.delete("/{job_id}", status_code=204, summary="Purge a job", dependencies=_WRITE, **_PURGE)
 def delete_job(service: Here, job: AnyJob, by: By) -> Response:
-    """Delete every byte of the series and of its results. A running job is stopped."""
+    """Delete every byte of the series and its results.
+
+    A running job is stopped.
+    """
     service.intake.purge(job.id, by=by)  # also if it was purged before: a crash may have left files
     check_present(job)
     return Response(status_code=204)

@@ -1,4 +1,6 @@
-"""The OpenAPI document: builders of answers with examples, which stand beside each route.
+"""The OpenAPI document: builders of answers with examples.
+
+They stand beside each route.
 
 Examples of problems are made from the errors themselves, so they cannot differ from what is sent.
 """
@@ -49,7 +51,10 @@ def to_problem(error: OarlockError) -> dict[str, Any]:
 
 
 def problems(*found: OarlockError) -> dict[int | str, dict[str, Any]]:
-    """Answers of these errors and of those that any call has: one entry a status, one example an error."""
+    """Answers of these errors and of those of every call.
+
+    One entry a status, one example an error.
+    """
     examples: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     for error in (*found, *_ANYWHERE):
         document = to_problem(error)

@@ -85,7 +85,10 @@ _METRICS: Final[Call] = {
 
 @reads(operations, "/metrics", summary="Numbers for Prometheus", dependencies=[needs(Scope.METRICS_READ)], **_METRICS)
 def get_metrics(service: Here) -> Response:
-    """Jobs, queue, stage durations, scores, checks, refusals, models and workers, in the Prometheus text format."""
+    """Numbers of this server in the Prometheus text format.
+
+    Jobs, queue, stage durations, scores, checks, refusals, models and workers.
+    """
     return Response(service.metrics.exposition(), headers={"Content-Type": metrics.MEDIA_TYPE})
 
 

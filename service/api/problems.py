@@ -1,4 +1,7 @@
-"""Problem documents (RFC 9457) for every 4xx and 5xx, and the one table from errors to HTTP statuses."""
+"""Problem documents (RFC 9457) for every 4xx and 5xx.
+
+And the one table from errors to HTTP statuses.
+"""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -63,7 +66,10 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {leaf.code: status_of(leaf) for leaf 
 
 
 def describe(code: str, title: str, detail: str) -> dict[str, Any]:
-    """The members of a problem document that do not depend on the request. ``type`` is the error's entry in ``/docs``."""
+    """The members of a problem document that suit every request.
+
+    They do not depend on the request. ``type`` is the error's entry in ``/docs``.
+    """
     status = STATUS_BY_CODE.get(code, 500)
     return {"type": f"/docs#{code}", "title": title, "status": status, "code": code, "detail": detail}
 
@@ -75,7 +81,9 @@ def problem(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, object] | None = None,
 ) -> Response:
-    """The answer that says what went wrong; the rest of an upload that is still being sent is thrown away behind it.
+    """The answer that says what went wrong.
+
+    The rest of an upload that is still being sent is thrown away behind it.
 
     :param members: extension members of the document.
     """

@@ -75,7 +75,10 @@ _COMPARISON: Final[Call] = {
     **_COMPARISON,
 )
 async def post_comparison(request: Request, service: Here, caller: Caller) -> Response:
-    """Score one RTSTRUCT against another on a CT series. Nothing of it is kept."""
+    """Score one RTSTRUCT against another on a CT series.
+
+    Nothing of it is kept.
+    """
     facts, places = facts_of(request), service.places
     places.check_space(multipart.announced_bytes(request))
     async with places.folder(caller.id) as incoming:
@@ -117,7 +120,10 @@ _REFERENCE: Final[Call] = {
     **_REFERENCE,
 )
 async def post_reference(request: Request, service: Here, job: TheJob, caller: Caller, by: By) -> Response:
-    """Send the RTSTRUCT that a clinician approved for a finished job. It is compared, and its scores go to the control charts."""
+    """Send the RTSTRUCT that a clinician approved.
+
+    For a finished job. It is compared, and its scores go to the control charts.
+    """
     check_finished(job)
     facts, places = facts_of(request), service.places
     places.check_space(multipart.announced_bytes(request))
@@ -202,7 +208,10 @@ _SCORES: Final[Call] = {
 
 @reads(qa, "/scores", summary="List scores", response_model=ScorePage, **_SCORES)
 def list_scores(request: Request, service: Here, caller: Caller, asked: Annotated[scores.AskedRows, Query()]) -> Response:
-    """One row for each organ of each comparison of a finished job, newest first. ``format=csv`` gives CSV."""
+    """Scores of finished jobs, newest first.
+
+    One row for each organ of each comparison. ``format=csv`` gives CSV.
+    """
     found, following = service.qa_store.scores(asked.filters(caller.site), limit=asked.limit, cursor=asked.cursor)
     page = ScorePage(scores=[ScoreRow.model_validate(row) for row in found], next=following)
     headers = PRIVATE | {"Vary": "Accept"}
@@ -241,7 +250,10 @@ _SUMMARY: Final[Call] = {
 
 @reads(qa, "/summary", summary="Summarise scores", response_model=QASummary, **_SUMMARY)
 def get_summary(service: Here, caller: Caller, asked: Annotated[scores.AskedSummary, Query()]) -> Response:
-    """For each organ the distribution of surface and volumetric DSC, over the whole time and by day, week or month."""
+    """The distribution of surface and volumetric DSC, by organ.
+
+    Over the whole time and by day, week or month.
+    """
     filters = asked.filters(caller.site)
     since, to = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
     found = service.qa_store.summary(
@@ -273,6 +285,9 @@ _DRIFT_CALL: Final[Call] = {"responses": {200: json_answer("The charts", _DRIFT,
 
 @reads(qa, "/drift", summary="Control charts", response_model=Drift, **_DRIFT_CALL)
 def get_drift(service: Here, caller: Caller, asked: Annotated[scores.AskedCharts, Query()]) -> Response:
-    """Surface DSC against approved contours: one chart for each organ, model and scanner, with limits and alarms."""
+    """Control charts of surface DSC against approved contours.
+
+    One chart for each organ, model and scanner, with limits and alarms.
+    """
     drift = scores.to_drift(service.qa_store.charts(asked.filters(caller.site), points=asked.points))
     return Response(drift.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)

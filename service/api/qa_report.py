@@ -1,4 +1,7 @@
-"""The QA report of a job as it is answered: what the worker wrote, and what came after it."""
+"""The QA report of a job as it is answered.
+
+What the worker wrote, and what came after it.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +19,9 @@ from service.delivery import read_result
 
 
 def qa_report(service: Service, job: Job) -> QAReportDocument:
-    """The report with the job's times, its returned comparisons, and where each RTSTRUCT is.
+    """The report with what came after the job.
+
+    The job's times, its returned comparisons, and where each RTSTRUCT is.
 
     :raises ResultNotFound: if the job has no report.
     """
@@ -52,7 +57,9 @@ def returned_file(service: Service, job: Job, one: Return, kind: str) -> bytes:
 
 
 def reference_file(service: Service, job: Job, origin: Origin, position: int) -> bytes:
-    """An RTSTRUCT that the contours of a job were compared with, as its sender knows it.
+    """An RTSTRUCT that a job was compared with.
+
+    As its sender knows it.
 
     :raises ResultNotFound: if it was not kept, or never came.
     """

@@ -1,4 +1,7 @@
-"""Routes of results: RTSTRUCT, segmentation, QA report and pictures of a finished job."""
+"""Routes of results: what a finished job hands out.
+
+RTSTRUCT, segmentation, QA report and pictures.
+"""
 
 import hashlib
 from typing import Annotated, Final
@@ -53,7 +56,10 @@ _SEG: Final[Call] = {
 
 @reads(results, "/seg", summary="Fetch the segmentation", dependencies=_READ, **_SEG)
 def get_seg(request: Request, service: Here, job: TheJob, by: By) -> Response:
-    """The masks as a DICOM Segmentation, made when it is asked for: the same organs as in the RTSTRUCT, voxel for voxel."""
+    """The masks as a DICOM Segmentation.
+
+    Made when it is asked for: the same organs as in the RTSTRUCT, voxel for voxel.
+    """
     check_finished(job)
     content = segmentation_of(service, job)
     _note_read(service, job, by, SEGMENTATION, content)
@@ -74,7 +80,10 @@ _READ_QA: Final = [needs(Scope.JOBS_READ, Scope.QA_READ)]
 
 @reads(results, "/qa", summary="Fetch the QA report", response_model=QAReportDocument, dependencies=_READ_QA, **_QA)
 def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
-    """Verdicts and checks, and the scores against every structure set that came with the series or was returned."""
+    """Verdicts, checks and scores of a finished job.
+
+    The scores are against every structure set that came with the series or was returned.
+    """
     check_finished(job)
     content = qa_report(service, job).model_dump_json().encode()
     _note_read(service, job, by, QA_REPORT, content)
@@ -89,7 +98,10 @@ _FROM: Final = Path(description="supplied: it came with the series; approved: it
 def get_reference(
     request: Request, service: Here, job: TheJob, by: By, *, origin: Annotated[Origin, _FROM], position: Annotated[int, _POSITION]
 ) -> Response:
-    """An RTSTRUCT that the contours were compared with, as its sender sent it."""
+    """An RTSTRUCT that the contours were compared with.
+
+    As its sender sent it.
+    """
     check_finished(job)
     content = reference_file(service, job, origin, position)
     name = f"{origin}-{position}.dcm"
@@ -161,7 +173,10 @@ def get_preview(
     oar: Annotated[str | None, _OAR_QUERY] = None,
     slice_number: Annotated[int | None, Query(alias="slice", ge=1, description="slice to show, from 1")] = None,
 ) -> Response:
-    """A contact sheet; with ``oar`` or ``slice`` one picture of that organ or of that slice (from 1, along the slice axis)."""
+    """A contact sheet, or one organ or slice.
+
+    With ``oar`` or ``slice`` one picture of that organ or of that slice (from 1, along the slice axis).
+    """
     check_finished(job)
     if oar is None and slice_number is None:
         sheet = read_result(service, job, PREVIEW)
@@ -184,7 +199,10 @@ _REVIEW: Final[Call] = {
 
 @reads(results, "/review", summary="Fetch what the review page shows", response_model=ReviewHead, dependencies=_READ, **_REVIEW)
 def get_review(request: Request, service: Here, job: TheJob, by: By) -> Response:
-    """Geometry, organs and contents of the review's data. Jobs of earlier versions have none."""
+    """Geometry, organs and contents of the review's data.
+
+    Jobs of earlier versions have none.
+    """
     check_finished(job)
     content = read_result(service, job, REVIEW)
     _note_read(service, job, by, REVIEW, content)
@@ -208,7 +226,10 @@ def get_review_data(
     by: By,
     range_: Annotated[str | None, Header(alias="Range", description="`bytes=FIRST-LAST`, as the head names them")] = None,
 ) -> Response:
-    """A row of zlib streams; the head says what each of them is."""
+    """A row of zlib streams.
+
+    The head says what each of them is.
+    """
     del range_  # the file's answer reads it
     check_finished(job)
     path = service.storage.result(job.id, REVIEW_DATA)

@@ -9,7 +9,10 @@ Route = TypeVar("Route", bound=Callable[..., Any])
 
 
 def reads(router: APIRouter, path: str, **options: Any) -> Callable[[Route], Route]:
-    """Register a route for GET, and for HEAD without a second entry in the contract (RFC 9110, 9.3.2)."""
+    """Register a route for GET and HEAD.
+
+    HEAD has no second entry in the contract (RFC 9110, 9.3.2).
+    """
 
     def register(function: Route) -> Route:
         router.add_api_route(path, function, methods=["GET"], **options)

@@ -1,4 +1,7 @@
-"""The questions that callers may ask of the table of scores, and the answers."""
+"""The questions about the table of scores, and their answers.
+
+Those that callers may ask.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -113,7 +116,10 @@ class AskedSummary(AskedByOrigin):
 
 
 class AskedCharts(Asked):
-    """Parameters of the control charts, which show approved contours alone; a baseline begins at ``from``."""
+    """Parameters of the control charts.
+
+    They show approved contours alone; a baseline begins at ``from``.
+    """
 
     points: int = Field(50, ge=1, le=1_000, description="most points of a chart after its baseline; the newest are shown")
 
@@ -156,7 +162,10 @@ def between(filters: Filters, since: date, to: date) -> Filters:
 
 
 def part_of(bucket: BucketName) -> Callable[[int], int] | None:
-    """The function from a day, counted from 1970, to the first day of its part: itself, its Monday, or the first of its month."""
+    """The function from a day to its part's first day.
+
+    Days are counted from 1970; the first day is itself, its Monday, or the first of its month.
+    """
     functions: dict[str, Callable[[int], int] | None] = {"day": lambda day: day, "week": _monday, "month": _first, "all": None}
     return functions[bucket]
 

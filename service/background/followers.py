@@ -1,4 +1,7 @@
-"""Followers of jobs: one poll of the job table for all of them, however many there are."""
+"""Followers of jobs: one poll of the job table for all.
+
+However many there are.
+"""
 
 import logging
 from collections import Counter
@@ -36,7 +39,10 @@ Standing = tuple[Job, int | None]
 
 @dataclass(eq=False, slots=True)
 class Follower:
-    """One stream: what it was last given, and a bell for something new."""
+    """One stream: what it got last, and a bell.
+
+    The bell rings for something new.
+    """
 
     job_id: JobId
     news: Standing | None = None
@@ -51,7 +57,10 @@ class Follower:
 
 
 class Followers:
-    """Everybody who follows a job in this process. Used in one event loop."""
+    """Everybody who follows a job in this process.
+
+    Used in one event loop.
+    """
 
     def __init__(self, store: JobStore, *, of_one: int = FOLLOWERS_OF_ONE) -> None:
         self._store, self._of_one = store, of_one

@@ -13,7 +13,10 @@ log = logging.getLogger(__name__)
 
 
 async def every(period_s: float, step: Callable[[], None]) -> None:
-    """Take a step, in a thread of its own, until cancelled: calls that are waited for must not keep it from a thread."""
+    """Take a step, in a thread of its own, until cancelled.
+
+    Calls that are waited for must not keep it from a thread.
+    """
     limiter = CapacityLimiter(1)
     while True:
         await anyio.to_thread.run_sync(attempt, step, limiter=limiter)
@@ -21,7 +24,10 @@ async def every(period_s: float, step: Callable[[], None]) -> None:
 
 
 def attempt(step: Callable[[], None]) -> None:
-    """Take a step. A failure is logged and the step repeated later: a database, a Redis or a disk may be away for a while."""
+    """Take a step; a failure is logged and the step repeated.
+
+    Later: a database, a Redis or a disk may be away for a while.
+    """
     try:
         step()
     except (TransientError, OSError) as error:

@@ -31,7 +31,10 @@ T = TypeVar("T")
 
 
 class UnchangedFor(Generic[T]):
-    """Finds values that stayed the same over a number of looks in a row."""
+    """Finds values that stayed the same over some looks.
+
+    In a row.
+    """
 
     def __init__(self, looks: int) -> None:
         self._looks = looks
@@ -48,7 +51,10 @@ class UnchangedFor(Generic[T]):
 
 
 class Sweeper:
-    """Puts lost jobs back on the queue, and deletes bytes that belong to no job."""
+    """Puts lost jobs back on the queue.
+
+    And deletes bytes that belong to no job.
+    """
 
     def __init__(self, settings: Settings, store: JobStore, storage: Storage, broker: Broker) -> None:
         self._retention, self._callbacks = settings.retention, bool(settings.callback_hosts)
@@ -59,7 +65,10 @@ class Sweeper:
         self._cleaned_at = float("-inf")
 
     def looks_in(self, seconds: float) -> int:
-        """How many looks it takes until at least this much time has passed since the first one."""
+        """How many looks it takes until this time has passed.
+
+        At least this much, since the first one.
+        """
         return ceil(seconds / self._period_s) + 1
 
     async def run(self) -> None:
@@ -75,7 +84,10 @@ class Sweeper:
             attempt(self.clean)
 
     def requeue(self) -> None:
-        """Send the jobs whose worker fell silent, and those whose message is lost."""
+        """Send the jobs whose worker or message is lost.
+
+        A worker is lost when it falls silent.
+        """
         if silent := self._silent.of(self._store.leases.signs_of_life()):
             self._cleaned_at = float("-inf")  # a worker that was killed while it wrote left files
             for job_id in self._store.leases.take_back(silent):
@@ -100,7 +112,10 @@ class Sweeper:
         self._store.marked_sent(job_id)
 
     def retire(self) -> None:
-        """Purge the jobs and inputs whose time is over. First the row: a job that is being retried must not lose its input."""
+        """Purge the jobs and inputs whose time is over.
+
+        First the row: a job that is being retried must not lose its input.
+        """
         purged = self._store.retirement.purge_due(self._retention, callbacks=self._callbacks)
         inputs = self._store.retirement.purge_inputs_due(self._retention)
         for job_id in purged:
@@ -113,7 +128,10 @@ class Sweeper:
             self._store.checkpoint()
 
     def clean(self) -> None:
-        """Delete unfinished uploads and results, and bytes whose job was purged or never created."""
+        """Delete unfinished uploads and results.
+
+        And bytes whose job was purged or never created.
+        """
         swept = self._storage.sweep()
         found, writing = self._storage.job_ids(), self._storage.unfinished()
         states = self._store.states()  # asked second: a job whose folder was seen has its row by now,

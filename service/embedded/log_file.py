@@ -1,4 +1,7 @@
-"""The log of a child process: a file that is kept small while the child goes on writing to it."""
+"""The log of a child process, kept small.
+
+While the child goes on writing to it.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -13,14 +16,19 @@ OLDER: Final = 4
 
 @contextmanager
 def log_file(path: Path) -> Iterator[IO[bytes]]:
-    """The file for a child to inherit. Not a pipe: an unread pipe fills up and stops the process that writes to it."""
+    """The file for a child to inherit.
+
+    Not a pipe: an unread pipe fills up and stops the process that writes to it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         yield file
 
 
 def rotate(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> bool:
-    """Copy a file that has grown too large and empty it. Its writers append, so they go on at its new end.
+    """Copy a file that has grown too large and empty it.
+
+    Its writers append, so they go on at its new end.
 
     What is written between the copy and the end of the copying is lost: a line at most, as with logrotate's ``copytruncate``.
 

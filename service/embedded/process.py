@@ -1,4 +1,7 @@
-"""Child processes: what the service asks the kernel for when it starts one. Needs the standard library alone."""
+"""Child processes: what is asked of the kernel for them.
+
+When the service starts one. Needs the standard library alone.
+"""
 
 import ctypes
 import signal
@@ -9,6 +12,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when the thread that started it ends (Linux; elsewhere nothing)."""
+    """Ask the kernel to end this process with its parent.
+
+    When the thread that started it ends (Linux; elsewhere nothing).
+    """
     if hasattr(_libc, "prctl"):
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

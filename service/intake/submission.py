@@ -1,4 +1,6 @@
-"""Submission: from a checked upload to a job that will not be lost.
+"""Submission: from an upload to a job.
+
+The upload was checked, and the job will not be lost.
 
 The order is the promise. The files are on the disk before the row is in the table; the row is in the table before the message is
 on the queue; only then is the post answered with 202. A crash after the first step leaves a folder without a row, which the
@@ -116,7 +118,9 @@ def _check_label(label: str | None, available: Available) -> str | None:
 
 
 def check_writable(profile: Profile, header: SeriesHeader) -> None:
-    """Check that the names of a profile can be written in the character set of a series.
+    """Check that a profile's names can be written.
+
+    In the character set of a series.
 
     :raises ProfileNotWritable: if not.
     """
@@ -162,7 +166,9 @@ class Intake:
     broker: Broker
 
     def submit(self, post: Post) -> Job:
-        """Make a job of a post, or find the job that the same post made before.
+        """Make a job of a post, or find its earlier one.
+
+        The one that the same post made before.
 
         :raises IdempotencyConflict: if the key belongs to another post.
         :raises BrokerUnavailable: if the job could not be sent; then nothing of it is left.
@@ -224,7 +230,9 @@ class Intake:
         return not self.store.exists(job.id)
 
     def retry(self, job_id: JobId, *, by: Actor) -> Job:
-        """Queue an ended job again. If the queue is not reachable now, the sweeper sends it later: the job is accepted already.
+        """Queue an ended job again.
+
+        If the queue is not reachable now, the sweeper sends it later: the job is accepted already.
 
         :raises JobNotRetryable: if it neither failed nor was cancelled.
         """
@@ -236,7 +244,10 @@ class Intake:
         return self.store.get(job_id)
 
     def purge(self, job_id: JobId, *, by: Actor) -> None:
-        """Delete a job's bytes for ever. First the row, so that a worker that runs it can publish nothing after that."""
+        """Delete a job's bytes for ever.
+
+        First the row, so that a worker that runs it can publish nothing after that.
+        """
         self.store.purge(job_id, by=by)
         self.storage.purge(job_id)
         self.store.checkpoint()

@@ -1,4 +1,7 @@
-"""Files of an upload: DICOM parts as they are, members of archives in place of the archive, within the post's limits."""
+"""Files of an upload, within the post's limits.
+
+DICOM parts as they are, members of archives in place of the archive.
+"""
 
 import errno
 import hashlib
@@ -36,7 +39,10 @@ class UploadFiles:
         return name in self._form.names and name not in self._upload.parts
 
     def begin(self, name: str, *, unnamed: bool = False) -> None:
-        """Begin a file. A browser sends an empty file without a name where nothing was chosen."""
+        """Begin a file.
+
+        A browser sends an empty file without a name where nothing was chosen.
+        """
         self._head.clear()
         self._name, self._file, self._unnamed = name, None, unnamed
 

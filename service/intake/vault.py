@@ -1,4 +1,7 @@
-"""The vault: de-identifies series before the queue, and keeps who they are sealed with the service's key (ADR 15)."""
+"""The vault: de-identifies series before the queue (ADR 15).
+
+Whose they are is kept sealed with the service's key.
+"""
 
 import hashlib
 import hmac
@@ -29,7 +32,10 @@ class Vault:
         self._one_at_a_time = threading.Lock()
 
     def pseudonym(self, uid: str) -> str:
-        """The UID that replaces a UID, always the same one; the UID itself without a key."""
+        """The UID that replaces a UID, always the same.
+
+        The UID itself without a key.
+        """
         if self._fernet is None:
             return uid
         return f"2.25.{int.from_bytes(hmac.digest(self._pseudonyms, uid.encode(), hashlib.sha256)[:16], 'big')}"
@@ -70,11 +76,17 @@ class Vault:
         return replace(job, series=true)
 
     def uids(self, job: Job) -> Mapping[str, str]:
-        """The true UIDs of a job's series by those that replace them; empty if none were replaced."""
+        """The true UIDs of a job's series.
+
+        By those that replace them; empty if none were replaced.
+        """
         return {} if job.identity is None else self._open(job.identity).uids
 
     def rtstruct(self, job: Job, content: bytes) -> bytes:
-        """The RTSTRUCT of a job with the patient as the sender knows them."""
+        """The RTSTRUCT of a job with its patient.
+
+        As the sender knows them.
+        """
         return content if job.identity is None else reidentified(content, self._open(job.identity))
 
     def image(self, job: Job, content: bytes) -> bytes:
@@ -93,7 +105,10 @@ class Vault:
         return content
 
     def seal(self, job: Job, content: bytes) -> bytes:
-        """What came back for a job, as it may be kept: sealed if the job's own files name nobody."""
+        """What came back for a job, as it may be kept.
+
+        Sealed if the job's own files name nobody.
+        """
         if job.identity is None:
             return content
         if self._fernet is None:

@@ -48,7 +48,10 @@ class Health:
         self._looked_at = float("-inf")
 
     def readiness(self) -> Mapping[str, str | None]:
-        """What is wrong with each dependency, None for nothing; at most a second old."""
+        """What is wrong with each dependency, None for nothing.
+
+        At most a second old.
+        """
         with self._lock:
             if self._clock() - self._looked_at >= FRESH_S:
                 self._known, self._looked_at = self._look(), self._clock()

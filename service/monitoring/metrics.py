@@ -47,7 +47,10 @@ class Sources:
 
 
 class Metrics:
-    """Counters of this process, and numbers of the job table and the queue."""
+    """Counters of this process.
+
+    And numbers of the job table and the queue.
+    """
 
     def __init__(self, sources: Sources) -> None:
         self._registry = CollectorRegistry()

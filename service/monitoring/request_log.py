@@ -1,4 +1,6 @@
-"""One log line for each request, and an answer where nothing else gave one.
+"""One log line for each request.
+
+And an answer where nothing else gave one.
 
 A line never holds a path or a parameter that a sender chose.
 """
@@ -29,7 +31,9 @@ _NOT_KEPT: Final = (b"cache-control", b"no-store")
 
 
 class RequestLog:
-    """Writes the line of each request, counts it, and answers 500 where nothing else did.
+    """Writes the line of each request and counts it.
+
+    And answers 500 where nothing else did.
 
     :param to_answer: turns an error into the answer of a request.
     """

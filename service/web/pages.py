@@ -1,4 +1,7 @@
-"""Routes of the pages. A page holds no data: its script asks the API, as any other caller does (ADR 30)."""
+"""Routes of the pages (ADR 30).
+
+A page holds no data: its script asks the API, as any other caller does.
+"""
 
 from pathlib import Path
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""Routes of getting in: a key, or an identity provider (authorization code flow with PKCE); and out."""
+"""Routes of getting in and out.
+
+By a key, or an identity provider (authorization code flow with PKCE).
+"""
 
 import secrets
 from typing import Annotated, Final
@@ -136,7 +139,9 @@ async def get_oidc(request: Request, service: Here, next_: Annotated[str, Query(
 
 @reads(sign_in, f"{_SIGN_IN}/callback")
 async def get_callback(request: Request, service: Here, code: str = "", state: str = "", error: str = "") -> Response:
-    """The way back: the code is changed for a token, and the token begins a session.
+    """The way back from the identity provider.
+
+    The code is changed for a token, and the token begins a session.
 
     :raises CrossSite: if this browser was not sent away from here.
     """

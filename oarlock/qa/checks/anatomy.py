@@ -1,4 +1,7 @@
-"""Anatomy: the organs of one patient as the checks see them, beside the limits that they are judged by."""
+"""Anatomy: the organs of one patient as checks see them.
+
+Beside the limits that they are judged by.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,26 +51,38 @@ class Anatomy:
     outside: Mapping[OAR, float] = field(default_factory=dict)
 
     def is_tiny(self, oar: OAR) -> bool:
-        """Whether an organ is so small that its place, form and twin say nothing: below the red limit of its volume, uncut."""
+        """Whether an organ is too small to judge more than its size.
+
+        Its place, form and twin then say nothing: below the red limit of its volume, uncut.
+        """
         shape = self.shapes[oar]
         return not (shape.cut_foot or shape.cut_head) and shape.volume_ml < self.limits.norms[oar.name].volume_limits_ml()[0]
 
     def sound(self) -> dict[OAR, Shape]:
-        """The organs that are not tiny: those of which more than their size can be judged."""
+        """The organs that are not tiny.
+
+        Those of which more than their size can be judged.
+        """
         return {oar: shape for oar, shape in self.shapes.items() if not self.is_tiny(oar)}
 
     def get(self, name: str) -> Shape | None:
-        """The shape of an organ by its name, None if it was not drawn."""
+        """The shape of an organ by name; None if not drawn."""
         return self.shapes.get(BY_NAME[name])
 
     def pairs(self) -> Iterator[tuple[OAR, Shape, Shape]]:
-        """(left organ, its shape, the right one's shape) where both are drawn, and neither is tiny."""
+        """(left organ, its shape, the right one's shape) of each pair.
+
+        Where both are drawn, and neither is tiny.
+        """
         sound = self.sound()
         for oar, shape in sound.items():
             if oar.laterality is Laterality.LEFT and (other := sound.get(other_side(oar))) is not None:
                 yield oar, shape, other
 
     def midline_mm(self) -> float | None:
-        """Where the middle of the body is, in x: the median of the unpaired organs."""
+        """Where the middle of the body is, in x.
+
+        The median of the unpaired organs.
+        """
         centres = [shape.anchor_mm[0] for oar, shape in self.shapes.items() if oar.laterality is None]
         return float(np.median(centres)) if centres else None

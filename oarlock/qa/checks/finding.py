@@ -1,4 +1,7 @@
-"""Finding: what a check says of an organ, how serious it is, and the words and numbers for it."""
+"""Finding: what a check says of an organ.
+
+How serious it is, and the words and numbers for it.
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -42,7 +45,9 @@ class Finding:
 def level_of(
     value: float, red_below: float, amber_below: float, amber_above: float, red_above: float, *, no_lower: bool = False
 ) -> Level:
-    """The level of a value between four limits, each of them still inside.
+    """The level of a value between four limits.
+
+    Each of them is still inside.
 
     :param no_lower: the two lower limits do not count.
     """
@@ -53,7 +58,10 @@ def level_of(
 
 
 def ml(volume_ml: float) -> str:
-    """A volume as a person writes it: 0.24 ml, 37.0 ml, 138 ml, 1140 ml; under 0.01 ml with three decimals."""
+    """A volume in ml as a person writes it.
+
+    0.24 ml, 37.0 ml, 138 ml, 1140 ml; under 0.01 ml with three decimals.
+    """
     if volume_ml >= 1000:
         return f"{round(volume_ml, -1):.0f} ml"
     decimals = 0 if volume_ml >= 100 else 1 if volume_ml >= 10 else 2 if volume_ml >= 0.01 else 3

@@ -1,4 +1,7 @@
-"""Does each organ keep out of the others, and inside of the one that holds it?"""
+"""Does each organ keep out of the others?
+
+And inside of the one that holds it?
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations

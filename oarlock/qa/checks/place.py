@@ -1,4 +1,7 @@
-"""Is each organ on its side, in its order along the body, and where its neighbours and its twin put it?"""
+"""Is each organ on its side and in its place?
+
+In its order along the body, and where its neighbours and its twin put it?
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -76,7 +79,9 @@ def check_position(anatomy: Anatomy) -> Iterator[Finding]:
 
 
 def offset_mm(oar: OAR, shapes: Mapping[OAR, Shape], norms: Mapping[str, Norm]) -> FloatArray | None:
-    """(x, y, z) how far an organ is from where the organs around it put it; None with fewer than three of them.
+    """(x, y, z) offset from where other organs put it, or None.
+
+    The organs around it; None with fewer than three of them.
 
     Each of the five nearest organs that are drawn predicts the position by its own and the offset between the two in the mean
     anatomy; their median is the prediction, so that two misplaced neighbours out of five do not move it.
@@ -97,7 +102,10 @@ def _is_short(oar: OAR, shape: Shape) -> bool:
 
 
 def check_mirror(anatomy: Anatomy) -> Iterator[Finding]:
-    """Does each side lie where the other one's mirror image is? If not, the side is named that is further off."""
+    """Does each side lie where the other one's mirror image is?
+
+    If not, the side is named that is further off.
+    """
     for oar, left, right in anatomy.pairs():
         twin = other_side(oar)
         limits = np.array(anatomy.limits.twins[oar.name[:-2]].off_mm)

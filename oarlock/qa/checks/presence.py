@@ -21,7 +21,10 @@ def check_empty(anatomy: Anatomy) -> Iterator[Finding]:
 
 
 def check_field_of_view(anatomy: Anatomy) -> Iterator[Finding]:
-    """Does it reach the edge of the images, or an end of the scan?"""
+    """Does it reach the edge of the images?
+
+    Or an end of the scan.
+    """
     for oar, shape in anatomy.shapes.items():
         if shape.cut_side:
             reason = f"{oar}: reaches the edge of the images. Part of it is outside, or what was drawn there is not the organ."

@@ -14,7 +14,10 @@ OUTSIDE_LIMITS: Final = (0.01, 0.05)
 
 
 def check_skin(anatomy: Anatomy) -> Iterator[Finding]:
-    """Is it drawn into the air, or into what lies on the skin or is held beside it?"""
+    """Is it drawn into the air, or beside the body?
+
+    Into what lies on the skin or is held beside it.
+    """
     for oar, share in anatomy.outside.items():
         level = level_of(share, 0.0, 0.0, *OUTSIDE_LIMITS)
         if share > OUTSIDE_LIMITS[0]:

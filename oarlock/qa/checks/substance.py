@@ -1,4 +1,7 @@
-"""Does the CT, and does the model's own probability, stand behind each organ?"""
+"""Do the CT and the model stand behind each organ?
+
+Of the model, its own probability.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -17,7 +20,10 @@ DELIVERED_LIMITS: Final = (0.5, 0.7, 1.4, 2.0)
 
 
 def check_density(anatomy: Anatomy) -> Iterator[Finding]:
-    """Does it lie on its own tissue? The one check that sees a whole set of contours misplaced together."""
+    """Does it lie on its own tissue?
+
+    The one check that sees a whole set of contours misplaced together.
+    """
     sound = anatomy.sound()
     for oar, found in anatomy.compositions.items():
         if oar not in sound:
@@ -37,7 +43,10 @@ def check_density(anatomy: Anatomy) -> Iterator[Finding]:
 
 
 def check_certainty(anatomy: Anatomy) -> Iterator[Finding]:
-    """Does the model's probability stand behind the line, and is what it drew in the contour?"""
+    """Does the model's probability stand behind the line?
+
+    And is what it drew in the contour?
+    """
     for oar, seen in anatomy.certainty.items():
         shape = anatomy.shapes.get(oar)
         if shape is None or seen.share is None or seen.drawn_ml == 0:

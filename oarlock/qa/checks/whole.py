@@ -1,4 +1,7 @@
-"""Is each organ whole: as large as organs are, like its twin, without a cut, and as long as the scan lets it be?"""
+"""Is each organ whole?
+
+As large as organs are, like its twin, without a cut, and as long as the scan lets it be.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -28,7 +31,10 @@ _WHOLE_MM: Final = {"SpinalCanal": 350.0, "SpinalCord": 350.0, "Lung_L": 150.0, 
 
 
 def check_volume(anatomy: Anatomy) -> Iterator[Finding]:
-    """Is it as large as organs are? A cut organ can only be too large."""
+    """Is it as large as organs are?
+
+    A cut organ can only be too large.
+    """
     for oar, shape in anatomy.shapes.items():
         limits = anatomy.limits.norms[oar.name].volume_limits_ml()
         is_part = shape.cut_foot or shape.cut_head
@@ -69,7 +75,10 @@ def check_flat_faces(anatomy: Anatomy) -> Iterator[Finding]:
 
 
 def check_halves(anatomy: Anatomy) -> Iterator[Finding]:
-    """Is one of two twins like half of the other? Small organs show no cut, but half of one is smaller, narrower, to one side."""
+    """Is one of two twins like half of the other?
+
+    Small organs show no cut, but half of one is smaller, narrower, to one side.
+    """
     sound = anatomy.sound()
     for oar, own in sound.items():
         halving = anatomy.limits.halves.get(oar.name[:-2]) if oar.laterality else None
@@ -101,7 +110,10 @@ def half_features(oar: OAR, own: Shape, other: Shape, norms: Mapping[str, Norm])
 
 
 def check_continuity(anatomy: Anatomy) -> Iterator[Finding]:
-    """Do cord, canal and lungs go on to the lower end of the scan, and do cord and canal begin at the brainstem?"""
+    """Do cord, canal and lungs go on to the lower end?
+
+    Of the scan; and do cord and canal begin at the brainstem?
+    """
     foot_mm = float(anatomy.grid.to_points(np.array([[0.0, 0, 0], [anatomy.grid.shape[0] - 1.0, 0, 0]]))[:, 2].min())
     for name, whole_mm in _WHOLE_MM.items():
         shape = anatomy.get(name)

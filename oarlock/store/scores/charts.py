@@ -1,4 +1,7 @@
-"""Control charts of what was approved: the first scores of each organ, model and scanner as baseline, the newest behind it."""
+"""Control charts of what was approved.
+
+The first scores of each organ, model and scanner as baseline, the newest behind it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +46,9 @@ class Chart:
 
 
 def read_charts(connection: Connection, filters: Filters, points: int) -> list[Chart]:
-    """The charts by model and scanner, and in the catalogue's order of organs.
+    """The charts by model and scanner.
+
+    Within them, in the catalogue's order of organs.
 
     :param filters: ``since`` is where the baseline begins.
     :param points: most points of a chart behind its baseline, the newest ones.

@@ -13,7 +13,9 @@ from oarlock.store.scores.write import Origin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which cases are asked for; None for all. ``since`` is the first moment, ``until`` the first one after.
+    """Which cases are asked for; None for all.
+
+    ``since`` is the first moment, ``until`` the first one after.
 
     ``site`` has no default: whoever asks says whose cases they may see, and an empty one stands for those of all sites.
     """
@@ -30,7 +32,10 @@ class Filters:
 
 
 def read_streams(connection: Connection, filters: Filters) -> dict[int, Row[Any]]:
-    """The models and scanners that are asked for: a handful, so the large tables are asked by number."""
+    """The models and scanners that are asked for.
+
+    A handful, so the large tables are asked by number.
+    """
     asked = {"model": filters.model, "model_version": filters.model_version, "scanner": filters.scanner}
     asked["site"] = filters.site or None
     same = [QA_STREAMS.c[name] == value for name, value in asked.items() if value is not None]
@@ -38,7 +43,10 @@ def read_streams(connection: Connection, filters: Filters) -> dict[int, Row[Any]
 
 
 def of_streams(column: ColumnElement[int], filters: Filters, streams: Mapping[int, object]) -> list[ColumnElement[bool]]:
-    """The condition that a row is of one of these streams; none where the filters ask for all."""
+    """The condition that a row is of these streams.
+
+    None where the filters ask for all.
+    """
     if filters.model is filters.model_version is filters.scanner is None and not filters.site:
         return []
     return [column == next(iter(streams))] if len(streams) == 1 else [column.in_(streams)]

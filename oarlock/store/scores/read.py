@@ -1,4 +1,7 @@
-"""Reading scores: pages of rows, histograms and counts; summaries and charts are in their own modules."""
+"""Reading scores: pages of rows, histograms and counts.
+
+Summaries and charts are in their own modules.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +26,10 @@ from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Surface DSC of all cases ever: ``counts[i]`` of them are at most ``BUCKETS[i]``; ``total`` is their sum."""
+    """Surface DSC of all cases ever.
+
+    ``counts[i]`` of them are at most ``BUCKETS[i]``; ``total`` is their sum.
+    """
 
     model: str
     oar: str
@@ -55,7 +61,9 @@ class ScoreStore:
         self._database, self._clock = database, clock
 
     def scores(self, filters: Filters, *, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
-        """A page of rows, newest case first and by organ within a case, and the cursor of the next page (None at the end).
+        """A page of rows and the cursor of the next page.
+
+        Newest case first and by organ within a case; the cursor is None at the end.
 
         :raises InvalidParameter: if the cursor is not one that this method gave.
         """
@@ -82,7 +90,7 @@ class ScoreStore:
             return approve(connection, now, job, comparison, scanner=scanner, content_sha256=content_sha256, by=by)
 
     def returns(self, job_id: str) -> list[Return]:
-        """What was approved for a job, in the order in which it came."""
+        """What was approved for a job, in order of arrival."""
         columns = (QA_CASES.c.at, QA_CASES.c.position, QA_CASES.c.content_sha256, QA_CASES.c.superseded)
         mine = (QA_CASES.c.job_id == job_id) & (QA_CASES.c.origin == Origin.APPROVED)
         with self._database.reading() as connection:
@@ -103,7 +111,10 @@ class ScoreStore:
         return [_histogram(model, oar, by_bucket) for (model, oar), by_bucket in cells.items()]
 
     def check_counts(self) -> list[tuple[str, str, int]]:
-        """Code of a check, or ``VERDICT`` and an organ's name (none for the set); level; and how often it was given."""
+        """How often each check was given at each level.
+
+        Code of a check, or ``VERDICT`` and an organ's name (none for the set); level; count.
+        """
         with self._database.reading() as connection:
             rows = connection.execute(select(QA_CHECKS).order_by(QA_CHECKS.c.code, QA_CHECKS.c.level)).all()
         return [(row.code, row.level, row.findings) for row in rows]

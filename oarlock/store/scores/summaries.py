@@ -1,4 +1,6 @@
-"""Summaries: what the scores of each organ say together, over the whole time and over its parts.
+"""Summaries: what the scores of each organ say together.
+
+Over the whole time and over its parts.
 
 The scores of a day are read as one piece, packed: a year of a large clinic is a million numbers, which NumPy sorts in the time in
 which a database hands out the first rows of them (ADR 17).
@@ -44,7 +46,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class OARSummary:
-    """One organ: over the whole time, and over each part of it that has a case, by its first day."""
+    """One organ over the whole time and its parts.
+
+    Each part that has a case, by its first day.
+    """
 
     oar: str
     whole: Summary
@@ -54,7 +59,9 @@ class OARSummary:
 def summarise(
     connection: Connection, filters: Filters, alert_level: float, part_of: Callable[[int], int] | None
 ) -> list[OARSummary]:
-    """One entry for each organ that has a case, in the catalogue's order.
+    """One entry for each organ that has a case.
+
+    In the catalogue's order.
 
     :param filters: its moments stand for the whole days that they lie in; the day of ``until`` is not among them.
     :param alert_level: scores below it are counted, in [0, 1].

@@ -1,4 +1,6 @@
-"""Writing scores: what a finished job leaves for dashboards, in the transaction that ends it.
+"""Writing scores: what a finished job leaves for dashboards.
+
+In the transaction that ends it.
 
 A case is one comparison of a job's contours with one RTSTRUCT. What dashboards and Prometheus ask again and again is counted in
 the same transaction: by day for summaries, as a histogram for metrics. Needs no NumPy: workers and the job table load this.
@@ -107,7 +109,10 @@ def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts
 
 
 def add_case(connection: Connection, now: datetime, case: Case, comparison: ComparisonRows) -> None:
-    """Write one comparison and count it. Organs that neither side drew leave no row."""
+    """Write one comparison and count it.
+
+    Organs that neither side drew leave no row.
+    """
     rows = sorted((row for row in comparison.oars if row["presence"] != "neither"), key=lambda row: row["oar"])
     stream_id = _stream(connection, case)
     values = {
@@ -143,7 +148,9 @@ def approve(
     content_sha256: str,
     by: Actor,
 ) -> bool:
-    """Write the comparison with the RTSTRUCT that was approved for a job; on the charts it replaces an earlier one.
+    """Write the comparison with the RTSTRUCT approved for a job.
+
+    On the charts it replaces an earlier one.
 
     :returns: False if this very RTSTRUCT is the last one that was approved for the job: then there is nothing to write.
     :raises JobExpired: if the job was purged in the meantime.
@@ -162,7 +169,10 @@ def approve(
 
 
 def oar_ids(connection: Connection, names: Collection[str]) -> dict[str, int]:
-    """The id of each organ in packed scores. It never changes; an organ that is new here gets the next one."""
+    """The id of each organ in packed scores.
+
+    It never changes; an organ that is new here gets the next one.
+    """
     known = {row.name: row.id for row in connection.execute(select(QA_OARS))}
     while missing := sorted(set(names) - known.keys()):
         following = select(func.max(QA_OARS.c.id) + 1, literal(missing[0])).where(QA_OARS.c.id >= 0)  # SQLite wants a WHERE
@@ -178,7 +188,10 @@ def day_of(moment: datetime) -> int:
 
 
 def insert_of(connection: Connection) -> Any:
-    """The INSERT that may meet a row which is there already; both databases spell it alike."""
+    """The INSERT that may meet an existing row.
+
+    Both databases spell it alike.
+    """
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
 
 

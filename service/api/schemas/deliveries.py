@@ -13,7 +13,10 @@ _Result = Literal["rtstruct", "seg", "report"]
 
 
 class DeliveryEntry(Schema):
-    """When and where a result of a job arrived, or why it has not."""
+    """When and where a result arrived, or why not.
+
+    A result of a job.
+    """
 
     place: str = Field(description="what the operator of the gateway calls it")
     result: _Result

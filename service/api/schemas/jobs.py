@@ -57,7 +57,10 @@ class JobWarningEntry(Schema):
 
 
 class JobLinks(Schema):
-    """Addresses of a job, its results and its actions. Results answer 409 until it has succeeded."""
+    """Addresses of a job, its results and its actions.
+
+    Results answer 409 until it has succeeded.
+    """
 
     self: str
     rtstruct: str

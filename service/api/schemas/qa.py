@@ -63,7 +63,10 @@ class ScoreDistribution(Schema):
 
 
 class ScoreSummary(Schema):
-    """The scores of an organ over some time; a distribution is null where no score is defined."""
+    """The scores of an organ over some time.
+
+    A distribution is null where no score is defined.
+    """
 
     n: int = Field(description="cases that both sides drew")
     one_sided: int = Field(description="cases that one side alone drew")
@@ -72,13 +75,16 @@ class ScoreSummary(Schema):
 
 
 class ScoreBucket(ScoreSummary):
-    """The part of the summary that lies in one day, week or month."""
+    """The summary's part of one day, week or month."""
 
     start: date = Field(description="its first day, UTC")
 
 
 class OARScores(ScoreSummary):
-    """The summary of an organ, over the whole time and over each part of it that has a case."""
+    """The summary of an organ.
+
+    Over the whole time and over each part of it that has a case.
+    """
 
     oar: str
     over_time: list[ScoreBucket]
@@ -144,7 +150,10 @@ class DriftLimits(Schema):
 
 
 class DriftChart(Schema):
-    """How the surface DSC of one organ, model and scanner went, against contours that were approved."""
+    """How the surface DSC of one organ went over time.
+
+    Of one organ, model and scanner, against contours that were approved.
+    """
 
     oar: str
     model: DriftModel

@@ -1,4 +1,6 @@
-"""The QA report of a job, and a comparison of two RTSTRUCTs, as documents; ``docs/qa.md`` says what every number means.
+"""The QA report and comparisons of RTSTRUCTs as documents.
+
+Of a job, or of two RTSTRUCTs; ``docs/qa.md`` says what every number means.
 
 What a report of an earlier version lacks is null, or an empty list.
 """
@@ -28,7 +30,10 @@ class StructureSetSource(Schema):
 
 
 class OrganScore(Schema):
-    """The numbers of one organ in a comparison; null where one is not defined, and `reason` says why."""
+    """The numbers of one organ in a comparison.
+
+    Null where one is not defined, and `reason` says why.
+    """
 
     oar: str = Field(description="TG-263 name")
     matched_roi: str | None = Field(description="name of the reference's ROI")
@@ -193,7 +198,10 @@ class GridFacts(Schema):
 
 
 class QAReportDocument(Schema):
-    """What is known of the contours of a job: verdicts, checks, and comparisons with every RTSTRUCT that came."""
+    """What is known of the contours of a job.
+
+    Verdicts, checks, and comparisons with every RTSTRUCT that came.
+    """
 
     definition: str
     series_instance_uid: str = ""

@@ -33,7 +33,10 @@ class ReviewDrawn(Schema):
 
 
 class ReviewPoints(Schema):
-    """Surface points, as uint16 in little-endian order: z, y, x and the distance in 0.1 mm."""
+    """Surface points, as uint16 in little-endian order.
+
+    z, y, x and the distance in 0.1 mm.
+    """
 
     count: int
     part: Part
@@ -62,7 +65,10 @@ class ReviewWindow(Schema):
 
 
 class ReviewHead(Schema):
-    """What lies where in the data of a review. z runs from the feet to the head, y to the back, x to the patient's left."""
+    """What lies where in the data of a review.
+
+    z runs from the feet to the head, y to the back, x to the patient's left.
+    """
 
     version: int
     model: str = Field(description="who drew the contours")

@@ -29,7 +29,10 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 
 def to_body(callback: Callback) -> bytes:
-    """The body of a callback: which job ended how, and its address. Nothing of the series."""
+    """The body of a callback.
+
+    Which job ended how, and its address. Nothing of the series.
+    """
     here = f"/v1/jobs/{callback.job_id}"
     job = {"id": callback.job_id, "state": callback.job_state, "error_code": callback.error_code, "links": {"self": here}}
     document = {"type": f"job.{callback.job_state}", "timestamp": rfc3339(callback.ended_at), "data": {"job": job}}

@@ -18,13 +18,19 @@ AT_ONCE: Final = 4
 
 
 class Messenger:
-    """Delivers callbacks that are due, several at once: one slow receiver keeps few others waiting."""
+    """Delivers callbacks that are due, several at once.
+
+    One slow receiver keeps few others waiting.
+    """
 
     def __init__(self, store: CallbackStore, client: WebhookClient) -> None:
         self._store, self._client = store, client
 
     def deliver(self) -> None:
-        """Make callbacks of the jobs that have ended, and send those that are due, once."""
+        """Make and send callbacks, once.
+
+        Made of the jobs that have ended; sent if they are due.
+        """
         self._store.collect()
         if due := self._store.claim():
             with ThreadPoolExecutor(AT_ONCE, "callback") as threads:

@@ -1,4 +1,7 @@
-"""Where callbacks may go: hosts of the settings, and addresses that those names may lead to (ADR 14)."""
+"""Where callbacks may go (ADR 14).
+
+To hosts of the settings, and addresses that those names may lead to.
+"""
 
 import ipaddress
 from dataclasses import dataclass

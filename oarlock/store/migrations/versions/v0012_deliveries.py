@@ -1,4 +1,7 @@
-"""When and where results arrived, and which job takes the place of another."""
+"""When and where results arrived.
+
+And which job takes the place of another.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,7 @@
-"""The verdict on an organ, and why its scores are missing, beside its scores."""
+"""The verdict on an organ, beside its scores.
+
+And why its scores are missing.
+"""
 
 import sqlalchemy as sa
 from alembic import op
