@@ -1,13 +1,16 @@
 """What make mutate changes, and that it notices whether tests notice."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tools.mutate import page
-from tools.mutate.mutants import Mutant, mutants, without_functions
+from tools.mutate import latest, page
+from tools.mutate.collected import lines_of_statement
+from tools.mutate.guarded import HELD_BY
+from tools.mutate.mutants import Mutant, mutants
 from tools.mutate.operators import exchanged
 
 ROOT = Path(__file__).parents[2]
@@ -59,36 +62,88 @@ def test_words_that_only_begin_like_a_side_stay() -> None:
     assert exchanged("the left lens, Lens_L, leftover, Lens_Large") == "the right lens, Lens_R, leftover, Lens_Large"
 
 
-def test_a_trial_passes_with_the_true_source_and_not_with_a_mutant_and_changes_no_file(tmp_path: Path) -> None:
-    (tmp_path / "side.py").write_text(SOURCE, encoding="utf-8")
-    (tmp_path / "test_side.py").write_text(
-        "from side import side\n\n\ndef test_left():\n    assert side(0.6) == 'to the left'\n", encoding="utf-8"
-    )
-    program = f"""
-from pathlib import Path
-from tools.mutate.trial import passes
-source, tests = {SOURCE!r}, [Path("test_side.py")]
-for changed in (source, source.replace("0.5", "0.75"), "while True: pass"):
-    print(passes("side.py", changed, tests, limit_s=20 if changed[0] != "w" else 0.5))
+TESTS = """
+from side import LIMIT, TABLE, side
+
+def test_left():
+    assert side(0.6) == "to the left"
+
+def test_where_the_limit_is():
+    assert LIMIT < 0.7
+
+def test_the_table():
+    assert TABLE["twice"] < 1.4
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["True", "False", "False"]
-    assert (tmp_path / "side.py").read_text(encoding="utf-8") == SOURCE
+
+TRIED = """
+import json
+from multiprocessing import get_context
+from pathlib import Path
+from tools.mutate.__main__ import survivors_loaded_anew
+from tools.mutate.collected import collect
+from tools.mutate.guarded import HELD_BY
+from tools.mutate.mutants import Mutant
+from tools.mutate.trial import prepare
+
+source = Path("side.py").read_text()
+changes = [
+    ("> LIMIT", "<= LIMIT"), ("LIMIT = 0.5", "LIMIT = 0.75"), ("2 * LIMIT", "3 * LIMIT"), ("> LIMIT", ">= LIMIT"),
+    ("the same", "other"), ("return", "while True: continue; return"),
+]
+mutants = [
+    Mutant("side.py", source[:source.index(old)].count("\\n") + 1, old, new, source.replace(old, new, 1)) for old, new in changes
+]
+
+def work(collected):
+    there.send(list(collected.survivors(mutants, jobs=2)))
+
+prepare()
+here, there = get_context("fork").Pipe()
+get_context("fork").Process(target=collect, args=(Path.cwd(), "side.py", [Path("test_side.py")], work)).start()
+found = here.recv()
+sure = [of.mutant.after for of in found if of.sure]
+Path("said.json").write_text(json.dumps([sure, [mutant.after for mutant in survivors_loaded_anew(found, jobs=2)]]))
+"""
 
 
-def test_a_module_without_functions_fails_whatever_uses_it() -> None:
-    space: dict[str, object] = {}
-    exec(without_functions(SOURCE), space)
-    assert space["LIMIT"] == 0.5
-    with pytest.raises(AssertionError):
-        space["side"](1.0)  # type: ignore[operator]
+@pytest.mark.slow
+def test_survivors_are_those_that_no_test_notices_and_no_file_is_changed(tmp_path: Path) -> None:
+    source = f"{SOURCE}\n\nTABLE = {{'twice': 2 * LIMIT, 'name': 'the same'}}\n"
+    (tmp_path / "side.py").write_text(source, encoding="utf-8")
+    (tmp_path / "test_side.py").write_text(TESTS, encoding="utf-8")
+    command = [sys.executable, "-c", TRIED]
+    environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    said = tmp_path / "said.json"
+    assert said.exists(), done.stdout
+    assert json.loads(said.read_text(encoding="utf-8")) == [[">= LIMIT"], [">= LIMIT", "other"]]
+    assert (tmp_path / "side.py").read_text(encoding="utf-8") == source
+
+
+def test_every_guarded_module_and_every_test_that_holds_it_is_there() -> None:
+    files = [ROOT / module for module in HELD_BY] + [ROOT / "tests" / test for tests in HELD_BY.values() for test in tests]
+    assert [file for file in files if not file.is_file()] == []
+
+
+def test_the_innermost_statement_is_found_and_whether_it_is_in_a_function() -> None:
+    source = "A = (\n  1,\n)\n\ndef f(\n  x=1,\n):\n  if x:\n    y = (\n      2)\n"
+    assert [lines_of_statement(source, line) for line in (2, 6, 8, 10)] == [
+        (range(1, 4), False),
+        (range(5, 11), False),
+        (range(8, 11), True),
+        (range(9, 11), True),
+    ]
+
+
+def test_the_latest_survivors_are_those_of_the_module_as_it_is(tmp_path: Path) -> None:
+    module = tmp_path / "side.py"
+    module.write_text(SOURCE, encoding="utf-8")
+    assert latest.read(tmp_path, "side.py") is None
+    survivor = Mutant("side.py", 3, "LIMIT = 0.5", "LIMIT = 0.75", "…")
+    latest.write(tmp_path, "side.py", [survivor])
+    assert latest.read(tmp_path, "side.py") == [survivor]
+    module.write_text(f"{SOURCE}# changed\n", encoding="utf-8")
+    assert latest.read(tmp_path, "side.py") is None
 
 
 def test_the_page_keeps_the_rows_of_other_modules_and_says_what_is_explained(tmp_path: Path) -> None:
@@ -98,7 +153,7 @@ def test_the_page_keeps_the_rows_of_other_modules_and_says_what_is_explained(tmp
     (tmp_path / "tools" / "mutate" / "explained.toml").write_text(
         '[["oarlock/a.py"]]\nwhy = "the same number"\nchanges = [["x + 0", "x - 0"]]\n', encoding="utf-8"
     )
-    survivors = [Mutant("oarlock/a.py", "x + 0", "x - 0", ""), Mutant("oarlock/a.py", "a | b", "a & b", "")]
+    survivors = [Mutant("oarlock/a.py", 1, "x + 0", "x - 0", ""), Mutant("oarlock/a.py", 2, "a | b", "a & b", "")]
     assert page.write(tmp_path, "oarlock/a.py", 10, survivors) == 1
     assert page.write(tmp_path, "oarlock/b.py", 4, []) == 0
     text = (tmp_path / "docs" / "reliability.md").read_text(encoding="utf-8")

@@ -4,96 +4,82 @@ Mutants that no test notices are printed, and listed in docs/reliability.md with
 """
 
 import argparse
+import os
 import sys
-import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-from tools.mutate import page
-from tools.mutate.mutants import Mutant, mutants, without_functions
-from tools.mutate.trial import OUTPUT, passes, prepare
+from tools.mutate import latest, page
+from tools.mutate.collected import Collected, Survivor, collect
+from tools.mutate.forks import NOTICED, outcomes
+from tools.mutate.guarded import HELD_BY
+from tools.mutate.mutants import Mutant, mutants
+from tools.mutate.trial import loaded_anew, prepare
 
 ROOT: Final = Path(__file__).parents[2]
-
-GUARDED: Final = (
-    "oarlock/ct/slice_spacing.py",
-    "oarlock/ct/sorting.py",
-    "oarlock/ct/completeness.py",
-    "oarlock/ct/hounsfield.py",
-    "oarlock/ct/turned_over.py",
-    "oarlock/ct/pixel*.py",
-    "oarlock/geometry/grid.py",
-    "oarlock/geometry/contours.py",
-    "oarlock/geometry/interpolation.py",
-    "oarlock/geometry/overlaps.py",
-    "oarlock/geometry/polygons.py",
-    "oarlock/rtstruct/writer.py",
-    "oarlock/rtstruct/reader.py",
-    "oarlock/rtstruct/planes.py",
-    "oarlock/rtstruct/placing.py",
-    "oarlock/rtstruct/validator.py",
-    "oarlock/qa/measures.py",
-    "oarlock/qa/lattice.py",
-    "oarlock/qa/surface_dsc.py",
-    "oarlock/qa/volumes.py",
-    "oarlock/qa/plausibility*.py",
-    "oarlock/qa/checks/*.py",
-    "oarlock/segmentation/postprocess.py",
-    "oarlock/segmentation/to_ct_grid.py",
-    "oarlock/segmentation/clean_up.py",
-)
-"""What is not there in this version is passed over."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutate", description=__doc__.splitlines()[0])
-    parser.add_argument("patterns", nargs="*", default=GUARDED, help="files to change (default: all that are guarded)")
-    parser.add_argument(
-        "--tests", nargs="*", type=Path, help="run these files of tests alone (default: all of the package that use the module)"
-    )
+    parser.add_argument("modules", nargs="*", default=list(HELD_BY), help="files to change (default: all that are guarded)")
+    parser.add_argument("--tests", nargs="*", type=Path, help="tests to run (default: those that tools/mutate/guarded.py names)")
     parser.add_argument("--only", nargs="*", help="these kinds of changes alone, such as LimitMoved (default: all)")
+    parser.add_argument("--again", action="store_true", help="only what survived the last time, of modules that are as they were")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many mutants at a time (default: one a core)")
     parser.add_argument("--list", action="store_true", help="count the mutants and test none")
     chosen = parser.parse_args()
-    modules = sorted({path.relative_to(ROOT).as_posix() for pattern in chosen.patterns for path in ROOT.glob(pattern)})
-    modules = [module for module in modules if not module.endswith("__init__.py")]
+    if chosen.list:
+        for module in chosen.modules:
+            print(f"{module}: {len(list(mutants(ROOT, module, chosen.only)))} mutants", flush=True)
+        return 0
     prepare()
     left = 0
-    for module in modules:
-        tried = list(mutants(ROOT, module, chosen.only))
-        print(f"{module}: {len(tried)} mutants", flush=True)
-        if not chosen.list:
-            survivors = survivors_of(module, tried, chosen.tests)
-            if not (chosen.only or chosen.tests):
-                left += page.write(ROOT, module, len(tried), survivors)
+    for module in chosen.modules:
+        left += try_module(module, chosen)
     return int(left > 0)
 
 
-def survivors_of(module: str, tried: list[Mutant], chosen: list[Path] | None) -> list[Mutant]:
-    """The mutants with which all tests that use the module pass."""
-    source = (ROOT / module).read_text(encoding="utf-8")
-    tests = chosen or tests_of(module, source)
-    begun = time.monotonic()
-    if not passes(module, source, tests, limit_s=600):
-        sys.exit(f"{module}: its tests fail without any change\n{OUTPUT.read_text(encoding='utf-8')[-2000:]}")
-    limit_s = 20 + 3 * (time.monotonic() - begun)
-    print(f"  {', '.join(test.name for test in tests)}: {time.monotonic() - begun:.0f} s", flush=True)
-    survivors = []
-    for number, mutant in enumerate(tried, start=1):
-        if number % 50 == 0:
-            print(f"  {number} of {len(tried)}", flush=True)
-        if passes(module, mutant.source, tests, limit_s=limit_s):
-            survivors.append(mutant)
-            print(f"  {mutant.before}  →  {mutant.after}", flush=True)
-    return survivors
+def try_module(module: str, chosen: argparse.Namespace) -> int:
+    """Try the mutants of a module; how many survivors have no explanation."""
+    tests = chosen.tests or [ROOT / "tests" / test for test in HELD_BY[module]]
+    here, there = get_context("fork").Pipe()
+    collector = get_context("fork").Process(target=_collect, args=(module, tests, chosen, there))
+    collector.start()
+    there.close()
+    try:
+        count, survivors = here.recv()
+    except EOFError:
+        sys.exit(1)  # it has said why
+    collector.join()
+    survivors = survivors_loaded_anew(survivors, chosen.jobs)
+    for mutant in survivors:
+        print(f"  {module}:{mutant.line}  {mutant.before}  →  {mutant.after}", flush=True)
+    print(f"{module}: {count} mutants, {len(survivors)} survive", flush=True)
+    if chosen.only:
+        return 0
+    latest.write(ROOT, module, survivors)
+    return page.write(ROOT, module, count, survivors)
 
 
-def tests_of(module: str, source: str) -> list[Path]:
-    """Test files of the module's package that use it, those that bear its name first."""
-    package, name = Path(module).parent.name, Path(module).stem
-    folder = ROOT / "tests" / ("qa" if package == "checks" else package)
-    sabotaged = without_functions(source)
-    using = [test for test in folder.glob("test_*.py") if not passes(module, sabotaged, [test], limit_s=120)]
-    return sorted(using, key=lambda test: (name not in test.stem, test.stat().st_size))
+def _collect(module: str, tests: Sequence[Path], chosen: argparse.Namespace, results: Connection) -> None:
+    def work(collected: Collected) -> None:
+        tried = list(mutants(ROOT, module, chosen.only))
+        again = latest.read(ROOT, module) if chosen.again else None
+        few = [mutant for mutant in tried if again is None or mutant in again]
+        results.send((len(tried), list(collected.survivors(few, chosen.jobs))))
+
+    collect(ROOT, module, tests, work)
+
+
+def survivors_loaded_anew(survivors: Sequence[Survivor], jobs: int) -> list[Mutant]:
+    """Those that survive in a process that loads them from the start too."""
+    unsure = [survivor for survivor in survivors if not survivor.sure]
+    trials = [loaded_anew(survivor.mutant, survivor.tests, 20 + survivor.limit_s) for survivor in unsure]
+    noticed = [unsure[number].mutant for number, outcome in outcomes(trials, jobs) if outcome == NOTICED]
+    return sorted((of.mutant for of in survivors if of.mutant not in noticed), key=lambda mutant: mutant.line)
 
 
 if __name__ == "__main__":

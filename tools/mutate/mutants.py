@@ -18,10 +18,12 @@ from tools.mutate.operators import operators
 class Mutant:
     """One change.
 
-    :param before: the changed line as it was, without its indent; ``after``: as it is
+    :param line: the number of the first changed line, from 1
+    :param before: that line as it was, without its indent; ``after``: as it is
     """
 
     module: str
+    line: int
     before: str
     after: str
     source: str
@@ -51,15 +53,6 @@ def mutants(root: Path, module: str, only: Sequence[str] | None = None) -> Itera
             yield Mutant(module, *_changed(original, source), source)
 
 
-def without_functions(source: str) -> str:
-    """The same module, whose functions all raise: tests that pass with it do not use it."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body.insert(0, ast.Raise(ast.Call(ast.Name("AssertionError", ast.Load()), [], []), None))
-    return ast.unparse(ast.fix_missing_locations(tree))
-
-
 def _program(source: str) -> str:
     """The syntax tree without annotations; an impossible program is its own text."""
     try:
@@ -74,10 +67,6 @@ def _program(source: str) -> str:
     return ast.dump(tree)
 
 
-def _changed(original: str, source: str) -> tuple[str, str]:
-    pairs = [
-        (old.strip(), new.strip())
-        for old, new in zip_longest(original.splitlines(), source.splitlines(), fillvalue="")
-        if old != new
-    ]
-    return pairs[0] if pairs else ("", "")
+def _changed(original: str, source: str) -> tuple[int, str, str]:
+    pairs = zip_longest(original.splitlines(), source.splitlines(), fillvalue="")
+    return next((line, old.strip(), new.strip()) for line, (old, new) in enumerate(pairs, start=1) if old != new)

@@ -1,20 +1,20 @@
-"""Tests of one mutant, in a fork of a process that has the libraries loaded; no file is changed."""
+"""Tests of one mutant in a fork that loads Oarlock anew; the libraries are there, and no file is changed."""
 
 import importlib
 import os
-import signal
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import pytest
 from hypothesis import settings
+
+from tools.mutate.collected import OPTIONS
+from tools.mutate.forks import NOTICED, PASSED, Trial
+from tools.mutate.mutants import Mutant
 
 LIBRARIES: Final = (
     "numpy",
@@ -27,10 +27,6 @@ LIBRARIES: Final = (
     "sqlalchemy",
     "hypothesis.extra.numpy",
 )
-OUTPUT: Final = Path(tempfile.gettempdir(), f"oarlock-mutants-{os.getpid()}.log")
-"""What the tests of the latest mutant said."""
-
-POLL_S: Final = 0.02
 
 
 class _Swap(MetaPathFinder, Loader):
@@ -53,34 +49,14 @@ def prepare() -> None:
     for library in LIBRARIES:
         importlib.import_module(library)
     settings.register_profile("mutants", settings.default, database=None, derandomize=True)
-    settings.load_profile("mutants")
 
 
-def passes(module: str, source: str, tests: Sequence[Path], *, limit_s: float) -> bool:
-    """Whether all tests pass with this source in place of the module's; False too where they take longer than the limit."""
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        os._exit(_run(module, source, tests))
-    until = time.monotonic() + limit_s
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status == 0
-        time.sleep(POLL_S)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False
+def loaded_anew(mutant: Mutant, tests: Sequence[str], limit_s: float) -> Trial:
+    """A trial of the mutant by these tests, in this order."""
 
+    def run() -> int:
+        sys.meta_path.insert(0, _Swap(mutant.module.removesuffix(".py").replace("/", "."), mutant.source, mutant.module))
+        settings.load_profile("mutants")
+        return NOTICED if tests and pytest.main([*OPTIONS, "-x", *tests]) else PASSED
 
-def _run(module: str, source: str, tests: Sequence[Path]) -> int:
-    output = os.open(OUTPUT, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.meta_path.insert(0, _Swap(module.removesuffix(".py").replace("/", "."), source, module))
-    options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not delivered"]
-    try:
-        return int(pytest.main([*options, *map(str, tests)]))
-    except BaseException:  # whatever ends the tests has noticed the mutant
-        return 1
+    return Trial(run, limit_s)

@@ -1,0 +1,43 @@
+"""The modules in which a wrong sign hurts a patient, and the tests that hold each: few, and quick, as every mutant runs them."""
+
+from typing import Final
+
+_SERIES: Final = ("ct/test_slice_spacing.py", "ct/test_limits.py", "ct/test_series.py")
+_CHECKS: Final = ("qa/test_checks.py", "qa/test_plausibility.py", "qa/test_plausibility_sentences.py")
+_MEASURES: Final = ("qa/test_measures.py", "qa/test_surface_dsc.py")
+
+HELD_BY: Final = {
+    "oarlock/ct/slice_spacing.py": ("ct/test_slice_spacing.py",),
+    "oarlock/ct/sorting.py": _SERIES,
+    "oarlock/ct/completeness.py": ("ct/test_completeness.py",),
+    "oarlock/ct/hounsfield.py": ("ct/test_hounsfield.py",),
+    "oarlock/ct/turned_over.py": ("ct/test_turned_over.py",),
+    "oarlock/ct/pixel_header.py": ("ct/test_limits.py", "ct/test_pixels.py"),
+    "oarlock/ct/pixel_reader.py": ("ct/test_pixels.py", "ct/test_series.py"),
+    "oarlock/geometry/grid.py": ("geometry/test_grid.py", "geometry/test_contours.py"),
+    "oarlock/geometry/contours.py": ("geometry/test_contours.py",),
+    "oarlock/geometry/polygons.py": ("geometry/test_polygons.py", "geometry/test_contours.py"),
+    "oarlock/geometry/interpolation.py": ("rtstruct/test_placing.py",),
+    "oarlock/geometry/overlaps.py": ("rtstruct/test_placing.py",),
+    "oarlock/rtstruct/writer.py": ("rtstruct/test_writer.py", "rtstruct/test_round_trip.py"),
+    "oarlock/rtstruct/reader.py": ("rtstruct/test_reader.py",),
+    "oarlock/rtstruct/planes.py": ("rtstruct/test_placing.py",),
+    "oarlock/rtstruct/placing.py": ("rtstruct/test_placing.py", "rtstruct/test_reader.py"),
+    "oarlock/rtstruct/validator.py": ("rtstruct/test_validator.py",),
+    "oarlock/qa/measures.py": _MEASURES,
+    "oarlock/qa/lattice.py": _MEASURES,
+    "oarlock/qa/surface_dsc.py": _MEASURES,
+    "oarlock/qa/volumes.py": _MEASURES,
+    "oarlock/qa/plausibility.py": _CHECKS,
+    "oarlock/qa/checks/anatomy.py": _CHECKS,
+    "oarlock/qa/checks/finding.py": _CHECKS,
+    "oarlock/qa/checks/neighbours.py": _CHECKS,
+    "oarlock/qa/checks/place.py": _CHECKS,
+    "oarlock/qa/checks/presence.py": _CHECKS,
+    "oarlock/qa/checks/skin.py": _CHECKS,
+    "oarlock/qa/checks/substance.py": _CHECKS,
+    "oarlock/qa/checks/whole.py": _CHECKS,
+    "oarlock/segmentation/clean_up.py": ("segmentation/test_clean_up.py",),
+    "oarlock/segmentation/to_ct_grid.py": ("segmentation/test_to_ct_grid.py",),
+}
+"""Test files relative to ``tests/``, those that are most likely to notice first."""
