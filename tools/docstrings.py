@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PACKAGES: Final = ("oarlock",)
+PACKAGES: Final = ("oarlock", "service", "worker")
 MAX_WORDS: Final = 12
 """As CONTRIBUTING has it; a package's own line also says what may not live there, and may be longer."""
 

@@ -23,7 +23,7 @@ from oarlock.store import audit, migrations
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId, JobState, Priority, Stage
-from oarlock.store.migrations import DatabaseNewer
+from oarlock.store.migrations import DatabaseNewer, steps
 from oarlock.store.schema import METADATA, QA_SCORES
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
@@ -138,10 +138,10 @@ def test_a_database_from_before_alembic_is_brought_here_with_every_row(database_
 
 
 def test_every_step_keeps_the_rows_of_the_step_before(engine: Engine) -> None:
-    steps = sorted(steps.known())
+    known = sorted(steps.known())
     with engine.begin() as connection:
         write_first_schema(connection)
-        for step in steps:
+        for step in known:
             migrations.upgrade(connection, to=step)
             assert migrations.version_of(connection) == step
             assert {table: rows_of(connection, table) for table in FIRST_ROWS} == FIRST_ROWS

@@ -88,13 +88,12 @@ class Collected:
                 yield Survivor(mutants[number], outcome == PASSED, tests, trials[number].limit_s)
 
     def _tests_of(self, mutant: Mutant) -> tuple[list[int], bool]:
-        """The numbers of the tests that reach the mutant, and whether they are sure to meet it as it is put in place."""
+        """The numbers of the tests that may notice the mutant, and whether they are sure to meet it as it is put in place.
+
+        A table of the module can be looked at without running a line of it.
+        """
         lines, in_function = lines_of_statement(self._original, mutant.line)
-        reach = [
-            number
-            for number, reach in enumerate(self.reaches)
-            if (not reach.lines.isdisjoint(lines) if in_function else reach.lines)
-        ]
+        reach = [number for number, reach in enumerate(self.reaches) if not in_function or not reach.lines.isdisjoint(lines)]
         return sorted(reach, key=lambda number: self.reaches[number].seconds), in_function and self.loading.isdisjoint(lines)
 
     def _trial(self, mutant: Mutant, tests: list[int], sure: bool) -> Trial:
