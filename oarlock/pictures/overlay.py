@@ -1,4 +1,7 @@
-"""One organ on the slice where two drawings of it differ most: the predicted contour and the reference over it."""
+"""One organ where two drawings of it differ most.
+
+The predicted contour and the reference over it, on one slice.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +26,9 @@ _SURROUNDINGS_MM: Final = 25.0
 
 
 def worst_slice(rendering: Rendering, oar: OAR, reference: Mapping[OAR, Crop] | None) -> int:
-    """The slice of the grid on which most voxels are in one drawing alone; without a reference the one that shows most.
+    """The slice on which two drawings differ most.
+
+    Most voxels are in one drawing alone; without a reference the slice that shows most.
 
     :param reference: what the other side drew, each organ in its box.
     """
@@ -38,7 +43,9 @@ def worst_slice(rendering: Rendering, oar: OAR, reference: Mapping[OAR, Crop] | 
 
 
 def overlay(rendering: Rendering, oar: OAR, z: int, reference: Mapping[OAR, Crop] | None, size: int) -> bytes:
-    """A square close-up of one organ on a slice of the grid, as a JPEG.
+    """A square close-up of one organ, as a JPEG.
+
+    On a slice of the grid.
 
     The predicted contour has the organ's colour, the reference is white.
     """

@@ -1,4 +1,7 @@
-"""What a report shows: the QA report of a contour set, what it is of, and pictures of where to look first."""
+"""What a report shows.
+
+The QA report of a contour set, what it is of, and pictures of where to look first.
+"""
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +29,10 @@ PIXELS: Final = 340
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose contours they are, as the RTSTRUCT names them; empty where it does not."""
+    """Whose contours they are, as the RTSTRUCT names them.
+
+    Empty where it does not.
+    """
 
     patient_name: str = ""
     patient_id: str = ""
@@ -55,7 +61,10 @@ def subject_of(rtstruct: bytes, label: str | None = None) -> Subject:
 
 
 def drawn_in(path: Path, header: SeriesHeader, site: Site) -> Mapping[OAR, Crop]:
-    """What a reference drew, each organ in its box; nothing if it cannot be read any more."""
+    """What a reference drew, each organ in its box.
+
+    Nothing if it cannot be read any more.
+    """
     try:
         return read_bounded(path, header, site).crops()
     except StructureSetError:
@@ -96,7 +105,10 @@ class Picture:
 
 
 def pictures_of(contents: Contents) -> list[Picture]:
-    """The organs to look at first: those that a comparison likes least, then those whose verdict is red."""
+    """The organs to look at first.
+
+    Those that a comparison likes least, then those whose verdict is red.
+    """
     found: dict[str, Picture] = {}
     for oar, place, caption in (*_scored(contents), *_red(contents)):
         if len(found) < PICTURES and oar.name not in found:
@@ -138,7 +150,10 @@ def _red(contents: Contents) -> Iterator[tuple[OAR, None, str]]:
 
 
 def without_name(reason: str, oar: str) -> str:
-    """A reason without the organ's name before it, where that stands beside it already."""
+    """A reason without the organ's name before it.
+
+    Where that stands beside it already.
+    """
     rest = reason.removeprefix(f"{oar}: ")
     return rest[:1].upper() + rest[1:]
 

@@ -1,4 +1,7 @@
-"""A PDF as a DICOM object (Encapsulated PDF, PS3.3 A.45.1), filed by an archive beside the RTSTRUCT that it is about."""
+"""A PDF as a DICOM object (PS3.3 A.45.1).
+
+An Encapsulated PDF is filed by an archive beside the RTSTRUCT that it is about.
+"""
 
 import hashlib
 from io import BytesIO
@@ -23,12 +26,17 @@ def series_uid(rtstruct_uid: str) -> str:
 
 
 def instance_uid(rtstruct_uid: str, pdf: bytes) -> str:
-    """SOP Instance UID of a report: another one wherever its content is another."""
+    """SOP Instance UID of a report.
+
+    Another one wherever its content is another.
+    """
     return derived_uid(rtstruct_uid, "report", hashlib.sha256(pdf).hexdigest())
 
 
 def to_encapsulated_pdf(pdf: bytes, rtstruct: bytes) -> bytes:
-    """The Part 10 file of a PDF about an RTSTRUCT, in Explicit VR Little Endian.
+    """The Part 10 file of a PDF about an RTSTRUCT.
+
+    In Explicit VR Little Endian.
 
     :param rtstruct: the job's own file: patient, study, times and device are taken from it.
     """

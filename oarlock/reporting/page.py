@@ -1,4 +1,7 @@
-"""The report as one HTML document that needs nothing from outside: for a browser, and for the PDF."""
+"""The report as one HTML document.
+
+It needs nothing from outside: for a browser, and for the PDF.
+"""
 
 from datetime import datetime
 from functools import cache

@@ -1,4 +1,6 @@
-"""The report as PDF/A-3b, made in a process of its own with a limit of memory and of CPU time.
+"""The report as PDF/A-3b.
+
+Made in a process of its own with a limit of memory and of CPU time.
 
 What stands in a report came from outside, the libraries that set it are large, and their import takes seconds: so none of it runs
 in the service, nothing that a report names is fetched, and a document that takes too much costs itself alone.

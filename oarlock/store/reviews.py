@@ -1,4 +1,6 @@
-"""Reviews: what a person says of a job's organs: usable, to be edited, or unusable.
+"""Reviews: what a person says of a job's organs.
+
+Usable, to be edited, or unusable.
 
 Nothing is ever changed: whoever thinks again adds a review, and the newest one of an organ counts. A comment may hold anything,
 also who the patient is. It is for those who may see the job, and is deleted with it; the rest stays, as scores do.
@@ -69,7 +71,10 @@ class ReviewStore:
             audit.append(connection, now, *events)
 
     def latest(self, job_ids: Collection[JobId]) -> dict[JobId, list[Review]]:
-        """The newest review of each organ of these jobs; a job without any is left out."""
+        """The newest review of each organ of these jobs.
+
+        A job without any is left out.
+        """
         newest = select(func.max(REVIEWS.c.id)).where(REVIEWS.c.job_id.in_(job_ids)).group_by(REVIEWS.c.job_id, REVIEWS.c.oar)
         query = select(REVIEWS).where(REVIEWS.c.id.in_(newest)).order_by(REVIEWS.c.id)
         found: dict[JobId, list[Review]] = {}

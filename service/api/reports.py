@@ -1,4 +1,7 @@
-"""The report of a job for people, made when it is asked for: a page, a PDF, and the PDF as a DICOM object."""
+"""The report of a job for people.
+
+Made when it is asked for: a page, a PDF, and the PDF as a DICOM object.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

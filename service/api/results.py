@@ -123,7 +123,10 @@ _DICOM_PDF: Final[Call] = {
 
 @reads(results, "/report.html", summary="Fetch the report as a page", dependencies=_READ, **_HTML)
 async def get_report_html(request: Request, service: Here, job: TheJob, by: By) -> Response:
-    """Verdicts, pictures of where to look first, scores and the model's limits, for people; a place to sign."""
+    """The report of a job for people, as a page.
+
+    Verdicts, pictures of where to look first, scores and the model's limits; a place to sign.
+    """
     return await _made(request, service, job, by, reports.HTML)
 
 
@@ -135,7 +138,10 @@ async def get_report_pdf(request: Request, service: Here, job: TheJob, by: By) -
 
 @reads(results, "/report.dcm", summary="Fetch the report as a DICOM object", dependencies=_READ, **_DICOM_PDF)
 async def get_report_dicom(request: Request, service: Here, job: TheJob, by: By) -> Response:
-    """The PDF as an Encapsulated PDF of the same study, for an archive."""
+    """The PDF as an Encapsulated PDF of the same study.
+
+    For an archive.
+    """
     return await _made(request, service, job, by, reports.DICOM)
 
 

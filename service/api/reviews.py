@@ -47,7 +47,10 @@ _POSTED: Final[Call] = {
     **_POSTED,
 )
 def post_review(service: Here, job: TheJob, by: By, said: ReviewPost) -> list[ReviewEntry]:
-    """Say of organs whether they are usable, need edits, or are unusable. The newest review of an organ counts; all are kept."""
+    """Say of organs whether they are usable.
+
+    Usable, to be edited, or unusable. The newest review of an organ counts; all are kept.
+    """
     check_finished(job)
     for one in said.organs:
         if one.oar not in BY_NAME:

@@ -43,7 +43,10 @@ class ReviewEntry(Schema):
 
 
 class ReviewRow(Schema):
-    """A review, for a table: without its comment, which is for those who may see the job."""
+    """A review, for a table.
+
+    Without its comment, which is for those who may see the job.
+    """
 
     at: Time
     job_id: str
