@@ -5,7 +5,7 @@
 #   make bundle [PROFILES="monitoring gpu"]
 #   make soak   (200 jobs over 20 minutes while components are killed; writes its tables into docs/reliability.md)
 #   make fuzz  [FUZZ_MINUTES=60]   (every way in is fuzzed, on one core; keeps what it finds in tests/fuzz/corpus and docs/reliability.md)
-#   make mutate [MODULES=oarlock/ct/slice_spacing.py]   (one change at a time where a wrong sign hurts a patient; hours for all)
+#   make mutate [MODULES=oarlock/ct/slice_spacing.py]   (one change at a time where a wrong sign hurts a patient; minutes a module)
 #   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
 
 PYTHON  ?= python3

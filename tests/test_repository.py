@@ -17,6 +17,7 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / name for name in listing.stdout.split("\0") if name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [[BIN / "lint-imports", "--no-cache", "--no-logo"], [BIN / "deptry", "."], [sys.executable, "-m", "tools.dead_names"]],
@@ -45,6 +46,7 @@ def test_no_patient_file_is_committed() -> None:
     assert not tracked("*.dcm", "*.nrrd", "*.npz", "*.nii", "*.nii.gz")
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_core_alone(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],

@@ -199,8 +199,8 @@ def test_a_step_that_fails_leaves_nothing_behind(database_url: str, engine: Engi
     with engine.begin() as connection:
         write_first_schema(connection)
 
-    def upgrade_and_fail(connection: Connection) -> None:
-        take_all(connection)
+    def upgrade_and_fail(connection: Connection, to: str) -> None:
+        take_all(connection, to)
         raise RuntimeError("power cut")
 
     take_all = migrations.upgrade

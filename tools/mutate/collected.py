@@ -17,7 +17,7 @@ from tools.mutate.in_place import put_in_place
 from tools.mutate.mutants import Mutant
 from tools.mutate.reach import Reach, Recorder
 
-OPTIONS = ("-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not delivered")
+OPTIONS = ("-q", "-s", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not delivered")
 """Of every run of tests; assertions are not explained, as nobody reads them."""
 
 
@@ -82,7 +82,9 @@ class Collected:
         """The mutants that no test noticed."""
         chosen = [self._tests_of(mutant) for mutant in mutants]
         trials = [self._trial(mutant, *tests) for mutant, tests in zip(mutants, chosen, strict=True)]
-        for number, outcome in outcomes(trials, jobs):
+        for done, (number, outcome) in enumerate(outcomes(trials, jobs), start=1):
+            if done % 50 == 0:
+                print(f"  {done} of {len(trials)}", flush=True)
             if outcome != NOTICED:
                 tests = [self.items[test].nodeid for test in chosen[number][0]]
                 yield Survivor(mutants[number], outcome == PASSED, tests, trials[number].limit_s)
