@@ -31,7 +31,10 @@ def listed_images(path: Path, series_instance_uid: str) -> set[str]:
 
 
 def listed_series(path: Path) -> list[str]:
-    """Series Instance UIDs of which an RTSTRUCT lists images; none where the file cannot be read."""
+    """Series of which an RTSTRUCT lists images.
+
+    Series Instance UIDs; none where the file cannot be read.
+    """
     try:
         root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET)
     except Unusable:

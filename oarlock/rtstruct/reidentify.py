@@ -31,7 +31,10 @@ def reidentified(rtstruct: bytes, original: Original) -> bytes:
 
 
 def reidentified_image(image: bytes, original: Original) -> bytes:
-    """A CT image of a de-identified series with its patient and its true UIDs; of the rest it has what was kept."""
+    """A de-identified CT image with its patient and true UIDs.
+
+    Of the rest it has what was kept.
+    """
     dataset = reidentified(image, original)[dataset_start(image) :]
     uid = dict(split_elements(dataset))[Tag.SOP_INSTANCE_UID]
     return preamble(uid.rstrip(b"\0").decode("ascii")) + dataset

@@ -366,14 +366,17 @@ def check_room(folder: Path, *, keep_bytes: int, more_bytes: int = 0) -> None:
 
 
 def delete(path: Path) -> None:
-    """Remove a folder, or a file; what another process already removed is no error."""
+    """Remove a folder, or a file.
+
+    What another process already removed is no error.
+    """
     if path.is_file():
         path.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
+    """Wait until a file or a folder's entries are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -241,7 +241,9 @@ class JobStore:
         return jobs[:limit], following
 
     def of_study(self, study_instance_uids: Collection[str], *, site: str) -> list[Job]:
-        """The jobs that have succeeded on series of a study and were not purged, newest first.
+        """The jobs that succeeded on a study, newest first.
+
+        On series of it; those that were purged are left out.
 
         :param site: whose jobs; empty for those of all sites.
         :param study_instance_uids: the study's own, and the one that it has where it was de-identified.

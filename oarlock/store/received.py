@@ -1,4 +1,6 @@
-"""Instances that were stored one by one (STOW-RS) and are not yet a job: collected by series until no more come.
+"""Instances that were stored one by one (STOW-RS).
+
+They are not yet a job: collected by series until no more come.
 
     DATA/received/lock                  locked while instances are added or taken away
     DATA/received/KEY/about.json        who sent them, and of which series they are
@@ -29,7 +31,10 @@ _DIGEST_LENGTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who stored instances, and how their jobs are made: what their key says."""
+    """Who stored instances, and how their jobs are made.
+
+    What their key says.
+    """
 
     id: str
     name: str
@@ -42,7 +47,10 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is known of a folder. ``nonce`` is new with each folder: two of the same series are two jobs."""
+    """What is known of a folder.
+
+    ``nonce`` is new with each folder: two of the same series are two jobs.
+    """
 
     sender: Sender
     study_instance_uid: str
@@ -52,7 +60,10 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The error for which no job was made: its code, title and sentence, and when."""
+    """The error for which no job was made.
+
+    Its code, title and sentence, and when.
+    """
 
     code: str
     title: str
@@ -62,7 +73,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """One folder as it was found. ``changed_at`` is when the newest instance came, in seconds since 1970."""
+    """One folder as it was found.
+
+    ``changed_at`` is when the newest instance came, in seconds since 1970.
+    """
 
     key: str
     about: About
@@ -86,7 +100,9 @@ class Received:
         self._folder = data / "received"
 
     def add(self, sender: Sender, study_uid: str, series_uid: str, files: Sequence[tuple[Path, str]], *, most: int) -> int:
-        """Move files into the folder of their series. When this returns, they survive a power cut.
+        """Move files into the folder of their series.
+
+        When this returns, they survive a power cut.
 
         :param files: each with the SHA-256 of its content.
         :param most: how many files a folder may hold.
@@ -109,7 +125,10 @@ class Received:
         return len(files)
 
     def all(self, site: str = "") -> list[Collected]:
-        """Every folder of a site, or of all sites, that which has waited longest first."""
+        """Every folder of a site, the longest waiting first.
+
+        Of one site, or of all sites.
+        """
         if not self._folder.is_dir():
             return []
         found = [self._read(folder) for folder in self._folder.iterdir() if folder.is_dir()]
@@ -117,7 +136,10 @@ class Received:
         return sorted(seen, key=lambda one: one.changed_at)
 
     def settle(self, collected: Collected) -> None:
-        """Take away what has become a job; what came in the meantime stays, and waits as a new folder would."""
+        """Take away what has become a job.
+
+        What came in the meantime stays, and waits as a new folder would.
+        """
         with self._locked():
             for path in collected.files:
                 path.unlink(missing_ok=True)
@@ -131,7 +153,10 @@ class Received:
                 delete(folder)
 
     def refuse(self, collected: Collected, refusal: Refusal) -> None:
-        """Note why no job was made. Its instances stay until more of them come, they are deleted, or their time is up."""
+        """Note why no job was made.
+
+        Its instances stay until more of them come, they are deleted, or their time is up.
+        """
         with self._locked(), suppress(FileNotFoundError):
             folder = self._folder / collected.key
             changed = folder.stat()
@@ -139,7 +164,10 @@ class Received:
             os.utime(folder, (changed.st_atime, changed.st_mtime))  # when the newest instance came
 
     def delete(self, key: str, site: str = "") -> bool:
-        """Delete a folder of a site and what is in it; False if there is none."""
+        """Delete a folder of a site; False if there is none.
+
+        With what is in it.
+        """
         with self._locked():
             there = any(one.key == key for one in self.all(site))
             if there:

@@ -1,4 +1,6 @@
-"""From received instances to jobs: a series becomes one when nothing of it has come for a while.
+"""From received instances to jobs.
+
+A series becomes one when nothing of it has come for a while.
 
 A sender cannot say that a series is complete; requests are split, and one may hold several series. So a job is made when the
 series has been quiet for ``stow_quiet_s`` and is whole by its own geometry. One that is not whole waits six times as long, and is

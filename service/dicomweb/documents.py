@@ -1,4 +1,7 @@
-"""Data sets as documents: DICOM JSON (PS3.18 F) and, of small ones, native DICOM XML (PS3.19 A.1)."""
+"""Data sets as documents.
+
+DICOM JSON (PS3.18 F) and, of small ones, native DICOM XML (PS3.19 A.1).
+"""
 
 import warnings
 from typing import Any, Final
@@ -14,7 +17,9 @@ XML: Final = "application/dicom+xml"
 
 
 def to_json(dataset: Dataset, bulk_address: str | None = None) -> dict[str, Any]:
-    """A data set as an object of DICOM JSON; a value that is not valid for its VR is left out.
+    """A data set as an object of DICOM JSON.
+
+    A value that is not valid for its VR is left out.
 
     :param bulk_address: where the bulk data of the instance are, but for the tag; without it they are left out.
     """
@@ -31,7 +36,10 @@ def to_json(dataset: Dataset, bulk_address: str | None = None) -> dict[str, Any]
 
 
 def to_xml(dataset: Dataset) -> bytes:
-    """A data set of strings, numbers and sequences in the Native DICOM Model."""
+    """A data set in the Native DICOM Model.
+
+    It holds strings, numbers and sequences.
+    """
     body = _attributes(dataset)
     head = '<?xml version="1.0" encoding="UTF-8"?>'
     return f'{head}<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM">{body}</NativeDicomModel>'.encode()

@@ -60,7 +60,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class KeptSeries:
-    """One series of a job: its CT, its RTSTRUCT or its segmentation. ``job`` has the true UIDs."""
+    """One series of a job: CT, RTSTRUCT or segmentation.
+
+    ``job`` has the true UIDs.
+    """
 
     job: Job
     modality: str
@@ -69,7 +72,10 @@ class KeptSeries:
 
 
 class Memory:
-    """What is remembered between calls: where the slices of a few series lie, and who was given pixels lately."""
+    """What is remembered between calls.
+
+    Where the slices of a few series lie, and who was given pixels lately.
+    """
 
     def __init__(self, service: Service) -> None:
         self.header = lru_cache(maxsize=8)(partial(_read_header, service))
@@ -77,7 +83,10 @@ class Memory:
         self._looking = Lock()
 
     def is_first_look(self, caller_id: str, series: KeptSeries) -> bool:
-        """Whether a caller was not given pixels of a series in the last hour: the audit log has one entry for all of them."""
+        """Whether a caller got no pixels of a series lately.
+
+        In the last hour: the audit log has one entry for all of them.
+        """
         key, now = (caller_id, series.series_instance_uid), monotonic()
         with self._looking:
             first = now - self._looks.pop(key, -LOOK_S) >= LOOK_S
@@ -92,7 +101,10 @@ def _read_header(service: Service, job: Job) -> SeriesHeader:
 
 
 class Archive:
-    """What a caller finds: the jobs of their site, or of all sites where they belong to none."""
+    """What a caller finds: the jobs of their site.
+
+    Or of all sites where they belong to none.
+    """
 
     def __init__(self, service: Service, memory: Memory, site: str) -> None:
         self.service, self.memory, self._site = service, memory, site
@@ -192,7 +204,10 @@ class Archive:
         return pydicom.dcmread(BytesIO(self.content(kept)), force=True)
 
     def description(self, kept: Kept) -> Dataset:
-        """What a search tells of an instance: of a CT image all but its pixels, of a result what stands before its sequences."""
+        """What a search tells of an instance.
+
+        Of a CT image all but its pixels, of a result what stands before its sequences.
+        """
         if kept.path is not None:
             content = self.content(kept) if kept.job.identity else None
             return pydicom.dcmread(BytesIO(content) if content else kept.path, stop_before_pixels=True, force=True)
@@ -215,7 +230,9 @@ class Archive:
         return described
 
     def patient(self, job: Job) -> Dataset:
-        """The attributes of a job's RTSTRUCT in front of its sequences: patient, study, series.
+        """The attributes in front of an RTSTRUCT's sequences.
+
+        Of a job's RTSTRUCT: patient, study, series.
 
         :raises NotKept: if it was deleted in the meantime.
         """

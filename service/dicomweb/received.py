@@ -1,4 +1,7 @@
-"""Routes of STOW-RS, and of what was received and is not a job yet."""
+"""Routes of STOW-RS.
+
+And of what was received and is not a job yet.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -83,13 +86,19 @@ _STOW: Final[Call] = {
 
 @stow.post("/studies", summary="Store instances", dependencies=[needs(Scope.JOBS_WRITE)], **_STOW)
 async def store_instances(request: Request, service: Here, caller: Caller, by: By) -> Response:
-    """Store CT images, and RTSTRUCTs to compare with (STOW-RS). Of each CT series a job is made when no more of it come."""
+    """Store CT images, and RTSTRUCTs to compare with (STOW-RS).
+
+    Of each CT series a job is made when no more of it come.
+    """
     return await _store(request, service, _sender(caller, by))
 
 
 @stow.post("/studies/{study}", summary="Store instances of a study", dependencies=[needs(Scope.JOBS_WRITE)], **_STOW)
 async def store_instances_of_study(request: Request, service: Here, caller: Caller, by: By, study: Study) -> Response:
-    """The same for instances of one study: those of another are not taken."""
+    """The same for instances of one study.
+
+    Those of another are not taken.
+    """
     return await _store(request, service, _sender(caller, by), study)
 
 
@@ -210,7 +219,10 @@ _DELETE: Final[Call] = {
     **_LIST,
 )
 def list_received(service: Here, caller: Caller, response: Response) -> ReceivedList:
-    """Series that came by STOW-RS and are not a job yet: waiting for more of them, or refused, and why."""
+    """Series that came by STOW-RS and are not a job.
+
+    They wait for more of their images, or were refused, and why.
+    """
     response.headers.update(PRIVATE)
     return ReceivedList(received=[ReceivedSeries.of(one) for one in service.received.all(caller.site)])
 

@@ -1,4 +1,7 @@
-"""WADO-RS: files, frames and bulk data in the form that is asked for (PS3.18 8.7, 10.4)."""
+"""WADO-RS: files, frames and bulk data (PS3.18 8.7, 10.4).
+
+In the form that is asked for.
+"""
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +40,10 @@ _MEDIA_TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One media range of Accept: of a multipart answer the type of its parts; a transfer syntax, ``*``, or empty without one."""
+    """One media range of Accept.
+
+    Of a multipart answer the type of its parts; a transfer syntax, ``*``, or empty without one.
+    """
 
     multipart: bool
     media_type: str
@@ -45,7 +51,10 @@ class Accepted:
 
 
 def to_accepted(header: str | None) -> list[Accepted]:
-    """What a caller takes, in the order of the header; everything without one."""
+    """What a caller takes, in the order of the header.
+
+    Everything without one.
+    """
     found = []
     for entry in _split(header or "*/*", ","):
         media_range, *parameters = (part.strip() for part in _split(entry, ";"))
@@ -80,7 +89,9 @@ def covers(kind: str, media_type: str) -> bool:
 
 
 def wanted_syntax(accepted: Sequence[Accepted], *, single: bool) -> tuple[bool, str]:
-    """Whether files are answered as parts, and the transfer syntax that they are to have: empty for their own.
+    """Whether files are answered as parts, and their transfer syntax.
+
+    The one that they are to have: empty for their own.
 
     :param single: whether there is one file, which may be the whole answer.
     :raises NotAcceptable: if the caller takes no DICOM files.
@@ -144,7 +155,9 @@ def count_of(dataset: Dataset) -> int:
 
 
 def frames(dataset: Dataset, numbers: Sequence[int], accepted: Sequence[Accepted]) -> tuple[str, list[bytes]]:
-    """The content type of the parts, and the frames: as they are compressed, or their pixels in little endian.
+    """The content type of the parts, and the frames.
+
+    As they are compressed, or their pixels in little endian.
 
     Octets without a transfer syntax are pixels (PS3.18 8.7.3.3.2).
 
@@ -170,7 +183,9 @@ def frames(dataset: Dataset, numbers: Sequence[int], accepted: Sequence[Accepted
 
 
 def native_frames(dataset: Dataset) -> list[bytes]:
-    """The pixels of every frame, in little endian; frames of single bits begin with a byte of their own.
+    """The pixels of every frame, in little endian.
+
+    Frames of single bits begin with a byte of their own.
 
     :raises NotAcceptable: if they are compressed and cannot be decoded.
     """
@@ -213,7 +228,10 @@ class Parts:
         self.content_type = f'{MULTIPART}; type="{media_type}"; boundary={self._boundary}'
 
     def body(self, parts: Iterable[tuple[str, bytes, str]]) -> Iterator[bytes]:
-        """The bytes of parts, each given with its content type and its address (may be empty)."""
+        """The bytes of parts.
+
+        Each is given with its content type and its address (may be empty).
+        """
         for content_type, content, location in parts:
             head = f"--{self._boundary}\r\nContent-Type: {content_type}\r\nContent-Length: {len(content)}\r\n"
             head += f"Content-Location: {location}\r\n" if location else ""

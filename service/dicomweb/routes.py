@@ -340,7 +340,10 @@ def retrieve_frames(
     asked: TheInstance,
     numbers: Annotated[str, Path(description="numbers of frames from 1, by commas")],
 ) -> Response:
-    """Frames of an image, compressed as they are stored or as pixels in little endian (WADO-RS)."""
+    """Frames of an image (WADO-RS).
+
+    Compressed as they are stored or as pixels in little endian.
+    """
     dataset = asked.archive.dataset(asked.kept)
     kind, content = frames(dataset, frame_numbers(numbers, dataset), to_accepted(request.headers.get("accept")))
     if asked.archive.memory.is_first_look(asked.by.id, asked.series):  # a viewer asks for every slice
@@ -361,7 +364,10 @@ def retrieve_bulk_data(
     asked: TheInstance,
     tag: Annotated[str, Path(pattern=r"^[0-9A-F]{8}$", description="the element, as metadata name it")],
 ) -> Response:
-    """The value of an element that metadata give by its address: of pixels those in little endian (WADO-RS)."""
+    """The value of an element that has an address (WADO-RS).
+
+    Metadata give it: of pixels those in little endian.
+    """
     content = _bulk(asked.archive, asked.kept, int(tag, 16))
     accepted = to_accepted(request.headers.get("accept"))
     kind = next((one for one in accepted if covers(one.media_type, OCTETS)), None)

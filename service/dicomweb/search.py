@@ -1,4 +1,7 @@
-"""QIDO-RS: which attributes can be asked for, what they match, and what is answered (PS3.18 8.3.4, 10.6)."""
+"""QIDO-RS: searches (PS3.18 8.3.4, 10.6).
+
+Which attributes can be asked for, what they match, and what is answered.
+"""
 
 import fnmatch
 import re
@@ -77,7 +80,10 @@ class Query:
 
 
 def tag_text(keyword: str) -> str:
-    """The tag of a keyword in 8 hexadecimal digits, as DICOMweb spells it."""
+    """The tag of a keyword in 8 hexadecimal digits.
+
+    As DICOMweb spells it.
+    """
     return f"{_tag(keyword):08X}"
 
 
@@ -126,7 +132,9 @@ def _number(name: str, value: str) -> int:
 
 @dataclass(frozen=True)
 class Within:
-    """What an address asks for: ``studies``, ``series`` or ``instances``, of a study and of a series where it names them.
+    """What an address asks for, and within what.
+
+    ``studies``, ``series`` or ``instances``, of a study and of a series where it names them.
 
     ``base`` is the address of the DICOMweb service, without a slash at its end.
     """
@@ -139,7 +147,10 @@ class Within:
 
 @dataclass(frozen=True)
 class Found:
-    """The page of a search. ``more`` says that further entries were not looked at."""
+    """The page of a search.
+
+    ``more`` says that further entries were not looked at.
+    """
 
     entries: list[dict[str, Any]]
     more: bool

@@ -1,4 +1,7 @@
-"""STOW-RS: which instances of a request are taken, and what the sender is told of each (PS3.18 10.5)."""
+"""STOW-RS: which instances are taken (PS3.18 10.5).
+
+And what the sender is told of each instance of a request.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,7 +32,10 @@ _WANTED: Final = frozenset({Tag.SOP_CLASS_UID, Tag.SOP_INSTANCE_UID, Tag.STUDY_I
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A file of the request, or why it is not taken (0 if it is). ``collected_with`` is the CT series that it is received for."""
+    """A file of the request, or why it is refused.
+
+    The reason is 0 if it is taken. ``collected_with`` is the CT series that it is received for.
+    """
 
     path: Path
     digest: str
@@ -72,7 +78,10 @@ def look_at(path: Path, digest: str, *, study_uid: str | None, structure_sets: b
 
 
 def take(instances: Sequence[Instance], received: Received, sender: Sender, *, most: int) -> list[Instance]:
-    """Keep what can be taken, series by series; what there is no room for fails."""
+    """Keep what can be taken, series by series.
+
+    What there is no room for fails.
+    """
     by_series: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
     for one in instances:
         if not one.failure:
@@ -91,7 +100,10 @@ def _uids(one: Instance) -> tuple[str, str, str, str, str]:
 
 
 def answer(instances: Sequence[Instance], base: str) -> tuple[int, Dataset]:
-    """The status, and the data set that names each instance as taken or failed (PS3.18 10.5.3, I.2)."""
+    """The status and the data set of an answer (PS3.18 10.5.3, I.2).
+
+    It names each instance as taken or failed.
+    """
     stored = [one for one in instances if not one.failure]
     failed = [one for one in instances if one.failure]
     dataset = Dataset()

@@ -90,11 +90,17 @@ class Vault:
         return content if job.identity is None else reidentified(content, self._open(job.identity))
 
     def image(self, job: Job, content: bytes) -> bytes:
-        """A CT image of a job with the patient as the sender knows them."""
+        """A CT image of a job with its patient.
+
+        As the sender knows them.
+        """
         return content if job.identity is None else reidentified_image(content, self._open(job.identity))
 
     def attributes(self, job: Job) -> bytes:
-        """The patient and study attributes that were taken out of a job's series, encoded; empty if none were."""
+        """The attributes that were taken out of a series.
+
+        Patient and study attributes of a job, encoded; empty if none were.
+        """
         return b"" if job.identity is None else self._open(job.identity).attributes
 
     def report(self, job: Job, content: bytes) -> bytes:

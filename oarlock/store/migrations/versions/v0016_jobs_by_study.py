@@ -1,4 +1,7 @@
-"""An index for what is kept of a study: DICOMweb asks by its UID."""
+"""An index for what is kept of a study.
+
+DICOMweb asks by its UID.
+"""
 
 from alembic import op
 
