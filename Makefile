@@ -136,16 +136,16 @@ bundle: $(VENV)/dev
 # Pinned and hashed, with no index address in them (docs/adr/0006-hashed-locks.md).
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet
-RUN     := --extra service --extra worker --extra gateway --extra report --extra seg --extra embedded --extra postgres --extra build
+RUN     := --extra service --extra worker --extra gateway --extra report --extra embedded --extra postgres --extra build
 DEV     := $(RUN) --extra model-export --extra test --extra check --extra bundle
 
 lock: $(BIN)/uv
 	@$(COMPILE) $(DEV) -o requirements/dev.lock
 	@$(COMPILE) $(RUN) -c requirements/dev.lock -o requirements/run.lock
-	@$(COMPILE) --extra service --extra report --extra seg --extra postgres -c requirements/dev.lock -o requirements/service.lock
+	@$(COMPILE) --extra service --extra report --extra postgres -c requirements/dev.lock -o requirements/service.lock
 	@$(COMPILE) --extra gateway -c requirements/dev.lock -o requirements/gateway.lock
-	@$(COMPILE) --extra worker --extra report --extra seg --extra postgres -c requirements/dev.lock -o requirements/worker.lock
-	@$(COMPILE) --extra worker --extra report --extra seg --extra cuda --extra postgres -c requirements/dev.lock -o requirements/worker-cuda.lock
+	@$(COMPILE) --extra worker --extra report --extra postgres -c requirements/dev.lock -o requirements/worker.lock
+	@$(COMPILE) --extra worker --extra report --extra cuda --extra postgres -c requirements/dev.lock -o requirements/worker-cuda.lock
 
 clean:
 	rm -rf $(VENV) out build var .pytest_cache .mypy_cache .ruff_cache .hypothesis

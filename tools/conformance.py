@@ -37,7 +37,7 @@ POSTED: Final = {CT_IMAGE, *MULTI_FRAME_CT, RTStructureSetStorage}
 """SOP classes that a post of a job uses."""
 
 RETRIEVED: Final = {CT_IMAGE, *MULTI_FRAME_CT, RTStructureSetStorage, SegmentationStorage}
-MADE: Final = {RTStructureSetStorage: "yes", SegmentationStorage: "yes", EncapsulatedPDFStorage: "by the gateway"}
+MADE: Final = frozenset({RTStructureSetStorage, SegmentationStorage, EncapsulatedPDFStorage})
 
 WRITTEN_IN: Final = {
     ImplicitVRLittleEndian: "RTSTRUCT; CT images of a de-identified series",
@@ -68,7 +68,7 @@ def _sop_classes() -> str:
     roles: dict[str, list[str]] = {}
     for one in offered():
         roles.setdefault(str(one.sop_class), []).append(one.role)
-    own = sorted(RETRIEVED | MADE.keys() | POSTED, key=lambda uid: UID(uid).name)
+    own = sorted(RETRIEVED | MADE | POSTED, key=lambda uid: UID(uid).name)
     every = [*own, *(uid for uid in roles if uid not in own)]
     yes = {True: "yes", False: ""}
     rows = [
@@ -79,7 +79,7 @@ def _sop_classes() -> str:
             yes[uid in POSTED],
             yes[uid in store.TAKEN],
             yes[uid in RETRIEVED],
-            MADE.get(UID(uid), ""),
+            yes[UID(uid) in MADE],
         )
         for uid in every
     ]
