@@ -24,6 +24,7 @@ from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.resampling import body_box_mm
 from oarlock.segmentation.segment import Model, segment
+from oarlock.segmentation.within_skin import within_skin
 
 HU = npt.NDArray[np.int16]
 SEED: Final = 1
@@ -48,6 +49,7 @@ class Changed:
 def draw(scan: Scan, model: Model) -> OARMasks:
     """What a job draws on a scan."""
     masks = segment(scan.hu, scan.grid, model).masks
+    within_skin(masks, scan.hu, scan.grid)
     clean_up(masks, scan.grid)
     return masks
 

@@ -37,6 +37,7 @@ from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.resampling import to_model_grid
 from oarlock.segmentation.segment import segment
 from oarlock.segmentation.slabs import slab_for
+from oarlock.segmentation.within_skin import within_skin
 
 T = TypeVar("T")
 
@@ -109,7 +110,8 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     slab = slab_for(fed.volume.shape[1:], manifest.parts[0].input.context_slices)
     found = table.measure("segment", lambda: segment(ct.hu, header.grid, network), note=f"{network.device}, slabs of {slab}")
     masks = found.masks
-    warnings = table.measure("clean up", lambda: clean_up(masks, header.grid))
+    warnings = table.measure("clean up", lambda: within_skin(masks, ct.hu, header.grid), note="cut at the skin")
+    warnings += table.measure("clean up", lambda: clean_up(masks, header.grid))
     authorship = Authorship(
         "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)
     )

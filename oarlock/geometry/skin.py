@@ -37,6 +37,9 @@ CORE_MM: Final = 8.0
 BESIDE_MM: Final = 5.0
 """What lies further than this outside of where the core, grown by ``CORE_MM``, ends is beside the body."""
 
+UNDER_SKIN: Final = ("Parotid", "Glnd_Submand", "Glnd_Lacrimal", "Bone_Mandible")
+"""Organs, without their side, that lie close under the skin. Eyes and lenses reach the air; all others lie deep."""
+
 LAID_HU: Final = (-75.0, 25.0)
 """Between fat and muscle: pads and boli of gel and water."""
 
@@ -82,10 +85,18 @@ class Surroundings:
             return 0.0
         if mask.size > _LARGE_VOXELS:
             return self._coarse_share_outside(crop)
+        outside = self.outside(box, under_skin=under_skin)
+        return float(np.count_nonzero(outside & mask) / np.count_nonzero(mask))
+
+    def outside(self, box: Box, *, under_skin: bool) -> Mask:
+        """Which voxels of a box lie outside of the patient, by the same rules."""
+        if not self._reaches_surface(box):
+            return np.zeros([span.stop - span.start for span in box], np.bool_)
+        if not under_skin:
+            return self._outside(box)
         near = grow_mm(box, _CONTEXT_MM, self.grid)
         z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
-        outside = self._not_patient(near)[z, y, x] if under_skin else self._outside(box)
-        return float(np.count_nonzero(outside & mask) / np.count_nonzero(mask))
+        return np.asarray(self._not_patient(near)[z, y, x])
 
     def _coarse_share_outside(self, crop: Crop) -> float:
         """The same of a large organ that lies deep, by every few rows and columns."""

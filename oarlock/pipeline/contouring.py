@@ -38,6 +38,7 @@ from oarlock.rtstruct.writer import Authorship, WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.certainty import Certainty
 from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.segment import Model, segment
+from oarlock.segmentation.within_skin import within_skin
 from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT, reference_name
 from oarlock.store.jobs import Stage
 
@@ -101,7 +102,7 @@ class Walk:
         progress = lambda share: self.report(Stage.INFERRING, share)  # noqa: E731
         found = segment(series.hu, series.header.grid, model, progress=progress)
         self._certainty = found.certainty
-        self.warnings += found.notices
+        self.warnings += [*found.notices, *within_skin(found.masks, series.hu, series.header.grid)]
         return found.masks
 
     def _chosen(self, masks: OARMasks) -> OARMasks:

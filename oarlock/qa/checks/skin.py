@@ -6,9 +6,6 @@ from typing import Final
 from oarlock.qa.checks.anatomy import Anatomy
 from oarlock.qa.checks.finding import Finding, level_of
 
-UNDER_SKIN: Final = ("Parotid", "Glnd_Submand", "Glnd_Lacrimal", "Bone_Mandible")
-"""Organs, without their side, that lie close under the skin. Eyes and lenses reach the air; all others lie deep."""
-
 OUTSIDE_LIMITS: Final = (0.01, 0.05)
 """Of an organ's voxels outside of the patient: amber and red above."""
 
