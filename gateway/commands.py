@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -82,6 +83,8 @@ def serve(settings: GatewaySettings, _: argparse.Namespace) -> int:
         logging.getLogger(quoting).setLevel(logging.CRITICAL)
     configuration = read_configuration(settings.configuration)
     make_private(settings.data)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a post holds all files of its series open
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -54,20 +54,24 @@ class Delivering:
             series = self._store.one_series(post.series)
             deliver(self._place(delivery.place), finished, self._title(series), series.uid if series else "")
         except ServiceAway as away:
+            if away.broken:
+                return self._failed(delivery, job, str(away), final=False)
             self._store.change_delivery(delivery.id, next_at=self._clock() + (away.retry_after_s or FIRST_WAIT_S), note=str(away))
             return False
         except (PeerFailed, ServiceRefused) as reason:
             final = isinstance(reason, ServiceRefused) or reason.final
             return self._failed(delivery, job, str(reason), final=final)
+        except Exception as error:  # what nobody foresaw is an attempt that failed: others wait behind it
+            log.exception("a delivery failed", extra={"job_id": job, "place": delivery.place})
+            return self._failed(delivery, job, f"it failed ({type(error).__name__}); the log says where", final=False)
         SENT.labels(delivery.place, "delivered").inc()
         log.info("delivered", extra={"job_id": job, "result": delivery.result, "place": delivery.place})
         self._end(delivery, "delivered", "", finished.uid)
         return True
 
     def _fetch(self, job: str, name: str) -> Finished | None:
-        rtstruct = self._service.result(job, "rtstruct")
-        content = rtstruct if name == "rtstruct" else self._service.result(job, name)
-        return None if content is None or rtstruct is None else finish(name, content, rtstruct)
+        content = self._service.result(job, name)
+        return None if content is None else finish(name, content)
 
     def _place(self, name: str) -> Place:
         place = self._configuration.place(name)

@@ -9,11 +9,12 @@ class ServiceAway(Exception):
     """The service cannot be reached, or asks for patience; the same call may succeed later.
 
     :ivar retry_after_s: what the service asks to wait; None where it does not say.
+    :ivar broken: whether the service is there, and failed at this very call (500).
     """
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after_s: float | None = None, *, broken: bool = False) -> None:
         super().__init__(reason)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.broken = retry_after_s, broken
 
 
 class ServiceRefused(Exception):

@@ -7,6 +7,7 @@ with the same key and the same files, so the service makes one job of it.
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,20 +46,33 @@ class Posting:
         self._data, self._store, self._service = data, store, service
         self._configuration, self._waits, self._clock = configuration, waits, clock
         self._gapless: dict[str, tuple[int, bool]] = {}
+        self._rests: dict[str, float] = {}
 
     def step(self) -> None:
-        """Do what is due."""
+        """Do what is due; what goes wrong with one series keeps no other waiting."""
         for series in self._store.series(changed=True):
-            self._look_at(series)
+            self._attempt(f"series {series.id}", partial(self._look_at, series))
         for post in self._store.posts(states=("waiting",), due=self._clock()):
-            self._send(post)
+            self._attempt(f"post {post.id}", partial(self._send, post))
         running = self._store.posts(states=("posted",))
         for post in running:
             if post.next_at <= self._clock():
-                self._follow(post, len(running))
-        self._match_structure_sets()
+                self._attempt(f"post {post.id}", partial(self._follow, post, len(running)))
+        self._attempt("structure sets", self._match_structure_sets)
         for back in self._store.to_give_back(self._clock()):
-            self._give_back(back)
+            self._attempt(f"return {back.post}", partial(self._give_back, back))
+
+    def _attempt(self, subject: str, do: Callable[[], None]) -> None:
+        """Do something about a subject, unless that failed a moment ago for a reason that nobody foresaw (a file is gone)."""
+        if self._rests.get(subject, 0.0) > self._clock():
+            return
+        try:
+            do()
+        except Exception:
+            log.exception("failed", extra={"subject": subject})
+            self._rests[subject] = self._clock() + LONGEST_WAIT_S
+        else:
+            self._rests.pop(subject, None)
 
     # ── is it whole? ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -21,7 +21,7 @@ PATIENCE_S: Final = 120.0
 _AGAIN: Final = frozenset({401, 403, 408, 425, 429})
 """Beside 5xx: may be answered otherwise later. A key can be made anew, and a series is not lost for a wrong one."""
 
-RESULTS: Final[Mapping[str, str]] = {"rtstruct": "rtstruct", "seg": "seg", "report": "report.pdf"}
+RESULTS: Final[Mapping[str, str]] = {"rtstruct": "rtstruct", "seg": "seg", "report": "report.dcm"}
 """Where a job gives each result."""
 
 
@@ -121,7 +121,8 @@ class ServiceClient:
         code, detail = _problem(answer)
         if answer.status_code in _AGAIN or answer.is_server_error:
             SERVICE_CALLS.labels("come again").inc()
-            raise ServiceAway(f"the service answers {answer.status_code} {code}".strip(), _retry_after(answer))
+            reason, broken = f"the service answers {answer.status_code} {code}".strip(), answer.status_code == 500
+            raise ServiceAway(reason, _retry_after(answer), broken=broken)
         SERVICE_CALLS.labels("refused").inc()
         raise ServiceRefused(answer.status_code, code, detail or f"the service answers {answer.status_code}")
 

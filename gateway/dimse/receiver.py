@@ -143,11 +143,12 @@ def may_send(configuration: Configuration, title: str, address: str) -> bool:
     """Whether an AE title may send from an address.
 
     A peer without addresses sends from its host, where that is an address; one whose host is a name, or that has none, from
-    anywhere. Strangers may send where the file says so, or where it names no peer.
+    anywhere. Strangers may send where the file says so; where it names no peer at all, programs of this machine may.
     """
     known = [peer for peer in configuration.peer if peer.title == title]
     if not known:
-        return configuration.accept_unknown or not configuration.peer
+        here = not configuration.peer and ip_address(address.removeprefix("::ffff:")).is_loopback
+        return configuration.accept_unknown or here
     return any(peer.sends and _from_there(peer, address) for peer in known)
 
 

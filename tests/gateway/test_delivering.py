@@ -8,8 +8,8 @@ import pydicom
 import pytest
 
 from gateway.configuration import Configuration
-from gateway.errors import PeerFailed
-from gateway.results import encapsulate
+from gateway.errors import PeerFailed, ServiceAway
+from oarlock.reporting.encapsulated import to_encapsulated_pdf
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import Desk, MakeDesk
@@ -115,24 +115,31 @@ def test_while_the_service_is_away_no_attempt_counts(done: DoneDesk) -> None:
     assert standing(desk) == [("rtstruct", "waiting", 0)]
 
 
+def test_a_result_at_which_the_service_fails_is_a_dead_letter_in_the_end_and_the_others_go(
+    done: DoneDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = done(results=["report", "rtstruct"])
+    result = desk.service.result
+
+    def broken(job: str, name: str) -> bytes | None:
+        if name == "report":
+            raise ServiceAway("the service answers 500", broken=True)
+        return result(job, name)
+
+    monkeypatch.setattr(desk.service, "result", broken)
+    for _ in range(20):
+        desk.delivering.step("out")
+        desk.clock.now += 600
+    assert standing(desk) == [("report", "dead", 20), ("rtstruct", "delivered", 1)]
+
+
 def test_a_result_that_the_service_does_not_offer_is_dropped_and_the_others_go(done: DoneDesk, tmp_path: Path) -> None:
     desk = done(results=["seg", "rtstruct", "report"])
-    desk.service.results["report"] = PDF
+    desk.service.results["report"] = to_encapsulated_pdf(PDF, desk.service.results["rtstruct"])
     desk.delivering.step("out")
     assert standing(desk) == [("seg", "dropped", 0), ("rtstruct", "delivered", 1), ("report", "delivered", 1)]
     (report,) = (tmp_path / "out").glob("*.pdf")
     assert report.read_bytes() == PDF
-
-
-def test_a_report_becomes_an_encapsulated_pdf_of_the_same_patient_and_study(rtstruct: bytes) -> None:
-    about, report = pydicom.dcmread(BytesIO(rtstruct)), pydicom.dcmread(BytesIO(encapsulate(PDF, rtstruct)))
-    assert report.EncapsulatedDocument[: report.EncapsulatedDocumentLength] == PDF
-    assert len(report.EncapsulatedDocument) % 2 == 0
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "StudyDate"):
-        assert report[keyword].value == about[keyword].value
-    assert report.SeriesInstanceUID not in (about.SeriesInstanceUID, about.StudyInstanceUID)
-    assert encapsulate(PDF, rtstruct) == encapsulate(PDF, rtstruct)
-    assert "UNAPPROVED" in report.DocumentTitle
 
 
 def test_our_own_rtstruct_that_an_archive_sends_back_changes_nothing(done: DoneDesk, rtstruct: bytes, tmp_path: Path) -> None:

@@ -239,6 +239,19 @@ def test_a_refused_stack_does_not_take_the_job_that_runs_with_it(desk: Desk, ct:
     assert states(desk) == ["posted", "refused"]
 
 
+def test_a_series_whose_files_somebody_deleted_keeps_no_other_waiting(make_desk: MakeDesk, ct: Series) -> None:
+    desk = make_desk(Configuration(titles=["OARLOCK", "OAR_B"]))
+    desk.receive(*ct.files)
+    desk.clock.now += 1
+    desk.receive(*ct.files, sent=Sent("CT1", "OAR_B"))
+    broken, whole = desk.store.series()
+    for path in (desk.data / "series" / broken.id).iterdir():
+        path.unlink()
+    desk.after(61)
+    desk.after(61)
+    assert [post.series for post in desk.store.posts() if post.state == "posted"] == [whole.id]
+
+
 # ── RTSTRUCTs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
