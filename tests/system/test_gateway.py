@@ -41,6 +41,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
 ]
 
+PATIENCE_S = 120.0
+"""Only a test that fails waits so long."""
+
 DCMTK = ("storescu", "storescp", "echoscu", "dcmcjpls")
 
 
@@ -85,16 +88,16 @@ def dcmtk(program: str, gateway: Gateway | int, *options: str | Path, called: st
     files = [option for option in options if isinstance(option, Path)]
     rest = [option for option in options if not isinstance(option, Path)]
     command = [program, "-aec", called, *rest, "127.0.0.1", str(port), *files]
-    return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode
+    return subprocess.run(command, check=False, capture_output=True, timeout=PATIENCE_S).returncode
 
 
 def jobs_of(service: Running, series: Series) -> list[dict[str, Any]]:
     params = {"series_instance_uid": series.header.series_instance_uid}
-    return list(httpx.get(f"{service.url}/v1/jobs", params=params).raise_for_status().json()["jobs"])
+    return list(httpx.get(f"{service.url}/v1/jobs", params=params, timeout=PATIENCE_S).raise_for_status().json()["jobs"])
 
 
 def becomes_one_job(service: Running, series: Series) -> dict[str, Any]:
-    assert eventually(lambda: bool(jobs_of(service, series)), within_s=20)
+    assert eventually(lambda: bool(jobs_of(service, series)), within_s=PATIENCE_S)
     (job,) = jobs_of(service, series)
     assert job["series"]["slices"] == len(series.files)
     return job
@@ -210,7 +213,7 @@ def test_a_sender_that_is_killed_midway_and_comes_back(service: Running, tmp_pat
         gateway.inbox.take = slow  # type: ignore[method-assign]
         command = ["storescu", "-aec", "OARLOCK", "127.0.0.1", str(gateway.receiver.ports[0]), *map(str, series.files)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as sender:
-            assert held.wait(10)
+            assert held.wait(PATIENCE_S)
             sender.kill()
         gateway.inbox.take = take  # type: ignore[method-assign]
         go_on.set()
@@ -227,7 +230,7 @@ def storescp(folder: Path, port: int) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     with subprocess.Popen(["storescp", "-od", folder, str(port)], env=os.environ | {"TCP_NODELAY": "1"}) as process:
         try:
-            assert eventually(lambda: listens(port), within_s=10)
+            assert eventually(lambda: listens(port), within_s=PATIENCE_S)
             yield folder
         finally:
             process.kill()
@@ -239,12 +242,12 @@ def test_the_rtstruct_goes_back_to_the_sender_though_it_was_away_at_first(servic
     with gateway_on(tmp_path, service, Configuration.model_validate({"peer": [peer]})) as gateway:
         assert dcmtk("storescu", gateway, "-aet", "TPS", *series.files) == 0
         finish(service, becomes_one_job(service, series), series, tmp_path)
-        assert eventually(lambda: any(one.attempts for one in gateway.store.deliveries()), within_s=20)
+        assert eventually(lambda: any(one.attempts for one in gateway.store.deliveries()), within_s=PATIENCE_S)
         assert gateway.store.deliveries()[0].note == "it does not answer"
         with storescp(tmp_path / "received", port) as received:
             job = jobs_of(service, series)[0]["id"]
             assert gateway.store.resend(job, gateway.clock()) == 1
-            assert eventually(lambda: gateway.store.deliveries()[0].state == "delivered", within_s=20)
+            assert eventually(lambda: gateway.store.deliveries()[0].state == "delivered", within_s=PATIENCE_S)
         (path,) = received.iterdir()
         assert pydicom.dcmread(path) == pydicom.dcmread(tmp_path / "rtstruct.dcm")
 
@@ -287,12 +290,12 @@ def orthanc(folder: Path, ours: int) -> Iterator[Orthanc]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
     try:
-        assert eventually(lambda: listens(http) and listens(dicom), within_s=20)
+        assert eventually(lambda: listens(http) and listens(dicom), within_s=PATIENCE_S)
         with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=30) as client:
             yield Orthanc(client, dicom)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE_S)
 
 
 def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path) -> None:
@@ -322,7 +325,7 @@ def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path
                 assert fetch(place, "OARLOCK", wanted, gateway.store, gateway.inbox) == len(series.files)
                 becomes_one_job(service, series)
             content = finish(service, job, pushed, tmp_path)
-            assert eventually(lambda: [one.state for one in gateway.store.deliveries()] == ["delivered"] * 2, within_s=20)
+            assert eventually(lambda: [one.state for one in gateway.store.deliveries()] == ["delivered"] * 2, within_s=PATIENCE_S)
         (study,) = archive.client.post("/tools/lookup", content=pushed.header.study_instance_uid).json()
         files = archive.client.get(f"/studies/{study['ID']}/instances").json()
         (kept,) = [one["ID"] for one in files if one["MainDicomTags"]["SOPInstanceUID"] not in _uids(pushed)]
@@ -351,26 +354,26 @@ def test_a_gateway_that_is_killed_again_and_again_while_series_come_loses_none_a
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway"], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        assert eventually(lambda: listens(port), within_s=30)
+        assert eventually(lambda: listens(port), within_s=PATIENCE_S)
         return process
 
     def send(one: Series) -> bool:
-        return eventually(lambda: dcmtk("storescu", port, *one.files) == 0, within_s=60)
+        return eventually(lambda: dcmtk("storescu", port, *one.files) == 0, within_s=PATIENCE_S)
 
     process = start()
     try:
         with ThreadPoolExecutor(3) as pool:
             sent = [pool.submit(send, one) for one in series]
             for done in (1, 3):
-                assert eventually(lambda done=done: sum(one.done() for one in sent) >= done, within_s=60)  # type: ignore[misc]
+                assert eventually(lambda done=done: sum(one.done() for one in sent) >= done, within_s=PATIENCE_S)  # type: ignore[misc]
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 process = start()
             assert all(one.result() for one in sent)
         for one in series:
-            assert eventually(lambda one=one: is_whole(service, one), within_s=20)  # type: ignore[misc]
+            assert eventually(lambda one=one: is_whole(service, one), within_s=PATIENCE_S)  # type: ignore[misc]
         process.terminate()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
