@@ -131,19 +131,38 @@ def train(
 def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
     """One step of the optimiser on some slabs at a share of the schedule; returns the loss."""
     config, training = run.config, run.config.training
-    for group in run.optimiser.param_groups:
-        group["lr"] = training.rate(run.step, progress) * group.get("factor", 1.0)
     run.network.train(not training.fixed_norms)
     run.network.set_norm_limit(norm_limit(training, progress))
     loss = loss_of_step(run.network, samples, config)
-    run.optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    if training.clip_norm:
-        nn.utils.clip_grad_norm_(run.network.parameters(), training.clip_norm)
-    run.optimiser.step()
+    descend(run.network, run.optimiser, loss, rate=training.rate(run.step, progress), clip_norm=training.clip_norm)
     run.step += 1
-    update_average(run)
+    follow(run.average, run.network, decay=training.average, step=run.step)
     return float(loss.detach())
+
+
+def descend(network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, *, rate: float, clip_norm: float) -> None:
+    """Take one step of the optimiser down a loss.
+
+    :param rate: learning rate; a group of parameters multiplies it by its ``factor``.
+    :param clip_norm: bound of the gradient's norm; 0 for none.
+    """
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    if clip_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimiser.step()
+
+
+def follow(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
+    """Move averaged weights and running statistics towards the current ones.
+
+    Fast at first: ``decay`` is reached after some steps; at 0 the average is the network.
+    """
+    share = 1.0 - (min(decay, (1 + step) / (10 + step)) if decay else 0.0)
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        mean.lerp_(value, share)  # a state dict holds detached tensors
 
 
 def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) -> Tensor:
@@ -177,13 +196,6 @@ def norm_limit(training: TrainingConfig, progress: float) -> float:
     """Plain batch norm for the first 5 % of the schedule, then a linear rise to the full limit at 20 %."""
     share = min(max((progress - 0.05) / 0.15, 0.0), 1.0)
     return 1.0 + share * (training.norm_limit - 1.0)
-
-
-def update_average(run: Run) -> None:
-    """Move the averaged weights and running statistics a little towards the current ones; fast at first."""
-    decay = min(run.config.training.average, (1 + run.step) / (10 + run.step)) if run.config.training.average else 0.0
-    for mean, value in zip(run.average.state_dict().values(), run.network.state_dict().values(), strict=True):
-        mean.lerp_(value, 1.0 - decay)  # a state dict holds detached tensors
 
 
 def write_point(run: Run, folder: Path, progress: float) -> None:

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, settings
 from oarlock.geometry.grid import Grid
 from oarlock.phantom.patient import Phantom, head_and_neck
 from oarlock.store.database import Database
+from oarlock.store.job_store import JobStore
 from tests.fixtures import crooked
+from tests.fixtures.clock import Clock
 
 if TYPE_CHECKING:
     from tests.expert_data.planning_ct import PlanningCTs
@@ -183,3 +185,14 @@ def database(migrated_url: str) -> Iterator[Database]:
     opened = Database(migrated_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(database: Database, clock: Clock) -> JobStore:
+    """A job table on this clock, in a database of each kind."""
+    return JobStore(database, clock=clock)

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_export.boxes.config import BoxRun
 from model_export.boxes.data import BoxCase
@@ -22,7 +22,7 @@ from model_export.boxes.network import BoxNetwork
 from model_export.boxes.sampling import BoxSample, draw_box, draw_box_case
 from model_export.loss import fast_loss_of_sample
 from model_export.progress import bar_to
-from model_export.train import computes_in_bfloat16, norm_limit, to_optimiser
+from model_export.train import computes_in_bfloat16, descend, follow, norm_limit, to_optimiser
 
 log = logging.getLogger(__name__)
 
@@ -114,18 +114,13 @@ def train_box_step(training: BoxTraining, samples: Sequence[BoxSample]) -> float
     """One step of the optimiser on some boxes; returns the loss."""
     config = training.run.training
     progress = training.step / config.steps
-    for group in training.optimiser.param_groups:
-        group["lr"] = config.rate(training.step, progress) * group.get("factor", 1.0)
     training.network.train(not config.fixed_norms)
     training.network.set_norm_limit(norm_limit(config, progress))
     loss = loss_of_boxes(training.network, samples, training.run)
-    training.optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    if config.clip_norm:
-        nn.utils.clip_grad_norm_(training.network.parameters(), config.clip_norm)
-    training.optimiser.step()
+    rate = config.rate(training.step, progress)
+    descend(training.network, training.optimiser, loss, rate=rate, clip_norm=config.clip_norm)
     training.step += 1
-    _update_average(training)
+    follow(training.average, training.network, decay=config.average, step=training.step)
     return float(loss.detach())
 
 
@@ -142,16 +137,6 @@ def loss_of_boxes(network: BoxNetwork, samples: Sequence[BoxSample], run: BoxRun
             loss = fast_loss_of_sample(one, target.to(device), counts.to(device), run.loss)
             losses.append(loss * sample.weights[place])
     return torch.stack(losses).sum() / (len(samples) * len(run.box.organs))
-
-
-def _update_average(training: BoxTraining) -> None:
-    """Move the averaged weights and running statistics a little towards the current ones; fast at first."""
-    decay = (
-        min(training.run.training.average, (1 + training.step) / (10 + training.step)) if training.run.training.average else 0.0
-    )
-    pairs = zip(training.average.state_dict().values(), training.network.state_dict().values(), strict=True)
-    for mean, value in pairs:
-        mean.lerp_(value, 1.0 - decay)  # a state dict holds detached tensors
 
 
 def _write_point(training: BoxTraining, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Problem documents (RFC 9457) for every 4xx and 5xx.
 
-And the one table from errors to HTTP statuses.
+The one table from errors to HTTP statuses is here. The text of each stands with its error: in ``service/errors.py``, or in
+``oarlock/errors.py`` where the core raises it.
 """
 
 from collections.abc import AsyncIterator, Mapping

@@ -32,10 +32,11 @@ from service.background.webhooks.delivery import Messenger
 from service.background.webhooks.rules import AddressRefused, Rules
 from service.background.webhooks.signing import to_headers, to_signer
 from tests.fixtures.certificates import Authority
+from tests.fixtures.clock import Clock
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
-from tests.store.test_job_store import Clock, claim, create
+from tests.store.test_job_store import claim, create
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OLD_SECRET = "whsec_" + base64.b64encode(bytes(range(40, 72))).decode()
@@ -314,16 +315,6 @@ def test_the_signature_is_that_of_the_standard() -> None:
 
 
 # ── how often it is tried ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(database: Database, clock: Clock) -> JobStore:
-    return JobStore(database, clock=clock)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
 from oarlock.store.keys import KeyStore
 from oarlock.store.schema import AUDIT, AUDIT_HEAD
+from tests.fixtures.clock import Clock
 
 NOW = datetime(2026, 3, 5, 12, 0, 0, 120000, tzinfo=UTC)
 MARTA = Actor("key:0123456789ab", "planning", "198.51.100.7")
@@ -84,16 +85,8 @@ def test_the_life_of_every_job_and_key_is_written_down_in_its_order(database: Da
     assert findings(database) == ()
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 def test_a_job_that_no_worker_brought_to_an_end_is_ended_by_the_system(database: Database) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     store = JobStore(database, clock=clock)
     job, stopped = post(store, "killer"), post(store, "stopped")
     for _ in range(3):

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
@@ -28,32 +28,10 @@ from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore, NewJob, Queued
 from oarlock.store.jobs import MAX_ATTEMPTS, Job, JobId, JobState, Priority, Stage
 from oarlock.store.leases import Lease, LeaseLost
+from tests.fixtures.clock import Clock
 
 SERIES = SeriesFacts("2.25.1", "2.25.2", "2.25.3", 37, (2.5, 1.1, 0.9))
 MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
-
-
-class Clock:
-    """A present that moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 5, 12, 0, 0, 123456, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(database: Database, clock: Clock) -> JobStore:
-    return JobStore(database, clock=clock)
 
 
 @pytest.fixture

@@ -14,21 +14,7 @@ from oarlock.errors import InvalidParameter
 from oarlock.scopes import Scope
 from oarlock.store.database import Database
 from oarlock.store.keys import KeyStore
-
-NOW = datetime(2026, 3, 5, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.fixtures.clock import NOW, Clock
 
 
 @pytest.fixture

@@ -14,21 +14,12 @@ from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId, JobState
 from oarlock.store.keys import KeyStore
 from oarlock.store.retention import Retention, to_seconds
-from tests.store.test_job_store import Clock, claim, create
+from tests.fixtures.clock import Clock
+from tests.store.test_job_store import claim, create
 
 HOUR_S = 3_600
 FOREVER = Retention()
 FAILURE = JobExpired()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(database: Database, clock: Clock) -> JobStore:
-    return JobStore(database, clock=clock)
 
 
 def end(store: JobStore, state: JobState, job_id: str = "a") -> None:
@@ -143,7 +134,7 @@ def test_what_is_not_a_duration(text: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_settings_say_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Settings().retention == FOREVER
+    assert Settings().retention == Retention(30 * 24 * HOUR_S, 365 * 24 * HOUR_S)
     monkeypatch.setenv("OARLOCK_KEEP_INPUT", "0")
     monkeypatch.setenv("OARLOCK_KEEP_RESULTS", "30d")
     assert Settings().retention == Retention(0, timedelta(days=30) // timedelta(seconds=1))

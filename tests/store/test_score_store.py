@@ -22,8 +22,9 @@ from oarlock.store.schema import METADATA, QA_CASES
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
 from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, day_of, oar_ids
+from tests.fixtures.clock import Clock
 from tests.fixtures.scores import compared, report, score
-from tests.store.test_job_store import SERIES, Clock
+from tests.store.test_job_store import SERIES
 
 MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
 NEWER = ModelFacts("oarlock-hn", "1.1", "cd" * 32)

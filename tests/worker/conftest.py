@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +16,11 @@ from oarlock.store.database import Database
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
+from tests.fixtures.clock import Clock
 from tests.fixtures.orientations import voxel_centres_mm
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
 
 CREATED = datetime(2026, 3, 4, 5, 6, 7, 890_123, tzinfo=UTC)
-
-
-@dataclass
-class Clock:
-    now: datetime = CREATED
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 def head(grid: Grid) -> np.ndarray:
@@ -52,7 +42,7 @@ class House:
 
     data: Path
     manifest: ModelManifest
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = field(default_factory=lambda: Clock(CREATED))
     predict: Callable[[Volume], Volume] = lambda hu: sigmoid_of_means(hu).astype(np.float32)
 
     def __post_init__(self) -> None:

@@ -34,8 +34,9 @@ from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.store.leases import Lease, Leases
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
+from tests.fixtures.clock import Clock
 from tests.inference.tiny_parts import write_parts
-from tests.worker.conftest import Clock, House, head
+from tests.worker.conftest import House, head
 from tests.worker.tiny_model import LIMITS_HU, sigmoid_of_means
 from worker.jobs import contour
 
