@@ -1,6 +1,7 @@
 """The tests of a module, collected once; each mutant runs the tests that reach its line, in a fork of that process."""
 
 import ast
+import gc
 import os
 import pickle
 import sys
@@ -8,12 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from hypothesis import settings
 
 from tools.mutate.forks import NOTICED, PASSED, UNTRIED, Trial, outcomes
-from tools.mutate.in_place import put_in_place
+from tools.mutate.in_place import functions_of, put_in_place
 from tools.mutate.mutants import Mutant
 from tools.mutate.reach import Reach, Recorder
 
@@ -46,6 +48,7 @@ class Collected:
         self._work = work
         self._recorder = Recorder(str(self._file))
         self._in_trial = False
+        self._functions: list[FunctionType] = []
         self.items: list[pytest.Item] = []
         self.reaches: list[Reach] = []
         self.loading: set[int] = set()
@@ -74,6 +77,8 @@ class Collected:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.items = session.items
+        self._functions = functions_of(str(self._file))
+        gc.freeze()  # what is never looked at again is never copied for a fork
         self.reaches = self._measured()
         self._work(self)
         return True
@@ -100,7 +105,7 @@ class Collected:
 
     def _trial(self, mutant: Mutant, tests: list[int], sure: bool) -> Trial:
         def run() -> int:
-            if not put_in_place(sys.modules[self._name], self._original, mutant.source):
+            if not put_in_place(sys.modules[self._name], self._functions, self._original, mutant.source):
                 return UNTRIED
             self._run([self.items[test] for test in tests])
             return PASSED if sure else UNTRIED

@@ -7,7 +7,12 @@ from inspect import CO_OPTIMIZED
 from types import CodeType, FunctionType, ModuleType
 
 
-def put_in_place(module: ModuleType, original: str, mutant: str) -> bool:
+def functions_of(file: str) -> list[FunctionType]:
+    """Every function in memory that this file defines, methods and wrapped ones too."""
+    return [one for one in gc.get_objects() if isinstance(one, FunctionType) and one.__code__.co_filename == file]
+
+
+def put_in_place(module: ModuleType, functions: list[FunctionType], original: str, mutant: str) -> bool:
     """Change what the mutant changes; False where that needs the module loaded anew.
 
     A changed constant reaches the modules that import it by name, but not what was computed from it when they were loaded.
@@ -17,13 +22,7 @@ def put_in_place(module: ModuleType, original: str, mutant: str) -> bool:
     if _apart_from_functions(before) != _apart_from_functions(after):
         return _put_constants(module, after)
     changed = {(old.co_qualname, old.co_firstlineno): new for old, new in _functions(before, after) if old != new}
-    loaded = [
-        (found, new)
-        for found in gc.get_objects()
-        if isinstance(found, FunctionType)
-        and found.__code__.co_filename == file
-        and (new := changed.get((found.__qualname__, found.__code__.co_firstlineno)))
-    ]
+    loaded = [(one, new) for one in functions if (new := changed.get((one.__code__.co_qualname, one.__code__.co_firstlineno)))]
     if {new.co_qualname for _, new in loaded} != {new.co_qualname for new in changed.values()}:
         return False
     try:
