@@ -89,7 +89,10 @@ class Surroundings:
         return float(np.count_nonzero(outside & mask) / np.count_nonzero(mask))
 
     def outside(self, box: Box, *, under_skin: bool) -> Mask:
-        """Which voxels of a box lie outside of the patient, by the same rules."""
+        """Which voxels of a box lie outside of the patient.
+
+        By the same rules.
+        """
         if not self._reaches_surface(box):
             return np.zeros([span.stop - span.start for span in box], np.bool_)
         if not under_skin:

@@ -1,4 +1,6 @@
-"""Glands close under the skin end at the skin: what a network drew of them in a pad or in air is taken off.
+"""Glands close under the skin end at the skin.
+
+What a network drew of them in a pad or in air is taken off.
 
 Pads, bolus and hands are as dense as a gland and are in hardly any training scan; :mod:`oarlock.geometry.skin` tells them from
 the patient.
