@@ -23,6 +23,7 @@ from oarlock.organs.norms import (
     FATTY,
     FEW,
     PLAUSIBLE,
+    PLAUSIBLE_PLACE,
     SOFT,
     USUAL,
     Halving,
@@ -31,6 +32,7 @@ from oarlock.organs.norms import (
     TissueNorm,
     TissueRange,
     tolerance_factor,
+    tolerance_factor_above,
 )
 from oarlock.qa.checks.anatomy import NormTables
 from oarlock.qa.checks.place import offset_mm
@@ -193,12 +195,13 @@ def halvings(sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> dict[str,
 
 
 def _halving(left: OAR, sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> Halving:
-    """Its limits are 1.3 times the highest score of a whole organ, and no lower than half way to the average half.
+    """Its limits are one-sided tolerance limits, above 1.3 times the highest score of a whole organ and half way to the average half.
 
     Each of two twins is the other one's twin, so the features of whole organs are 0 on average.
     """
     sides = [(s, oar) for s in sets for oar in (left, other_side(left)) if {oar, other_side(oar)} <= s.shapes.keys()]
     whole = np.array([half_features(oar, s.shapes[oar], s.shapes[other_side(oar)], table) for s, oar in sides])
+    patients = len({s.patient for s, _ in sides})
     spread = np.cov(whole.T)
     spread += SHRINKAGE * np.diag(np.diag(spread))
     weights = []
@@ -206,7 +209,9 @@ def _halving(left: OAR, sets: Sequence[ContourSet], table: Mapping[str, Norm]) -
         halves = [(oar, half, s.shapes[other_side(oar)]) for s, oar in sides if (half := s.halves[oar][place]) is not None]
         moved = np.mean([half_features(oar, half, other, table) for oar, half, other in halves], axis=0)
         direction = np.linalg.solve(spread, moved)
-        limit = max(float(np.max(whole @ direction)) / HALF_AMBER, float(moved @ direction) / 2)
+        scores = whole @ direction
+        tolerated = tolerance_factor_above(patients, PLAUSIBLE) * float(np.sqrt(np.mean(np.square(scores))))
+        limit = max(tolerated, float(np.max(scores)) / HALF_AMBER, float(moved @ direction) / 2)
         weights.append(tuple((direction / limit).tolist()))
     return Halving(tuple(weights))
 
@@ -222,8 +227,8 @@ def norms(drawn: Sequence[ContourSet]) -> dict[str, Norm]:
     """The table NORMS."""
     sets = [one.shapes for one in drawn]
     positions = _positions(sets)
-    first = {oar.name: _norm(oar, drawn, positions, np.ones(3)) for oar in OARS}
-    return {oar.name: _norm(oar, drawn, positions, _off_limits(oar, sets, first)) for oar in OARS}
+    first = {oar.name: _norm(oar, drawn, positions, _NOT_YET) for oar in OARS}
+    return {oar.name: _norm(oar, drawn, positions, _off_limits(oar, drawn, first)) for oar in OARS}
 
 
 def _positions(sets: Sequence[Shapes]) -> dict[OAR, np.ndarray]:
@@ -242,7 +247,7 @@ def _positions(sets: Sequence[Shapes]) -> dict[OAR, np.ndarray]:
     }
 
 
-def _norm(oar: OAR, drawn: Sequence[ContourSet], positions: Mapping[OAR, np.ndarray], off_mm: np.ndarray) -> Norm:
+def _norm(oar: OAR, drawn: Sequence[ContourSet], positions: Mapping[OAR, np.ndarray], off: "_OffLimits") -> Norm:
     """One row; the two sides of the body share everything but the sign of x, front and the order of the side faces."""
     sets = [one.shapes for one in drawn]
     own = [s[oar] for s in sets if oar in s]
@@ -254,44 +259,77 @@ def _norm(oar: OAR, drawn: Sequence[ContourSet], positions: Mapping[OAR, np.ndar
         volume_spread=max(float(np.std(np.log(whole))), 0.5 if len(whole) < FEW else 0.0),
         volume_range_ml=(float(whole.min()), float(whole.max())),
         position_mm=tuple(positions[oar].tolist()),
-        off_mm=tuple(np.asarray(off_mm).tolist()),
-        faces=_face_limits(oar, sets),
+        off_usual_mm=tuple(off.usual_mm.tolist()),
+        off_mm=tuple(off.red_mm.tolist()),
+        faces=_face_limits(oar, drawn),
         patients=len({one.patient for one in drawn if (shape := one.shapes.get(oar)) is not None and not _cut(shape)}),
+        placed=off.patients,
     )
 
 
-def _off_limits(oar: OAR, sets: Sequence[Shapes], table: Mapping[str, Norm]) -> np.ndarray:
+@dataclass(frozen=True)
+class _OffLimits:
+    """(x, y, z) limits of a distance, and of how many patients they are known."""
+
+    usual_mm: np.ndarray
+    red_mm: np.ndarray
+    patients: int
+
+
+_NOT_YET = _OffLimits(np.ones(3), np.ones(3), 0)
+
+
+def _off_limits(oar: OAR, drawn: Sequence[ContourSet], table: Mapping[str, Norm]) -> _OffLimits:
     """The limits of the distance from the predicted position."""
     sides = [oar, other_side(oar)] if oar.laterality else [oar]
-    off = [offset_mm(side, s, table) for s in sets for side in sides if side in s and not _part(side, s[side])]
-    return _red(oar, np.max(np.abs([o for o in off if o is not None]), axis=0))
+    found = [
+        (one.patient, off)
+        for one in drawn
+        for side in sides
+        if side in one.shapes and not _part(side, one.shapes[side]) and (off := offset_mm(side, one.shapes, table)) is not None
+    ]
+    return _limits_of(oar, np.array([off for _, off in found]), len({patient for patient, _ in found}))
 
 
-def _red(oar: OAR, extreme: np.ndarray) -> np.ndarray:
-    """The red limit of a distance: 1.5 times the largest one seen, at least 10 mm, and above 14 mm only 1.1 times as much.
+def _limits_of(oar: OAR, off_mm: np.ndarray, patients: int) -> _OffLimits:
+    """Tolerance intervals around 0; what was seen is not red, and no distance is red below 10 mm or amber below 8 mm.
 
     Lungs lie so differently in the chest that a shift of 2 cm cannot be told: their limits are not drawn tight for it.
     """
-    if oar.name.startswith("Lung"):
-        return np.maximum(1.5 * extreme, 30.0)
-    return np.maximum(np.clip(1.5 * extreme, 10.0, 14.0), 1.1 * extreme)
+    spread, seen = np.sqrt(np.mean(np.square(off_mm), axis=0)), np.max(np.abs(off_mm), axis=0)
+    usual, red = (tolerance_factor(patients, share) * spread for share in (USUAL, PLAUSIBLE_PLACE))
+    least = 30.0 if oar.name.startswith("Lung") else 10.0
+    red = np.maximum(np.maximum(red, 1.1 * seen), least)
+    return _OffLimits(np.clip(usual, 0.8 * least, red), red, patients)
 
 
 def _part(oar: OAR, shape: Shape) -> bool:
     return shape.cut_head or (shape.cut_foot and oar.name not in FROM_HEAD)
 
 
-def _face_limits(oar: OAR, sets: Sequence[Shapes]) -> tuple[float, ...]:
-    """Half as much again as the flattest end face seen, or half way from it to 1; 2.0, which is no limit, if it may be flat."""
-    seen: list[list[float]] = [[] for _ in range(6)]
-    for s in sets:
-        for side in {oar, other_side(oar)} & s.keys():
+def _face_limits(oar: OAR, drawn: Sequence[ContourSet]) -> tuple[float, ...]:
+    """One-sided tolerance limits of the end faces; what was seen is not red, nor what is below 0.3. 2.0 where an end may be flat.
+
+    Of arcsin √share, whose spread is alike for shares of different size.
+    """
+    seen: list[list[tuple[str, float]]] = [[] for _ in range(6)]
+    for one in drawn:
+        for side in {oar, other_side(oar)} & one.shapes.keys():
             order = (0, 1, 2, 3, 4, 5) if side == oar else (0, 1, 2, 3, 5, 4)
             for face, place in enumerate(order):
-                if s[side].judged[place]:
-                    seen[face].append(s[side].faces[place])
-    flattest = [max(values, default=1.0) for values in seen]
-    return tuple(max(min(1.5 * flat, (1 + flat) / 2), 0.3) if flat <= FLAT else 2.0 for flat in flattest)
+                if one.shapes[side].judged[place]:
+                    seen[face].append((one.patient, one.shapes[side].faces[place]))
+    return tuple(_face_limit([share for _, share in of], len({patient for patient, _ in of})) for of in seen)
+
+
+def _face_limit(shares: Sequence[float], patients: int) -> float:
+    flattest = max(shares, default=1.0)
+    if flattest > FLAT:
+        return 2.0
+    angles = np.arcsin(np.sqrt(shares))
+    beyond = float(angles.mean() + tolerance_factor_above(patients, PLAUSIBLE) * angles.std())
+    tolerated = float(np.sin(min(beyond, np.pi / 2)) ** 2)
+    return max(min(max(tolerated, 1.1 * flattest), (1 + flattest) / 2), 0.3)
 
 
 def pairs(drawn: Sequence[ContourSet]) -> dict[str, Pair]:
@@ -304,13 +342,13 @@ def pairs(drawn: Sequence[ContourSet]) -> dict[str, Pair]:
         both = [(s[oar], s[other_side(oar)]) for s in sets if oar in s and other_side(oar) in s]
         logs = [abs(np.log(left.volume_ml / right.volume_ml)) for left, right in both if not (_cut(left) or _cut(right))]
         apart = np.array([left.anchor_mm - right.anchor_mm for left, right in both])
-        off = np.abs(apart - [np.median(apart[:, 0]), 0, 0]).max(axis=0)
         patients = len({one.patient for one in drawn if {oar, other_side(oar)} <= one.shapes.keys()})
         # The two sides are alike on average: the spread is that from 0.
         spread = float(np.sqrt(np.mean(np.square(logs))))
         usual, implausible = (float(np.exp(tolerance_factor(patients, share) * spread)) for share in (USUAL, PLAUSIBLE))
         factors = max(usual, 1.15), max(implausible, float(np.exp(max(logs))), 1.35)
-        table[oar.name[:-2]] = Pair(*factors, tuple(_red(oar, off).tolist()), patients)
+        off = _limits_of(oar, apart - [np.median(apart[:, 0]), 0, 0], patients)
+        table[oar.name[:-2]] = Pair(*factors, tuple(off.usual_mm.tolist()), tuple(off.red_mm.tolist()), patients)
     return table
 
 
@@ -323,11 +361,13 @@ def printed(found: NormTables) -> str:
     lines = ["NORMS: Final[dict[str, Norm]] = {"]
     for name, norm in found.norms.items():
         volume = f"{norm.volume_ml:.3g}, {norm.volume_spread:.2f}, {_tuple(norm.volume_range_ml, 4)}"
-        position, off = _tuple(norm.position_mm, 3), _tuple(norm.off_mm, 3)
-        lines.append(f'    "{name}": Norm({volume}, {position}, {off}, {_tuple(norm.faces, 2)}, {norm.patients}),')
+        position, off = _tuple(norm.position_mm, 3), f"{_tuple(norm.off_usual_mm, 3)}, {_tuple(norm.off_mm, 3)}"
+        known = f"{norm.patients}, {norm.placed}"
+        lines.append(f'    "{name}": Norm({volume}, {position}, {off}, {_tuple(norm.faces, 2)}, {known}),')
     lines += ["}", "", "PAIRS: Final[dict[str, Pair]] = {"]
     for name, pair in found.twins.items():
-        lines.append(f'    "{name}": Pair({pair.usual:.3g}, {pair.implausible:.3g}, {_tuple(pair.off_mm, 3)}, {pair.patients}),')
+        off = f"{_tuple(pair.off_usual_mm, 3)}, {_tuple(pair.off_mm, 3)}"
+        lines.append(f'    "{name}": Pair({pair.usual:.3g}, {pair.implausible:.3g}, {off}, {pair.patients}),')
     lines += ["}", "", "HALVES: Final[dict[str, Halving]] = {"]
     for name, halving in found.halves.items():
         rows = (f"            {_tuple(row, 3)}," for row in halving.weights)

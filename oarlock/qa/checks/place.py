@@ -8,18 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.organs.catalogue import OAR, Laterality, other_side
-from oarlock.organs.norms import Norm
+from oarlock.organs.norms import Norm, Pair
 from oarlock.qa.checks.anatomy import Anatomy
 from oarlock.qa.checks.finding import Finding, Level
 from oarlock.qa.organ_shape import ANCHOR_MM, FROM_HEAD, Shape
 
 PARTNERS: Final = 5
 """An organ's position is predicted from this many others: those that lie nearest to it."""
-
-AMBER_SHARE: Final = 0.8
-"""An organ that is off by more than this share of the red limit is amber."""
 
 _ABOVE: Final = (
     ("Brain", "Brainstem"),
@@ -65,17 +62,27 @@ def check_position(anatomy: Anatomy) -> Iterator[Finding]:
         off = offset_mm(oar, sound, anatomy.limits.norms)
         if off is None:
             continue
-        red = np.array(anatomy.limits.norms[oar.name].off_mm)
+        norm = anatomy.limits.norms[oar.name]
         # A cut organ's centre of mass along the body is that of a part.
         judged = np.array([True, True, not (shape.cut_head or (shape.cut_foot and oar.name not in FROM_HEAD))])
-        excess = np.where(judged, np.abs(off) / red, 0.0)
-        axis = int(np.argmax(excess))
-        if excess[axis] > AMBER_SHARE:
-            level = Level.RED if excess[axis] > 1 else Level.AMBER
+        axis, level = _worst_axis(off, judged, norm)
+        if level is not Level.GREEN:
             way = (("right", "left"), ("front", "back"), ("feet", "head"))[axis][int(off[axis] > 0)]
-            reason = f"{oar}: misplaced. It lies {abs(off[axis]):.0f} mm too far to the {way}, seen from the organs around it."
-            limit = float(red[axis])
+            limit = norm.off_usual_mm[axis]
+            known = f"up to {limit:.0f} mm is usual, by {norm.placed} patients"
+            where = f"{abs(off[axis]):.0f} mm too far to the {way}, seen from the organs around it"
+            reason = f"{oar}: misplaced. It lies {where}; {known}."
             yield Finding("organ.position", oar.name, level, reason, float(off[axis]), -limit, limit, "mm")
+
+
+def _worst_axis(off_mm: FloatArray, judged: Mask, limits: Norm | Pair) -> tuple[int, Level]:
+    """The axis along which an offset is furthest beyond its red limit, else its amber one; and the level."""
+    for level, limit in ((Level.RED, limits.off_mm), (Level.AMBER, limits.off_usual_mm)):
+        excess = np.where(judged, np.abs(off_mm) / limit, 0.0)
+        axis = int(np.argmax(excess))
+        if excess[axis] > 1:
+            return axis, level
+    return 0, Level.GREEN
 
 
 def offset_mm(oar: OAR, shapes: Mapping[OAR, Shape], norms: Mapping[str, Norm]) -> FloatArray | None:
@@ -108,20 +115,20 @@ def check_mirror(anatomy: Anatomy) -> Iterator[Finding]:
     """
     for oar, left, right in anatomy.pairs():
         twin = other_side(oar)
-        limits = np.array(anatomy.limits.twins[oar.name[:-2]].off_mm)
+        pair = anatomy.limits.twins[oar.name[:-2]]
         expected = np.array(anatomy.limits.norms[oar.name].position_mm) - anatomy.limits.norms[twin.name].position_mm
         judged = np.array([True, True, not (left.cut_head or right.cut_head)])
-        apart = np.where(judged, left.anchor_mm - right.anchor_mm - expected, 0.0)
-        axis = int(np.argmax(np.abs(apart) / limits))
-        if abs(apart[axis]) > limits[axis]:
+        apart = left.anchor_mm - right.anchor_mm - expected
+        axis, level = _worst_axis(apart, judged, pair)
+        if level is not Level.GREEN:
             named = max((oar, twin), key=lambda side: _off_along(side, anatomy, axis))
             way = ("from side to side", "from front to back", "along the body")[axis]
+            limit = pair.off_usual_mm[axis]
             reason = (
                 f"{named}: not opposite {other_side(named)}. The two are {abs(apart[axis]):.0f} mm {way} "
-                "from being mirror images of each other."
+                f"from being mirror images of each other; up to {limit:.0f} mm is usual, by {pair.patients} patients."
             )
-            limit = float(limits[axis])
-            yield Finding("organ.mirror", named.name, Level.RED, reason, float(apart[axis]), -limit, limit, "mm")
+            yield Finding("organ.mirror", named.name, level, reason, float(apart[axis]), -limit, limit, "mm")
 
 
 def _off_along(oar: OAR, anatomy: Anatomy, axis: int) -> float:
