@@ -1,4 +1,4 @@
-"""python -m model_export prepare | train | calibrate | evaluate | look | export."""
+"""python -m model_export prepare | train | calibrate | evaluate | look | export | import."""
 
 from model_export.cli import main
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from model_export.boxes.commands import add_box_commands
+from model_export.imports.commands import add_import_commands
 
 if TYPE_CHECKING:
     from model_export.progress import Kept
@@ -29,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model_export", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
-    for add in (_add_training, _add_judging, _add_writing, add_box_commands):
+    for add in (_add_training, _add_judging, _add_writing, add_box_commands, add_import_commands):
         add(commands)
     return parser
 

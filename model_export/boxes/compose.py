@@ -58,10 +58,18 @@ def _whole_part(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_composed(
-    model: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], owners: Mapping[str, str], limits: Mapping[str, Any]
+    model: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    owners: Mapping[str, str],
+    limits: Mapping[str, Any],
+    *,
+    by: str = "box-compose",
 ) -> str:
-    """The manifest's text."""
-    lines = ["# Written by `python -m model_export box-compose`; the schema is docs/models.md.", "", "schema_version = 2"]
+    """The manifest's text.
+
+    :param by: the command that writes it.
+    """
+    lines = [f"# Written by `python -m model_export {by}`; the schema is docs/models.md.", "", "schema_version = 2"]
     lines += ["", "[model]", *(f"{key} = {to_toml(value)}" for key, value in model.items())]
     for part in parts:
         lines += ["", "[[part]]", *(f"{key} = {to_toml(value)}" for key, value in part.items() if key != "look")]

@@ -179,6 +179,9 @@ class PatchSpec:
     :ivar labels: for each organ of the part the labels that it is made of.
     :ivar resampling: of the normalised CT to the network's voxels.
     :ivar resampling_back: of the logits to the CT's voxels.
+    :ivar like: whose steps are taken. MONAI's crop nothing, resample linearly from the first voxel's centre on before they
+        normalise, and put patches a fixed way apart.
+    :ivar weights: of the voxels of a patch.
     """
 
     order: tuple[int, int, int]
@@ -192,6 +195,8 @@ class PatchSpec:
     resampling: Resampling
     resampling_back: Resampling
     folds: tuple[Fold, ...] = ()
+    like: Literal["nnunet", "monai"] = "nnunet"
+    weights: Literal["gaussian", "constant"] = "gaussian"
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +510,8 @@ def _patches(folder: Path, part: PartTable) -> PatchSpec | None:
         resampling=_resampling(table.resampling),
         resampling_back=_resampling(table.resampling_back),
         folds=tuple(Fold(folder / fold.file, fold.sha256) for fold in table.fold),
+        like=table.like,
+        weights=table.weights,
     )
 
 

@@ -206,6 +206,8 @@ class PatchesTable(_Table):
     """
 
     axes: Annotated[str, AfterValidator(_are_axes)]
+    like: Literal["nnunet", "monai"] = "nnunet"
+    weights: Literal["gaussian", "constant"] = "gaussian"
     step: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
     mirror: list[Literal["z", "y", "x"]] = []
     heads: Literal["labels", "regions"]

@@ -23,7 +23,7 @@ from oarlock.arrays import IndexArray, Mask
 from oarlock.geometry.masks import Box, bounding_box
 from oarlock.segmentation.manifest import Normalisation, Part, PatchSpec, self_check_input
 from oarlock.segmentation.slabs import Predictor, Volume
-from oarlock.segmentation.zoom import Matrix, Steps, along, lone_axis, matrices, resample
+from oarlock.segmentation.zoom import Matrix, Steps, along, lone_axis, matrices, matrices_of_centres, resample
 
 Logits = npt.NDArray[np.floating[Any]]
 """(heads, y, x) or (heads, z, y, x)."""
@@ -35,6 +35,9 @@ _TOP: Final = 10.0
 
 _SIGMA: Final = 1 / 8
 """Of the Gaussian weights, in patches."""
+
+_LEAST_OF_MONAI: Final = 1e-3
+"""Weights below this are raised to it in MONAI."""
 
 _SLAB_VALUES: Final = 16_000_000
 _RING_BYTES: Final = 2 << 30
@@ -121,13 +124,19 @@ def logits_in_patches(
     """
     assert part.patches is not None
     lattice = _lattice(hu, spacing_mm, part)
-    volume = normalised(hu[lattice.box], part.patches.normalisation)
-    volume = resample(volume, lattice.forth, part.patches.resampling, lattice.lone)
+    volume = _prepared(hu[lattice.box], lattice, part.patches)
     wanted = None if needed is None else needed[lattice.box]
     sums = _Sums(volume, lattice, part, wanted, half=half)
     for z, logits in _back_along_z(sums.slices(predictor, progress), lattice.back[0]):
         in_plane = along(lattice.back[2], along(lattice.back[1], logits, 1), 2)
         yield z + lattice.box[0].start, lattice.box[1:], in_plane.astype(sums.dtype, copy=False)
+
+
+def _prepared(hu: Volume, lattice: _Lattice, spec: PatchSpec) -> Volume:
+    """The CT as the network sees it: nnU-Net normalises first, MONAI's bundles resample first."""
+    if spec.like == "monai":
+        return normalised(resample(hu.astype(np.float32), lattice.forth, spec.resampling, lattice.lone), spec.normalisation)
+    return resample(normalised(hu, spec.normalisation), lattice.forth, spec.resampling, lattice.lone)
 
 
 def normalised(hu: Volume, scheme: Normalisation) -> Volume:
@@ -193,26 +202,38 @@ def _lattice(hu: Volume, spacing_mm: Sequence[float], part: Part) -> _Lattice:
     spec, target, patch = part.patches, part.input.spacing_mm, _patch(part)
     assert spec is not None
     assert target is not None
-    box = bounding_box(np.not_equal(hu, 0)) or (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
+    whole = (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
+    box = whole if spec.like == "monai" else bounding_box(np.not_equal(hu, 0)) or whole
     fed = [side.stop - side.start for side in box]
-    size = [round(of / to * n) for of, to, n in zip(spacing_mm, target, fed, strict=True)]
-    lone = lone_axis(spec.resampling, spacing_mm, target)
-    lone_back = lone_axis(spec.resampling_back, target, spacing_mm)
+    size, forth, back, lone = _steps(fed, spacing_mm, target, spec)
     before, starts = [], []
     for n, p, flip in zip(size, patch, spec.flipped, strict=True):
         missing = max(0, p - n)
         before.append(missing - missing // 2 if flip else missing // 2)
-        along_network = starts_of(n + missing, p, spec.step)
+        along_network = (dense_starts_of if spec.like == "monai" else starts_of)(n + missing, p, spec.step)
         starts.append([n + missing - p - start for start in along_network] if flip else along_network)
     return _Lattice(
         box=box,
         size=(size[0], size[1], size[2]),
         before=(before[0], before[1], before[2]),
         starts=(sorted(starts[0]), starts[1], starts[2]),
-        forth=_turned_steps(matrices(spec.resampling, fed, size, lone), spec),
-        back=_turned_steps(matrices(spec.resampling_back, size, fed, lone_back), spec),
+        forth=_turned_steps(forth, spec),
+        back=_turned_steps(back, spec),
         lone=lone,
     )
+
+
+def _steps(
+    fed: Sequence[int], spacing_mm: Sequence[float], target: Sequence[float], spec: PatchSpec
+) -> tuple[list[int], Steps, Steps, int | None]:
+    """Voxels of the network's lattice, the matrices to it and back along the network's axes, and the lone axis."""
+    if spec.like == "monai":
+        size = [round((n - 1) * of / to + 1) for n, of, to in zip(fed, spacing_mm, target, strict=True)]
+        back = matrices_of_centres(size, fed, target, spacing_mm)
+        return size, matrices_of_centres(fed, size, spacing_mm, target), back, None
+    size = [round(of / to * n) for of, to, n in zip(spacing_mm, target, fed, strict=True)]
+    lone, lone_back = lone_axis(spec.resampling, spacing_mm, target), lone_axis(spec.resampling_back, target, spacing_mm)
+    return size, matrices(spec.resampling, fed, size, lone), matrices(spec.resampling_back, size, fed, lone_back), lone
 
 
 def _turned_steps(steps: Steps, spec: PatchSpec) -> Steps:
@@ -233,6 +254,16 @@ def starts_of(size: int, patch: int, step: float) -> list[int]:
     return [int(np.round(apart * i)) for i in range(count)]
 
 
+def dense_starts_of(size: int, patch: int, step: float) -> list[int]:
+    """Where patches start along one axis as MONAI puts them.
+
+    They lie a fixed way apart; the last one is moved back into the volume.
+    """
+    apart = patch if size == patch else max(1, int(patch * step))
+    count = -(-(size - patch) // apart) + 1
+    return [min(i * apart, size - patch) for i in range(count)]
+
+
 def _patch(part: Part) -> tuple[int, int, int]:
     """(z, y, x) of a patch along the patient's axes."""
     assert part.input.slices is not None
@@ -241,10 +272,16 @@ def _patch(part: Part) -> tuple[int, int, int]:
 
 
 def weights(patch: Sequence[int], spec: PatchSpec) -> npt.NDArray[np.float32]:
-    """(z, y, x) Gaussian weights of the voxels of a patch.
+    """(z, y, x) weights of the voxels of a patch.
 
-    In 16 bits as nnU-Net rounds them.
+    Gaussian, in 16 bits as nnU-Net rounds them, or as MONAI has them; or all 1.
     """
+    if spec.weights == "constant":
+        return np.ones(tuple(patch), np.float32)
+    if spec.like == "monai":
+        tails = [np.exp(-(((np.arange(n) - (n - 1) / 2) / (n * _SIGMA)) ** 2) / 2) for n in patch]
+        gaussian = tails[0][:, None, None] * tails[1][:, None] * tails[2]
+        return np.asarray(np.maximum(gaussian, max(gaussian.min(), _LEAST_OF_MONAI)), np.float32)
     profiles = []
     for n, flip in zip(patch, spec.flipped, strict=True):
         peak = np.zeros(n)

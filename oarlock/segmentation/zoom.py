@@ -41,6 +41,12 @@ def lone_axis(resampling: Resampling, of_mm: Sequence[float], to_mm: Sequence[fl
     return largest[0] if len(largest) == 1 else None
 
 
+def matrices_of_centres(of: Sequence[int], to: Sequence[int], of_mm: Sequence[float], to_mm: Sequence[float]) -> Steps:
+    """(to, of) matrix of each axis, where the first voxels' centres coincide."""
+    z, y, x = (centred_matrix(*axis) for axis in zip(of, to, of_mm, to_mm, strict=True))
+    return z, y, x
+
+
 def matrices(resampling: Resampling, of: Sequence[int], to: Sequence[int], lone: int | None) -> Steps:
     """(to, of) matrix of each axis."""
     z, y, x = (
@@ -70,13 +76,33 @@ def _nearest(of: int, to: int) -> Matrix:
     return sparse.csr_array((np.ones(to, np.float32), (np.arange(to), places)), shape=(to, of))
 
 
+def centred_matrix(of: int, to: int, of_mm: float, to_mm: float) -> Matrix:
+    """(to, of) matrix of linear interpolation as in MONAI.
+
+    The first voxels' centres coincide; the edges are held.
+    """
+    places = np.clip(np.arange(to) * (to_mm / of_mm), 0, of - 1)
+    lower = np.minimum(np.floor(places).astype(np.intp), max(of - 2, 0))
+    share = (places - lower).astype(np.float32)
+    rows = np.concatenate([np.arange(to)] * 2)
+    values, columns = np.concatenate([1 - share, share]), np.concatenate([lower, np.minimum(lower + 1, of - 1)])
+    matrix = sparse.csr_array((values, (rows, columns)), shape=(to, of))
+    matrix.eliminate_zeros()
+    return matrix
+
+
 def along(matrix: Matrix, volume: Volume, axis: int) -> Volume:
     """A matrix applied along one axis of an array."""
-    if matrix.shape[0] == matrix.shape[1]:
-        return volume  # as many voxels between the same edges are the same voxels
+    if _changes_nothing(matrix):
+        return volume
     moved = np.moveaxis(volume, axis, 0)
     product = np.asarray(matrix @ moved.reshape(len(moved), -1), dtype=np.float32)
     return np.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, axis)
+
+
+def _changes_nothing(matrix: Matrix) -> bool:
+    n, m = matrix.shape
+    return bool(n == m == matrix.nnz and (matrix.data == 1).all() and (matrix.indices == np.arange(n)).all())
 
 
 def resample(volume: Volume, steps: Steps, resampling: Resampling, lone: int | None) -> Volume:
@@ -86,7 +112,7 @@ def resample(volume: Volume, steps: Steps, resampling: Resampling, lone: int | N
 
     The range is that of the volume, or of each slice where an axis is resampled by itself.
     """
-    if all(matrix.shape[0] == matrix.shape[1] for matrix in steps):
+    if all(map(_changes_nothing, steps)):
         return volume
     in_plane = tuple(axis for axis in range(3) if axis != lone)
     low, high = volume.min(axis=in_plane, keepdims=True), volume.max(axis=in_plane, keepdims=True)

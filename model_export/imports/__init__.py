@@ -1,0 +1,1 @@
+"""Models that others trained, taken over into model folders and compared with their own runtimes."""
