@@ -43,7 +43,13 @@ MAX_SOFT_MEDIAN_HU: Final = 120.0
 MAX_STEP_HU: Final = 200.0
 """Median change of a pixel from one slice to the next; between slices of one patient it is below 50."""
 
+ALL_AIR_HU: Final = (-1100, -900)
+ALL_AIR_SHARE: Final = 0.95
+"""A slice of which so much is air lies beyond the end of what was scanned, and may differ from its neighbour as it likes."""
+
 _PADDING_GAP_HU: Final = 100
+_FAR_BELOW_HU: Final = -2500
+"""No mistaken rescale brings air here: twice the intercept gives -2048."""
 
 
 def check_hounsfield(header: SeriesHeader) -> None:
@@ -124,7 +130,7 @@ def check_step(pair: Int16Array, position: int) -> None:
 
     :raises NotHounsfield: they jump from one to the other.
     """
-    step = float(np.median(np.abs(pair[0].astype(np.int32) - pair[1])))
+    step = _step(pair[0], pair[1])
     if step > MAX_STEP_HU:
         raise NotHounsfield(reason=f"those of file {position} differ from its neighbour's by {step:.0f} in the median")
 
@@ -141,19 +147,31 @@ def check_steps(hu: Int16Array) -> None:
     step = max(1, min(hu.shape[1:]) // _THINNED)
     thin = hu[:, ::step, ::step]
     for z in range(1, len(thin)):
-        found = float(np.median(np.abs(thin[z].astype(np.int32) - thin[z - 1])))
+        found = _step(thin[z - 1], thin[z])
         if found > MAX_STEP_HU:
             raise NotHounsfield(reason=f"from slice {z} to slice {z + 1} they change by {found:.0f} in the median")
+
+
+def _step(one: Int16Array, other: Int16Array) -> float:
+    """Median change of a pixel between two slices; 0 where one of them is nothing but air, as beyond the end of a phantom."""
+    if any(np.mean((hu >= ALL_AIR_HU[0]) & (hu <= ALL_AIR_HU[1])) >= ALL_AIR_SHARE for hu in (one, other)):
+        return 0.0
+    return float(np.median(np.abs(one.astype(np.int32) - other)))
 
 
 def without_padding(hu: Int16Array) -> Int16Array:
     """The values without what fills the unreconstructed part.
 
-    That is a constant far below air and all others.
+    That is a constant far below air and all others; with it goes what resampling blurred between the constant and the image.
     """
     values = hu.ravel()
     lowest = int(values.min())
     if lowest >= BELOW_AIR_HU:
         return values
     others = values[values != lowest]
-    return others if others.size and int(others.min()) - lowest >= _PADDING_GAP_HU else values
+    if others.size and int(others.min()) - lowest >= _PADDING_GAP_HU:
+        return others
+    below = values[values < BELOW_AIR_HU]
+    found, counts = np.unique(below, return_counts=True)
+    blurred = found[np.argmax(counts)] <= _FAR_BELOW_HU and 2 * counts.max() >= below.size
+    return values[values >= BELOW_AIR_HU] if blurred and below.size < values.size else values

@@ -110,6 +110,28 @@ def test_what_a_scanner_fills_the_corners_with_does_not_count() -> None:
     check_values(hu)
 
 
+def test_padding_that_was_blurred_by_resampling_does_not_count_and_a_doubled_intercept_does() -> None:
+    """Corners of -3024 with a rim of values down to air, and below by overshoot; air that was cut at -1024 and rescaled twice."""
+    hu = patient()
+    hu[:, :30] = -3024
+    hu[:, 30] = -2000
+    hu[:, 31, ::2] = -1300
+    hu[:, 29, ::7] = -3100
+    check_values(hu)
+    with pytest.raises(NotHounsfield):
+        check_values(np.where(patient() < -900, -2048, patient() - 1024).astype(np.int16))
+
+
+def test_the_end_of_a_phantom_that_fills_the_field_is_not_a_jump() -> None:
+    """Water in the whole of slices 3 to 5, and air before and behind; a lost intercept in water is one."""
+    hu = np.full((9, 64, 64), -1000, dtype=np.int16)
+    hu[3:6] = 0
+    check_steps(hu)
+    hu[4] = 1024
+    with pytest.raises(NotHounsfield, match="from slice 4 to slice 5 they change by 1024"):
+        check_steps(hu)
+
+
 def test_a_slice_that_jumps_is_found_in_the_whole_series() -> None:
     hu = patient()
     check_steps(hu)
