@@ -108,7 +108,7 @@ def graph() -> str:
     lines = ["```mermaid", "flowchart TD"]
     lines += [f"    {_id(package)}[{package}]" for package in ("service", "worker", "gateway", "model_export")]
     for number, layer in enumerate(_layers()):
-        lines += [f"    subgraph L{number}[]", "        direction LR"]
+        lines += [f'    subgraph L{number}[" "]', "        direction LR"]
         lines += [f"        {_id(package)}[{package.removeprefix('oarlock.')}]" for package in layer]
         lines.append("    end")
     lines += [f"    {_id(a)} --> {_id(b)}" for a, b in sorted(_reduced(drawn))]

@@ -41,3 +41,8 @@ def test_the_journey_goes_from_the_disk_to_the_delivered_result() -> None:
 def test_a_page_without_the_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="no markers named journey"):
         marked.replaced("# A page\n", "journey", "")
+
+
+@pytest.mark.parametrize("name", ["imports", "journey"])
+def test_no_label_of_a_picture_is_empty_which_mermaid_cannot_parse(name: str) -> None:
+    assert "[]" not in drawing.PARTS[name]()
