@@ -195,7 +195,9 @@ def halvings(sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> dict[str,
 
 
 def _halving(left: OAR, sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> Halving:
-    """Its limits are one-sided tolerance limits, above 1.3 times the highest score of a whole organ and half way to the average half.
+    """Its limits are one-sided tolerance limits.
+
+    They lie above 1.3 times the highest score of a whole organ and half way to the average half.
 
     Each of two twins is the other one's twin, so the features of whole organs are 0 on average.
     """

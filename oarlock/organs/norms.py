@@ -43,7 +43,10 @@ def tolerance_factor(patients: int, content: float) -> float:
 
 
 def tolerance_factor_above(patients: int, content: float) -> float:
-    """The same where only large values are unlikely: how many standard deviations above the mean (Natrella 1963)."""
+    """The same where only large values are unlikely (Natrella 1963).
+
+    How many standard deviations above the mean.
+    """
     freedom, z = max(patients, 2) - 1, NormalDist().inv_cdf
     a = 1 - z(0.95) ** 2 / (2 * freedom)
     b = z(content) ** 2 - z(0.95) ** 2 / (freedom + 1)
