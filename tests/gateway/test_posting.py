@@ -5,6 +5,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from gateway.completeness import Because
 from gateway.configuration import Configuration, Rule
 from gateway.errors import ServiceRefused
 from gateway.rules import Sent
@@ -147,6 +148,17 @@ def test_a_late_slice_of_a_finished_job_supersedes_it_and_what_was_not_delivered
     assert [one.state for one in desk.store.deliveries()] == ["dropped"]
 
 
+def test_a_slice_that_comes_while_a_post_is_made_is_not_forgotten(desk: Desk, ct: Series) -> None:
+    desk.receive(*ct.files[:-1])
+    (seen,) = desk.store.series()
+    images = desk.store.images(seen.id)
+    desk.receive(ct.files[-1])
+    desk.posting._decide(seen, images, Because.QUIET)
+    assert desk.store.posts() == []
+    desk.after(61)
+    assert [len(files) for files, _, _ in desk.service.posts] == [len(ct.files)]
+
+
 def test_a_series_that_grows_before_it_was_sent_is_sent_once(desk: Desk, ct: Series) -> None:
     desk.receive(*ct.files[:-1])
     desk.clock.now += 3
@@ -214,6 +226,7 @@ def test_a_series_that_grew_while_an_answer_was_lost_supersedes_the_job_that_the
     for _ in range(4):
         desk.after(61)
     assert desk.service.jobs == {"job-1": "cancelled", "job-2": "queued"}
+    assert [fields.get("supersedes") for _, fields, _ in desk.service.posts] == [None, "job-1"]
 
 
 def test_a_refusal_is_kept_with_its_reason_and_a_later_slice_is_a_new_try(desk: Desk, ct: Series) -> None:

@@ -344,16 +344,16 @@ def test_a_gateway_that_is_killed_again_and_again_while_series_come_loses_none_a
     service: Running, tmp_path: Path
 ) -> None:
     """Each sender repeats until it is told that all was stored, as senders do."""
-    series = [write_series(tmp_path / f"ct{i}", seed=f"killed gateway {i}") for i in range(6)]
+    named = {"patient_name": "Canary^Yellow"}
+    series = [write_series(tmp_path / f"ct{i}", seed=f"killed gateway {i}", **named) for i in range(6)]
     port = free_port()
     variables = {"DATA": str(tmp_path / "gateway"), "PORT": str(port), "SERVICE": service.url, "METRICS_PORT": "0"}
     variables |= {"SETTLED_S": "0.2", "QUIET_S": "2", "MIN_FREE_BYTES": "0"}
     environment = os.environ | {f"OARLOCK_GATEWAY_{name}": value for name, value in variables.items()}
 
     def start() -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment, stderr=log, stdout=log)
         assert eventually(lambda: listens(port), within_s=PATIENCE_S)
         return process
 
@@ -377,3 +377,6 @@ def test_a_gateway_that_is_killed_again_and_again_while_series_come_loses_none_a
     finally:
         process.kill()
         process.wait()
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert '"event": "series posted"' in text
+    assert [word for word in ("Canary", *(one.header.series_instance_uid for one in series)) if word in text] == []
