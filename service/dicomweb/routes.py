@@ -92,7 +92,7 @@ def base_of(request: Request) -> str:
 
 def _parameters(level: str) -> list[dict[str, Any]]:
     """Every query parameter of a search: each attribute by its keyword and by its tag."""
-    text = {"type": "string", "maxLength": 200}
+    text = {"type": "string", "maxLength": qido.LONGEST}
     found = [
         {"name": name, "in": "query", "required": False, "schema": text, "description": f"{keyword} that is looked for"}
         for keyword in qido.KEYS[level]
@@ -101,7 +101,7 @@ def _parameters(level: str) -> list[dict[str, Any]]:
     number = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
     boolean = {"type": "string", "enum": ["true", "false"]}
     others = {
-        "includefield": ({"type": "string"}, "further attributes by keyword or tag, by commas; 'all' for all that there are"),
+        "includefield": (text, "further attributes by keyword or tag, by commas; 'all' for all that there are"),
         "limit": (number, f"most entries; {qido.LIMIT} without it, {qido.MOST} at most"),
         "offset": (number, "how many entries are skipped"),
         "fuzzymatching": (boolean, "has no effect: names match literally"),

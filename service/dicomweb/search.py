@@ -57,6 +57,9 @@ INSTANCE_ANSWER: Final = (
 
 KEYS: Final = {"studies": STUDY_KEYS, "series": STUDY_KEYS + SERIES_KEYS, "instances": STUDY_KEYS + SERIES_KEYS + INSTANCE_KEYS}
 
+LONGEST: Final = 2_000
+"""Most characters of a value: thirty UIDs."""
+
 LIMIT: Final = 100
 MOST: Final = 1_000
 LOOKED_AT: Final = 5_000
@@ -97,6 +100,8 @@ def to_query(parameters: Sequence[tuple[str, str]], level: str) -> Query:
     include: set[str] | None = set()
     numbers = {"limit": LIMIT, "offset": 0}
     for name, value in parameters:
+        if len(value) > LONGEST:
+            raise InvalidParameter(name=name, reason=f"must have at most {LONGEST} characters")
         if name in names:
             matches[names[name]] = value
         elif name == "includefield":
