@@ -40,7 +40,7 @@ _OPENCV_SLACK: Final = 1.8
 _MOST_SHIFT: Final = 0.3
 """Most that area matching may move a vertex, in voxels; a single voxel needs 0.207, the largest of all."""
 
-_BLOCK: Final = 1 << 22
+_BLOCK: Final = 1 << 20
 """Crossings that are rasterised at a time: bounds the memory that a hostile polygon can claim."""
 
 
