@@ -68,7 +68,7 @@ def main() -> int:
         with companions(settings) as beside, _listen(settings) as listener:
             host, port = listener.getsockname()[:2]
             address = f"{scheme(settings)}://{host}:{port}"
-            print(f"Oarlock listens on {address} (every call is described at {address}/docs)", flush=True)
+            print(f"Oarlock listens on {address} (open it in a browser; every call is described at {address}/docs)", flush=True)
             app = create_app(beside.settings, worker_problem=beside.worker_problem)
             uvicorn.Server(configuration(app, settings)).run(sockets=[listener])
     except (*REASONS, OarlockError, OSError) as error:

@@ -22,7 +22,7 @@ POLICY: Final = (
 )
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # without a referrer a form would send an Origin of null
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -44,7 +44,19 @@ def show(name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
 @reads(pages, "/")
 async def get_dashboard() -> Response:
     """The jobs."""
-    return show("dashboard.html")
+    return show("dashboard.html", here="/")
+
+
+@reads(pages, "/charts")
+async def get_charts() -> Response:
+    """Scores over time."""
+    return show("charts.html", here="/charts")
+
+
+@reads(pages, "/models")
+async def get_models() -> Response:
+    """The models."""
+    return show("models.html", here="/models")
 
 
 @reads(pages, "/jobs/{job_id}")

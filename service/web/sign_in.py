@@ -81,7 +81,7 @@ def own_path(wanted: str) -> str:
 def _form(service: Service, wanted: str, *, status: int = 200, problem: str = "") -> Response:
     oidc = service.settings.oidc_client_id is not None
     way = f"{_SIGN_IN}/oidc?{urlencode({'next': own_path(wanted)})}"
-    return show("sign_in.html", status=status, next=own_path(wanted), problem=problem, oidc=oidc, way=way)
+    return show("sign_in.html", status=status, here="", next=own_path(wanted), problem=problem, oidc=oidc, way=way)
 
 
 def _begin(request: Request, service: Service, token: str, wanted: str) -> Response:

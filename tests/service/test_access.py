@@ -22,7 +22,7 @@ from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
 SIGN_IN = {"/sign-in", "/sign-in/oidc", "/sign-in/callback", "/sign-out"}
-OPEN = {"/", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
+OPEN = {"/", "/charts", "/models", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
 NO_JOB = "/v1/jobs/0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
 NO_STUDY = "/dicom-web/studies/1.2.3"
 NO_SERIES = f"{NO_STUDY}/series/1.2.4"

@@ -2,12 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
+from oarlock.ct.writer import write_ct_series
 from oarlock.phantom.patient import Phantom, head_and_neck
+from tests.fixtures.crooked import crooked_grid, crooked_hu
+from tests.web.history import give_a_past, post_others
 from tests.web.planted import Planted, planted_service
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -33,7 +36,9 @@ def coarse_phantom() -> Phantom:
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory, coarse_phantom: Phantom) -> Iterator[Planted]:
     with planted_service(tmp_path_factory.mktemp("pages"), coarse_phantom) as found:
-        yield found
+        small = write_ct_series(tmp_path_factory.mktemp("small"), crooked_hu(), crooked_grid())
+        give_a_past(found.running, found.job)
+        yield replace(found, others=post_others(found.running, small))
 
 
 @dataclass
@@ -41,7 +46,17 @@ class Tab:
     """A tab and everything that went wrong in it: errors of scripts, what the policy forbade, calls to elsewhere."""
 
     page: Page
+    own: list[str]
     wrong: list[str] = field(default_factory=list)
+
+    def note(self, message: ConsoleMessage) -> None:
+        """An error or a warning of a script or the policy. That /readyz answers 503 is what the page is there to show."""
+        if message.type in {"error", "warning"} and not message.location["url"].endswith("/readyz"):
+            self.wrong.append(message.text)
+
+    def sent(self, request: Request) -> None:
+        if not request.url.startswith((*self.own, "data:", "blob:")):
+            self.wrong.append(request.url)
 
     def open(self, address: str, *, ready: bool = True) -> Page:
         self.page.goto(address)
@@ -55,12 +70,10 @@ def tab(browser: Browser, planted: Planted, request: pytest.FixtureRequest) -> I
     """A fresh tab; its test fails if anything in it went wrong. Parametrize indirectly for other widths and schemes."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | getattr(request, "param", {})))
     context.set_default_timeout(30_000)
-    made = Tab(context.new_page())
-    made.page.on("console", lambda message: made.wrong.append(message.text) if message.type in {"error", "warning"} else None)
+    made = Tab(context.new_page(), [planted.url])
+    made.page.on("console", made.note)
     made.page.on("pageerror", lambda error: made.wrong.append(str(error)))
-    made.page.on(
-        "request", lambda sent: None if sent.url.startswith((planted.url, "data:", "blob:")) else made.wrong.append(sent.url)
-    )
+    made.page.on("request", made.sent)
     yield made
     context.close()
     assert made.wrong == []

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,10 +27,11 @@ SHIFTED = "Parotid_L"
 
 @dataclass(frozen=True)
 class Planted:
-    """A running service and the id of its finished job; ``reference`` is what was supplied with it."""
+    """A running service and the id of its finished job; ``others`` are ids of jobs in each other state."""
 
     running: Running
     job: str
+    others: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:

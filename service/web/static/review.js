@@ -375,6 +375,8 @@ async function showQa() {
 async function begin() {
   prepare();
   whoIsIt().then((caller) => { state.may = caller.may("reviews:write"); }).catch((error) => toast(error.message));
+  const opening = Volume.open(job); // at the same time: the first slice should not wait for words
+  opening.catch(() => {});
   const described = await call(`/v1/jobs/${job}`);
   fillHead(described);
   state.reviews = new Map(described.reviews.map((one) => [one.oar, one]));
@@ -382,7 +384,7 @@ async function begin() {
     byId("chosen").append(el("h2", {}, `The job is ${described.state}`), el("p.quiet", {}, described.error?.detail ?? "There is nothing to look at before it has succeeded."));
     return;
   }
-  const volume = await Volume.open(job);
+  const volume = await opening;
   Object.assign(state, { volume, geometry: new Geometry(volume), organs: volume.head.organs });
   state.lut = lookUp(volume.head.hu, state.level, state.width);
   const start = volume.best();

@@ -1,0 +1,114 @@
+// Surface DSC over time. Against approved contours: control charts with their limits and signals. Against supplied ones: what was measured.
+import { byId, call, el, figure, toast, when } from "./api.js";
+import { whoIsIt } from "./page.js";
+
+const W = 520, H = 190, LEFT = 40, RIGHT = 12, TOP = 14, BOTTOM = 24;
+const SVG = "http://www.w3.org/2000/svg";
+const ORIGINS = { approved: "Approved contours", supplied: "Supplied contours" };
+const ABOUT = {
+  approved: "Each point is a job whose contours came back approved. The first 30 of a model on a scanner make the centre line and the limits; a later point that breaks a rule is a signal.",
+  supplied: "Each point is a job that came with an RTSTRUCT. Who drew that is not known here, so there are no limits; the line is the median.",
+};
+const chosen = { origin: "approved", model: "", scanner: "", organ: "" };
+let rules = new Map();
+
+/** An element of an SVG picture. */
+function draw(name, attributes, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** One chart: {oar, model, scanner, centre, limits, reason, points: [{at, job_id, value, alarms}], baseline}. */
+function chart(one) {
+  const values = one.points.map((point) => point.value), bounds = [...values, one.centre, one.limits?.lower, one.limits?.upper].filter((value) => value !== null && value !== undefined);
+  const low = Math.max(0, Math.floor((Math.min(...bounds) - 0.02) * 20) / 20), high = Math.min(1, Math.ceil((Math.max(...bounds) + 0.01) * 20) / 20);
+  const x = (i) => LEFT + ((i + 0.5) / Math.max(1, values.length)) * (W - LEFT - RIGHT), y = (value) => TOP + ((high - value) / Math.max(0.05, high - low)) * (H - TOP - BOTTOM);
+  const picture = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${one.oar}: surface DSC of ${values.length} jobs, last ${figure(values.at(-1))}` });
+  for (const mark of [low, (low + high) / 2, high]) picture.append(draw("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(mark), y2: y(mark) }), draw("text", { class: "axis", x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, mark.toFixed(2)));
+  if (one.limits) {
+    picture.append(draw("rect", { class: "within", x: LEFT, width: W - LEFT - RIGHT, y: y(one.limits.upper), height: Math.max(0, y(one.limits.lower) - y(one.limits.upper)) }));
+    for (const [name, value] of Object.entries(one.limits)) picture.append(draw("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(value), y2: y(value) }), draw("text", { class: "limit-name", x: LEFT + 3, y: y(value) + (name === "upper" ? -4 : 12) }, `${name} limit ${figure(value, 3)}`));
+  }
+  if (one.centre !== null && one.centre !== undefined) picture.append(draw("line", { class: "centre", x1: LEFT, x2: W - RIGHT, y1: y(one.centre), y2: y(one.centre) }));
+  if (values.length > 1) picture.append(draw("polyline", { class: "run", points: values.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`).join(" ") }));
+  one.points.forEach((point, i) => {
+    const alarmed = point.alarms.length > 0, at = alarmed ? draw("rect", { class: "point alarm", x: x(i) - 4, y: y(point.value) - 4, width: 8, height: 8, transform: `rotate(45 ${x(i)} ${y(point.value)})` }) : draw("circle", { class: point.base ? "point base" : "point", cx: x(i), cy: y(point.value), r: values.length > 80 ? 2 : 3 });
+    at.append(draw("title", {}, `${when(point.at)}: ${figure(point.value, 3)}${point.alarms.map((rule) => `\n${rules.get(rule) ?? rule}`).join("")}`));
+    const link = draw("a", { href: `/jobs/${point.job_id}`, "aria-label": `${when(point.at)}, ${figure(point.value, 3)}${alarmed ? ", signal" : ""}` }, at);
+    if (!alarmed) link.setAttribute("tabindex", "-1");
+    picture.append(link);
+  });
+  if (values.length) picture.append(draw("text", { class: "axis", x: LEFT, y: H - 6 }, new Date(one.points[0].at).toLocaleDateString()), draw("text", { class: "axis", x: W - RIGHT, y: H - 6, "text-anchor": "end" }, new Date(one.points.at(-1).at).toLocaleDateString()));
+  const facts = [one.centre !== null && one.centre !== undefined ? `${one.limits ? "centre" : "median"} ${figure(one.centre, 3)}` : null, one.reason].filter(Boolean).join(" · ");
+  return el("figure.chart", {}, el("figcaption", {}, el("strong", {}, one.oar), el("span.quiet", {}, [one.model && `${one.model.name} ${one.model.version}`, one.scanner].filter(Boolean).join(" · "))), values.length ? picture : "", el("p.quiet.small", {}, facts));
+}
+
+const median = (values) => { const sorted = [...values].sort((a, b) => a - b), middle = sorted.length >> 1; return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2; };
+
+/** Charts without limits, of the rows of scores. */
+function ofScores(rows) {
+  const groups = new Map();
+  for (const row of [...rows].reverse()) {
+    if (row.surface_dsc === null) continue;
+    const key = `${row.oar} ${row.model} ${row.model_version} ${row.scanner}`;
+    if (!groups.has(key)) groups.set(key, { oar: row.oar, model: { name: row.model, version: row.model_version }, scanner: row.scanner, limits: null, reason: null, points: [] });
+    groups.get(key).points.push({ at: row.at, job_id: row.job_id, value: row.surface_dsc, alarms: [] });
+  }
+  return [...groups.values()].map((one) => ({ ...one, centre: median(one.points.map((point) => point.value)) }));
+}
+
+async function read() {
+  if (chosen.origin === "supplied") return ofScores((await call("/v1/qa/scores?origin=supplied&limit=5000")).scores);
+  const drift = await call("/v1/qa/drift?points=200");
+  rules = new Map(drift.rules.map((one) => [one.rule, one.meaning]));
+  const approved = ofScores((await call("/v1/qa/scores?origin=approved&limit=5000")).scores);
+  const same = (one) => (other) => other.oar === one.oar && other.scanner === one.scanner && other.model.name === one.model.name && other.model.version === one.model.version;
+  // A chart's own points begin behind its baseline: what the limits were made of comes from the scores.
+  return drift.charts.map((one) => {
+    const before = (approved.find(same(one))?.points ?? []).filter((point) => !one.baseline.to || !one.limits || point.at <= one.baseline.to);
+    return { ...one, points: [...before.map((point) => ({ ...point, base: Boolean(one.limits) })), ...one.points] };
+  });
+}
+
+function signals(charts) {
+  const found = charts.flatMap((one) => one.points.filter((point) => point.alarms.length).map((point) => ({ one, point }))).sort((a, b) => (a.point.at < b.point.at ? 1 : -1)).slice(0, 12);
+  if (chosen.origin !== "approved") return [];
+  if (!found.length) return [el("p.level.green", {}, el("span.dot", { "aria-hidden": "true" }, "✓"), "No chart has a signal.")];
+  return [el("h2", {}, "Signals"), el("ul.signal-list", {}, ...found.map(({ one, point }) => el("li", {}, el("a", { href: `/jobs/${point.job_id}` }, when(point.at)), el("strong", {}, ` ${one.oar} `), figure(point.value, 3), ...point.alarms.map((rule) => el("span.rule", { title: rules.get(rule) ?? rule }, rule.replaceAll("_", " ")))))),
+    el("dl.rules", {}, ...[...new Set(found.flatMap(({ point }) => point.alarms))].flatMap((rule) => [el("dt", {}, rule.replaceAll("_", " ")), el("dd", {}, rules.get(rule) ?? "")]))];
+}
+
+function fillChoices(all) {
+  for (const [name, values] of [["model", all.map((one) => `${one.model.name} ${one.model.version}`)], ["scanner", all.map((one) => one.scanner)], ["organ", all.map((one) => one.oar)]]) {
+    const select = byId(name), list = [...new Set(values)].sort();
+    select.replaceChildren(el("option", { value: "" }, "all"), ...list.map((value) => el("option", { value }, value || "unknown")));
+    select.value = list.includes(chosen[name]) ? chosen[name] : "";
+    chosen[name] = select.value;
+  }
+}
+
+let all = [];
+function show() {
+  const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.organ || one.oar === chosen.organ));
+  byId("about").textContent = ABOUT[chosen.origin];
+  byId("signals").replaceChildren(...signals(wanted));
+  byId("charts").replaceChildren(...(wanted.length ? wanted.map(chart) : [el("p.quiet", {}, chosen.origin === "approved" ? "No contours have come back yet: POST /v1/jobs/ID/reference sends them." : "No job came with an RTSTRUCT yet.")]));
+}
+
+async function refresh() {
+  all = await read();
+  fillChoices(all);
+  show();
+  document.body.dataset.ready = "true";
+}
+
+byId("origins").append(...Object.entries(ORIGINS).map(([name, title]) => el("button", { type: "button", "aria-pressed": String(name === chosen.origin), onclick: (event) => {
+  chosen.origin = name;
+  for (const button of byId("origins").children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
+  refresh().catch((error) => toast(error.message));
+} }, title)));
+for (const name of ["model", "scanner", "organ"]) byId(name).addEventListener("change", (event) => { chosen[name] = event.target.value; show(); });
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+whoIsIt().then(refresh).catch((error) => toast(error.message));

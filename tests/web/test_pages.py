@@ -1,0 +1,123 @@
+"""Jobs, quality and models in a real browser: the journeys of IT and of a physicist."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from oarlock.scopes import Scope
+from oarlock.store.keys import KeyStore
+from tests.service.conftest import make_settings
+from tests.service.running import Running, serve, write_model
+from tests.web.conftest import Tab
+from tests.web.history import CENTRES, DRIFTING, SCANNER
+from tests.web.planted import Planted
+from tests.web.test_review_page import PHONE, serious
+
+pytestmark = pytest.mark.slow
+
+DARK = {"color_scheme": "dark"}
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Running]:
+    """A service that asks for a key."""
+    folder = tmp_path_factory.mktemp("locked")
+    write_model(folder / "models")
+    with serve(make_settings(folder, redis_url)) as running:
+        KeyStore(running.service.database).create("first", [Scope.ADMIN])
+        yield running
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#jobs tbody tr td:first-child a").all_inner_texts()
+
+
+def test_it_sees_what_is_not_ready_and_why_and_what_failed(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/")
+    page.wait_for_selector(".part.wrong")
+    assert "no worker reported" in page.locator("#health").inner_text()
+    page.get_by_role("button", name="failed", exact=True).click()
+    expect(page.locator("#count")).to_have_text("1 job")
+    assert names(page) == ["planning failed"]
+    assert "ran out of memory" in page.locator("td.remarks").inner_text()
+    page.get_by_role("button", name="all", exact=True).click()
+    page.get_by_role("searchbox").fill("PLANNING R")
+    expect(page.locator("#count")).to_have_text("1 job")
+    assert names(page) == ["planning running"]
+    assert page.locator("progress").get_attribute("value") == "0.42"
+
+
+def test_it_cancels_a_job_and_purges_it_only_when_sure(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/")
+    page.get_by_role("button", name="Cancel job planning queued").click()
+    purge = page.get_by_role("button", name="Purge job planning queued")
+    purge.click()
+    page.get_by_role("button", name="Keep it").click()
+    job = f"{planted.url}/v1/jobs/{planted.others['queued']}"
+    assert httpx.get(job).json()["state"] == "cancelled"
+    purge.click()
+    page.get_by_role("button", name="Purge", exact=True).click()
+    expect(purge).to_have_count(0)
+    assert httpx.get(job).status_code == 410
+
+
+def test_a_physicist_sees_which_organ_drifts_by_which_rule_within_which_limits(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/charts")
+    drift = httpx.get(f"{planted.url}/v1/qa/drift").json()
+    [expected] = [one for one in drift["charts"] if one["oar"] == DRIFTING]
+    assert expected["alarms"]
+    signals = page.locator(".signal-list").inner_text()
+    assert DRIFTING in signals
+    assert "beyond limit" in signals
+    assert page.locator(".chart").count() == len(CENTRES)
+    page.locator("#organ").select_option(DRIFTING)
+    chart = page.locator(".chart")
+    expect(chart).to_have_count(1)
+    assert SCANNER in chart.inner_text()
+    assert f"lower limit {expected['limits']['lower']:.3f}" in chart.locator("svg").text_content()
+    assert chart.locator(".point.alarm").count() == len({alarm["at"] for alarm in expected["alarms"]})
+    assert chart.locator(".point.base").count() == expected["baseline"]["n"] == 30
+
+
+def test_supplied_contours_have_points_but_no_limits(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/charts")
+    page.get_by_role("button", name="Supplied contours").click()
+    page.wait_for_selector("text=no limits")
+    assert page.locator(".chart .point").count() >= 20
+    assert page.locator(".limit").count() == 0
+
+
+def test_a_model_says_what_it_is_not_for(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/models")
+    card = page.locator(".model-card").inner_text()
+    assert "oarlock-hn 1.2.3" in card
+    assert "21 organs" in card
+    assert "patients" in card
+
+
+def test_somebody_signs_in_with_a_key_and_sees_no_more_than_it_allows(tab: Tab, closed: Running) -> None:
+    tab.own.append(closed.url)
+    _, key = KeyStore(closed.service.database).create("looker", [Scope.JOBS_READ])
+    page = tab.page
+    page.goto(f"{closed.url}/?tab=jobs")
+    page.wait_for_url("**/sign-in?**")
+    tab.wrong.clear()  # the browser reports the 401 that led here
+    assert serious(page) == []
+    page.get_by_label("Key").fill(key)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("body[data-ready=true]")
+    assert "looker" in page.locator("#account").inner_text()
+    assert page.locator(".tile").count() == 0  # metrics:read
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/sign-in")
+    assert httpx.get(f"{closed.url}/v1/jobs", cookies={c["name"]: c["value"] for c in page.context.cookies()}).status_code == 401
+
+
+@pytest.mark.parametrize("tab", [{}, DARK, PHONE], indirect=True, ids=["light", "dark", "phone"])
+@pytest.mark.parametrize("path", ["/", "/charts", "/models"])
+def test_every_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted, path: str) -> None:
+    page = tab.open(f"{planted.url}{path}")
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
