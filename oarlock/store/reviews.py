@@ -9,8 +9,7 @@ also who the patient is. It is for those who may see the job, and is deleted wit
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
@@ -21,12 +20,8 @@ from oarlock.store.jobs import Job, JobId
 from oarlock.store.schema import REVIEWS
 
 
-class Opinion(StrEnum):
-    """What is said of an organ."""
-
-    USABLE = "usable"
-    NEEDS_EDITS = "needs_edits"
-    UNUSABLE = "unusable"
+Opinion = Literal["usable", "needs_edits", "unusable"]
+"""What is said of an organ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ class ReviewStore:
         now = self._clock()
         known: dict[str, Any] = {"job_id": job.id, "site": job.site, "model": job.model.name, "model_version": job.model.version}
         known |= {"at": now, "actor": by.id, "actor_name": by.name}
-        rows = [known | {"oar": oar, "verdict": verdict.value, "comment": comment} for oar, verdict, comment in said]
+        rows = [known | {"oar": oar, "verdict": verdict, "comment": comment} for oar, verdict, comment in said]
         events = [
             Event(Action.JOB_REVIEWED, by, job.id, audit.to_text(job.model), f"{oar} {verdict}") for oar, verdict, _ in said
         ]
@@ -115,7 +110,7 @@ def _review(row: RowMapping) -> Review:
         model=row["model"],
         model_version=row["model_version"],
         oar=row["oar"],
-        verdict=Opinion(row["verdict"]),
+        verdict=row["verdict"],
         comment=row["comment"],
         by=row["actor_name"],
         at=row["at"],
