@@ -24,6 +24,7 @@ FILES: Final = (
     "docs",
     "docker",
     "docker-compose.yml",
+    "gateway",
     "models",
     "requirements",
     "service",
