@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def add_import_commands(commands: Any) -> None:
-    """`import nnunet`, `import monai` and `join`."""
+    """`import nnunet`, `import monai`, `join` and `compare`."""
     joining = commands.add_parser("join", help="several model folders as one model of several parts")
     joining.add_argument("models", type=Path, nargs="+", help="model folders, which stay as they are")
     joining.add_argument("--out", type=Path, required=True, help="the model folder to be written; its name is the model's")
@@ -20,6 +20,14 @@ def add_import_commands(commands: Any) -> None:
     joining.add_argument("--release", default="1", help="the model's version")
     joining.add_argument("--licence", required=True, help="of all of them together")
     joining.set_defaults(run=_join)
+    comparing = commands.add_parser(
+        "compare", help="two models on the same scans with contours: paired differences of each organ"
+    )
+    comparing.add_argument("models", type=Path, nargs=2, help="two model folders")
+    comparing.add_argument("folder", type=Path, help="of folders, each with one CT series and RTSTRUCTs of it")
+    comparing.add_argument("--threads", type=int, default=0, help="0 for all cores")
+    comparing.set_defaults(run=_compare)
+
     importing = commands.add_parser("import", help="take over a model that others trained")
     kinds = importing.add_subparsers(required=True)
     nnunet = kinds.add_parser(
@@ -103,3 +111,13 @@ def _join(options: argparse.Namespace) -> None:
     for oar, owner in manifest.owners.items():
         print(f"{oar.name:16} {owner}")
     print(f"{options.out}: {manifest.identity}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from model_export.compare import compare_models, to_table
+    from oarlock.inference.models import load
+    from oarlock.segmentation.manifest import read_manifest
+
+    first, second = (load(read_manifest(folder), threads=options.threads) for folder in options.models)
+    print(f"first: {first.manifest.identity}\nsecond: {second.manifest.identity}\n")
+    print(to_table(list(compare_models(first, second, options.folder))))

@@ -22,7 +22,6 @@ from model_export.imports.plans import read_checkpoint, read_results, resampling
 from model_export.imports.refusals import CannotImport
 from model_export.imports.sides import check_sides
 from oarlock.inference.models import load
-from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import Phantom, write_phantom
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.segment import segment
@@ -105,12 +104,12 @@ def test_a_network_draws_what_nnunets_own_predictor_draws(name: str, results: Pa
 
 @needs_nnunet
 @pytest.mark.slow
-def test_an_imported_model_draws_the_phantoms_organs_on_their_sides(imported: Path, patient: Phantom) -> None:
+def test_an_imported_model_draws_each_organ_where_it_is(imported: Path, patient: Phantom) -> None:
     model = load(read_manifest(imported), device="cpu", threads=1)
     found = segment(patient.hu, patient.grid, model).masks
-    for organ in ORGANS:
-        ours, true = found.mask(BY_NAME[organ]), patient.masks.mask(BY_NAME[organ])
-        assert 2 * (ours & true).sum() / (ours.sum() + true.sum()) > 0.7, organ
+    for oar in found.oars:  # the network is trained for seconds: it need not draw well, but where the organ is
+        drawn, true = (patient.grid.to_points(np.argwhere(masks.mask(oar)).astype(float)) for masks in (found, patient.masks))
+        assert np.linalg.norm(drawn.mean(axis=0) - true.mean(axis=0)) < 25, oar  # mm; the parotids lie 96 mm apart
 
 
 @needs_nnunet
