@@ -374,3 +374,45 @@ def test_pixel_spacings_may_differ_in_the_sixth_digit_alone() -> None:
 def test_a_scan_of_eighty_centimetres_is_not_long_and_one_slice_more_is() -> None:
     assert codes(to_grid(planes(even(321)))[2]) == []
     assert codes(to_grid(planes(even(322)))[2]) == ["series.long_scan"]
+
+
+def test_a_gap_is_named_by_the_heights_of_the_slices_around_it() -> None:
+    with pytest.raises(errors.MissingSlices) as caught:
+        to_grid(planes([-400.0, -397.5, -392.5, -390.0, -387.5]))
+    assert "-397.50" in str(caught.value)
+    assert "-392.50" in str(caught.value)
+
+
+def test_an_extra_slice_is_named_by_the_heights_of_the_two_that_are_too_near() -> None:
+    with pytest.raises(errors.InconsistentGeometry, match=r"slices 3 and 4 \(z = -395\.00 mm and -394\.00 mm\) are 1\.000 mm"):
+        to_grid(planes([-400.0, -397.5, -395.0, -394.0, -392.5, -390.0, -387.5, -385.0]))
+
+
+def test_two_slices_at_one_position_are_named_by_the_lowest_height_that_is_taken_twice() -> None:
+    with pytest.raises(errors.DuplicatePosition, match=r"-397\.50"):
+        to_grid(planes([-400.0, -397.5, -397.5, -395.0, -392.5, -392.5]))
+
+
+def test_of_different_sizes_four_are_named_and_all_are_counted() -> None:
+    stack = [replace(plane, rows=rows) for plane, rows in zip(planes(even(5)), (64, 61, 63, 62, 65), strict=True)]
+    with pytest.raises(errors.InconsistentGeometry, match=r"5 different sizes \(61 × 53, 62 × 53, 63 × 53, 64 × 53\)"):
+        to_grid(stack)
+    with pytest.raises(errors.InconsistentGeometry, match=r"2 different sizes \(61 × 53, 62 × 53\)"):
+        to_grid([*planes(even(4)), replace(planes([-390.0])[0], rows=62)])
+
+
+def test_orientations_that_differ_say_by_how_many_degrees() -> None:
+    """A row that is turned by 2° in its plane."""
+    turn = np.radians(2.0)
+    turned = (float(np.cos(turn)), float(np.sin(turn)), 0.0, -float(np.sin(turn)), float(np.cos(turn)), 0.0)
+    stack = planes(even())
+    stack[4] = replace(stack[4], cosines=turned)
+    with pytest.raises(errors.InconsistentGeometry, match=r"orientations up to 2\.00° apart"):
+        to_grid(stack)
+
+
+def test_what_is_said_of_a_long_scan() -> None:
+    (warning,) = to_grid(planes(even(322)))[2]
+    assert warning.detail == (
+        "The series is 802 mm long; this server contours the head and neck only. Check that it is the right scan."
+    )
