@@ -19,7 +19,6 @@ from oarlock.store.database import Database, utc_now
 from oarlock.store.jobs import Job, JobId
 from oarlock.store.schema import REVIEWS
 
-
 Opinion = Literal["usable", "needs_edits", "unusable"]
 """What is said of an organ."""
 
