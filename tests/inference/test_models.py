@@ -188,8 +188,10 @@ def test_the_logits_of_folds_are_averaged_and_the_self_check_asks_for_the_mean_o
     assert answer[0, :, 0, 0, 0].tolist() == pytest.approx([0.0, 1.0])
 
 
-def test_every_fold_is_verified(tmp_path: Path) -> None:
+def test_every_fold_is_verified_and_in_the_parts_fingerprint(tmp_path: Path) -> None:
     manifest = write_folds(tmp_path)
+    first, second = (file.sha256 for file in manifest.parts[0].files)
+    assert manifest.parts[0].fingerprint == hashlib.sha256((first + second).encode()).hexdigest()
     with (tmp_path / "second.onnx").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(ManifestInvalid, match=r"sha256 of second\.onnx"):

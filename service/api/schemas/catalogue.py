@@ -53,7 +53,7 @@ class ModelDocument(Schema):
             parts=[
                 ModelPartDocument(
                     name=part.name,
-                    sha256=part.sha256,
+                    sha256=part.fingerprint,
                     looks_at=part.look.at,
                     spacing_mm=part.input.spacing_mm,
                     oars=[oar.name for oar in manifest.oars if manifest.owners[oar] == part.name],
