@@ -23,7 +23,7 @@ from oarlock.organs.norms import (
     FATTY,
     FEW,
     PLAUSIBLE,
-    PLAUSIBLE_PLACE,
+    PLAUSIBLE_NEAR,
     SOFT,
     USUAL,
     Halving,
@@ -212,7 +212,7 @@ def _halving(left: OAR, sets: Sequence[ContourSet], table: Mapping[str, Norm]) -
         moved = np.mean([half_features(oar, half, other, table) for oar, half, other in halves], axis=0)
         direction = np.linalg.solve(spread, moved)
         scores = whole @ direction
-        tolerated = tolerance_factor_above(patients, PLAUSIBLE) * float(np.sqrt(np.mean(np.square(scores))))
+        tolerated = tolerance_factor_above(patients, PLAUSIBLE_NEAR) * float(np.sqrt(np.mean(np.square(scores))))
         limit = max(tolerated, float(np.max(scores)) / HALF_AMBER, float(moved @ direction) / 2)
         weights.append(tuple((direction / limit).tolist()))
     return Halving(tuple(weights))
@@ -299,7 +299,7 @@ def _limits_of(oar: OAR, off_mm: np.ndarray, patients: int) -> _OffLimits:
     Lungs lie so differently in the chest that a shift of 2 cm cannot be told: their limits are not drawn tight for it.
     """
     spread, seen = np.sqrt(np.mean(np.square(off_mm), axis=0)), np.max(np.abs(off_mm), axis=0)
-    usual, red = (tolerance_factor(patients, share) * spread for share in (USUAL, PLAUSIBLE_PLACE))
+    usual, red = (tolerance_factor(patients, share) * spread for share in (USUAL, PLAUSIBLE_NEAR))
     least = 30.0 if oar.name.startswith("Lung") else 10.0
     red = np.maximum(np.maximum(red, 1.1 * seen), least)
     return _OffLimits(np.clip(usual, 0.8 * least, red), red, patients)
