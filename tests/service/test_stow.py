@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -13,12 +14,11 @@ from cryptography.fernet import Fernet
 from dicomweb_client.api import DICOMwebClient
 
 from oarlock.ct.writer import write_ct_series
-from oarlock.scopes import Scope
 from oarlock.store.jobs import JobId
-from oarlock.store.keys import KeyStore
-from oarlock.store.received import Sender
+from oarlock.store.received import Received, Sender
 from service.dicomweb import collector
 from service.dicomweb.collector import Collector
+from service.dicomweb.store import look_at, take
 from tests.fixtures import canaries
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
@@ -157,17 +157,10 @@ def test_a_body_of_unknown_length_with_a_quoted_boundary_is_read_as_it_comes(rec
     assert httpx.post(f"{receiver.url}/dicom-web/studies", content=chunks, headers=headers).status_code == 200
 
 
-def test_storing_needs_the_right_to_post_jobs(tmp_path: Path, redis_url: str, files: list[Path]) -> None:
-    write_model(tmp_path / "models")
-    with serve(make_settings(tmp_path, redis_url, stow_quiet_s=FAR)) as closed:
-        _, token = KeyStore(closed.service.database).create("reader", [Scope.JOBS_READ])
-        answer = store(closed, [files[0]], headers={"Authorization": f"Bearer {token}"})
-        assert (answer.status_code, answer.json()["code"]) == (403, "access.forbidden")
-
-
 # ── from instances to jobs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_two_series_over_several_requests_are_two_jobs_also_after_a_restart(
     tmp_path: Path, redis_url: str, files: list[Path]
 ) -> None:
@@ -265,6 +258,7 @@ def test_what_comes_while_a_job_is_made_is_not_lost(receiver: Running, files: li
     assert entry["instances"] == len(files) - 30
 
 
+@pytest.mark.slow
 def test_with_a_key_for_it_stored_series_are_de_identified_and_rtstructs_are_not_taken(tmp_path: Path, redis_url: str) -> None:
     files = canaries.write_series(tmp_path / "canaries")
     reference = canaries.write_structure_set(tmp_path / "reference.dcm", files)
@@ -297,16 +291,16 @@ def test_what_is_received_can_be_deleted_and_what_was_refused_goes_after_its_tim
     assert waiting(receiver, files) == []
 
 
-def test_a_folder_is_full_at_the_limit_of_a_post(tmp_path: Path, redis_url: str, files: list[Path]) -> None:
-    write_model(tmp_path / "models")
-    with serve(make_settings(tmp_path, redis_url, stow_quiet_s=FAR, max_upload_files=20)) as small:
-        assert store(small, files[:15]).status_code == 200
-        answer = store(small, files[15:30])
-        assert answer.status_code == 202
-        assert {*(values(one, "00081197")[0] for one in values(answer.json(), "00081198"))} == {0xA700}
-        assert len(values(answer.json(), "00081199")) == 5
+def test_a_folder_is_full_at_the_limit_of_a_post(tmp_path: Path, files: list[Path]) -> None:
+    instances = [look_at(path, str(z) * 64, study_uid=None, structure_sets=True) for z, path in enumerate(files[:7])]
+    told = take(instances, Received(tmp_path), ANYONE, most=5)
+    assert [one.failure for one in told] == [0, 0, 0, 0, 0, 0xA700, 0xA700]
+    same = [replace(one, path=path) for one, path in zip(instances[:5], files[7:12], strict=True)]
+    again = take(same, Received(tmp_path), ANYONE, most=5)
+    assert [one.failure for one in again] == [0] * 5  # the same bytes need no room
 
 
+@pytest.mark.slow
 def test_a_quiet_series_becomes_a_job_by_itself(tmp_path: Path, redis_url: str, files: list[Path]) -> None:
     write_model(tmp_path / "models")
     with serve(make_settings(tmp_path, redis_url, stow_quiet_s=0.05)) as running:
