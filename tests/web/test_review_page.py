@@ -148,3 +148,29 @@ def test_an_organ_is_signed_off_by_a_key_and_the_others_in_one_go(tab: Tab, plan
     assert told.pop("Brain") == ("needs_edits", "fits")
     assert set(told.values()) == {("usable", None)}
     assert len(told) == 20
+
+
+ENCLOSED = """async () => {
+  const { trace } = await import("/static/contour.js");
+  let seed = 7, wrong = 0;
+  const random = () => ((seed = (seed * 16807) % 2147483647) / 2147483647);
+  for (let round = 0; round < 100; round++) {
+    const h = 3 + Math.floor(random() * 15), w = 3 + Math.floor(random() * 15), mask = new Uint8Array(h * w);
+    for (let i = 1; i < h - 1; i++) for (let j = 1; j < w - 1; j++) mask[i * w + j] = random() > 0.5;
+    const { loops } = trace(mask, h, w);
+    for (let i = 1; i < h - 1; i++) for (let j = 1; j < w - 1; j++) {
+      let crossed = 0;
+      for (const loop of loops) for (let k = 0; k < loop.length; k += 2) {
+        const y0 = loop[k], x0 = loop[k + 1], y1 = loop[(k + 2) % loop.length], x1 = loop[(k + 3) % loop.length];
+        if (y0 > i !== y1 > i && j < x0 + ((i - y0) / (y1 - y0)) * (x1 - x0)) crossed++;
+      }
+      if ((crossed & 1) !== mask[i * w + j]) wrong++;
+    }
+  }
+  return wrong;
+}"""
+
+
+def test_a_drawn_contour_encloses_the_voxels_of_its_mask_and_no_others(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/models")
+    assert page.evaluate(ENCLOSED) == 0

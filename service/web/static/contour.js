@@ -25,39 +25,41 @@ const SEGMENTS = (() => {
   return table;
 })();
 
+let following = new Int32Array(0); // of each numbered side the one that the line comes to next; -1 for none, as every call leaves it
+
 /**
  * Loops around a padded mask.
  * @param mask (h, w) bytes with a rim of zeros
- * @param far optional bytes of the corners' raster (h, w): corner (i, j) is the one that pixels (i, j) and (i - 1, j - 1) share
- * @returns {loops: [[y, x, y, x, …]], far: [[y0, x0, y1, x1], …]} in pixels of the padded mask
+ * @param far optional numbers on the corners' raster (h, w): corner (i, j) is the one that pixels (i, j) and (i - 1, j - 1) share
+ * @returns {loops: [[y, x, y, x, …]], far: [[y0, x0, y1, x1, number], …]} in pixels of the padded mask
  */
 export function trace(mask, h, w, far = null) {
-  const next = new Map(), red = [];
-  // A side of a corner's cell is the middle between two pixels: sides are numbered by the pixel before and the direction.
-  const place = (i, j, s) => (s === 0 ? 2 * ((i - 1) * w + j - 1) : s === 2 ? 2 * (i * w + j - 1) : s === 3 ? 2 * ((i - 1) * w + j - 1) + 1 : 2 * ((i - 1) * w + j) + 1);
+  if (following.length < 2 * h * w) following = new Int32Array(2 * h * w).fill(-1);
+  const starts = [], red = [], loops = [], side = new Int32Array(4);
   for (let i = 1; i < h; i++) {
     const above = (i - 1) * w, below = i * w;
     for (let j = 1; j < w; j++) {
       const code = (mask[above + j - 1] << 3) | (mask[above + j] << 2) | (mask[below + j] << 1) | mask[below + j - 1];
       if (code === 0 || code === 15) continue;
+      // A side of a corner's cell is the middle between two pixels: it has the number of the first, and of its direction.
+      side[0] = 2 * (above + j - 1);
+      side[1] = 2 * (above + j) + 1;
+      side[2] = 2 * (below + j - 1);
+      side[3] = 2 * (above + j - 1) + 1;
       for (const [enter, leave] of SEGMENTS[code]) {
-        const from = place(i, j, enter), to = place(i, j, leave);
-        next.set(from, to);
-        if (far && far[i * w + j]) red.push([...point(from, w), ...point(to, w), far[i * w + j]]);
+        following[side[enter]] = side[leave];
+        starts.push(side[enter]);
+        if (far && far[below + j]) red.push([...point(side[enter], w), ...point(side[leave], w), far[below + j]]);
       }
     }
   }
-  const loops = [];
-  for (const start of next.keys()) {
-    if (!next.has(start)) continue;
+  for (const start of starts) {
+    if (following[start] < 0) continue;
     const loop = [];
-    let at = start;
-    while (next.has(at)) {
-      const [y, x] = point(at, w);
-      loop.push(y, x);
-      const following = next.get(at);
-      next.delete(at);
-      at = following;
+    for (let at = start, to = following[at]; to >= 0; at = to, to = following[at]) {
+      const pixel = at >> 1, x = pixel % w, y = (pixel - x) / w;
+      if (at & 1) loop.push(y + 0.5, x); else loop.push(y, x + 0.5);
+      following[at] = -1;
     }
     loops.push(loop);
   }
@@ -66,6 +68,6 @@ export function trace(mask, h, w, far = null) {
 
 /** Where a numbered side lies, in pixels. Even numbers lie between a pixel and the one to its right, odd ones below it. */
 function point(number, w) {
-  const pixel = number >> 1, y = Math.floor(pixel / w), x = pixel % w;
+  const pixel = number >> 1, x = pixel % w, y = (pixel - x) / w;
   return number & 1 ? [y + 0.5, x] : [y, x + 0.5];
 }
