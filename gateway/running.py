@@ -1,11 +1,13 @@
 """The gateway as a process: the receiver, and loops that each repeat one step for as long as it runs."""
 
+import fcntl
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from gateway import metrics
@@ -13,10 +15,11 @@ from gateway.completeness import Waits
 from gateway.configuration import Configuration
 from gateway.delivering import Delivering
 from gateway.dimse.receiver import Receiver
+from gateway.errors import SetupInvalid
 from gateway.inbox import Inbox
 from gateway.posting import Posting
 from gateway.service_client import ServiceClient
-from gateway.settings import GatewaySettings
+from gateway.settings import PREFIX, GatewaySettings
 from gateway.store import Store
 from gateway.watched_folder import WatchedFolder
 
@@ -92,10 +95,12 @@ class Gateway:
         """Receive and work until the block ends.
 
         :raises OSError: a port cannot be listened on.
+        :raises SetupInvalid: another gateway works on the folder.
         """
-        self.store.close_open_associations(self.clock())
-        self.inbox.sweep()
         with ExitStack() as stack:
+            stack.enter_context(_alone_on(self.settings.data))
+            self.store.close_open_associations(self.clock())
+            self.inbox.sweep()
             if self.settings.metrics_port is not None:
                 _, stop = metrics.serve(self.store, self.settings.metrics_host, self.settings.metrics_port, self.clock)
                 stack.callback(stop)
@@ -110,3 +115,14 @@ class Gateway:
             self.receiver.start()
             stack.callback(self.receiver.stop)
             yield self
+
+
+@contextmanager
+def _alone_on(data: Path) -> Iterator[None]:
+    """Hold a data folder for this process: what a second gateway takes for leftovers is what the first is writing."""
+    with (data / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupInvalid(f"another gateway works on {data}; give this one a folder of its own ({PREFIX}DATA).") from None
+        yield

@@ -1,11 +1,15 @@
 """The commands, as somebody at a terminal sees them."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway.commands import main
-from gateway.settings import PREFIX
+from gateway.configuration import Configuration
+from gateway.errors import SetupInvalid
+from gateway.running import Gateway
+from gateway.settings import PREFIX, GatewaySettings
 from tests.fixtures.organs import Series
 from tests.gateway.conftest import Desk, MakeDesk
 
@@ -49,6 +53,19 @@ def test_a_mistake_in_the_configuration_and_an_unknown_job_or_archive_are_said_i
     assert found.out == "No result of such a job is known here.\n"
     assert "has no peer 'nowhere'" in found.err
     assert "rules: is not known here" in found.err
+
+
+def test_a_second_gateway_on_the_same_folder_touches_nothing_and_says_why(tmp_path: Path) -> None:
+    settings = GatewaySettings(data=tmp_path, port=0, metrics_port=None)
+    with closing(Gateway(settings, Configuration())) as first, closing(Gateway(settings, Configuration())) as second:
+        with first.running():
+            part = tmp_path / "incoming" / "part"
+            part.touch()
+            with pytest.raises(SetupInvalid, match="another gateway works on"), second.running():
+                pass
+            assert part.exists()
+        with second.running():
+            assert not part.exists()
 
 
 def test_check_fails_when_one_of_them_does_not_answer(
