@@ -98,7 +98,7 @@ def contour(
                     digest = _digest(folder / RTSTRUCT)
                 judged = {verdict.oar: verdict.level.value for verdict in walk.verdicts}
                 comparisons = [report.to_rows(judged) for report in walk.reports]
-                checks = [(check.code, check.level.value) for check in walk.checks]
+                checks = [(check.code, check.oar or "", check.level.value) for check in walk.checks]
                 of_set = verdict_of_set(walk.verdicts).value
                 scored = Scored(walk.scanner, comparisons, checks, list(judged.items()), of_set)
                 store.leases.succeed(lease, warnings=walk.warnings, result=digest, scored=scored)

@@ -68,7 +68,7 @@ def run(chosen: argparse.Namespace) -> int:
     settings = read_settings()
     site = judging.site_of(chosen, settings.site)
     profile = profile_named(read_profiles(settings.profiles), chosen.profile or settings.profile)
-    models = _models(settings)
+    models = installed_models(settings)
     if models is None:
         print("oarlock: contour needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
         return UNUSABLE
@@ -87,7 +87,7 @@ def run(chosen: argparse.Namespace) -> int:
         _end_line()
         if chosen.seg:
             _write_segmentation(Path(folder))
-        judging.write_reports(chosen, lambda: _contents(Path(folder), header, walk, site, models.manifests[name]))
+        judging.write_reports(chosen, lambda: contents_of(Path(folder), header, walk, site, models.manifests[name]))
         delivered = (*DELIVERED, *([SEGMENTATION] if chosen.seg else ()))
         _deliver(Path(folder), chosen.out, delivered)
     for warning in (*header.warnings, *walk.warnings):
@@ -109,7 +109,7 @@ def _is_part_10(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _models(settings: Settings) -> "Models | None":
+def installed_models(settings: Settings) -> "Models | None":
     """The installed models; None where ONNX Runtime is not installed."""
     try:
         from oarlock.inference.models import Models
@@ -120,7 +120,7 @@ def _models(settings: Settings) -> "Models | None":
     return Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
 
 
-def _contents(folder: Path, header: SeriesHeader, walk: Walk, site: Site, manifest: ModelManifest) -> Contents:
+def contents_of(folder: Path, header: SeriesHeader, walk: Walk, site: Site, manifest: ModelManifest) -> Contents:
     """What the report shows, of the results in a folder."""
     report = json.loads((folder / QA_REPORT).read_bytes())
     drawn = [drawn_in(folder / reference_name(one["position"]), header, site) for one in report["comparisons"]]

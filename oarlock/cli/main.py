@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oarlock import __version__
-from oarlock.cli import administration, application, backup, configuration, contour, judging
+from oarlock.cli import administration, application, backup, commission, configuration, contour, judging
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(run=_phantom)
 
     contour.add_command(commands)
+    commission.add_command(commands)
     application.add_command(commands, main)
     configuration.add_command(commands)
     backup.add_commands(commands)

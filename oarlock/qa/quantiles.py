@@ -1,6 +1,6 @@
 """What many scores say together, for many groups at once.
 
-Mean, median, quartiles, and how many are low.
+Mean, deviation, range, quartiles, and how many are low.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,18 @@ class Distribution:
     spreadsheets take).
 
     :ivar n: how many scores there are, at least 1.
+    :ivar sd: sample standard deviation; None of a single score.
     :ivar below_alert: share of them that lie under the alert level, in [0, 1].
     """
 
     n: int
     mean: float
+    sd: float | None
+    lowest: float
     lower_quartile: float
     median: float
     upper_quartile: float
+    highest: float
     below_alert: float
 
 
@@ -48,9 +52,15 @@ def distributions(scores: FloatArray, groups: IntArray, count: int, alert_level:
     quartiles = [_quantiles(ordered, start, n, share) for share in (0.25, 0.5, 0.75)]
     some = np.maximum(n, 1)
     mean = np.bincount(groups, scores, minlength=count) / some
+    apart = np.bincount(groups, (scores - mean[groups]) ** 2, minlength=count)
+    sd = np.sqrt(apart / np.maximum(n - 1, 1)).tolist()
+    ends = [_quantiles(ordered, start, n, share) for share in (0.0, 1.0)]
     low = np.bincount(groups[scores < alert_level], minlength=count) / some
-    columns = [column.tolist() for column in (n, mean, *quartiles, low)]
-    return [Distribution(*row) if row[0] else None for row in zip(*columns, strict=True)]
+    columns = [column.tolist() for column in (n, mean, ends[0], *quartiles, ends[1], low)]
+    return [
+        Distribution(k, average, deviation if k > 1 else None, *rest) if k else None
+        for (k, average, *rest), deviation in zip(zip(*columns, strict=True), sd, strict=True)
+    ]
 
 
 def _quantiles(ordered: FloatArray, start: IntArray, n: IntArray, share: float) -> FloatArray:

@@ -125,7 +125,7 @@ class OARScore:
 
         :param verdict: on what the predicted side drew.
         """
-        known = {"oar": self.oar.name, "presence": self.presence.value, "tolerance_mm": self.tolerance_mm}
+        known = {"oar": self.oar.name, "presence": self.presence.value, "tolerance_mm": self.tolerance_mm, "passed": self.passed}
         return known | rounded(asdict(self.measured)) | {"undefined_reason": self.reason, "verdict": verdict}
 
     def to_json(self) -> dict[str, Any]:

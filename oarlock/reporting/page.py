@@ -21,7 +21,8 @@ _WORST: Final = ("red", "amber", "green")
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this package, everything that is put into them escaped."""
     environment = Environment(
         loader=PackageLoader("oarlock.reporting"),
         autoescape=True,
@@ -37,7 +38,7 @@ def to_html(contents: Contents) -> str:
     """The report as HTML. Everything that a sender wrote is escaped."""
     report = contents.report
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,

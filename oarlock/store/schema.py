@@ -323,7 +323,8 @@ QA_DAYS: Final = Table(
 QA_HISTOGRAM: Final = Table(
     "qa_histogram",
     METADATA,
-    Column("model", Text, primary_key=True),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), primary_key=True),
+    Column("origin", Text, primary_key=True),
     Column("oar", Text, primary_key=True),
     Column("bucket", Integer, primary_key=True, autoincrement=False),
     Column("cases", BigInteger, nullable=False),
@@ -334,8 +335,21 @@ QA_HISTOGRAM: Final = Table(
 QA_CHECKS: Final = Table(
     "qa_checks",
     METADATA,
+    Column("oar", Text, primary_key=True),
     Column("code", Text, primary_key=True),
     Column("level", Text, primary_key=True),
     Column("findings", BigInteger, nullable=False),
 )
-"""How often a check gave a level, over all jobs ever."""
+"""How often a check gave a level for an organ, over all jobs ever; the organ is empty for a whole set."""
+
+QA_FINDINGS: Final = Table(
+    "qa_findings",
+    METADATA,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), primary_key=True),
+    Column("oar", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("level", Text, primary_key=True),
+    Column("findings", BigInteger, nullable=False),
+)
+"""The same by day (since 1970, UTC), model, scanner and site."""

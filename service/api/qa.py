@@ -1,6 +1,6 @@
 """Routes of QA: comparisons on demand, approved contours, and what dashboards plot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Final
@@ -14,6 +14,7 @@ from oarlock import errors
 from oarlock.pipeline.csv_text import to_csv
 from oarlock.qa.control_chart import MEANING
 from oarlock.scopes import Scope
+from oarlock.store.scores.summaries import AMOUNTS
 from service import errors as refusals
 from service.api import scores
 from service.api.comparisons import compare_approved, compare_upload
@@ -23,7 +24,7 @@ from service.api.examples import COMPARISON as COMPARISON_EXAMPLE
 from service.api.jobs import REFUSALS
 from service.api.openapi import BINARY, JOB_ID, NO_RESULT, Call, file_of, files_of, form, json_answer, problems
 from service.api.routing import reads
-from service.api.schemas.qa import Drift, QASummary, ScorePage, ScoreRow
+from service.api.schemas.qa import Drift, QAChecks, QASummary, ScorePage, ScoreRow
 from service.api.schemas.qa_report import Comparison
 from service.facts import facts_of
 from service.intake import multipart
@@ -178,12 +179,24 @@ _SCORE: Final[dict[str, Any]] = {
 _DISTRIBUTION: Final = {
     "n": 2,
     "mean": 0.92,
-    "lower_quartile": 0.91,
+    "sd": 0.0141,
+    "lowest": 0.91,
+    "lower_quartile": 0.915,
     "median": 0.92,
-    "upper_quartile": 0.93,
+    "upper_quartile": 0.925,
+    "highest": 0.93,
     "below_alert": 0.0,
 }
-_OAR_SUMMARY: Final = {"n": 2, "one_sided": 0, "surface_dsc": _DISTRIBUTION, "volumetric_dsc": _DISTRIBUTION}
+_AMOUNT: Final = {"n": 2, "mean": 3.3, "lowest": 3.1, "highest": 3.5}
+_OAR_SUMMARY: Final = {
+    "n": 2,
+    "one_sided": 0,
+    "missed": 0,
+    "extra": 0,
+    "changed": 2,
+    "surface_dsc": _DISTRIBUTION,
+    "volumetric_dsc": _DISTRIBUTION,
+}
 
 
 def _scores_answer(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,14 +231,9 @@ def list_scores(request: Request, service: Here, caller: Caller, asked: Annotate
     if following is not None:
         url = request.url.include_query_params(cursor=following)
         headers |= {"Link": f'<{url.path}?{url.query}>; rel="next"'}
-    wanted = asked.format or ("csv" if prefers_csv(request.headers.get("accept", "")) else "json")
-    if wanted == "csv":
-        return Response(_to_csv(page.scores), media_type="text/csv; header=present", headers=headers)
+    if _wants_csv(request, asked.format):
+        return _csv(list(ScoreRow.model_fields), [row.model_dump(mode="json") for row in page.scores], headers)
     return Response(page.model_dump_json(), media_type="application/json", headers=headers)
-
-
-def _to_csv(rows: Sequence[ScoreRow]) -> str:
-    return to_csv(list(ScoreRow.model_fields), [row.model_dump(mode="json") for row in rows])
 
 
 _SUMMARY: Final[Call] = {
@@ -236,9 +244,21 @@ _SUMMARY: Final[Call] = {
                 "from": "2026-03-01",
                 "to": "2026-03-31",
                 "bucket": "day",
+                "origin": "supplied",
                 "alert_level": 0.8,
+                "turnaround_s": {
+                    "n": 14,
+                    "mean": 41.2,
+                    "lower_quartile": 35.0,
+                    "median": 40.1,
+                    "upper_quartile": 44.0,
+                    "highest": 71.3,
+                },
                 "oars": [
-                    {"oar": "Parotid_L"} | _OAR_SUMMARY | {"over_time": [{"start": "2026-03-05"} | _OAR_SUMMARY]},
+                    {"oar": "Parotid_L"}
+                    | _OAR_SUMMARY
+                    | dict.fromkeys(AMOUNTS, _AMOUNT)
+                    | {"over_time": [{"start": "2026-03-05"} | _OAR_SUMMARY]},
                 ],
             },
             "QASummary",
@@ -249,18 +269,65 @@ _SUMMARY: Final[Call] = {
 
 
 @reads(qa, "/summary", summary="Summarise scores", response_model=QASummary, **_SUMMARY)
-def get_summary(service: Here, caller: Caller, asked: Annotated[scores.AskedSummary, Query()]) -> Response:
-    """The distribution of surface and volumetric DSC, by organ.
+def get_summary(request: Request, service: Here, caller: Caller, asked: Annotated[scores.AskedSummary, Query()]) -> Response:
+    """The distribution of scores against contours of one origin, by organ.
 
     Over the whole time and by day, week or month.
     """
     filters = asked.filters(caller.site)
-    since, to = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
-    found = service.qa_store.summary(
-        scores.between(filters, since, to), alert_level=asked.alert_level, part_of=scores.part_of(asked.bucket)
-    )
-    summary = scores.to_summary(found, since, to, asked.bucket, asked.alert_level)
-    return Response(orjson.dumps(summary), media_type="application/json", headers=PRIVATE)
+    window = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
+    within = scores.between(filters, *window)
+    found = service.qa_store.summary(within, alert_level=asked.alert_level, part_of=scores.part_of(asked.bucket))
+    if _wants_csv(request, asked.format):
+        return _csv(scores.SUMMARY_COLUMNS, scores.summary_rows(found))
+    summary = scores.to_summary(found, asked, window, service.qa_store.turnaround_s(within))
+    return Response(orjson.dumps(summary), media_type="application/json", headers=PRIVATE | {"Vary": "Accept"})
+
+
+_CHECKS: Final[Call] = {
+    "responses": {
+        200: json_answer(
+            "What the checks said",
+            {
+                "from": "2026-03-01",
+                "to": "2026-03-31",
+                "bucket": "month",
+                "checks": [
+                    {
+                        "oar": "Brain",
+                        "check": "organ.volume",
+                        "level": "red",
+                        "n": 3,
+                        "over_time": [{"start": "2026-03-01", "n": 3}],
+                    }
+                ],
+            },
+            "QAChecks",
+        ),
+        **problems(*_BAD_FILTERS),
+    }
+}
+
+
+@reads(qa, "/checks", summary="Checks over time", response_model=QAChecks, **_CHECKS)
+def get_checks(request: Request, service: Here, caller: Caller, asked: Annotated[scores.AskedChecks, Query()]) -> Response:
+    """How often each check gave each level for each organ, and what the verdicts and action levels came to."""
+    filters = asked.filters(caller.site)
+    window = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
+    found = service.qa_store.findings(scores.between(filters, *window), part_of=scores.part_of(asked.bucket))
+    if _wants_csv(request, asked.format):
+        return _csv(scores.CHECK_COLUMNS, scores.check_rows(found))
+    checks = scores.to_checks(found, asked, window)
+    return Response(orjson.dumps(checks), media_type="application/json", headers=PRIVATE | {"Vary": "Accept"})
+
+
+def _wants_csv(request: Request, wanted: str | None) -> bool:
+    return (wanted or ("csv" if prefers_csv(request.headers.get("accept", "")) else "json")) == "csv"
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]], headers: Mapping[str, str] | None = None) -> Response:
+    more = PRIVATE | {"Vary": "Accept"} | dict(headers or {})
+    return Response(to_csv(columns, rows), media_type="text/csv; header=present", headers=more)
 
 
 _DRIFT: Final[dict[str, Any]] = {

@@ -4,8 +4,8 @@ Those that callers may ask.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -14,10 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, T
 from oarlock.errors import InvalidParameter
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.control_chart import BASELINE, LIMIT, MEANING
+from oarlock.qa.quantiles import Distribution
 from oarlock.store.schema import EPOCH
 from oarlock.store.scores.charts import Chart
 from oarlock.store.scores.filters import Filters
-from oarlock.store.scores.summaries import OARSummary, Summary
+from oarlock.store.scores.findings import Findings
+from oarlock.store.scores.summaries import AMOUNTS, OARSummary, Summary
 from oarlock.store.scores.write import Origin
 from service.api.schemas.qa import (
     BucketName,
@@ -108,11 +110,27 @@ class AskedRows(AskedByOrigin):
     format: Literal["json", "csv"] | None = Field(None, description="of the answer; without it the header Accept decides")
 
 
-class AskedSummary(AskedByOrigin):
-    """Parameters of the summary, which counts whole days."""
+_Format = Literal["json", "csv"] | None
+_FORMAT: Final = Field(None, description="of the answer; without it the header Accept decides")
 
+
+class AskedSummary(Asked):
+    """Parameters of the summary, which counts whole days and one origin: what people corrected is nearer to ours."""
+
+    origin: Origin = Field(Origin.SUPPLIED, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
+    format: _Format = _FORMAT
     bucket: BucketName = Field("day", description="parts of time: `all` for none; weeks begin on Monday")
     alert_level: float = Field(0.8, ge=0, le=1, description="of both coefficients; a number of the site's own choice")
+
+    def filters(self, site: str) -> Filters:
+        return replace(super().filters(site), origin=self.origin)
+
+
+class AskedChecks(Asked):
+    """Parameters of the checks over time, which count whole days."""
+
+    bucket: BucketName = Field("day", description="parts of time: `all` for none; weeks begin on Monday")
+    format: _Format = _FORMAT
 
 
 class AskedCharts(Asked):
@@ -178,7 +196,9 @@ def _first(day: int) -> int:
     return day - (EPOCH + timedelta(days=day)).day + 1
 
 
-def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: BucketName, alert_level: float) -> dict[str, Any]:
+def to_summary(
+    found: Iterable[OARSummary], asked: AskedSummary, window: tuple[date, date], turnaround_s: Distribution | None
+) -> dict[str, Any]:
     """The answer of ``GET /v1/qa/summary``, as :class:`service.api.schemas.qa.QASummary` describes it.
 
     A plain dict: with thousands of small numbers, models would take longer than the statistics.
@@ -186,15 +206,76 @@ def to_summary(found: Iterable[OARSummary], since: date, to: date, bucket: Bucke
     oars = [
         {"oar": entry.oar}
         | _members(entry.whole)
+        | {name: entry.amounts.get(name) for name in AMOUNTS}
         | {"over_time": [{"start": (EPOCH + timedelta(days=day)).date()} | _members(part) for day, part in entry.parts.items()]}
         for entry in found
     ]
-    return {"from": since, "to": to, "bucket": bucket, "alert_level": alert_level, "oars": oars}
+    took = turnaround_s and {name: getattr(turnaround_s, name) for name in _TURNAROUND}
+    known = {"from": window[0], "to": window[1], "bucket": asked.bucket, "origin": asked.origin}
+    return known | {"alert_level": asked.alert_level, "turnaround_s": took, "oars": oars}
+
+
+_TURNAROUND: Final = ("n", "mean", "lower_quartile", "median", "upper_quartile", "highest")
+_COUNTS: Final = ("n", "one_sided", "missed", "extra", "changed")
+_DISTRIBUTED: Final = ("n", "mean", "sd", "lowest", "lower_quartile", "median", "upper_quartile", "highest", "below_alert")
+
+SUMMARY_COLUMNS: Final = (
+    *("oar", "start", *_COUNTS),
+    *(f"{metric}_{name}" for metric in ("surface_dsc", "volumetric_dsc") for name in _DISTRIBUTED),
+    *(f"{metric}_{name}" for metric in AMOUNTS for name in ("mean", "lowest", "highest")),
+)
+
+
+def summary_rows(found: Iterable[OARSummary]) -> Iterator[dict[str, Any]]:
+    """The summary for a spreadsheet: a line for each organ over the whole time, and one for each part of it."""
+    for entry in found:
+        amounts = {
+            f"{metric}_{name}": value for metric, amount in entry.amounts.items() for name, value in asdict(amount).items()
+        }
+        yield {"oar": entry.oar, "start": ""} | _flat(entry.whole) | amounts
+        for day, part in entry.parts.items():
+            yield {"oar": entry.oar, "start": (EPOCH + timedelta(days=day)).date().isoformat()} | _flat(part)
+
+
+def _flat(summary: Summary) -> dict[str, Any]:
+    scores = {"surface_dsc": summary.surface_dsc, "volumetric_dsc": summary.volumetric_dsc}
+    numbers = {f"{metric}_{name}": value for metric, one in scores.items() if one for name, value in asdict(one).items()}
+    return {name: getattr(summary, name) for name in _COUNTS} | numbers
+
+
+# ── checks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_checks(found: Iterable[Findings], asked: AskedChecks, window: tuple[date, date]) -> dict[str, Any]:
+    """The answer of ``GET /v1/qa/checks``, as :class:`service.api.schemas.qa.QAChecks` describes it."""
+    entries = [
+        {
+            "oar": one.oar or None,
+            "check": one.code,
+            "level": one.level,
+            "n": one.n,
+            "over_time": [{"start": (EPOCH + timedelta(days=day)).date(), "n": n} for day, n in one.parts.items()],
+        }
+        for one in found
+    ]
+    return {"from": window[0], "to": window[1], "bucket": asked.bucket, "checks": entries}
+
+
+CHECK_COLUMNS: Final = ("oar", "check", "level", "start", "n")
+
+
+def check_rows(found: Iterable[Findings]) -> Iterator[dict[str, Any]]:
+    """The checks for a spreadsheet: a line for each organ, check, level and part of the time."""
+    for one in found:
+        known = {"oar": one.oar, "check": one.code, "level": one.level}
+        yield known | {"start": "", "n": one.n}
+        for day, n in one.parts.items():
+            yield known | {"start": (EPOCH + timedelta(days=day)).date().isoformat(), "n": n}
 
 
 def _members(summary: Summary) -> dict[str, Any]:
     scores = {"surface_dsc": summary.surface_dsc, "volumetric_dsc": summary.volumetric_dsc}
-    return {"n": summary.n, "one_sided": summary.one_sided} | scores
+    return {name: getattr(summary, name) for name in _COUNTS} | scores
 
 
 # ── drift ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -76,6 +76,11 @@ class Health:
         """The workers that reported lately."""
         return self._store.workers.live(within_s=self._silence_s)
 
+    @property
+    def min_free_bytes(self) -> int:
+        """Free space below which nothing is accepted."""
+        return self._settings.min_free_bytes
+
     def free_bytes(self) -> int:
         """Free space on the data folder's disk."""
         return self._storage.room_bytes()

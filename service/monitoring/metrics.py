@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from oarlock.errors import TransientError, leaves
+from oarlock.organs.catalogue import OARS
 from oarlock.qa.checks.finding import Level
 from oarlock.qa.control_chart import Rule
 from oarlock.segmentation.manifest import ModelManifest
@@ -24,10 +25,12 @@ from oarlock.store.job_store import JobStore
 from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.read import Histogram as ScoreHistogram
 from oarlock.store.scores.read import ScoreStore
-from oarlock.store.scores.write import BUCKETS, VERDICT
+from oarlock.store.scores.write import ACTION_LEVELS, BUCKETS, VERDICT, Origin
 from oarlock.store.stage_times import STAGE_BUCKETS_S, StageDurations
 from service.broker import Broker
 from service.monitoring.health import Health
+
+_SCORE_LABELS: Final = ("model", "model_version", "scanner", "origin", "oar")
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -94,6 +97,8 @@ class _Table(Collector):
             self._verdicts,
             self._set_verdicts,
             self._reviews,
+            self._action_levels,
+            self._disk_limit,
             self._callbacks,
             self._deliveries,
             self._disk,
@@ -126,6 +131,13 @@ class _Table(Collector):
             "oarlock_storage_free_bytes", "Free disk space of the data folder", value=self._from.health.free_bytes()
         )
 
+    def _disk_limit(self) -> Metric:
+        return GaugeMetricFamily(
+            "oarlock_storage_min_free_bytes",
+            "Free disk space below which nothing is accepted",
+            value=self._from.health.min_free_bytes,
+        )
+
     def _depth(self) -> Metric:
         return GaugeMetricFamily("oarlock_queue_depth", "Messages that wait for a worker", value=self._from.broker.depth())
 
@@ -149,21 +161,23 @@ class _Table(Collector):
         return models
 
     def _surface_dsc(self) -> Metric:
-        scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=["model", "oar"])
-        counted = {(entry.model, entry.oar): entry for entry in self._from.scores.histograms()}
-        for manifest in self._from.manifests.values():
-            for oar in manifest.oars:  # from 0, or the first comparison would not be an increase
-                counted.setdefault((manifest.name, oar.name), ScoreHistogram(manifest.name, oar.name, (0,) * len(BUCKETS), 0.0))
-        for entry in counted.values():
+        scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=_SCORE_LABELS)
+        counted = {_labels(entry): entry for entry in self._from.scores.histograms()}
+        for stream, origin in product(self._from.scores.known_streams(), Origin):
+            for oar in OARS:  # from 0, or the first comparison would not be an increase
+                empty = ScoreHistogram(*stream, origin.value, oar.name, (0,) * len(BUCKETS), 0.0)
+                counted.setdefault(_labels(empty), empty)
+        for labels, entry in counted.items():
             counts = map(float, (*entry.counts, entry.counts[-1]))
-            scores.add_metric([entry.model, entry.oar], list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)), entry.total)
+            scores.add_metric(labels, list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)), entry.total)
         return scores
 
     def _checks(self) -> Metric:
-        checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=["check", "level"])
-        for code, level, findings in self._from.scores.check_counts():
-            if not code.startswith(VERDICT):
-                checks.add_metric([code, level], findings)
+        labels = ["oar", "check", "level"]
+        checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=labels)
+        for oar, code, level, findings in self._from.scores.check_counts():
+            if code not in {VERDICT, ACTION_LEVELS}:
+                checks.add_metric([oar, code, level], findings)
         return checks
 
     def _reviews(self) -> Metric:
@@ -173,20 +187,31 @@ class _Table(Collector):
         return reviews
 
     def _verdicts(self) -> Metric:
-        verdicts = CounterMetricFamily("oarlock_qa_verdicts", "Verdicts on organs of jobs", labels=["oar", "verdict"])
-        for code, level, organs in self._from.scores.check_counts():
-            if code.startswith(VERDICT) and code != VERDICT:
-                verdicts.add_metric([code.removeprefix(VERDICT), level], organs)
-        return verdicts
+        return self._of_organs(VERDICT, "oarlock_qa_verdicts", "Verdicts on organs of jobs", "verdict")
+
+    def _action_levels(self) -> Metric:
+        what = "Organs of comparisons, by whether they keep the site's action levels"
+        return self._of_organs(ACTION_LEVELS, "oarlock_qa_action_levels", what, "result")
+
+    def _of_organs(self, code: str, name: str, what: str, label: str) -> Metric:
+        counted = CounterMetricFamily(name, what, labels=["oar", label])
+        for oar, found, level, organs in self._from.scores.check_counts():
+            if found == code and oar:
+                counted.add_metric([oar, level], organs)
+        return counted
 
     def _set_verdicts(self) -> Metric:
         verdicts = CounterMetricFamily(
             "oarlock_qa_set_verdicts", "Verdicts on the contours of jobs as a whole", labels=["verdict"]
         )
-        counts = {level: sets for code, level, sets in self._from.scores.check_counts() if code == VERDICT}
+        counts = {level: sets for oar, code, level, sets in self._from.scores.check_counts() if code == VERDICT and not oar}
         for level in Level:  # from 0, or the first red one would not be an increase
             verdicts.add_metric([level.value], counts.get(level.value, 0))
         return verdicts
+
+
+def _labels(entry: ScoreHistogram) -> tuple[str, ...]:
+    return entry.model, entry.model_version, entry.scanner, entry.origin, entry.oar
 
 
 def _buckets(entry: StageDurations) -> list[tuple[str, float]]:

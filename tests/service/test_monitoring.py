@@ -26,7 +26,7 @@ from tests.service.running import Running, parts
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "oarlock.json"
 ALERTS = ROOT / "docker" / "prometheus" / "alerts.yml"
-SCENES = Path(__file__).parent / "alerts_test.yml"
+SCENES = [Path(__file__).parent / name for name in ("alerts_test.yml", "alerts_of_weeks_test.yml")]
 
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
@@ -35,7 +35,7 @@ UP = {"up": set[str]()}
 """Prometheus makes this metric itself."""
 
 
-SCORED = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "red")])
+SCORED = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "Brain", "red")], [("Brain", "red")])
 
 
 def panels() -> list[dict[str, Any]]:
@@ -126,9 +126,14 @@ def test_the_first_refusal_of_its_kind_is_an_increase_too(client: httpx.Client) 
     assert counted == {leaf.code for leaf in leaves()}
 
 
-def test_the_first_comparison_of_an_organ_is_an_increase_too(client: httpx.Client) -> None:
-    pattern = r'^oarlock_surface_dsc_count\{model="oarlock-hn",oar="(\w+)"\}'
-    assert set(re.findall(pattern, client.get("/metrics").text, flags=re.MULTILINE)) == {oar.name for oar in OARS}
+def test_the_first_comparison_of_an_organ_after_any_job_of_its_scanner_is_an_increase_too(
+    client: httpx.Client, running: Running
+) -> None:
+    with running.service.database.writing() as connection:
+        append(connection, datetime.now(UTC), "a-job", ModelFacts("oarlock-hn", "7", "ab" * 32), Scored("CT9"))
+    pattern = r'^oarlock_surface_dsc_count\{model="oarlock-hn",model_version="7",oar="(\w+)",origin="(\w+)",scanner="CT9"\} 0'
+    found = set(re.findall(pattern, client.get("/metrics").text, flags=re.MULTILINE))
+    assert found == {(oar.name, origin) for oar in OARS for origin in ("supplied", "approved")}
 
 
 def test_every_alert_says_how_bad_it_is_and_the_handbook_what_to_do() -> None:
@@ -179,11 +184,12 @@ def test_prometheus_takes_its_configuration() -> None:
 
 def test_prometheus_takes_the_alerts_and_they_fire_when_they_should() -> None:
     promtool("check", "rules", ALERTS)
-    promtool("test", "rules", SCENES)
+    for scenes in SCENES:
+        promtool("test", "rules", scenes)
 
 
 def test_every_alert_has_a_scene_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    scenes = [case for test in YAML(typ="safe").load(SCENES)["tests"] for case in test["alert_rule_test"]]
+    scenes = [case for file in SCENES for test in YAML(typ="safe").load(file)["tests"] for case in test["alert_rule_test"]]
     fires = {case["alertname"] for case in scenes if case.get("exp_alerts")}
     silent = {case["alertname"] for case in scenes if not case.get("exp_alerts")}
     assert fires == silent == {rule["alert"] for rule in rules()}

@@ -176,7 +176,7 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running,
 
 def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_checks(client: httpx.Client, running: Running) -> None:
     model = ModelFacts("histogram", "1", "ab" * 32)
-    checks = [("organ.volume", level) for level in ("red", "amber", "red")]
+    checks = [("organ.volume", "Brain", level) for level in ("red", "amber", "red")]
     verdicts = [("Brain", "red"), ("Eye_L", "green")]
     scored = Scored("CT", [compared(score("Brain", value)) for value in (0.93, 0.41, None)], checks, verdicts, "red")
     before = metrics(client)
@@ -187,11 +187,11 @@ def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_check
     def found(sample: str, **labels: str) -> float:
         return value(after, sample, **labels)
 
-    brain = {"model": "histogram", "oar": "Brain"}
+    brain = {"model": "histogram", "model_version": "1", "scanner": "CT", "origin": "supplied", "oar": "Brain"}
     assert [found("oarlock_surface_dsc_bucket", **brain, le=bound) for bound in ("0.5", "0.925", "0.95", "+Inf")] == [1, 1, 2, 2]
     assert (found("oarlock_surface_dsc_count", **brain), found("oarlock_surface_dsc_sum", **brain)) == (2, pytest.approx(1.34))
     for level, n in (("red", 2), ("amber", 1), ("green", 0)):
-        labels = {"check": "organ.volume", "level": level}
+        labels = {"oar": "Brain", "check": "organ.volume", "level": level}
         assert found("oarlock_qa_checks_total", **labels) - value(before, "oarlock_qa_checks_total", **labels) == n
     for organ, verdict in verdicts:
         labels = {"oar": organ, "verdict": verdict}
@@ -342,6 +342,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
             for path in (
                 "/v1/qa/scores",
                 "/v1/qa/summary",
+                "/v1/qa/checks",
                 "/v1/qa/drift",
                 "/v1/qa/reviews",
                 "/v1/jobs",

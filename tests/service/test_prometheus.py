@@ -83,7 +83,7 @@ def live_a_little(running: Running, series: list[Path]) -> None:
         lease = running.claim(client.post("/v1/jobs", files=parts(series)).json())
         running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
-        scored = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "red")])
+        scored = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "Brain", "red")])
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, MODEL, scored)
         running.service.metrics.drift_alarms.labels(MODEL.name, "Brain", Rule.RUN, "lower").inc()

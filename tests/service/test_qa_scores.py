@@ -4,20 +4,22 @@ import csv
 import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from statistics import stdev
 from typing import Any
 
 import httpx
 import pytest
 
 from oarlock.facts import ModelFacts
+from oarlock.pipeline.csv_text import to_csv
 from oarlock.qa.report import Presence
-from oarlock.store.scores.write import Case, Origin, add_case
-from service.api.csv import prefers_csv, to_csv
+from oarlock.store.scores.write import Case, Origin, Scored, add_case, append
+from service.api.csv import prefers_csv
 from service.api.schemas.qa import ScoreRow
 from service.api.scores import DEFAULT_DAYS
 from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
-from tests.service.running import serve, write_model
+from tests.service.running import Running, serve, write_model
 
 NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)  # a Thursday
 
@@ -93,7 +95,8 @@ def test_csv_by_a_parameter_is_csv_by_the_header_and_wins_over_it(scored: httpx.
 @pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_text_that_a_spreadsheet_would_calculate_is_quoted(scored: httpx.Client, begins: str) -> None:
     row = ScoreRow.model_validate(get(scored, "/v1/qa/scores", limit=1)["scores"][0])
-    text = to_csv([row.model_copy(update={"scanner": f"{begins}cmd|' /C calc'!A0"})])
+    asked = row.model_copy(update={"scanner": f"{begins}cmd|' /C calc'!A0"})
+    text = to_csv(list(ScoreRow.model_fields), [asked.model_dump(mode="json")])
     (read,) = csv.DictReader(io.StringIO(text, newline=""))
     assert read["scanner"] == f"'{begins}cmd|' /C calc'!A0"
 
@@ -133,16 +136,60 @@ def test_a_summary_over_the_whole_time_and_by_day(scored: httpx.Client) -> None:
     found = get(scored, "/v1/qa/summary", **{"from": "2026-03-01", "to": "2026-03-31", "alert_level": 0.75})
     assert (found["from"], found["to"], found["bucket"], found["alert_level"]) == ("2026-03-01", "2026-03-31", "day", 0.75)
     brain, lens = found["oars"]
-    assert (brain["oar"], brain["n"], brain["one_sided"]) == ("Brain", 12, 0)
-    assert brain["surface_dsc"]["median"] == pytest.approx(0.81)
-    assert brain["surface_dsc"]["mean"] == pytest.approx(0.81)
-    assert brain["surface_dsc"]["lower_quartile"] == pytest.approx(0.755)
-    assert brain["surface_dsc"]["below_alert"] == 3 / 12
+    assert (brain["oar"], brain["n"], brain["one_sided"]) == ("Brain", 6, 0)
+    scores = [0.70, 0.74, 0.78, 0.82, 0.86, 0.90]  # of the supplied ones
+    assert brain["surface_dsc"]["median"] == pytest.approx(0.80)
+    assert brain["surface_dsc"]["mean"] == pytest.approx(0.80)
+    assert brain["surface_dsc"]["sd"] == pytest.approx(stdev(scores))
+    assert (brain["surface_dsc"]["lowest"], brain["surface_dsc"]["highest"]) == (pytest.approx(0.70), pytest.approx(0.90))
+    assert brain["surface_dsc"]["lower_quartile"] == pytest.approx(0.75)
+    assert brain["surface_dsc"]["below_alert"] == 2 / 6
     assert brain["volumetric_dsc"]["below_alert"] == 1
-    assert (lens["n"], lens["one_sided"], lens["surface_dsc"], lens["volumetric_dsc"]) == (0, 12, None, None)
+    assert (lens["n"], lens["one_sided"], lens["surface_dsc"], lens["volumetric_dsc"]) == (0, 6, None, None)
+    assert lens["missed"] + lens["extra"] == 6
     assert [part["start"] for part in brain["over_time"]] == [f"2026-03-{day:02}" for day in (5, 7, 9, 11, 13, 15)]
-    assert [part["n"] for part in brain["over_time"]] == [2] * 6
-    assert brain["over_time"][1]["surface_dsc"]["mean"] == pytest.approx(0.75)
+    assert [part["n"] for part in brain["over_time"]] == [1] * 6
+    assert brain["over_time"][1]["surface_dsc"]["mean"] == pytest.approx(0.74)
+
+
+def test_a_summary_is_of_one_origin_and_says_of_which(scored: httpx.Client) -> None:
+    when = {"from": "2026-03-01", "to": "2026-03-31", "bucket": "all"}
+    for asked, origin, mean in (({}, "supplied", 0.80), ({"origin": "approved"}, "approved", 0.82)):
+        found = get(scored, "/v1/qa/summary", **when, **asked)
+        assert (found["origin"], found["oars"][0]["surface_dsc"]["mean"]) == (origin, pytest.approx(mean))
+
+
+def test_a_summary_as_csv_has_the_same_numbers(scored: httpx.Client) -> None:
+    when = {"from": "2026-03-01", "to": "2026-03-31", "bucket": "week"}
+    whole = get(scored, "/v1/qa/summary", **when)["oars"][0]
+    rows = list(csv.DictReader(scored.get("/v1/qa/summary", params={**when, "format": "csv"}).text.splitlines()))
+    assert [(row["oar"], row["start"], row["n"]) for row in rows[:3]] == [
+        ("Brain", "", "6"),
+        *(("Brain", part["start"], str(part["n"])) for part in whole["over_time"]),
+    ]
+    assert float(rows[0]["surface_dsc_mean"]) == whole["surface_dsc"]["mean"]
+    assert (rows[0]["hausdorff_95_mm_mean"], whole["hausdorff_95_mm"]) == ("", None)  # of none of them it is known
+    assert float(rows[0]["predicted_volume_ml_mean"]) == whole["predicted_volume_ml"]["mean"]
+
+
+def test_checks_are_counted_by_organ_and_week(client: httpx.Client, running: Running) -> None:
+    found = [("organ.volume", "Brain", "red"), ("organ.volume", "Eye_L", "amber")]
+    model = ModelFacts("oarlock-hn", "1", "ab" * 32)
+    for day in (2, 3, 9):
+        with running.service.database.writing() as connection:
+            append(connection, datetime(2027, 3, day, 12, tzinfo=UTC), "a-job", model, Scored("CT8", checks=found))
+    when = {"from": "2027-03-01", "to": "2027-03-31", "bucket": "week", "scanner": "CT8", "oar": "Brain"}
+    assert get(client, "/v1/qa/checks", **when)["checks"] == [
+        {"oar": "Brain", "check": "organ.volume", "level": "red", "n": 3}
+        | {"over_time": [{"start": "2027-03-01", "n": 2}, {"start": "2027-03-08", "n": 1}]}
+    ]
+    text = client.get("/v1/qa/checks", params={**when, "format": "csv"}).text
+    assert text.splitlines() == [
+        "oar,check,level,start,n",
+        "Brain,organ.volume,red,,3",
+        "Brain,organ.volume,red,2027-03-01,2",
+        "Brain,organ.volume,red,2027-03-08,1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +199,7 @@ def test_a_summary_over_the_whole_time_and_by_day(scored: httpx.Client) -> None:
 def test_a_summary_by_week_and_month(scored: httpx.Client, bucket: str, starts: list[str]) -> None:
     brain = get(scored, "/v1/qa/summary", **{"from": "2026-02-01", "to": "2026-03-31", "bucket": bucket})["oars"][0]
     assert [part["start"] for part in brain["over_time"]] == starts
-    assert brain["n"] == 12
+    assert brain["n"] == 6
 
 
 def test_a_summary_that_names_no_time_is_of_the_last_days(scored: httpx.Client) -> None:

@@ -111,12 +111,12 @@ def test_the_rows_stay_when_the_job_is_purged(database: Database, store: ScoreSt
     assert len(store.scores(Filters(site=""), limit=10)[0]) == 1
 
 
-def test_levels_are_counted_by_check(database: Database, store: ScoreStore) -> None:
-    found = [("organ.volume", "red"), ("organ.volume", "red"), ("organ.empty", "green")]
+def test_levels_are_counted_by_organ_and_check(database: Database, store: ScoreStore) -> None:
+    found = [("organ.volume", "Brain", "red"), ("organ.volume", "Brain", "red"), ("organ.volume", "Eye_L", "red")]
     for _ in range(2):
         with database.writing() as connection:
             append(connection, NOW, "a", MODEL, Scored("CT1", checks=found))
-    assert store.check_counts() == [("organ.empty", "green", 2), ("organ.volume", "red", 4)]
+    assert store.check_counts() == [("Brain", "organ.volume", "red", 4), ("Eye_L", "organ.volume", "red", 2)]
 
 
 def test_the_histogram_counts_each_bucket_with_those_below(database: Database, store: ScoreStore) -> None:

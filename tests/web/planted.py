@@ -102,7 +102,7 @@ def plant(running: Running, folder: Path, phantom: Phantom, *, key: str | None =
         walk.masks = worn(phantom)
         walk.run(lambda: model)
     judged = [(one.oar, one.level.value) for one in walk.verdicts]
-    checks = [(check.code, check.level.value) for check in walk.checks]
+    checks = [(check.code, check.oar or "", check.level.value) for check in walk.checks]
     scored = Scored(walk.scanner, [report.to_rows() for report in walk.reports], checks, judged)
     running.store.leases.succeed(lease, warnings=walk.warnings, scored=scored)
     running.service.storage.drop_input(JobId(posted["id"]))  # the pages work without the CT

@@ -154,10 +154,10 @@ def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(hous
     assert scores
     assert {row["oar"]: row["surface_dsc"] for row in rows} == {oar: score["surface_dsc"] for oar, score in scores.items()}
     assert {(row["job_id"], row["origin"], row["model_sha256"]) for row in rows} == {(job_id, "supplied", house.manifest.sha256)}
-    counted = {(code, level): n for code, level, n in ScoreStore(house.database).check_counts()}
-    found = Counter((c["code"], c["level"]) for c in report["checks"])
-    verdicts = Counter((f"verdict:{organ['oar']}", organ["verdict"]) for organ in report["organs"])
-    of_set = Counter({("verdict:", report["verdict"]): 1})
+    counted = {(oar, code, level): n for oar, code, level, n in ScoreStore(house.database).check_counts()}
+    found = Counter((c["oar"] or "", c["code"], c["level"]) for c in report["checks"])
+    verdicts = Counter((organ["oar"], "verdict", organ["verdict"]) for organ in report["organs"])
+    of_set = Counter({("", "verdict", report["verdict"]): 1})
     assert counted == {key: 2 * n for key, n in (found + verdicts + of_set).items()}
     judged = {organ["oar"]: organ["verdict"] for organ in report["organs"]}
     assert {row["oar"]: (row["verdict"], row["undefined_reason"]) for row in rows} == {

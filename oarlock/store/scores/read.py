@@ -9,18 +9,20 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Row, exists, or_, select
+from sqlalchemy import Row, exists, func, or_, select
 
 from oarlock.facts import ComparisonRows
 from oarlock.organs.catalogue import BY_NAME
+from oarlock.qa.quantiles import Distribution
 from oarlock.store.audit import Actor
 from oarlock.store.cursors import invalid_cursor, of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
 from oarlock.store.jobs import Job
-from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES
+from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
 from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
-from oarlock.store.scores.summaries import OARSummary, summarise
+from oarlock.store.scores.findings import Findings, read_findings
+from oarlock.store.scores.summaries import OARSummary, read_turnaround_s, summarise
 from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve
 
 
@@ -32,6 +34,9 @@ class Histogram:
     """
 
     model: str
+    model_version: str
+    scanner: str
+    origin: str
     oar: str
     counts: tuple[int, ...]
     total: float
@@ -83,6 +88,11 @@ class ScoreStore:
         with self._database.reading() as connection:
             return summarise(connection, filters, alert_level, part_of)
 
+    def turnaround_s(self, filters: Filters) -> Distribution | None:
+        """How long jobs took, see :func:`oarlock.store.scores.summaries.read_turnaround_s`."""
+        with self._database.reading() as connection:
+            return read_turnaround_s(connection, filters)
+
     def approve(self, job: Job, scanner: str, comparison: ComparisonRows, content_sha256: str, *, by: Actor) -> bool:
         """Write the comparison with an approved RTSTRUCT, see :func:`oarlock.store.scores.write.approve`."""
         with self._database.writing() as connection:
@@ -102,22 +112,36 @@ class ScoreStore:
             return read_charts(connection, filters, points)
 
     def histograms(self) -> list[Histogram]:
-        """Surface DSC by model and organ."""
+        """Surface DSC by model, version, scanner, origin and organ, those of all sites together."""
+        stream = (QA_STREAMS.c.model, QA_STREAMS.c.model_version, QA_STREAMS.c.scanner)
+        key = (*stream, QA_HISTOGRAM.c.origin, QA_HISTOGRAM.c.oar)
+        sums = (QA_HISTOGRAM.c.bucket, func.sum(QA_HISTOGRAM.c.cases), func.sum(QA_HISTOGRAM.c.total))
+        query = select(*key, *sums).join(QA_STREAMS, QA_STREAMS.c.id == QA_HISTOGRAM.c.stream_id)
         with self._database.reading() as connection:
-            rows = connection.execute(select(QA_HISTOGRAM).order_by(QA_HISTOGRAM.c.model, QA_HISTOGRAM.c.oar)).all()
-        cells: dict[tuple[str, str], dict[int, Row[Any]]] = {}
-        for row in rows:
-            cells.setdefault((row.model, row.oar), {})[row.bucket] = row
-        return [_histogram(model, oar, by_bucket) for (model, oar), by_bucket in cells.items()]
+            rows = connection.execute(query.group_by(*key, QA_HISTOGRAM.c.bucket).order_by(*key)).all()
+        cells: dict[tuple[str, ...], dict[int, tuple[int, float]]] = {}
+        for *labels, bucket, cases, total in rows:
+            cells.setdefault(tuple(labels), {})[bucket] = (int(cases), total)
+        return [_histogram(labels, by_bucket) for labels, by_bucket in cells.items()]
 
-    def check_counts(self) -> list[tuple[str, str, int]]:
-        """How often each check was given at each level.
-
-        Code of a check, or ``VERDICT`` and an organ's name (none for the set); level; count.
-        """
+    def known_streams(self) -> list[tuple[str, str, str]]:
+        """Model, version and scanner of everything that was ever drawn."""
+        query = select(QA_STREAMS.c.model, QA_STREAMS.c.model_version, QA_STREAMS.c.scanner).distinct()
         with self._database.reading() as connection:
-            rows = connection.execute(select(QA_CHECKS).order_by(QA_CHECKS.c.code, QA_CHECKS.c.level)).all()
-        return [(row.code, row.level, row.findings) for row in rows]
+            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+    def check_counts(self) -> list[tuple[str, str, str, int]]:
+        """Organ (empty for a whole set), code of a check, ``VERDICT`` or ``ACTION_LEVELS``, level; and how often it was given."""
+        order = (QA_CHECKS.c.oar, QA_CHECKS.c.code, QA_CHECKS.c.level)
+        with self._database.reading() as connection:
+            return [
+                (row.oar, row.code, row.level, row.findings) for row in connection.execute(select(QA_CHECKS).order_by(*order))
+            ]
+
+    def findings(self, filters: Filters, *, part_of: Callable[[int], int] | None) -> list[Findings]:
+        """What the checks said, see :func:`oarlock.store.scores.findings.read_findings`."""
+        with self._database.reading() as connection:
+            return read_findings(connection, filters, part_of)
 
 
 def _page(filters: Filters, streams: Mapping[int, object], rows: int, cursor: str | None) -> Any:
@@ -152,6 +176,7 @@ def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
     return origin | source | numbers
 
 
-def _histogram(model: str, oar: str, cells: Mapping[int, Row[Any]]) -> Histogram:
-    counts = (cells[i].cases if i in cells else 0 for i in range(len(BUCKETS)))
-    return Histogram(model, oar, tuple(accumulate(counts)), sum(cell.total for cell in cells.values()))
+def _histogram(labels: tuple[str, ...], cells: Mapping[int, tuple[int, float]]) -> Histogram:
+    counts = (cells[i][0] if i in cells else 0 for i in range(len(BUCKETS)))
+    model, version, scanner, origin, oar = labels
+    return Histogram(model, version, scanner, origin, oar, tuple(accumulate(counts)), sum(total for _, total in cells.values()))

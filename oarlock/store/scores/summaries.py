@@ -7,23 +7,24 @@ which a database hands out the first rows of them (ADR 17).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from oarlock.organs.catalogue import OARS
 from oarlock.qa.quantiles import Distribution, IntArray, distributions
-from oarlock.store.schema import QA_DAYS, QA_OARS
-from oarlock.store.scores.filters import Filters, of_streams, read_streams
-from oarlock.store.scores.write import PACKED, day_of
+from oarlock.store.jobs import JobState
+from oarlock.store.schema import JOBS, QA_CASES, QA_DAYS, QA_OARS, QA_SCORES
+from oarlock.store.scores.filters import Filters, of_cases, of_streams, read_streams
+from oarlock.store.scores.write import PACKED, WHO, day_of
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
-RECORD: Final = np.dtype([("oar", "u1"), ("both", "u1"), ("surface_dsc", "<f8"), ("volumetric_dsc", "<f8")])
+RECORD: Final = np.dtype([("oar", "u1"), ("who", "u1"), ("surface_dsc", "<f8"), ("volumetric_dsc", "<f8")])
 """The same bytes as :data:`oarlock.store.scores.write.PACKED`."""
 
 assert RECORD.itemsize == PACKED.size
@@ -36,10 +37,15 @@ class Summary:
     """The scores of one organ over some time.
 
     :ivar n: cases that both sides drew; ``one_sided``, those that one side alone drew.
+    :ivar missed, extra: of these, those that the reference alone drew, and the predicted alone, where it is known.
+    :ivar changed: of ``n``, those whose volumetric DSC is below 1; against approved contours, what people edited.
     """
 
     n: int
     one_sided: int
+    missed: int
+    extra: int
+    changed: int
     surface_dsc: Distribution | None
     volumetric_dsc: Distribution | None
 
@@ -54,6 +60,26 @@ class OARSummary:
     oar: str
     whole: Summary
     parts: Mapping[int, Summary]
+    amounts: Mapping[str, "Amount"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A length or a volume over the whole time, of those cases in which it is defined."""
+
+    n: int
+    mean: float
+    lowest: float
+    highest: float
+
+
+AMOUNTS: Final = (
+    "hausdorff_95_mm",
+    "mean_surface_distance_mm",
+    "added_path_length_mm",
+    "predicted_volume_ml",
+    "reference_volume_ml",
+)
 
 
 def summarise(
@@ -75,8 +101,42 @@ def summarise(
     numbers = np.searchsorted(parts, part) if part_of else np.zeros(len(rows), np.int64)
     groups = np.repeat(numbers, [len(row.scores) // PACKED.size for row in rows])
     table = np.frombuffer(b"".join(row.scores for row in rows), RECORD)
-    found = [_oar_summary(oar, *columns, parts, alert_level) for oar, columns in _by_oar(table, groups, names, filters.oar)]
+    amounts = _read_amounts(connection, filters, streams) if streams else {}
+    found = [
+        replace(_oar_summary(oar, *columns, parts, alert_level), amounts=amounts.get(oar, {}))
+        for oar, columns in _by_oar(table, groups, names, filters.oar)
+    ]
     return sorted(found, key=lambda entry: (_ORDER.get(entry.oar, len(_ORDER)), entry.oar))
+
+
+def _read_amounts(connection: Connection, filters: Filters, streams: Mapping[int, object]) -> dict[str, dict[str, Amount]]:
+    """The amounts of each organ that both sides drew."""
+    wanted = [*of_cases(filters, streams), QA_SCORES.c.presence == "both"]
+    if filters.oar is not None:
+        wanted.append(QA_SCORES.c.oar == filters.oar)
+    sums = [function(QA_SCORES.c[name]) for name in AMOUNTS for function in (func.count, func.avg, func.min, func.max)]
+    query = select(QA_SCORES.c.oar, *sums).join(QA_CASES, QA_CASES.c.id == QA_SCORES.c.case_id).where(*wanted)
+    found = {}
+    for oar, *row in connection.execute(query.group_by(QA_SCORES.c.oar)):
+        numbers = iter(row)
+        quadruples = {name: [next(numbers) for _ in range(4)] for name in AMOUNTS}
+        found[oar] = {name: Amount(*values) for name, values in quadruples.items() if values[0]}
+    return found
+
+
+def read_turnaround_s(connection: Connection, filters: Filters) -> Distribution | None:
+    """How long jobs took from their post to their end, in seconds, of those that succeeded; None where none did."""
+    wanted = [JOBS.c.state == JobState.SUCCEEDED, JOBS.c.finished_at.is_not(None)]
+    if filters.site:
+        wanted.append(JOBS.c.site == filters.site)
+    if filters.since is not None:
+        wanted.append(JOBS.c.finished_at >= filters.since)
+    if filters.until is not None:
+        wanted.append(JOBS.c.finished_at < filters.until)
+    rows = connection.execute(select(JOBS.c.created_at, JOBS.c.finished_at).where(*wanted)).all()
+    seconds = np.array([(finished - created).total_seconds() for created, finished in rows])
+    (found,) = distributions(seconds, np.zeros(len(seconds), np.int64), 1, 0.0)
+    return found
 
 
 def _days(filters: Filters, streams: Mapping[int, object]) -> Any:
@@ -103,7 +163,7 @@ def _by_oar(
         order = np.flatnonzero(np.isin(ids, np.array(wanted, np.uint8)))
     else:
         order = np.argsort(ids, kind="stable")
-    columns = {name: np.ascontiguousarray(table[name])[order] for name in ("both", "surface_dsc", "volumetric_dsc")}
+    columns = {name: np.ascontiguousarray(table[name])[order] for name in ("who", "surface_dsc", "volumetric_dsc")}
     groups, counts = groups[order], np.bincount(ids[order])
     ends = np.cumsum(counts)
     for oar_id in np.flatnonzero(counts).tolist():
@@ -122,10 +182,15 @@ def _oar_summary(oar: str, columns: Columns, groups: IntArray, parts: Sequence[i
 
 
 def _summaries(columns: Columns, groups: IntArray, count: int, alert_level: float) -> list[Summary]:
-    both = columns["both"] == 1
-    one_sided = np.bincount(groups[~both], minlength=count).tolist()
+    who = columns["who"]
+    both = who == WHO["both"]
+    one_sided, missed, extra = (
+        np.bincount(groups[chosen], minlength=count).tolist()
+        for chosen in (~both, who == WHO["reference_only"], who == WHO["predicted_only"])
+    )
     if any(one_sided):
         columns, groups = {name: column[both] for name, column in columns.items()}, groups[both]
     n = np.bincount(groups, minlength=count).tolist()
+    changed = np.bincount(groups[columns["volumetric_dsc"] < 1], minlength=count).tolist()
     scores = [distributions(columns[name], groups, count, alert_level) for name in ("surface_dsc", "volumetric_dsc")]
-    return [Summary(*row) for row in zip(n, one_sided, *scores, strict=True)]
+    return [Summary(*row) for row in zip(n, one_sided, missed, extra, changed, *scores, strict=True)]

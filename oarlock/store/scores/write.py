@@ -8,6 +8,7 @@ the same transaction: by day for summaries, as a histogram for metrics. Needs no
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,13 +23,27 @@ from oarlock.facts import ComparisonRows, ModelFacts
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.jobs import Job
-from oarlock.store.schema import EPOCH, JOBS, QA_CASES, QA_CHECKS, QA_DAYS, QA_HISTOGRAM, QA_OARS, QA_SCORES, QA_STREAMS
+from oarlock.store.schema import (
+    EPOCH,
+    JOBS,
+    QA_CASES,
+    QA_CHECKS,
+    QA_DAYS,
+    QA_FINDINGS,
+    QA_HISTOGRAM,
+    QA_OARS,
+    QA_SCORES,
+    QA_STREAMS,
+)
 
 BUCKETS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
 """Upper bounds of the histogram of surface DSC."""
 
 PACKED: Final = struct.Struct("<BBdd")
-"""An organ of a case in ``qa_days``: its id in ``qa_oars``, whether both sides drew it, surface and volumetric DSC or NaN."""
+"""An organ of a case in ``qa_days``: its id in ``qa_oars``, who drew it, surface and volumetric DSC or NaN."""
+
+WHO: Final = {"both": 1, "reference_only": 2, "predicted_only": 3}
+"""Who drew an organ, in packed scores; 0 stands for one side in those of versions that did not tell which."""
 
 NUMBERS: Final = (
     "surface_dsc",
@@ -43,8 +58,11 @@ NUMBERS: Final = (
 )
 """The measured columns of a row of ``qa_scores``."""
 
-VERDICT: Final = "verdict:"
-"""Begins the code under which the verdicts of an organ are counted beside those of the checks; alone it is that of the set."""
+VERDICT: Final = "verdict"
+"""The code under which verdicts on organs are counted beside the findings of the checks; without an organ, that on the set."""
+
+ACTION_LEVELS: Final = "action_levels"
+"""The same for what passed and what failed the site's action levels."""
 
 SAID: Final = ("undefined_reason", "verdict")
 """Of a row of ``qa_scores``: why numbers are missing, and the checks' verdict on what was drawn."""
@@ -84,14 +102,14 @@ class Scored:
 
     :ivar scanner: what the CT came from.
     :ivar comparisons: one with each supplied RTSTRUCT (:meth:`oarlock.qa.report.QAReport.to_rows`).
-    :ivar checks: code and level of each finding of the checks without a reference.
+    :ivar checks: code, organ (empty for the whole set) and level of each finding of the checks without a reference.
     :ivar verdicts: name and level of each organ.
     :ivar verdict: that of the whole set; empty where there is none.
     """
 
     scanner: str
     comparisons: Sequence[ComparisonRows] = ()
-    checks: Sequence[tuple[str, str]] = ()
+    checks: Sequence[tuple[str, str, str]] = ()
     verdicts: Sequence[tuple[str, str]] = ()
     verdict: str = ""
 
@@ -100,12 +118,17 @@ def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts
     """Write what a job leaves, in the transaction that ends it."""
     for position, comparison in enumerate(scored.comparisons, start=1):
         add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position, site=site), comparison)
-    counts: dict[tuple[str, str], int] = {}
     of_set = [("", scored.verdict)] if scored.verdict else []
-    for check in (*scored.checks, *((VERDICT + oar, level) for oar, level in (*of_set, *scored.verdicts))):
-        counts[check] = counts.get(check, 0) + 1
-    rows = [{"code": code, "level": level, "findings": n} for (code, level), n in sorted(counts.items())]
+    found = [*scored.checks, *((VERDICT, oar, level) for oar, level in (*of_set, *scored.verdicts))]
+    stream_id = _stream(connection, Case(job_id, model, scored.scanner, Origin.SUPPLIED, 0, site=site))
+    _count_findings(connection, now, stream_id, found)
+
+
+def _count_findings(connection: Connection, now: datetime, stream_id: int, found: Sequence[tuple[str, str, str]]) -> None:
+    """Count code, organ and level of each finding."""
+    rows = [{"oar": oar, "code": code, "level": level, "findings": n} for (code, oar, level), n in sorted(Counter(found).items())]
     _count(connection, QA_CHECKS, rows, "findings")
+    _count(connection, QA_FINDINGS, [{"day": day_of(now), "stream_id": stream_id} | row for row in rows], "findings")
 
 
 def add_case(connection: Connection, now: datetime, case: Case, comparison: ComparisonRows) -> None:
@@ -134,8 +157,11 @@ def add_case(connection: Connection, now: datetime, case: Case, comparison: Comp
     ids = oar_ids(connection, {row["oar"] for row in whole})
     packed = b"".join(_packed(ids[row["oar"]], row) for row in whole)
     _add_to_day(connection, {"day": day_of(now), "stream_id": stream_id, "origin": case.origin, "scores": packed})
-    histogram = [_cell(case.model.name, row["oar"], value) for row in rows if (value := row["surface_dsc"]) is not None]
+    key = {"stream_id": stream_id, "origin": case.origin}
+    histogram = [key | _cell(row["oar"], value) for row in rows if (value := row["surface_dsc"]) is not None]
     _count(connection, QA_HISTOGRAM, histogram, "cases", "total")
+    judged = [(ACTION_LEVELS, row["oar"], "pass" if row["passed"] else "fail") for row in rows if row.get("passed") is not None]
+    _count_findings(connection, now, stream_id, judged)
 
 
 def approve(
@@ -204,12 +230,12 @@ def _check_alive(connection: Connection, job: Job) -> None:
 
 def _packed(oar_id: int, row: Mapping[str, Any]) -> bytes:
     scores = (math.nan if row[name] is None else row[name] for name in ("surface_dsc", "volumetric_dsc"))
-    return PACKED.pack(oar_id, row["presence"] == "both", *scores)
+    return PACKED.pack(oar_id, WHO.get(row["presence"], 0), *scores)
 
 
-def _cell(model: str, oar: str, value: float) -> dict[str, Any]:
+def _cell(oar: str, value: float) -> dict[str, Any]:
     bucket = next((i for i, bound in enumerate(BUCKETS) if value <= bound), len(BUCKETS) - 1)
-    return {"model": model, "oar": oar, "bucket": bucket, "cases": 1, "total": value}
+    return {"oar": oar, "bucket": bucket, "cases": 1, "total": value}
 
 
 def _stream(connection: Connection, case: Case) -> int:

@@ -56,9 +56,12 @@ class ScoreDistribution(Schema):
 
     n: int = Field(description="how many are defined")
     mean: float
+    sd: float | None = Field(description="sample standard deviation; null of a single score")
+    lowest: float
     lower_quartile: float
     median: float
     upper_quartile: float
+    highest: float
     below_alert: float = Field(description="share under the alert level, 0 to 1")
 
 
@@ -70,6 +73,9 @@ class ScoreSummary(Schema):
 
     n: int = Field(description="cases that both sides drew")
     one_sided: int = Field(description="cases that one side alone drew")
+    missed: int = Field(description="of these, those that the reference alone drew, where it is known")
+    extra: int = Field(description="of these, those that the predicted side alone drew, where it is known")
+    changed: int = Field(description="of n, those whose volumetric DSC is below 1; of approved contours, what people edited")
     surface_dsc: ScoreDistribution | None
     volumetric_dsc: ScoreDistribution | None
 
@@ -80,6 +86,26 @@ class ScoreBucket(ScoreSummary):
     start: date = Field(description="its first day, UTC")
 
 
+class ScoreAmount(Schema):
+    """A length or a volume over the whole time, of those cases in which it is defined."""
+
+    n: int
+    mean: float
+    lowest: float
+    highest: float
+
+
+class Turnaround(Schema):
+    """How long jobs took from their post to their end, in seconds."""
+
+    n: int
+    mean: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    highest: float
+
+
 class OARScores(ScoreSummary):
     """The summary of an organ.
 
@@ -87,6 +113,11 @@ class OARScores(ScoreSummary):
     """
 
     oar: str
+    hausdorff_95_mm: ScoreAmount | None
+    mean_surface_distance_mm: ScoreAmount | None
+    added_path_length_mm: ScoreAmount | None
+    predicted_volume_ml: ScoreAmount | None
+    reference_volume_ml: ScoreAmount | None
     over_time: list[ScoreBucket]
 
 
@@ -96,8 +127,36 @@ class QASummary(Schema):
     since: date = Field(serialization_alias="from", description="first day, UTC")
     to: date = Field(description="last day, UTC")
     bucket: BucketName
+    origin: Origin = Field(description="of what was compared with; one is never mixed with the other")
     alert_level: float
+    turnaround_s: Turnaround | None = Field(description="of all jobs that succeeded in that time; null where none did")
     oars: list[OARScores] = Field(description="in the order of the RTSTRUCT; without those that have no case")
+
+
+class CheckBucket(Schema):
+    """How often in one day, week or month."""
+
+    start: date = Field(description="its first day, UTC")
+    n: int
+
+
+class CheckCount(Schema):
+    """How often a check gave a level for an organ."""
+
+    oar: str | None = Field(description="TG-263 name; null for a whole set of contours")
+    check: str = Field(description="code of the check; `verdict` for what all come to; `action_levels` for pass and fail")
+    level: Literal["green", "amber", "red", "pass", "fail"]
+    n: int
+    over_time: list[CheckBucket]
+
+
+class QAChecks(Schema):
+    """What the checks said over time."""
+
+    since: date = Field(serialization_alias="from", description="first day, UTC")
+    to: date = Field(description="last day, UTC")
+    bucket: BucketName
+    checks: list[CheckCount] = Field(description="in the order of the RTSTRUCT, by check and level")
 
 
 class DriftRule(Schema):

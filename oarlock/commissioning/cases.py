@@ -1,0 +1,96 @@
+"""Past patients in a folder: CT series, each with the RTSTRUCT that was drawn on it, in whatever subfolders."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, RTStructureSetStorage
+
+_WANTED: Final = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ApprovalStatus", "StructureSetDate", "StructureSetTime"),
+    "ReferencedFrameOfReferenceSequence",
+)
+_CT: Final = frozenset({CTImageStorage, EnhancedCTImageStorage})
+
+
+@dataclass(frozen=True, slots=True)
+class PastCase:
+    """A series and the one RTSTRUCT that it is judged by.
+
+    :ivar key: tells it apart from others, and says nothing of whose it is.
+    """
+
+    key: str
+    images: tuple[Path, ...]
+    structure_set: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return [*self.images, self.structure_set]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a folder holds.
+
+    :ivar without_structure_set, without_series: how many series, and RTSTRUCTs, have no counterpart there.
+    """
+
+    cases: Sequence[PastCase]
+    without_structure_set: int
+    without_series: int
+
+
+def find_cases(folder: Path) -> Found:
+    """The past patients in a folder and its subfolders, in an order that depends on the files' content alone.
+
+    An RTSTRUCT belongs to the series that it names. Of several for one series an approved one counts, and of these the newest.
+    """
+    series: dict[str, list[Path]] = {}
+    drawn: list[tuple[Any, Path]] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        head = _head(path)
+        kind = None if head is None else head.get("SOPClassUID")
+        if head is not None and kind in _CT:
+            series.setdefault(str(head.get("SeriesInstanceUID", "")), []).append(path)
+        elif head is not None and kind == RTStructureSetStorage:
+            drawn.append((head, path))
+    chosen: dict[str, tuple[Any, Path]] = {}
+    orphans = 0
+    for head, path in drawn:
+        named = [uid for uid in _referenced(head) if uid in series]
+        orphans += not named
+        for uid in named:
+            if uid not in chosen or _rank(head) > _rank(chosen[uid][0]):
+                chosen[uid] = (head, path)
+    cases = [_case(uid, series[uid], *chosen[uid]) for uid in chosen]
+    return Found(sorted(cases, key=lambda case: case.key), len(series) - len(chosen), orphans)
+
+
+def _case(uid: str, images: Sequence[Path], head: Any, path: Path) -> PastCase:
+    key = sha256(f"{uid}/{head.get('SOPInstanceUID', '')}".encode()).hexdigest()[:16]
+    return PastCase(key, tuple(images), path)
+
+
+def _head(path: Path) -> Any | None:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_WANTED))
+    except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, NotImplementedError):
+        return None  # whatever lies there: the folder is somebody's archive
+
+
+def _referenced(head: Any) -> Iterator[str]:
+    """Series Instance UIDs that an RTSTRUCT names (PS3.3 C.8.8.5)."""
+    for frame in head.get("ReferencedFrameOfReferenceSequence", ()):
+        for study in frame.get("RTReferencedStudySequence", ()):
+            for one in study.get("RTReferencedSeriesSequence", ()):
+                yield str(one.get("SeriesInstanceUID", ""))
+
+
+def _rank(head: Any) -> tuple[bool, str, str]:
+    when = (str(head.get("StructureSetDate") or ""), str(head.get("StructureSetTime") or ""))
+    return (head.get("ApprovalStatus") == "APPROVED", *when)
