@@ -1,5 +1,6 @@
-"""``oarlock commission``: a model on past patients, organ by organ, with proposed action levels (docs/commissioning.md).
+"""``oarlock commission``: a model on past patients, organ by organ.
 
+With proposed action levels (docs/commissioning.md).
 Each patient is drawn and scored as a job would be, and leaves one file in the folder; what is there already is not done again.
 """
 

@@ -1,4 +1,4 @@
-"""Past patients in a folder: CT series, each with the RTSTRUCT that was drawn on it, in whatever subfolders."""
+"""Past patients in a folder: CT series with their RTSTRUCTs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,8 +46,9 @@ class Found:
 
 
 def find_cases(folder: Path) -> Found:
-    """The past patients in a folder and its subfolders, in an order that depends on the files' content alone.
+    """The past patients in a folder and its subfolders.
 
+    Their order depends on the files' content alone.
     An RTSTRUCT belongs to the series that it names. Of several for one series an approved one counts, and of these the newest.
     """
     series: dict[str, list[Path]] = {}

@@ -1,4 +1,4 @@
-"""What the scores of a model on past patients say of the next one: mean, spread, confidence and tolerance intervals.
+"""What scores on past patients say of the next one.
 
 A tolerance limit is what 95 % of all patients like these reach, with 95 % confidence: of normally distributed scores, from mean
 and standard deviation by the factor k of a one-sided tolerance interval (non-central t; NIST/SEMATECH e-Handbook, 7.2.6.3).
@@ -55,7 +55,10 @@ def statistics_of(scores: Sequence[float], *, is_share: bool) -> Statistics | No
 
 
 def tolerance_factor(n: int) -> float:
-    """k: so many standard deviations from the mean of n scores lies the limit of a one-sided tolerance interval."""
+    """K of a one-sided tolerance interval of n scores.
+
+    So many standard deviations from the mean lies the limit.
+    """
     z = float(stats.norm.ppf(COVERED))
     return float(stats.nct.ppf(CONFIDENCE, n - 1, z * math.sqrt(n))) / math.sqrt(n)
 
@@ -76,7 +79,10 @@ _SHORTEST_MM: Final = 0.1
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Statistics | None:
-    """The differences of two models on the same patients, ours less theirs; no limit is given of them."""
+    """The differences of two models on the same patients.
+
+    Ours less theirs; no limit is given of them.
+    """
     found = statistics_of([a - b for a, b in zip(ours, theirs, strict=True)], is_share=True)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""From the scored cases to what is decided by: an organ a line, with proposed action levels."""
+"""From scored cases to organs, with proposed action levels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,9 @@ Case = Mapping[str, Any]
 
 
 def summarise_cases(cases: Sequence[Case], earlier: Sequence[Case] = ()) -> list[dict[str, Any]]:
-    """One entry for each organ that a reference drew, in the catalogue's order.
+    """One entry for each organ that a reference drew.
+
+    They are in the catalogue's order.
 
     :param earlier: the same patients by another model or version, with which ours is compared in pairs.
     """

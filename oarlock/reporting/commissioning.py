@@ -1,4 +1,4 @@
-"""The report of a commissioning as one HTML document, in the dress of a job's report."""
+"""The report of a commissioning as one HTML document."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ PICTURES: Final = 9
 
 
 def to_html(summary: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> str:
-    """Organ by organ: mean, spread, intervals, proposed action levels; and pictures of where it failed.
+    """Organ by organ: scores, intervals, proposed levels, pictures of failures.
 
     :param summary: model, patients, and the entries of :func:`oarlock.commissioning.summary.summarise_cases`.
     :param pictures: of all patients, each with its score; of an organ the one with the lowest is shown.

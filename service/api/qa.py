@@ -311,7 +311,10 @@ _CHECKS: Final[Call] = {
 
 @reads(qa, "/checks", summary="Checks over time", response_model=QAChecks, **_CHECKS)
 def get_checks(request: Request, service: Here, caller: Caller, asked: Annotated[scores.AskedChecks, Query()]) -> Response:
-    """How often each check gave each level for each organ, and what the verdicts and action levels came to."""
+    """How often each check gave each level for each organ.
+
+    With what the verdicts and action levels came to.
+    """
     filters = asked.filters(caller.site)
     window = scores.window(filters, datetime.now(UTC).date(), asked.bucket)
     found = service.qa_store.findings(scores.between(filters, *window), part_of=scores.part_of(asked.bucket))

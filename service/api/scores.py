@@ -115,7 +115,7 @@ _FORMAT: Final = Field(None, description="of the answer; without it the header A
 
 
 class AskedSummary(Asked):
-    """Parameters of the summary, which counts whole days and one origin: what people corrected is nearer to ours."""
+    """Parameters of the summary: whole days, of one origin."""
 
     origin: Origin = Field(Origin.SUPPLIED, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
     format: _Format = _FORMAT
@@ -227,7 +227,10 @@ SUMMARY_COLUMNS: Final = (
 
 
 def summary_rows(found: Iterable[OARSummary]) -> Iterator[dict[str, Any]]:
-    """The summary for a spreadsheet: a line for each organ over the whole time, and one for each part of it."""
+    """The summary for a spreadsheet, by organ and part of time.
+
+    The line of the whole time comes first.
+    """
     for entry in found:
         amounts = {
             f"{metric}_{name}": value for metric, amount in entry.amounts.items() for name, value in asdict(amount).items()
@@ -265,7 +268,7 @@ CHECK_COLUMNS: Final = ("oar", "check", "level", "start", "n")
 
 
 def check_rows(found: Iterable[Findings]) -> Iterator[dict[str, Any]]:
-    """The checks for a spreadsheet: a line for each organ, check, level and part of the time."""
+    """The checks for a spreadsheet."""
     for one in found:
         known = {"oar": one.oar, "check": one.code, "level": one.level}
         yield known | {"start": "", "n": one.n}

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,12 @@ UP = {"up": set[str]()}
 """Prometheus makes this metric itself."""
 
 
-SCORED = Scored("CT", [compared(score("Brain", 0.93))], [("organ.volume", "Brain", "red")], [("Brain", "red")])
+SCORED = Scored(
+    "CT",
+    [compared(replace(score("Brain", 0.93), action_levels={"surface_dsc": 0.9}))],
+    [("organ.volume", "Brain", "red")],
+    [("Brain", "red")],
+)
 
 
 def panels() -> list[dict[str, Any]]:
@@ -49,7 +55,10 @@ def rules() -> list[dict[str, Any]]:
 def shown() -> dict[str, str]:
     """Each query of the dashboard, with its variables filled in as Grafana does."""
     found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel.get("targets", ())}
-    return {name: query.replace("$__range", "24h").replace("$model", ".*") for name, query in found.items()}
+    values = {"$__range": "24h", "$origin": "supplied"} | dict.fromkeys(("$model_version", "$model", "$scanner", "$oar"), ".*")
+    for variable, value in values.items():
+        found = {name: query.replace(variable, value) for name, query in found.items()}
+    return found
 
 
 QUERIES = shown() | {rule["alert"]: rule["expr"] for rule in rules()}

@@ -1,4 +1,4 @@
-"""Findings over time: what the checks without a reference said, by organ and day."""
+"""What the checks without a reference said, by organ and day."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -112,7 +112,10 @@ class ScoreStore:
             return read_charts(connection, filters, points)
 
     def histograms(self) -> list[Histogram]:
-        """Surface DSC by model, version, scanner, origin and organ, those of all sites together."""
+        """Surface DSC by model, version, scanner, origin and organ.
+
+        Those of all sites are counted together.
+        """
         stream = (QA_STREAMS.c.model, QA_STREAMS.c.model_version, QA_STREAMS.c.scanner)
         key = (*stream, QA_HISTOGRAM.c.origin, QA_HISTOGRAM.c.oar)
         sums = (QA_HISTOGRAM.c.bucket, func.sum(QA_HISTOGRAM.c.cases), func.sum(QA_HISTOGRAM.c.total))
@@ -131,7 +134,10 @@ class ScoreStore:
             return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
     def check_counts(self) -> list[tuple[str, str, str, int]]:
-        """Organ (empty for a whole set), code of a check, ``VERDICT`` or ``ACTION_LEVELS``, level; and how often it was given."""
+        """How often each check was given at each level.
+
+        Organ (empty for a whole set); code of a check, ``VERDICT`` or ``ACTION_LEVELS``; level; count.
+        """
         order = (QA_CHECKS.c.oar, QA_CHECKS.c.code, QA_CHECKS.c.level)
         with self._database.reading() as connection:
             return [

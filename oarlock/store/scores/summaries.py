@@ -65,7 +65,7 @@ class OARSummary:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A length or a volume over the whole time, of those cases in which it is defined."""
+    """A length or a volume, of the cases that define it."""
 
     n: int
     mean: float
@@ -125,7 +125,10 @@ def _read_amounts(connection: Connection, filters: Filters, streams: Mapping[int
 
 
 def read_turnaround_s(connection: Connection, filters: Filters) -> Distribution | None:
-    """How long jobs took from their post to their end, in seconds, of those that succeeded; None where none did."""
+    """How long jobs took that succeeded, in seconds.
+
+    From their post to their end; None where none did.
+    """
     wanted = [JOBS.c.state == JobState.SUCCEEDED, JOBS.c.finished_at.is_not(None)]
     if filters.site:
         wanted.append(JOBS.c.site == filters.site)

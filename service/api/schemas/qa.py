@@ -87,7 +87,7 @@ class ScoreBucket(ScoreSummary):
 
 
 class ScoreAmount(Schema):
-    """A length or a volume over the whole time, of those cases in which it is defined."""
+    """A length or a volume, of the cases that define it."""
 
     n: int
     mean: float

@@ -1,4 +1,6 @@
-"""Counts that tell origins, versions and scanners apart, and findings by organ and day.
+"""Counts that tell origins, versions and scanners apart.
+
+And findings by organ and day.
 
 What was counted of surface DSC is counted anew from the scores. Of the checks only their sum was known: it stays, under no organ.
 """
