@@ -36,9 +36,10 @@ UP = {"up": set[str]()}
 """Prometheus makes this metric itself."""
 
 
+BRAIN = replace(score("Brain", 0.93), action_levels={"surface_dsc": 0.9})
 SCORED = Scored(
     "CT",
-    [compared(replace(score("Brain", 0.93), action_levels={"surface_dsc": 0.9}))],
+    [compared(BRAIN)],
     [("organ.volume", "Brain", "red")],
     [("Brain", "red")],
 )

@@ -39,6 +39,7 @@ LEAST = dict.fromkeys(FIRST, 0.0) | {
 }
 """Nobody asked to be called back; and the first finding of its kind ever is no increase."""
 
+BRAIN = replace(score("Brain", 0.93), action_levels={"surface_dsc": 0.9})
 MODEL = ModelFacts("oarlock-hn", "1.2.3", "ab" * 32)
 
 
@@ -91,7 +92,7 @@ def live_a_little(running: Running, series: list[Path]) -> None:
         client.get("/v1/jobs/none")
         scored = Scored(
             "CT",
-            [compared(replace(score("Brain", 0.93), action_levels={"surface_dsc": 0.9}))],
+            [compared(BRAIN)],
             [("organ.volume", "Brain", "red")],
         )
         with running.service.database.writing() as connection:
