@@ -399,11 +399,13 @@ async function begin() {
   showChosen(null);
   fit();
   const told = showQa().catch((error) => toast(error.message));
-  await volume.load(start, (what) => {
+  let shown = 0;
+  await volume.load(start, (what, z) => {
     if (what === "slice" && volume.loaded === 1) {
       planes.get("axial").focus();
       document.body.dataset.first = String(Math.round(performance.now()));
-    }
+    } else if (what === "slice" && z !== state.at[0] && performance.now() - shown < 400) return; // drawing each would delay them
+    shown = performance.now();
     redraw();
   });
   await told;
