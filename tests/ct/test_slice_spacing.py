@@ -416,3 +416,15 @@ def test_what_is_said_of_a_long_scan() -> None:
     assert warning.detail == (
         "The series is 802 mm long; this server contours the head and neck only. Check that it is the right scan."
     )
+
+
+def test_thick_slices_that_overlap_by_more_than_one_of_them_are_refused_behind_thin_ones_too() -> None:
+    """1.5, 1.5, 3 and 3 mm thick; the last two are 1.75 mm apart."""
+    stack = [replace(plane, thickness_mm=t) for plane, t in zip(planes([0.0, 1.5, 3.75, 5.5]), (1.5, 1.5, 3.0, 3.0), strict=True)]
+    with pytest.raises(errors.SeriesError):
+        to_grid(stack)
+
+
+def test_what_is_said_of_directions_that_are_not_of_length_one() -> None:
+    warnings = to_grid(planes(even(), cosines=(0.999, 0, 0, 0, 1, 0)))[2]
+    assert any("not quite of length 1 or at right angles" in warning.detail for warning in warnings)
