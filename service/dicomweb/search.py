@@ -57,8 +57,8 @@ INSTANCE_ANSWER: Final = (
 
 KEYS: Final = {"studies": STUDY_KEYS, "series": STUDY_KEYS + SERIES_KEYS, "instances": STUDY_KEYS + SERIES_KEYS + INSTANCE_KEYS}
 
-LONGEST: Final = 2_000
-"""Most characters of a value: thirty UIDs."""
+LONGEST: Final = 512
+"""Most characters of a value: seven UIDs."""
 
 LIMIT: Final = 100
 MOST: Final = 1_000
