@@ -6,7 +6,7 @@ A hole in a decoder, or in what parses a structure set, is then a hole in a proc
 Linux gives both locks to a process without rights: Landlock takes files away, seccomp takes system calls away. Neither can be
 taken off. What the process needs is loaded before.
 
-Python has no library for them that is kept (ADR 23), and they are four system calls.
+Python has no library for them that is kept (ADR 24), and they are four system calls.
 
 Sources: landlock(7), seccomp(2), linux/landlock.h, linux/seccomp.h, linux/bpf_common.h.
 """

@@ -22,6 +22,7 @@ KEPT = [
     "https_open",
     "mutation_positions",  # cosmic-ray calls it
     "mutate",
+    "pytest_*",  # pytest calls them
     "_Body",  # an annotation in quotes
     "exec_module",  # the import system calls it
     "upload_file",  # uvicorn is told its name, benchmarks/upload.py

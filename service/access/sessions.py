@@ -1,4 +1,4 @@
-"""Sessions: a browser's way to send a credential (ADR 31).
+"""Sessions: a browser's way to send a credential (ADR 29).
 
 A key or token that its user typed once.
 

@@ -1,4 +1,4 @@
-"""Routes of the pages (ADR 30).
+"""Routes of the pages (ADR 28).
 
 A page holds no data: its script asks the API, as any other caller does.
 """
