@@ -8,7 +8,7 @@ mkdir -p "$out"
 set --
 for file in "$folder"/*; do set -- "$@" -F "files=@$file"; done
 [ -z "$label" ] || set -- "$@" -F "label=$label"
-job=$(call "$OARLOCK_URL/v1/jobs" "$@")
+job=$(call "$OARLOCK_URL/v1/jobs" "$@") || { echo "$job" >&2; exit 1; }
 self=$OARLOCK_URL$(echo "$job" | jq -r .links.self)
 
 until state=$(call "$self" | jq -r .state) && [ "$state" != queued ] && [ "$state" != running ]; do sleep 2; done

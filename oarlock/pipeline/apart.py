@@ -50,12 +50,14 @@ class Limits:
 
     :param memory_bytes: of address space, beyond what the process has before it begins.
     :param cpu_s: of CPU time; it may last four times as long, as it shares the machine.
-    :param files: that it may read; it may open no others.
+    :param files: that it may read, or folders of such; it may open no others.
+    :param prepared_by: a module that is imported before files are taken away.
     """
 
     memory_bytes: int
     cpu_s: int
     files: tuple[Path, ...] = ()
+    prepared_by: str = ""
 
 
 class Failed(Exception):
@@ -229,6 +231,11 @@ def _answer(content: bytes) -> bytes:
     """What comes of one call, pickled."""
     module, name, args, kwargs, limits = pickle.loads(content)  # noqa: S301 - written by the process that started this one
     function = getattr(importlib.import_module(module), name)
+    try:
+        if limits.prepared_by:
+            importlib.import_module(limits.prepared_by)
+    except Exception as error:
+        return pickle.dumps(("failed", f"{type(error).__name__} in {limits.prepared_by}"))
     _limit(limits)
     confine(limits.files)
     try:

@@ -6,12 +6,28 @@ What stands in a report came from outside, the libraries that set it are large, 
 in the service, nothing that a report names is fetched, and a document that takes too much costs itself alone.
 """
 
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from oarlock.errors import ReportFailed, StructureSetTooCostly
 from oarlock.pipeline.apart import Failed, Limits, run_apart
 
-LIMITS: Final = Limits(memory_bytes=2 * 2**30, cpu_s=60)
+_FONTS: Final = ("/usr/share/fonts", "/usr/local/share/fonts", "/etc/fonts", "/var/cache/fontconfig")
+
+
+def _own_files() -> Iterator[Path]:
+    """Where WeasyPrint lies, which reads its colour profile there; it is not imported for that."""
+    found = find_spec("weasyprint")
+    if found is not None and found.origin is not None:
+        yield Path(found.origin).parent
+
+
+READABLE: Final = (*map(Path, _FONTS), *_own_files())
+"""Folders that the child may read: fonts, and the library's own."""
+
+LIMITS: Final = Limits(memory_bytes=2 * 2**30, cpu_s=60, files=READABLE, prepared_by="oarlock.reporting.engine")
 """A report of six pictures takes 0.3 GB and 4 s, most of it for imports."""
 
 
@@ -29,9 +45,6 @@ def to_pdf(html: str) -> bytes:
 
 
 def _render(html: str) -> bytes:
-    """A report names no address but those that hold their content; a text that a sender wrote must not fetch one either."""
-    from weasyprint import HTML
-    from weasyprint.urls import URLFetcher
+    from oarlock.reporting.engine import render
 
-    only_data = URLFetcher(allowed_protocols={"data"})
-    return bytes(HTML(string=html, url_fetcher=only_data).write_pdf(pdf_variant="pdf/a-3b"))
+    return render(html)
