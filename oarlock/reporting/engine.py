@@ -1,4 +1,4 @@
-"""WeasyPrint, ready to set a document in a process that may open no more files.
+"""WeasyPrint, ready for a process that opens no more files.
 
 Importing this module sets a document of our own: what the libraries load when they are first used is there after that.
 """
