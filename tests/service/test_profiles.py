@@ -117,7 +117,7 @@ WRONG: dict[str, Callable[[Path], dict[str, str]]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("face", "reason"), zip(cycle(["service", "worker"]), WRONG, strict=False))
+@pytest.mark.parametrize(("face", "reason"), list(zip(cycle(["service", "worker"]), WRONG, strict=False)))
 def test_a_wrong_profile_keeps_a_process_from_starting_and_says_why(face: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "clinic.toml").write_text('[names]\ntemplate = "{organ}"')
     environment = os.environ | {"OARLOCK_DATA": str(tmp_path / "data"), "OARLOCK_PORT": "0"} | WRONG[reason](tmp_path)
