@@ -168,7 +168,7 @@ def without_padding(hu: Int16Array) -> Int16Array:
     lowest = int(values.min())
     if lowest >= BELOW_AIR_HU:
         return values
-    others = values[values != lowest]
+    others: Int16Array = values[values != lowest]
     if others.size and int(others.min()) - lowest >= _PADDING_GAP_HU:
         return others
     below = values[values < BELOW_AIR_HU]
