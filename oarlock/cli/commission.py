@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from oarlock import __version__
 from oarlock.cli import judging
 from oarlock.cli.contour import contents_of, installed_models
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.commissioning.cases import PastCase, find_cases
-from oarlock.commissioning.summary import METRICS, summarise_cases, to_site_tables
+from oarlock.commissioning.summary import METRICS, scored, summarise_cases, to_site_tables
 from oarlock.ct.intake import take_in
 from oarlock.errors import OarlockError, UnknownModel
 from oarlock.pipeline.contouring import Walk
@@ -41,6 +43,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to; started again, it goes on there")
     parser.add_argument("--model", help="name of the model")
     parser.add_argument("--against", type=Path, metavar="DIR", help="an earlier --out of the same patients, compared in pairs")
+    parser.add_argument("--unapproved", action="store_true", help="take RTSTRUCTs too that are not approved")
     parser.add_argument("--site", type=Path, metavar="FILE", help="TOML file of the site's names, tolerances and action levels")
     parser.add_argument("--pdf", action="store_true", help="write the report as PDF/A too")
     parser.set_defaults(run=run, min_surface_dsc=None, min_dsc=None, max_hd95_mm=None)
@@ -60,11 +63,17 @@ def run(chosen: argparse.Namespace) -> int:
     name = chosen.model or settings.model
     if name not in models.manifests:
         raise UnknownModel(available=list(models.manifests))
-    found = find_cases(chosen.folder)
+    earlier = _kept(chosen.against / CASES) if chosen.against else []
+    if earlier is None:
+        print(f"oarlock: {chosen.against} holds cases of several models, sites' files or versions", file=sys.stderr)
+        return UNUSABLE
+    found = find_cases(chosen.folder, unapproved=chosen.unapproved)
     print(
         f"{len(found.cases)} patients with CT and RTSTRUCT; {found.without_structure_set} series have no RTSTRUCT, and ", end=""
     )
     print(f"{found.without_series} RTSTRUCTs name no series that is there")
+    for reason in found.left_out:
+        print(f"warning: a series is left out. {reason}", file=sys.stderr)
     if not found.cases:
         return UNUSABLE
     model = models.named(name)
@@ -72,10 +81,10 @@ def run(chosen: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     bench = _Bench(folder, model, site, settings)
     cases = [bench.case(case, f"{i}/{len(found.cases)}") for i, case in enumerate(found.cases, start=1)]
-    earlier = _kept(chosen.against / CASES) if chosen.against else []
     done = [case for case in cases if "failed" not in case]
-    _write(chosen, done, [case for case in cases if "failed" in case], earlier, model)
-    return GOOD if len(done) == len(cases) else FINDINGS
+    failed = [*(case["failed"] for case in cases if "failed" in case), *found.left_out]
+    _write(chosen, done, failed, earlier, model)
+    return FINDINGS if failed else GOOD
 
 
 @dataclass(frozen=True)
@@ -88,20 +97,22 @@ class _Bench:
     settings: Settings
 
     def case(self, case: PastCase, place: str) -> dict[str, Any]:
-        """What is kept of one patient: made now, or in an earlier run with the same model."""
-        path = self.folder / f"{case.key}-{self.model.facts.sha256[:12]}.json"
+        """What is kept of one patient: made now, or in an earlier run with the same model, site's file and version."""
+        path = self.folder / f"{case.key}-{self.model.facts.sha256[:12]}-{made_with(self.site)}.json"
         if path.exists():
-            return dict(json.loads(path.read_bytes()))
+            return {**json.loads(path.read_bytes()), "approved": case.approved}
         _show(place)
         try:
             kept = self._draw(case)
-        except OarlockError as error:  # the next run tries again
-            print(f"warning: patient {place} is left out. {error.detail} ({error.code})", file=sys.stderr)
-            return {"key": case.key, "failed": error.detail}
+        except OarlockError as error:
+            kept = {"key": case.key, "failed": f"{error.detail} ({error.code})"}
+        if "failed" in kept:  # the next run tries again
+            print(f"warning: patient {place} is left out. {kept['failed']}", file=sys.stderr)
+            return kept
         writing = path.with_suffix(".writing")
         writing.write_text(json.dumps(kept), encoding="utf-8")
         writing.replace(path)
-        return kept
+        return {**kept, "approved": case.approved}
 
     def _draw(self, case: PastCase) -> dict[str, Any]:
         header = take_in(case.files, self.settings.intake_rules)
@@ -112,6 +123,9 @@ class _Bench:
             report = json.loads((folder / QA_REPORT).read_bytes())
             pictures = pictures_of(contents_of(folder, header, walk, self.site, self.model.manifest))
         rows = [row for comparison in report["comparisons"] for row in comparison["oars"] if row["presence"] != "neither"]
+        if all(row["presence"] == "predicted_only" for row in rows):
+            reasons = " ".join(one["detail"] for one in report["not_compared"])
+            return {"key": case.key, "failed": reasons or "Its structure set draws no organ that Oarlock scores."}
         scores = {row["oar"]: row["surface_dsc"] or 0.0 for row in rows}
         return {
             "key": case.key,
@@ -126,14 +140,26 @@ class _Bench:
         }
 
 
-def _kept(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+def made_with(site: Site) -> str:
+    """A hash of what decides scores beside model and patient: a site's choices and Oarlock's version."""
+    tolerances = sorted((oar.name, mm) for oar, mm in site.tolerances_mm.items())
+    levels = sorted((oar.name, sorted(levels.items())) for oar, levels in site.action_levels.items())
+    told = json.dumps([sorted(site.names.items()), tolerances, levels, __version__])
+    return sha256(told.encode()).hexdigest()[:12]
+
+
+def _kept(folder: Path) -> list[dict[str, Any]] | None:
+    """The cases of an earlier run; None where they were made in more than one way, as their names tell."""
+    paths = sorted(folder.glob("*.json"))
+    if len({path.stem.partition("-")[2] for path in paths}) > 1:
+        return None
+    return [json.loads(path.read_bytes()) for path in paths]
 
 
 def _write(
     chosen: argparse.Namespace,
     done: Sequence[Mapping[str, Any]],
-    failed: Sequence[Mapping[str, Any]],
+    failed: Sequence[str],
     earlier: Sequence[Mapping[str, Any]],
     model: Model,
 ) -> None:
@@ -142,15 +168,23 @@ def _write(
     from oarlock.reporting.pdf import to_pdf
 
     organs, identity = summarise_cases(done, earlier), model.manifest.identity
-    summary = {"model": identity, "sha256": model.facts.sha256, "patients": len(done), "failed": len(failed), "organs": organs}
+    summary = {
+        "model": identity,
+        "sha256": model.facts.sha256,
+        "patients": len(done),
+        "approved": sum(case["approved"] for case in done),
+        "failed": len(failed),
+        "organs": organs,
+    }
     (chosen.out / "commissioning.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     columns = ["oar", "n", "missed", "red", *(f"{name}_{part}" for name in METRICS for part in _PARTS)]
     (chosen.out / "commissioning.csv").write_text(to_csv(columns, map(_flat, organs)), encoding="utf-8")
     (chosen.out / "action_levels.toml").write_text(to_site_tables(organs, f"{len(done)} patients, {identity}"), encoding="utf-8")
-    html = to_html(summary, [one for case in done for one in case["pictures"]], [case["failed"] for case in failed])
+    html = to_html(summary, [one for case in done for one in case["pictures"]], failed)
     (chosen.out / "report.html").write_text(html, encoding="utf-8")
     if chosen.pdf:
         (chosen.out / "report.pdf").write_bytes(to_pdf(html))
+    print(f"{summary['approved']} of {len(done)} references are APPROVED")
     _print_table(organs)
     print("", *sorted(path for path in chosen.out.iterdir() if path.is_file()), sep="\n")
 
@@ -172,7 +206,7 @@ def _print_table(organs: Sequence[Mapping[str, Any]]) -> None:
             *((far.get(part), width, 1) for part, width in (("mean", 10), ("limit", 7))),
         )
         shown = "".join(f"{'–' if value is None else format(value, f'.{digits}f'):>{width}}" for value, width, digits in cells)
-        print(f"{organ['oar']:<18}{organ['n']:>4}{organ['missed']:>8}{shown}")
+        print(f"{organ['oar']:<18}{scored(organ):>4}{organ['missed']:>8}{shown}")
 
 
 def _show(place: str) -> None:

@@ -10,11 +10,16 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, RTStructureSetStorage
 
+from oarlock.rtstruct.writer import MANUFACTURER
+
 _WANTED: Final = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ApprovalStatus", "StructureSetDate", "StructureSetTime"),
-    "ReferencedFrameOfReferenceSequence",
+    *("ReferencedFrameOfReferenceSequence", "Manufacturer"),
 )
 _CT: Final = frozenset({CTImageStorage, EnhancedCTImageStorage})
+
+OUR_OWN: Final = f"Its only structure sets are {MANUFACTURER}'s own, which are not a reference."
+NOT_APPROVED: Final = "No structure set of it is APPROVED; --unapproved takes others too."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +27,13 @@ class PastCase:
     """A series and the one RTSTRUCT that it is judged by.
 
     :ivar key: tells it apart from others, and says nothing of whose it is.
+    :ivar approved: whether the RTSTRUCT's ApprovalStatus is APPROVED.
     """
 
     key: str
     images: tuple[Path, ...]
     structure_set: Path
+    approved: bool
 
     @property
     def files(self) -> list[Path]:
@@ -37,19 +44,24 @@ class PastCase:
 class Found:
     """What a folder holds.
 
+    :ivar left_out: why a series is not among the cases though RTSTRUCTs name it, in the order of the series' hashes.
     :ivar without_structure_set, without_series: how many series, and RTSTRUCTs, have no counterpart there.
     """
 
     cases: Sequence[PastCase]
+    left_out: Sequence[str]
     without_structure_set: int
     without_series: int
 
 
-def find_cases(folder: Path) -> Found:
+def find_cases(folder: Path, *, unapproved: bool = False) -> Found:
     """The past patients in a folder and its subfolders.
 
     Their order depends on the files' content alone.
     An RTSTRUCT belongs to the series that it names. Of several for one series an approved one counts, and of these the newest.
+    Those that Oarlock itself wrote never count: the model would be judged by itself.
+
+    :param unapproved: whether RTSTRUCTs count that are not approved.
     """
     series: dict[str, list[Path]] = {}
     drawn: list[tuple[Any, Path]] = []
@@ -61,20 +73,30 @@ def find_cases(folder: Path) -> Found:
         elif head is not None and kind == RTStructureSetStorage:
             drawn.append((head, path))
     chosen: dict[str, tuple[Any, Path]] = {}
+    left_out: dict[str, str] = {}
     orphans = 0
     for head, path in drawn:
         named = [uid for uid in _referenced(head) if uid in series]
         orphans += not named
         for uid in named:
-            if uid not in chosen or _rank(head) > _rank(chosen[uid][0]):
+            if str(head.get("Manufacturer", "")).strip() == MANUFACTURER:
+                left_out.setdefault(uid, OUR_OWN)
+            elif not (unapproved or _approved(head)):
+                left_out[uid] = NOT_APPROVED
+            elif uid not in chosen or _rank(head) > _rank(chosen[uid][0]):
                 chosen[uid] = (head, path)
     cases = [_case(uid, series[uid], *chosen[uid]) for uid in chosen]
-    return Found(sorted(cases, key=lambda case: case.key), len(series) - len(chosen), orphans)
+    reasons = [left_out[uid] for uid in sorted(set(left_out) - set(chosen), key=_hash)]
+    without = len(set(series) - set(chosen) - set(left_out))
+    return Found(sorted(cases, key=lambda case: case.key), reasons, without, orphans)
 
 
 def _case(uid: str, images: Sequence[Path], head: Any, path: Path) -> PastCase:
-    key = sha256(f"{uid}/{head.get('SOPInstanceUID', '')}".encode()).hexdigest()[:16]
-    return PastCase(key, tuple(images), path)
+    return PastCase(_hash(f"{uid}/{head.get('SOPInstanceUID', '')}"), tuple(images), path, _approved(head))
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _head(path: Path) -> Any | None:
@@ -94,4 +116,8 @@ def _referenced(head: Any) -> Iterator[str]:
 
 def _rank(head: Any) -> tuple[bool, str, str]:
     when = (str(head.get("StructureSetDate") or ""), str(head.get("StructureSetTime") or ""))
-    return (head.get("ApprovalStatus") == "APPROVED", *when)
+    return (_approved(head), *when)
+
+
+def _approved(head: Any) -> bool:
+    return bool(head.get("ApprovalStatus") == "APPROVED")

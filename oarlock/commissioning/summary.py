@@ -1,7 +1,7 @@
 """From scored cases to organs, with proposed action levels."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,6 +14,9 @@ METRICS: Final = {"surface_dsc": True, "volumetric_dsc": True, "hausdorff_95_mm"
 LEVELS: Final = ("surface_dsc", "hausdorff_95_mm")
 """Of which action levels are proposed."""
 
+_TOLERANCES: Final = ("tolerance_mm", "tolerance_rounded_mm")
+"""What two scores must have in common if they are subtracted."""
+
 Case = Mapping[str, Any]
 """What is kept of one case: ``key``, ``oars`` (rows of a QA report), ``verdicts``, ``pictures``."""
 
@@ -23,7 +26,8 @@ def summarise_cases(cases: Sequence[Case], earlier: Sequence[Case] = ()) -> list
 
     They are in the catalogue's order.
 
-    :param earlier: the same patients by another model or version, with which ours is compared in pairs.
+    :param earlier: the same patients by another model or version, with which ours is compared in pairs: those that both drew
+        and that were scored with the same tolerance.
     """
     return [entry for oar in OARS if (entry := _organ(oar.name, cases, earlier)) is not None]
 
@@ -31,12 +35,13 @@ def summarise_cases(cases: Sequence[Case], earlier: Sequence[Case] = ()) -> list
 def _organ(oar: str, cases: Sequence[Case], earlier: Sequence[Case]) -> dict[str, Any] | None:
     rows = {case["key"]: row for case in cases for row in case["oars"] if row["oar"] == oar}
     compared = [row for row in rows.values() if row["presence"] == "both"]
-    missed = sum(row["presence"] == "reference_only" for row in rows.values())
+    missed = _missed(rows, rows)
     if not compared and not missed:
         return None
     found = {name: statistics_of(_defined(compared, name), is_share=share) for name, share in METRICS.items()}
     before = {case["key"]: row for case in earlier for row in case["oars"] if row["oar"] == oar}
-    both = [key for key, row in rows.items() if _has(row) and key in before and _has(before[key])]
+    alike = [key for key, row in rows.items() if key in before and all(row[name] == before[key][name] for name in _TOLERANCES)]
+    both = [key for key in alike if _has(rows[key]) and _has(before[key])]
     change = paired([rows[key]["surface_dsc"] for key in both], [before[key]["surface_dsc"] for key in both])
     return {
         "oar": oar,
@@ -46,6 +51,7 @@ def _organ(oar: str, cases: Sequence[Case], earlier: Sequence[Case]) -> dict[str
         **{name: _json(one) for name, one in found.items()},
         "action_levels": _levels(found),
         "change": _json(change),
+        "missed_by": {"ours": _missed(rows, alike), "theirs": _missed(before, alike)} if alike else None,
     }
 
 
@@ -55,6 +61,15 @@ def _levels(found: Mapping[str, Statistics | None]) -> dict[str, float]:
     return {
         name: math.floor(limit * 100) / 100 if METRICS[name] else math.ceil(limit * 10) / 10 for name, limit in limits.items()
     }
+
+
+def scored(organ: Mapping[str, Any]) -> int:
+    """How many patients stand behind the surface DSC of an organ's entry."""
+    return int((organ["surface_dsc"] or {}).get("n", 0))
+
+
+def _missed(rows: Mapping[str, Mapping[str, Any]], keys: Iterable[str]) -> int:
+    return sum(rows[key]["presence"] == "reference_only" for key in keys)
 
 
 def _has(row: Mapping[str, Any]) -> bool:
@@ -79,8 +94,8 @@ def to_site_tables(organs: Sequence[Mapping[str, Any]], title: str) -> str:
     lines = [f"# Proposed by oarlock commission, from {title}. A physicist decides."]
     for organ in organs:
         if organ["action_levels"]:
-            lines += ["", f"[action_levels.{organ['oar']}]  # {organ['n']} patients"]
+            lines += ["", f"[action_levels.{organ['oar']}]  # {scored(organ)} patients"]
             lines += [f"{name} = {level}" for name, level in organ["action_levels"].items()]
         else:
-            lines += ["", f"# {organ['oar']}: {organ['n']} patients, too few for a limit (at least {FEWEST})"]
+            lines += ["", f"# {organ['oar']}: {scored(organ)} patients, too few for a limit (at least {FEWEST})"]
     return "\n".join(lines) + "\n"

@@ -11,11 +11,15 @@ from statistics import mean, stdev
 import pydicom
 import pytest
 
+from oarlock.cli import commission
+from oarlock.cli.commission import made_with
+from oarlock.cli.exit_status import FINDINGS, UNUSABLE
 from oarlock.cli.main import main
-from oarlock.commissioning.cases import find_cases
+from oarlock.commissioning.cases import NOT_APPROVED, OUR_OWN, find_cases
 from oarlock.commissioning.statistics import paired, statistics_of, tolerance_factor
-from oarlock.commissioning.summary import summarise_cases, to_site_tables
-from oarlock.qa.site_file import read_site
+from oarlock.commissioning.summary import scored, summarise_cases, to_site_tables
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.qa.site_file import Site, read_site
 from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.segmentation.manifest import ModelManifest
 from tests.fixtures.organs import AUTHORSHIP, write_series
@@ -31,7 +35,7 @@ def test_a_series_is_judged_by_the_approved_structure_set_that_names_it_wherever
         path.parent.mkdir(parents=True)
         write_rtstruct(path, series.masks, series.header, replace(AUTHORSHIP, job_id=name))
         dataset = pydicom.dcmread(path)
-        dataset.ApprovalStatus = approval
+        dataset.ApprovalStatus, dataset.Manufacturer = approval, "A planning system"
         dataset.StructureSetDate = "20260306" if name == "newer" else "20260305"
         dataset.save_as(path)
     (folder / "notes.txt").write_text("no DICOM file")
@@ -41,6 +45,33 @@ def test_a_series_is_judged_by_the_approved_structure_set_that_names_it_wherever
     assert sorted(case.images) == sorted(series.files)
     shutil.rmtree(folder / "a")
     assert (find_cases(folder).cases, find_cases(folder).without_series) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("maker", "approval", "unapproved", "taken", "reasons"),
+    [
+        ("Oarlock", "APPROVED", True, [], [OUR_OWN]),
+        ("A planning system", "UNAPPROVED", False, [], [NOT_APPROVED]),
+        ("A planning system", "UNAPPROVED", True, [False], []),
+        ("A planning system", "APPROVED", False, [True], []),
+    ],
+)
+def test_a_model_is_judged_by_others_contours_and_by_unapproved_ones_only_if_asked(
+    maker: str, approval: str, unapproved: bool, taken: list[bool], reasons: list[str], tmp_path: Path
+) -> None:
+    series = write_series(tmp_path / "ct")
+    write_rtstruct(tmp_path / "rs.dcm", series.masks, series.header, AUTHORSHIP)
+    retouch(tmp_path / "rs.dcm", Manufacturer=maker, ApprovalStatus=approval)
+    found = find_cases(tmp_path, unapproved=unapproved)
+    assert [case.approved for case in found.cases] == taken
+    assert (found.left_out, found.without_structure_set) == (reasons, 0)
+
+
+def retouch(path: Path, **elements: str) -> None:
+    dataset = pydicom.dcmread(path)
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
 
 
 # ── what scores come to ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -83,7 +114,7 @@ def test_pairs_are_compared_patient_by_patient() -> None:
 def row(score: float | None, presence: str = "both") -> dict[str, object]:
     far = None if score is None else 10 * (1 - score) + 2
     numbers = {"surface_dsc": score, "volumetric_dsc": score, "hausdorff_95_mm": far, "added_path_length_mm": far}
-    return {"oar": "Brain", "presence": presence, **numbers}
+    return {"oar": "Brain", "presence": presence, "tolerance_mm": 3.0, "tolerance_rounded_mm": 3.0, **numbers}
 
 
 def test_proposed_levels_can_be_read_as_a_sites_file_and_most_patients_keep_them(tmp_path: Path) -> None:
@@ -96,6 +127,22 @@ def test_proposed_levels_can_be_read_as_a_sites_file_and_most_patients_keep_them
     assert tomllib.loads((tmp_path / "site.toml").read_text())["action_levels"]["Brain"] == brain["action_levels"]
     levels = next(found for oar, found in read_site(tmp_path / "site.toml").action_levels.items() if oar.name == "Brain")
     assert all(score >= levels["surface_dsc"] for score in scores)
+
+
+def test_only_scores_with_the_same_tolerance_are_paired_and_misses_stand_beside() -> None:
+    ours = [row(0.9), row(0.8), row(0.7), row(None, "reference_only")]
+    theirs = [row(0.8), row(0.8) | {"tolerance_mm": 2.0}, row(0.7) | {"tolerance_rounded_mm": 2.5}, row(0.6)]
+    cases, earlier = ([{"key": str(i), "oars": [one], "verdicts": {}} for i, one in enumerate(rows)] for rows in (ours, theirs))
+    (brain,) = summarise_cases(cases, earlier)
+    assert (brain["change"]["n"], brain["change"]["mean"]) == (1, 0.1)
+    assert brain["missed_by"] == {"ours": 1, "theirs": 0}
+
+
+def test_the_number_printed_is_that_behind_the_score() -> None:
+    rows = [row(0.9), row(None)]  # drawn by both, yet not scored
+    (brain,) = summarise_cases([{"key": str(i), "oars": [one], "verdicts": {}} for i, one in enumerate(rows)])
+    assert scored(brain) == 1
+    assert "Brain: 1 patients" in to_site_tables([brain], "a test")
 
 
 # ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,10 +161,12 @@ def test_a_run_that_is_started_again_goes_on_and_a_second_model_is_compared_in_p
     shutil.copytree(series, archive / "ct")
     assert main(["contour", str(series), "--out", str(tmp_path / "drawn")]) == 0
     shutil.copyfile(tmp_path / "drawn" / "rtstruct.dcm", archive / "rs.dcm")
+    retouch(archive / "rs.dcm", Manufacturer="A planning system", ApprovalStatus="APPROVED")
     assert main(["commission", str(archive), "--out", str(out)]) == 0
     summary = json.loads((out / "commissioning.json").read_text())
     bone = next(organ for organ in summary["organs"] if organ["oar"] == "Bone_Mandible")
-    assert (summary["patients"], bone["n"], bone["surface_dsc"]["mean"]) == (1, 1, 1.0)
+    assert (summary["patients"], summary["approved"], bone["n"], bone["surface_dsc"]["mean"]) == (1, 1, 1, 1.0)
+    assert "1 of 1 are APPROVED" in (out / "report.html").read_text()
     assert "too few" in (out / "report.html").read_text()
     assert "1 patients with CT and RTSTRUCT" in capsys.readouterr().out
     kept = next((out / "cases").glob("*.json"))
@@ -126,3 +175,24 @@ def test_a_run_that_is_started_again_goes_on_and_a_second_model_is_compared_in_p
     assert kept.stat().st_mtime_ns == before
     again = json.loads((out / "commissioning.json").read_text())["organs"]
     assert {organ["change"]["mean"] for organ in again} == {0.0}
+    shutil.copyfile(kept, kept.with_name("0-another-model.json"))
+    assert main(["commission", str(archive), "--out", str(out), "--against", str(out)]) == UNUSABLE
+    kept.with_name("0-another-model.json").unlink()
+    kept.unlink()
+    references = pydicom.dcmread(archive / "rs.dcm")
+    for roi in references.StructureSetROISequence:
+        roi.ROIName = f"nobody's organ {roi.ROINumber}"
+    for roi in references.RTROIObservationsSequence:
+        del roi.RTROIIdentificationCodeSequence
+    references.save_as(archive / "rs.dcm")
+    assert main(["commission", str(archive), "--out", str(out)]) == FINDINGS
+    assert list((out / "cases").glob("*.json")) == []
+
+
+def test_a_case_is_drawn_anew_with_other_choices_of_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    brain = BY_NAME["Brain"]
+    sites = [Site(), Site({"Hirn": "Brain"}), Site(tolerances_mm={brain: 1.0}), Site(action_levels={brain: {"surface_dsc": 0.9}})]
+    hashes = [made_with(site) for site in sites]
+    monkeypatch.setattr(commission, "__version__", "another")
+    assert len({*hashes, made_with(Site())}) == 5
+    assert made_with(Site(name="Another name")) == made_with(Site())
