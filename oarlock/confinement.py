@@ -29,9 +29,17 @@ log = logging.getLogger(__name__)
 def bare_environment() -> dict[str, str]:
     """The environment of a child that judges a stranger's file.
 
-    It finds our modules, and none of our secrets.
+    It finds our modules, and none of our secrets. NumPy's libraries start no threads in it, as :func:`confine` wants.
     """
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
+    found = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", os.defpath)}
+    return found | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class ConfinementFailed(RuntimeError):
+    """A lock that the system has did not close.
+
+    What is not confined must not judge a stranger's file.
+    """
 
 
 def confine(readable: Iterable[Path] = ()) -> None:
@@ -39,12 +47,16 @@ def confine(readable: Iterable[Path] = ()) -> None:
 
     As far as the system can take it away (:func:`lacking`).
 
-    Threads, memory, time and the pipes that are open stay. A refused call fails with EPERM, EACCES or ENOSYS.
+    Memory, time and the pipes that are open stay, and so does the right to start threads. A refused call fails with EPERM, EACCES
+    or ENOSYS.
 
     :param readable: files that may still be opened, and only be read.
+    :raises ConfinementFailed: if a lock that the system has did not close, or if there are other threads already: Landlock would
+        leave them as they are. It is not a warning, as nobody reads what a judge of files says.
     """
     if sys.platform != "linux" or _prctl(_PR_SET_NO_NEW_PRIVS, 1) != 0:
         return
+    _check_alone()
     _take_files(readable)
     _take_calls()
 
@@ -66,11 +78,21 @@ def tell_what_is_lacking() -> None:
         log.warning("processes that judge files of strangers are not confined in full", extra={"lacking": missing})
 
 
+def _check_alone() -> None:
+    """See that this thread is the only one, where the system shows them."""
+    with suppress(OSError):
+        if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
+            raise ConfinementFailed(f"{threads} threads")
+
+
 # ── system calls ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_GET_ACTION_AVAIL = 1, 2
+_SECCOMP_FILTER_FLAG_TSYNC: Final = 1
+"""The filter is for all threads of the process, or, where one cannot take it, for none."""
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 """Of Landlock; one number on all machines."""
 
@@ -114,8 +136,10 @@ def _take_files(readable: Iterable[Path]) -> None:
             file = os.open(path, os.O_PATH | os.O_CLOEXEC)
             _syscall(_ADD_RULE, rules, 1, struct.pack("=Qi", _READ_FILE, file), 0)
             os.close(file)
-    _syscall(_RESTRICT_SELF, rules, 0)
+    failed = _syscall(_RESTRICT_SELF, rules, 0) != 0
     os.close(rules)
+    if failed:
+        raise ConfinementFailed("Landlock")
 
 
 # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,10 +193,12 @@ def _has_seccomp() -> bool:
 
 def _take_calls() -> None:
     machine = _machine()
-    if machine is None:
+    if machine is None or not _has_seccomp():
         return
     program = b"".join(_filter(machine, os.getpid()))
-    _syscall(_SECCOMP[machine], _SECCOMP_SET_MODE_FILTER, 0, bytes(_Program(len(program) // 8, program)))
+    described = bytes(_Program(len(program) // 8, program))
+    if _syscall(_SECCOMP[machine], _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, described) != 0:
+        raise ConfinementFailed("seccomp")
 
 
 def _filter(machine: str, own: int) -> Iterator[bytes]:

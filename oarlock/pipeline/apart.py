@@ -153,13 +153,12 @@ def end_all() -> None:
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # a traceback may quote what was sent
-        env=bare_environment() | one_thread,
+        env=bare_environment(),
         start_new_session=True,  # a Ctrl-C at the terminal is for the service, which ends it
     )
 
@@ -237,8 +236,8 @@ def _answer(content: bytes) -> bytes:
     except Exception as error:
         return pickle.dumps(("failed", f"{type(error).__name__} in {limits.prepared_by}"))
     _limit(limits)
-    confine(limits.files)
     try:
+        confine(limits.files)
         return pickle.dumps(("value", function(*args, **kwargs)))
     except OarlockError as error:
         return pickle.dumps(("error", error))

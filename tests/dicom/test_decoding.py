@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from oarlock import errors
-from oarlock.confinement import lacking
+from oarlock.confinement import bare_environment, lacking
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.ct.writer import write_ct_series
 from oarlock.dicom.codestreams import whole_codestream
@@ -213,7 +213,9 @@ def test_run_lengths_that_unpack_to_far_more_than_the_image_are_given_up(decoder
 def endless() -> "subprocess.Popen[bytes]":
     """A child whose decoder never comes to an end, and that gives a frame 50 ms of CPU time."""
     code = "from oarlock.dicom import decoding as d; d.SECONDS = 0.05; d._decoded = lambda *_: sum(iter(bool, 1)); d.main()"
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=bare_environment()
+    )
 
 
 def test_a_frame_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,11 +269,40 @@ def test_a_decoder_opens_no_file_and_no_connection_and_makes_no_process(
     )
 
     def taken_over() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        return subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=bare_environment()
+        )
 
     monkeypatch.setattr("oarlock.dicom.decoding._start", taken_over)
     with Decoder() as decoder, nullcontext() if decoded else pytest.raises(Unusable, match="cannot be decoded"):
         decoder.decode(bytes(8), described(RLELossless))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not show the threads of a process")
+def test_a_decoder_is_alone_in_its_process_when_it_is_confined() -> None:
+    """Landlock would leave other threads as they are."""
+    code = "import os; from oarlock.dicom import decoding as d; d._load_decoders(); print(*os.listdir('/proc/self/task'))"
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True, cwd=ROOT, env=bare_environment()
+    )
+    assert len(child.stdout.split()) == 1
+
+
+@pytest.mark.skipif(bool(lacking()), reason="this system cannot confine a process")
+def test_a_process_with_other_threads_is_not_said_to_be_confined_and_its_calls_are_taken_from_all_of_them() -> None:
+    code = (
+        "import socket, threading, oarlock.confinement as c\n"
+        "go, said = threading.Event(), []\n"
+        "def attempt():\n    go.wait()\n    try: socket.socket()\n    except OSError as error: said.append(error.errno)\n"
+        "other = threading.Thread(target=attempt); other.start()\n"
+        "try: c.confine()\n"
+        "except c.ConfinementFailed as error: said.append(str(error))\n"
+        "c._take_calls(); go.set(); other.join(); print(said)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True, cwd=ROOT, env=bare_environment()
+    )
+    assert child.stdout == "['2 threads', 1]\n"  # EPERM
 
 
 def test_no_decoder_stays_behind(files: list[Path]) -> None:
