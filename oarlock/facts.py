@@ -48,7 +48,9 @@ class ComparisonRows:
     :ivar definition: which set of definitions its numbers follow.
     :ivar oars: one mapping an organ, from column to value: ``oar``, ``presence``, ``tolerance_mm``, the measured numbers,
         ``undefined_reason`` and ``verdict``.
+    :ivar position: of the reference among all that were supplied, from 1, those that could not be used among them.
     """
 
     definition: str
     oars: tuple[Mapping[str, Any], ...]
+    position: int = 1

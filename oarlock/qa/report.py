@@ -201,7 +201,8 @@ class QAReport:
 
         :param verdicts: on the organs of the predicted side, by name.
         """
-        return ComparisonRows(DEFINITION, tuple(score.to_row(verdicts.get(score.oar.name)) for score in self.scores))
+        rows = tuple(score.to_row(verdicts.get(score.oar.name)) for score in self.scores)
+        return ComparisonRows(DEFINITION, rows, self.position)
 
     def to_json(self) -> dict[str, Any]:
         """The report as ``docs/api.md`` fixes it."""

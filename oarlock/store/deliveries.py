@@ -15,6 +15,7 @@ from sqlalchemy import func, insert, select, update
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.database import Database, utc_now
+from oarlock.store.job_rows import check_alive
 from oarlock.store.jobs import JobId
 from oarlock.store.schema import DELIVERIES
 
@@ -61,10 +62,13 @@ class DeliveryStore:
         """Note how a delivery stands.
 
         Its end is written into the audit log. Telling the same again changes nothing.
+
+        :raises JobExpired: if the job was purged in the meantime.
         """
         key = (DELIVERIES.c.job_id == job_id) & (DELIVERIES.c.place == delivery.place) & (DELIVERIES.c.result == delivery.result)
         values = {"state": delivery.state, "attempts": delivery.attempts, "note": delivery.note, "at": delivery.at}
         with self._database.writing() as connection:
+            check_alive(connection, job_id)
             before = connection.execute(select(DELIVERIES.c.state, DELIVERIES.c.at).where(key)).first()
             if before is None:
                 named = {"job_id": job_id, "place": delivery.place, "result": delivery.result}

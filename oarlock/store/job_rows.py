@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, select, update
 
-from oarlock.errors import OarlockError
+from oarlock.errors import JobExpired, OarlockError
 from oarlock.facts import ModelFacts, Notice, SeriesFacts
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
@@ -53,6 +53,16 @@ def change(connection: Connection, job_id: JobId, condition: ColumnElement[bool]
     return connection.execute(update(JOBS).where(JOBS.c.id == job_id, condition).values(**values)).rowcount == 1
 
 
+def check_alive(connection: Connection, job_id: JobId) -> None:
+    """See that a job was not purged; it stays so until the transaction ends.
+
+    :raises JobExpired: if it was.
+    """
+    alive = select(JOBS.c.id).where(JOBS.c.id == job_id, JOBS.c.purged_at.is_(None)).with_for_update()
+    if connection.scalar(alive) is None:
+        raise JobExpired
+
+
 def event(action: Action, actor: Actor, row: Mapping[str, Any] | RowMapping, result: str | None = None) -> Event:
     """What the audit log says of a job, with its model."""
     return Event(action, actor, row["id"], audit.to_text(model_of(row)), result)
@@ -61,11 +71,12 @@ def event(action: Action, actor: Actor, row: Mapping[str, Any] | RowMapping, res
 def sealed(idempotency_key: str | None, site: str) -> str | None:
     """What is stored of an idempotency key.
 
-    A sender may build it from a patient's number, and each site has keys of its own.
+    A sender may build it from a patient's number, and each site has keys of its own: a key is printable ASCII, so none holds what
+    stands between the two.
     """
     if idempotency_key is None:
         return None
-    return hashlib.sha256(f"{site}/{idempotency_key}".encode() if site else idempotency_key.encode()).hexdigest()
+    return hashlib.sha256(f"{site}\0{idempotency_key}".encode() if site else idempotency_key.encode()).hexdigest()
 
 
 def dump(warnings: Sequence[Notice]) -> str:

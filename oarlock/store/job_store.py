@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from oarlock.errors import IdempotencyConflict, JobAlreadyEnded, JobExpired, JobNotFound, JobNotRetryable
@@ -139,7 +139,7 @@ class JobStore:
         :raises IdempotencyConflict: if the key belongs to another content.
         """
         with self._database.reading() as connection:
-            same = JOBS.c.idempotency_key == sealed(idempotency_key, site)
+            same = (JOBS.c.idempotency_key == sealed(idempotency_key, site)) & (JOBS.c.site == site)
             row = connection.execute(select(JOBS).where(same)).mappings().first()
         if row is not None and row["content_sha256"] != content_sha256:
             raise IdempotencyConflict
@@ -164,6 +164,7 @@ class JobStore:
         with self._database.writing() as connection:
             gone = connection.execute(delete(JOBS).where(JOBS.c.id == job_id, never_sent)).rowcount == 1
             if gone:
+                connection.execute(update(JOBS).where(JOBS.c.superseded_by == job_id).values(superseded_by=None))
                 audit.append(connection, self._clock(), Event(Action.JOB_WITHDRAWN, by, job_id))
             return gone
 

@@ -111,18 +111,20 @@ class Received:
         for path, _ in files:
             flush(path)
         with self._locked():
-            folder = self._folder / key_of(sender.id, series_uid)
+            folder = self._folder / key_of(sender, series_uid)
             self._begin(folder, About(sender, study_uid, series_uid, secrets.token_hex(16)))
             there = {path.name for path in _instances(folder)}
-            for taken, (path, digest) in enumerate(files):
-                if digest not in there and len(there) >= most:
-                    return taken
+            taken = 0
+            for path, digest in files:
                 if digest not in there:
+                    if len(there) >= most:
+                        break
                     path.rename(folder / digest)
                     there.add(digest)
+                taken += 1
             os.utime(folder)
             flush(folder)
-        return len(files)
+        return taken
 
     def all(self, site: str = "") -> list[Collected]:
         """Every folder of a site, the longest waiting first.
@@ -214,9 +216,13 @@ class Received:
             os.close(descriptor)
 
 
-def key_of(sender_id: str, series_uid: str) -> str:
-    """The name of the folder of a sender's series."""
-    return hashlib.sha256(f"{sender_id}\0{series_uid}".encode()).hexdigest()[:32]
+def key_of(sender: Sender, series_uid: str) -> str:
+    """The name of the folder of a sender's series.
+
+    One key or person may send for one site after another.
+    """
+    own = f"{sender.id}\0{series_uid}"
+    return hashlib.sha256((f"{sender.site}\0{own}" if sender.site else own).encode()).hexdigest()[:32]
 
 
 def is_quiet(collected: Collected, seconds: float) -> bool:

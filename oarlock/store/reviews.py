@@ -16,6 +16,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.database import Database, utc_now
+from oarlock.store.job_rows import check_alive
 from oarlock.store.jobs import Job, JobId
 from oarlock.store.schema import REVIEWS
 
@@ -52,7 +53,10 @@ class ReviewStore:
         self._database, self._clock = database, clock
 
     def add(self, job: Job, said: Sequence[tuple[str, Opinion, str | None]], *, by: Actor) -> None:
-        """Write down what somebody says of some organs: name, opinion, comment."""
+        """Write down what somebody says of some organs: name, opinion, comment.
+
+        :raises JobExpired: if the job was purged in the meantime.
+        """
         now = self._clock()
         known: dict[str, Any] = {"job_id": job.id, "site": job.site, "model": job.model.name, "model_version": job.model.version}
         known |= {"at": now, "actor": by.id, "actor_name": by.name}
@@ -61,6 +65,7 @@ class ReviewStore:
             Event(Action.JOB_REVIEWED, by, job.id, audit.to_text(job.model), f"{oar} {verdict}") for oar, verdict, _ in said
         ]
         with self._database.writing() as connection:
+            check_alive(connection, job.id)
             connection.execute(insert(REVIEWS), rows)
             audit.append(connection, now, *events)
 

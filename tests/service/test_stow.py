@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 from dicomweb_client.api import DICOMwebClient
 
 from oarlock.ct.writer import write_ct_series
+from oarlock.store import received
 from oarlock.store.jobs import JobId
 from oarlock.store.received import Received, Sender
 from service.dicomweb import collector
@@ -298,6 +299,23 @@ def test_a_folder_is_full_at_the_limit_of_a_post(tmp_path: Path, files: list[Pat
     same = [replace(one, path=path) for one, path in zip(instances[:5], files[7:12], strict=True)]
     again = take(same, Received(tmp_path), ANYONE, most=5)
     assert [one.failure for one in again] == [0] * 5  # the same bytes need no room
+
+
+def test_what_a_full_folder_took_is_on_the_disk_when_the_sender_is_told(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[set[str]] = []
+    monkeypatch.setattr(received, "flush", lambda path: flushed.append({one.name for one in path.glob("*")}))
+    count = Received(tmp_path).add(ANYONE, "1.2", "1.3", [(path, str(z) * 64) for z, path in enumerate(files[:7])], most=5)
+    assert count == 5
+    assert {str(z) * 64 for z in range(5)} <= flushed[-1]
+
+
+def test_what_one_sender_stores_for_two_sites_is_two_folders(tmp_path: Path, files: list[Path]) -> None:
+    kept = Received(tmp_path)
+    for site, path in zip(("north", "south"), files, strict=False):
+        kept.add(replace(ANYONE, site=site), "1.2", "1.3", [(path, "0" * 64)], most=5)
+    assert [len(kept.all(site)) for site in ("north", "south")] == [1, 1]
 
 
 @pytest.mark.slow

@@ -20,14 +20,18 @@ from oarlock.errors import (
     InferenceFailed,
     InvalidParameter,
     JobAlreadyEnded,
+    JobExpired,
     JobNotFound,
     JobNotRetryable,
 )
 from oarlock.facts import ModelFacts, Notice, SeriesFacts
+from oarlock.store.audit import SYSTEM
 from oarlock.store.database import Database
+from oarlock.store.deliveries import Delivery, DeliveryState, DeliveryStore
 from oarlock.store.job_store import JobStore, NewJob, Queued
 from oarlock.store.jobs import MAX_ATTEMPTS, Job, JobId, JobState, Priority, Stage
 from oarlock.store.leases import Lease, LeaseLost
+from oarlock.store.reviews import ReviewStore
 from tests.fixtures.clock import Clock
 
 SERIES = SeriesFacts("2.25.1", "2.25.2", "2.25.3", 37, (2.5, 1.1, 0.9))
@@ -294,6 +298,39 @@ def test_the_same_key_with_another_content_is_a_conflict(store: JobStore) -> Non
     create(store, "a", idempotency_key="k", content_sha256="c")
     with pytest.raises(IdempotencyConflict):
         create(store, "b", idempotency_key="k", content_sha256="d")
+
+
+def test_no_key_of_an_operator_is_that_of_a_site(store: JobStore) -> None:
+    of_north = create(store, "a", idempotency_key="abc", site="north")
+    of_operator = create(store, "b", idempotency_key="north/abc")
+    assert (of_north.id, of_operator.id) == ("a", "b")
+    assert store.find_post("north/abc", "c", "") == of_operator
+    assert store.find_post("abc", "c", "north") == of_north
+    assert store.find_post("abc", "c", "") is None
+
+
+def test_a_job_that_was_to_be_superseded_by_one_that_could_not_be_sent_stands_again(store: JobStore) -> None:
+    create(store, "a")
+    create(store, "b", supersedes=JobId("a"))
+    assert store.get(JobId("a")).superseded_by == "b"
+    store.discard(JobId("b"))
+    assert store.get(JobId("a")).superseded_by is None
+
+
+@pytest.mark.parametrize("what", ["review", "delivery"])
+def test_nothing_is_said_of_a_job_that_was_purged_a_moment_ago(store: JobStore, database: Database, what: str) -> None:
+    """The call was let in before the purge."""
+    job = create(store)
+    told = Delivery("archive", "rtstruct", DeliveryState.WAITING, 1, "no route to Doe", None)
+    say = {
+        "review": lambda: ReviewStore(database).add(job, [("Brain", "usable", "Doe's brain")], by=SYSTEM),
+        "delivery": lambda: DeliveryStore(database).note(job.id, told, by=SYSTEM),
+    }[what]
+    store.purge(job.id)
+    with pytest.raises(JobExpired):
+        say()
+    assert ReviewStore(database).page(site="") == []
+    assert DeliveryStore(database).of([job.id]) == {}
 
 
 def test_a_job_that_could_not_be_sent_is_discarded_unless_somebody_else_sent_or_claimed_it(store: JobStore) -> None:

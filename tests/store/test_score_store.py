@@ -62,11 +62,12 @@ def finish(database: Database, scored: Scored | None) -> None:
 
 def test_a_job_leaves_a_row_for_each_organ_of_each_comparison_once(database: Database, store: ScoreStore) -> None:
     first = compared(score("Parotid_L", 0.94, 0.87), score("Lens_R", None, presence=Presence.REFERENCE_ONLY))
-    finish(database, Scored("CT1", [first, compared(score("Brain", 0.99))]))
+    third = replace(report(score("Brain", 0.99)), position=3).to_rows()  # the second one could not be used
+    finish(database, Scored("CT1", [first, third]))
     rows, following = store.scores(Filters(site=""), limit=10)
     assert following is None
     assert [(row["position"], row["oar"], row["presence"], row["surface_dsc"], row["volumetric_dsc"]) for row in rows] == [
-        (2, "Brain", "both", 0.99, 0.99),
+        (3, "Brain", "both", 0.99, 0.99),
         (1, "Lens_R", "reference_only", None, None),
         (1, "Parotid_L", "both", 0.94, 0.87),
     ]

@@ -18,14 +18,13 @@ from typing import Any, Final
 from sqlalchemy import Connection, LargeBinary, Table, and_, cast, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from oarlock.errors import JobExpired
 from oarlock.facts import ComparisonRows, ModelFacts
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
+from oarlock.store.job_rows import check_alive
 from oarlock.store.jobs import Job
 from oarlock.store.schema import (
     EPOCH,
-    JOBS,
     QA_CASES,
     QA_CHECKS,
     QA_DAYS,
@@ -116,8 +115,9 @@ class Scored:
 
 def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored, *, site: str = "") -> None:
     """Write what a job leaves, in the transaction that ends it."""
-    for position, comparison in enumerate(scored.comparisons, start=1):
-        add_case(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, position, site=site), comparison)
+    for comparison in scored.comparisons:
+        case = Case(job_id, model, scored.scanner, Origin.SUPPLIED, comparison.position, site=site)
+        add_case(connection, now, case, comparison)
     of_set = [("", scored.verdict)] if scored.verdict else []
     found = [*scored.checks, *((VERDICT, oar, level) for oar, level in (*of_set, *scored.verdicts))]
     stream_id = _stream(connection, Case(job_id, model, scored.scanner, Origin.SUPPLIED, 0, site=site))
@@ -181,7 +181,7 @@ def approve(
     :returns: False if this very RTSTRUCT is the last one that was approved for the job: then there is nothing to write.
     :raises JobExpired: if the job was purged in the meantime.
     """
-    _check_alive(connection, job)
+    check_alive(connection, job.id)
     mine = and_(QA_CASES.c.job_id == job.id, QA_CASES.c.origin == Origin.APPROVED)
     earlier = connection.execute(select(QA_CASES).where(mine).order_by(QA_CASES.c.id)).all()
     if earlier and earlier[-1].content_sha256 == content_sha256:
@@ -219,13 +219,6 @@ def insert_of(connection: Connection) -> Any:
     Both databases spell it alike.
     """
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-
-
-def _check_alive(connection: Connection, job: Job) -> None:
-    """See that a job was not purged; it stays so until the transaction ends."""
-    alive = select(JOBS.c.id).where(JOBS.c.id == job.id, JOBS.c.purged_at.is_(None)).with_for_update()
-    if connection.scalar(alive) is None:
-        raise JobExpired
 
 
 def _packed(oar_id: int, row: Mapping[str, Any]) -> bytes:
