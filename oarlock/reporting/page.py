@@ -43,6 +43,7 @@ def to_html(contents: Contents) -> str:
         .render(
             report=report,
             made=report.get("made"),
+            drawn_by=contents.rendering.model,
             subject=contents.subject,
             organs=_organs(contents),
             counts={level: sum(organ["verdict"] == level for organ in report["organs"]) for level in _WORST},

@@ -112,10 +112,17 @@ async def _caller(request: Request) -> Principal:
     return _principal(request)
 
 
-async def _actor(request: Request) -> Actor:
-    caller = _principal(request)
+def actor_of(request: Request, caller: Principal) -> Actor:
+    """How the audit log names a caller.
+
+    With their site before their name.
+    """
     name = f"{caller.site}/{caller.name}" if caller.site else caller.name
     return Actor(caller.id, name, request.client.host if request.client else None)
+
+
+async def _actor(request: Request) -> Actor:
+    return actor_of(request, _principal(request))
 
 
 Caller = Annotated[Principal, Depends(_caller)]

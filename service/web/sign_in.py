@@ -15,12 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from oarlock.errors import OarlockError
-from oarlock.store.audit import Actor
 from service.access.auth import Principal
 from service.access.hosts import Origin
 from service.access.oidc import check_url
 from service.access.sessions import cookie_name, drop_cookie, set_cookie
-from service.api.dependencies import Here
+from service.api.dependencies import Here, actor_of
 from service.api.problems import STATUS_BY_CODE
 from service.api.routing import reads
 from service.container import Service
@@ -67,7 +66,7 @@ def post_sign_out(request: Request, service: Here) -> Response:
             caller = _identify(request, service, token)
         except OarlockError:  # its key was revoked: whose it was is not known any more
             caller = Principal("unknown", "unknown", frozenset())
-        service.sessions.close(cookie, _actor(request, caller))
+        service.sessions.close(cookie, actor_of(request, caller))
     drop_cookie(request, answer)
     return answer
 
@@ -93,16 +92,12 @@ def _begin(request: Request, service: Service, token: str, wanted: str) -> Respo
         return _form(service, wanted, status=STATUS_BY_CODE[error.code], problem=error.detail)
     facts_of(request).caller = caller
     answer = RedirectResponse(wanted, status_code=303)
-    set_cookie(request, answer, service.sessions.open(token, _actor(request, caller)))
+    set_cookie(request, answer, service.sessions.open(token, actor_of(request, caller)))
     return answer
 
 
 def _identify(request: Request, service: Service, token: str | None) -> Principal:
     return service.doorkeeper.identify(token, Origin.of(request), request.client.host if request.client else None)
-
-
-def _actor(request: Request, caller: Principal) -> Actor:
-    return Actor(caller.id, caller.name, request.client.host if request.client else None)
 
 
 async def _read_form(request: Request) -> dict[str, str]:

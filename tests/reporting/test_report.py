@@ -2,6 +2,7 @@
 
 import re
 import socket
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_it_says_whose_contours_they_are_who_drew_them_and_what_is_wrong_with_th
     red = [organ for organ in contents.report["organs"] if organ["verdict"] == "red"]
     assert red
     assert all(organ["reason"].split(": ", 1)[1][1:] in said for organ in red)
+
+
+@pytest.mark.parametrize(("model", "named"), [("a-model 1.2", "a-model 1.2"), ("", "The model is not known.")])
+def test_a_report_of_a_version_without_checks_does_not_read_as_all_clear(series: Series, model: str, named: str) -> None:
+    found = contents_of(series.header, series.masks)
+    older = {**found.report, "verdict": None, "organs": [], "checks": [], "comparisons": [], "made": None}
+    said = _Page(to_html(replace(found, report=older, rendering=replace(found.rendering, model=model)))).text
+    assert "Not checked" in said
+    assert named in said
+    assert "No check has anything to say" not in said
 
 
 def test_it_names_no_address_and_what_a_sender_wrote_is_text(series: Series) -> None:

@@ -133,6 +133,13 @@ def test_the_audit_log_and_the_request_log_name_the_site(
     assert (allowed["status"], allowed["site"]) == (200, None)
 
 
+def test_a_session_is_written_down_with_its_site(shared: Running, callers: dict[str, httpx.Client]) -> None:
+    key = callers["north"].headers["Authorization"].removeprefix("Bearer ")
+    httpx.post(f"{shared.url}/sign-in", data={"key": key}, headers={"Origin": shared.url}, timeout=30)
+    *_, opened = (entry for entry in read_entries(shared.service.database) if entry.action == "session.opened")
+    assert opened.actor_name == "north/north"
+
+
 def test_by_dicomweb_a_site_finds_and_stores_its_own_alone(
     callers: dict[str, httpx.Client], of_north: dict[str, Any], series: list[Path]
 ) -> None:

@@ -59,7 +59,9 @@ def test_a_dosimetrist_finds_what_is_wrong_by_keys_alone(tab: Tab, planted: Plan
     [[first, end], *_] = state(page, f"state.organs.find(organ => organ.name === '{SHIFTED}').box")
     assert first <= state(page, "state.at[0]") < end
     facts = page.locator("#chosen").inner_text()
-    assert "Surface DSC" in facts
+    score = next(one for one in state(page, "state.qa.comparisons")[0]["oars"] if one["oar"] == SHIFTED)
+    assert f"{score['surface_dsc']:.3f} at {score['tolerance_rounded_mm']:.2f} mm" in facts
+    assert f"{score['surface_dsc_unrounded']:.3f} at {score['tolerance_mm']:.2f} mm" in facts
     assert "beyond the tolerance" in facts
     page.keyboard.press("c")
     page.keyboard.press("0")
@@ -71,6 +73,60 @@ def test_a_dosimetrist_finds_what_is_wrong_by_keys_alone(tab: Tab, planted: Plan
     page.keyboard.press("Escape")
     page.keyboard.press("h")
     assert state(page, "[...state.hidden]") == [SHIFTED]
+
+
+TILTED = """() => {
+  const { state, planes } = window.oarlock, { geometry, volume } = state, [dy, dx] = volume.spacing;
+  geometry.drift = volume.z_mm.map((z) => [z * Math.tan(0.3), z * 0.1]);
+  const place = ([z, y, x]) => [z, y * dy + geometry.shift(z, 1), x * dx + geometry.shift(z, 2)], wrong = [];
+  state.at = [40, 50, 60];
+  for (const name of ["coronal", "sagittal"]) {
+    const plane = planes.get(name), axis = plane.axis, [, ...here] = place(state.at);
+    for (const down of [40.2, 150.7]) {
+      const found = plane.voxelAt(...plane.toScreen([down, 230.3])), [, ...there] = place(found);
+      const off = Math.abs(there[axis - 1] - here[axis - 1]);
+      if (found[0] === 40 || off > volume.spacing[axis - 1] / 2 + 1e-6) wrong.push([name, found, here, there]);
+    }
+    const lines = [], note = (x, y) => lines.push([x, y]);
+    plane.drawCross({ beginPath() {}, stroke() {}, moveTo: note, lineTo: note });
+    const under = plane.voxelAt(lines[4][0], lines[0][1]);
+    if (under.join() !== state.at.join()) wrong.push([name, "cross", under]);
+  }
+  return wrong;
+}"""
+
+
+def test_the_cuts_of_a_tilted_series_meet_in_one_point(tab: Tab, planted: Planted) -> None:
+    assert tab.open(planted.page).evaluate(TILTED) == []
+
+
+THINNED = """() => {
+  const { state, planes } = window.oarlock, { volume } = state, [dy, dx] = volume.spacing, found = {};
+  for (const [name, plane] of planes) {
+    const begin = (step) => {
+      let place;
+      volume.head.window.step = step;
+      plane.drawImage({ drawImage: (_, left, top) => (place = [left, top]) });
+      return place;
+    };
+    const one = begin(1), two = begin(2), size = [name === "sagittal" ? dy : dx, dy];
+    found[name] = size.map((mm, i) => Math.round(((one[i] - two[i]) / (plane.scale * mm)) * 1e6) / 1e6);
+  }
+  return found;
+}"""
+
+
+def test_of_every_second_voxel_each_lies_in_the_middle_of_its_pixel(tab: Tab, planted: Planted) -> None:
+    found = tab.open(planted.page).evaluate(THINNED)
+    assert found == {"axial": [0.5, 0.5], "coronal": [0.5, 0], "sagittal": [0.5, 0]}
+
+
+def test_a_report_of_a_version_without_checks_does_not_read_as_all_clear(tab: Tab, planted: Planted) -> None:
+    older: dict[str, Any] = {"verdict": None, "organs": [], "checks": [], "comparisons": []}
+    tab.page.route("**/v1/jobs/*/qa", lambda route: route.fulfill(json=older))
+    page = tab.open(planted.page)
+    assert page.locator("#verdict").inner_text() == "Not checked"
+    assert "did not check them" in page.locator("#findings").inner_text()
 
 
 FARTHEST = """name => {
@@ -141,13 +197,14 @@ def test_an_organ_is_signed_off_by_a_key_and_the_others_in_one_go(tab: Tab, plan
     page.locator(".axial").focus()
     page.keyboard.press("e")
     page.wait_for_selector(".said.needs_edits")
-    page.get_by_role("button", name="The other 20 are usable").click()
+    page.get_by_role("button", name="The other 19 are usable").click()
     page.wait_for_selector(".said.usable")
     job = httpx.get(f"{planted.url}/v1/jobs/{planted.job}").json()
     told = {one["oar"]: (one["verdict"], one["comment"]) for one in job["reviews"]}
     assert told.pop("Brain") == ("needs_edits", "fits")
     assert set(told.values()) == {("usable", None)}
-    assert len(told) == 20
+    assert len(told) == 19
+    assert "Cochlea_L" not in told  # it was not drawn
 
 
 ENCLOSED = """async () => {

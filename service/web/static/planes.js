@@ -39,11 +39,10 @@ export class Geometry {
     if (last === 0) return this.drift[0][axis - 1];
     return this.drift[low][axis - 1] + (slice - low) * (this.drift[low + 1][axis - 1] - this.drift[low][axis - 1]);
   }
-  /** Where slices drift, the index of another slice that lies in the plane of an index of the middle one. */
-  along(index, slice, axis) {
-    if (!this.drift) return index;
-    const off = this.shift(slice, axis) - this.shift(this.drift.length >> 1, axis);
-    return Math.round(index - off / this.volume.spacing[axis - 1]);
+  /** The index along an axis (1 y, 2 x) at which a slice meets the plane through a voxel; another than the voxel's own where slices drift. */
+  along(at, slice, axis) {
+    if (!this.drift) return at[axis];
+    return Math.round(at[axis] - (this.shift(slice, axis) - this.shift(at[0], axis)) / this.volume.spacing[axis - 1]);
   }
 }
 
@@ -88,8 +87,8 @@ export class Plane {
     const z = this.name === "axial" ? at[0] : geometry.nearest(geometry.top + geometry.step / 2 - down);
     const found = {
       axial: () => [z, Math.floor(down / dy), Math.floor(across / dx)],
-      coronal: () => [z, at[1], Math.floor((across - geometry.shift(z, 2)) / dx)],
-      sagittal: () => [z, Math.floor((across - geometry.shift(z, 1)) / dy), at[2]],
+      coronal: () => [z, geometry.along(at, z, 1), Math.floor((across - geometry.shift(z, 2)) / dx)],
+      sagittal: () => [z, Math.floor((across - geometry.shift(z, 1)) / dy), geometry.along(at, z, 2)],
     }[this.name]();
     return found.map((value, axis) => Math.max(0, Math.min(volume.size[axis] - 1, value)));
   }
@@ -97,7 +96,7 @@ export class Plane {
   /** Draw the plane as the state says. */
   draw() {
     const began = performance.now(), { canvas, state } = this, context = canvas.getContext("2d", { alpha: false });
-    const key = [this.index, state.version, this.zoom, ...this.pan, canvas.width, canvas.height].join();
+    const key = [this.index, state.geometry.drift && state.at[0], state.version, this.zoom, ...this.pan, canvas.width, canvas.height].join();
     if (key !== this.key) {
       this.key = key;
       if (this.base.width !== canvas.width || this.base.height !== canvas.height) Object.assign(this.base, { width: canvas.width, height: canvas.height });
@@ -134,10 +133,10 @@ export class Plane {
         const slice = geometry.sliceOf[line], image = images[slice];
         if (!image) { pixels.fill(0xff000000, out, out + width); continue; }
         if (this.name === "coronal") {
-          const y = Math.floor(geometry.along(at[1], slice, 1) / step), shift = Math.round(geometry.shift(slice, 2) / volume.spacing[1] / step);
+          const y = Math.floor(geometry.along(at, slice, 1) / step), shift = Math.round(geometry.shift(slice, 2) / volume.spacing[1] / step);
           for (let x = 0; x < width; x++) { const from = x - shift; pixels[out + x] = y >= 0 && y < rows && from >= 0 && from < columns ? lut[image[y * columns + from]] : 0xff000000; }
         } else {
-          const x = Math.floor(geometry.along(at[2], slice, 2) / step), shift = Math.round(geometry.shift(slice, 1) / volume.spacing[0] / step);
+          const x = Math.floor(geometry.along(at, slice, 2) / step), shift = Math.round(geometry.shift(slice, 1) / volume.spacing[0] / step);
           for (let y = 0; y < width; y++) { const from = y - shift; pixels[out + y] = x >= 0 && x < columns && from >= 0 && from < rows ? lut[image[from * columns + x]] : 0xff000000; }
         }
       }
@@ -145,9 +144,10 @@ export class Plane {
     this.paper.putImageData(this.data, 0, 0);
     const [left, top] = this.toScreen([0, 0]), s = this.scale, [dy, dx] = volume.spacing;
     const across = this.name === "sagittal" ? dy * step : dx * step, down = this.name === "axial" ? dy * step : geometry.step;
+    const early = (spacing) => ((step - 1) / 2) * spacing * s; // of step voxels the first is kept: it is the middle of its pixel
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "medium";
-    context.drawImage(this.off, left, top, width * across * s, height * down * s);
+    context.drawImage(this.off, left - early(across / step), top - (this.name === "axial" ? early(dy) : 0), width * across * s, height * down * s);
   }
 
   /** The organ's mask in this plane with a rim of zeros, and where it begins (down, across) in voxels of the shown part. */
@@ -163,10 +163,10 @@ export class Plane {
     const made = this.padded(nz, line.length, [z0, this.name === "coronal" ? x0 - ox : y0 - oy], (z) => {
       line.fill(0);
       if (this.name === "coronal") {
-        const y = geometry.along(at[1], z0 + z, 1) - (y0 - oy);
+        const y = geometry.along(at, z0 + z, 1) - (y0 - oy);
         if (y >= 0 && y < ny) { line.set(voxels.subarray((z * ny + y) * nx, (z * ny + y + 1) * nx)); any = true; }
       } else {
-        const x = geometry.along(at[2], z0 + z, 2) - (x0 - ox);
+        const x = geometry.along(at, z0 + z, 2) - (x0 - ox);
         if (x >= 0 && x < nx) { for (let y = 0; y < ny; y++) line[y] = voxels[(z * ny + y) * nx + x]; any = true; }
       }
       return line;
@@ -196,7 +196,7 @@ export class Plane {
     } else {
       const axis = this.axis, other = axis === 1 ? 2 : 1, offset = axis === 1 ? oy : ox, behind = axis === 1 ? ox : oy;
       for (let n = 0; n < points.count; n++) {
-        const z = rows[4 * n], layer = rows[4 * n + axis] - offset, here = geometry.along(at[axis], Math.min(z, volume.slices - 1), axis);
+        const z = rows[4 * n], layer = rows[4 * n + axis] - offset, here = geometry.along(at, Math.min(z, volume.slices - 1), axis);
         if (layer === here || layer === here + 1) put(z - b0 + 1, rows[4 * n + other] - behind - b1 + 1, rows[4 * n + 3]);
       }
     }
@@ -309,7 +309,7 @@ export class Plane {
     if (!cross) return;
     const [dy, dx] = volume.spacing, ratio = window.devicePixelRatio || 1;
     const z = geometry.top - volume.z_mm[at[0]] + geometry.step / 2, y = (at[1] + 0.5) * dy, x = (at[2] + 0.5) * dx;
-    const [down, across] = { axial: [y, x], coronal: [z, x], sagittal: [z, y] }[this.name];
+    const [down, across] = { axial: [y, x], coronal: [z, x + geometry.shift(at[0], 2)], sagittal: [z, y + geometry.shift(at[0], 1)] }[this.name];
     const [sx, sy] = this.toScreen([down, across]), gap = 14 * ratio;
     context.strokeStyle = "rgba(140, 190, 205, 0.38)";
     context.lineWidth = ratio;

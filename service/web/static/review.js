@@ -104,7 +104,8 @@ function middle(organ, slice = null) {
   if (!drawn?.box) return state.at;
   const [[z0, z1], [y0, y1], [x0, x1]] = drawn.box, [, oy, ox] = state.volume.first;
   const z = slice ?? z0 + drawn.areas.indexOf(Math.max(...drawn.areas));
-  return [Math.max(z0, Math.min(z1 - 1, z)), (y0 + y1 - 1) / 2 - oy, (x0 + x1 - 1) / 2 - ox];
+  const inside = Math.max(z0, Math.min(z1 - 1, z)), centre = [(z0 + z1 - 1) / 2, (y0 + y1 - 1) / 2 - oy, (x0 + x1 - 1) / 2 - ox];
+  return [inside, state.geometry.along(centre, inside, 1), state.geometry.along(centre, inside, 2)];
 }
 
 /** The slice that a finding is about, where its code says more than the organ. */
@@ -198,14 +199,14 @@ const sayChosen = (verdict) => state.chosen && say([state.chosen], verdict, byId
 
 /** The buttons with which an organ is judged, and what was said of it last. */
 function judging(organ) {
-  const said = state.reviews.get(organ.name), open = state.organs.filter((one) => !state.reviews.has(one.name));
+  const said = state.reviews.get(organ.name), drawn = state.organs.filter((one) => one.volume_ml > 0), open = drawn.filter((one) => !state.reviews.has(one.name));
   const told = said ? el("p.quiet", {}, `${SAID[said.verdict][0]}, says ${said.by}, ${when(said.at)}`, said.comment ? `: “${said.comment}”` : "") : "";
   if (!state.may) return told;
   return el("div.judging", {},
     el("div.buttons", { role: "group", "aria-label": `Your verdict on ${organ.name}` }, ...Object.entries(SAID).map(([verdict, [word, key]]) => el(`button.say.${verdict}`, { type: "button", "aria-pressed": String(said?.verdict === verdict), title: `Key ${key.toUpperCase()}`, onclick: () => sayChosen(verdict) }, word))),
     el("input", { id: "comment", maxlength: "500", placeholder: "Comment (optional)", "aria-label": `Comment on ${organ.name}` }),
     told,
-    open.length ? el("button.quiet", { type: "button", onclick: () => say(open.map((one) => one.name), "usable").catch((error) => toast(error.message)) }, open.length === state.organs.length ? "All organs are usable" : `The other ${open.length} are usable`) : "");
+    open.length ? el("button.quiet", { type: "button", onclick: () => say(open.map((one) => one.name), "usable").catch((error) => toast(error.message)) }, open.length < drawn.length ? `The other ${open.length} are usable` : `All ${drawn.length < state.organs.length ? "drawn " : ""}organs are usable`) : "");
 }
 
 /** A patch of colour; a style attribute would be against the page's policy. */
@@ -231,8 +232,11 @@ function listFindings() {
   const strongest = new Set((state.qa?.organs ?? []).filter((one) => one.verdict !== "green").map((one) => `${one.oar} ${one.code}`));
   state.findings = told.filter((check) => strongest.has(`${check.oar} ${check.code}`));
   byId("findings-count").textContent = state.findings.length ? `${state.findings.length} organs · N for the next` : "";
-  byId("findings").replaceChildren(...(state.findings.length ? state.findings.map((finding, i) => el("li.row", {}, el("button.finding", { type: "button", onclick: () => toFinding(i) }, level(finding.level), el("span", {}, finding.reason)))) : [el("li.empty", {}, "The checks that need no reference found nothing.")]));
+  byId("findings").replaceChildren(...(state.findings.length ? state.findings.map((finding, i) => el("li.row", {}, el("button.finding", { type: "button", onclick: () => toFinding(i) }, level(finding.level), el("span", {}, finding.reason)))) : [el("li.empty", {}, state.qa?.verdict ? "The checks that need no reference found nothing." : "The version that drew these contours did not check them: look at every organ.")]));
 }
+
+/** A coefficient and its tolerance, with the digits of the report. */
+const scoreAt = (value, mm) => (value === null || value === undefined ? "not defined" : `${figure(value, 3)} at ${figure(mm, 2, "mm")}`);
 
 function showChosen(organ) {
   const panel = byId("chosen");
@@ -245,7 +249,7 @@ function showChosen(organ) {
   const facts = [["Volume", ml(organ.volume_ml)]];
   if (score) {
     facts.push(["Reference", ml(score.reference_volume_ml)]);
-    if (score.presence === "both") facts.push(["Surface DSC", `${figure(score.surface_dsc ?? score.surface_dsc_unrounded)} at ${figure(score.tolerance_mm, 2, "mm")}`], ["Volumetric DSC", figure(score.volumetric_dsc)], ["HD 95", figure(score.hausdorff_95_mm, 1, "mm")], ["Mean distance", figure(score.mean_surface_distance_mm, 1, "mm")]);
+    if (score.presence === "both") facts.push(["Surface DSC", scoreAt(score.surface_dsc, score.tolerance_rounded_mm)], ["… tolerance not rounded", scoreAt(score.surface_dsc_unrounded, score.tolerance_mm)], ["Volumetric DSC", figure(score.volumetric_dsc)], ["HD 95", figure(score.hausdorff_95_mm, 1, "mm")], ["Mean distance", figure(score.mean_surface_distance_mm, 1, "mm")]);
   }
   panel.replaceChildren(
     el("h2", {}, swatch(organ.colour), organ.name),
@@ -304,7 +308,7 @@ let spaceHeld = false;
 function hover(plane, [x, y]) {
   const [z, row, column] = plane.voxelAt(x, y), { volume } = state, step = volume.head.window.step, image = volume.images[z];
   const grey = image?.[Math.floor(row / step) * volume.columns + Math.floor(column / step)], far = plane.farAt(x, y);
-  plane.pointer = [grey === undefined ? null : `${volume.head.hu[grey]} HU`, far ? `${far.mm.toFixed(1)} mm from ${far.dashed ? "ours" : "the reference"}` : null].filter(Boolean).join(" · ");
+  plane.pointer = [grey === undefined ? null : `≈ ${volume.head.hu[grey]} HU`, far ? `${far.mm.toFixed(1)} mm from ${far.dashed ? "ours" : "the reference"}` : null].filter(Boolean).join(" · ");
   paint(plane.name);
 }
 
@@ -365,7 +369,7 @@ function prepare() {
 
 async function showQa() {
   state.qa = await call(`/v1/jobs/${job}/qa`);
-  byId("verdict").replaceChildren(level(state.qa.verdict ?? "green", true));
+  byId("verdict").replaceChildren(state.qa.verdict ? level(state.qa.verdict, true) : el("span.quiet", {}, "Not checked"));
   listFindings();
   listOrgans();
   showChosen(state.organs.find((one) => one.name === state.chosen));
