@@ -8,6 +8,7 @@ is evaluated only if whoever imports it says so.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_bundle(folder: Path, config: str = "configs/inference.json") -> Bundle:
         weights=str(_argument(told, inferer, "mode", "constant")),
         normalisation=_scaling(told, steps["ScaleIntensityRanged"]),
         labels=_labels(_json(folder / "configs/metadata.json")),
-        evaluated=tuple(_python_in(told, told.get("network_def"))),
+        evaluated=tuple(_python_in(told, told.get("network_def"), set())),
         left=tuple(name for name, _ in after if name == "KeepLargestConnectedComponentd"),
     )
 
@@ -235,13 +236,24 @@ def _resolved(told: Mapping[str, Any], value: Any) -> Any:
     if isinstance(value, str) and value.startswith("$"):
         raise CannotImport(f"{value}: Python, which is not run here")
     if isinstance(value, str) and value.startswith("@"):
-        found: Any = told
-        for key in value[1:].replace("#", "::").split("::"):
-            found = found[int(key)] if isinstance(found, list) else found.get(key)
-        return _resolved(told, found)
+        return _resolved(told, _referred(told, value[1:]))
     if isinstance(value, list):
         return [_resolved(told, item) for item in value]
     return value
+
+
+def _referred(told: Mapping[str, Any], name: str) -> Any:
+    """What a reference, without its ``@``, stands for.
+
+    :raises CannotImport: if it stands for nothing.
+    """
+    found: Any = told
+    try:
+        for key in name.replace("#", "::").split("::"):
+            found = found[int(key)] if isinstance(found, list) else found[key]
+    except (LookupError, TypeError, ValueError) as error:
+        raise CannotImport(f"@{name} refers to nothing") from error
+    return found
 
 
 def _three(told: Mapping[str, Any], step: Mapping[str, Any], key: str, kind: type) -> tuple[Any, Any, Any]:
@@ -300,21 +312,35 @@ def _labels(metadata: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return labels
 
 
-def _python_in(told: Mapping[str, Any], value: Any) -> Iterator[str]:
-    """What MONAI would run to build the network: strings that begin with ``$``, and classes that are not its networks."""
-    if not isinstance(value, dict | list | str):
-        return
+_REFERENCE: Final = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
+_NOT_FOLLOWED: Final = re.compile(r"%|.*@(?:::|#)", re.DOTALL)
+"""Macros, which stand for parts of any file, and references from where they stand."""
+
+
+def _python_in(told: Mapping[str, Any], value: Any, seen: set[str]) -> Iterator[str]:
+    """What MONAI would run to build the network: strings that begin with ``$``, and classes that are not its networks.
+
+    So of whatever ``value`` refers to.
+
+    :param seen: references that were followed already; it grows.
+    :raises CannotImport: for a reference that cannot be followed here.
+    """
     if isinstance(value, dict):
-        target = value.get("_target_", "")
-        if target and "." in target and not target.startswith("monai.networks.nets."):
+        target = str(value.get("_target_", ""))
+        if "." in target and not target.startswith("monai.networks.nets."):
             yield f"_target_ {target}"
-        for item in value.values():
-            yield from _python_in(told, item)
-    elif isinstance(value, list):
+        value = list(value.values())
+    if isinstance(value, list):
         for item in value:
-            yield from _python_in(told, item)
-    elif value.startswith("$"):
-        yield value
+            yield from _python_in(told, item, seen)
+    elif isinstance(value, str):
+        if _NOT_FOLLOWED.match(value):
+            raise CannotImport(f"{value}: a macro or a relative reference, which cannot be followed here")
+        if value.startswith("$"):
+            yield value
+        for name in sorted(set(_REFERENCE.findall(value)) - seen):
+            seen.add(name)
+            yield from _python_in(told, _referred(told, name), seen)
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:

@@ -42,7 +42,7 @@ _IN_FRONT: Final = (
 
 
 _SIDES: Final = {"left": "right", "right": "left", "l": "r", "r": "l"}
-_WORD: Final = re.compile(r"(?<![A-Za-z])(left|right|l|r)(?![A-Za-z])", re.IGNORECASE)
+_WORD: Final = re.compile(r"(?<![A-Za-z0-9])(left|right|l|r)(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def check_sides(middles: Mapping[str, FloatArray], names: Sequence[str], *, middle_mm: float) -> list[str]:

@@ -92,6 +92,7 @@ class Walk:
         check_steps(series.hu)
         self.warnings += turned_over(series.hu, series.header.grid)
         masks = self._chosen(self._segment(series, model))
+        self.warnings += within_skin(masks, series.hu, series.header.grid)
         written = self._contour(series.header, masks, model)
         write_series_geometry(self.folder / GEOMETRY, series.header)
         self._compare(series, masks, written, model.facts)
@@ -102,7 +103,7 @@ class Walk:
         progress = lambda share: self.report(Stage.INFERRING, share)  # noqa: E731
         found = segment(series.hu, series.header.grid, model, progress=progress)
         self._certainty = found.certainty
-        self.warnings += [*found.notices, *within_skin(found.masks, series.hu, series.header.grid)]
+        self.warnings += found.notices
         return found.masks
 
     def _chosen(self, masks: OARMasks) -> OARMasks:

@@ -28,6 +28,7 @@ from oarlock.arrays import FloatArray
 from oarlock.ct.series import Instance, SeriesHeader
 from oarlock.dicom.encoding import dataset_start, split_elements
 from oarlock.dicom.patient_attributes import WANTED, to_template
+from oarlock.errors import ResultNotFound
 from oarlock.organs.catalogue import ANATOMICAL_STRUCTURE_CODE, LATERALITY_CODES, Laterality
 from oarlock.pictures.slice_archive import Rendering
 from oarlock.rtstruct.writer import derived_uid, file_meta
@@ -86,9 +87,12 @@ def to_segmentation(rtstruct: bytes, header: SeriesHeader, rendering: Rendering)
     :param rtstruct: the job's own file.
     :param header: of the same series: planes and UIDs, see :func:`oarlock.ct.series_geometry.read_series_geometry`.
     :param rendering: holds the masks on ``header.grid``.
+    :raises ResultNotFound: if the RTSTRUCT has no ROI: a segmentation must have a segment.
     """
     elements = dict(split_elements(rtstruct[dataset_start(rtstruct) :]))
     segments = _segments(elements, rendering)
+    if not segments:
+        raise ResultNotFound(what="segmentation")
     frames, overlap = _frames(segments, rendering)
     dataset = _header(elements, header)
     dataset.SegmentsOverlap = "YES" if overlap else "NO"

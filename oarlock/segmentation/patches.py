@@ -381,6 +381,9 @@ def _back_along_z(slices: Iterator[tuple[int, Logits]], matrix: Matrix) -> Itera
     """Slices of the lattice as slices of the CT: each is given as soon as those that it is made of are there."""
     kept: dict[int, Logits] = {}
     rows = [_row(matrix, z) for z in range(matrix.shape[0])]
+    needed = np.minimum.accumulate([places.min() for places, _ in reversed(rows)])[
+        ::-1
+    ]  # from a row on: a later one may reach back
     at = 0
     for z, logits in slices:
         kept[z] = logits
@@ -389,7 +392,7 @@ def _back_along_z(slices: Iterator[tuple[int, Logits]], matrix: Matrix) -> Itera
             mixed = [kept[int(place)] * share for place, share in zip(places, shares, strict=True)]
             yield at, mixed[0] if len(mixed) == 1 else np.sum(mixed, axis=0)
             at += 1
-        lowest = rows[at][0].min() if at < len(rows) else z + 1
+        lowest = needed[at] if at < len(rows) else z + 1
         kept = {place: kept[place] for place in kept if place >= lowest}
 
 

@@ -40,6 +40,8 @@ def within_skin(masks: OARMasks, hu: Volume, grid: Grid) -> list[Notice]:
         outside = around.outside(box, under_skin=True)
         if SHARES[0] < np.count_nonzero(mask & outside) / np.count_nonzero(mask) <= SHARES[1]:
             off = mask & ~_closed(mask & ~_majority(outside, grid), grid)
+            if not off.any():
+                continue
             masks.put_inside(oar, box, mask & ~off)
             ml = float(np.count_nonzero(off, axis=(1, 2)) @ grid.voxel_volumes_mm3[box[0]]) / 1000
             where = "in air, or in a pad, bolus, mask, tube or hand on the skin"

@@ -330,6 +330,8 @@ def test_sides_are_told_by_the_names_of_labels_too() -> None:
         check_sides({**at, "clavicula_right": np.array([7.0, 0, 0]), "eye_left": np.array([-40.0, 0, 0])}, [], middle_mm=7.0)
     brain = {"Brain": np.zeros(3)}
     assert check_sides(brain, ["Brain", "larynx"], middle_mm=0.0) == []
+    spine = {f"vertebrae_{name}": np.array([-30.0, 0, 0]) for name in ("L5", "5L", "5R")}  # L is lumbar here
+    assert check_sides(spine, list(spine), middle_mm=0.0) == []
     with pytest.raises(CannotImport, match="nothing of the left or the right"):
         check_sides(brain, ["Brain", "rib_left_1"], middle_mm=0.0)
     with pytest.raises(CannotImport, match="drew nothing"):

@@ -135,6 +135,19 @@ def test_python_in_the_networks_definition_is_listed_and_not_run(bundle: Path, t
     assert not proof.exists()
 
 
+def test_python_that_the_definition_refers_to_is_listed_and_what_cannot_be_followed_is_refused(bundle: Path) -> None:
+    more = {"a": "@b#0", "b": ["$1 + @c::d", "@a"], "c": {"d": "$open('x')", "e": "$never"}, "f": {"_target_": "my.own.thing"}}
+    change(bundle, lambda told: told.update(more))
+    change(bundle, lambda told: told["network_def"].update(in_channels="@a", out_channels="$len([@b, @f])"))
+    listed = ["$1 + @c::d", "$open('x')", "$len([@b, @f])", "_target_ my.own.thing"]
+    assert [python for python in listed if python not in read_bundle(bundle).evaluated] == []
+    assert "$never" not in read_bundle(bundle).evaluated
+    for hidden in ("@::strides", "$@##b", "%other.json::net"):
+        change(bundle, lambda told, hidden=hidden: told.update(a=hidden))
+        with pytest.raises(CannotImport, match="cannot be followed"):
+            read_bundle(bundle)
+
+
 def test_patches_lie_a_fixed_way_apart_and_the_last_is_moved_back() -> None:
     assert dense_starts_of(50, 20, 0.75) == [0, 15, 30]
     assert dense_starts_of(51, 20, 0.75) == [0, 15, 30, 31]

@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from oarlock.ct.series import read_ct_series
 from oarlock.ct.series_geometry import read_series_geometry, write_series_geometry
+from oarlock.errors import ResultNotFound
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OARS
 from oarlock.pictures.slice_archive import load_rendering, save_rendering
@@ -125,6 +126,11 @@ def test_of_nothing_there_is_one_empty_frame(series: Series, tmp_path: Path) -> 
     assert dataset.NumberOfFrames == 1
     assert not any(dataset.PixelData)
     assert len(dataset.SegmentSequence) == len(series.masks.oars)
+
+
+def test_of_no_roi_there_is_no_segmentation(series: Series, tmp_path: Path) -> None:
+    with pytest.raises(ResultNotFound):
+        segmentation(series, tmp_path, series.masks.select([]))
 
 
 def test_colours_are_those_of_a_colour_management_system() -> None:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from oarlock.segmentation.manifest import Resampling
 from oarlock.segmentation.patches import (
+    _back_along_z,
     head_probabilities,
     logits_in_patches,
     normalised,
@@ -85,6 +86,14 @@ def test_the_matrix_of_an_axis_does_what_zoom_does(of: int, to: int, order: int)
     values = np.random.default_rng(1).normal(0, 1, of)
     expected = ndimage.zoom(values, to / of, order=order, mode="nearest", grid_mode=True)
     assert np.abs(zoom_matrix(of, to, order) @ values - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize(("of", "to", "order"), [(43, 51, 4), (45, 54, 5)])
+def test_slices_stay_until_no_later_one_is_made_of_them(of: int, to: int, order: int) -> None:
+    """Splines of these orders have rows that reach further back than the row before them."""
+    matrix, values = zoom_matrix(of, to, order), np.random.default_rng(1).normal(0, 1, of).astype(np.float32)
+    given = [float(slice_[0]) for _, slice_ in _back_along_z(((z, values[[z]]) for z in range(of)), matrix)]
+    assert given == pytest.approx(matrix @ values, abs=1e-5)
 
 
 def test_patches_are_spread_evenly_and_no_further_apart_than_a_step() -> None:

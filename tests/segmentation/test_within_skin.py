@@ -1,6 +1,7 @@
 """Glands close under the skin end at the skin: on the phantom's cheek with a pad on it."""
 
 import numpy as np
+import pytest
 
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
@@ -38,6 +39,16 @@ def test_an_organ_within_the_skin_is_not_touched_though_a_pad_lies_on_it(phantom
     masks = drawn(cheek, cheek.organ)
     assert within_skin(masks, cheek.hu, cheek.grid) == []
     assert np.array_equal(masks.mask(PAROTID), cheek.organ)
+
+
+def test_nothing_is_said_where_nothing_goes(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Voxels outside that are scattered are not the majority anywhere."""
+    cheek = Cheek(phantom, "Parotid_L")
+    grown = cheek.grown_into(pad(cheek))
+    masks = drawn(cheek, grown)
+    monkeypatch.setattr("oarlock.segmentation.within_skin._majority", lambda outside, _: np.zeros_like(outside))
+    assert within_skin(masks, cheek.hu, cheek.grid) == []
+    assert np.array_equal(masks.mask(PAROTID), grown)
 
 
 def test_an_organ_that_lies_mostly_outside_is_left_to_the_checks(phantom: Phantom) -> None:
