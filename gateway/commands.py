@@ -114,7 +114,7 @@ def explain_files(settings: GatewaySettings, options: argparse.Namespace) -> int
 def list_series(settings: GatewaySettings, _: argparse.Namespace) -> int:
     """Print each series with its posts and deliveries."""
     store = Store(settings.data)
-    for series in store.series():
+    for series in store.series(held=True):
         state = "coming in" if series.changed else series.note or "posted"
         print(f"{series.uid}  {series.calling} -> {series.called}  {len(store.images(series.id))} images  {state}")
         for post in store.posts(series=series.id):

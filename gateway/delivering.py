@@ -120,10 +120,11 @@ class Delivering:
 
     def tidy(self) -> None:
         """Purge jobs whose rule says so, and forget series whose time is over."""
-        for post in self._store.posts(states=("succeeded",)):
-            if post.route.keep_s is not None and post.note != PURGED and self._home_since(post, post.route.keep_s):
+        for post in self._store.posts(states=("succeeded", "superseded", "failed")):
+            keep_s = post.route.keep_s
+            if post.job is not None and keep_s is not None and post.note != PURGED and self._home_since(post, keep_s):
                 try:
-                    self._service.purge(post.job or "")
+                    self._service.purge(post.job)
                 except (ServiceAway, ServiceRefused):
                     continue
                 self._store.change_post(post.id, note=PURGED)
@@ -134,20 +135,32 @@ class Delivering:
         ended = [one.ended_at or post.ended_at or self._clock() for one in deliveries] or [post.ended_at or self._clock()]
         return all(one.state in ("delivered", "dropped") for one in deliveries) and max(ended) + seconds <= self._clock()
 
-    def forget(self, keep_s: float) -> None:
-        """Forget the series that are over for this long: their files are deleted when the inbox is tidied."""
+    def forget(self, keep_s: float, known_s: float) -> None:
+        """Forget the images of series that are over for this long: their files are deleted when the inbox is tidied.
+
+        :param known_s: how long their jobs are known, for contours that are approved later.
+        """
+        for series in self._store.series(held=True):
+            if self._is_over(series, keep_s):
+                self._store.let_go(series)
         for series in self._store.series():
-            posts = self._store.posts(series=series.id)
-            if series.last_at + keep_s > self._clock() or (series.changed and not series.note):
-                continue
-            if all(self._over(post, keep_s) for post in posts):
-                self._store.forget(series.id)
-        self._store.forget_loose_ends(self._clock() - keep_s)
+            if self._is_over(series, max(keep_s, known_s)):
+                self._store.forget(series)
+        unmatched = self._store.forget_loose_ends(self._clock() - keep_s)
+        if unmatched:
+            log.warning("structure sets forgotten: their series did not come, or has no job", extra={"count": unmatched})
+
+    def _is_over(self, series: Series, keep_s: float) -> bool:
+        if series.last_at + keep_s > self._clock() or (series.changed and not series.note):
+            return False
+        return all(self._over(post, keep_s) for post in self._store.posts(series=series.id))
 
     def _over(self, post: Post, keep_s: float) -> bool:
         if post.ended_at is None or post.ended_at + keep_s > self._clock():
             return False
-        if post.state == "succeeded" and post.route.keep_s is not None and post.note != PURGED:
+        if post.job is not None and post.route.keep_s is not None and post.note != PURGED:
+            return False
+        if self._store.is_giving_back(post.id):
             return False
         waits = [one for one in self._store.deliveries(post=post.id) if one.state in ("waiting", "dead") or not one.told]
         return all(one.ended_at is not None and one.ended_at + DEAD_KEPT_S <= self._clock() for one in waits)

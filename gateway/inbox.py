@@ -83,8 +83,7 @@ class Inbox:
         if identity.sop_class not in CT_CLASSES:
             return self._file_structure_set(part, digest, identity)
         series = series_id(identity.series_uid, sent.called)
-        held = self._store.held(series, identity.sop_instance_uid)
-        if held is not None and held[1] == digest:
+        if self._store.came_again(series, identity.sop_instance_uid, digest, self._clock()):
             return Taken.AGAIN
         path = self._place(part, self.data / _SERIES / series, identity, digest)
         file = (path, digest, (self.data / path).stat().st_size)

@@ -98,11 +98,14 @@ def _identify_structure_set(path: Path) -> Identity:
 
 
 def _names(root: Item) -> frozenset[str]:
-    """Items of RT Referenced Series Sequence (PS3.3 C.8.8.5): the series that the contours were drawn on."""
+    """Items of RT Referenced Series Sequence (PS3.3 C.8.8.5): the series that the contours were drawn on.
+
+    What is not a UID is left out: folders are named by these.
+    """
     frames = root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)
     studies = [study for frame in frames for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE)]
     series = [one.text(Tag.SERIES_INSTANCE_UID) for study in studies for one in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE)]
-    return frozenset(series) - {""}
+    return frozenset(filter(_is_uid, series))
 
 
 def _uids(header: Header | Item) -> tuple[str, str, str]:
@@ -112,9 +115,13 @@ def _uids(header: Header | Item) -> tuple[str, str, str]:
 
 def _uid(header: Header | Item, tag: Tag) -> str:
     text = header.text(tag)
-    if not _UID.fullmatch(text) or len(text) > 64:
+    if not _is_uid(text):
         raise Unusable(f"it has no valid {tag.name.replace('_', ' ').title().replace('Uid', 'UID')}")
     return text
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def check_end(path: Path) -> None:

@@ -145,9 +145,11 @@ class Posting:
         fields = {"priority": post.route.priority}
         fields |= {"model": post.route.model} if post.route.model else {}
         fields |= {"profile": post.route.profile} if post.route.profile else {}
-        fields |= {"supersedes": before.job} if before is not None and before.job else {}
+        replaced = before.job if before is not None else None
+        fields |= {"supersedes": replaced} if replaced else {}
+        key = f"{post.key}-{replaced}" if replaced else post.key  # to the service another field is another post
         try:
-            job = self._service.post_series([self._data / path for path in post.files], fields, post.key)
+            job = self._service.post_series([self._data / path for path in post.files], fields, key)
         except ServiceAway as away:
             self._wait(post, away)
         except ServiceRefused as refusal:
@@ -208,7 +210,9 @@ class Posting:
                 continue
             said = {self._match(series, uid, path) for series in self._store.drawn_on(uid)}
             if None not in said:
-                self._store.set_aside(uid, "; ".join(sorted(filter(None, said))))
+                why = "; ".join(sorted(filter(None, said)))
+                self._store.set_aside(uid, why)
+                log.info("structure set set aside", extra={"reason": why})
 
     def _match(self, series: Series, uid: str, path: str) -> str | None:
         """What was done with an RTSTRUCT that belongs to a series; None while that is open, or where a post holds it."""

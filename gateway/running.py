@@ -79,7 +79,7 @@ class Gateway:
     def tidy(self) -> None:
         """Let go of what is over, and report deliveries to places that the configuration does not have any more."""
         self.delivering.tidy()
-        self.delivering.forget(self.settings.keep)
+        self.delivering.forget(self.settings.keep, self.settings.keep_known)
         self.inbox.tidy()
         for place in self.delivering.places() - set(self._places()):
             self.delivering.step(place)

@@ -56,6 +56,9 @@ class GatewaySettings(BaseSettings):
     keep: Duration = Field(
         86_400, description="how long a series stays here after its results are home, for slices that come late"
     )
+    keep_known: Duration = Field(
+        31_536_000, description="how long a series is known by its jobs without its images, for contours that are approved later"
+    )
     attempts: int = Field(
         150, ge=1, description="how often a delivery is tried before it is a dead letter; the waits grow to 10 minutes"
     )

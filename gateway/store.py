@@ -86,6 +86,7 @@ class Post:
 
     :ivar state: ``waiting``, ``posted`` (its job runs), ``succeeded``, ``failed``, ``refused``, ``superseded``.
     :ivar files: relative to the data folder.
+    :ivar key: of the same bytes on the same route; empty once the images are not here any more.
     :ivar supersedes: id of the post of the same series that it takes the place of.
     """
 
@@ -133,6 +134,8 @@ class Return:
     structure_set: str
     attempts: int
 
+
+_HELD: Final = "SELECT series FROM images"
 
 OPEN: Final = ("waiting", "posted")
 """States of posts that are under way."""
@@ -205,6 +208,16 @@ class Store:
         rows = self._all("SELECT path, sha256 FROM images WHERE series = ? AND uid = ?", series, uid)
         return (rows[0]["path"], rows[0]["sha256"]) if rows else None
 
+    def came_again(self, series: str, uid: str, sha256: str, now: float) -> bool:
+        """Whether an image is here with these bytes; its series is then not forgotten soon."""
+        with self.writing() as connection:
+            held = "SELECT 1 FROM images WHERE series = ? AND uid = ? AND sha256 = ?"
+            if connection.execute(held, (series, uid, sha256)).fetchone() is None:
+                return False
+            # one that still comes in is not forgotten, and what is not new does not make it wait
+            connection.execute("UPDATE series SET last_at = ? WHERE id = ? AND (NOT changed OR note != '')", (now, series))
+        return True
+
     def add_image(
         self,
         identity: Identity,
@@ -240,11 +253,13 @@ class Store:
         with self.writing() as connection:
             row = connection.execute("SELECT sha256 FROM structure_sets WHERE uid = ?", (uid,)).fetchone()
             if row is not None and row["sha256"] == file[1]:
+                connection.execute("UPDATE structure_sets SET at = ? WHERE uid = ?", (now, uid))
                 return False
             connection.execute(
                 "INSERT OR REPLACE INTO structure_sets (uid, path, sha256, at) VALUES (?, ?, ?, ?)", (uid, *file, now)
             )
-            connection.execute("DELETE FROM names WHERE structure_set = ?", (uid,))
+            for table in ("names", "returned"):  # other bytes are given back anew
+                connection.execute(f"DELETE FROM {table} WHERE structure_set = ?", (uid,))  # noqa: S608 — our own words
             connection.executemany("INSERT INTO names (series_uid, structure_set) VALUES (?, ?)", [(name, uid) for name in names])
         return True
 
@@ -260,9 +275,13 @@ class Store:
 
     # ── series ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def series(self, *, uid: str | None = None, changed: bool = False) -> list[Series]:
-        """Series in the order in which they began, all or only some."""
-        wanted = " AND ".join(["1", *(["uid = ?"] if uid else []), *(["changed AND note = ''"] if changed else [])])
+    def series(self, *, uid: str | None = None, changed: bool = False, held: bool = False) -> list[Series]:
+        """Series in the order in which they began, all or only some.
+
+        :param held: only those whose images are here.
+        """
+        asked = {"uid = ?": uid, "changed AND note = ''": changed, f"id IN ({_HELD})": held}
+        wanted = " AND ".join(["1", *(condition for condition, asks in asked.items() if asks)])
         rows = self._all(f"SELECT * FROM series WHERE {wanted} ORDER BY first_at", *([uid] if uid else []))  # noqa: S608 — our own words
         return [_series(row) for row in rows]
 
@@ -364,7 +383,8 @@ class Store:
             untried = "UPDATE posts SET state = 'superseded', note = 'it grew before it was sent', ended_at = ? WHERE series = ?"
             connection.execute(f"{untried} AND state = 'waiting' AND attempts = 0", (now, series.id))
             before = connection.execute(
-                "SELECT max(id) FROM posts WHERE series = ? AND state != 'refused' AND (job IS NOT NULL OR state = 'waiting')",
+                "SELECT max(id) FROM posts WHERE series = ? AND state != 'refused' AND key != ''"
+                " AND (job IS NOT NULL OR state = 'waiting')",
                 (series.id,),
             ).fetchone()[0]
             row = (series.id, json.dumps(asdict(route)), json.dumps(list(files)), key, before, now, now)
@@ -416,6 +436,10 @@ class Store:
             query = "UPDATE returned SET state = ?, note = ?, next_at = ?, attempts = attempts + 1"
             where = "WHERE post = ? AND structure_set = ?"
             connection.execute(f"{query} {where}", (state, note, next_at, back.post, back.structure_set))
+
+    def is_giving_back(self, post: int) -> bool:
+        """Whether contours are on their way back to the job of a post."""
+        return bool(self._all("SELECT 1 FROM returned WHERE post = ? AND state = 'waiting' LIMIT 1", post))
 
     def structure_set_path(self, uid: str) -> str | None:
         """Path of an RTSTRUCT; None where it is gone."""
@@ -475,28 +499,47 @@ class Store:
 
     # ── tidying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def forget(self, series: str) -> None:
-        """Forget a series with all that came of it."""
+    def let_go(self, series: Series) -> None:
+        """Forget the images of a series unless it changed in the meantime; its posts are still known by their jobs.
+
+        Sent once more it is a series of its own: a key is empty where the images are gone.
+        """
+        with self.writing() as connection:
+            if _is_as_seen(connection, series):
+                connection.execute("DELETE FROM images WHERE series = ?", (series.id,))
+                connection.execute("UPDATE posts SET key = '' WHERE series = ?", (series.id,))
+
+    def forget(self, series: Series) -> None:
+        """Forget a series with all that came of it, unless it changed in the meantime."""
         posts = "SELECT id FROM posts WHERE series = ?"
         with self.writing() as connection:
-            connection.execute(f"DELETE FROM deliveries WHERE post IN ({posts})", (series,))  # noqa: S608 — our own words
-            connection.execute(f"DELETE FROM returned WHERE post IN ({posts})", (series,))  # noqa: S608 — our own words
+            if not _is_as_seen(connection, series):
+                return
+            connection.execute(f"DELETE FROM deliveries WHERE post IN ({posts})", (series.id,))  # noqa: S608 — our own words
+            connection.execute(f"DELETE FROM returned WHERE post IN ({posts})", (series.id,))  # noqa: S608 — our own words
             for table, column in (("posts", "series"), ("images", "series"), ("series", "id")):
-                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (series,))  # noqa: S608 — our own words
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (series.id,))  # noqa: S608 — our own words
 
-    def forget_loose_ends(self, before: float) -> None:
-        """Forget what is older than a time and belongs to no series that is here: RTSTRUCTs, associations, announcements."""
+    def forget_loose_ends(self, before: float) -> int:
+        """Forget what is older than a time and belongs to no images that are here: RTSTRUCTs, associations, announcements.
+
+        How many RTSTRUCTs no series was there for.
+        """
+        uids = f"SELECT uid FROM series WHERE id IN ({_HELD})"  # noqa: S608 — our own words
+        old = (
+            "SELECT uid, note = '' AND NOT EXISTS (SELECT 1 FROM posts WHERE instr(files, path)) AS unmatched"  # noqa: S608
+            " FROM structure_sets WHERE at < ?"
+            f" AND uid NOT IN (SELECT structure_set FROM names WHERE series_uid IN ({uids}))"
+            " AND uid NOT IN (SELECT structure_set FROM returned WHERE state = 'waiting')"
+        )
         with self.writing() as connection:
-            old = (
-                "SELECT uid FROM structure_sets WHERE at < ? AND uid NOT IN"
-                " (SELECT n.structure_set FROM names n JOIN series s ON s.uid = n.series_uid)"
-            )
-            uids = [row["uid"] for row in connection.execute(old, (before,))]
-            connection.executemany("DELETE FROM structure_sets WHERE uid = ?", [(uid,) for uid in uids])
-            connection.executemany("DELETE FROM names WHERE structure_set = ?", [(uid,) for uid in uids])
-            connection.execute("DELETE FROM announced WHERE at < ? AND series_uid NOT IN (SELECT uid FROM series)", (before,))
+            rows = connection.execute(old, (before,)).fetchall()
+            connection.executemany("DELETE FROM structure_sets WHERE uid = ?", [(row["uid"],) for row in rows])
+            connection.executemany("DELETE FROM names WHERE structure_set = ?", [(row["uid"],) for row in rows])
+            connection.execute(f"DELETE FROM announced WHERE at < ? AND series_uid NOT IN ({uids})", (before,))  # noqa: S608
             used = "SELECT association FROM images WHERE association IS NOT NULL"
             connection.execute(f"DELETE FROM associations WHERE began < ? AND id NOT IN ({used})", (before,))  # noqa: S608
+        return sum(row["unmatched"] for row in rows)
 
     def paths(self) -> set[str]:
         """Every file that something leads to."""
@@ -522,6 +565,12 @@ class Store:
 def series_id(series_uid: str, called: str) -> str:
     """The id of a series that was sent to one of our AE titles."""
     return digest_of(f"{series_uid}|{called}")
+
+
+def _is_as_seen(connection: sqlite3.Connection, series: Series) -> bool:
+    """Whether nothing came for a series since it was read."""
+    query = "SELECT 1 FROM series WHERE id = ? AND revision = ? AND last_at = ?"
+    return connection.execute(query, (series.id, series.revision, series.last_at)).fetchone() is not None
 
 
 def _titles(sent: Sent) -> tuple[str, str]:

@@ -46,23 +46,49 @@ class WatchedFolder:
 
     def step(self) -> None:
         """Look once: take what is whole, and put aside what was refused in the meantime."""
-        before, self._seen = self._seen, {}
-        for path, mark in self._dropped():
-            known, looks = before.get(path, (mark, 0))
-            self._seen[path] = (mark, looks + 1 if known == mark else 1)
-        for path, (_, looks) in list(self._seen.items()):
-            if looks >= self._watch.looks:
-                try:
-                    self._take(path, looks)
-                except (DiskLow, OSError) as error:  # a share that is away, a file that somebody holds: looked at again
-                    log.warning("a dropped file has to wait", extra={"reason": type(error).__name__})
-                    return
-        for series in self._store.series():
+        try:
+            self._look()
+            for path, (_, looks) in list(self._seen.items()):
+                if looks >= self._watch.looks:
+                    self._try(path, looks)
+        except (DiskLow, OSError) as error:  # a full disk, a share that is away: looked at again
+            log.warning("a watched folder has to wait", extra={"reason": type(error).__name__})
+            return
+        for series in self._store.series(held=True):
             if series.calling == self._watch.name and (reason := self._why_not(series)):
                 self._refuse_series(series, reason)
 
+    def _look(self) -> None:
+        """Note how often each file that lies there was seen as it is.
+
+        :raises OSError: the folder cannot be listed.
+        """
+        before, self._seen = self._seen, {path: (mark, 0) for path, mark in self._dropped()}
+        for path, (mark, _) in self._seen.items():
+            known, looks = before.get(path, (mark, 0))
+            self._seen[path] = (mark, looks + 1 if known == mark else 1)
+
+    def _try(self, path: Path, looks: int) -> None:
+        """Take a file; one that cannot be taken keeps no other waiting, and is refused in the end.
+
+        :raises DiskLow: there is no room for any.
+        """
+        try:
+            self._take(path, looks)
+        except (OSError, ValueError, Unusable) as error:  # somebody holds it, or it is not to be read
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskLow from None
+            log.warning("a dropped file has to wait", extra={"reason": type(error).__name__})
+            if looks >= _GIVE_UP_LOOKS:
+                with suppress(OSError):  # it cannot be moved either
+                    self._refuse_file(path, f"it cannot be taken ({type(error).__name__})")
+
     def _dropped(self) -> Iterator[tuple[Path, _Mark]]:
-        """The files that lie there, but for hidden ones and those that are still named as parts."""
+        """The files that lie there, but for hidden ones and those that are still named as parts.
+
+        :raises OSError: the folder itself cannot be listed; a subfolder that cannot is passed over.
+        """
+        os.scandir(self._watch.path).close()
         for folder, folders, names in os.walk(self._watch.path):
             if Path(folder) == self._watch.path:
                 folders[:] = [name for name in folders if name not in (DONE, REFUSED)]

@@ -37,6 +37,7 @@ class StandIn:
     loses_answers: bool = False
     jobs: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, object] = field(default_factory=dict)
     posts: list[tuple[tuple[str, ...], dict[str, str], str]] = field(default_factory=list)
     purged: list[str] = field(default_factory=list)
     returned: list[tuple[str, bytes]] = field(default_factory=list)
@@ -52,6 +53,9 @@ class StandIn:
         if self.refuses is not None:
             raise self.refuses
         assert all(path.is_file() for path in files)
+        digest = (tuple(sorted(path.name for path in files)), dict(fields))
+        if self.digests.setdefault(key, digest) != digest:
+            raise ServiceRefused(409, "idempotency.conflict", "The key belongs to another post.")
         if key not in self.keys:
             self.keys[key] = f"job-{len(self.keys) + 1}"
             self.jobs[self.keys[key]] = "queued"

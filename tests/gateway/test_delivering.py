@@ -14,6 +14,7 @@ from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import Desk, MakeDesk
 
+YEAR_S = 31_536_000
 PDF = b"%PDF-1.7 a report of odd length\n%%EOF\n"
 
 
@@ -173,9 +174,100 @@ def test_a_series_is_forgotten_with_its_files_once_its_results_are_home_for_a_da
         desk.delivering.step("out")
         desk.delivering.tell()
     desk.clock.now += 86_401
-    desk.delivering.forget(86_400)
-    assert (desk.store.series() == []) is home
+    desk.delivering.forget(86_400, YEAR_S)
+    assert (desk.store.series(held=True) == []) is home
     assert (desk.store.paths() == set()) is home
+    desk.clock.now += YEAR_S
+    desk.delivering.forget(86_400, YEAR_S)
+    assert (desk.store.series() == []) is home
+
+
+def test_contours_that_are_approved_weeks_later_go_to_their_job_and_so_does_another_version_of_them(
+    done: DoneDesk, rtstruct: bytes, tmp_path: Path
+) -> None:
+    desk = gone_home(done())
+    versions = []
+    for days, comment in ((20, "first"), (5, "second")):
+        desk.clock.now += days * 86_400
+        versions.append(approved(rtstruct, comment, tmp_path))
+        desk.service.away = True
+        desk.receive(versions[-1])
+        desk.after(3)
+        desk.clock.now += 2 * 86_400
+        desk.delivering.forget(86_400, YEAR_S)  # what waits for the service is not forgotten
+        desk.service.away = False
+        desk.after(61)
+        desk.after(3)
+    assert desk.service.returned == [("job-1", path.read_bytes()) for path in versions]
+    assert len(desk.service.posts) == 1
+
+
+def test_a_series_whose_contours_wait_for_the_service_is_not_forgotten(done: DoneDesk, rtstruct: bytes, tmp_path: Path) -> None:
+    desk = gone_home(done())
+    desk.service.away = True
+    desk.receive(approved(rtstruct, "late", tmp_path))
+    desk.after(YEAR_S)
+    desk.delivering.forget(86_400, YEAR_S)
+    assert len(desk.store.series()) == 1
+
+
+def test_a_series_that_is_sent_again_after_its_images_are_gone_is_posted_again(done: DoneDesk, ct: Series) -> None:
+    desk = gone_home(done())
+    desk.receive(*ct.files)
+    desk.after(3)
+    assert [(post.state, post.job, post.supersedes) for post in desk.store.posts()] == [
+        ("succeeded", "job-1", None),
+        ("succeeded", "job-1", None),
+    ]
+
+
+def test_contours_that_no_series_came_to_are_forgotten_with_a_line_in_the_log_without_their_uid(
+    desk: Desk, rtstruct: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.receive(approved(rtstruct, "alone", tmp_path))
+    desk.after(86_401)
+    desk.delivering.forget(86_400, YEAR_S)
+    (record,) = [record for record in caplog.records if record.name == "gateway.delivering"]
+    assert (record.__dict__["count"], "1.2." in str(record.__dict__), desk.store.paths()) == (1, False, set())
+
+
+def test_jobs_that_failed_or_were_superseded_are_purged_by_their_rule_before_their_series_is_forgotten(
+    make_desk: MakeDesk, ct: Series
+) -> None:
+    desk = make_desk(Configuration.model_validate({"rule": [{"name": "all", "keep": "2d"}]}))
+    desk.receive(*ct.files[:-1])
+    desk.after(3)
+    desk.receive(ct.files[-1])
+    desk.after(61)
+    desk.service.jobs["job-2"] = "failed"
+    desk.after(60)
+    desk.clock.now += 2 * 86_400 + 1
+    desk.delivering.forget(86_400, 86_400)
+    assert [post.state for post in desk.store.posts()] == ["superseded", "failed"]
+    desk.delivering.tidy()
+    assert desk.service.purged == ["job-1", "job-2"]
+    desk.delivering.forget(86_400, 86_400)
+    assert desk.store.posts() == []
+
+
+def gone_home(desk: Desk) -> Desk:
+    """Its results were delivered two days ago, and its images are gone."""
+    desk.delivering.step("out")
+    desk.delivering.tell()
+    desk.clock.now += 2 * 86_400
+    desk.delivering.forget(86_400, YEAR_S)
+    assert desk.store.paths() == set()
+    return desk
+
+
+def approved(rtstruct: bytes, comment: str, folder: Path) -> Path:
+    """What a person made of a result: another RTSTRUCT, of which each comment is a version."""
+    dataset = pydicom.dcmread(BytesIO(rtstruct))
+    dataset.ApprovalStatus, dataset.StructureSetDescription = "APPROVED", comment
+    dataset.SOPInstanceUID += ".1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(folder / f"{comment}.dcm")
+    return folder / f"{comment}.dcm"
 
 
 def test_a_place_that_the_configuration_lost_is_named_as_such(done: DoneDesk, make_desk: MakeDesk) -> None:

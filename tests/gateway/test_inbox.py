@@ -8,8 +8,10 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 import gateway.inbox as inbox_module
 from gateway.inbox import DiskLow, Taken
+from gateway.instances import identify
 from oarlock.dicom.unusable import Unusable
-from tests.fixtures.organs import Series
+from oarlock.rtstruct.writer import write_rtstruct
+from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import SENT, Desk, MakeDesk
 
 
@@ -76,9 +78,42 @@ def test_what_is_not_taken_leaves_nothing_behind(desk: Desk, ct: Series, tmp_pat
 
 def test_files_that_nothing_leads_to_are_deleted_once_they_are_old(desk: Desk, ct: Series) -> None:
     desk.receive(*ct.files)
-    desk.store.forget(desk.store.series()[0].id)
+    desk.store.forget(desk.store.series()[0])
     desk.inbox.tidy()
     assert len(files_of(desk)) == len(ct.files)  # one of them might be on its way into the table
     desk.clock.now = files_of(desk)[0].stat().st_mtime + 3_601
     desk.inbox.tidy()
     assert files_of(desk) == []
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_series_is_not_forgotten_for_what_came_since_it_was_looked_at(desk: Desk, ct: Series, *, again: bool) -> None:
+    desk.receive(ct.files[0])
+    desk.after(61)
+    (seen,) = desk.store.series()
+    desk.clock.now += 86_400
+    desk.receive(ct.files[0 if again else 1])
+    desk.store.let_go(seen)
+    desk.store.forget(seen)
+    assert len(desk.store.images(seen.id)) == (1 if again else 2)
+
+
+def test_what_an_rtstruct_names_is_a_uid_or_is_left_out(ct: Series, tmp_path: Path) -> None:
+    """A watched folder makes folders of these names."""
+    import pydicom
+
+    uids = ["../../../tmp/x", "1.2.3", "1" * 65, "/etc"]
+    dataset = pydicom.dcmread(write(tmp_path / "rs.dcm", ct))
+    (study,) = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    (first,) = study.RTReferencedSeriesSequence
+    study.RTReferencedSeriesSequence = [first, *(pydicom.Dataset() for _ in uids)]
+    with pydicom.config.disable_value_validation():
+        for item, uid in zip(study.RTReferencedSeriesSequence[1:], uids, strict=True):
+            item.SeriesInstanceUID = uid
+        dataset.save_as(tmp_path / "rs.dcm")
+    assert identify(tmp_path / "rs.dcm").names == {str(first.SeriesInstanceUID), "1.2.3"}
+
+
+def write(path: Path, ct: Series) -> Path:
+    write_rtstruct(path, ct.masks, ct.header, AUTHORSHIP)
+    return path

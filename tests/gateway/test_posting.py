@@ -159,6 +159,18 @@ def test_a_slice_that_comes_while_a_post_is_made_is_not_forgotten(desk: Desk, ct
     assert [len(files) for files, _, _ in desk.service.posts] == [len(ct.files)]
 
 
+def test_a_series_that_grew_is_taken_again_when_it_is_sent_after_it_was_forgotten(desk: Desk, ct: Series) -> None:
+    """The service takes a post without "supersedes" for another one than that with it, and refuses a key that both have."""
+    desk.receive(*ct.files[:-1])
+    desk.after(3)
+    desk.receive(ct.files[-1])
+    desk.after(61)
+    desk.store.forget(desk.store.series()[0])
+    desk.receive(*ct.files)
+    desk.after(3)
+    assert states(desk) == ["posted"]
+
+
 def test_a_series_that_grows_before_it_was_sent_is_sent_once(desk: Desk, ct: Series) -> None:
     desk.receive(*ct.files[:-1])
     desk.clock.now += 3

@@ -78,6 +78,39 @@ def test_what_is_no_image_is_refused_with_its_reason_beside_it(dropped: tuple[De
     assert (folder / "refused" / "letter.txt.reason.txt").read_text() == "it is not DICOM\n"
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting_and_is_refused_in_the_end(
+    dropped: tuple[Desk, WatchedFolder, Path], ct: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, watched, folder = dropped
+    monkeypatch.setattr("gateway.watched_folder._GIVE_UP_LOOKS", 4)
+    drop(ct.files, folder)
+    held, read = folder / ct.files[0].name, Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if self == held:
+            raise PermissionError(errno.EACCES, "held")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    for _ in range(3):
+        watched.step()
+    assert (images(desk), held.exists()) == (len(ct.files) - 1, True)
+    watched.step()
+    reason = folder / "refused" / f"{held.name}.reason.txt"
+    assert (held.exists(), reason.read_text()) == (False, "it cannot be taken (PermissionError)\n")
+
+
+def test_a_share_that_is_away_for_a_look_loses_no_look(dropped: tuple[Desk, WatchedFolder, Path], ct: Series) -> None:
+    desk, watched, folder = dropped
+    drop(ct.files[:1], folder)
+    watched.step()
+    folder.rename(folder.with_name("away"))
+    watched.step()
+    folder.with_name("away").rename(folder)
+    watched.step()
+    assert images(desk) == 1
+
+
 def test_a_series_that_the_service_refuses_is_moved_with_its_reason(
     dropped: tuple[Desk, WatchedFolder, Path], ct: Series
 ) -> None:
