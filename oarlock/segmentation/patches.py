@@ -381,9 +381,8 @@ def _back_along_z(slices: Iterator[tuple[int, Logits]], matrix: Matrix) -> Itera
     """Slices of the lattice as slices of the CT: each is given as soon as those that it is made of are there."""
     kept: dict[int, Logits] = {}
     rows = [_row(matrix, z) for z in range(matrix.shape[0])]
-    needed = np.minimum.accumulate([places.min() for places, _ in reversed(rows)])[
-        ::-1
-    ]  # from a row on: a later one may reach back
+    lowest = np.array([places.min() for places, _ in rows])
+    needed = np.minimum.accumulate(lowest[::-1])[::-1]  # by a row and all after it: a later one may reach further back
     at = 0
     for z, logits in slices:
         kept[z] = logits
@@ -392,8 +391,8 @@ def _back_along_z(slices: Iterator[tuple[int, Logits]], matrix: Matrix) -> Itera
             mixed = [kept[int(place)] * share for place, share in zip(places, shares, strict=True)]
             yield at, mixed[0] if len(mixed) == 1 else np.sum(mixed, axis=0)
             at += 1
-        lowest = needed[at] if at < len(rows) else z + 1
-        kept = {place: kept[place] for place in kept if place >= lowest}
+        first = needed[at] if at < len(rows) else z + 1
+        kept = {place: kept[place] for place in kept if place >= first}
 
 
 def _row(matrix: Matrix, row: int) -> tuple[IndexArray, npt.NDArray[np.float32]]:
