@@ -62,7 +62,7 @@ class About:
 class Refusal:
     """The error for which no job was made.
 
-    Its code, title and sentence, and when.
+    Its code, title and sentence, and when the newest instance had come that it is of.
     """
 
     code: str
@@ -121,6 +121,7 @@ class Received:
                         break
                     path.rename(folder / digest)
                     there.add(digest)
+                os.utime(folder / digest)  # of two with one SOP Instance UID, the one that came last counts
                 taken += 1
             os.utime(folder)
             flush(folder)
@@ -157,13 +158,16 @@ class Received:
     def refuse(self, collected: Collected, refusal: Refusal) -> None:
         """Note why no job was made.
 
-        Its instances stay until more of them come, they are deleted, or their time is up.
+        Its instances stay until more of them come, they are deleted, or their time is up. Nothing is noted of a folder that more
+        have come into meanwhile.
         """
         with self._locked(), suppress(FileNotFoundError):
             folder = self._folder / collected.key
             changed = folder.stat()
+            if changed.st_mtime != collected.changed_at:
+                return
             _write(folder / _REFUSED, asdict(refusal))
-            os.utime(folder, (changed.st_atime, changed.st_mtime))  # when the newest instance came
+            os.utime(folder, ns=(changed.st_atime_ns, changed.st_mtime_ns))  # when the newest instance came
 
     def delete(self, key: str, site: str = "") -> bool:
         """Delete a folder of a site; False if there is none.

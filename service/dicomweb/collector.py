@@ -8,13 +8,13 @@ refused then: its instances stay, and each one that still comes begins the wait 
 
 Of a series that is a job already, the same bytes make no second one. New instances make a job of the whole stack, if the images
 of the earlier one are kept as they were sent: it takes the place of that one, which is cancelled if it is still queued.
+An instance that comes again with other bytes is a correction: the newest of each SOP Instance UID counts.
 """
 
 import hashlib
 import logging
 import os
 import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from oarlock.ct.intake import take_in
+from oarlock.ct.sorting import DicomFile
+from oarlock.dicom.elements import read_elements
+from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 from oarlock.errors import JobAlreadyEnded, OarlockError, SeriesError, TransientError
 from oarlock.store.audit import Actor
 from oarlock.store.files import Incoming
@@ -77,7 +81,7 @@ class Collector:
         except OarlockError as error:
             if isinstance(error, SeriesError) and not last_try:
                 return
-            self._service.received.refuse(collected, Refusal(error.code, error.title, error.detail, time.time()))
+            self._service.received.refuse(collected, Refusal(error.code, error.title, error.detail, collected.changed_at))
             log.warning("no job could be made of received instances", extra={"received": collected.key, "error": error.code})
         else:
             self._service.received.settle(collected)
@@ -88,25 +92,27 @@ class Collector:
     def _job_of(self, collected: Collected) -> Job:
         """The job that is made of a folder, or that holds all of it already.
 
-        Killed at any point, it is called again: the folder's nonce is the key by which the job is found that was made.
+        Killed at any point, it is called again: the folder's nonce and what the job is made of are the key by which it is found.
         """
         service, sender = self._service, collected.about.sender
         retention = Retention(sender.keep_input_s, sender.keep_results_s)
         choices = check_choices({}, service.available(sender.profile), retention)
         earlier = self._earlier(collected, choices)
         kept = [] if earlier is None else service.storage.input_files(earlier.id)
+        came = _newest(collected.files)
         before = {_digest(path): path for path in kept}
-        if earlier is not None and set(collected.digests) <= before.keys():
+        if earlier is not None and {path.name for path in came.values()} <= before.keys():
             return earlier
         choices = replace(choices, supersedes=earlier.id if earlier is not None else None)
-        files = {path.name: path for path in collected.files} | before
+        stay = {digest: path for digest, path in before.items() if _sop_instance(path) not in came}
+        files = {path.name: path for path in came.values()} | stay
         with service.storage.incoming() as incoming:
             _link(files.values(), incoming)
             header = take_in(incoming.files, service.settings.intake_rules)
             check_writable(choices.profile, header)
             header, identity = service.vault.lock_away(incoming, header)
             digest = hashlib.sha256("".join(sorted(files)).encode()).hexdigest()
-            by, key = Actor(sender.id, sender.name, sender.address), f"received {collected.about.nonce}"
+            by, key = Actor(sender.id, sender.name, sender.address), f"received {collected.about.nonce} {digest}"
             post = Post(incoming, header, choices, key=key, digest=digest, by=by, identity=identity, site=sender.site)
             job = service.intake.submit(post)
         if earlier is not None and earlier.id != job.id:
@@ -129,6 +135,21 @@ class Collector:
                 self._service.store.request_cancel(job.id, by=by)
             except JobAlreadyEnded:
                 return
+
+
+def _newest(files: Iterable[Path]) -> dict[str, Path]:
+    """The file that came last of each SOP Instance UID."""
+    return {_sop_instance(path): path for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))}
+
+
+def _sop_instance(path: Path) -> str:
+    """The SOP Instance UID of a file; its path where none can be read, which is then the intake's to refuse."""
+    try:
+        header = read_elements(path, {Tag.SOP_INSTANCE_UID}, keep=lambda _: True)
+    except Unusable:
+        header = None
+    uid = "" if header is None else DicomFile(1, header).uid(Tag.SOP_INSTANCE_UID)
+    return uid or str(path)
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,50 @@ def test_the_same_series_again_makes_no_second_job_and_new_slices_make_one_of_th
     assert before["state"] == "cancelled"  # it was still in the queue: one RTSTRUCT comes of the series
 
 
+def test_an_instance_that_comes_again_with_other_bytes_takes_the_place_of_the_first(receiver: Running, files: list[Path]) -> None:
+    store(receiver, files)
+    collect(receiver)
+    contents = [path.read_bytes() for path in files]
+    for stored_twice in (1, 2):  # against the earlier job, and within the folder
+        for again in range(stored_twice):
+            image = pydicom.dcmread(files[3])
+            image.SeriesDescription = f"corrected {stored_twice}.{again}"
+            image.save_as(files[3])
+            store(receiver, [files[3]])
+        contents[3] = files[3].read_bytes()
+        collect(receiver)
+        newest = jobs_of(receiver, files)[0]
+        kept = receiver.service.storage.input_files(JobId(newest["id"]))
+        assert sorted(path.read_bytes() for path in kept) == sorted(contents)
+
+
+def test_slices_that_come_before_what_became_a_job_is_cleared_away_are_a_job_of_the_whole_stack(
+    receiver: Running, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(receiver, files[:30])
+    with monkeypatch.context() as patched, suppress(SystemExit):
+        patched.setattr(receiver.service.received, "settle", killed)
+        collect(receiver)
+    store(receiver, files[30:])
+    collect(receiver)
+    assert [job["series"]["slices"] for job in jobs_of(receiver, files)] == [len(files), 30]
+    assert waiting(receiver, files) == []
+
+
+def test_a_refusal_is_not_noted_of_a_folder_that_changed_meanwhile(receiver: Running, files: list[Path]) -> None:
+    store(receiver, files[:2])
+    (found,) = [one for one in receiver.service.received.all() if one.about.series_instance_uid == uid_of(files)]
+    store(receiver, files[2:])
+    Collector(receiver.service)._make(found, last_try=True)
+    assert [entry["state"] for entry in waiting(receiver, files)] == ["waiting"]
+    collect(receiver)
+    assert [job["series"]["slices"] for job in jobs_of(receiver, files)] == [len(files)]
+
+
+def killed(*_: object) -> None:
+    raise SystemExit
+
+
 def test_an_rtstruct_is_a_reference_of_the_series_that_it_is_drawn_on(
     receiver: Running, files: list[Path], tmp_path: Path
 ) -> None:
@@ -236,9 +281,6 @@ def test_a_service_killed_before_it_has_cleared_away_makes_no_second_job(
     receiver: Running, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(receiver, files)
-
-    def killed(*_: object) -> None:
-        raise SystemExit
 
     monkeypatch.setattr(receiver.service.received, "settle", killed)
     with pytest.raises(SystemExit):

@@ -1,6 +1,7 @@
 """The job table: what it allows, what it refuses, and who wins a race."""
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
@@ -322,13 +323,13 @@ def test_nothing_is_said_of_a_job_that_was_purged_a_moment_ago(store: JobStore, 
     """The call was let in before the purge."""
     job = create(store)
     told = Delivery("archive", "rtstruct", DeliveryState.WAITING, 1, "no route to Doe", None)
-    say = {
+    say: dict[str, Callable[[], None]] = {
         "review": lambda: ReviewStore(database).add(job, [("Brain", "usable", "Doe's brain")], by=SYSTEM),
         "delivery": lambda: DeliveryStore(database).note(job.id, told, by=SYSTEM),
-    }[what]
+    }
     store.purge(job.id)
     with pytest.raises(JobExpired):
-        say()
+        say[what]()
     assert ReviewStore(database).page(site="") == []
     assert DeliveryStore(database).of([job.id]) == {}
 
