@@ -26,6 +26,7 @@ from service.api.schemas.qa import (
     Drift,
     DriftAlarm,
     DriftBaseline,
+    DriftBasePoint,
     DriftChart,
     DriftLimits,
     DriftModel,
@@ -292,13 +293,14 @@ def to_drift(charts: Iterable[Chart]) -> Drift:
 
 def _of_chart(chart: Chart) -> DriftChart:
     first, last, limits = chart.baseline[0], chart.baseline[-1], chart.limits
+    base = [DriftBasePoint(at=point.at, job_id=point.job_id, value=point.score) for point in chart.baseline]
     between = limits and DriftLimits(lower=limits.score_at(-LIMIT), upper=limits.score_at(LIMIT))
     return DriftChart(
         oar=chart.oar,
         model=DriftModel.model_validate(chart.model, from_attributes=True),
         scanner=chart.scanner,
         metric="surface_dsc",
-        baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at),
+        baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at, points=base),
         centre=limits and limits.score_at(0),
         limits=between,
         reason=None if limits else _no_limits(len(chart.baseline)),

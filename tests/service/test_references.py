@@ -140,6 +140,8 @@ def test_the_same_one_twice_counts_once_and_a_better_one_takes_its_place(
     assert [row["position"] for row in get(alone, "/v1/qa/scores", oar="Brain")["scores"]] == [2, 1]
     (chart,) = get(alone, "/v1/qa/drift", oar="Brain")["charts"]
     assert chart["baseline"]["n"] == 1
+    newest, _ = get(alone, "/v1/qa/scores", oar="Brain")["scores"]
+    assert [point["value"] for point in chart["baseline"]["points"]] == [newest["surface_dsc"]]
     assert chart["reason"] == f"The baseline has 1 of the {BASELINE} approved cases that it needs."
 
 

@@ -192,6 +192,14 @@ class DriftPoint(Schema):
     alarms: list[Rule] = Field(description="rules whose pattern this point completes")
 
 
+class DriftBasePoint(Schema):
+    """The surface DSC of one approved case of a baseline, which no rule judges."""
+
+    at: Time
+    job_id: str
+    value: float
+
+
 class DriftBaseline(Schema):
     """What the limits are made of."""
 
@@ -199,6 +207,7 @@ class DriftBaseline(Schema):
     needed: int
     since: Time = Field(serialization_alias="from")
     to: Time
+    points: list[DriftBasePoint] = Field(description="in their order")
 
 
 class DriftLimits(Schema):

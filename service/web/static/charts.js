@@ -63,13 +63,7 @@ async function read() {
   if (chosen.origin === "supplied") return ofScores((await call("/v1/qa/scores?origin=supplied&limit=5000")).scores);
   const drift = await call("/v1/qa/drift?points=200");
   rules = new Map(drift.rules.map((one) => [one.rule, one.meaning]));
-  const approved = ofScores((await call("/v1/qa/scores?origin=approved&limit=5000")).scores);
-  const same = (one) => (other) => other.oar === one.oar && other.scanner === one.scanner && other.model.name === one.model.name && other.model.version === one.model.version;
-  // A chart's own points begin behind its baseline: what the limits were made of comes from the scores.
-  return drift.charts.map((one) => {
-    const before = (approved.find(same(one))?.points ?? []).filter((point) => !one.baseline.to || !one.limits || point.at <= one.baseline.to);
-    return { ...one, points: [...before.map((point) => ({ ...point, base: Boolean(one.limits) })), ...one.points] };
-  });
+  return drift.charts.map((one) => ({ ...one, points: [...one.baseline.points.map((point) => ({ ...point, alarms: [], base: Boolean(one.limits) })), ...one.points] }));
 }
 
 function signals(charts) {
