@@ -137,7 +137,7 @@ bundle: $(VENV)/dev
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet
 RUN     := --extra service --extra worker --extra gateway --extra report --extra embedded --extra postgres --extra build
-DEV     := $(RUN) --extra model-export --extra test --extra check --extra bundle
+DEV     := $(RUN) --extra model-export --extra import-check --extra test --extra check --extra bundle
 
 lock: $(BIN)/uv
 	@$(COMPILE) $(DEV) -o requirements/dev.lock

@@ -14,11 +14,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = {"oarlock", "service", "worker", "gateway", "model_export", "tools", "benchmarks", "tests"}
 EXTRAS = {
-    "oarlock": ["worker"],  # for oarlock.inference, which says so in a sentence where it is missing
+    "oarlock": [
+        "worker",
+        "report",
+    ],  # for oarlock.inference and oarlock.reporting, which say so in a sentence where it is missing
     "service": ["service", "embedded"],
     "worker": ["worker"],
     "gateway": ["gateway"],
-    "model_export": ["worker", "model-export"],
+    "model_export": ["worker", "model-export", "import-check"],
     "tools/bundle": ["bundle"],
 }
 """What is installed beside the core's own dependencies."""

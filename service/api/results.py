@@ -121,7 +121,7 @@ _DICOM_PDF: Final[Call] = {
 }
 
 
-@reads(results, "/report.html", summary="Fetch the report as a page", dependencies=_READ_QA, **_HTML)
+@reads(results, "/report.html", summary="Fetch the report as a page", dependencies=_READ, **_HTML)
 async def get_report_html(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """The report of a job for people, as a page.
 
@@ -130,13 +130,13 @@ async def get_report_html(request: Request, service: Here, job: TheJob, by: By) 
     return await _made(request, service, job, by, reports.HTML)
 
 
-@reads(results, "/report.pdf", summary="Fetch the report as a PDF", dependencies=_READ_QA, **_PDF)
+@reads(results, "/report.pdf", summary="Fetch the report as a PDF", dependencies=_READ, **_PDF)
 async def get_report_pdf(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """The same as PDF/A-3b."""
     return await _made(request, service, job, by, reports.PDF)
 
 
-@reads(results, "/report.dcm", summary="Fetch the report as a DICOM object", dependencies=_READ_QA, **_DICOM_PDF)
+@reads(results, "/report.dcm", summary="Fetch the report as a DICOM object", dependencies=_READ, **_DICOM_PDF)
 async def get_report_dicom(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """The PDF as an Encapsulated PDF of the same study.
 

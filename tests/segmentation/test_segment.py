@@ -402,7 +402,7 @@ def test_a_part_in_patches_draws_beside_a_slab_and_a_box_part_however_the_patien
         ("resampling = {{ order = 1 }}", "resampling = {{ order = 6 }}", "order must be at most 5"),
         (
             'mirror = ["y"]',
-            'mirror = ["y"], fold = [{{ file = "other.onnx", sha256 = "' + "5" * 64 + '" }}]',
+            'mirror = ["y"]\nfold = [{{ file = "other.onnx", sha256 = "' + "5" * 64 + '" }}]',
             "other.onnx is not a file",
         ),
     ],

@@ -54,7 +54,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("POST", f"{NO_JOB}/reviews"): {Scope.REVIEWS_WRITE},
     ("GET", "/v1/qa/reviews"): {Scope.QA_READ},
     ("GET", f"{NO_JOB}/qa"): {Scope.JOBS_READ, Scope.QA_READ},
-    **{("GET", f"{NO_JOB}/report.{kind}"): {Scope.JOBS_READ, Scope.QA_READ} for kind in ("html", "pdf", "dcm")},
+    **{("GET", f"{NO_JOB}/report.{kind}"): {Scope.JOBS_READ} for kind in ("html", "pdf", "dcm")},
     ("POST", "/v1/comparisons"): {Scope.JOBS_WRITE, Scope.QA_READ},
     ("GET", "/v1/qa/scores"): {Scope.QA_READ},
     ("GET", "/v1/qa/summary"): {Scope.QA_READ},

@@ -22,6 +22,7 @@ import pytest
 from pydicom.uid import MRImageStorage
 
 from oarlock.ct.writer import write_ct_series
+from service.intake.forms import JOB
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
@@ -363,7 +364,8 @@ def test_parts_that_hold_nothing_are_counted(running: Running, client: httpx.Cli
     empty = b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     most = running.settings.max_upload_files
-    for parts_sent, code in ((most, "upload.empty"), (most + 5, "upload.too_large")):
+    beyond = most + len(JOB.fields) + len(JOB.parts) + 1
+    for parts_sent, code in ((most, "upload.empty"), (beyond, "upload.too_large")):
         answer = client.post("/v1/jobs", content=empty * parts_sent + b"--b--\r\n", headers=headers)
         assert answer.json()["code"] == code
 

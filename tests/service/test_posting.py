@@ -45,7 +45,7 @@ def test_a_posted_series_becomes_a_queued_job_with_every_field(client: httpx.Cli
     assert int(answer.headers["retry-after"]) > 0
     assert list(job) == [
         *("id", "state", "stage", "progress", "queue_position", "priority", "label", "attempts", "series", "model"),
-        *("created_at", "started_at", "finished_at", "warnings", "error", "links"),
+        *("created_at", "started_at", "finished_at", "warnings", "error", "reviews", "superseded_by", "deliveries", "links"),
     ]
     assert (job["state"], job["stage"], job["progress"], job["priority"], job["attempts"]) == ("queued", None, 0.0, "urgent", 0)
     assert job["queue_position"] == 1

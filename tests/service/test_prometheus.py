@@ -84,7 +84,7 @@ def configured(folder: Path, target: str) -> Path:
 def watched(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("watched")
     write_model(folder / "models")
-    with serve(make_settings(folder, redis_url)) as running:
+    with serve(make_settings(folder, redis_url, min_free_bytes=1)) as running:
         yield running
 
 
@@ -99,6 +99,7 @@ def live_a_little(running: Running, series: list[Path]) -> None:
             "CT",
             [compared(BRAIN)],
             [("organ.volume", "Brain", "red")],
+            verdicts=[("Brain", "red")],
         )
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, MODEL, scored)

@@ -34,7 +34,8 @@ from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
-QA = b'{"definition": "surface-dsc/1", "organs": [{"oar": "Brain", "verdict": "amber"}]}'
+BRAIN = b'{"oar": "Brain", "verdict": "amber", "code": "organ.volume", "reason": "r", "other_codes": []}'
+QA = b'{"definition": "surface-dsc/1", "organs": [' + BRAIN + b"]}"
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_contours_come_back_to_a_job_whose_series_was_deidentified(
         assert header.series_instance_uid != ct.header.series_instance_uid
         write_rtstruct(tmp_path / "stored", ct.masks, header, AUTHORSHIP)
         write_series_geometry(tmp_path / GEOMETRY, header)
-        results = {RTSTRUCT: (tmp_path / "stored").read_bytes(), GEOMETRY: (tmp_path / GEOMETRY).read_bytes()}
+        results = {RTSTRUCT: (tmp_path / "stored").read_bytes(), GEOMETRY: (tmp_path / GEOMETRY).read_bytes(), QA_REPORT: QA}
         running.finish(job, results)
         answer = send(running, job, approved)
         assert answer.status_code == 200

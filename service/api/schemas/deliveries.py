@@ -1,15 +1,30 @@
 """Deliveries of results, as documents."""
 
+import re
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from oarlock.store.deliveries import Delivery, DeliveryState
 from service.api.schemas.base import Schema, Time
 
 _Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$", description="what its operator calls it")]
 _Result = Literal["rtstruct", "seg", "report"]
+
+
+_DATE: Final = r"^\d{4}-\d{2}-\d{2}[Tt ]"
+
+
+def _written_out(value: object) -> object:
+    """A time as RFC 3339 writes it: pydantic takes a bare number, too, for seconds since 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and re.match(_DATE, value)):
+        return value
+    msg = "must be an RFC 3339 time"
+    raise ValueError(msg)
+
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 class DeliveryEntry(Schema):
@@ -40,7 +55,7 @@ class DeliveryNote(BaseModel):
     state: DeliveryState
     attempts: int = Field(ge=0, le=1_000_000)
     note: str | None = Field(None, max_length=300, description="why it has not arrived, without patient data")
-    at: AwareDatetime | None = Field(None, description="when it arrived or was given up")
+    at: _Moment | None = Field(None, description="when it arrived or was given up", json_schema_extra={"pattern": _DATE})
 
     def to_delivery(self) -> Delivery:
         at: datetime | None = self.at
