@@ -141,7 +141,7 @@ class _Bench:
 
 
 def made_with(site: Site) -> str:
-    """A hash of what decides scores beside model and patient: a site's choices and Oarlock's version."""
+    """A hash of the site's choices and Oarlock's version."""
     tolerances = sorted((oar.name, mm) for oar, mm in site.tolerances_mm.items())
     levels = sorted((oar.name, sorted(levels.items())) for oar, levels in site.action_levels.items())
     told = json.dumps([sorted(site.names.items()), tolerances, levels, __version__])

@@ -54,7 +54,9 @@ def change(connection: Connection, job_id: JobId, condition: ColumnElement[bool]
 
 
 def check_alive(connection: Connection, job_id: JobId) -> None:
-    """See that a job was not purged; it stays so until the transaction ends.
+    """See that a job was not purged.
+
+    It stays so until the transaction ends.
 
     :raises JobExpired: if it was.
     """

@@ -193,7 +193,7 @@ class DriftPoint(Schema):
 
 
 class DriftBasePoint(Schema):
-    """The surface DSC of one approved case of a baseline, which no rule judges."""
+    """The surface DSC of one approved case of a baseline."""
 
     at: Time
     job_id: str
