@@ -309,6 +309,10 @@ _CHECKS: Final[Call] = {
 }
 
 
+for _call, _head in ((_SUMMARY, "oar,start,metric"), (_CHECKS, "oar,check,level,start,n")):
+    _call["responses"][200]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": f"{_head}\r\n"}
+
+
 @reads(qa, "/checks", summary="Checks over time", response_model=QAChecks, **_CHECKS)
 def get_checks(request: Request, service: Here, caller: Caller, asked: Annotated[scores.AskedChecks, Query()]) -> Response:
     """How often each check gave each level for each organ.
