@@ -53,7 +53,7 @@ class DeliveryNote(BaseModel):
     place: _Place
     result: _Result
     state: DeliveryState
-    attempts: int = Field(ge=0, le=1_000_000)
+    attempts: int = Field(ge=0, le=1_000_000, strict=True)
     note: str | None = Field(None, max_length=300, description="why it has not arrived, without patient data")
     at: _Moment | None = Field(None, description="when it arrived or was given up", json_schema_extra={"pattern": _DATE})
 
