@@ -83,6 +83,12 @@ def json_answer(description: str, example: object, model: str, headers: Mapping[
     return answer
 
 
+def with_csv(answer: dict[str, Any], example: str) -> dict[str, Any]:
+    """A document's answer that can also be had as CSV."""
+    answer["content"]["text/csv"] = {"schema": {"type": "string"}, "example": example}
+    return answer
+
+
 def bytes_answer(description: str, media_type: str, example: object = None) -> dict[str, Any]:
     """An answer that is a file."""
     content: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}

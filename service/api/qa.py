@@ -22,7 +22,7 @@ from service.api.csv import prefers_csv
 from service.api.dependencies import PRIVATE, By, Caller, Here, TheJob, check_finished, needs
 from service.api.examples import COMPARISON as COMPARISON_EXAMPLE
 from service.api.jobs import REFUSALS
-from service.api.openapi import BINARY, JOB_ID, NO_RESULT, Call, file_of, files_of, form, json_answer, problems
+from service.api.openapi import BINARY, JOB_ID, NO_RESULT, Call, file_of, files_of, form, json_answer, problems, with_csv
 from service.api.routing import reads
 from service.api.schemas.qa import Drift, QAChecks, QASummary, ScorePage, ScoreRow
 from service.api.schemas.qa_report import Comparison
@@ -204,11 +204,7 @@ def _scores_answer(row: Mapping[str, Any]) -> dict[str, Any]:
     values = ("" if value is None else str(value) for value in row.values())
     headers = {"Link": "the next page, where there is one"}
     answer = json_answer("A page of rows", {"scores": [row], "next": None}, "ScorePage", headers)
-    answer["content"]["text/csv"] = {
-        "schema": {"type": "string"},
-        "example": f"{','.join(row)}\r\n{','.join(values)}\r\n",
-    }
-    return answer
+    return with_csv(answer, f"{','.join(row)}\r\n{','.join(values)}\r\n")
 
 
 _SCORES: Final[Call] = {
@@ -310,7 +306,7 @@ _CHECKS: Final[Call] = {
 
 
 for _call, _head in ((_SUMMARY, "oar,start,metric"), (_CHECKS, "oar,check,level,start,n")):
-    _call["responses"][200]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": f"{_head}\r\n"}
+    with_csv(_call["responses"][200], f"{_head}\r\n")
 
 
 @reads(qa, "/checks", summary="Checks over time", response_model=QAChecks, **_CHECKS)

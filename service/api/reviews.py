@@ -11,7 +11,7 @@ from oarlock.pipeline.csv_text import to_csv
 from oarlock.scopes import Scope
 from oarlock.store.cursors import invalid_cursor
 from service.api.dependencies import PRIVATE, By, Caller, Here, TheJob, check_finished, needs
-from service.api.openapi import JOB_ID, NO_RESULT, Call, json_answer, problems
+from service.api.openapi import JOB_ID, NO_RESULT, Call, json_answer, problems, with_csv
 from service.api.routing import reads
 from service.api.schemas.reviews import ReviewEntry, ReviewPage, ReviewPost, ReviewRow
 
@@ -69,10 +69,7 @@ _LIST: Final[Call] = {
         **problems(invalid_cursor()),
     }
 }
-_LIST["responses"][200]["content"]["text/csv"] = {
-    "schema": {"type": "string"},
-    "example": f"{','.join(_ROW)}\r\n{','.join(_ROW.values())}\r\n",
-}
+with_csv(_LIST["responses"][200], f"{','.join(_ROW)}\r\n{','.join(_ROW.values())}\r\n")
 
 
 @reads(reviews, "/v1/qa/reviews", summary="List reviews", response_model=ReviewPage, dependencies=[needs(Scope.QA_READ)], **_LIST)

@@ -14,6 +14,9 @@ from oarlock.segmentation.segment import Model
 pytestmark = pytest.mark.slow
 
 SHIPPED = Path(__file__).parents[2] / "models" / "oarlock-hn"
+BY_A_BOX = {("noise 20 HU", "Parotid_R"): 0.95, ("-50 HU", "Parotid_R"): 0.74}
+"""Where a parotid that a box draws moves more than a large organ of the whole-scan network."""
+
 PLAIN = ("Brain", "Brainstem", "Bone_Mandible", "Lung_L", "Lung_R", "Parotid_L", "Parotid_R", "SpinalCanal", "SpinalCord")
 """Organs that the model finds whole on this scan."""
 
@@ -39,7 +42,7 @@ def test_a_mirrored_scan_gets_the_mirrored_contours(scan: Scan, model: Model, ba
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("noise 20 HU", 0.95), ("+50 HU", 0.85), ("-50 HU", 0.74), ("5 mm", 0.9), ("couch", 0.95)]
+    ("name", "least"), [("noise 20 HU", 0.97), ("+50 HU", 0.85), ("-50 HU", 0.75), ("5 mm", 0.9), ("couch", 0.95)]
 )
 def test_what_hospitals_do_to_a_scan_moves_no_large_organ(
     name: str, least: float, scan: Scan, model: Model, base: OARMasks
@@ -47,7 +50,7 @@ def test_what_hospitals_do_to_a_scan_moves_no_large_organ(
     changed = VARIANTS[name](scan, base)
     masks = draw(changed.scan, model)
     found = {oar: dice(masks.mask(BY_NAME[oar]), changed.reference(BY_NAME[oar])) for oar in PLAIN}
-    assert {oar: value for oar, value in found.items() if value is None or value < least} == {}
+    assert {oar: value for oar, value in found.items() if value is None or value < BY_A_BOX.get((name, oar), least)} == {}
 
 
 def test_streaks_of_fillings_spoil_the_jaw_alone(scan: Scan, model: Model, base: OARMasks) -> None:
