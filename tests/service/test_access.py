@@ -18,6 +18,7 @@ from service.access.auth import WRONG_PER_MINUTE
 from service.access.hosts import is_loopback
 from service.access.rate_limit import RateLimit
 from service.api.dependencies import admit
+from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -182,6 +183,8 @@ def test_the_log_names_the_key_and_never_its_secret(
     caplog.set_level(logging.DEBUG)
     httpx.get(f"{closed.url}/v1/jobs", headers=bearer(tokens[Scope.JOBS_READ]))
     httpx.get(f"{closed.url}/v1/jobs", headers=bearer(tokens[Scope.JOBS_READ] + "x"))
+    # A request is noted after its answer has left.
+    assert eventually(lambda: [record.getMessage() for record in caplog.records].count("request") == 2, within_s=10)
     stream = io.StringIO()
     for record in caplog.records:
         print(JSONFormatter().format(record), file=stream)

@@ -14,6 +14,7 @@ from oarlock.scopes import Scope
 from oarlock.store.audit import read_entries
 from oarlock.store.keys import OF_ALL_SITES, KeyStore
 from oarlock.store.scores.write import Scored
+from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -128,6 +129,8 @@ def test_the_audit_log_and_the_request_log_name_the_site(
     caplog.set_level(logging.INFO)
     callers["south"].get("/metrics")  # forbidden
     callers["operator"].get("/v1/jobs")
+    # A request is noted after its answer has left.
+    assert eventually(lambda: [record.getMessage() for record in caplog.records].count("request") == 2, within_s=10)
     refused, allowed = (vars(record) for record in caplog.records if record.getMessage() == "request")
     assert (refused["status"], refused["site"]) == (403, "south")
     assert (allowed["status"], allowed["site"]) == (200, None)
