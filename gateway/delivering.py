@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_S: Final = 10.0
 LONGEST_WAIT_S: Final = 600.0
 DEAD_KEPT_S: Final = 30 * 86_400.0
-"""How long a series is kept for a dead letter that nobody sends again."""
+"""How long a series and its job are kept for a dead letter that nobody sends again."""
 
 
 class Delivering:
@@ -130,10 +130,12 @@ class Delivering:
                 self._store.change_post(post.id, note=PURGED)
 
     def _home_since(self, post: Post, seconds: float) -> bool:
-        """Whether all deliveries of a post ended this long ago, and none is dead or waits."""
-        deliveries = self._store.deliveries(post=post.id)
-        ended = [one.ended_at or post.ended_at or self._clock() for one in deliveries] or [post.ended_at or self._clock()]
-        return all(one.state in ("delivered", "dropped") for one in deliveries) and max(ended) + seconds <= self._clock()
+        """Whether all deliveries of a post ended this long ago; a dead letter is also given a month to be sent again."""
+        for one in self._store.deliveries(post=post.id):
+            wait = max(seconds, DEAD_KEPT_S) if one.state == "dead" else seconds
+            if one.state == "waiting" or (one.ended_at or self._clock()) + wait > self._clock():
+                return False
+        return (post.ended_at or self._clock()) + seconds <= self._clock()
 
     def forget(self, keep_s: float, known_s: float) -> None:
         """Forget the images of series that are over for this long: their files are deleted when the inbox is tidied.

@@ -58,6 +58,8 @@ class Posting:
         for post in running:
             if post.next_at <= self._clock():
                 self._attempt(f"post {post.id}", partial(self._follow, post, len(running)))
+        for post in self._store.posts(states=("failed",), due=self._clock()):
+            self._attempt(f"post {post.id}", partial(self._look_again, post))
         self._attempt("structure sets", self._match_structure_sets)
         for back in self._store.to_give_back(self._clock()):
             self._attempt(f"return {back.post}", partial(self._give_back, back))
@@ -184,6 +186,17 @@ class Posting:
             self._store.change_post(post.id, state="failed", note=job.detail or "the job was cancelled", ended_at=self._clock())
         else:
             self._store.change_post(post.id, next_at=self._clock() + max(LOOK_S, running / 10), note=job.state)
+
+    def _look_again(self, post: Post) -> None:
+        """Follow a job that failed and that somebody has tried again since; its results are to go home too."""
+        now, failed_at = self._clock(), post.ended_at or post.made_at
+        self._store.change_post(post.id, next_at=now + max(LONGEST_WAIT_S, (now - failed_at) / 10))
+        try:
+            again = post.job is not None and self._service.job(post.job).state not in ("failed", "cancelled")
+        except (ServiceAway, ServiceRefused):
+            return
+        if again:
+            self._store.change_post(post.id, state="posted", note="", ended_at=None)
 
     def _give_way(self, superseded: int | None) -> bool:
         """Stop the job of a post that another one takes the place of; False if the service is away."""

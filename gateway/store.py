@@ -357,15 +357,19 @@ class Store:
 
     def posts(self, *, series: str | None = None, states: Sequence[str] = (), due: float | None = None) -> list[Post]:
         """Posts in their order: of a series, in some states, whose time has come."""
-        wanted, values = ["1"], []
+        wanted: list[str] = ["1"]
+        values: list[object] = []
         if series is not None:
             wanted.append("series = ?")
             values.append(series)
         if states:
             wanted.append(f"state IN ({', '.join('?' * len(states))})")
             values += list(states)
+        if due is not None:
+            wanted.append("next_at <= ?")
+            values.append(due)
         rows = self._all(f"SELECT * FROM posts WHERE {' AND '.join(wanted)} ORDER BY id", *values)  # noqa: S608 — our own words
-        return [_post(row) for row in rows if due is None or row["next_at"] <= due]
+        return [_post(row) for row in rows]
 
     def one_post(self, post: int) -> Post:
         """A post by its id."""
@@ -452,7 +456,8 @@ class Store:
         self, *, post: int | None = None, states: Sequence[str] = (), place: str | None = None, due: float | None = None
     ) -> list[Delivery]:
         """Deliveries in their order: of a post, in some states, to a place, whose time has come."""
-        wanted, values = ["1"], []
+        wanted: list[str] = ["1"]
+        values: list[object] = []
         for column, value in (("post", post), ("place", place)):
             if value is not None:
                 wanted.append(f"{column} = ?")
@@ -460,8 +465,11 @@ class Store:
         if states:
             wanted.append(f"state IN ({', '.join('?' * len(states))})")
             values += list(states)
+        if due is not None:
+            wanted.append("next_at <= ?")
+            values.append(due)
         rows = self._all(f"SELECT * FROM deliveries WHERE {' AND '.join(wanted)} ORDER BY id", *values)  # noqa: S608 — our own words
-        return [_delivery(row) for row in rows if due is None or row["next_at"] <= due]
+        return [_delivery(row) for row in rows]
 
     def change_delivery(self, delivery: int, **values: object) -> None:
         """Set columns of a delivery, unless it was taken back in the meantime."""

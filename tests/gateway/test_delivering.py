@@ -15,6 +15,7 @@ from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import Desk, MakeDesk
 
 YEAR_S = 31_536_000
+TO_OUT = {"name": "all", "send": ["out"]}
 PDF = b"%PDF-1.7 a report of odd length\n%%EOF\n"
 
 
@@ -165,6 +166,34 @@ def test_a_rule_can_have_the_job_purged_once_its_results_are_home(done: DoneDesk
     desk.delivering.tidy()
     desk.delivering.tidy()
     assert desk.service.purged == ["job-1"]
+
+
+def test_a_dead_letter_keeps_its_job_for_a_month_and_no_longer(done: DoneDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = done(keep="2d")
+
+    def refuse(*_: object) -> None:
+        raise PeerFailed("it answers C-STORE with status A900", final=True)
+
+    monkeypatch.setattr("gateway.delivering.deliver", refuse)
+    desk.delivering.step("out")
+    for seconds, purged in ((30 * 86_400 - 1, []), (2, ["job-1"])):
+        desk.clock.now += seconds
+        desk.delivering.tidy()
+        assert desk.service.purged == purged
+    desk.delivering.tell()
+    desk.delivering.forget(86_400, 86_400)
+    assert desk.store.posts() == []
+
+
+def test_the_results_of_a_job_that_failed_and_was_tried_again_at_the_service_go_home(make_desk: MakeDesk, ct: Series) -> None:
+    desk = make_desk(Configuration.model_validate({"folder": [{"name": "out", "path": "/out"}], "rule": [TO_OUT]}))
+    desk.receive(*ct.files)
+    desk.after(3)
+    for state in ("failed", "running", "succeeded"):
+        desk.service.jobs["job-1"] = state
+        desk.after(61)
+    desk.after(61)
+    assert standing(desk) == [("rtstruct", "waiting", 0)]
 
 
 @pytest.mark.parametrize("home", [True, False])
