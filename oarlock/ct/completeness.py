@@ -9,8 +9,10 @@ Images in Acquisition. ``docs/dicom.md`` has the table of what they decide toget
 Sources: PS3.3 C.7.6.2 (image plane), C.8.2.1 (CT image), C.7.3.1 (series).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -23,6 +25,9 @@ from oarlock.facts import Notice
 LOST_SHARE: Final = 1.5
 """A lost slice doubles the distance to the next one; half a slice more than expected lies between the two."""
 
+MOST: Final = 0.75
+"""Share of neighbours whose instance numbers must be the same step apart: a few renumbered ones do not hide it."""
+
 THICK_MM: Final = 5.0
 """Slices further apart than this show a lens or a cochlea once or not at all; planning scans have 1 to 3 mm."""
 
@@ -34,13 +39,15 @@ class Stated:
     None where they say nothing or contradict one another.
 
     ``thickness_mm`` is Slice Thickness, ``spacing_mm`` the size of Spacing Between Slices, ``numbers`` Instance Number of each
-    slice along the axis, ``images`` Images in Acquisition, summed over the acquisitions.
+    slice along the axis, ``images`` Images in Acquisition, summed over the acquisitions; ``parts`` how many parts of an image
+    that was sent in parts have come, and how many there are.
     """
 
     thickness_mm: float | None = None
     spacing_mm: float | None = None
-    numbers: Sequence[int] | None = None
+    numbers: Sequence[int | None] = ()
     images: int | None = None
+    parts: tuple[int, int] | None = None
 
 
 def check_complete(distances_mm: FloatArray, stated: Stated, *, refuse_gaps: bool = True) -> list[Notice]:
@@ -81,12 +88,12 @@ def _apart(distance: float, thickness: float) -> bool:
     return distance > thickness + float(slack_mm(thickness))
 
 
-def _step(numbers: Sequence[int] | None) -> int:
-    """By how much the instance numbers go up from each slice to the next, or down; 1 where they say nothing."""
-    if numbers is None or len(numbers) < 2:
-        return 1
-    steps = np.diff(numbers)
-    return abs(int(steps[0])) if steps[0] != 0 and np.all(steps == steps[0]) else 1
+def _step(numbers: Sequence[int | None]) -> int:
+    """By how much the instance numbers go up from nearly each slice to the next, or down; 1 where they say nothing."""
+    known = [(place, number) for place, number in enumerate(numbers) if number is not None]
+    steps = Counter((after[1] - before[1]) / (after[0] - before[0]) for before, after in pairwise(known))
+    step, count = steps.most_common(1)[0] if steps else (0.0, 0)
+    return abs(int(step)) if step.is_integer() and step != 0 and count >= MOST * (len(known) - 1) else 1
 
 
 def _gapped(distance: float, stated: Stated) -> list[Notice]:
@@ -104,12 +111,17 @@ def _gapped(distance: float, stated: Stated) -> list[Notice]:
 
 def _not_all(stated: Stated, slices: int) -> list[Notice]:
     """One acquisition may be reconstructed twice, or cut to size on purpose, so a count warns and does not refuse."""
-    if stated.images is None or stated.images <= slices:
-        return []
-    detail = (
-        f"The acquisition has {stated.images} images by its own count (Images in Acquisition), and {slices} slices were sent."
-    )
-    return [Notice("series.maybe_incomplete", detail + " Organs at the missing slices get no contours there.")]
+    found = []
+    if stated.images is not None and stated.images > slices:
+        found.append(
+            f"The acquisition has {stated.images} images by its own count (Images in Acquisition), and {slices} slices were sent."
+        )
+    if stated.parts is not None:
+        came, there_are = stated.parts
+        found.append(f"An image was sent in {there_are} parts by its own count (a concatenation), and {came} have come.")
+    return [
+        Notice("series.maybe_incomplete", f"{detail} Organs at the missing slices get no contours there.") for detail in found
+    ]
 
 
 def _thick(distance: float) -> list[Notice]:

@@ -39,7 +39,7 @@ _GROUPS: Final[Mapping[Tag, Mapping[int, Tag]]] = {
 }
 """For each functional group the elements of a single-frame image that it holds, and their names in it."""
 
-_OF_A_FRAME: Final = frozenset(tag for group in _GROUPS.values() for tag in group) | {Tag.BODY_PART_EXAMINED}
+_OF_A_FRAME: Final = frozenset(tag for group in _GROUPS.values() for tag in group) | {Tag.BODY_PART_EXAMINED, Tag.INSTANCE_NUMBER}
 _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
@@ -64,14 +64,14 @@ def to_frames(header: Header, frames: int) -> list[Header]:
     visited += sum(len(part.fragments) for part in parts)
     common = {tag: value for tag, value in header.values.items() if tag not in _OF_A_FRAME}
     for item in root.items(Tag.SHARED_FUNCTIONAL_GROUPS_SEQUENCE):
-        common |= _values(item)
+        common |= _values(item, big_endian=header.big_endian)
     return [
-        replace(header, values=common | _values(group), pixel_data=part, visited=visited)
+        replace(header, values=common | _values(group, big_endian=header.big_endian), pixel_data=part, visited=visited)
         for group, part in zip(groups, parts, strict=True)
     ]
 
 
-def _values(groups: Item) -> dict[int, bytes]:
+def _values(groups: Item, *, big_endian: bool) -> dict[int, bytes]:
     """What functional groups say, by the tags of a single-frame image."""
     found: dict[int, bytes] = {}
     for sequence, elements in _GROUPS.items():
@@ -81,6 +81,11 @@ def _values(groups: Item) -> dict[int, bytes]:
     for anatomy in groups.items(Tag.FRAME_ANATOMY_SEQUENCE):
         for region in anatomy.items(Tag.ANATOMIC_REGION_SEQUENCE):
             found[Tag.BODY_PART_EXAMINED] = region.values.get(Tag.CODE_MEANING, b"")
+    for content in groups.items(Tag.FRAME_CONTENT_SEQUENCE):
+        if (number := content.values.get(Tag.IN_STACK_POSITION_NUMBER, b"")) and len(
+            number
+        ) == 4:  # counts as Instance Number does
+            found[Tag.INSTANCE_NUMBER] = str(int.from_bytes(number, "big" if big_endian else "little")).encode()
     return found
 
 

@@ -4,7 +4,9 @@ Read from their headers for :mod:`oarlock.ct.completeness`.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import median
 from typing import Final
 
 from oarlock.ct.completeness import Stated
@@ -13,6 +15,7 @@ from oarlock.dicom.tags import Tag
 
 WANTED: Final = frozenset(
     {Tag.SLICE_THICKNESS, Tag.SPACING_BETWEEN_SLICES, Tag.INSTANCE_NUMBER, Tag.IMAGES_IN_ACQUISITION, Tag.ACQUISITION_NUMBER}
+    | {Tag.CONCATENATION_UID, Tag.IN_CONCATENATION_NUMBER, Tag.IN_CONCATENATION_TOTAL_NUMBER}
 )
 
 _WHOLE_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,9}")
@@ -23,23 +26,21 @@ def stated(slices: Sequence[DicomFile]) -> Stated:
 
     They come in the order of the axis.
     """
-    numbers = [_whole(file, Tag.INSTANCE_NUMBER) for file in slices]
-    known = [number for number in numbers if number is not None]
-    distinct = len(set(known)) == len(slices)
     return Stated(
         thickness_mm=_common(slices, Tag.SLICE_THICKNESS),
         spacing_mm=_common(slices, Tag.SPACING_BETWEEN_SLICES),
-        numbers=known if distinct else None,
+        numbers=[_whole(file, Tag.INSTANCE_NUMBER) for file in slices],
         images=_images(slices),
+        parts=_parts(slices),
     )
 
 
 def _common(slices: Sequence[DicomFile], tag: int) -> float | None:
-    """The size of a length that all slices state alike, to a hundredth of it."""
-    values = [abs(value) for file in slices for value in file.header.numbers(tag)[:1]]
-    if len(values) < len(slices) or min(values) <= 0 or max(values) - min(values) > 0.01 * max(values):
-        return None
-    return max(values)
+    """The size of a length that most slices state alike, to a hundredth of it: one that lost it must not silence all others."""
+    values = [abs(value) for file in slices for value in file.header.numbers(tag)[:1] if value != 0]
+    usual = median(values) if values else 0.0
+    alike = [value for value in values if abs(value - usual) <= 0.01 * usual]
+    return max(alike) if 2 * len(alike) > len(slices) else None
 
 
 def _whole(file: DicomFile, tag: int) -> int | None:
@@ -48,16 +49,29 @@ def _whole(file: DicomFile, tag: int) -> int | None:
 
 
 def _images(slices: Sequence[DicomFile]) -> int | None:
-    """Images in Acquisition, summed over the acquisitions that the slices belong to; None if one of them does not say.
+    """Images in Acquisition, summed over the acquisitions that the slices belong to; None if no slice of one of them says it.
 
     None too where each acquisition is of one image, as step-and-shoot scans may number them: their sum is what was sent, whatever
     was lost.
     """
-    by_acquisition: dict[str, int] = {}
+    by_acquisition: dict[str, int] = defaultdict(int)
     for file in slices:
-        count = _whole(file, Tag.IMAGES_IN_ACQUISITION)
-        if count is None or count < 1:
-            return None
         acquisition = file.header.text(Tag.ACQUISITION_NUMBER)
-        by_acquisition[acquisition] = max(count, by_acquisition.get(acquisition, 0))
-    return sum(by_acquisition.values()) if max(by_acquisition.values()) > 1 else None
+        by_acquisition[acquisition] = max(by_acquisition[acquisition], _whole(file, Tag.IMAGES_IN_ACQUISITION) or 0)
+    counts = by_acquisition.values()
+    return sum(counts) if min(counts) > 0 and max(counts) > 1 else None
+
+
+def _parts(slices: Sequence[DicomFile]) -> tuple[int, int] | None:
+    """Of an image that was sent in parts (PS3.3 C.7.6.16.2.2.4), how many have come and how many there are; None of any other."""
+    came: dict[str, set[str]] = defaultdict(set)
+    parts: dict[str, int] = {}
+    for file in slices:
+        image, number = file.header.text(Tag.CONCATENATION_UID), file.header.values.get(Tag.IN_CONCATENATION_NUMBER)
+        if image and number is not None:
+            came[image].add(number.hex())
+            parts[image] = max(parts.get(image, 0), file.header.unsigned(Tag.IN_CONCATENATION_TOTAL_NUMBER) or 0)
+    here, there = (
+        (sum(counts) for counts in zip(*((len(came[image]), parts[image]) for image in came), strict=True)) if came else (0, 0)
+    )
+    return (here, there) if here < there else None

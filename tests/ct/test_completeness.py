@@ -131,6 +131,33 @@ def test_a_third_that_has_not_come_is_told_by_the_count(tmp_path: Path) -> None:
     assert "24 images by its own count (Images in Acquisition), and 16 slices were sent" in warning.detail
 
 
+def edit(path: Path, **values: object) -> None:
+    dataset = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("lost", ["SliceThickness", "InstanceNumber"])
+def test_one_slice_that_lost_what_all_others_say_does_not_silence_them(lost: str, tmp_path: Path) -> None:
+    other = {"SliceThickness": "InstanceNumber", "InstanceNumber": "SliceThickness"}[lost]
+    files = write(tmp_path, **{other: None})
+    edit(files[4], **{lost: None})
+    with pytest.raises(MissingSlices, match="every second slice"):
+        check_headers(files[::2])
+
+
+def test_slices_that_alternate_between_two_runs_of_numbers_are_not_said_to_miss_others() -> None:
+    interleaved = [n for pair in zip(range(1, 12), range(21, 32), strict=True) for n in pair]
+    assert codes(2.0, numbers=interleaved[:SLICES]) == []
+
+
+def test_a_count_that_one_slice_lost_still_counts(tmp_path: Path) -> None:
+    files = write(tmp_path, ImagesInAcquisition=24)
+    edit(files[0], ImagesInAcquisition=None)
+    assert [warning.code for warning in check_headers(files[:16]).warnings] == ["series.maybe_incomplete"]
+
+
 def test_counts_of_two_acquisitions_are_added(tmp_path: Path) -> None:
     files = write(tmp_path, ImagesInAcquisition=12)
     for path in files[12:]:

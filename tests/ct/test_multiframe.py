@@ -341,6 +341,36 @@ def test_a_gap_between_frames_is_named(series: Series, tmp_path: Path) -> None:
         check_headers([write_multi_frame(tmp_path / "a.dcm", series.files[:4] + series.files[5:])])
 
 
+def test_every_second_frame_alone_is_refused_by_the_numbers_in_the_stack(series: Series, tmp_path: Path) -> None:
+    def thinned(dataset: Dataset) -> None:
+        size = dataset.Rows * dataset.Columns * 2
+        kept = [dataset.PixelData[place : place + size] for place in range(0, len(dataset.PixelData), 2 * size)]
+        dataset.PixelData, dataset.NumberOfFrames = b"".join(kept), len(kept)
+        dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[::2]
+        del shared(dataset).PixelMeasuresSequence[0].SliceThickness
+
+    with pytest.raises(errors.MissingSlices, match="numbers go up in steps of 2"):
+        check_headers([write_multi_frame(tmp_path / "half", [one.path for one in series.header.instances], thinned)])
+
+
+def test_a_part_of_a_concatenation_that_has_not_come_is_told(series: Series, tmp_path: Path) -> None:
+    def part(number: int) -> Edit:
+        def edit(dataset: Dataset) -> None:
+            dataset.ConcatenationUID, dataset.InConcatenationTotalNumber = "2.25.5", 2
+            dataset.InConcatenationNumber = number
+
+        return edit
+
+    files = [instance.path for instance in series.header.instances]
+    first, second = (
+        write_multi_frame(tmp_path / str(number), files[chosen], part(number), uid=f"2.25.{number}")
+        for number, chosen in ((1, slice(4)), (2, slice(4, None)))
+    )
+    assert "series.maybe_incomplete" not in [warning.code for warning in check_headers([first, second]).warnings]
+    (warning,) = (w for w in check_headers([first]).warnings if w.code == "series.maybe_incomplete")
+    assert "in 2 parts by its own count (a concatenation), and 1 have come" in warning.detail
+
+
 def test_frames_count_as_slices(series: Series, tmp_path: Path) -> None:
     path = write_multi_frame(tmp_path / "a.dcm", series.files)
     with pytest.raises(errors.TooManySlices, match="9 slices; this server takes at most 8"):
