@@ -13,6 +13,7 @@ Sources: PS3.10 section 7 (file format), PS3.5 section 7 (data elements), 7.5 (n
 import os
 import struct
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -230,7 +231,7 @@ class _Walk:
         """Offset of the element that follows; of pixel data, which end the walk, the place of the value."""
         if tag == Tag.PIXEL_DATA:
             return value_offset
-        offset = value_offset + length if length != UNDEFINED else self._skip_sequence(value_offset, foreign=vr == b"UN")
+        offset = value_offset + length if length != UNDEFINED else self._behind_sequence(vr, value_offset)
         if offset > self._source.size and self._source.complete:
             raise Unusable("it is cut off")
         if offset >= self._source.size and not self._source.complete:
@@ -264,6 +265,17 @@ class _Walk:
             raise InvalidVR(f"the element ({tag >> 16:04X},{tag & 0xFFFF:04X}) has no valid value representation")
         self._skipped.append(tag)
         return behind
+
+    def _behind_sequence(self, vr: bytes, offset: int) -> int:
+        """Offset behind a sequence of undefined length; what is in one of VR UN may be encoded as the data set around it.
+
+        That is against the standard, and how some systems pass private sequences on.
+        """
+        if vr == b"UN":
+            with suppress(Unusable):
+                if (behind := self._skip_sequence(offset, foreign=True)) <= self._source.size:
+                    return behind
+        return self._skip_sequence(offset, foreign=False)
 
     def _skip_sequence(self, offset: int, *, foreign: bool) -> int:
         """Offset behind a sequence, or encapsulated fragments, of undefined length (PS3.5 7.5.2).

@@ -9,6 +9,7 @@ kilobyte, recursively; this one descends into the wanted sequences alone, counts
 Sources: PS3.5 section 7 (data elements), 7.5 (nesting), 6.2.2 (UN), A.5 (deflate).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -182,10 +183,9 @@ class _Parser:
                 continue
             if tag == ITEM_END or (depth == 0 and tag >= self._until):
                 break
-            nested_implicit = implicit or vr == b"UN"
             if tag in _SEQUENCES or length == UNDEFINED:
                 stop = end if length == UNDEFINED else offset + length
-                items, offset = self._items(offset, stop, implicit=nested_implicit, depth=depth)
+                items, offset = self._sequence(vr, offset, stop, implicit=implicit, depth=depth)
                 if tag in _SEQUENCES:
                     item.sequences[tag] = items
                 continue
@@ -195,6 +195,13 @@ class _Parser:
                 item.values[tag] = self._content[offset : offset + length]
             offset += length
         return item, offset
+
+    def _sequence(self, vr: bytes, offset: int, end: int, *, implicit: bool, depth: int) -> tuple[list[Item], int]:
+        """The items of a sequence; one of VR UN is implicit (PS3.5 6.2.2), and else encoded as what stands around it."""
+        if vr == b"UN":
+            with suppress(Unusable):
+                return self._items(offset, end, implicit=True, depth=depth)
+        return self._items(offset, end, implicit=implicit, depth=depth)
 
     def _only_padding_follows(self, offset: int) -> bool:
         """Whether what stands behind the last element is no element: old programs leave zeros or an end of line there."""

@@ -9,7 +9,8 @@ import pytest
 
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.ct.writer import write_ct_series
-from oarlock.dicom.sequences import read_sequences
+from oarlock.dicom.elements import read_elements
+from oarlock.dicom.sequences import read_sequences, read_sequences_before_pixels
 from oarlock.dicom.tags import Tag
 from oarlock.dicom.unusable import Unusable
 from oarlock.errors import InstanceUnreadable, MixedPatients, UnsupportedPixelData
@@ -105,6 +106,18 @@ def test_it_is_skipped_within_a_sequence_of_undefined_length_too(files: list[Pat
     sequence = struct.pack("<HH2s2xI", 9, 0x1003, b"SQ", 0xFFFFFFFF) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
     insert(files[0], CREATOR + sequence)
     assert codes(check_headers(files)) == ["series.elements_skipped"]
+
+
+def test_a_private_sequence_of_unknown_vr_may_be_encoded_as_the_data_set_around_it(files: list[Path]) -> None:
+    """Implicit VR is what the standard asks for there (PS3.5 6.2.2); some systems pass on what they got in explicit VR."""
+    inner = struct.pack("<HH2sH", 0x0020, 0x000E, b"UI", 4) + b"1.2\0"
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + inner + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    sequence = struct.pack("<HH2s2xI", 9, 0x1002, b"UN", 0xFFFFFFFF) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    insert(files[0], CREATOR + sequence)
+    header = check_headers(files)
+    assert codes(header) == []
+    root, _ = read_sequences_before_pixels(read_elements(files[0], (), keep=lambda _: True) or pytest.fail("not DICOM"))
+    assert root.text(Tag.SERIES_INSTANCE_UID) == header.series_instance_uid
 
 
 def test_an_element_that_is_needed_or_leads_nowhere_is_refused_by_name(files: list[Path]) -> None:
