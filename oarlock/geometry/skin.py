@@ -29,7 +29,7 @@ from scipy import ndimage
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.components import largest_piece, to_pieces
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Crop, grow
+from oarlock.geometry.masks import Box, Crop, grow, voxels_per_slice
 
 AIR_HU: Final = -300
 RIND_MM: Final = 1.5
@@ -76,17 +76,27 @@ class Surroundings:
     def share_outside(self, crop: Crop, *, under_skin: bool) -> float:
         """Share of an organ's voxels outside of the patient, in [0, 1].
 
-        :param crop: the organ's box and mask.
+        :param crop, under_skin: as of :meth:`outside_by_slice`.
+        """
+        counts, voxels = self.outside_by_slice(crop, under_skin=under_skin)
+        return sum(counts) / voxels
+
+    def outside_by_slice(self, crop: Crop, *, under_skin: bool) -> tuple[list[int], int]:
+        """How many voxels on each of an organ's slices lie outside of the patient, and of how many in all.
+
+        Of a large organ that lies deep, every few rows and columns are counted.
+
+        :param crop: the organ's box and mask, which is not empty.
         :param under_skin: whether the organ lies close under the skin: then the rind under the air and what is laid on the skin
             count as outside too.
         """
         box, mask = crop
         if not self._reaches_surface(box):
-            return 0.0
+            return [0] * len(mask), int(np.count_nonzero(mask))
         if mask.size > _LARGE_VOXELS:
-            return self._coarse_share_outside(crop)
+            return self._coarse_outside_by_slice(crop)
         outside = self.outside(box, under_skin=under_skin)
-        return float(np.count_nonzero(outside & mask) / np.count_nonzero(mask))
+        return voxels_per_slice(outside & mask).tolist(), int(np.count_nonzero(mask))
 
     def outside(self, box: Box, *, under_skin: bool) -> Mask:
         """Which voxels of a box lie outside of the patient.
@@ -101,8 +111,7 @@ class Surroundings:
         z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
         return np.asarray(self._not_patient(near)[z, y, x])
 
-    def _coarse_share_outside(self, crop: Crop) -> float:
-        """The same of a large organ that lies deep, by every few rows and columns."""
+    def _coarse_outside_by_slice(self, crop: Crop) -> tuple[list[int], int]:
         box, mask = crop
         y, x = ((-s.start) % step for s, step in zip(box[1:], self._step, strict=True))
         some = mask[:, y :: self._step[0], x :: self._step[1]]
@@ -112,7 +121,7 @@ class Surroundings:
         )
         place = np.ix_(z, rows, columns)
         outside = self._coarse_air[place] | (self._core_distance_mm[place] > CORE_MM + BESIDE_MM)
-        return float(np.count_nonzero(outside & some)) / max(1, int(np.count_nonzero(some)))
+        return voxels_per_slice(outside & some).tolist(), max(1, int(np.count_nonzero(some)))
 
     def _reaches_surface(self, box: Box) -> bool:
         """Whether any of a box lies less than the thickest pad under the air; told on the coarse picture."""

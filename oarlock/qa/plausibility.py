@@ -10,17 +10,18 @@ Positions are patient millimetres (x to the left, y to the back, z to the head).
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Crop, OARMasks
+from oarlock.geometry.masks import OARMasks
 from oarlock.geometry.skin import UNDER_SKIN, Surroundings
-from oarlock.organs.catalogue import OAR
+from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
-from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.checks.finding import Finding, Level, Slices
 from oarlock.qa.checks.neighbours import check_inside, check_overlaps
 from oarlock.qa.checks.place import check_laterality, check_lung_tops, check_mirror, check_order, check_position
 from oarlock.qa.checks.presence import check_empty, check_field_of_view, check_islands
@@ -72,23 +73,32 @@ def check_masks(
     crops = {oar: crop for oar in masks.oars if (crop := masks.crop(oar)) is not None}
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
     tissue = {} if hu is None else compositions(hu, crops, limits.tissues)
-    outside = {} if hu is None else shares_outside(hu, crops, grid)
-    return judge(
-        Anatomy(masks.oars, crops, shapes, grid, limits, certainty=certainty or {}, compositions=tissue, outside=outside)
-    )
+    anatomy = Anatomy(masks.oars, crops, shapes, grid, limits, certainty=certainty or {}, compositions=tissue)
+    return judge(anatomy if hu is None else _with_skin(anatomy, Surroundings(hu, grid)))
 
 
-def shares_outside(hu: npt.NDArray[np.int16], crops: Mapping[OAR, Crop], grid: Grid) -> dict[OAR, float]:
-    """Which share of each organ lies outside of the patient's skin."""
-    around = Surroundings(hu, grid)
-    return {oar: around.share_outside(crop, under_skin=oar.name.startswith(UNDER_SKIN)) for oar, crop in crops.items()}
+def _with_skin(anatomy: Anatomy, around: Surroundings) -> Anatomy:
+    """The same, with what lies outside of the patient's skin."""
+    found = {
+        oar: around.outside_by_slice(crop, under_skin=oar.name.startswith(UNDER_SKIN)) for oar, crop in anatomy.crops.items()
+    }
+    where = {oar: Slices.most(counts, anatomy.crops[oar][0][0].start) for oar, (counts, _) in found.items()}
+    return replace(anatomy, outside={oar: sum(counts) / voxels for oar, (counts, voxels) in found.items()}, outside_slices=where)
 
 
 def judge(anatomy: Anatomy) -> tuple[Finding, ...]:
     """The findings of :func:`check_masks` on organs that are already measured."""
-    found = [finding for check in CHECKS for finding in check(anatomy)]
+    found = [_on_slices(finding, anatomy) for check in CHECKS for finding in check(anatomy)]
     for oar in anatomy.shapes:
         if not any(finding.oar == oar.name and finding.level is not Level.GREEN for finding in found):
-            found.append(Finding("organ.plausible", oar.name, Level.GREEN, f"{oar}: passes every check."))
+            passed = Finding("organ.plausible", oar.name, Level.GREEN, f"{oar}: passes every check.")
+            found.append(_on_slices(passed, anatomy))
     places = {oar.name: place for place, oar in enumerate(anatomy.oars)}
     return tuple(sorted(found, key=lambda finding: places.get(finding.oar or "", -1)))
+
+
+def _on_slices(finding: Finding, anatomy: Anatomy) -> Finding:
+    """A finding that names its slices: those of its organ, where it is about the organ as a whole."""
+    if finding.slices is not None or finding.oar is None:
+        return finding
+    return replace(finding, slices=anatomy.slices(BY_NAME[finding.oar]))

@@ -6,12 +6,13 @@ Contours are compared with each other by :mod:`oarlock.qa.organ_shape`; only the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from oarlock.geometry.masks import Crop
+from oarlock.arrays import Mask
+from oarlock.geometry.masks import Crop, voxels_per_slice
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.norms import TissueNorm, TissueRange
 
@@ -23,12 +24,14 @@ class Composition:
     Of its tissue, and below and above that tissue's Hounsfield units.
 
     :param voxels: how many were measured.
+    :param off_by_slice: of each slice of the organ's box, how many are not of its tissue.
     """
 
     voxels: int
     share: float
     lighter: float
     denser: float
+    off_by_slice: tuple[int, ...] = ()
 
 
 def composition_of(values: npt.NDArray[np.int16], tissue: TissueRange) -> Composition:
@@ -45,4 +48,9 @@ def compositions(hu: npt.NDArray[np.int16], crops: Mapping[OAR, Crop], norms: Ma
 
     :param hu: (z, y, x) Hounsfield units of the grid that the crops lie in.
     """
-    return {oar: composition_of(hu[box][mask], norms[oar.name].tissue) for oar, (box, mask) in crops.items()}
+    return {oar: _by_slice(hu[box], mask, norms[oar.name].tissue) for oar, (box, mask) in crops.items()}
+
+
+def _by_slice(hu: npt.NDArray[np.int16], mask: Mask, tissue: TissueRange) -> Composition:
+    off = mask & ((hu < tissue.low_hu) | (hu > tissue.high_hu))
+    return replace(composition_of(hu[mask], tissue), off_by_slice=tuple(voxels_per_slice(off).tolist()))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from oarlock.organs.catalogue import OAR
-from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.checks.finding import Finding, Level, Slices
 
 STRONGEST: Final = (
     "organ.empty",
@@ -47,7 +47,7 @@ class Verdict:
     """What the findings on one organ come to.
 
     :param level: the worst of them.
-    :param code, reason: of the strongest one.
+    :param code, reason, slices: of the strongest one.
     :param codes: of all others that are not green, the strongest first.
     """
 
@@ -56,6 +56,7 @@ class Verdict:
     code: str
     reason: str
     codes: tuple[str, ...] = ()
+    slices: Slices | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One entry of ``organs``."""
@@ -65,6 +66,7 @@ class Verdict:
             "code": self.code,
             "reason": self.reason,
             "other_codes": list(self.codes),
+            "slices": None if self.slices is None else self.slices.to_json(),
         }
 
 
@@ -82,7 +84,7 @@ def verdicts(findings: Iterable[Finding], oars: Sequence[OAR]) -> tuple[Verdict,
 def _verdict(oar: str, findings: Sequence[Finding]) -> Verdict:
     first, *others = sorted(findings, key=lambda one: (_WORST.index(one.level), STRONGEST.index(one.code)))
     told = dict.fromkeys(one.code for one in others if one.level is not Level.GREEN and one.code != first.code)
-    return Verdict(oar, first.level, first.code, first.reason, tuple(told))
+    return Verdict(oar, first.level, first.code, first.reason, tuple(told), first.slices)
 
 
 def verdict_of_set(found: Iterable[Verdict]) -> Level:

@@ -110,16 +110,16 @@ def pictures_of(contents: Contents) -> list[Picture]:
     Those that a comparison likes least, then those whose verdict is red.
     """
     found: dict[str, Picture] = {}
-    for oar, place, caption in (*_scored(contents), *_red(contents)):
+    for oar, place, caption, found_on in (*_scored(contents), *_red(contents)):
         if len(found) < PICTURES and oar.name not in found:
             reference = None if place is None else contents.references[place]
-            z = worst_slice(contents.rendering, oar, reference)
+            z = worst_slice(contents.rendering, oar, reference) if found_on is None else found_on
             address = data_url(overlay(contents.rendering, oar, z, reference, PIXELS), "image/jpeg")
             found[oar.name] = Picture(oar.name, caption, address, reference is not None)
     return list(found.values())
 
 
-def _scored(contents: Contents) -> Iterator[tuple[OAR, int, str]]:
+def _scored(contents: Contents) -> Iterator[tuple[OAR, int, str, None]]:
     """Organs with a score below 1, those that do not pass first, then by surface DSC; an organ of one side alone has none."""
     rows = [
         (row["passed"] is not False, row["surface_dsc"] or 0.0, BY_NAME[row["oar"]], place, _caption(row))
@@ -129,7 +129,7 @@ def _scored(contents: Contents) -> Iterator[tuple[OAR, int, str]]:
         if row["presence"] not in {"neither", "read_in_part"} and row["surface_dsc"] != 1.0
     ]
     for _, _, oar, place, caption in sorted(rows, key=lambda row: row[:2]):
-        yield oar, place, caption
+        yield oar, place, caption, None
 
 
 def _caption(row: Mapping[str, Any]) -> str:
@@ -140,13 +140,14 @@ def _caption(row: Mapping[str, Any]) -> str:
     return f"Surface DSC {row['surface_dsc']:.3f} at {tolerance}, HD95 {farthest}"
 
 
-def _red(contents: Contents) -> Iterator[tuple[OAR, None, str]]:
-    """Organs whose verdict is red and of which something is drawn."""
+def _red(contents: Contents) -> Iterator[tuple[OAR, None, str, int | None]]:
+    """Organs whose verdict is red and of which something is drawn; and the slice on which it shows best, as an index."""
     volumes = dict(zip(contents.rendering.oars, contents.rendering.millilitres().tolist(), strict=True))
     for organ in contents.report["organs"]:
         oar = BY_NAME[organ["oar"]]
         if organ["verdict"] == "red" and volumes.get(oar, 0.0) > 0:
-            yield oar, None, without_name(organ["reason"], oar.name)
+            slices = organ.get("slices")
+            yield oar, None, without_name(organ["reason"], oar.name), slices and slices["best"] - 1
 
 
 def without_name(reason: str, oar: str) -> str:

@@ -139,6 +139,7 @@ QA_REPORT: Final[dict[str, Any]] = {
             "code": "organ.volume",
             "reason": "Brain: too small. 33.8 ml drawn; 1110 ml to 1740 ml is usual, by 19 patients.",
             "other_codes": ["organ.flat_face"],
+            "slices": {"best": 141, "first": 132, "last": 150},
         }
     ],
     "tolerances": [{"oar": "Parotid_L", "tolerance_mm": 2.85, "tolerance_rounded_mm": 2.856, "tolerance_source": "paper"}],
@@ -162,6 +163,7 @@ QA_REPORT: Final[dict[str, Any]] = {
             "low": 1138.0,
             "high": 1697.7,
             "unit": "ml",
+            "slices": {"best": 141, "first": 132, "last": 150},
         }
     ],
     "observers": [

@@ -362,5 +362,8 @@ def test_every_number_of_a_check_is_a_number_of_json(crooked_grid: Grid) -> None
     checks = check_masks(masks, crooked_grid)
     assert {"organs.overlap", "organ.volume", "organ.position", "organ.flat_face", "organ.laterality"} <= {c.code for c in checks}
     for check in checks:
-        assert {type(value) for value in check.to_json().values()} <= {str, float, type(None)}, check
+        row = check.to_json()
+        first, best, last = (row["slices"][name] for name in ("first", "best", "last"))
+        assert 1 <= first <= best <= last <= SHAPE[0], check
+        assert {type(value) for name, value in row.items() if name != "slices"} <= {str, float, type(None)}, check
         json.dumps(check.to_json(), allow_nan=False)

@@ -2,13 +2,14 @@
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from oarlock.organs.catalogue import OARS
 from oarlock.qa import checks
-from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.checks.finding import Finding, Level, Slices
 from oarlock.qa.verdict import STRONGEST, verdict_of_set, verdicts
 
 RED, AMBER, GREEN = Level.RED, Level.AMBER, Level.GREEN
@@ -24,7 +25,7 @@ def test_the_findings_on_one_organ_are_one_verdict_with_the_strongest_first() ->
         finding("organ.flat_face", "OpticNrv_L", RED),
         finding("organ.flat_face", "OpticNrv_L", RED),
         finding("scan.cut_at_end", "OpticNrv_L", GREEN),
-        finding("organ.volume", "OpticNrv_L", RED),
+        replace(finding("organ.volume", "OpticNrv_L", RED), slices=Slices(best=3, first=2, last=5)),
         finding("organ.laterality", "OpticNrv_L", AMBER),
         finding("organ.plausible", "Brain", GREEN),
     ]
@@ -38,6 +39,7 @@ def test_the_findings_on_one_organ_are_one_verdict_with_the_strongest_first() ->
         "code": "organ.volume",
         "reason": "OpticNrv_L: organ.volume.",
         "other_codes": ["organ.flat_face", "organ.certainty", "organ.laterality"],
+        "slices": {"best": 4, "first": 3, "last": 6},
     }
 
 

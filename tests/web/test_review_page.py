@@ -75,6 +75,16 @@ def test_a_dosimetrist_finds_what_is_wrong_by_keys_alone(tab: Tab, planted: Plan
     assert state(page, "[...state.hidden]") == [SHIFTED]
 
 
+def test_a_click_on_any_finding_stands_the_page_on_its_slice(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    findings = state(page, "state.findings.map(one => [one.oar, one.slices.best])")
+    assert {oar for oar, _ in findings} >= {SHIFTED, "Cochlea_L"}
+    numbers = state(page, "state.volume.head.slice_numbers")
+    for place, (_, best) in enumerate(findings):
+        page.locator("#findings button").nth(place).click()
+        assert numbers[state(page, "state.at[0]")] == best
+
+
 TILTED = """() => {
   const { state, planes } = window.oarlock, { geometry, volume } = state, [dy, dx] = volume.spacing;
   geometry.drift = volume.z_mm.map((z) => [z * Math.tan(0.3), z * 0.1]);

@@ -9,10 +9,12 @@ from typing import Final
 
 import numpy as np
 
+from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Crop
+from oarlock.geometry.masks import Crop, voxels_per_slice
 from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, other_side
 from oarlock.organs.norms import HALVES, LUNG_TOPS_MM, NORMS, PAIRS, TISSUES, Halving, Norm, Pair, TissueNorm
+from oarlock.qa.checks.finding import Slices
 from oarlock.qa.organ_shape import Shape
 from oarlock.qa.tissue import Composition
 from oarlock.segmentation.certainty import Certainty
@@ -38,7 +40,7 @@ class Anatomy:
     """The organs of one patient.
 
     :param oars: those that were asked for; ``crops`` and ``shapes`` hold those that were drawn.
-    :param outside: of organs on a known CT, the share that lies outside of the patient's skin.
+    :param outside: of organs on a known CT, the share that lies outside of the patient's skin; ``outside_slices``, where.
     """
 
     oars: tuple[OAR, ...]
@@ -49,6 +51,7 @@ class Anatomy:
     certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
     compositions: Mapping[OAR, Composition] = field(default_factory=dict)
     outside: Mapping[OAR, float] = field(default_factory=dict)
+    outside_slices: Mapping[OAR, Slices | None] = field(default_factory=dict)
 
     def is_tiny(self, oar: OAR) -> bool:
         """Whether an organ is too small to judge more than its size.
@@ -86,3 +89,23 @@ class Anatomy:
         """
         centres = [shape.anchor_mm[0] for oar, shape in self.shapes.items() if oar.laterality is None]
         return float(np.median(centres)) if centres else None
+
+    def slices(self, oar: OAR, part: Mask | None = None) -> Slices | None:
+        """The slices of an organ, or of a part of its mask.
+
+        None where nothing of it is drawn.
+        """
+        if oar not in self.crops:
+            return None
+        box, mask = self.crops[oar]
+        return Slices.most(voxels_per_slice(mask if part is None else part).tolist(), box[0].start)
+
+    def end(self, oar: OAR, *, at_head: bool) -> int:
+        """The last slice of a drawn organ towards the head or the feet."""
+        own = self.crops[oar][0][0]
+        return int(own.stop - 1 if at_head is not self.grid.orientation().flipped[0] else own.start)
+
+    def slices_at(self, place_mm: FloatArray) -> Slices | None:
+        """The slice that a place (x, y, z) lies in; None outside of the scan."""
+        index = round(float(self.grid.to_indices(place_mm[None])[0, 0]))
+        return Slices(index, index, index) if 0 <= index < self.grid.shape[0] else None

@@ -3,17 +3,17 @@
 And inside of the one that holds it?
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
 import numpy as np
 
 from oarlock.arrays import Mask
-from oarlock.geometry.masks import Crop
+from oarlock.geometry.masks import Box, Crop, voxels_per_slice
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.checks.anatomy import Anatomy
-from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.checks.finding import Finding, Level, Slices
 
 _INSIDE: Final = (("Lens_L", "Eye_L"), ("Lens_R", "Eye_R"), ("SpinalCord", "SpinalCanal"))
 
@@ -23,11 +23,13 @@ def check_overlaps(anatomy: Anatomy) -> Iterator[Finding]:
     for a, b in combinations(anatomy.sound(), 2):
         if {a.name, b.name} in [set(pair) for pair in _INSIDE]:
             continue
-        share = _shared(anatomy.crops[a], anatomy.crops[b])
+        box, both = _in_both(anatomy.crops[a], anatomy.crops[b])
+        share = int(np.count_nonzero(both)) / int(min(np.count_nonzero(anatomy.crops[one][1]) for one in (a, b)))
         if share > 0.05:
             level = Level.AMBER if share <= 0.2 else Level.RED
             reason = f"{a}: overlaps {b}. They share {share:.0%} of the smaller one; the same tissue cannot be both."
-            yield Finding("organs.overlap", a.name, level, reason, share, 0.0, 0.05, "share of the smaller")
+            slices = Slices.most(voxels_per_slice(both).tolist(), box[0].start)
+            yield Finding("organs.overlap", a.name, level, reason, share, 0.0, 0.05, "share of the smaller", slices)
 
 
 def check_inside(anatomy: Anatomy) -> Iterator[Finding]:
@@ -36,32 +38,30 @@ def check_inside(anatomy: Anatomy) -> Iterator[Finding]:
     for name, around in _INSIDE:
         inner, outer = BY_NAME[name], BY_NAME[around]
         if inner in sound and outer in sound:
-            share = _covered(anatomy.crops[inner], anatomy.crops[outer])
+            own, mask = anatomy.crops[inner]
+            box, both = _in_both(anatomy.crops[inner], anatomy.crops[outer])
+            share = int(np.count_nonzero(both)) / int(np.count_nonzero(mask))
             if share < 0.95:
                 level = Level.AMBER if share >= 0.8 else Level.RED
                 reason = f"{inner}: not inside {outer}. Only {share:.0%} of it lies there."
-                yield Finding("organ.not_inside", inner.name, level, reason, share, 0.95, 1.0, "share inside")
+                beside = mask.copy()
+                _part((own, beside), box)[both] = False
+                slices = anatomy.slices(inner, beside)
+                yield Finding("organ.not_inside", inner.name, level, reason, share, 0.95, 1.0, "share inside", slices)
 
 
-def _shared(a: Crop, b: Crop) -> float:
-    """Volume of the overlap over that of the smaller organ, by voxels."""
-    both = _in_both(a, b)
-    return both / int(min(np.count_nonzero(a[1]), np.count_nonzero(b[1]))) if both else 0.0
+def _in_both(a: Crop, b: Crop) -> Crop:
+    """The box that two boxes share, which may be empty, and what of it both organs have."""
+    z, y, x = (_shared(p, q) for p, q in zip(a[0], b[0], strict=True))
+    return (z, y, x), _part(a, (z, y, x)) & _part(b, (z, y, x))
 
 
-def _covered(inner: Crop, outer: Crop) -> float:
-    """Which share of an organ lies in another one, by voxels."""
-    return _in_both(inner, outer) / int(np.count_nonzero(inner[1]))
+def _shared(p: slice, q: slice) -> slice:
+    start = max(p.start, q.start)
+    return slice(start, max(start, min(p.stop, q.stop)))
 
 
-def _in_both(a: Crop, b: Crop) -> int:
-    common = [slice(max(p.start, q.start), min(p.stop, q.stop)) for p, q in zip(a[0], b[0], strict=True)]
-    if any(s.start >= s.stop for s in common):
-        return 0
-    return int(np.count_nonzero(_part(a, common) & _part(b, common)))
-
-
-def _part(crop: Crop, box: Sequence[slice]) -> Mask:
-    """What an organ has in a box that lies in its own."""
+def _part(crop: Crop, box: Box) -> Mask:
+    """What an organ has in a box that lies in its own; a view."""
     own, mask = crop
     return mask[tuple(slice(p.start - q.start, p.stop - q.start) for p, q in zip(box, own, strict=True))]

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from oarlock.arrays import FloatArray, Mask
-from oarlock.organs.catalogue import OAR, Laterality, other_side
+from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, other_side
 from oarlock.organs.norms import Norm, Pair
 from oarlock.qa.checks.anatomy import Anatomy
-from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.checks.finding import Finding, Level, Slices
 from oarlock.qa.organ_shape import ANCHOR_MM, FROM_HEAD, Shape
 
 PARTNERS: Final = 5
@@ -86,7 +86,13 @@ def _worst_axis(off_mm: FloatArray, judged: Mask, limits: Norm | Pair) -> tuple[
 
 
 def offset_mm(oar: OAR, shapes: Mapping[OAR, Shape], norms: Mapping[str, Norm]) -> FloatArray | None:
-    """(x, y, z) offset from where other organs put it, or None.
+    """(x, y, z) offset from where other organs put it, or None."""
+    expected = expected_mm(oar, shapes, norms)
+    return None if expected is None else np.asarray(shapes[oar].anchor_mm - expected)
+
+
+def expected_mm(oar: OAR, shapes: Mapping[OAR, Shape], norms: Mapping[str, Norm]) -> FloatArray | None:
+    """(x, y, z) where other organs put an organ, or None.
 
     The organs around it; None with fewer than three of them.
 
@@ -100,7 +106,7 @@ def offset_mm(oar: OAR, shapes: Mapping[OAR, Shape], norms: Mapping[str, Norm]) 
     if len(nearest) < 3:
         return None
     predictions = [shapes[other].anchor_mm + own - norms[other.name].position_mm for other in nearest]
-    return np.asarray(shapes[oar].anchor_mm - np.median(predictions, axis=0))
+    return np.asarray(np.median(predictions, axis=0))
 
 
 def _is_short(oar: OAR, shape: Shape) -> bool:
@@ -144,5 +150,6 @@ def check_lung_tops(anatomy: Anatomy) -> Iterator[Finding]:
     apart_mm = left.head_mm - right.head_mm
     if abs(apart_mm) > limit:
         lower, upper = ("Lung_R", "Lung_L") if apart_mm > 0 else ("Lung_L", "Lung_R")
+        tops = Slices.between(*(anatomy.end(BY_NAME[lung], at_head=True) for lung in (lower, upper)))
         reason = f"{lower}: begins too low. Its top is {abs(apart_mm):.0f} mm below that of {upper}."
-        yield Finding("organ.lung_tops", lower, Level.RED, reason, apart_mm, -limit, limit, "mm")
+        yield Finding("organ.lung_tops", lower, Level.RED, reason, apart_mm, -limit, limit, "mm", tops)

@@ -20,4 +20,5 @@ def check_skin(anatomy: Anatomy) -> Iterator[Finding]:
         if share > OUTSIDE_LIMITS[0]:
             where = "in air, or in a pad, bolus, mask, tube or hand on the skin"
             reason = f"{oar}: leaves the patient. {share:.0%} of it lies {where}."
-            yield Finding("organ.skin", oar.name, level, reason, share, 0.0, OUTSIDE_LIMITS[0], "share outside of the patient")
+            unit, slices = "share outside of the patient", anatomy.outside_slices.get(oar)
+            yield Finding("organ.skin", oar.name, level, reason, share, 0.0, OUTSIDE_LIMITS[0], unit, slices)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from oarlock.qa.checks.anatomy import Anatomy
-from oarlock.qa.checks.finding import Finding, Level, level_of, ml
+from oarlock.qa.checks.finding import Finding, Level, Slices, level_of, ml
 
 FEW_VOXELS: Final = 50
 """Of fewer voxels (a cochlea, a lens on thick slices) those at its edge are too large a share for a red."""
@@ -39,7 +39,8 @@ def check_density(anatomy: Anatomy) -> Iterator[Finding]:
                 f"usual. The rest is mostly {rest}. Check that the contour lies on the organ, and the CT for artefacts."
             )
             unit = f"share that is {norm.tissue.name}"
-            yield Finding("organ.density", oar.name, level, reason, found.share, norm.usual, 1.0, unit)
+            slices = Slices.most(found.off_by_slice, anatomy.crops[oar][0][0].start)
+            yield Finding("organ.density", oar.name, level, reason, found.share, norm.usual, 1.0, unit, slices)
 
 
 def check_certainty(anatomy: Anatomy) -> Iterator[Finding]:

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from oarlock.arrays import FloatArray
-from oarlock.organs.catalogue import OAR, Laterality, other_side
+from oarlock.organs.catalogue import BY_NAME, OAR, Laterality, other_side
 from oarlock.organs.norms import Norm
 from oarlock.qa.checks.anatomy import Anatomy
-from oarlock.qa.checks.finding import Finding, Level, level_of, ml
+from oarlock.qa.checks.finding import Finding, Level, Slices, level_of, ml
 from oarlock.qa.organ_shape import Shape
 
 FACES: Final = ("towards the feet", "towards the head", "in front", "at the back", "on the right", "on the left")
@@ -67,11 +67,21 @@ def check_flat_faces(anatomy: Anatomy) -> Iterator[Finding]:
     """Does it end in a cut?"""
     for oar, shape in anatomy.sound().items():
         limits = anatomy.limits.norms[oar.name].faces
-        for face, share, limit, judged in zip(FACES, shape.faces, limits, shape.judged, strict=True):
+        for place, (face, share, limit, judged) in enumerate(zip(FACES, shape.faces, limits, shape.judged, strict=True)):
             if judged and share > limit:
                 reason = f"{oar}: flat end {face}. Part of it may be missing there."
-                unit = "share of the largest section"
-                yield Finding("organ.flat_face", oar.name, Level.RED, reason, share, 0.0, limit, unit)
+                unit, slices = "share of the largest section", _face(anatomy, oar, place)
+                yield Finding("organ.flat_face", oar.name, Level.RED, reason, share, 0.0, limit, unit, slices)
+
+
+def _face(anatomy: Anatomy, oar: OAR, place: int) -> Slices | None:
+    """The slices of one of an organ's six end planes, in the order of :data:`FACES`."""
+    mask, orientation = anatomy.crops[oar][1], anatomy.grid.orientation()
+    plane = np.zeros_like(mask)
+    end = [slice(None)] * 3
+    end[place // 2] = slice(0, 1) if place % 2 == 0 else slice(-1, None)
+    orientation.turned(plane)[tuple(end)] = orientation.turned(mask)[tuple(end)]
+    return anatomy.slices(oar, plane)
 
 
 def check_halves(anatomy: Anatomy) -> Iterator[Finding]:
@@ -94,7 +104,11 @@ def check_halves(anatomy: Anatomy) -> Iterator[Finding]:
             level = Level.RED if scores[worst] > 1 else Level.AMBER
             half = HALF_NAMES[worst]
             reason = f"{oar}: the {half} half may be missing. It has {share:.0%} of the volume of {other_side(oar)}."
-            yield Finding("organ.half", oar.name, level, reason, float(scores[worst]), None, HALF_AMBER, "of the red limit")
+            unit, slices = "of the red limit", None
+            if half in {"upper", "lower"}:
+                end = anatomy.end(oar, at_head=half == "upper")
+                slices = Slices(end, end, end)
+            yield Finding("organ.half", oar.name, level, reason, float(scores[worst]), None, HALF_AMBER, unit, slices)
 
 
 def half_features(oar: OAR, own: Shape, other: Shape, norms: Mapping[str, Norm]) -> FloatArray:
@@ -114,16 +128,19 @@ def check_continuity(anatomy: Anatomy) -> Iterator[Finding]:
 
     Of the scan; and do cord and canal begin at the brainstem?
     """
-    foot_mm = float(anatomy.grid.to_points(np.array([[0.0, 0, 0], [anatomy.grid.shape[0] - 1.0, 0, 0]]))[:, 2].min())
+    heights = anatomy.grid.to_points(np.array([[0.0, 0, 0], [anatomy.grid.shape[0] - 1.0, 0, 0]]))[:, 2]
+    foot_mm, foot = float(heights.min()), int(np.argmin(heights)) * (anatomy.grid.shape[0] - 1)
     for name, whole_mm in _WHOLE_MM.items():
         shape = anatomy.get(name)
         if shape is not None and (gap_mm := shape.foot_mm - foot_mm) > 10 and shape.head_mm - shape.foot_mm < whole_mm:
             reason = f"{name}: lower part missing. It ends {gap_mm:.0f} mm above the lower end of the scan."
-            yield Finding("organ.incomplete", name, Level.RED, reason, gap_mm, 0.0, 10.0, "mm")
+            slices = Slices.between(anatomy.end(BY_NAME[name], at_head=False), foot)
+            yield Finding("organ.incomplete", name, Level.RED, reason, gap_mm, 0.0, 10.0, "mm", slices)
     stem = anatomy.get("Brainstem")
     for name in ("SpinalCanal", "SpinalCord"):
         shape = anatomy.get(name)
         if shape is not None and stem is not None and abs(gap_mm := stem.foot_mm - shape.head_mm) > 10:
             relation = "below" if gap_mm > 0 else "above"
             reason = f"{name}: does not meet the Brainstem. It begins {abs(gap_mm):.0f} mm {relation} the Brainstem's lower end."
-            yield Finding("organ.gap", name, Level.RED, reason, gap_mm, -10.0, 10.0, "mm")
+            ends = anatomy.end(BY_NAME[name], at_head=True), anatomy.end(BY_NAME["Brainstem"], at_head=False)
+            yield Finding("organ.gap", name, Level.RED, reason, gap_mm, -10.0, 10.0, "mm", Slices.between(*ends))

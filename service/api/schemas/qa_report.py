@@ -92,6 +92,14 @@ class JobComparison(Comparison):
     file: str | None = Field(None, description="address of the RTSTRUCT; null if it was not kept")
 
 
+class SliceSpan(Schema):
+    """Numbers of slices along the slice axis of the series, from 1."""
+
+    best: int = Field(description="on which it shows best")
+    first: int
+    last: int
+
+
 class Check(Schema):
     """What one check that needs no reference found."""
 
@@ -103,6 +111,7 @@ class Check(Schema):
     low: float | None = Field(description="lower limit of green")
     high: float | None = Field(description="upper limit of green")
     unit: str | None
+    slices: SliceSpan | None = Field(None, description="where it shows; null where nowhere")
 
 
 class OrganVerdict(Schema):
@@ -113,6 +122,7 @@ class OrganVerdict(Schema):
     code: str = Field(description="of the strongest finding")
     reason: str = Field(description="of the strongest finding")
     other_codes: list[str]
+    slices: SliceSpan | None = Field(None, description="where the strongest finding shows")
 
 
 class Tolerance(Schema):

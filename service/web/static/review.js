@@ -101,25 +101,23 @@ function choose(name, { move = true, at = null } = {}) {
 function middle(organ, slice = null) {
   const twin = state.organs.find((one) => one.name !== organ.name && one.name.slice(0, -2) === organ.name.slice(0, -2) && one.box);
   const drawn = organ.box ? organ : organ.reference ?? twin;
-  if (!drawn?.box) return state.at;
+  if (!drawn?.box) return [slice ?? state.at[0], ...state.at.slice(1)];
   const [[z0, z1], [y0, y1], [x0, x1]] = drawn.box, [, oy, ox] = state.volume.first;
   const z = slice ?? z0 + drawn.areas.indexOf(Math.max(...drawn.areas));
-  const inside = Math.max(z0, Math.min(z1 - 1, z)), centre = [(z0 + z1 - 1) / 2, (y0 + y1 - 1) / 2 - oy, (x0 + x1 - 1) / 2 - ox];
-  return [inside, state.geometry.along(centre, inside, 1), state.geometry.along(centre, inside, 2)];
+  const centre = [(z0 + z1 - 1) / 2, (y0 + y1 - 1) / 2 - oy, (x0 + x1 - 1) / 2 - ox];
+  return [z, state.geometry.along(centre, z, 1), state.geometry.along(centre, z, 2)];
 }
 
-/** The slice that a finding is about, where its code says more than the organ. */
+/** Where a finding shows best; a report of an earlier version does not say it. */
 function place(finding) {
-  const organ = state.organs.find((one) => one.name === finding.oar);
-  if (!organ) return state.at;
-  if (organ.box) {
-    const [z0, z1] = organ.box[0], last = state.volume.slices - 1;
-    if (finding.code === "scan.cut_at_end") return middle(organ, z0 === 0 ? 0 : z1 - 1 === last ? last : z0);
-    if (finding.code === "organ.gap") { const gap = organ.areas.findIndex((area) => area === 0); if (gap >= 0) return middle(organ, z0 + gap); }
-    if (finding.code === "organ.flat_face") return middle(organ, organ.areas[0] >= organ.areas[organ.areas.length - 1] ? z0 : z1 - 1);
-  }
-  return middle(organ);
+  const organ = state.organs.find((one) => one.name === finding.oar), z = sliceOf(finding);
+  return organ ? middle(organ, z < 0 ? null : z) : [z < 0 ? state.at[0] : z, ...state.at.slice(1)];
 }
+
+const sliceOf = (finding) => (finding.slices ? state.volume.head.slice_numbers.indexOf(finding.slices.best) : -1);
+
+/** A finding as a button that stands the page on its slice. */
+const findingButton = (finding, onclick) => el("button.finding", { type: "button", onclick }, level(finding.level), el("span", {}, finding.reason, finding.slices ? el("span.quiet", {}, ` Slice\u00a0${finding.slices.best}.`) : ""));
 
 function toFinding(number) {
   if (!state.findings.length) return;
@@ -232,7 +230,7 @@ function listFindings() {
   const strongest = new Set((state.qa?.organs ?? []).filter((one) => one.verdict !== "green").map((one) => `${one.oar} ${one.code}`));
   state.findings = told.filter((check) => strongest.has(`${check.oar} ${check.code}`));
   byId("findings-count").textContent = state.findings.length ? `${state.findings.length} organs · N for the next` : "";
-  byId("findings").replaceChildren(...(state.findings.length ? state.findings.map((finding, i) => el("li.row", {}, el("button.finding", { type: "button", onclick: () => toFinding(i) }, level(finding.level), el("span", {}, finding.reason)))) : [el("li.empty", {}, state.qa?.verdict ? "The checks that need no reference found nothing." : "The version that drew these contours did not check them: look at every organ.")]));
+  byId("findings").replaceChildren(...(state.findings.length ? state.findings.map((finding, i) => el("li.row", {}, findingButton(finding, () => toFinding(i)))) : [el("li.empty", {}, state.qa?.verdict ? "The checks that need no reference found nothing." : "The version that drew these contours did not check them: look at every organ.")]));
 }
 
 /** A coefficient and its tolerance, with the digits of the report. */
@@ -257,7 +255,7 @@ function showChosen(organ) {
     el("dl.facts", {}, ...facts.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])),
     score?.reason ? el("p.quiet", {}, score.reason) : null ?? "",
     beyond && beyond.predicted.count + beyond.reference.count > 0 ? el("p.quiet", {}, el("span.red-line"), " red: surface beyond the tolerance") : "",
-    ...others.map((check) => el("p.check", {}, level(check.level), el("span", {}, check.reason))));
+    ...others.map((check) => el("p.check", {}, findingButton(check, () => go(place(check))))));
 }
 
 function fillHead(document) {
