@@ -43,6 +43,18 @@ MAX_SOFT_MEDIAN_HU: Final = 120.0
 MAX_STEP_HU: Final = 200.0
 """Median change of a pixel from one slice to the next; between slices of one patient it is below 50."""
 
+MAX_BODY_STEP_HU: Final = 350.0
+"""The same of the pixels that lie in the body in both; it is below 230 between slices of one patient."""
+
+BODY_HU: Final = -900
+MIN_BODY_SHARE: Final = 0.01
+"""What is denser than air, and the share of a slice from which on it is judged on its own."""
+
+MAX_CUT_HU: Final = 1500
+MAX_CUT_SHARE: Final = 0.002
+"""Of what is denser than air, the share that may have the highest value of all where that is no higher than enamel. In 202
+patients it is a voxel or two, but for metal at the end of the scanner's scale."""
+
 ALL_AIR_HU: Final = (-1100, -900)
 ALL_AIR_SHARE: Final = 0.95
 """A slice of which so much is air lies beyond the end of what was scanned, and may differ from its neighbour as it likes."""
@@ -62,7 +74,9 @@ def check_hounsfield(header: SeriesHeader) -> None:
     if min(header.grid.rows, header.grid.columns) < MIN_MATRIX:
         return
     try:
-        check_values(_read(header, spread(len(header.instances), LOOKED_AT)))
+        values = _read(header, spread(len(header.instances), LOOKED_AT))
+        check_values(values)
+        check_not_cut(values)
         for z, neighbour in _odd_ones(header.instances):
             check_step(_read(header, [z, neighbour]), header.instances[z].position)
     except UnsupportedPixelData:
@@ -123,6 +137,17 @@ def check_values(hu: Int16Array) -> None:
         raise NotHounsfield(reason=f"soft tissue lies around {median:.0f} HU, and of a patient between -45 and 60")
 
 
+def check_not_cut(hu: Int16Array) -> None:
+    """Check that bone keeps its values: they are not cut to a window.
+
+    :raises NotHounsfield: far too many voxels have the highest value of all.
+    """
+    dense = hu[hu > AIR_HU]
+    highest = int(dense.max(initial=AIR_HU))
+    if highest < MAX_CUT_HU and np.mean(dense == highest) > MAX_CUT_SHARE:
+        raise NotHounsfield(reason=f"they are cut off at {highest} HU, so bone is not told from what is denser or lighter")
+
+
 def check_step(pair: Int16Array, position: int) -> None:
     """Check that two neighbouring slices have values of one kind.
 
@@ -153,10 +178,15 @@ def check_steps(hu: Int16Array) -> None:
 
 
 def _step(one: Int16Array, other: Int16Array) -> float:
-    """Median change of a pixel between two slices; 0 where one of them is nothing but air, as beyond the end of a phantom."""
+    """Median change of a pixel between two slices; 0 where one of them is nothing but air, as beyond the end of a phantom.
+
+    A patient may fill less than half of a slice, and a wrong slope leaves air where it is: so the body is looked at too.
+    """
     if any(np.mean((hu >= ALL_AIR_HU[0]) & (hu <= ALL_AIR_HU[1])) >= ALL_AIR_SHARE for hu in (one, other)):
         return 0.0
-    return float(np.median(np.abs(one.astype(np.int32) - other)))
+    change, body = np.abs(one.astype(np.int32) - other), (one > BODY_HU) & (other > BODY_HU)
+    inside = float(np.median(change[body])) if np.mean(body) > MIN_BODY_SHARE else 0.0
+    return max(float(np.median(change)), inside if inside > MAX_BODY_STEP_HU else 0.0)
 
 
 def without_padding(hu: Int16Array) -> Int16Array:

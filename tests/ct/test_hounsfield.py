@@ -1,5 +1,6 @@
 """Values that no patient has are refused before a job runs; each limit has a case just inside and one just outside."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,33 @@ def test_a_slice_that_jumps_is_found_in_the_whole_series() -> None:
         check_steps(outside)
 
 
+@pytest.mark.parametrize(("slope", "change"), [(2.0, 1069), (0.5, 535), (1.5, 535)])
+def test_a_wrong_slope_in_one_slice_is_found_though_most_of_it_is_air(slope: float, change: int) -> None:
+    hu = patient()
+    assert np.mean(hu[4] < -900) > 0.6
+    hu[4] = stored(hu[4], slope)
+    with pytest.raises(NotHounsfield, match=r"from slice 4 to slice 5 they change by (\d+)") as told:
+        check_steps(hu)
+    assert int(told.value.detail.split("change by ")[1].split()[0]) == pytest.approx(change, abs=12)
+
+
+def test_a_head_that_ends_between_two_slices_is_not_a_jump() -> None:
+    hu = patient()
+    hu[5:] = np.where(patient()[5:] > -500, patient()[5:] * 0 - 1000, hu[5:])
+    hu[4, :60] = -1000
+    check_steps(hu)
+
+
+@pytest.mark.parametrize(("top", "refused"), [(150, True), (700, True), (1490, True), (1510, False), (3071, False)])
+def test_values_that_are_cut_below_what_bone_has_are_refused(top: int, refused: bool, tmp_path: Path) -> None:
+    hu = patient()
+    hu[:, 44:52, 44:52] = 1800 + np.random.default_rng(2).integers(0, 900, (9, 8, 8))
+    take_in(write(tmp_path / "whole", hu), IntakeRules())
+    files = write(tmp_path / "cut", np.minimum(hu, top))
+    with pytest.raises(NotHounsfield, match=f"they are cut off at {top} HU") if refused else nullcontext():
+        take_in(files, IntakeRules())
+
+
 def test_a_small_matrix_is_not_judged() -> None:
     check_steps(np.arange(3 * 63 * 63, dtype=np.int16).reshape(3, 63, 63))
 
@@ -170,7 +198,7 @@ def test_an_intercept_lost_in_one_slice_is_refused_at_the_door(z: int, tmp_path:
     dataset = pydicom.dcmread(files[z])
     dataset.RescaleIntercept = 0
     dataset.save_as(files[z])
-    with pytest.raises(NotHounsfield, match=rf"those of file {z + 1} differ from its neighbour's by 1024"):
+    with pytest.raises(NotHounsfield, match=rf"those of file {z + 1} differ from its neighbour's by 102[45]"):
         take_in(files, IntakeRules())
 
 

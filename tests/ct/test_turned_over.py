@@ -17,6 +17,11 @@ def coarse() -> Phantom:
     return head_and_neck(shape=(64, 110, 116), spacing_mm=(6.0, 4.2, 4.2))
 
 
+def _rest(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    """All of a grid but its rows and columns."""
+    return grid.origins_mm, grid.row_direction, grid.column_direction, grid.row_spacing_mm, grid.column_spacing_mm
+
+
 def found(phantom: Phantom, hu: np.ndarray | None = None) -> str:
     notices = turned_over(phantom.hu if hu is None else hu, phantom.grid)
     assert [notice.code for notice in notices] in ([], ["series.turned_over"])
@@ -43,6 +48,16 @@ def test_both_are_told_in_one_warning(coarse: Phantom) -> None:
     said = found(coarse, coarse.hu[::-1, ::-1])
     assert HEAD in said
     assert FRONT in said
+
+
+@pytest.mark.parametrize("quarters", [1, 3])
+def test_slices_that_are_turned_by_a_quarter_are_told(quarters: int, coarse: Phantom) -> None:
+    square = Grid(116, 116, *_rest(coarse.grid))
+    padded = np.pad(coarse.hu, ((0, 0), (3, 3), (0, 0)), constant_values=-1000)
+    said = found(replace(coarse, grid=square), np.rot90(padded, quarters, axes=(1, 2)))
+    assert "by a quarter: the air in nose, mouth and throat lies beside the middle" in said
+    assert FRONT not in said
+    assert found(replace(coarse, grid=square), padded) == ""
 
 
 def test_left_and_right_are_not_judged(coarse: Phantom) -> None:
