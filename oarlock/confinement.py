@@ -54,8 +54,10 @@ def confine(readable: Iterable[Path] = ()) -> None:
     :raises ConfinementFailed: if a lock that the system has did not close, or if there are other threads already: Landlock would
         leave them as they are. It is not a warning, as nobody reads what a judge of files says.
     """
-    if sys.platform != "linux" or _prctl(_PR_SET_NO_NEW_PRIVS, 1) != 0:
+    if sys.platform != "linux":
         return
+    if _prctl(_PR_SET_NO_NEW_PRIVS, 1) != 0:
+        raise ConfinementFailed("no new privileges")
     _check_alone()
     _take_files(readable)
     _take_calls()
@@ -130,7 +132,7 @@ def _take_files(readable: Iterable[Path]) -> None:
         rights += struct.pack("=Q", 0b11)  # abstract sockets of others, and signals to them
     rules = _syscall(_CREATE_RULESET, rights, len(rights), 0)
     if rules < 0:
-        return
+        raise ConfinementFailed("Landlock")
     for path in readable:
         with suppress(OSError):  # who opens it is told
             file = os.open(path, os.O_PATH | os.O_CLOEXEC)

@@ -252,20 +252,18 @@ def check(database: Database, kept: Iterable[Head] = ()) -> Verdict:
 
     :param kept: last entries that were written down elsewhere.
     """
-    head = read_head(database)
-    verdict = verify(read_entries(database), [*([] if head is None else [head]), *kept])
-    if head is not None:
-        return verdict
-    return replace(verdict, findings=(*verdict.findings, "the row that names the last entry is missing or not the only one"))
+    return verify(read_entries(database), [read_head(database), *kept])
 
 
-def verify(entries: Iterable[Entry], heads: Iterable[Head] = ()) -> Verdict:
+def verify(entries: Iterable[Entry], heads: Iterable[Head | None] = ()) -> Verdict:
     """Follow the chain from its beginning.
 
     :param entries: in their order.
-    :param heads: last entries that were written down: the row beside the table, and any that were kept elsewhere.
+    :param heads: last entries that were written down: the row beside the table (None where it is missing, which is a finding),
+        and any that were kept elsewhere.
     """
-    written_down = set(heads) - {Head(0, BEGINNING)}
+    known = set(heads)
+    written_down = {head for head in known if head is not None} - {Head(0, BEGINNING)}
     findings, head = [], Head(0, BEGINNING)
     for entry in entries:
         if entry.seq != head.seq + 1:
@@ -275,6 +273,8 @@ def verify(entries: Iterable[Entry], heads: Iterable[Head] = ()) -> Verdict:
         head = Head(entry.seq, entry.hash)
         written_down.discard(head)
     findings += [_not_found(missing, head) for missing in sorted(written_down, key=str)]
+    if None in known:
+        findings.append("the row that names the last entry is missing or not the only one")
     return Verdict(head, tuple(findings))
 
 
