@@ -1,52 +1,48 @@
-"""The images of a series that a supplied RTSTRUCT lists.
+"""The images that a supplied RTSTRUCT lists, series by series.
 
 The planning system had all of them when the RTSTRUCT was made.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from oarlock.dicom.sequences import Item, read_sequences_until
+from oarlock.dicom.sequences import MAX_ELEMENTS_UNTIL, Item, read_sequences_until
 from oarlock.dicom.tags import Tag
 from oarlock.dicom.unusable import Unusable
 
 RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
-def listed_images(path: Path, series_instance_uid: str) -> set[str]:
-    """SOP Instance UIDs that an RTSTRUCT lists for a series.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What an RTSTRUCT lists.
 
-    Empty where the file cannot be read, which the job reports.
+    :param images: SOP Instance UIDs, by Series Instance UID.
+    :param visited: how many elements were looked at for it.
     """
+
+    images: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    visited: int = 0
+
+
+def read_listing(path: Path) -> Listing:
+    """The images that an RTSTRUCT lists; none where the file cannot be read, which the job reports."""
     try:
-        root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET)
+        root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET) or Item()
     except Unusable:
-        return set()
-    return {
-        image.text(Tag.REFERENCED_SOP_INSTANCE_UID)
-        for series in _series(root or Item())
-        if series.text(Tag.SERIES_INSTANCE_UID) == series_instance_uid
-        for image in series.items(Tag.CONTOUR_IMAGE_SEQUENCE)
-    }
+        return Listing(visited=MAX_ELEMENTS_UNTIL)
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for frame in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE):
+        for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE):
+            for series in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE):
+                images = {one.text(Tag.REFERENCED_SOP_INSTANCE_UID) for one in series.items(Tag.CONTOUR_IMAGE_SEQUENCE)}
+                found[series.text(Tag.SERIES_INSTANCE_UID)] |= images
+    return Listing({uid: frozenset(images) for uid, images in found.items()}, root.visited)
 
 
-def listed_series(path: Path) -> list[str]:
-    """Series of which an RTSTRUCT lists images.
-
-    Series Instance UIDs; none where the file cannot be read.
-    """
-    try:
-        root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET)
-    except Unusable:
-        return []
-    return sorted({uid for series in _series(root or Item()) if (uid := series.text(Tag.SERIES_INSTANCE_UID))})
-
-
-def _series(root: Item) -> list[Item]:
-    """Items of RT Referenced Series Sequence (PS3.3 C.8.8.5)."""
-    return [
-        series
-        for frame in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)
-        for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE)
-        for series in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE)
-    ]
+def listed_images(path: Path, series_instance_uid: str) -> frozenset[str]:
+    """SOP Instance UIDs that an RTSTRUCT lists for a series."""
+    return read_listing(path).images.get(series_instance_uid, frozenset())

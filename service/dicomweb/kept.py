@@ -20,7 +20,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from oarlock.ct.series import SeriesHeader
+from oarlock.dicom.elements import read_elements
 from oarlock.dicom.encoding import dataset_start, encode_dataset, split_elements
+from oarlock.dicom.tags import Tag
 from oarlock.errors import JobExpired, ResultNotFound
 from oarlock.rtstruct.writer import Authorship
 from oarlock.seg import writer as seg
@@ -28,6 +30,7 @@ from oarlock.store.files import RTSTRUCT
 from oarlock.store.jobs import Job, JobState
 from service.container import Service
 from service.delivery import kept_header, rtstruct_of, segmentation_of, with_true_uids
+from service.dicomweb.costs import is_costly
 from service.errors import NotKept
 
 PAGE: Final = 200
@@ -200,8 +203,25 @@ class Archive:
             raise NotKept(what="instance") from error
 
     def dataset(self, kept: Kept) -> Dataset:
-        """The whole data set of an instance."""
-        return pydicom.dcmread(BytesIO(self.content(kept)), force=True)
+        """The whole data set of an instance; of an image that is too costly to be read in full, only what it is."""
+        return self._known(kept) if self.is_costly(kept) else pydicom.dcmread(BytesIO(self.content(kept)), force=True)
+
+    def is_costly(self, kept: Kept) -> bool:
+        """Whether an instance is not to be read in full; what was written here, and not by a stranger, always is."""
+        return kept.path is not None and kept.job.identity is None and is_costly(kept.path)
+
+    def _known(self, kept: Kept) -> Dataset:
+        """The attributes of an image by which it is found.
+
+        :raises NotKept: if it was deleted in the meantime.
+        """
+        wanted = {Tag.SPECIFIC_CHARACTER_SET, Tag.SOP_CLASS_UID, Tag.SOP_INSTANCE_UID, Tag.MODALITY, Tag.INSTANCE_NUMBER}
+        wanted |= {Tag.STUDY_INSTANCE_UID, Tag.SERIES_INSTANCE_UID, Tag.SERIES_DESCRIPTION, Tag.PATIENT_NAME, Tag.PATIENT_ID}
+        header = read_elements(kept.path, wanted, keep=lambda _: True) if kept.path and kept.path.exists() else None
+        if header is None:
+            raise NotKept(what="instance")
+        values = {tag: value for tag, value in header.values.items() if tag in wanted}
+        return pydicom.dcmread(BytesIO(encode_dataset(values)), force=True)
 
     def description(self, kept: Kept) -> Dataset:
         """What a search tells of an instance.
@@ -209,6 +229,8 @@ class Archive:
         Of a CT image all but its pixels, of a result what stands before its sequences.
         """
         if kept.path is not None:
+            if self.is_costly(kept):
+                return self._known(kept)
             content = self.content(kept) if kept.job.identity else None
             return pydicom.dcmread(BytesIO(content) if content else kept.path, stop_before_pixels=True, force=True)
         described = self.patient(kept.job)

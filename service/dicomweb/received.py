@@ -27,7 +27,7 @@ from service.container import Service
 from service.dicomweb.documents import JSON, XML, to_json, to_xml
 from service.dicomweb.retrieve import covers, to_accepted
 from service.dicomweb.routes import PREFIX, Study, base_of
-from service.dicomweb.store import answer, look_at, take
+from service.dicomweb.store import answer, look_at_all, take
 from service.facts import facts_of
 from service.intake import multipart
 from service.intake.forms import STOW, Upload
@@ -119,10 +119,8 @@ async def _store(request: Request, service: Service, sender: Sender, study_uid: 
 
 def _take(service: Service, upload: Upload, sender: Sender, base: str, study_uid: str | None) -> tuple[int, Dataset]:
     sealed = service.settings.deidentify_key is not None
-    instances = [
-        look_at(path, digest.hex(), study_uid=study_uid, structure_sets=not sealed)
-        for path, digest in zip(upload.files, upload.file_digests, strict=True)
-    ]
+    files = zip(upload.files, (digest.hex() for digest in upload.file_digests), strict=True)
+    instances = look_at_all(files, study_uid=study_uid, structure_sets=not sealed)
     return answer(take(instances, service.received, sender, most=service.settings.max_upload_files), base)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.filereader import read_partial
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from oarlock.dicom.codestreams import whole_codestream
@@ -102,18 +103,20 @@ def wanted_syntax(accepted: Sequence[Accepted], *, single: bool) -> tuple[bool, 
     raise NotAcceptable(offered=[f'{MULTIPART}; type="{DICOM}"'])
 
 
-def in_syntax(content: bytes, syntax: str) -> tuple[bytes, str]:
+def in_syntax(content: bytes, syntax: str, *, as_it_is: bool = False) -> tuple[bytes, str]:
     """A Part 10 file in a transfer syntax, and that syntax.
 
     :param syntax: empty to leave the file as it is.
+    :param as_it_is: whether the file is too costly to be written anew.
     :raises NotAcceptable: if it is neither the file's own nor Explicit VR Little Endian.
     """
-    dataset = pydicom.dcmread(BytesIO(content), force=True)
-    stored = transfer_syntax_of(dataset)
+    stored = transfer_syntax_of(read_partial(BytesIO(content), stop_when=lambda *_: True, force=True))
     if syntax in {"", stored}:
         return content, stored
-    if syntax != ExplicitVRLittleEndian:
-        raise NotAcceptable(offered=[f"transfer-syntax={stored}", f"transfer-syntax={ExplicitVRLittleEndian}"])
+    if as_it_is or syntax != ExplicitVRLittleEndian:
+        others = [] if as_it_is else [f"transfer-syntax={ExplicitVRLittleEndian}"]
+        raise NotAcceptable(offered=[f"transfer-syntax={stored}", *others])
+    dataset = pydicom.dcmread(BytesIO(content), force=True)
     if "PixelData" in dataset:
         pixels = b"".join(native_frames(dataset))
         dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)

@@ -253,7 +253,8 @@ def retrieve_instance(request: Request, service: Here, asked: TheInstance) -> Re
     """One file (WADO-RS)."""
     multipart, syntax = wanted_syntax(to_accepted(request.headers.get("accept")), single=True)
     asked.note_read(service, "instance")
-    content, stored = in_syntax(asked.archive.content(asked.kept), syntax)
+    archive = asked.archive
+    content, stored = in_syntax(archive.content(asked.kept), syntax, as_it_is=archive.is_costly(asked.kept))
     kind = f"{DICOM}; transfer-syntax={stored}"
     if not multipart:
         return Response(content, media_type=kind, headers=PRIVATE)
@@ -270,7 +271,7 @@ def _files(request: Request, archive: Archive, by: Actor, found: Sequence[KeptSe
     def parts() -> Iterator[tuple[str, bytes, str]]:
         for series in found:
             for kept in series.instances:
-                content, stored = in_syntax(archive.content(kept), syntax)
+                content, stored = in_syntax(archive.content(kept), syntax, as_it_is=archive.is_costly(kept))
                 yield f"{DICOM}; transfer-syntax={stored}", content, qido.address(base, series, kept)
 
     return _parts(request, DICOM, parts())

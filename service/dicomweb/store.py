@@ -4,16 +4,16 @@ And what the sender is told of each instance of a request.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydicom.dataset import Dataset
 
-from oarlock.ct.listed_images import listed_series
-from oarlock.ct.sorting import CT_IMAGE, MULTI_FRAME_CT, RT_STRUCTURE_SET, DicomFile
-from oarlock.dicom.elements import read_elements
+from oarlock.ct.listed_images import read_listing
+from oarlock.ct.sorting import CT_IMAGE, MAX_UPLOAD_ELEMENTS, MULTI_FRAME_CT, RT_STRUCTURE_SET, DicomFile
+from oarlock.dicom.elements import MAX_INFLATED_BYTES, read_elements
 from oarlock.dicom.tags import Tag
 from oarlock.dicom.unusable import Unusable
 from oarlock.store.received import Received, Sender
@@ -34,7 +34,8 @@ _WANTED: Final = frozenset({Tag.SOP_CLASS_UID, Tag.SOP_INSTANCE_UID, Tag.STUDY_I
 class Instance:
     """A file of the request, or why it is refused.
 
-    The reason is 0 if it is taken. ``collected_with`` is the CT series that it is received for.
+    The reason is 0 if it is taken. ``collected_with`` is the CT series that it is received for; ``visited`` how many elements
+    were looked at.
     """
 
     path: Path
@@ -45,6 +46,24 @@ class Instance:
     study_uid: str = ""
     series_uid: str = ""
     collected_with: str = ""
+    visited: int = 0
+
+
+def look_at_all(files: Iterable[tuple[Path, str]], *, study_uid: str | None, structure_sets: bool) -> list[Instance]:
+    """What the files of a request are, given with their digests.
+
+    When their headers hold more elements than an upload may, what is left is refused unseen.
+    """
+    found: list[Instance] = []
+    visited = 0
+    for path, digest in files:
+        if visited > MAX_UPLOAD_ELEMENTS:
+            found.append(Instance(path, digest, OUT_OF_RESOURCES))
+            continue
+        instance = look_at(path, digest, study_uid=study_uid, structure_sets=structure_sets)
+        visited += instance.visited
+        found.append(instance)
+    return found
 
 
 def look_at(path: Path, digest: str, *, study_uid: str | None, structure_sets: bool) -> Instance:
@@ -56,13 +75,13 @@ def look_at(path: Path, digest: str, *, study_uid: str | None, structure_sets: b
     try:
         header = read_elements(path, _WANTED, keep=lambda _: True)
     except Unusable:
-        header = None
+        return Instance(path, digest, NOT_UNDERSTOOD, visited=MAX_INFLATED_BYTES // 8)  # as many as a small file can hold
     if header is None:
         return Instance(path, digest, NOT_UNDERSTOOD)
     file = DicomFile(1, header)
     study, series = file.uid(Tag.STUDY_INSTANCE_UID), file.uid(Tag.SERIES_INSTANCE_UID)
     instance = file.uid(Tag.SOP_INSTANCE_UID)
-    collected_with = series
+    collected_with, visited = series, header.visited
     failure = 0
     if not (instance and study and series):
         failure = NOT_UNDERSTOOD
@@ -71,10 +90,12 @@ def look_at(path: Path, digest: str, *, study_uid: str | None, structure_sets: b
     elif study_uid is not None and study != study_uid:
         failure = WRONG_STUDY
     elif file.sop_class == RT_STRUCTURE_SET:
-        listed = listed_series(path)
+        listing = read_listing(path)
+        visited += listing.visited
+        listed = [uid for uid in listing.images if uid]
         collected_with = listed[0] if len(listed) == 1 else ""
         failure = 0 if collected_with else NOT_UNDERSTOOD
-    return Instance(path, digest, failure, file.sop_class, instance, study, series, collected_with)
+    return Instance(path, digest, failure, file.sop_class, instance, study, series, collected_with, visited)
 
 
 def take(instances: Sequence[Instance], received: Received, sender: Sender, *, most: int) -> list[Instance]:

@@ -7,12 +7,15 @@ import numpy as np
 import pydicom
 import pytest
 
+from oarlock.ct import series
 from oarlock.ct.completeness import Stated, check_complete
+from oarlock.ct.listed_images import Listing, listed_images, read_listing
 from oarlock.ct.series import check_headers
 from oarlock.ct.writer import write_ct_series
 from oarlock.errors import MissingSlices
 from oarlock.geometry.grid import Grid
 from oarlock.rtstruct.writer import write_rtstruct
+from tests.fixtures.costly import structure_set
 from tests.fixtures.organs import AUTHORSHIP, awkward_masks, write_series
 
 SLICES = 21
@@ -193,3 +196,27 @@ def test_images_of_another_series_in_an_rtstruct_do_not_count(tmp_path: Path) ->
     structure_set = tmp_path / "rtstruct.dcm"
     write_rtstruct(structure_set, awkward_masks(), replace(made.header, series_instance_uid="2.25.7"), AUTHORSHIP)
     assert check_headers([*made.files[:-2], structure_set]).warnings == ()
+
+
+# ── lists that cost ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_list_of_images_is_read_to_its_hundred_thousandth_element_and_no_further(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(structure_set(99_000))
+    (tmp_path / "endless").write_bytes(structure_set(1_000_000))
+    assert listed_images(tmp_path / "long", "1.2.5") == {""}
+    assert read_listing(tmp_path / "endless") == Listing(visited=100_000)
+
+
+def test_lists_of_many_structure_sets_cost_no_more_than_a_second_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write(tmp_path / "ct")
+    for number in range(9):
+        path = tmp_path / f"endless{number}"
+        path.write_bytes(structure_set(1_000_000, uid=b"1.2.3.%d" % number))
+        files.append(path)
+    read: list[Path] = []
+    monkeypatch.setattr(series, "read_listing", lambda path: read.append(path) or read_listing(path))
+    assert check_headers(files).warnings == ()
+    assert len(read) == 4  # 300,000 elements are three of them

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,7 +20,10 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLo
 
 from oarlock.store import audit
 from oarlock.store.jobs import JobId
-from tests.fixtures import canaries
+from service.dicomweb.kept import Archive, Kept
+from service.dicomweb.retrieve import in_syntax
+from service.errors import NotAcceptable
+from tests.fixtures import canaries, costly
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve
 from tests.worker.conftest import House
@@ -288,3 +293,47 @@ def test_no_answer_is_kept_by_caches_and_json_is_valid(kept: Contoured) -> None:
     answer = kept.get(f"studies/{kept.study}/metadata", "application/dicom+json")
     assert answer.headers["cache-control"] == "no-store"
     assert len(json.loads(answer.content)) == len(kept.files) + 2
+
+
+# ── images that cost ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_items(content: bytes, count: int) -> bytes:
+    """A CT file with so many empty items in a private sequence behind group 0008."""
+    at = content.index(b"\x10\x00\x10\x00PN")
+    creator = costly.element(0x00090010, b"LO", b"ACME")
+    return content[:at] + creator + costly.sequence(0x00091010, costly.item(b"") * count) + content[at:]
+
+
+def deflated(content: bytes, zeros: int) -> bytes:
+    start = content.index(b"\x08\x00")
+    return costly.part_10(b"1.2.840.10008.5.1.4.1.1.2", content[start:] + bytes(zeros), deflated=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_costly"),
+    [
+        (lambda content: content, False),
+        (lambda content: with_items(content, 19_000), False),
+        (lambda content: with_items(content, 21_000), True),
+        (lambda content: content + bytes(2**21 + 2), True),
+        (lambda content: deflated(content, 0), False),
+        (lambda content: deflated(content, 100_000_000), True),
+    ],
+    ids=["plain", "19,000 items", "21,000 items", "2 MiB behind the pixels", "deflated", "100 MB of zeros deflated"],
+)
+def test_an_image_that_would_become_gigabytes_is_not_read_in_full(change: Any, is_costly: bool, tmp_path: Path) -> None:
+    """What it is is told all the same, and the file is given as it was sent."""
+    (path,) = canaries.write_series(tmp_path / "ct")[2:3]
+    path.write_bytes(change(path.read_bytes()))
+    archive = Archive(SimpleNamespace(vault=SimpleNamespace(image=lambda job, content: content)), None, "")  # type: ignore[arg-type]
+    image = Kept(SimpleNamespace(identity=None), "1.2.840.10008.5.1.4.1.1.2", "", path)  # type: ignore[arg-type]
+    uid = pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID if not is_costly else None
+    for told in (archive.dataset(image), archive.description(image)):
+        assert (len(told) < 12) is is_costly
+        assert told.Modality == "CT"
+        assert uid in (None, told.SOPInstanceUID)
+    content = archive.content(image)
+    assert in_syntax(content, "", as_it_is=is_costly)[0] == path.read_bytes()
+    with pytest.raises(NotAcceptable) if is_costly and path.read_bytes()[:400].count(b"1.2.1.99") else nullcontext():
+        in_syntax(content, ExplicitVRLittleEndian, as_it_is=is_costly)

@@ -19,9 +19,10 @@ from oarlock.store import received
 from oarlock.store.jobs import JobId
 from oarlock.store.received import Received, Sender
 from service.dicomweb import collector
+from service.dicomweb import store as stow
 from service.dicomweb.collector import Collector
-from service.dicomweb.store import look_at, take
-from tests.fixtures import canaries
+from service.dicomweb.store import look_at, look_at_all, take
+from tests.fixtures import canaries, costly
 from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
@@ -341,6 +342,18 @@ def test_a_folder_is_full_at_the_limit_of_a_post(tmp_path: Path, files: list[Pat
     same = [replace(one, path=path) for one, path in zip(instances[:5], files[7:12], strict=True)]
     again = take(same, Received(tmp_path), ANYONE, most=5)
     assert [one.failure for one in again] == [0] * 5  # the same bytes need no room
+
+
+def test_files_behind_too_many_elements_are_refused_unseen(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each list is cut short at 100,000 elements, and two of them are more than this request may hold."""
+    monkeypatch.setattr(stow, "MAX_UPLOAD_ELEMENTS", 150_000)
+    for number in (1, 2):
+        (tmp_path / str(number)).write_bytes(costly.structure_set(1_000_000, uid=b"1.2.3.%d" % number))
+    asked = [files[0], tmp_path / "1", files[1], tmp_path / "2", files[2]]
+    told = look_at_all([(path, "0" * 64) for path in asked], study_uid=None, structure_sets=True)
+    assert [one.failure for one in told] == [0, 0xC000, 0, 0xC000, 0xA700]
 
 
 def test_what_a_full_folder_took_is_on_the_disk_when_the_sender_is_told(
