@@ -70,7 +70,7 @@ class Remarks:
             return f"has contours in {side} that enclose no voxel"
         if oar in self.contested:
             return f"is claimed by {len(self.contested[oar])} ROIs in {side}, of which none was used"
-        return f"{'is empty' if has_roi else 'has no ROI'} in {side}"
+        return f"{'is empty' if has_roi else 'has no ROI that can be used'} in {side}"
 
 
 @dataclass(frozen=True, slots=True)

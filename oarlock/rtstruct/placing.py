@@ -100,11 +100,12 @@ def rois_to_masks(
     :raises FrameOfReferenceMismatch: the file names neither the frame of reference nor an image of the series.
     """
     notes = [Notice("structure_set.partly_used", f"In the RTSTRUCT, {finding}.") for finding in structure_set.findings]
-    for check in (_check_frame, _check_series, _compare_patients):
+    for check in (_check_frame, _check_series, _check_sent, _compare_patients):
         notes += check(structure_set, header)
     budget = budget or Budget()
     rois = {roi.number: roi for roi in reversed(structure_set.rois)}
-    placing = [_Placing(oar, rois[number], header, budget) for oar, number in wanted.items()]
+    unsent = _unsent(structure_set, header)
+    placing = [_Placing(oar, rois[number], header, budget, unsent) for oar, number in wanted.items()]
     file_gap_mm = usual_gap_mm([one.heights for one in placing if one.heights is not None])
     masks = OARMasks.empty(tuple(wanted), header.grid.shape)
     for one in placing:
@@ -129,11 +130,25 @@ def _check_series(structure_set: StructureSet, header: SeriesHeader) -> list[Not
     if named:
         other = named.isdisjoint(_uids(header))
     else:
-        other = bool(structure_set.referenced_series) and header.series_instance_uid not in structure_set.referenced_series
+        other = bool(structure_set.listed) and header.series_instance_uid not in structure_set.listed
     if not other:
         return []
     detail = "The RTSTRUCT was drawn on another series in the same frame of reference: it names none of the images of the CT. "
     return [Notice("structure_set.other_series", detail + "Its contours are used where they lie in the patient.")]
+
+
+def _check_sent(structure_set: StructureSet, header: SeriesHeader) -> list[Notice]:
+    unsent = _unsent(structure_set, header)
+    if not unsent:
+        return []
+    detail = f"The RTSTRUCT lists {len(unsent)} image(s) of the CT series that were not sent."
+    return [Notice("structure_set.images_not_sent", detail + " An ROI with contours on them is not scored.")]
+
+
+def _unsent(structure_set: StructureSet, header: SeriesHeader) -> frozenset[str]:
+    """Images of the CT series that the file lists and that are not there; none where it lists none of those that are."""
+    listed, sent = structure_set.listed.get(header.series_instance_uid, frozenset()), _uids(header)
+    return frozenset() if listed.isdisjoint(sent) else listed - sent
 
 
 def _compare_patients(structure_set: StructureSet, header: SeriesHeader) -> list[Notice]:
@@ -171,8 +186,8 @@ class _Placing:
     :ivar heights: None where the contours are not used at all.
     """
 
-    def __init__(self, oar: OAR, roi: ROI, header: SeriesHeader, budget: Budget) -> None:
-        self.oar, self.roi = oar, roi
+    def __init__(self, oar: OAR, roi: ROI, header: SeriesHeader, budget: Budget, unsent: frozenset[str] = frozenset()) -> None:
+        self.oar, self.roi, self._unsent = oar, roi, unsent
         self.findings = list(roi.findings)
         self.why_not = ""
         self.hollow = False
@@ -199,6 +214,8 @@ class _Placing:
         self._report(layout)
         if lost := self.roi.lost + layout.lost:
             self.why_not = f"{lost} of its {self.roi.lost + len(self.roi.contours)} contours are left out"
+        elif lost := sum(image in self._unsent for image in self.roi.images):
+            self.why_not = f"{lost} of its {len(self.roi.contours)} contours lie on images of the series that were not sent"
         kept = self._without_twins([*layout.drawn.values(), *(plane for _, *pair, _ in layout.between for plane in pair)])
         polygons = [(z, self._on_slice(z, i)) for z, plane in layout.drawn.items() for i in kept[plane]]
         if not self._draw_polygons(masks, polygons) or not self._interpolate(masks, layout, kept):

@@ -10,8 +10,8 @@ Sources: PS3.3 C.8.8.5 (structure set), C.8.8.6 (ROI contour; C.8.8.6.1 geometri
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -88,7 +88,7 @@ class StructureSet:
 
     :param frame_of_reference_uid: the one that the file names first; ``frames_of_reference`` are all of them.
     :param referenced_instances: SOP Instance UIDs of all images that the file names.
-    :param referenced_series: Series Instance UIDs of all series that the file names.
+    :param listed: SOP Instance UIDs of the images that the file lists, by the Series Instance UID of each series that it names.
     """
 
     sop_instance_uid: str
@@ -99,7 +99,7 @@ class StructureSet:
     referenced_instances: frozenset[str] = frozenset()
     findings: tuple[str, ...] = ()
     patient_id: str = ""
-    referenced_series: frozenset[str] = frozenset()
+    listed: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def read_structure_set(path: Path) -> StructureSet:
@@ -115,18 +115,17 @@ def read_structure_set(path: Path) -> StructureSet:
         raise StructureSetUnreadable(reason="it is not an RT Structure Set")
     rois, findings = _Rois(root).read()
     frames = _frames(root)
-    series = _listed_series(root)
-    named = [image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for one in series for image in one.items(Tag.CONTOUR_IMAGE_SEQUENCE)]
+    listed = _listed(root)
     return StructureSet(
         sop_instance_uid=root.text(Tag.SOP_INSTANCE_UID),
         label=_text(root.values.get(Tag.STRUCTURE_SET_LABEL, b""), root),
         frame_of_reference_uid=frames[0] if frames else "",
         rois=rois,
         frames_of_reference=frozenset(frames),
-        referenced_instances=frozenset(named).union(*(roi.referenced_instances for roi in rois)),
+        referenced_instances=frozenset[str]().union(*listed.values(), *(roi.referenced_instances for roi in rois)),
         findings=findings,
         patient_id=_text(root.values.get(Tag.PATIENT_ID, b""), root),
-        referenced_series=frozenset(one.text(Tag.SERIES_INSTANCE_UID) for one in series) - {""},
+        listed={uid: images for uid, images in listed.items() if uid},
     )
 
 
@@ -141,10 +140,15 @@ def _frames(root: Item) -> list[str]:
     return [uid for uid in dict.fromkeys(found) if uid]
 
 
-def _listed_series(root: Item) -> list[Item]:
-    frames = root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE)
-    studies = [study for frame in frames for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE)]
-    return [series for study in studies for series in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE)]
+def _listed(root: Item) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for frame in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE):
+        for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE):
+            for series in study.items(Tag.RT_REFERENCED_SERIES_SEQUENCE):
+                uid = series.text(Tag.SERIES_INSTANCE_UID)
+                images = {image.text(Tag.REFERENCED_SOP_INSTANCE_UID) for image in series.items(Tag.CONTOUR_IMAGE_SEQUENCE)}
+                found[uid] = found.get(uid, frozenset()) | images
+    return found
 
 
 def _text(raw: bytes, root: Item) -> str:

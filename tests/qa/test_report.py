@@ -113,10 +113,10 @@ def test_what_one_side_did_not_draw_has_a_reason_and_no_numbers(
 def test_the_reason_tells_an_unmatched_roi_from_an_empty_one_and_an_unknown_organ(crooked_grid: Grid) -> None:
     drawn, empty = masks_of(Brainstem=BOX), masks_of(Brainstem=None)
     unmatched = entry(report_of(drawn, OARMasks.empty([], SHAPE), crooked_grid, matched_rois={}), BRAINSTEM)
-    assert "has no ROI in the reference" in unmatched["reason"]
+    assert "has no ROI that can be used in the reference" in unmatched["reason"]
     assert "is empty in the reference" in entry(report_of(drawn, empty, crooked_grid), BRAINSTEM)["reason"]
     unknown = entry(report_of(OARMasks.empty([CORD], SHAPE), drawn, crooked_grid), BRAINSTEM)
-    assert "has no ROI in the prediction" in unknown["reason"]
+    assert "has no ROI that can be used in the prediction" in unknown["reason"]
 
 
 def test_every_organ_that_either_side_knows_is_listed_once_in_the_order_of_the_house(crooked_grid: Grid) -> None:

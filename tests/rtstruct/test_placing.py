@@ -467,6 +467,33 @@ def test_one_roi_in_another_frame_of_reference_is_left_out_alone(header: SeriesH
     assert [w.detail for w in warnings] == ["ROI number 8: it lies in another frame of reference and is left out."]
 
 
+@pytest.mark.parametrize("on_it", [True, False])
+def test_an_roi_with_contours_on_images_of_the_series_that_were_not_sent_is_not_scored(
+    on_it: bool, header: SeriesHeader, tmp_path: Path
+) -> None:
+    """The last slice of what the planning system has did not come, and the organ goes on there, or does not."""
+    uids = [one.sop_instance_uid for one in header.instances]
+    dataset = foreign(
+        header,
+        contour(square_mm(header, 3, 0.5, 0.5, 4), ContourImageSequence=image(uids[3])),
+        contour(
+            square_mm(header, len(uids) if on_it else 4, 0.5, 0.5, 4), ContourImageSequence=image("1.2.3" if on_it else uids[4])
+        ),
+    )
+    frame, study, listed = (Dataset() for _ in range(3))
+    listed.SeriesInstanceUID, listed.ContourImageSequence = (
+        header.series_instance_uid,
+        [image(uid)[0] for uid in (*uids, "1.2.3")],
+    )
+    study.RTReferencedSeriesSequence, frame.RTReferencedStudySequence = [listed], [study]
+    dataset.ReferencedFrameOfReferenceSequence = [frame]
+    placed = rois_to_masks(read_structure_set(save(dataset, tmp_path / "foreign.dcm")), header, {BRAIN: 7})
+    assert placed.warnings[0].code == "structure_set.images_not_sent"
+    assert "lists 1 image(s) of the CT series that were not sent" in placed.warnings[0].detail
+    why = "1 of its 2 contours lie on images of the series that were not sent"
+    assert placed.not_scored == ({BRAIN: why} if on_it else {})
+
+
 def test_a_series_that_is_named_alone_is_compared_with_that_of_the_ct(header: SeriesHeader, tmp_path: Path) -> None:
     """Some systems list the series and none of its images."""
     for uid, told in (("1.2.3", [OTHER_SERIES]), (header.series_instance_uid, [])):
