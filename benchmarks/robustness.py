@@ -18,6 +18,7 @@ from oarlock.arrays import Mask
 from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.skin import Surroundings
 from oarlock.inference.models import load
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS, other_side
 from oarlock.segmentation.clean_up import clean_up
@@ -49,7 +50,7 @@ class Changed:
 def draw(scan: Scan, model: Model) -> OARMasks:
     """What a job draws on a scan."""
     masks = segment(scan.hu, scan.grid, model).masks
-    within_skin(masks, scan.hu, scan.grid)
+    within_skin(masks, Surroundings(scan.hu, scan.grid))
     clean_up(masks, scan.grid)
     return masks
 

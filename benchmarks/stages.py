@@ -24,6 +24,7 @@ from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_ser
 from oarlock.facts import ModelFacts
 from oarlock.geometry.contours import to_contours
 from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.skin import Surroundings
 from oarlock.inference.models import load
 from oarlock.pictures.contact_sheet import contact_sheet
 from oarlock.pictures.slice_archive import save_rendering
@@ -110,13 +111,14 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     slab = slab_for(fed.volume.shape[1:], manifest.parts[0].input.context_slices)
     found = table.measure("segment", lambda: segment(ct.hu, header.grid, network), note=f"{network.device}, slabs of {slab}")
     masks = found.masks
-    warnings = table.measure("clean up", lambda: within_skin(masks, ct.hu, header.grid), note="cut at the skin")
+    around = Surroundings(ct.hu, header.grid)
+    warnings = table.measure("clean up", lambda: within_skin(masks, around), note="cut at the skin")
     warnings += table.measure("clean up", lambda: clean_up(masks, header.grid))
     authorship = Authorship(
         "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)
     )
     _contour(header, masks, authorship, folder, table)
-    _compare(ct, masks, folder, table)
+    _compare(ct, around, masks, folder, table)
     table.measure("preview", lambda: contact_sheet(ct.hu, header.grid, masks, model=manifest.identity))
     table.measure("preview", lambda: save_rendering(folder / "rendering.npz", ct.hu, header.grid, masks), note="file for ?oar=")
     print(
@@ -174,7 +176,7 @@ def _write_with_rt_utils(header: SeriesHeader, masks: OARMasks, folder: Path, ta
         table.measure("RTSTRUCT", write, kind="peer", note="rt-utils, reading its headers included")
 
 
-def _compare(ct: CTSeries, masks: OARMasks, folder: Path, table: Table) -> None:
+def _compare(ct: CTSeries, around: Surroundings, masks: OARMasks, folder: Path, table: Table) -> None:
     header = ct.header
 
     def compared() -> QAReport:
@@ -182,7 +184,9 @@ def _compare(ct: CTSeries, masks: OARMasks, folder: Path, table: Table) -> None:
         return compare_on_grid(StructureSetOnGrid(reference.source, masks), reference, header)
 
     table.measure("QA, one RTSTRUCT", compared, note="reading it included")
-    table.measure("QA, no reference", lambda: json.dumps([c.to_json() for c in check_masks(masks, header.grid, hu=ct.hu)]))
+    table.measure(
+        "QA, no reference", lambda: json.dumps([c.to_json() for c in check_masks(masks, header.grid, hu=ct.hu, around=around)])
+    )
     _score_with_surface_distance(header, masks, table)
 
 

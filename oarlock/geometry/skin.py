@@ -11,7 +11,8 @@ and may touch the skin, so a threshold takes them for body (:mod:`oarlock.geomet
    core, which is all that lies deeper than ``CORE_MM`` under the air.
 3. **Sameness.** Skin is a thin line, lighter outside and followed by fat or muscle within 3 mm. Where values hardly change from
    2.5 to 7 mm under the air over a patch of at least ``LEAST_ML``, and are neither those of fat nor of muscle (``LAID_HU``), a
-   material lies on the skin. It goes on inwards for as long as its values do.
+   material lies on the skin. It goes on inwards for as long as its values do, but not through a gap narrower than twice
+   ``LEAK_MM``: a gland may be as dense, and a material is a slab under the air.
 
 A bolus that is as dense as fat or muscle is not told by the third sign, nor is a hand that lies flat on the cheek by the second.
 
@@ -42,6 +43,8 @@ UNDER_SKIN: Final = ("Parotid", "Glnd_Submand", "Glnd_Lacrimal", "Bone_Mandible"
 
 LAID_HU: Final = (-75.0, 25.0)
 """Between fat and muscle: pads and boli of gel and water."""
+
+LEAK_MM: Final = 5.0
 
 LEAST_ML: Final = 3.0
 """Of the band from 2.5 to 7 mm under the air; a patch of about 7 cm²."""
@@ -177,7 +180,7 @@ class Surroundings:
 
     @cached_property
     def _coarse_depth_mm(self) -> FloatArray:
-        return np.asarray(ndimage.distance_transform_edt(~self._coarse_air, sampling=self._coarse_spacing_mm))
+        return self._distance_mm(~self._coarse_air)
 
     @cached_property
     def _core_distance_mm(self) -> FloatArray:
@@ -185,7 +188,14 @@ class Surroundings:
         core = largest_piece(self._coarse_depth_mm >= CORE_MM)
         if not core.any():
             return np.zeros(core.shape)
-        return np.asarray(ndimage.distance_transform_edt(~core, sampling=self._coarse_spacing_mm))
+        return self._distance_mm(~core)
+
+    def _distance_mm(self, mask: Mask) -> FloatArray:
+        """How far each voxel of a mask on the coarse picture is from what is not of it; thin slices are taken every few."""
+        z_mm, y_mm, x_mm = self._coarse_spacing_mm
+        every = max(1, round(_COARSE_MM / z_mm))
+        far_mm = ndimage.distance_transform_edt(mask[::every], sampling=(z_mm * every, y_mm, x_mm))
+        return np.repeat(far_mm, every, axis=0)[: len(mask)]
 
     def _coarsely(self, box: Box) -> Box:
         """The part of the coarse picture that a box covers."""
@@ -231,7 +241,14 @@ def laid_on(hu: Volume, air: Mask, depth_mm: Volume, spacing_mm: tuple[float, fl
     inwards = ndimage.binary_dilation(ndimage.binary_propagation(core, mask=alike), _IN_PLANE)
     reach = max(1, round(_BAND_MM[0] / spacing_mm[1]))
     outwards = ndimage.binary_dilation(core, _IN_PLANE, iterations=reach) & (depth_mm <= _BAND_MM[0])
-    return np.asarray((inwards | outwards) & ~air)
+    return np.asarray(_without_leaks((inwards | outwards) & ~air, air, spacing_mm))
+
+
+def _without_leaks(laid: Mask, air: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
+    """What of a material a disk reaches that moves within it and the air, slice by slice."""
+    y, x = (np.arange(-int(LEAK_MM / step), int(LEAK_MM / step) + 1) * step for step in spacing_mm[1:])
+    disk = np.hypot(y[:, None], x) <= LEAK_MM
+    return np.asarray(ndimage.binary_opening(laid | air, disk[None]) & laid)
 
 
 def _smoothed(hu: Volume, air: Mask, spacing_mm: tuple[float, float, float]) -> Volume:

@@ -22,6 +22,7 @@ from oarlock.ct.turned_over import turned_over
 from oarlock.errors import ResultInvalid, StructureSetError
 from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.skin import Surroundings
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import contact_sheet
 from oarlock.pictures.review import Overlay, write_review
@@ -92,10 +93,11 @@ class Walk:
         check_steps(series.hu)
         self.warnings += turned_over(series.hu, series.header.grid)
         masks = self._chosen(self._segment(series, model))
-        self.warnings += within_skin(masks, series.hu, series.header.grid)
+        around = Surroundings(series.hu, series.header.grid)
+        self.warnings += within_skin(masks, around)
         written = self._contour(series.header, masks, model)
         write_series_geometry(self.folder / GEOMETRY, series.header)
-        self._compare(series, masks, written, model.facts)
+        self._compare(series.header, around, masks, written, model.facts)
         self._picture(series, masks, model)
 
     def _segment(self, series: CTSeries, model: Model) -> OARMasks:
@@ -127,9 +129,10 @@ class Walk:
             raise ResultInvalid(findings=findings)
         return written
 
-    def _compare(self, series: CTSeries, masks: OARMasks, written: WrittenRTSTRUCT, model: ModelFacts) -> None:
+    def _compare(
+        self, header: SeriesHeader, around: Surroundings, masks: OARMasks, written: WrittenRTSTRUCT, model: ModelFacts
+    ) -> None:
         self.report(Stage.COMPARING, 0.0)
-        header = series.header
         names = {style.oar: style.name for style in self.profile.styles_of(masks.oars)}
         ours = StructureSetOnGrid(Source(written.sop_instance_uid, written.label), masks, names)
         panel = ComparisonSet(ours, header, self.site)
@@ -143,7 +146,7 @@ class Walk:
                 self.warnings.append(Notice("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
         self.scanner, self.reports, self._overlays = header.scanner, panel.reports, panel.overlays()
-        self.checks = check_masks(masks, header.grid, self._certainty, series.hu)
+        self.checks = check_masks(masks, header.grid, self._certainty, around.hu, around=around)
         self.verdicts = verdicts(self.checks, masks.oars)
         made = Making(self.job_id, self.created_at.astimezone(UTC).isoformat(), model, __version__)
         report = panel.report(self.checks, not_compared, made=made)

@@ -60,6 +60,8 @@ def check_masks(
     certainty: Mapping[OAR, Certainty] | None = None,
     hu: npt.NDArray[np.int16] | None = None,
     limits: NormTables = NORM_TABLES,
+    *,
+    around: Surroundings | None = None,
 ) -> tuple[Finding, ...]:
     """All findings on a set of contours, organ by organ.
 
@@ -67,6 +69,7 @@ def check_masks(
 
     :param hu: (z, y, x) Hounsfield units on the grid; without them what an organ consists of is not checked.
     :param certainty: what the model's probabilities said, where the contours are a model's own.
+    :param around: the skin of ``hu`` where it was looked for before; else it is looked for now.
 
     A green finding is only listed for an organ as a whole (``organ.plausible``), so that the list stays as short as its news.
     """
@@ -74,7 +77,7 @@ def check_masks(
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
     tissue = {} if hu is None else compositions(hu, crops, limits.tissues)
     anatomy = Anatomy(masks.oars, crops, shapes, grid, limits, certainty=certainty or {}, compositions=tissue)
-    return judge(anatomy if hu is None else _with_skin(anatomy, Surroundings(hu, grid)))
+    return judge(anatomy if hu is None else _with_skin(anatomy, around or Surroundings(hu, grid)))
 
 
 def _with_skin(anatomy: Anatomy, around: Surroundings) -> Anatomy:

@@ -15,7 +15,7 @@ from oarlock.arrays import Mask
 from oarlock.facts import Notice
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
-from oarlock.geometry.skin import Surroundings, Volume
+from oarlock.geometry.skin import Surroundings
 
 ENDING_AT_SKIN: Final = ("Parotid", "Glnd_Submand")
 """Glands, without their side, that lie under cheek and jaw, where pads and bolus are laid."""
@@ -26,22 +26,20 @@ SHARES: Final = (0.01, 0.6)
 _SMOOTH_MM: Final = 6.0
 
 
-def within_skin(masks: OARMasks, hu: Volume, grid: Grid) -> list[Notice]:
+def within_skin(masks: OARMasks, around: Surroundings) -> list[Notice]:
     """Cut glands off at the skin, in place.
 
-    :param hu: (z, y, x) Hounsfield units on ``grid``.
+    :param around: the CT that the masks lie on.
     :returns: a warning for each organ that was cut, with the volume in ml.
     """
-    around, notices = Surroundings(hu, grid), []
+    grid, notices = around.grid, []
     for oar in masks.oars:
         if not oar.name.startswith(ENDING_AT_SKIN) or (crop := masks.crop(oar)) is None:
             continue
         box, mask = crop
         outside = around.outside(box, under_skin=True)
         if SHARES[0] < np.count_nonzero(mask & outside) / np.count_nonzero(mask) <= SHARES[1]:
-            off = mask & ~_closed(mask & ~_majority(outside, grid), grid)
-            if not off.any():
-                continue
+            off = mask & (outside | _majority(outside, grid))
             masks.put_inside(oar, box, mask & ~off)
             ml = float(np.count_nonzero(off, axis=(1, 2)) @ grid.voxel_volumes_mm3[box[0]]) / 1000
             where = "in air, or in a pad, bolus, mask, tube or hand on the skin"
@@ -53,12 +51,3 @@ def _majority(outside: Mask, grid: Grid) -> Mask:
     """What most voxels within a few millimetres say, so that the cut has no teeth."""
     size = [max(1, round(_SMOOTH_MM / spacing)) | 1 for spacing in grid.spacing_mm]
     return np.asarray(ndimage.uniform_filter(outside.astype(np.float32), size) > 0.5)
-
-
-def _closed(kept: Mask, grid: Grid) -> Mask:
-    """A mask without its notches and holes: what is as dense as the pad lies in the gland too."""
-    wide = np.pad(kept, [(round(_SMOOTH_MM / spacing) + 2,) * 2 for spacing in grid.spacing_mm])
-    grown = ndimage.distance_transform_edt(~wide, sampling=grid.spacing_mm) <= _SMOOTH_MM
-    closed = ndimage.distance_transform_edt(grown, sampling=grid.spacing_mm) > _SMOOTH_MM
-    z, y, x = (slice(round(_SMOOTH_MM / spacing) + 2, -round(_SMOOTH_MM / spacing) - 2) for spacing in grid.spacing_mm)
-    return np.asarray(closed[z, y, x] | kept)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from oarlock.arrays import Mask
 from oarlock.geometry.masks import Crop, bounding_box
-from oarlock.geometry.skin import AIR_HU, Surroundings
+from oarlock.geometry.skin import AIR_HU, Surroundings, laid_on
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import Phantom
 from tests.fixtures.crooked import SHAPE, crooked_grid
@@ -148,3 +148,12 @@ def test_in_nothing_but_air_all_is_outside_and_without_air_nothing() -> None:
     for under_skin in (True, False):
         assert Surroundings(air, crooked_grid()).share_outside(crop, under_skin=under_skin) == 1.0
         assert Surroundings(tissue, crooked_grid()).share_outside(crop, under_skin=under_skin) == 0.0
+
+
+def test_a_pad_does_not_leak_through_a_narrow_gap_into_what_is_as_dense() -> None:
+    hu = np.full((20, 80, 80), 60, np.int16)
+    hu[:, :20], hu[:, 20:30], hu[:, 30:42, 36:44] = -1000, -40, -40  # air, a pad of 10 mm, a duct of 8 mm
+    air = hu < AIR_HU
+    laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
+    assert laid[:, 22:28, 5:-5].all()
+    assert not laid[:, 32:].any()
