@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--study", default="", metavar="UID", help="its study, for archives that find no series without it")
     fetch.add_argument("--called", help="AE title that it counts as sent to; without it the first of titles")
     fetch.add_argument("--structure-sets", action="store_true", help="bring the RTSTRUCTs of its study first, as references")
+    fetch.add_argument(
+        "--priors",
+        type=int,
+        default=0,
+        metavar="N",
+        help="bring up to N earlier CT series of the patient with approved RTSTRUCTs too, for QA alone",
+    )
     fetch.set_defaults(command=fetch_series)
     checking = commands.add_parser("check", help="ask the service and every peer, server and folder whether they are there")
     checking.add_argument("--store", type=Path, metavar="FILE", help="store this file (of a phantom) at every peer")
@@ -164,8 +171,9 @@ def fetch_series(settings: GatewaySettings, options: argparse.Namespace) -> int:
         archive = next((peer for peer in configuration.peer if peer.name == options.archive), None)
         if archive is None:
             raise SetupInvalid(f"the configuration has no peer {options.archive!r}.")
-        wanted = Wanted(options.series_uid, options.study, structure_sets=options.structure_sets)
-        print(f"{fetch(archive, title, wanted, store, inbox)} files came.")
+        wanted = Wanted(options.series_uid, options.study, structure_sets=options.structure_sets, priors=options.priors)
+        brought = fetch(archive, title, wanted, store, inbox)
+        print(f"{brought.files} files came.{f' {brought.note}.' if brought.note else ''}")
     except PeerFailed as reason:
         print(f"{options.archive}: {reason}.", file=sys.stderr)
         return 1

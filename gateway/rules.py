@@ -29,6 +29,7 @@ class Route:
     :ivar rule: name of the rule that decided; empty where none did.
     :ivar ignored: why it is left alone; empty where it is contoured.
     :ivar places: names of peers, servers and folders that the results go to.
+    :ivar for_qa: whether it was fetched to be compared with its approved contours, and is delivered nowhere.
     :ivar keep_s: seconds from the last delivery until the job is purged from the service; None leaves that to the service.
     """
 
@@ -40,6 +41,7 @@ class Route:
     keep_s: int | None = None
     places: tuple[str, ...] = ()
     results: tuple[Result, ...] = ("rtstruct",)
+    for_qa: bool = False
 
 
 def kind_of(texts: Texts) -> Kind | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import metrics
+from gateway.asked import Asked
 from gateway.completeness import Waits
 from gateway.configuration import Configuration
 from gateway.delivering import Delivering
@@ -69,6 +70,7 @@ class Gateway:
         waits = Waits(settings.settled_s, settings.quiet_s)
         self.posting = Posting(settings.data, self.store, self.service, configuration, waits=waits, clock=clock)
         self.delivering = Delivering(self.store, self.service, configuration, attempts=settings.attempts, clock=clock)
+        self.asked = Asked(self.store, self.service, configuration, self.inbox, settings=settings)
         self.receiver = Receiver(settings, configuration, self.store, self.inbox, clock)
 
     def close(self) -> None:
@@ -100,6 +102,7 @@ class Gateway:
         with ExitStack() as stack:
             stack.enter_context(_alone_on(self.settings.data))
             self.store.close_open_associations(self.clock())
+            self.store.forget_marks()
             self.inbox.sweep()
             if self.settings.metrics_port is not None:
                 _, stop = metrics.serve(self.store, self.settings.metrics_host, self.settings.metrics_port, self.clock)
@@ -110,6 +113,8 @@ class Gateway:
             for watch in self.configuration.watch:
                 watched = WatchedFolder(watch, self.store, self.inbox)
                 stack.enter_context(Loop(f"watching {watch.name}", watched.step, watch.every_s))
+            stack.enter_context(Loop("reporting", self.asked.report, LOOK_S))
+            stack.enter_context(Loop("fetching", self.asked.fetch, LOOK_S))
             stack.enter_context(Loop("telling", self.delivering.tell, LOOK_S))
             stack.enter_context(Loop("tidying", self.tidy, TIDY_S))
             self.receiver.start()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 
@@ -38,6 +39,21 @@ class Job:
         return self.state in {"succeeded", "failed", "cancelled"}
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What this gateway is asked through the service.
+
+    :ivar kind: ``retrieve``, ``complete`` or ``resend``.
+    :ivar token: shows the service that this gateway still holds it.
+    :ivar wanted: the request's document.
+    """
+
+    id: str
+    kind: str
+    token: int
+    wanted: Mapping[str, Any]
+
+
 class ServiceClient:
     """Calls the service with the gateway's key. Safe to use from several threads."""
 
@@ -49,6 +65,7 @@ class ServiceClient:
         except (OSError, ssl.SSLError):
             raise SetupInvalid(f"{PREFIX}SERVICE_CA does not name a PEM file that can be used.") from None
         self._client = httpx.Client(base_url=settings.service, headers=headers, timeout=PATIENCE_S, verify=verify)
+        self._known_as: str | None = None
 
     def close(self) -> None:
         self._client.close()
@@ -95,8 +112,20 @@ class ServiceClient:
     def tell_delivery(self, job_id: str, delivery: Delivery) -> None:
         """Tell how a delivery stands."""
         told = {"place": delivery.place, "result": delivery.result, "state": delivery.state, "attempts": delivery.attempts}
-        told |= {"note": delivery.note or None, "at": None if delivery.ended_at is None else _time(delivery.ended_at)}
+        told |= {"note": delivery.note or None, "at": None if delivery.ended_at is None else to_time(delivery.ended_at)}
+        told |= {"gateway": self._known_as} if self._known_as else {}
         self._call("POST", f"/v1/jobs/{job_id}/deliveries", json=told)
+
+    def report(self, name: str, archives: Sequence[str], series: Sequence[Mapping[str, Any]]) -> list[Task]:
+        """Say what this gateway has; what it is asked."""
+        answer = self._call("POST", f"/v1/gateways/{quote(name)}", json={"archives": list(archives), "series": list(series)})
+        self._known_as = name
+        tasks = [(task["token"], task["request"]) for task in answer.json()["tasks"]]
+        return [Task(wanted["id"], wanted["kind"], token, wanted) for token, wanted in tasks]
+
+    def tell_task(self, name: str, task: Task, **outcome: Any) -> None:
+        """Tell how a task stands: ``state``, and what else the service knows of outcomes."""
+        self._call("POST", f"/v1/gateways/{quote(name)}/requests/{task.id}", json={"token": task.token, **outcome})
 
     def retry(self, job_id: str) -> None:
         """Queue a failed job again."""
@@ -141,7 +170,8 @@ def _problem(answer: httpx.Response) -> tuple[str, str]:
     return (str(document.get("code", "")), str(document.get("detail", ""))) if isinstance(document, dict) else ("", "")
 
 
-def _time(seconds: float) -> str:
+def to_time(seconds: float) -> str:
+    """A time in seconds since 1970 as the API writes it (RFC 3339)."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -7,6 +7,7 @@ Every field is a variable with the prefix ``OARLOCK_GATEWAY_``. What peers, rule
 import difflib
 import os
 import re
+import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -42,6 +43,17 @@ class GatewaySettings(BaseSettings):
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate and its chain")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     tls_client_ca: Path | None = Field(None, description="PEM file of the authorities whose certificates a caller must show")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$",
+        description="what the service and its users call this gateway, another for each; without it the machine's name",
+    )
+    report_s: float = Field(
+        5.0,
+        gt=0,
+        le=20,
+        description="seconds between two reports to the service, which says in its answer what it asks",
+    )
     service: str = Field("http://127.0.0.1:8000", description="address of Oarlock's service")
     service_ca: Path | None = Field(
         None, description="PEM file of the authority of the service's certificate, where it is a site's own"
@@ -74,6 +86,11 @@ class GatewaySettings(BaseSettings):
         if self.key and self.key_file:
             raise ValueError(f"{PREFIX}KEY and {PREFIX}KEY_FILE are both set; keep one of them")
         return self
+
+    @property
+    def called(self) -> str:
+        """What the service calls this gateway."""
+        return self.name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")[:63] or "gateway"
 
     @property
     def secret(self) -> str | None:

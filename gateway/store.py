@@ -17,9 +17,8 @@ from gateway.errors import SetupInvalid
 from gateway.instances import Identity, digest_of
 from gateway.rules import Route, Sent
 
-VERSION: Final = 1
-
-_SCHEMA: Final = """
+_STEPS: Final = (
+    """
 CREATE TABLE associations (
     id INTEGER PRIMARY KEY, calling TEXT NOT NULL, called TEXT NOT NULL, began REAL NOT NULL, ended REAL, released INTEGER);
 CREATE TABLE series (
@@ -49,7 +48,12 @@ CREATE TABLE deliveries (
     attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL, note TEXT NOT NULL DEFAULT '', uid TEXT, ended_at REAL,
     told INTEGER NOT NULL DEFAULT 0, UNIQUE (post, place, result));
 CREATE INDEX deliveries_by_state ON deliveries (state, next_at);
-"""
+""",
+    "CREATE TABLE priors (series TEXT PRIMARY KEY) WITHOUT ROWID",
+)
+"""What builds the tables, step by step; a new one is added at the end."""
+
+VERSION: Final = len(_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +164,10 @@ class Store:
                 raise SetupInvalid(
                     "The gateway's database was written by a newer version; run that version, or set another folder."
                 )
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
+            for step in _STEPS[version:]:
+                for statement in step.split(";"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -216,6 +220,8 @@ class Store:
                 return False
             # one that still comes in is not forgotten, and what is not new does not make it wait
             connection.execute("UPDATE series SET last_at = ? WHERE id = ? AND (NOT changed OR note != '')", (now, series))
+            if _was_for_qa(connection, series):  # now somebody sends it to be contoured
+                connection.execute("UPDATE series SET changed = 1, revision = revision + 1 WHERE id = ?", (series,))
         return True
 
     def add_image(
@@ -312,11 +318,41 @@ class Store:
         )
         return {row["uid"]: (row["path"], row["sha256"]) for row in self._all(query, series_uid)}
 
-    def force(self, series_uid: str) -> int:
-        """Count a series as whole now; how many series of that UID were still coming in."""
+    def force(self, series: str) -> int:
+        """Count a series as whole now, by its UID or by its id; how many were still coming in."""
         with self.writing() as connection:
-            query = "UPDATE series SET forced = 1 WHERE uid = ? AND changed AND note = ''"
-            return connection.execute(query, (series_uid,)).rowcount
+            query = "UPDATE series SET forced = 1 WHERE ? IN (uid, id) AND changed AND note = ''"
+            return connection.execute(query, (series,)).rowcount
+
+    def without_job(self, most: int) -> list[tuple[Series, int, str]]:
+        """Series that are here and are not a job, newest first: how many images each has, and why it was refused, if it was."""
+        newest = "(SELECT {} FROM posts WHERE series = s.id ORDER BY id DESC LIMIT 1)"
+        query = (
+            "SELECT s.*, (SELECT count(*) FROM images WHERE series = s.id) AS images,"  # noqa: S608 — our own words
+            f" CASE {newest.format('state')} WHEN 'refused' THEN {newest.format('note')} ELSE '' END AS refused FROM series s"
+            f" WHERE s.id IN ({_HELD}) AND (s.changed OR s.note != '' OR refused != '') ORDER BY s.last_at DESC LIMIT ?"
+        )
+        found = []
+        for row in self._all(query, most):
+            values = {name: row[name] for name in row.keys() if name not in ("images", "refused")}  # noqa: SIM118 — sqlite3.Row
+            found.append((_series(values), int(row["images"]), str(row["refused"] or "")))
+        return found
+
+    # ── series that are fetched for QA alone ──────────────────────────────────────────────────────────────────────────
+
+    def mark_prior(self, series: str) -> None:
+        """Note that a series is about to come for QA alone: its next post is delivered nowhere."""
+        with self.writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO priors VALUES (?)", (series,))
+
+    def is_prior(self, series: str) -> bool:
+        """Whether a series comes for QA alone."""
+        return bool(self._all("SELECT 1 FROM priors WHERE series = ?", series))
+
+    def forget_marks(self) -> None:
+        """Forget marks of series of which nothing new came: who sends one of them from now on wants its contours."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM priors WHERE series NOT IN (SELECT id FROM series WHERE changed AND note = '')")
 
     def touch(self, series: str) -> None:
         """Make a series count as changed."""
@@ -327,13 +363,15 @@ class Store:
         """Note why nothing is done with a series, unless it changed in the meantime."""
         with self.writing() as connection:
             query = "UPDATE series SET note = ?, changed = 0, forced = 0 WHERE id = ? AND revision = ?"
-            connection.execute(query, (why, series.id, series.revision))
+            if connection.execute(query, (why, series.id, series.revision)).rowcount:
+                connection.execute("DELETE FROM priors WHERE series = ?", (series.id,))
 
     def leave_as_posted(self, series: Series) -> None:
         """Note that a post holds just what a series is, unless it changed in the meantime."""
         with self.writing() as connection:
             query = "UPDATE series SET changed = 0, forced = 0 WHERE id = ? AND revision = ?"
-            connection.execute(query, (series.id, series.revision))
+            if connection.execute(query, (series.id, series.revision)).rowcount:
+                connection.execute("DELETE FROM priors WHERE series = ?", (series.id,))
 
     def loose_structure_sets(self) -> dict[str, str]:
         """Paths, by SOP Instance UID, of RTSTRUCTs that name a series which is here and were not set aside."""
@@ -384,6 +422,7 @@ class Store:
             cleared = "UPDATE series SET changed = 0, forced = 0, note = '' WHERE id = ? AND revision = ?"
             if connection.execute(cleared, (series.id, series.revision)).rowcount != 1:
                 return None
+            connection.execute("DELETE FROM priors WHERE series = ?", (series.id,))
             untried = "UPDATE posts SET state = 'superseded', note = 'it grew before it was sent', ended_at = ? WHERE series = ?"
             connection.execute(f"{untried} AND state = 'waiting' AND attempts = 0", (now, series.id))
             before = connection.execute(
@@ -581,11 +620,19 @@ def _is_as_seen(connection: sqlite3.Connection, series: Series) -> bool:
     return connection.execute(query, (series.id, series.revision, series.last_at)).fetchone() is not None
 
 
+def _was_for_qa(connection: sqlite3.Connection, series: str) -> bool:
+    """Whether the newest post of a series was for QA alone, and what comes now is not."""
+    newest = "SELECT json_extract(route, '$.for_qa') FROM posts WHERE series = ? ORDER BY id DESC LIMIT 1"
+    row = connection.execute(newest, (series,)).fetchone()
+    marked = connection.execute("SELECT 1 FROM priors WHERE series = ?", (series,)).fetchone()
+    return row is not None and bool(row[0]) and marked is None
+
+
 def _titles(sent: Sent) -> tuple[str, str]:
     return sent.calling, sent.called
 
 
-def _series(row: sqlite3.Row) -> Series:
+def _series(row: sqlite3.Row | Mapping[str, Any]) -> Series:
     values: dict[str, Any] = dict(row)
     return Series(**values | {"forced": bool(row["forced"]), "changed": bool(row["changed"])})
 

@@ -98,6 +98,28 @@ class UnknownProfile(RequestError):
         super().__init__(f"This server has no profile of that name. Available: {', '.join(available)}.")
 
 
+class UnknownArchive(RequestError):
+    code = "gateway.unknown_archive"
+    title = "No gateway knows this archive"
+
+    def __init__(self, *, known: Sequence[str]) -> None:
+        found = f"Known: {', '.join(known)}." if known else "None is known yet."
+        super().__init__(
+            f"No gateway that reports to this server can fetch from an archive of that name. {found} An archive is a [[peer]] "
+            "with archive = true in a gateway's configuration."
+        )
+
+
+class UnknownGateway(RequestError):
+    code = "gateway.unknown"
+    title = "No such gateway"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No gateway of that name has reported to this server, or it has no such series any more. See the list of gateways."
+        )
+
+
 class ProfileNotWritable(RequestError):
     code = "request.profile_not_writable"
     title = "The profile's names cannot be written for this series"
@@ -416,6 +438,43 @@ class IdempotencyConflict(JobError):
 
     def __init__(self) -> None:
         super().__init__("This idempotency key belongs to an upload with other content. Use a new key for a new series.")
+
+
+class NotDelivered(JobError):
+    code = "gateway.not_delivered"
+    title = "No gateway has results of this job"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No gateway has told of a delivery of this job to such a place, so none can send it again. Its results can be "
+            "fetched here, and 'python -m gateway resend JOB' asks a gateway itself."
+        )
+
+
+class RequestNotFound(JobError):
+    code = "gateway.request_not_found"
+    title = "No such request"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No gateway was asked this. A request is deleted 30 days after its end, and with the job that came of it."
+        )
+
+
+class RequestTaken(JobError):
+    code = "gateway.request_taken"
+    title = "The request cannot be cancelled any more"
+
+    def __init__(self) -> None:
+        super().__init__("A gateway is at it already, or it has ended. Cancel the job that comes of it instead.")
+
+
+class RequestNotHeld(JobError):
+    code = "gateway.request_not_held"
+    title = "The request is not this gateway's"
+
+    def __init__(self) -> None:
+        super().__init__("The request has ended, or another gateway has it by now: this one was silent for too long. Leave it.")
 
 
 class AttemptsExhausted(JobError):

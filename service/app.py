@@ -17,7 +17,7 @@ from oarlock.settings import Settings
 from oarlock.store import audit
 from service.access import oidc
 from service.access.hosts import AddressGuard
-from service.api import catalogue, deliveries, jobs, openapi, operations, problems, qa, results, reviews
+from service.api import catalogue, deliveries, gateways, jobs, openapi, operations, problems, qa, results, reviews
 from service.background.periodic import attempt, every
 from service.background.sweeper import Sweeper
 from service.background.webhooks import delivery
@@ -33,9 +33,15 @@ from service.web import pages, sign_in
 WITNESS_EVERY_S: Final = 600.0
 """How often the last entry of the audit log is written into the service's own log, which is kept elsewhere."""
 
+EXPIRY_EVERY_S: Final = 60.0
+"""How often requests that no gateway takes are looked for."""
+
 ROUTERS: Final = (
     jobs.jobs,
     deliveries.deliveries,
+    gateways.retrievals,
+    gateways.resending,
+    gateways.gateways,
     results.results,
     qa.references,
     qa.comparisons,
@@ -108,6 +114,7 @@ async def _start(service: Service, start_soon: Callable[..., object]) -> None:
     start_soon(Sweeper(service.settings, service.store, service.storage, service.broker).run)
     start_soon(service.followers.run)
     start_soon(every, collector.PERIOD_S, Collector(service).collect)
+    start_soon(every, EXPIRY_EVERY_S, service.gateways.expire)
     start_soon(every, WITNESS_EVERY_S, partial(audit.tell_head, service.database))
     if service.callback_rules.hosts:
         messenger = Messenger(service.callbacks, WebhookClient(service.callback_rules))

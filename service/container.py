@@ -16,6 +16,7 @@ from oarlock.store.callbacks import CallbackStore
 from oarlock.store.database import Database
 from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.files import Storage
+from oarlock.store.gateways import GatewayStore
 from oarlock.store.job_store import JobStore
 from oarlock.store.keys import KeyStore
 from oarlock.store.received import Received
@@ -60,6 +61,7 @@ class Service:
     callback_rules: Rules
     callbacks: CallbackStore
     deliveries: DeliveryStore
+    gateways: GatewayStore
     health: Health
     metrics: Metrics
     places: Places
@@ -121,6 +123,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             callback_rules=callback_rules,
             callbacks=callbacks,
             deliveries=deliveries,
+            gateways=GatewayStore(database),
             health=health,
             metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries, reviews)),
             reviews=reviews,

@@ -14,8 +14,9 @@ from gateway.dimse import contexts
 from gateway.dimse.peers import asked, associated
 from gateway.errors import PeerFailed
 from gateway.inbox import DiskLow, Inbox
+from gateway.instances import is_approved
 from gateway.rules import Sent
-from gateway.store import Store
+from gateway.store import Store, series_id
 from oarlock.dicom.unusable import Unusable
 
 _PENDING: Final = frozenset({0xFF00, 0xFF01})
@@ -41,15 +42,33 @@ class Wanted:
 
     :ivar study_uid: empty where it is not known; some archives find no series without it (PS3.4 C.4.1.3).
     :ivar structure_sets: whether the RTSTRUCTs of its study come first.
+    :ivar priors: how many earlier series of the patient with approved contours are fetched too, for QA alone.
     """
 
     series_uid: str
     study_uid: str = ""
     structure_sets: bool = False
+    priors: int = 0
 
 
-def fetch(archive: Peer, title: str, wanted: Wanted, store: Store, inbox: Inbox) -> int:
-    """Bring a series here, announced with the number of images that the archive says it has; how many files came.
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What came.
+
+    :ivar files: how many, of all series.
+    :ivar priors: Series Instance UIDs of the earlier series.
+    :ivar note: why there are fewer of these than were asked for; empty where there are not.
+    """
+
+    files: int
+    priors: tuple[str, ...] = ()
+    note: str = ""
+
+
+def fetch(archive: Peer, title: str, wanted: Wanted, store: Store, inbox: Inbox) -> Brought:
+    """Bring a series here, announced with the number of images that the archive says it has.
+
+    Earlier series come after it; where they do not, the series itself is here all the same.
 
     :raises PeerFailed: the archive does not have it, or some of it did not come.
     """
@@ -57,14 +76,79 @@ def fetch(archive: Peer, title: str, wanted: Wanted, store: Store, inbox: Inbox)
     if not found:
         raise PeerFailed("it has no such series", final=True)
     series, count = found[0], 0
-    if series.images is not None:
-        store.announce(series.series_uid, series.images, inbox.now())
     if wanted.structure_sets:
         for one in find(archive, title, study_uid=series.study_uid, modality="RTSTRUCT"):
             count += retrieve(archive, title, one, store, inbox)
+    count += _bring(archive, title, series, store, inbox)
+    if not wanted.priors:
+        return Brought(count)
+    priors: list[str] = []
+    try:
+        for came, uid in _priors(archive, title, series.study_uid, store, inbox):
+            count, priors = count + came, [*priors, *uid]
+            if len(priors) == wanted.priors:
+                return Brought(count, tuple(priors))
+    except PeerFailed as reason:
+        return Brought(count, tuple(priors), f"earlier series: {reason}")
+    return Brought(count, tuple(priors), f"earlier series with approved contours: {len(priors)} of {wanted.priors} are there")
+
+
+def _bring(archive: Peer, title: str, series: Found, store: Store, inbox: Inbox) -> int:
+    """Bring a series here, and note how many images it has; how many came."""
+    if series.images is not None:
+        store.announce(series.series_uid, series.images, inbox.now())
     came = retrieve(archive, title, series, store, inbox)
     store.announce(series.series_uid, max(came, series.images or 0), inbox.now())
-    return count + came
+    return came
+
+
+# ── earlier series of a patient ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _priors(archive: Peer, title: str, study_uid: str, store: Store, inbox: Inbox) -> Iterator[tuple[int, list[str]]]:
+    """Bring RTSTRUCTs of earlier studies here, and each CT series that an approved one was drawn on: files and UIDs that came."""
+    for study in _earlier_studies(archive, title, study_uid):
+        sets = find(archive, title, study_uid=study, modality="RTSTRUCT")
+        yield sum(retrieve(archive, title, one, store, inbox) for one in sets), []
+        for series in find(archive, title, study_uid=study, modality="CT") if sets else []:
+            if _has_approved(series.series_uid, store, inbox):
+                store.mark_prior(series_id(series.series_uid, title))
+                try:
+                    yield _bring(archive, title, series, store, inbox), [series.series_uid]
+                finally:
+                    store.forget_marks()
+
+
+def _has_approved(series_uid: str, store: Store, inbox: Inbox) -> bool:
+    """Whether an approved RTSTRUCT that is here was drawn on a series; drafts beside it are set aside."""
+    sets = {uid: is_approved(inbox.data / path) for uid, (path, _) in store.structure_sets(series_uid).items()}
+    if any(sets.values()):
+        for uid in sets.keys() - {uid for uid, approved in sets.items() if approved}:
+            store.set_aside(uid, "it is not approved")
+    return any(sets.values())
+
+
+def _earlier_studies(archive: Peer, title: str, study_uid: str) -> list[str]:
+    """Studies of the same patient that are not newer than a study, newest first.
+
+    :raises PeerFailed: the archive does not say whose study it is.
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel, query.StudyInstanceUID, query.PatientID, query.StudyDate = "STUDY", study_uid, "", ""
+    patient, date = next(((str(one.get("PatientID", "")), _date(one)) for one in _asked(archive, title, query)), ("", ""))
+    if not patient:
+        raise PeerFailed("it does not say whose the series is (no Patient ID)", final=True)
+    query.StudyInstanceUID, query.PatientID = "", patient
+    others = [(_date(one), str(one.get("StudyInstanceUID", ""))) for one in _asked(archive, title, query)]
+    earlier = [(when, uid) for when, uid in others if uid not in ("", study_uid) and when and (not date or when <= date)]
+    return [uid for _, uid in sorted(earlier, reverse=True)]
+
+
+def _date(answer: Dataset) -> str:
+    return str(answer.get("StudyDate", "") or "")
+
+
+# ── asking an archive ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def find(archive: Peer, title: str, *, study_uid: str = "", series_uid: str = "", modality: str = "") -> list[Found]:
@@ -76,11 +160,14 @@ def find(archive: Peer, title: str, *, study_uid: str = "", series_uid: str = ""
     query.QueryRetrieveLevel = "SERIES"
     query.StudyInstanceUID, query.SeriesInstanceUID, query.Modality = study_uid, series_uid, modality
     query.NumberOfSeriesRelatedInstances = ""
+    return [_found(answer) for answer in _asked(archive, title, query)]
+
+
+def _asked(archive: Peer, title: str, query: Dataset) -> list[Dataset]:
     with associated(archive, title, asked([contexts.FIND])) as association:
         if not association.accepted_contexts:
             raise PeerFailed("it does not take queries (C-FIND, study root)")
-        answers = list(_answers(association.send_c_find(query, contexts.FIND)))
-    return [_found(answer) for answer in answers]
+        return list(_answers(association.send_c_find(query, contexts.FIND)))
 
 
 def _answers(responses: Iterator[tuple[Dataset, Dataset | None]]) -> Iterator[Dataset]:

@@ -45,6 +45,8 @@ class Action(StrEnum):
     RESULT_READ = "result.read"
     RESULT_DELIVERED = "result.delivered"
     DELIVERY_GIVEN_UP = "result.delivery_given_up"
+    GATEWAY_ASKED = "gateway.asked"
+    GATEWAY_ENDED = "gateway.ended"
     REFERENCE_RETURNED = "reference.returned"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"

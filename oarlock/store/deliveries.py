@@ -36,6 +36,7 @@ class Delivery:
     :ivar result: ``rtstruct``, ``seg`` or ``report``.
     :ivar note: why it has not arrived, in the carrier's words; None where it has.
     :ivar at: when it ended; None where it has not.
+    :ivar gateway: who carries it; None where they did not say.
     """
 
     place: str
@@ -44,6 +45,7 @@ class Delivery:
     attempts: int
     note: str | None
     at: datetime | None
+    gateway: str | None = None
 
 
 _ACTIONS: Final = {DeliveryState.DELIVERED: Action.RESULT_DELIVERED, DeliveryState.DEAD: Action.DELIVERY_GIVEN_UP}
@@ -67,6 +69,7 @@ class DeliveryStore:
         """
         key = (DELIVERIES.c.job_id == job_id) & (DELIVERIES.c.place == delivery.place) & (DELIVERIES.c.result == delivery.result)
         values = {"state": delivery.state, "attempts": delivery.attempts, "note": delivery.note, "at": delivery.at}
+        values |= {"gateway": delivery.gateway}
         with self._database.writing() as connection:
             check_alive(connection, job_id)
             before = connection.execute(select(DELIVERIES.c.state, DELIVERIES.c.at).where(key)).first()
@@ -90,7 +93,8 @@ class DeliveryStore:
             with self._database.reading() as connection:
                 for row in connection.execute(query):
                     state = DeliveryState(row.state)
-                    found[JobId(row.job_id)].append(Delivery(row.place, row.result, state, row.attempts, row.note, row.at))
+                    one = Delivery(row.place, row.result, state, row.attempts, row.note, row.at, row.gateway)
+                    found[JobId(row.job_id)].append(one)
         return found
 
     def counts(self) -> dict[DeliveryState, int]:

@@ -28,7 +28,7 @@ from oarlock.store.leases import Leases
 from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.retirement import Retirement
 from oarlock.store.reviews import forget_comments
-from oarlock.store.schema import CALLBACKS, DELIVERIES, JOBS
+from oarlock.store.schema import JOBS, OF_A_JOB
 from oarlock.store.stage_times import StageTimes
 from oarlock.store.workers import WorkerRegistry
 
@@ -351,8 +351,8 @@ class JobStore:
         unfinished = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
         with self._database.writing() as connection:
             change(connection, job_id, unfinished, {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True})
-            connection.execute(delete(CALLBACKS).where(CALLBACKS.c.job_id == job_id))
-            connection.execute(delete(DELIVERIES).where(DELIVERIES.c.job_id == job_id))
+            for table in OF_A_JOB:
+                connection.execute(delete(table).where(table.c.job_id == job_id))
             if change(connection, job_id, JOBS.c.purged_at.is_(None), TOMBSTONE | {"purged_at": now}):
                 forget_comments(connection, [job_id])
                 audit.append(connection, now, Event(Action.JOB_PURGED, by, job_id))

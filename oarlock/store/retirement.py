@@ -17,7 +17,7 @@ from oarlock.store.job_rows import TOMBSTONE
 from oarlock.store.jobs import ENDED, JobId
 from oarlock.store.retention import Retention
 from oarlock.store.reviews import forget_comments
-from oarlock.store.schema import CALLBACKS, DELIVERIES, EPOCH, JOBS
+from oarlock.store.schema import CALLBACKS, EPOCH, JOBS, OF_A_JOB
 
 
 class Retirement:
@@ -68,7 +68,7 @@ class Retirement:
         with self._database.writing() as connection:
             rows = connection.execute(update(JOBS).where(due).values(**values).returning(JOBS.c.id)).all()
             if action is Action.JOB_PURGED:
-                for table in (CALLBACKS, DELIVERIES):
+                for table in OF_A_JOB:
                     connection.execute(delete(table).where(table.c.job_id.in_([row.id for row in rows])))
                 forget_comments(connection, [row.id for row in rows])
             audit.append(connection, now, *(Event(action, SYSTEM, row.id) for row in rows))

@@ -155,8 +155,52 @@ DELIVERIES: Final = Table(
     Column("attempts", Integer, nullable=False),
     Column("note", Text),
     Column("at", Time),
+    Column("gateway", Text),
     Index("deliveries_by_state", "state"),
 )
+
+GATEWAYS: Final = Table(
+    "gateways",
+    METADATA,
+    Column("site", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("seen_at", Time, nullable=False),
+    Column("archives", Text, nullable=False),
+    Column("series", Text, nullable=False),
+)
+"""What each gateway last said of itself: which archives it knows, and which series it has that are not a job."""
+
+GATEWAY_REQUESTS: Final = Table(
+    "gateway_requests",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("site", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("gateway", Text),
+    Column("archive", Text),
+    Column("wanted", LargeBinary, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("idempotency_key", Text, unique=True),
+    Column("holder", Text),
+    Column("lease_token", Integer, nullable=False),
+    Column("lease_until", Time),
+    Column("job_id", Text),
+    Column("prior_jobs", Text, nullable=False),
+    Column("instances", Integer),
+    Column("detail", Text),
+    Column("created_at", Time, nullable=False),
+    Column("taken_at", Time),
+    Column("ended_at", Time),
+    Column("actor_name", Text, nullable=False),
+    Index("gateway_requests_by_age", "created_at", "id"),
+    Index("gateway_requests_by_state", "state", "created_at"),
+    Index("gateway_requests_by_job", "job_id"),
+)
+"""What gateways are asked to do. A service that de-identifies keeps ``wanted`` sealed: it has UIDs."""
+
+OF_A_JOB: Final = (CALLBACKS, DELIVERIES, GATEWAY_REQUESTS)
+"""Rows that are deleted when their job is purged."""
 
 WORKERS: Final = Table(
     "workers",

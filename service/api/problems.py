@@ -49,6 +49,8 @@ STATUS: Final[Mapping[type[OarlockError], int]] = {
     errors.JobError: 409,
     errors.JobNotFound: 404,
     errors.ResultNotFound: 404,
+    errors.UnknownGateway: 404,
+    errors.RequestNotFound: 404,
     errors.JobExpired: 410,
     errors.AttemptsExhausted: 500,
     errors.OperatorError: 500,

@@ -36,6 +36,10 @@ TEMPLATES = {
     "frames/1": "frames/{numbers}",
     "7FE00010": "{tag}",
     "received/none": "received/{received_id}",
+    "gateways/none": "gateways/{gateway}",
+    "abababababababababab": "{series}",
+    "retrievals/none": "retrievals/{request_id}",
+    "requests/none": "requests/{request_id}",
 }
 """How the contract spells these addresses."""
 
@@ -73,6 +77,12 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     **{("GET", f"{NO_INSTANCE}{path}"): {Scope.JOBS_READ} for path in ("", "/metadata", "/frames/1", "/bulkdata/7FE00010")},
     ("GET", "/v1/received"): {Scope.JOBS_READ},
     ("DELETE", "/v1/received/none"): {Scope.JOBS_WRITE},
+    ("POST", f"{NO_JOB}/resend"): {Scope.JOBS_WRITE},
+    **{("POST", f"/v1/retrievals{path}"): {Scope.JOBS_WRITE} for path in ("", "/none/cancel")},
+    **{("GET", f"/v1/retrievals{path}"): {Scope.JOBS_READ} for path in ("", "/none")},
+    ("GET", "/v1/gateways"): {Scope.JOBS_READ},
+    **{("POST", f"/v1/gateways/none{path}"): {Scope.JOBS_WRITE} for path in ("", "/requests/none")},
+    ("POST", f"/v1/gateways/none/series/{'ab' * 10}/complete"): {Scope.JOBS_WRITE},
 }
 """Every call that is not open, and the scopes that allow it, beside ``admin``."""
 

@@ -11,7 +11,7 @@ from oarlock.store.jobs import JobId
 from tests.service.running import Running, parts
 
 AT = "2026-03-05T12:00:33.000Z"
-ARRIVED = {"place": "eclipse", "result": "rtstruct", "state": "delivered", "attempts": 2, "note": None, "at": AT}
+ARRIVED = {"place": "eclipse", "result": "rtstruct", "state": "delivered", "attempts": 2, "note": None, "at": AT, "gateway": None}
 WRONG = (
     *({"place": "a/b"}, {"place": ""}, {"result": "dose"}, {"state": "lost"}, {"at": "today"}),
     *({"patient": "x"}, {"note": "x" * 301}),

@@ -311,7 +311,10 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
             (("POST"), path)
             for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reviews", f"{job}/reference")
         ),
-        ("POST", f"{job}/deliveries"),
+        *(("POST", job + path) for path in ("/deliveries", "/resend")),
+        *(("POST", f"/v1/retrievals{path}") for path in ("", "/{request_id}/cancel")),
+        *(("GET", path) for path in ("/v1/retrievals", "/v1/retrievals/{request_id}", "/v1/gateways")),
+        *(("POST", f"/v1/gateways/{{gateway}}{path}") for path in ("", "/series/{series}/complete", "/requests/{request_id}")),
         *(
             ("GET", job + path)
             for path in (

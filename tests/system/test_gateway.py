@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pydicom
 import pytest
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, generate_uid
 
 from gateway.check import check
 from gateway.configuration import Configuration, Peer
@@ -27,6 +27,7 @@ from gateway.dimse.retrieving import Wanted, fetch
 from gateway.running import Gateway
 from gateway.settings import GatewaySettings
 from oarlock.rtstruct.writer import write_rtstruct
+from oarlock.store.jobs import JobId
 from service.embedded.redis_server import PrivateRedis
 from tests.fixtures.certificates import Authority
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
@@ -322,7 +323,7 @@ def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path
             by_move, by_get = configuration.peer
             for series, place in ((moved, by_move), (got, by_get)):
                 wanted = Wanted(series.header.series_instance_uid)
-                assert fetch(place, "OARLOCK", wanted, gateway.store, gateway.inbox) == len(series.files)
+                assert fetch(place, "OARLOCK", wanted, gateway.store, gateway.inbox).files == len(series.files)
                 becomes_one_job(service, series)
             content = finish(service, job, pushed, tmp_path)
             assert eventually(lambda: [one.state for one in gateway.store.deliveries()] == ["delivered"] * 2, within_s=PATIENCE_S)
@@ -331,6 +332,60 @@ def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path
         (kept,) = [one["ID"] for one in files if one["MainDicomTags"]["SOPInstanceUID"] not in _uids(pushed)]
         received = archive.client.get(f"/instances/{kept}/file").content
         assert pydicom.dcmread(BytesIO(received)) == pydicom.dcmread(BytesIO(content))
+
+
+def test_a_retrieval_at_the_service_brings_a_series_its_drafts_and_an_earlier_one_with_approved_contours(
+    service: Running, tmp_path: Path
+) -> None:
+    """Each of the two jobs has one reference: that of the series its draft, that of the earlier one what was approved of it."""
+    series = write_series(tmp_path / "ct", seed="retrieved", overrides={"StudyDate": "20260305"})
+    prior = write_series(tmp_path / "prior", seed="before", overrides={"StudyDate": "20250305"})
+    ours = free_port()
+    with orthanc(tmp_path, ours) as archive:
+        draft = _structure_set(tmp_path / "draft.dcm", series, "UNAPPROVED")
+        approved = [_structure_set(tmp_path / f"{says}.dcm", prior, says) for says in ("APPROVED", "REJECTED")]
+        for path in (*series.files, *prior.files, draft, *approved):
+            archive.client.post("/instances", content=path.read_bytes()).raise_for_status()
+        peer = {"name": "pacs", "title": "ORTHANC", "host": "127.0.0.1", "port": archive.dicom, "archive": True}
+        configuration = Configuration.model_validate({"peer": [peer]})
+        with (
+            gateway_on(tmp_path, service, configuration, port=ours, name="rt", report_s=0.3),
+            httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client,
+        ):
+            wanted: dict[str, Any] = {"archive": "pacs", "series_instance_uid": series.header.series_instance_uid}
+            wanted |= {"structure_sets": True, "priors": 2}
+
+            def ask() -> httpx.Response:
+                return client.post("/v1/retrievals", json=wanted)
+
+            assert eventually(lambda: ask().status_code == 202, within_s=PATIENCE_S)
+            address = ask().headers["Location"]
+            assert eventually(lambda: client.get(address).json()["ended_at"] is not None, within_s=PATIENCE_S)
+            done = client.get(address).json()
+    assert (done["state"], done["instances"]) == ("succeeded", len(series.files) + len(prior.files) + 3), done["detail"]
+    assert done["detail"] == "earlier series with approved contours: 1 of 2 are there"
+    assert done["job_id"] == becomes_one_job(service, series)["id"]
+    assert done["prior_jobs"] == [becomes_one_job(service, prior)["id"]]
+    for job, expected in ((done["job_id"], draft), (done["prior_jobs"][0], approved[0])):
+        uploaded = {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in _inputs(service, job)}
+        assert pydicom.dcmread(expected).SOPInstanceUID in uploaded
+        assert len(uploaded) == len(series.files) + 1
+
+
+def _inputs(service: Running, job: str) -> list[Path]:
+    return list(service.service.storage.input_files(JobId(job)))
+
+
+def _structure_set(path: Path, series: Series, status: str) -> Path:
+    """An RTSTRUCT of a series as a person has left it."""
+    write_rtstruct(path, series.masks, series.header, AUTHORSHIP)
+    dataset = pydicom.dcmread(path)
+    dataset.ApprovalStatus = status
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        setattr(dataset, keyword, generate_uid(entropy_srcs=[keyword, status, series.header.series_instance_uid]))
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path)
+    return path
 
 
 def _uids(series: Series) -> set[str]:

@@ -63,6 +63,21 @@ def test_it_cancels_a_job_and_purges_it_only_when_sure(tab: Tab, planted: Plante
     assert httpx.get(job).status_code == 410
 
 
+def test_it_counts_a_series_that_waits_at_a_gateway_as_whole_and_sends_a_dead_letter_again(tab: Tab, planted: Planted) -> None:
+    gateway, dead = f"{planted.url}/v1/gateways/ward", {"place": "tps", "result": "rtstruct", "state": "dead", "attempts": 9}
+    times = dict.fromkeys(("first_at", "last_at"), "2026-03-05T12:00:00Z")
+    waits = {"id": "ab" * 10, "state": "coming_in", "calling": "CT1", "called": "OARLOCK", "images": 40, **times}
+    httpx.post(gateway, json={"series": [waits]}).raise_for_status()
+    httpx.post(f"{planted.url}/v1/jobs/{planted.job}/deliveries", json=dead | {"gateway": "ward"}).raise_for_status()
+    page = tab.open(f"{planted.url}/")
+    page.get_by_role("button", name="Count as whole").click()
+    page.get_by_role("button", name="Send again").click()
+    expect(page.locator("#toast")).to_have_text("Send again: done")
+    tasks = httpx.post(gateway, json={}).json()["tasks"]
+    assert [(task["request"]["kind"], task["request"]["series"]) for task in tasks] == [("complete", "ab" * 10), ("resend", None)]
+    page.get_by_role("button", name="Count as whole").wait_for(state="detached")
+
+
 def test_a_physicist_sees_which_organ_drifts_by_which_rule_within_which_limits(tab: Tab, planted: Planted) -> None:
     page = tab.open(f"{planted.url}/charts")
     drift = httpx.get(f"{planted.url}/v1/qa/drift").json()

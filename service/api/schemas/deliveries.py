@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from oarlock.store.deliveries import Delivery, DeliveryState
 from service.api.schemas.base import Schema, Time
 
-_Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$", description="what its operator calls it")]
+Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$", description="what its operator calls it")]
 _Result = Literal["rtstruct", "seg", "report"]
 
 
@@ -24,7 +24,7 @@ def _written_out(value: object) -> object:
     raise ValueError(msg)
 
 
-_Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 class DeliveryEntry(Schema):
@@ -39,6 +39,7 @@ class DeliveryEntry(Schema):
     attempts: int
     note: str | None = Field(description="why it has not arrived")
     at: Time | None = Field(description="when it arrived or was given up")
+    gateway: str | None = Field(description="the gateway that carries it; null if who carries it did not say")
 
     @classmethod
     def of(cls, delivery: Delivery) -> Self:
@@ -50,13 +51,14 @@ class DeliveryNote(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    place: _Place
+    place: Place
     result: _Result
     state: DeliveryState
     attempts: int = Field(ge=0, le=1_000_000, strict=True)
     note: str | None = Field(None, max_length=300, description="why it has not arrived, without patient data")
-    at: _Moment | None = Field(None, description="when it arrived or was given up", json_schema_extra={"pattern": _DATE})
+    at: Moment | None = Field(None, description="when it arrived or was given up", json_schema_extra={"pattern": _DATE})
+    gateway: Place | None = Field(None, description="the gateway that carries it, so that it can be asked to send it again")
 
     def to_delivery(self) -> Delivery:
         at: datetime | None = self.at
-        return Delivery(self.place, self.result, self.state, self.attempts, self.note, at)
+        return Delivery(self.place, self.result, self.state, self.attempts, self.note, at, self.gateway)

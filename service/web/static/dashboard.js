@@ -1,5 +1,6 @@
 // The jobs, newest first, as they are now; what is not ready, and why.
 import { byId, call, el, toast, when } from "./api.js";
+import { showGateways } from "./gateways.js";
 import { whoIsIt } from "./page.js";
 
 const EVERY_MS = 3000;
@@ -52,6 +53,7 @@ function actions(job) {
   const ended = ["succeeded", "failed", "cancelled"].includes(job.state), found = [];
   if (!ended) found.push(act(job, "Cancel", "POST", job.links.cancel));
   if (["failed", "cancelled"].includes(job.state)) found.push(act(job, "Retry", "POST", job.links.retry));
+  if (job.deliveries?.some((one) => one.state === "dead" && one.gateway)) found.push(act(job, "Send again", "POST", `/v1/jobs/${job.id}/resend`));
   if (ended) found.push(act(job, "Purge", "DELETE", job.links.self));
   return found;
 }
@@ -122,7 +124,7 @@ async function live() {
   for (let round = 0; ; round++) {
     if (!document.hidden) {
       await refresh().catch((error) => toast(error.message));
-      if (round % 3 === 0) await showHealth().catch((error) => toast(error.message));
+      if (round % 3 === 0) await Promise.all([showHealth(), caller.may("jobs:read") && showGateways(caller.may("jobs:write"))]).catch((error) => toast(error.message));
     }
     document.body.dataset.ready = "true";
     await new Promise((done) => setTimeout(done, EVERY_MS));
