@@ -34,6 +34,7 @@ from oarlock.store.jobs import MAX_ATTEMPTS, Job, JobId, JobState, Priority, Sta
 from oarlock.store.leases import Lease, LeaseLost
 from oarlock.store.reviews import ReviewStore
 from tests.fixtures.clock import Clock
+from tests.store.forked import FORKED
 
 SERIES = SeriesFacts("2.25.1", "2.25.2", "2.25.3", 37, (2.5, 1.1, 0.9))
 MODEL = ModelFacts("oarlock-hn", "1.0", "ab" * 32)
@@ -487,9 +488,8 @@ def _claim_all(url: str, worker: str, start: "multiprocessing.synchronize.Barrie
 
 @pytest.mark.slow
 def test_of_several_processes_that_start_create_and_claim_at_once_each_job_has_one_owner(database_url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    start, won = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=_claim_all, args=(database_url, f"worker{i}", start, won)) for i in range(3)]
+    start, won = FORKED.Barrier(3), FORKED.Queue()
+    processes = [FORKED.Process(target=_claim_all, args=(database_url, f"worker{i}", start, won)) for i in range(3)]
     for process in processes:
         process.start()
     winners = [won.get(timeout=60) for _ in range(20)]

@@ -30,6 +30,7 @@ from oarlock.store.scores.read import ScoreStore
 from oarlock.store.scores.write import Scored
 from oarlock.store.stage_times import STAGE_BUCKETS_S
 from tests.fixtures.scores import compared, score
+from tests.store.forked import FORKED
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -181,9 +182,8 @@ def test_of_processes_that_start_at_once_one_takes_the_steps_and_all_go_on(datab
     if kind != "new":
         with engine.begin() as connection:
             write_first_schema(connection)
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(6)
-    processes = [context.Process(target=_open, args=(database_url, start)) for _ in range(6)]
+    start = FORKED.Barrier(6)
+    processes = [FORKED.Process(target=_open, args=(database_url, start)) for _ in range(6)]
     for process in processes:
         process.start()
     for process in processes:
