@@ -77,10 +77,10 @@ def check_masks(
     shapes = {oar: shape_of(crop, grid, oar) for oar, crop in crops.items()}
     tissue = {} if hu is None else compositions(hu, crops, limits.tissues)
     anatomy = Anatomy(masks.oars, crops, shapes, grid, limits, certainty=certainty or {}, compositions=tissue)
-    return judge(anatomy if hu is None else _with_skin(anatomy, around or Surroundings(hu, grid)))
+    return judge(anatomy if hu is None else with_skin(anatomy, around or Surroundings(hu, grid)))
 
 
-def _with_skin(anatomy: Anatomy, around: Surroundings) -> Anatomy:
+def with_skin(anatomy: Anatomy, around: Surroundings) -> Anatomy:
     """The same, with what lies outside of the patient's skin."""
     found = {
         oar: around.outside_by_slice(crop, under_skin=oar.name.startswith(UNDER_SKIN)) for oar, crop in anatomy.crops.items()
