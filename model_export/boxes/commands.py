@@ -13,7 +13,7 @@ CENTRES: Final = "coarse.jsonl"
 
 
 def add_box_commands(commands: Any) -> None:
-    """`transfer`, `box-prepare`, `box-train`, `box-judge`, `box-export` and `box-compose`."""
+    """`transfer`, `box-prepare`, `box-train`, `box-relabel`, `box-judge`, `box-export` and `box-compose`."""
     transfer = commands.add_parser("transfer", help="carry the released contours over to scans that lack them")
     _add_sources(transfer)
     transfer.add_argument(
@@ -43,6 +43,8 @@ def add_box_commands(commands: Any) -> None:
     train.add_argument("--device", default="cpu", help="cpu or cuda")
     train.set_defaults(run=_train)
 
+    _add_relabel(commands)
+
     judge = commands.add_parser("box-judge", help="score a checkpoint on matched scans that it never saw")
     judge.add_argument("--config", type=Path, default=CONFIG)
     judge.add_argument("--folder", type=Path, required=True, help="of the run")
@@ -67,6 +69,17 @@ def add_box_commands(commands: Any) -> None:
     compose.add_argument("--release", required=True, help="the composed model's version")
     compose.add_argument("--out", type=Path, required=True, help="another folder")
     compose.set_defaults(run=_compose)
+
+
+def _add_relabel(commands: Any) -> None:
+    relabel = commands.add_parser("box-relabel", help="a second round of labels, by what a trained box network draws")
+    relabel.add_argument("--config", type=Path, default=CONFIG)
+    relabel.add_argument("--data", type=Path, required=True, help="what box-prepare wrote")
+    relabel.add_argument("--checkpoint", type=Path, required=True, help="of a network that was trained on it")
+    relabel.add_argument("--move", nargs="*", default=[], help="left organs whose transferred labels go where the first is drawn")
+    relabel.add_argument("--add", nargs="*", default=[], help="left organs that scans without them get a label of")
+    relabel.add_argument("--out", type=Path, required=True, help="another training file")
+    relabel.set_defaults(run=_relabel)
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +152,27 @@ def _train(options: argparse.Namespace) -> None:
         signal.signal(number, lambda received, _frame: asked.append(received))
     cases = read_box_cases(options.data)
     train_boxes(training, cases, options.folder, stop=lambda: bool(asked), until=options.until, workers=options.workers)
+
+
+def _relabel(options: argparse.Namespace) -> None:
+    import torch
+
+    from model_export.boxes.config import read_box_run
+    from model_export.boxes.data import box_data_hash, read_box_cases, write_box_cases
+    from model_export.boxes.relabel import relabel
+    from model_export.boxes.served import ServedBox
+    from model_export.boxes.train import resume_box_training
+
+    torch.set_num_threads(1)
+    run = read_box_run(options.config)
+    training = resume_box_training(run, options.checkpoint)
+    served = ServedBox(training.average, run.box).eval()
+    threshold = run.box.thresholds.get(options.move[0], 0.5) if options.move else 0.5
+    cases = read_box_cases(options.data)
+    found = relabel(cases, run.box, served, moved=options.move, added=options.add, threshold=threshold)
+    first = {"first_round": box_data_hash(options.data), "by_step": training.step}
+    write_box_cases(options.out, found.cases, {"box": run.box.name, "moved": options.move, "added": options.add} | first)
+    print("\n".join([*found.told, f"{len(found.cases)} of {len(cases)} scans"]))
 
 
 def _judge(options: argparse.Namespace) -> None:
