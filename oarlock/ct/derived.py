@@ -18,18 +18,22 @@ MEGAVOLTAGE_KV: Final = 500.0
 """Diagnostic tubes end at 150 kV, and megavoltage begins at 1,000 kV."""
 
 KINDS: Final[Mapping[str, str]] = {
-    "a virtual monoenergetic image": r"VMI|MONO|MONOE|MONO\+|MONOPLUS|MONOENERGETIC|MONOCHROMATIC|MONOCHROM|\d{2,3} ?KEV|KEV",
-    "an iodine map": r"IODINE|IODIN|IODMAP|IODOVERLAY",
-    "a virtual non-contrast image": r"VNC|VUE|VNCA|VNCAL|VIRTUALNONCONTRAST|NONCONTRASTVIRTUAL|VIRTUAL NON ?CONTRAST",
-    "a map of one material": r"MAT SPECIFIC|MAT REMOVED|MAT FRACTIONAL|MAT MODIFIED|MAT VALUE BASED|URIC|WATER IODINE|WATER ?MAP",
-    "a map of effective atomic numbers": r"EFF ATOMIC NUM|ZEFF|Z EFF|EFFECTIVE Z|ATOMIC NUMBER",
-    "a map of electron densities": r"ELECTRON DENSITY|ED MAP|RHO E|RHOZ|RHO",
-    "an intensity projection": r"MIP|MINIP|MAXIP|MIN IP|MAX IP|AIP|AVEIP|AVE IP|PROJECTION IMAGE|PROJECTION",
+    "a virtual monoenergetic image": r"VMI ?\d*|MONO ?\d*|MONOE|MONO\+|MONOPLUS|"
+    r"MONOENERGETIC|MONOCHROMATIC|MONOCHROM|\d{2,3} ?KEV|KEV",
+    "an iodine map": r"IODINE|IODIN|IODMAP|IOD MAP|I MAP|CONTRAST MAP|IODOVERLAY",
+    "a virtual non-contrast image": r"VNC|VUE|VNCA|VNCAL|"
+    r"VIRTUALNONCONTRAST|NONCONTRASTVIRTUAL|VIRTUAL NON ?CONTRAST|VIRTUAL (?:UNENHANCED|NATIVE)",
+    "a map of one material": r"CALCIUM SUPPRESS\w*|CALCIUM MAP|MAT SPECIFIC|MAT REMOVED|MAT FRACTIONAL|"
+    r"MAT MODIFIED|MAT VALUE BASED|URIC|WATER IODINE|WATER ?MAP",
+    "a map of effective atomic numbers": r"EFF ATOMIC NUM|ZEFF|Z EFF|EFFECTIVE Z|Z EFFECTIVE|ATOMIC NUMBER",
+    "a map of electron densities": r"ELECTRON ?DENSITY|ED MAP|RHO ?E|RHOZ|RHO",
+    "an intensity projection": r"MIP|MINIP|MAXIP|MIN IP|MAX IP|AIP|AVEIP|AVE IP|MEAN ?IP|PROJECTION IMAGE|PROJECTION",
     "an average of phases": r"AVERAGE|AVERAGED|AVG|AVE|MEAN|4D AVE",
-    "a subtraction": r"SUBTRACTION|SUBTRACTED|SUBTRACT",
+    "a subtraction": r"SUBTRACTION|SUBTRACTED|SUBTRACT|DSA",
     "a perfusion map": r"PERFUSION|CBF|CBV|MTT|TMAX|TTP",
     "a synthetic CT": r"SYNTHETIC|SYNTHETIC ?CT|SYNTH ?CT|PSEUDO ?CT|SCT|MRCAT",
-    "a cone beam CT": r"CBCT|KV ?CBCT|CONE ?BEAM|CONEBEAM|VOLUMEVIEW",
+    "a cone beam CT": r"CBCT|KV ?CBCT|O ARM|CONE ?BEAM|CONEBEAM|VOLUMEVIEW",
+    "a deformed CT": r"DEFORMED|DEFORMABLE|WARPED|DIR CT",
     "a megavoltage CT": r"MVCT|MV ?CBCT|MEGAVOLTAGE",
 }
 """Kind and the words that mean it, in capitals, with blanks for all punctuation."""

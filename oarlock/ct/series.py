@@ -59,6 +59,7 @@ WANTED: Final = (
             Tag.MANUFACTURER_MODEL_NAME,
             Tag.STATION_NAME,
             Tag.SERIES_DESCRIPTION,
+            Tag.DERIVATION_DESCRIPTION,
             Tag.KVP,
             Tag.MULTIENERGY_CT_ACQUISITION,
         }
@@ -360,10 +361,11 @@ def _skipped_elements(slices: Sequence[DicomFile]) -> list[Notice]:
 
 def _derived(slices: Sequence[DicomFile]) -> list[Notice]:
     headers = [file.header for file in slices]
-    image_types = {value for header in headers for value in header.text(Tag.IMAGE_TYPE).split("\\")}
+    said = {value for header in headers for value in header.text(Tag.IMAGE_TYPE).split("\\")}
+    said |= {header.text(tag) for header in headers for tag in (Tag.SERIES_DESCRIPTION, Tag.DERIVATION_DESCRIPTION)}
     first = headers[0]
     kinds = derived_kinds(
-        sorted(image_types | {header.text(Tag.SERIES_DESCRIPTION) for header in headers}),
+        sorted(said),
         device=f"{first.text(Tag.MANUFACTURER)} {first.text(Tag.MANUFACTURER_MODEL_NAME)}",
         kv=max((value for header in headers for value in header.numbers(Tag.KVP)), default=None),
         multi_energy=any(header.text(Tag.MULTIENERGY_CT_ACQUISITION) == "YES" for header in headers),

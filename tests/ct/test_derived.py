@@ -22,6 +22,17 @@ NAMED = {
     "MR synthetic CT": "a synthetic CT",
     "CBCT": "a cone beam CT",
     "MVCT": "a megavoltage CT",
+    "VMI70": "a virtual monoenergetic image",
+    "Mono70": "a virtual monoenergetic image",
+    "I-Map": "an iodine map",
+    "Virtual Unenhanced": "a virtual non-contrast image",
+    "Calcium suppressed index 25": "a map of one material",
+    "Z effective": "a map of effective atomic numbers",
+    "RhoE": "a map of electron densities",
+    "meanIP": "an intensity projection",
+    "DSA neck": "a subtraction",
+    "O-arm spin": "a cone beam CT",
+    "CT warped to plan": "a deformed CT",
 }
 
 
@@ -37,6 +48,7 @@ def test_a_word_of_its_own_names_it(word: str) -> None:
         ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"],
         ["DERIVED", "SECONDARY", "AXIAL", "MPR", "RESAMPLED"],
         ["Head and Neck 2.0 Br38", "HN mit KM", "Vertex to carina", "Mandible", "Monaco export", "RT MEDIASTINUM"],
+        ["MONOPHASIC HN", "MONOLITH", "CONTRAST HN", "Neck 2.0 Br40 iMAR", "Dual Energy 0.5 mixed", "4D 50 %"],
         ["THORAX AVEO", "RHOMBENCEPHALON", "WATERLOO"],
     ],
 )
