@@ -31,8 +31,9 @@ RT_STRUCTURE_SET: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 MEDIA_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
-MAX_UPLOAD_ELEMENTS: Final = 3_000_000
-"""Most elements in the headers of an upload, nested ones included: some seconds of walking. Scanners write 100 to 2,000 each."""
+MAX_UPLOAD_ELEMENTS: Final = 1_500_000
+"""Most elements in the headers of an upload, nested ones included: 3 s of walking. Scanners write 100 to 2,000 a slice, of which
+those in sequences of stated length are stepped over."""
 
 MAX_UPLOAD_FRAMES: Final = 16_384
 """Most frames that the multi-frame images of an upload may claim: those of the longest series 16 times over."""

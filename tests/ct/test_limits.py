@@ -250,7 +250,7 @@ def test_a_header_has_as_many_elements_as_the_limit_and_no_more(tmp_path: Path, 
 
 
 def test_an_upload_has_as_many_elements_as_the_limit_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sorting.MAX_UPLOAD_ELEMENTS == 3_000_000
+    assert sorting.MAX_UPLOAD_ELEMENTS == 1_500_000
     files = write(tmp_path)
     header = read_elements(files[0], series.WANTED, keep=lambda _: True)
     assert header is not None
