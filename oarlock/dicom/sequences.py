@@ -160,8 +160,8 @@ def _inflated(deflated: bytes) -> bytes:
 class _Parser:
     """One pass over a data set in memory."""
 
-    def __init__(self, content: bytes, order: str, *, until: int = 1 << 32, most: int = MAX_DATASET_ELEMENTS) -> None:
-        self._content, self._until, self._most = content, until, most
+    def __init__(self, content: bytes, order: str, *, until: int = 1 << 32, most: int | None = None) -> None:
+        self._content, self._until, self._most = content, until, MAX_DATASET_ELEMENTS if most is None else most
         self._heads = HeadReader(order)
         self._skipped = 0
         self.visited = 0
