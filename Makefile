@@ -63,7 +63,7 @@ gateway: $(VENV)/run
 
 # ── keeping it right ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-# The files of tests are shared out to the cores, in their order: those that start most processes come first, and wait for them together.
+# The files of tests are shared out, the longest first (tests/conftest.py), to one process more than there are cores.
 TESTED := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/dev

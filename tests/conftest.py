@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pickle
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,43 @@ if TYPE_CHECKING:
 # Hypothesis times each example by default; on a busy machine that says nothing of what is tested.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+LONGEST = (
+    "worker/test_robustness.py",
+    "qa/test_plausibility.py",
+    "system/",
+    "rtstruct/test_supplied_structure_sets.py",
+    "worker/test_real_series.py",
+    "model_export/test_imports.py",
+    "fuzz/",
+    "store/test_migrations.py",
+    "service/test_backup.py",
+    "ct/test_series_real.py",
+    "qa/test_surface_dsc.py",
+    "inference/",
+    "cli/test_main.py",
+    "web/",
+    "model_export/",
+    "worker/",
+    "service/",
+)
+"""What takes longest, first: at the end no core is left alone with one of these files (they are shared out whole, in order)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; otherwise the order stays."""
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: _place(item.path.relative_to(folder).as_posix()))
+
+
+def _place(file: str) -> int:
+    return next((place for place, start in enumerate(LONGEST) if file.startswith(start)), len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for a process that they have started."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
@@ -114,9 +152,14 @@ def crooked_grid() -> Grid:
 
 
 @pytest.fixture(scope="session")
-def phantom() -> Phantom:
-    """The head and neck on its own grid; not to be changed by a test."""
-    made = head_and_neck()
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
+    """The head and neck on its own grid, made once for all processes; not to be changed by a test."""
+    base = of_all_processes(tmp_path_factory)
+    file = base / "phantom.pickle"
+    with one_at_a_time(base / "making the phantom"):
+        if not file.exists():
+            file.write_bytes(pickle.dumps(head_and_neck(), protocol=pickle.HIGHEST_PROTOCOL))
+    made: Phantom = pickle.loads(file.read_bytes())
     made.hu.setflags(write=False)
     made.masks.bits.setflags(write=False)
     return made
