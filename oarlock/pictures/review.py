@@ -13,9 +13,10 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -96,15 +97,20 @@ def write_review(
     :param model: who drew the contours, ModelManifest.identity.
     """
     with body.open("wb") as file:
-        parts = _Parts(file)
-        described = _Review(hu, grid, masks, parts).describe(model, overlays)
+        described = _Review(hu, masks, _Packer.of(grid, file)).describe(model, overlays)
     head.write_text(json.dumps(described, separators=(",", ":")), encoding="ascii")
+
+
+def pack_overlay(overlay: Overlay, grid: Grid) -> tuple[dict[str, Any], bytes]:
+    """One structure set more for a review that is written: its entry in the head, and the data that its parts lie in."""
+    file = BytesIO()
+    return _Packer.of(grid, file).overlay(overlay), file.getvalue()
 
 
 class _Parts:
     """A file of zlib streams, one behind the other."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file, self._end = file, 0
 
     def add(self, values: npt.NDArray[Any]) -> list[int]:
@@ -123,20 +129,19 @@ class _Review:
     """The parts of a review; ``window`` is what is shown of rows and columns, in turned indices."""
 
     hu: npt.NDArray[np.int16]
-    grid: Grid
     masks: OARMasks
-    parts: _Parts
+    packer: "_Packer"
 
     def describe(self, model: str, overlays: Sequence[Overlay]) -> dict[str, Any]:
-        scene = Scene.of(self.hu, self.masks.bits, self.grid)
-        axes, turn = scene.axes, _Turn(scene.axes.orientation, self.grid.shape)
+        scene = Scene.of(self.hu, self.masks.bits, self.packer.grid)
+        axes, turn = scene.axes, self.packer.turn
         crops = {oar: crop for oar in self.masks.oars if (crop := self.masks.crop(oar)) is not None}
         window = _window(
             scene, [turn.box(crop[0]) for one in (crops, *(over.crops for over in overlays)) for crop in one.values()]
         )
         step = _step(window, len(axes.z_mm))
-        organs = [self._organ(turn, oar, crops.get(oar)) for oar in self.masks.oars]
-        others = [self._overlay(turn, overlay) for overlay in overlays]
+        organs = [self._organ(oar, crops.get(oar)) for oar in self.masks.oars]
+        others = [self.packer.overlay(overlay) for overlay in overlays]
         (y, x), (y_mm, x_mm) = window, (axes.y_mm, axes.x_mm)
         return {
             "version": VERSION,
@@ -150,37 +155,51 @@ class _Review:
             "window": {"y": [y.start, y.stop], "x": [x.start, x.stop], "step": step},
             "organs": organs,
             "overlays": others,
-            "images": [self.parts.add(image) for image in _images(scene.image, window, step)],
+            "images": [self.packer.parts.add(image) for image in _images(scene.image, window, step)],
         }
 
-    def _organ(self, turn: "_Turn", oar: OAR, crop: Crop | None) -> dict[str, Any]:
+    def _organ(self, oar: OAR, crop: Crop | None) -> dict[str, Any]:
         red, green, blue = oar.colour
         known = {"name": oar.name, "colour": f"#{red:02x}{green:02x}{blue:02x}"}
         return known | (
-            self._mask(turn, crop) if crop is not None else {"volume_ml": 0.0, "box": None, "part": None, "areas": []}
+            self.packer.mask(crop) if crop is not None else {"volume_ml": 0.0, "box": None, "part": None, "areas": []}
         )
 
-    def _mask(self, turn: "_Turn", crop: Crop) -> dict[str, Any]:
+
+@dataclass(frozen=True, eq=False)
+class _Packer:
+    """Packs what is drawn on a grid, turned as one looks at it."""
+
+    grid: Grid
+    turn: "_Turn"
+    parts: _Parts
+
+    @classmethod
+    def of(cls, grid: Grid, file: IO[bytes]) -> Self:
+        return cls(grid, _Turn(grid.orientation(), grid.shape), _Parts(file))
+
+    def mask(self, crop: Crop) -> dict[str, Any]:
         """Where an organ lies, its voxels on each of its slices, and its packed bits."""
-        mask = turn.orientation.turned(crop[1])
+        mask = self.turn.orientation.turned(crop[1])
         return {
             "volume_ml": round(volume_ml(crop, self.grid), 4),
-            "box": [[along.start, along.stop] for along in turn.box(crop[0])],
+            "box": [[along.start, along.stop] for along in self.turn.box(crop[0])],
             "areas": voxels_per_slice(mask).tolist(),
             "part": self.parts.add(np.packbits(mask)),
         }
 
-    def _overlay(self, turn: "_Turn", overlay: Overlay) -> dict[str, Any]:
-        organs = [{"name": oar.name} | self._mask(turn, crop) for oar, crop in overlay.crops.items()]
+    def overlay(self, overlay: Overlay) -> dict[str, Any]:
+        """Another structure set, and where it and ours are too far apart."""
+        organs = [{"name": oar.name} | self.mask(crop) for oar, crop in overlay.crops.items()]
         beyond = {
-            oar.name: {side: self._points(turn, points) for side, points in zip(("predicted", "reference"), both, strict=True)}
+            oar.name: {side: self._points(points) for side, points in zip(("predicted", "reference"), both, strict=True)}
             for oar, both in overlay.beyond.items()
         }
         return {"organs": organs, "beyond": beyond}
 
-    def _points(self, turn: "_Turn", points: Points) -> dict[str, Any]:
+    def _points(self, points: Points) -> dict[str, Any]:
         """Surface points as (n, 4) uint16: raster point (z, y, x) and distance in 0.1 mm, rounded up, sorted by slice."""
-        raster, distances_mm = turn.raster(points[0]), points[1]
+        raster, distances_mm = self.turn.raster(points[0]), points[1]
         tenths = np.ceil(np.minimum(distances_mm, FARTHEST_MM) * 10 - 1e-6)
         rows = np.column_stack([raster, tenths]).astype("<u2")
         rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]

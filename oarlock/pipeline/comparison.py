@@ -19,7 +19,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.roi_names import match_rois
-from oarlock.pictures.review import Overlay, Points
+from oarlock.pictures.review import Overlay, Points, pack_overlay
 from oarlock.pipeline.apart import Limits, run_apart
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.interobserver import OrganCrops, Spread, spread
@@ -123,6 +123,33 @@ def compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
 
 def _compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
     return compare_on_grid(predicted.read(site), reference.read(site), reference.header, site)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A comparison, and the reference as the review page lays it over ours.
+
+    :ivar overlay, data: its entry in a review's head, and what the entry's parts lie in (docs/web.md).
+    """
+
+    report: QAReport
+    overlay: Mapping[str, Any]
+    data: bytes
+
+
+def compare_and_show(predicted: Side, reference: Side, site: Site) -> Shown:
+    """The same as :func:`compare_files`, with the reference for the review page.
+
+    :raises StructureSetError: as there.
+    """
+    limits = limits_on(reference.header.grid, predicted.path, reference.path)
+    return run_apart(limits, _compare_and_show, predicted, reference, site)
+
+
+def _compare_and_show(predicted: Side, reference: Side, site: Site) -> Shown:
+    theirs = reference.read(site)
+    report = compare_on_grid(predicted.read(site), theirs, reference.header, site)
+    return Shown(report, *pack_overlay(Overlay(theirs.crops(), _beyond(report)), reference.header.grid))
 
 
 def read_bounded(path: Path, header: SeriesHeader, site: Site) -> StructureSetOnGrid:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import orjson
 
 from oarlock.ct.series import check_headers
-from oarlock.pipeline.comparison import Side, compare_files
+from oarlock.pipeline.comparison import Side, compare_and_show, compare_files
 from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
 from oarlock.settings import Settings
@@ -20,6 +20,7 @@ from oarlock.store.files import QA_REPORT, RTSTRUCT, Storage
 from oarlock.store.jobs import Job
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
+from service.api.qa_report import OVERLAY, OVERLAY_DATA
 from service.delivery import kept_header, with_true_uids
 from service.intake.forms import Upload
 from service.intake.vault import Vault
@@ -54,7 +55,7 @@ def compare_approved(
 ) -> Returned:
     """Compare a finished job with the approved contours.
 
-    The file, the comparison and the scores are kept.
+    The file, the comparison, what the review page shows of it and the scores are kept.
 
     The files come before the row that leads to them: a crash in between leaves files that nobody sees, until it is sent again.
 
@@ -66,11 +67,17 @@ def compare_approved(
     header = kept_header(job.id, settings, storage)
     predicted = Side(storage.result(job.id, RTSTRUCT), header)
     reference = Side(path, with_true_uids(header, vault.uids(job)), "reference")
-    report = compare_files(predicted, reference, settings.site)
-    content = path.read_bytes()
+    shown = compare_and_show(predicted, reference, settings.site)
+    report, content = shown.report, path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    for name, kept in ((f"{digest}.dcm", content), (f"{digest}.json", orjson.dumps(report.to_json()))):
-        storage.keep_returned(job.id, name, vault.seal(job, kept))
+    kept = {
+        "dcm": content,
+        "json": orjson.dumps(report.to_json()),
+        OVERLAY: orjson.dumps(shown.overlay),
+        OVERLAY_DATA: shown.data,
+    }
+    for kind, file in kept.items():
+        storage.keep_returned(job.id, f"{digest}.{kind}", vault.seal(job, file))
     if not scores.approve(job, header.scanner, report.to_rows(_verdicts(job, storage)), digest, by=by):
         return Returned(report, ())
     return Returned(report, _alarms(job, header.scanner, scores))

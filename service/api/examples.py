@@ -222,6 +222,11 @@ REVIEW: Final = {
     ],
     "overlays": [
         {
+            "origin": "supplied",
+            "position": None,
+            "returned_at": None,
+            "superseded": False,
+            "data": None,
             "organs": [
                 {
                     "name": "Parotid_L",

@@ -4,7 +4,7 @@ What the worker wrote, and what came after it.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -48,8 +48,33 @@ def _returned(service: Service, job: Job) -> Iterator[dict[str, Any]]:
         yield {"origin": Origin.APPROVED.value, "position": one.position, **about, **comparison}
 
 
+OVERLAY: Final = "overlay.json"
+OVERLAY_DATA: Final = "overlay.bin"
+"""What the review page shows of an RTSTRUCT that came back: its entry in the head, and the data."""
+
+
+def returned_overlays(service: Service, job: Job) -> Iterator[dict[str, Any]]:
+    """Entries of a review's head: what came back, the oldest first; without what was kept by earlier versions."""
+    for one in service.qa_store.returns(job.id):
+        try:
+            overlay = orjson.loads(returned_file(service, job, one, OVERLAY))
+        except ResultNotFound:
+            continue
+        address = f"/v1/jobs/{job.id}/review/returned/{one.position}"
+        about = {"returned_at": one.at, "superseded": one.superseded, "data": address}
+        yield {"origin": Origin.APPROVED, "position": one.position, **about, **overlay}
+
+
+def overlay_data(service: Service, job: Job, position: int) -> bytes:
+    """The data of one of :func:`returned_overlays`.
+
+    :raises ResultNotFound: if it was not kept, or never came.
+    """
+    return returned_file(service, job, _return_at(service, job, position), OVERLAY_DATA)
+
+
 def returned_file(service: Service, job: Job, one: Return, kind: str) -> bytes:
-    """The RTSTRUCT that came back (``dcm``), or the comparison with it (``json``).
+    """The RTSTRUCT that came back (``dcm``), or what was made of it (``json``, :data:`OVERLAY`, :data:`OVERLAY_DATA`).
 
     :raises ResultNotFound: if it was not kept.
     """
@@ -65,9 +90,13 @@ def reference_file(service: Service, job: Job, origin: Origin, position: int) ->
     """
     if origin is Origin.SUPPLIED:
         return service.vault.rtstruct(job, read_result(service, job, reference_name(position)))
+    return returned_file(service, job, _return_at(service, job, position), "dcm")
+
+
+def _return_at(service: Service, job: Job, position: int) -> Return:
     for one in service.qa_store.returns(job.id):
         if one.position == position:
-            return returned_file(service, job, one, "dcm")
+            return one
     raise ResultNotFound(what=f"approved RTSTRUCT {position}")
 
 

@@ -7,6 +7,7 @@ import hashlib
 from typing import Annotated, Final
 
 import anyio.to_thread
+import orjson
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import FileResponse, Response
 
@@ -25,7 +26,7 @@ from service.api.dependencies import By, Here, TheJob, check_finished, needs
 from service.api.examples import QA_REPORT as QA_EXAMPLE
 from service.api.examples import REVIEW as REVIEW_EXAMPLE
 from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, json_answer, problems
-from service.api.qa_report import qa_report, reference_file
+from service.api.qa_report import overlay_data, qa_report, reference_file, returned_overlays
 from service.api.routing import reads
 from service.api.schemas.qa_report import QAReportDocument
 from service.api.schemas.review import ReviewHead
@@ -210,7 +211,9 @@ def get_review(request: Request, service: Here, job: TheJob, by: By) -> Response
     Jobs of earlier versions have none.
     """
     check_finished(job)
-    content = read_result(service, job, REVIEW)
+    head = orjson.loads(read_result(service, job, REVIEW))
+    head["overlays"] += returned_overlays(service, job)
+    content = ReviewHead.model_validate(head).model_dump_json().encode()
     _note_read(service, job, by, REVIEW, content)
     return _result(request, content, "application/json")
 
@@ -241,6 +244,23 @@ def get_review_data(
     path = service.storage.result(job.id, REVIEW_DATA)
     _note_read(service, job, by, REVIEW_DATA, path.read_bytes())
     return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
+
+
+_RETURNED: Final[Call] = {"responses": {200: bytes_answer("The whole file", "application/octet-stream"), **problems(*NO_RESULT)}}
+
+
+@reads(results, "/review/returned/{position}", summary="Fetch the masks of returned contours", dependencies=_READ, **_RETURNED)
+def get_returned_overlay(
+    request: Request, service: Here, job: TheJob, by: By, *, position: Annotated[int, _POSITION]
+) -> Response:
+    """What the parts of a returned overlay of the head lie in.
+
+    A row of zlib streams, as in ``review/data``.
+    """
+    check_finished(job)
+    content = overlay_data(service, job, position)
+    _note_read(service, job, by, f"returned-{position}.review", content)
+    return _result(request, content, "application/octet-stream")
 
 
 def _oar(name: str | None) -> OAR | None:

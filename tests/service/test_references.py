@@ -196,7 +196,7 @@ def test_contours_come_back_to_a_job_whose_series_was_deidentified(
         brain = next(one for one in answer.json()["oars"] if one["oar"] == "Brain")
         assert brain["centre_distance_mm"] == pytest.approx(4 * 0.9)
         kept = [path for path in running.settings.data.rglob("returned/*") if path.is_file()]
-        assert len(kept) == 2
+        assert len(kept) == 4
         assert not [path for path in kept if b"Canary" in path.read_bytes() or b"2.25." in path.read_bytes()]
         address = f"{running.url}/v1/jobs/{job['id']}/references/approved/1"
         assert httpx.get(address, timeout=LIMIT_S).content == approved

@@ -3,26 +3,32 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 from scipy import ndimage
 
-from oarlock.ct.series import CTSeries
+from oarlock.ct.series import CTSeries, check_headers
 from oarlock.geometry.masks import OARMasks
+from oarlock.organs.catalogue import BY_NAME
 from oarlock.phantom.patient import Phantom, write_phantom
 from oarlock.pipeline.contouring import Walk
+from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.segmentation.manifest import read_manifests
 from oarlock.segmentation.segment import Model
 from oarlock.settings import Settings
 from oarlock.store.jobs import JobId
 from oarlock.store.scores.write import Scored
+from tests.fixtures.organs import AUTHORSHIP
 from tests.service.running import Running, parts, serve, write_model
 
 SHIFTED = "Parotid_L"
 """The organ that was planted six millimetres further down."""
+
+EDITED = "Parotid_R"
+"""The organ that somebody moved by two slices before they returned the contours."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,18 @@ def worn(phantom: Phantom) -> OARMasks:
     return masks
 
 
+def corrected(phantom: Phantom) -> OARMasks:
+    """What came back: the contours of the job, with one organ moved by two slices."""
+    masks = worn(phantom)
+    oar = BY_NAME[EDITED]
+    crop = masks.crop(oar)
+    assert crop is not None
+    masks.bits[:] &= ~masks.bit(oar)
+    box, mask = crop
+    masks.put_inside(oar, (slice(box[0].start + 2, box[0].stop + 2), *box[1:]), mask)
+    return masks
+
+
 @contextmanager
 def planted_service(folder: Path, phantom: Phantom, **changes: object) -> Iterator[Planted]:
     """A service without a worker, with one finished job of the phantom."""
@@ -88,7 +106,7 @@ def planted_redis(folder: Path) -> Iterator[str]:
 
 
 def plant(running: Running, folder: Path, phantom: Phantom, *, key: str | None = None) -> str:
-    """Post the phantom with its known contours, and finish the job: its id."""
+    """Post the phantom with its known contours, finish the job, and return corrected contours: its id."""
     images, reference = write_phantom(folder, phantom)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=running.url, headers=headers, timeout=60) as client:
@@ -106,5 +124,10 @@ def plant(running: Running, folder: Path, phantom: Phantom, *, key: str | None =
     scored = Scored(walk.scanner, [report.to_rows() for report in walk.reports], checks, judged)
     running.store.leases.succeed(lease, warnings=walk.warnings, scored=scored)
     running.service.storage.drop_input(JobId(posted["id"]))  # the pages work without the CT
+    authorship = replace(AUTHORSHIP, job_id="returned")
+    write_rtstruct(folder / "returned", corrected(phantom), check_headers(images), authorship)
+    with httpx.Client(base_url=running.url, headers=headers, timeout=60) as client:
+        content = {"content": (folder / "returned").read_bytes(), "headers": {"Content-Type": "application/dicom"}}
+        client.post(f"/v1/jobs/{posted['id']}/reference", **content).raise_for_status()
     shutil.rmtree(folder)
     return str(posted["id"])

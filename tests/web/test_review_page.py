@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from oarlock.phantom.patient import Phantom
 from oarlock.pictures.planes import to_axes
 from tests.web.conftest import Tab
-from tests.web.planted import SHIFTED, Planted
+from tests.web.planted import EDITED, SHIFTED, Planted
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
 
@@ -47,6 +47,8 @@ def test_the_pixel_under_the_pointer_is_the_voxel_of_the_series(tab: Tab, plante
 
 def test_a_dosimetrist_finds_what_is_wrong_by_keys_alone(tab: Tab, planted: Planted) -> None:
     page = tab.open(planted.page)
+    page.keyboard.press("r")  # none
+    page.keyboard.press("r")  # what came with the series
     assert page.locator(".unapproved").inner_text() == "UNAPPROVED"
     assert "oarlock-hn 1.2.3" in page.locator("#model").inner_text()
     page.keyboard.press("a")
@@ -165,10 +167,25 @@ def test_red_lies_between_the_tolerance_and_the_hausdorff_distance_of_the_report
     page = tab.open(planted.page)
     report = httpx.get(f"{planted.url}/v1/jobs/{planted.job}/qa").json()
     score = next(one for one in report["comparisons"][0]["oars"] if one["oar"] == SHIFTED)
+    page.locator("#overlay").select_option("0")
     nearest, farthest = page.evaluate(FARTHEST, SHIFTED)
     assert score["tolerance_rounded_mm"] < nearest <= farthest <= score["hausdorff_mm"] + 0.1
     assert farthest > score["hausdorff_95_mm"] / 2
     assert page.evaluate(WITHOUT_REFERENCE) == 0
+
+
+def test_returned_contours_lie_over_ours_with_their_own_numbers(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    assert page.locator("#overlay option").all_inner_texts()[1].startswith("Supplied 1: ")
+    assert page.locator("#overlay option:checked").inner_text().startswith("Returned 1: ")
+    report = httpx.get(f"{planted.url}/v1/jobs/{planted.job}/qa").json()
+    [returned] = [one for one in report["comparisons"] if one["origin"] == "approved"]
+    score = next(one for one in returned["oars"] if one["oar"] == EDITED)
+    page.locator(".pick-organ", has_text=EDITED).click()
+    assert f"{score['surface_dsc']:.3f} at" in page.locator("#chosen").inner_text()
+    nearest, farthest = page.evaluate(FARTHEST, EDITED)
+    assert score["tolerance_rounded_mm"] < nearest <= farthest <= score["hausdorff_mm"] + 0.1
+    assert farthest > score["hausdorff_95_mm"] / 2
 
 
 def test_window_zoom_and_slices_follow_the_mouse(tab: Tab, planted: Planted) -> None:

@@ -1,10 +1,10 @@
 """The head of a review: what ``review.json`` holds, as :mod:`oarlock.pictures.review` writes it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.api.schemas.base import Schema
+from service.api.schemas.base import Schema, Time
 
 Part = Annotated[tuple[int, int], Field(description="first byte and length of a zlib stream in the data")]
 Span = tuple[int, int]
@@ -23,7 +23,7 @@ class ReviewOrgan(Schema):
 
 
 class ReviewDrawn(Schema):
-    """An organ of a supplied structure set."""
+    """An organ of a structure set that the contours were compared with."""
 
     name: str
     volume_ml: float
@@ -50,8 +50,13 @@ class ReviewBeyond(Schema):
 
 
 class ReviewOverlay(Schema):
-    """A supplied structure set, in the order of the QA report's comparisons."""
+    """A structure set that the contours were compared with: supplied ones in their order, then returned ones in theirs."""
 
+    origin: Literal["supplied", "approved"] = Field("supplied", description="came with the series, or was returned afterwards")
+    position: int | None = Field(None, description="of a returned one, among those; that of its comparison in the QA report")
+    returned_at: Time | None = None
+    superseded: bool = Field(False, description="whether a later return took its place")
+    data: str | None = Field(None, description="address of what its parts lie in; null: they lie in the review's data")
     organs: list[ReviewDrawn]
     beyond: dict[str, ReviewBeyond] = Field(description="by organ; those that were compared")
 

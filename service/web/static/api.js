@@ -13,9 +13,10 @@ export async function call(path, options = {}) {
   return body;
 }
 
-/** The bytes [first, first + length) of a file. */
-export async function bytes(path, first, length) {
-  const answer = await fetch(path, { credentials: "same-origin", headers: { Range: `bytes=${first}-${first + length - 1}` } });
+/** The bytes [first, first + length) of a file, or all. */
+export async function bytes(path, first = 0, length = null) {
+  const headers = length === null ? {} : { Range: `bytes=${first}-${first + length - 1}` };
+  const answer = await fetch(path, { credentials: "same-origin", headers });
   if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.detail ?? `The server answered ${answer.status}.`);
   return answer;
 }

@@ -214,13 +214,22 @@ function swatch(colour) {
   return made;
 }
 
-/** The comparisons with what came with the series, in the order of the overlays. */
-const supplied = () => (state.qa?.comparisons ?? []).filter((one) => (one.origin ?? "supplied") === "supplied");
+/** The comparison that an overlay is of: supplied ones are in their order, returned ones know their position. */
+function compared(number) {
+  const overlay = state.volume.head.overlays[number], all = state.qa?.comparisons ?? [];
+  if (!overlay) return undefined;
+  const same = all.filter((one) => one.origin === overlay.origin);
+  return overlay.origin === "supplied" ? same[number] : same.find((one) => one.position === overlay.position);
+}
 
 /** Scores of the overlay that is shown, by organ. */
-function comparison() {
-  const found = supplied()[state.overlay];
-  return new Map((found?.oars ?? []).map((score) => [score.oar, score]));
+const comparison = () => new Map((compared(state.overlay)?.oars ?? []).map((score) => [score.oar, score]));
+
+/** What an overlay is called, in the list and beside its numbers. */
+function overlayName(number) {
+  const { origin, position, superseded } = state.volume.head.overlays[number], label = compared(number)?.reference.label;
+  const name = origin === "supplied" ? `Supplied ${number + 1}` : `Returned ${position}`;
+  return `${name}${label ? `: ${label}` : ""}${superseded ? " (superseded)" : ""}`;
 }
 
 function listFindings() {
@@ -246,7 +255,7 @@ function showChosen(organ) {
   const beyond = state.volume.overlays[state.overlay]?.beyond.get(organ.name);
   const facts = [["Volume", ml(organ.volume_ml)]];
   if (score) {
-    facts.push(["Reference", ml(score.reference_volume_ml)]);
+    facts.push([state.volume.head.overlays[state.overlay].origin === "approved" ? "Returned" : "Reference", ml(score.reference_volume_ml)]);
     if (score.presence === "both") facts.push(["Surface DSC", scoreAt(score.surface_dsc, score.tolerance_rounded_mm)], ["… tolerance not rounded", scoreAt(score.surface_dsc_unrounded, score.tolerance_mm)], ["Volumetric DSC", figure(score.volumetric_dsc)], ["HD 95", figure(score.hausdorff_95_mm, 1, "mm")], ["Mean distance", figure(score.mean_surface_distance_mm, 1, "mm")]);
   }
   panel.replaceChildren(
@@ -306,7 +315,7 @@ let spaceHeld = false;
 function hover(plane, [x, y]) {
   const [z, row, column] = plane.voxelAt(x, y), { volume } = state, step = volume.head.window.step, image = volume.images[z];
   const grey = image?.[Math.floor(row / step) * volume.columns + Math.floor(column / step)], far = plane.farAt(x, y);
-  plane.pointer = [grey === undefined ? null : `≈ ${volume.head.hu[grey]} HU`, far ? `${far.mm.toFixed(1)} mm from ${far.dashed ? "ours" : "the reference"}` : null].filter(Boolean).join(" · ");
+  plane.pointer = [grey === undefined ? null : `≈ ${volume.head.hu[grey]} HU`, far ? `${far.mm.toFixed(1)} mm from ${far.dashed ? "ours" : "the other contour"}` : null].filter(Boolean).join(" · ");
   paint(plane.name);
 }
 
@@ -371,7 +380,7 @@ async function showQa() {
   listFindings();
   listOrgans();
   showChosen(state.organs.find((one) => one.name === state.chosen));
-  supplied().forEach((one, i) => { const option = byId("overlay").querySelector(`[value="${i}"]`); if (option && one.reference.label) option.textContent = one.reference.label; });
+  for (const option of byId("overlay").options) if (option.value >= 0) option.textContent = overlayName(Number(option.value));
 }
 
 async function begin() {
@@ -393,8 +402,9 @@ async function begin() {
   state.at = [start, volume.size[1] >> 1, volume.size[2] >> 1];
   if (volume.overlays.length) {
     byId("overlay-pick").hidden = false;
-    byId("overlay").append(el("option", { value: "-1" }, "none"), ...volume.overlays.map((_, i) => el("option", { value: String(i) }, `Reference ${i + 1}`)));
-    setOverlay(0);
+    byId("overlay").append(el("option", { value: "-1" }, "none"), ...volume.overlays.map((_, i) => el("option", { value: String(i) }, overlayName(i))));
+    const returned = volume.head.overlays.findLastIndex((one) => one.origin === "approved" && !one.superseded);
+    setOverlay(Math.max(0, returned)); // what somebody corrected says most
   }
   setWindow(40, 400);
   listOrgans();

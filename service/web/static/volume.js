@@ -86,15 +86,16 @@ export class Volume {
     told("all");
   }
 
-  /** Masks and points lie before the pictures. */
+  /** Masks and points lie before the pictures; those of returned contours, in a file of their own. */
   async loadMasks() {
-    const end = this.head.images[0][0];
-    if (end === 0) return;
-    const all = new Uint8Array(await (await bytes(this.path, 0, end)).arrayBuffer());
-    const part = ([first, length]) => unpack(all.subarray(first, first + length));
-    const jobs = [];
-    for (const organ of this.head.organs) if (organ.part) jobs.push(part(organ.part).then((bits) => this.masks.set(organ.name, new Mask(organ.box, bits))));
+    const end = this.head.images[0][0], own = this.head.overlays.map((overlay) => overlay.data && bytes(overlay.data));
+    const read = async (answer) => new Uint8Array(await (await answer).arrayBuffer());
+    const partsOf = (all) => ([first, length]) => unpack(all.subarray(first, first + length));
+    const all = end ? await read(bytes(this.path, 0, end)) : new Uint8Array(), jobs = [];
+    for (const organ of this.head.organs) if (organ.part) jobs.push(partsOf(all)(organ.part).then((bits) => this.masks.set(organ.name, new Mask(organ.box, bits))));
+    const data = await Promise.all(own.map((answer) => (answer ? read(answer) : all)));
     this.head.overlays.forEach((overlay, i) => {
+      const part = partsOf(data[i]);
       for (const organ of overlay.organs) jobs.push(part(organ.part).then((bits) => this.overlays[i].masks.set(organ.name, new Mask(organ.box, bits))));
       for (const [name, sides] of Object.entries(overlay.beyond)) {
         jobs.push(Promise.all([part(sides.predicted.part), part(sides.reference.part)]).then(([ours, theirs]) => this.overlays[i].beyond.set(name, { predicted: new Points(ours), reference: new Points(theirs) })));
