@@ -17,7 +17,7 @@ from oarlock.settings import Settings
 from oarlock.store import audit
 from service.access import oidc
 from service.access.hosts import AddressGuard
-from service.api import catalogue, deliveries, gateways, jobs, openapi, operations, problems, qa, results, reviews
+from service.api import baselines, catalogue, deliveries, gateways, jobs, openapi, operations, problems, qa, results, reviews
 from service.background.periodic import attempt, every
 from service.background.sweeper import Sweeper
 from service.background.webhooks import delivery
@@ -46,6 +46,7 @@ ROUTERS: Final = (
     qa.references,
     qa.comparisons,
     reviews.reviews,
+    baselines.baselines,
     qa.qa,
     catalogue.models,
     catalogue.profiles,

@@ -105,7 +105,7 @@ def to_time(text: str, now: datetime) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _administrator() -> Actor:
+def administrator() -> Actor:
     """The OS user who runs the command."""
     try:
         name = getpass.getuser()
@@ -115,7 +115,7 @@ def _administrator() -> Actor:
 
 
 @contextmanager
-def _database(*, create: bool = False) -> Iterator[Database]:
+def opened_database(*, create: bool = False) -> Iterator[Database]:
     """The database of the settings.
 
     :param create: whether to make it, and the data folder, if there is none.
@@ -137,10 +137,10 @@ def _create_key(chosen: argparse.Namespace) -> int:
     scopes = [Scope(scope) for scope in chosen.scope]
     if chosen.profile is not None:
         profile_named(read_profiles(read_settings().profiles), chosen.profile)
-    with _database(create=chosen.first) as database:
+    with opened_database(create=chosen.first) as database:
         store = KeyStore(database)
         retention = Retention(chosen.keep_input, chosen.keep_results)
-        by = _administrator()
+        by = administrator()
         about = {"expires_at": expires_at, "profile": chosen.profile, "retention": retention, "site": chosen.site}
         key, token = store.create(chosen.name, scopes, **about, by=by)
     print(f"Key '{key.name}' ({key.id}). It is shown only now; Oarlock stores a hash of it:", file=sys.stderr)
@@ -150,7 +150,7 @@ def _create_key(chosen: argparse.Namespace) -> int:
 
 def _list_keys(chosen: argparse.Namespace) -> int:
     del chosen
-    with _database() as database:
+    with opened_database() as database:
         keys = KeyStore(database).all()
     now = utc_now()
     print(f"{'NAME':<24}{'ID':<14}{'STATE':<10}{'EXPIRES':<22}{'PROFILE':<14}{'SITE':<14}SCOPES")
@@ -170,15 +170,15 @@ def _state(key: Key, now: datetime) -> str:
 
 
 def _revoke_key(chosen: argparse.Namespace) -> int:
-    with _database() as database:
-        key = KeyStore(database).revoke(chosen.name, by=_administrator())
+    with opened_database() as database:
+        key = KeyStore(database).revoke(chosen.name, by=administrator())
     print(f"Key '{key.name}' ({key.id}) is revoked.", file=sys.stderr)
     return GOOD
 
 
 def _list_callbacks(chosen: argparse.Namespace) -> int:
     """Without the URL's path, which a sender chose."""
-    with _database() as database:
+    with opened_database() as database:
         callbacks = CallbackStore(database).all(CallbackState(chosen.state) if chosen.state else None)
     print(f"{'ID':<38}{'JOB':<38}{'STATE':<11}{'ATTEMPTS':<10}{'NEXT':<22}{'HOST':<30}OUTCOME")
     for found in callbacks:
@@ -189,10 +189,10 @@ def _list_callbacks(chosen: argparse.Namespace) -> int:
 
 
 def _resend_callbacks(chosen: argparse.Namespace) -> int:
-    with _database() as database:
+    with opened_database() as database:
         store = CallbackStore(database)
         for callback_id in chosen.id:
-            store.resend(callback_id, by=_administrator())
+            store.resend(callback_id, by=administrator())
     print("The running service sends them again.", file=sys.stderr)
     return GOOD
 
@@ -216,7 +216,7 @@ def _verify_audit(chosen: argparse.Namespace) -> int:
     if chosen.file:
         verdict = _verify_export(chosen.file, kept)
     else:
-        with _database() as database:
+        with opened_database() as database:
             verdict = audit.check(database, kept)
     for finding in verdict.findings:
         print(finding)
@@ -234,7 +234,7 @@ def _verify_export(file: Path, kept: Sequence[Head]) -> Verdict:
 
 def _export_audit(chosen: argparse.Namespace) -> int:
     del chosen
-    with _database() as database:
+    with opened_database() as database:
         for entry in audit.read_entries(database):
             print(audit.to_json(entry))
     return GOOD

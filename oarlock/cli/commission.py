@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from oarlock import __version__
-from oarlock.cli import judging
+from oarlock.cli import administration, judging
 from oarlock.cli.contour import contents_of, installed_models
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.commissioning.cases import PastCase, find_cases
@@ -32,6 +32,8 @@ from oarlock.rtstruct.profiles import GENERIC
 from oarlock.segmentation.segment import Model
 from oarlock.settings import Settings, read_settings
 from oarlock.store.files import QA_REPORT
+from oarlock.store.scores.baselines import Baseline
+from oarlock.store.scores.read import ScoreStore
 
 CASES = "cases"
 
@@ -45,6 +47,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--against", type=Path, metavar="DIR", help="an earlier --out of the same patients, compared in pairs")
     parser.add_argument("--unapproved", action="store_true", help="take RTSTRUCTs too that are not approved")
     parser.add_argument("--site", type=Path, metavar="FILE", help="TOML file of the site's names, tolerances and action levels")
+    parser.add_argument("--baseline", action="store_true", help="keep the scores in the database: control charts begin with them")
     parser.add_argument("--pdf", action="store_true", help="write the report as PDF/A too")
     parser.set_defaults(run=run, min_surface_dsc=None, min_dsc=None, max_hd95_mm=None)
 
@@ -76,6 +79,9 @@ def run(chosen: argparse.Namespace) -> int:
         print(f"warning: a series is left out. {reason}", file=sys.stderr)
     if not found.cases:
         return UNUSABLE
+    if chosen.baseline:
+        with administration.opened_database():  # before hours of drawing, not after them
+            pass
     model = models.named(name)
     folder = chosen.out / CASES
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +176,7 @@ def _write(
     organs, identity = summarise_cases(done, earlier), model.manifest.identity
     summary = {
         "model": identity,
+        "drawn_by": asdict(model.facts),
         "sha256": model.facts.sha256,
         "patients": len(done),
         "approved": sum(case["approved"] for case in done),
@@ -184,6 +191,10 @@ def _write(
     (chosen.out / "report.html").write_text(html, encoding="utf-8")
     if chosen.pdf:
         (chosen.out / "report.pdf").write_bytes(to_pdf(html))
+    if chosen.baseline and done:
+        scores = {organ["oar"]: organ["surface_dsc_scores"] for organ in organs}
+        with administration.opened_database() as database:
+            ScoreStore(database).keep_baseline(Baseline(model.facts, len(done), scores), by=administration.administrator())
     print(f"{summary['approved']} of {len(done)} references are APPROVED")
     _print_table(organs)
     print("", *sorted(path for path in chosen.out.iterdir() if path.is_file()), sep="\n")

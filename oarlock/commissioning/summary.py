@@ -49,6 +49,7 @@ def _organ(oar: str, cases: Sequence[Case], earlier: Sequence[Case]) -> dict[str
         "missed": missed,
         "red": sum(case["verdicts"].get(oar) == "red" for case in cases),
         **{name: _json(one) for name, one in found.items()},
+        "surface_dsc_scores": _defined(compared, "surface_dsc"),
         "action_levels": _levels(found),
         "change": _json(change),
         "missed_by": {"ours": _missed(rows, alike), "theirs": _missed(before, alike)} if alike else None,

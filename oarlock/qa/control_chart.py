@@ -38,6 +38,12 @@ RUN: Final = 11
 LOOK_BACK: Final = RUN - 1
 """How many scores before one decide, with it, whether it alarms."""
 
+FEWEST: Final = 5
+"""Past patients below which no limits are made of them: they would be so wide that nothing lies beyond."""
+
+BEYOND: Final = (0.00135, 0.02275)
+"""Shares of a stable process below the textbook's limit and its warning line, 3 and 2 standard deviations from the centre."""
+
 _D2: Final = 2 / math.sqrt(math.pi)
 """Expected range of two normal values, in standard deviations: 1.128."""
 
@@ -74,10 +80,16 @@ class ControlLimits:
     """Centre and standard deviation of a baseline.
 
     On the scale of the chart.
+
+    :ivar limit, warning: deviations from the centre to a limit, and to where two of three may not lie beyond.
+    :ivar lower_only: whether only low scores alarm, see :meth:`of_past_patients`.
     """
 
     centre: float
     deviation: float
+    limit: float = LIMIT
+    warning: float = WARNING
+    lower_only: bool = False
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> "ControlLimits | None":
@@ -91,6 +103,26 @@ class ControlLimits:
         deviation = float(np.abs(np.diff(charted)).mean()) / _D2
         return cls(float(charted.mean()), deviation) if deviation > 1e-9 else None
 
+    @classmethod
+    def of_past_patients(cls, scores: Sequence[float]) -> "ControlLimits | None":
+        """The limits for what comes back before there is a baseline, or None.
+
+        They are made of scores against contours that were drawn without ours. What people correct of ours agrees with it better,
+        so only low scores alarm. The patients came in no order: the deviation is that of the sample, and the factors are those of
+        a prediction interval for one more normal value, t · √(1 + 1/n), which holds for any number of patients.
+
+        :param scores: of past patients, in [0, 1]; None where there are fewer than :data:`FEWEST`, or where they do not vary.
+        """
+        from scipy.special import stdtrit  # not of scipy.stats, which takes a second
+
+        n = len(scores)
+        if n < FEWEST:
+            return None
+        charted = _to_chart(scores)
+        deviation = float(charted.std(ddof=1))
+        limit, warning = (float(stdtrit(n - 1, 1 - share)) * math.sqrt(1 + 1 / n) for share in BEYOND)
+        return cls(float(charted.mean()), deviation, limit, warning, lower_only=True) if deviation > 1e-9 else None
+
     def score_at(self, deviations: float) -> float:
         """The score so many deviations from the centre, in [0, 1]."""
         return math.sin(min(max(self.centre + deviations * self.deviation, 0.0), math.pi / 2)) ** 2
@@ -102,24 +134,20 @@ class ControlLimits:
         """
         distances = (_to_chart(scores) - self.centre) / self.deviation
         found = []
-        for side, turned in (("lower", -distances), ("higher", distances)):
-            for rule, fires in _fires(turned).items():
-                found += [Alarm(int(i), rule, side) for i in np.flatnonzero(fires)]  # type: ignore[arg-type]
+        for side, turned in (("lower", -distances), *(() if self.lower_only else (("higher", distances),))):
+            for rule, fires in self._fires(turned).items():
+                found += [Alarm(int(i), rule, side) for i in np.flatnonzero(fires)]
         return sorted(found, key=lambda alarm: alarm.index)
+
+    def _fires(self, distances: FloatArray) -> dict[Rule, npt.NDArray[np.bool_]]:
+        """Each rule on the side where distances from the centre, in deviations, are above 0."""
+        far = distances > self.warning
+        rules = {Rule.BEYOND_LIMIT: distances > self.limit, Rule.TWO_OF_THREE: far & (_sum_of_last(far, 3) >= 2)}
+        return rules if self.lower_only else rules | {Rule.RUN: _sum_of_last(distances > 0, RUN) == RUN}
 
 
 def _to_chart(scores: Sequence[float]) -> FloatArray:
     return np.arcsin(np.sqrt(np.clip(np.asarray(scores, dtype=np.float64), 0.0, 1.0)))
-
-
-def _fires(distances: FloatArray) -> dict[Rule, npt.NDArray[np.bool_]]:
-    """Each rule on the side where distances from the centre, in deviations, are above 0."""
-    far = distances > WARNING
-    return {
-        Rule.BEYOND_LIMIT: distances > LIMIT,
-        Rule.TWO_OF_THREE: far & (_sum_of_last(far, 3) >= 2),
-        Rule.RUN: _sum_of_last(distances > 0, RUN) == RUN,
-    }
 
 
 def _sum_of_last(flags: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.int64]:

@@ -48,6 +48,7 @@ class Action(StrEnum):
     GATEWAY_ASKED = "gateway.asked"
     GATEWAY_ENDED = "gateway.ended"
     REFERENCE_RETURNED = "reference.returned"
+    BASELINE_KEPT = "baseline.kept"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     SESSION_OPENED = "session.opened"

@@ -376,6 +376,22 @@ QA_HISTOGRAM: Final = Table(
 )
 """Surface DSC of all cases ever, as Prometheus counts."""
 
+BASELINES: Final = Table(
+    "baselines",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Time, nullable=False),
+    Column("site", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("patients", Integer, nullable=False),
+    Column("scores", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+)
+"""What models scored on past patients (commissioning): surface DSC by organ, as JSON. No patient data."""
+
 QA_CHECKS: Final = Table(
     "qa_checks",
     METADATA,

@@ -350,6 +350,7 @@ _DRIFT: Final[dict[str, Any]] = {
             },
             "centre": 0.962,
             "limits": {"lower": 0.871, "upper": 0.999},
+            "commissioned": None,
             "reason": None,
             "points": [{"at": "2026-03-05T12:00:31.000Z", "job_id": JOB_ID, "value": 0.84, "alarms": ["beyond_limit"]}],
             "alarms": [{"at": "2026-03-05T12:00:31.000Z", "job_id": JOB_ID, "rule": "beyond_limit", "side": "lower"}],

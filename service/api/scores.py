@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, T
 
 from oarlock.errors import InvalidParameter
 from oarlock.organs.catalogue import BY_NAME
-from oarlock.qa.control_chart import BASELINE, LIMIT, MEANING
+from oarlock.qa.control_chart import BASELINE, MEANING
 from oarlock.qa.quantiles import Distribution
 from oarlock.store.schema import EPOCH
 from oarlock.store.scores.charts import Chart
@@ -28,6 +28,7 @@ from service.api.schemas.qa import (
     DriftBaseline,
     DriftBasePoint,
     DriftChart,
+    DriftCommissioned,
     DriftLimits,
     DriftModel,
     DriftPoint,
@@ -294,7 +295,10 @@ def to_drift(charts: Iterable[Chart]) -> Drift:
 def _of_chart(chart: Chart) -> DriftChart:
     first, last, limits = chart.baseline[0], chart.baseline[-1], chart.limits
     base = [DriftBasePoint(at=point.at, job_id=point.job_id, value=point.score) for point in chart.baseline]
-    between = limits and DriftLimits(lower=limits.score_at(-LIMIT), upper=limits.score_at(LIMIT))
+    between = limits and DriftLimits(
+        lower=limits.score_at(-limits.limit), upper=None if limits.lower_only else limits.score_at(limits.limit)
+    )
+    past = chart.commissioned
     return DriftChart(
         oar=chart.oar,
         model=DriftModel.model_validate(chart.model, from_attributes=True),
@@ -303,6 +307,8 @@ def _of_chart(chart: Chart) -> DriftChart:
         baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at, points=base),
         centre=limits and limits.score_at(0),
         limits=between,
+        commissioned=past
+        and DriftCommissioned(at=past.at, patients=past.baseline.patients, n=len(past.baseline.scores[chart.oar])),
         reason=None if limits else _no_limits(len(chart.baseline)),
         points=[
             DriftPoint(at=point.at, job_id=point.job_id, value=point.score, alarms=[alarm.rule for alarm in point.alarms])

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import tomllib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,6 +23,9 @@ from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.site_file import Site, read_site
 from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.segmentation.manifest import ModelManifest
+from oarlock.settings import Settings
+from oarlock.store.database import Database
+from oarlock.store.scores.read import ScoreStore
 from tests.fixtures.organs import AUTHORSHIP, write_series
 
 # ── which patients ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,6 +173,13 @@ def test_a_run_that_is_started_again_goes_on_and_a_second_model_is_compared_in_p
     assert "1 of 1 are APPROVED" in (out / "report.html").read_text()
     assert "too few" in (out / "report.html").read_text()
     assert "1 patients with CT and RTSTRUCT" in capsys.readouterr().out
+    monkeypatch.setenv("OARLOCK_DATA", str(tmp_path / "data"))
+    assert main(["commission", str(archive), "--out", str(out), "--baseline"]) == UNUSABLE  # before anything is drawn
+    assert main(["keys", "create", "first", "--scope", "admin", "--first"]) == 0
+    assert main(["commission", str(archive), "--out", str(out), "--baseline"]) == 0
+    with closing(Database(Settings().database)) as database:
+        [baseline] = ScoreStore(database).baselines("")
+    assert (baseline.baseline.model.sha256, baseline.baseline.scores["Bone_Mandible"]) == (summary["sha256"], [1.0])
     kept = next((out / "cases").glob("*.json"))
     before = kept.stat().st_mtime_ns
     assert main(["commission", str(archive), "--out", str(out), "--against", str(out)]) == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from oarlock.qa.control_chart import BASELINE, LIMIT, RUN, WARNING, ControlLimits, Rule
+from oarlock.qa.control_chart import BASELINE, FEWEST, LIMIT, RUN, WARNING, ControlLimits, Rule
 
 FloatArray = npt.NDArray[np.float64]
 KNOWN = ControlLimits(centre=1.2, deviation=0.1)
@@ -196,3 +196,33 @@ def test_scores_that_are_skewed_like_real_ones_alarm_hardly_more_often() -> None
         assert limits is not None
         shares.append(len({alarm.index for alarm in limits.alarms(list(rng.beta(18, 2, 60)))}) / 60)
     assert np.mean(shares) <= 1.25 * sum(TEXTBOOK.values())
+
+
+# ── past patients ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("patients", [FEWEST, 12])
+def test_limits_of_past_patients_alarm_a_stable_process_as_often_as_the_textbook_whatever_their_number(patients: int) -> None:
+    angles = np.random.default_rng(3).normal(1.1, 0.05, (400_000, patients + 1))
+    past, new = angles[:, :-1], angles[:, -1]
+    distances = (past.mean(axis=1) - new) / past.std(axis=1, ddof=1)
+    limits = ControlLimits.of_past_patients(list(np.sin(past[0]) ** 2))
+    assert limits is not None
+    assert (limits.centre, limits.deviation) == (pytest.approx(past[0].mean()), pytest.approx(past[0].std(ddof=1)))
+    assert np.mean(distances > limits.limit) == pytest.approx(stats.norm.sf(3), rel=0.15)
+    assert np.mean(distances > limits.warning) == pytest.approx(stats.norm.sf(2), rel=0.05)
+
+
+def test_by_past_patients_low_scores_alarm_and_high_ones_do_not() -> None:
+    limits = ControlLimits.of_past_patients(list(np.sin(np.linspace(1.0, 1.2, 10)) ** 2))
+    assert limits is not None
+    low, high = limits.score_at(-limits.limit - 0.1), limits.score_at(limits.limit + 0.1)
+    assert [(alarm.index, alarm.rule, alarm.side) for alarm in limits.alarms([0.8, low, 0.8, high, high, high])] == [
+        (1, Rule.BEYOND_LIMIT, "lower")
+    ]
+    assert limits.alarms([limits.score_at(1.0)] * (RUN + 1)) == []
+
+
+def test_few_past_patients_or_such_as_do_not_vary_make_no_limits() -> None:
+    assert ControlLimits.of_past_patients(list(np.linspace(0.8, 0.9, FEWEST - 1))) is None
+    assert ControlLimits.of_past_patients([0.9] * 20) is None

@@ -309,7 +309,15 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
     assert calls == {
         *(
             (("POST"), path)
-            for path in ("/v1/jobs", "/v1/comparisons", f"{job}/cancel", f"{job}/retry", f"{job}/reviews", f"{job}/reference")
+            for path in (
+                "/v1/jobs",
+                "/v1/comparisons",
+                "/v1/qa/baselines",
+                f"{job}/cancel",
+                f"{job}/retry",
+                f"{job}/reviews",
+                f"{job}/reference",
+            )
         ),
         *(("POST", job + path) for path in ("/deliveries", "/resend")),
         *(("POST", f"/v1/retrievals{path}") for path in ("", "/{request_id}/cancel")),
@@ -329,6 +337,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/preview.png",
                 "/review",
                 "/review/data",
+                "/review/returned/{position}",
                 "/references/{origin}/{position}",
             )
         ),
@@ -347,6 +356,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/v1/qa/summary",
                 "/v1/qa/checks",
                 "/v1/qa/drift",
+                "/v1/qa/baselines",
                 "/v1/qa/reviews",
                 "/v1/jobs",
                 "/v1/caller",

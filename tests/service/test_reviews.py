@@ -14,6 +14,13 @@ from oarlock.store.keys import KeyStore
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+COMMISSIONED = {
+    "model": "oarlock-hn 1.2.3",  # what else commissioning.json has is not read
+    "drawn_by": {"name": "oarlock-hn", "version": "1.2.3", "sha256": "ab" * 32},
+    "patients": 2,
+    "organs": [{"oar": "Brain", "n": 2, "missed": 0, "surface_dsc_scores": [0.9, 0.95]}],
+}
+
 CANARY = "Canary Yellow's left gland"
 
 
@@ -101,3 +108,17 @@ def test_what_is_no_review_is_refused(reviewed: tuple[Running, httpx.Client], jo
     answer = say(reviewed[1], job, organ)
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid_parameter")
     assert reviewed[1].get(job["links"]["self"]).json()["reviews"] == []
+
+
+def test_a_baseline_is_kept_as_the_command_leaves_it_and_the_audit_log_says_by_whom(
+    reviewed: tuple[Running, httpx.Client],
+) -> None:
+    running, client = reviewed
+    [kept] = client.post("/v1/qa/baselines", json=COMMISSIONED).raise_for_status().json()["baselines"]
+    assert (kept["by"], kept["patients"], kept["drawn_by"]) == ("marta", 2, COMMISSIONED["drawn_by"])
+    assert kept["organs"] == [{"oar": "Brain", "surface_dsc_scores": [0.9, 0.95]}]
+    assert client.get("/v1/qa/baselines").json()["baselines"] == [kept]
+    *_, last = [entry for entry in audit.read_entries(running.service.database) if entry.action == "baseline.kept"]
+    assert (last.actor_name, last.result) == ("marta", "2 patients, 1 organs")
+    wrong = [{"oar": "Brian", "surface_dsc_scores": [0.9]}]
+    assert client.post("/v1/qa/baselines", json=COMMISSIONED | {"organs": wrong}).status_code == 422

@@ -13,12 +13,15 @@ from sqlalchemy import select
 from oarlock.errors import InvalidParameter
 from oarlock.facts import ComparisonRows, ModelFacts
 from oarlock.organs.catalogue import OARS
+from oarlock.qa.control_chart import ControlLimits
 from oarlock.qa.report import Presence
+from oarlock.store import audit
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
 from oarlock.store.leases import LeaseLost
 from oarlock.store.schema import METADATA, QA_CASES
+from oarlock.store.scores.baselines import Baseline
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
 from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, day_of, oar_ids
@@ -291,3 +294,32 @@ def test_a_case_has_its_moment_to_the_microsecond(database: Database, store: Sco
     assert store.scores(Filters(site="", since=at + timedelta(microseconds=1)), limit=5)[0] == []
     with database.reading() as connection:
         assert connection.scalar(select(QA_CASES.c.at)) == at
+
+
+# ── past patients ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_charts_begin_with_the_limits_of_past_patients_until_thirty_have_come_back(database: Database, store: ScoreStore) -> None:
+    past = [0.85, 0.9, 0.88, 0.93, 0.87, 0.91]
+    store.keep_baseline(Baseline(MODEL, 6, {"Brain": past}), by=audit.SYSTEM)
+    store.keep_baseline(Baseline(NEWER, 6, {"Brain": [0.1, 0.2, 0.3, 0.2, 0.1]}), by=audit.SYSTEM)
+    scores = [0.95, 0.3, *(0.9 + 0.001 * i for i in range(28))]
+    for i, value in enumerate(scores[:-1]):
+        add(database, NOW + timedelta(hours=i), compared(score("Brain", value)), f"case-{i}", origin=Origin.APPROVED)
+    (chart,) = store.charts(Filters(site=""), points=50)
+    assert chart.limits == ControlLimits.of_past_patients(past)
+    assert chart.commissioned is not None
+    assert (chart.commissioned.baseline.patients, chart.commissioned.by) == (6, "system")
+    assert [(point.job_id, alarm.rule) for point in chart.points for alarm in point.alarms] == [("case-1", "beyond_limit")]
+    assert (len(chart.points), len(chart.baseline)) == (29, 29)
+    add(database, NOW + timedelta(hours=29), compared(score("Brain", scores[-1])), "case-29", origin=Origin.APPROVED)
+    (whole,) = store.charts(Filters(site=""), points=50)
+    assert (whole.commissioned, whole.limits) == (None, ControlLimits.of(scores))
+
+
+def test_a_sites_own_past_patients_count_before_an_operators_and_are_seen_by_no_other_site(store: ScoreStore) -> None:
+    for site in ("", "north", "south"):
+        store.keep_baseline(Baseline(MODEL, 6, {"Brain": [0.9]}, site), by=audit.SYSTEM)
+    store.keep_baseline(Baseline(MODEL, 8, {"Brain": [0.8]}, "north"), by=audit.SYSTEM)
+    assert {(one.baseline.site, one.baseline.patients) for one in store.baselines("north")} == {("", 6), ("north", 8)}
+    assert len(store.baselines("")) == 3

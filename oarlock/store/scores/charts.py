@@ -14,6 +14,7 @@ from oarlock.facts import ModelFacts
 from oarlock.organs.catalogue import OARS
 from oarlock.qa.control_chart import BASELINE, LOOK_BACK, Alarm, ControlLimits
 from oarlock.store.schema import QA_CASES, QA_SCORES
+from oarlock.store.scores.baselines import KeptBaseline, newest
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
 from oarlock.store.scores.write import Origin
 
@@ -33,8 +34,10 @@ class Chart:
     """How the surface DSC of one organ, model and scanner went.
 
     :ivar baseline: what the limits are made of; as many as there are, until there are enough.
-    :ivar limits: None until then, and where the baseline does not vary.
-    :ivar points: the newest ones behind the baseline, in their order.
+    :ivar limits: None until then, and where the baseline does not vary; those of past patients, where there were some.
+    :ivar points: the newest ones behind the baseline, in their order. While the limits are those of past patients, those of the
+        baseline are judged too, and are among them.
+    :ivar commissioned: what was scored on past patients, while the limits are made of it.
     """
 
     oar: str
@@ -43,6 +46,7 @@ class Chart:
     baseline: Sequence[Point]
     limits: ControlLimits | None
     points: Sequence[Point]
+    commissioned: KeptBaseline | None = None
 
 
 def read_charts(connection: Connection, filters: Filters, points: int) -> list[Chart]:
@@ -55,34 +59,51 @@ def read_charts(connection: Connection, filters: Filters, points: int) -> list[C
     """
     approved = replace(filters, origin=Origin.APPROVED)
     streams = sorted(read_streams(connection, filters).values(), key=lambda row: (row.model, row.scanner, row.id))
-    return [chart for stream in streams for chart in _charts(connection, stream, approved, points)]
+    kept = newest(connection, filters.site)
+    past = {row.id: kept.get((row.site, row.model_sha256)) or kept.get(("", row.model_sha256)) for row in streams}
+    return [
+        _begun(chart, past[stream.id], points) for stream in streams for chart in _charts(connection, stream, approved, points)
+    ]
 
 
 def _charts(connection: Connection, stream: Row[Any], filters: Filters, points: int) -> Iterator[Chart]:
     first = _read_points(connection, stream, filters, BASELINE)
-    newest = _read_points(connection, stream, filters, points + LOOK_BACK, newest=True)
+    last = _read_points(connection, stream, filters, points + LOOK_BACK, newest=True)
     for oar in OARS:
         if filters.oar not in {None, oar.name}:
             continue
         alone = replace(filters, oar=oar.name)
         baseline = first.of(oar.name) or _read_points(connection, stream, alone, BASELINE).by_oar.get(oar.name, [])
-        later = newest.of(oar.name)
+        later = last.of(oar.name)
         if later is None and baseline:
             later = _read_points(connection, stream, alone, points + LOOK_BACK, newest=True).by_oar.get(oar.name, [])
         if baseline:
             yield _chart(oar.name, stream, baseline, later or [], points)
 
 
-def _chart(oar: str, stream: Row[Any], baseline: Sequence["_DatedPoint"], newest: Sequence["_DatedPoint"], points: int) -> Chart:
+def _chart(oar: str, stream: Row[Any], baseline: Sequence["_DatedPoint"], latest: Sequence["_DatedPoint"], points: int) -> Chart:
     limits = ControlLimits.of([place.point.score for place in baseline])
-    after = [place.point for place in newest if place.order > baseline[-1].order]
-    if limits is not None:
-        by_index: dict[int, list[Alarm]] = {}
-        for alarm in limits.alarms([point.score for point in after]):
-            by_index.setdefault(alarm.index, []).append(alarm)
-        after = [replace(point, alarms=tuple(by_index.get(i, ()))) for i, point in enumerate(after)]
+    after = _judged([place.point for place in latest if place.order > baseline[-1].order], limits)
     model = ModelFacts(stream.model, stream.model_version, stream.model_sha256)
     return Chart(oar, model, stream.scanner, [place.point for place in baseline], limits, after[-points:])
+
+
+def _begun(chart: Chart, past: KeptBaseline | None, points: int) -> Chart:
+    """The chart; as long as its baseline is not whole, with the limits of past patients, by which all points are judged."""
+    if past is None or len(chart.baseline) >= BASELINE:
+        return chart
+    limits = ControlLimits.of_past_patients(past.baseline.scores.get(chart.oar, ()))
+    if limits is None:
+        return chart
+    return replace(chart, limits=limits, points=_judged(chart.baseline, limits)[-points:], commissioned=past)
+
+
+def _judged(points: Sequence[Point], limits: ControlLimits | None) -> list[Point]:
+    """Points with the alarms that they complete."""
+    by_index: dict[int, list[Alarm]] = {}
+    for alarm in limits.alarms([point.score for point in points]) if limits else ():
+        by_index.setdefault(alarm.index, []).append(alarm)
+    return [replace(point, alarms=tuple(by_index.get(i, ()))) for i, point in enumerate(points)]
 
 
 @dataclass(frozen=True, slots=True)

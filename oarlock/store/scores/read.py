@@ -19,6 +19,7 @@ from oarlock.store.cursors import invalid_cursor, of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
 from oarlock.store.jobs import Job
 from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
+from oarlock.store.scores.baselines import Baseline, KeptBaseline, keep, newest
 from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
 from oarlock.store.scores.findings import Findings, read_findings
@@ -105,6 +106,19 @@ class ScoreStore:
         mine = (QA_CASES.c.job_id == job_id) & (QA_CASES.c.origin == Origin.APPROVED)
         with self._database.reading() as connection:
             return [Return(*row) for row in connection.execute(select(*columns).where(mine).order_by(QA_CASES.c.position))]
+
+    def keep_baseline(self, baseline: Baseline, *, by: Actor) -> None:
+        """Write down what a model scored on past patients, see :func:`oarlock.store.scores.baselines.keep`."""
+        with self._database.writing() as connection:
+            keep(connection, self._clock(), baseline, by=by)
+
+    def baselines(self, site: str) -> list[KeptBaseline]:
+        """The newest baseline of each model and site, the newest first.
+
+        :param site: whose are asked for, beside those that hold for all; empty for those of every site.
+        """
+        with self._database.reading() as connection:
+            return sorted(newest(connection, site).values(), key=lambda one: one.at, reverse=True)
 
     def charts(self, filters: Filters, *, points: int) -> list[Chart]:
         """The control charts of what was approved, see :func:`oarlock.store.scores.charts.read_charts`."""

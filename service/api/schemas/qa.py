@@ -1,7 +1,7 @@
 """Scores, their summary and the control charts, as documents."""
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -214,7 +214,15 @@ class DriftLimits(Schema):
     """Between which scores a stable process stays."""
 
     lower: float
-    upper: float
+    upper: float | None = Field(description="null where only low scores alarm: limits of past patients")
+
+
+class DriftCommissioned(Schema):
+    """The past patients that limits are made of until enough contours have come back."""
+
+    at: Time = Field(description="when they were kept")
+    patients: int
+    n: int = Field(description="scores of this organ")
 
 
 class DriftChart(Schema):
@@ -230,8 +238,9 @@ class DriftChart(Schema):
     baseline: DriftBaseline
     centre: float | None = Field(description="null as long as there is no baseline")
     limits: DriftLimits | None
+    commissioned: DriftCommissioned | None = Field(description="null as soon as the baseline is whole")
     reason: str | None = Field(description="why there are no limits")
-    points: list[DriftPoint] = Field(description="the newest ones behind the baseline, in their order")
+    points: list[DriftPoint] = Field(description="the newest ones behind the baseline, or of all while `commissioned`")
     alarms: list[DriftAlarm] = Field(description="of these points")
 
 
@@ -240,3 +249,46 @@ class Drift(Schema):
 
     rules: list[DriftRule]
     charts: list[DriftChart]
+
+
+class BaselineModel(Schema):
+    """The model that drew the past patients."""
+
+    name: str = Field(min_length=1, max_length=200)
+    version: str = Field(min_length=1, max_length=200)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class BaselineOrgan(Schema):
+    """What one organ scored."""
+
+    oar: str = Field(description="TG-263 name")
+    surface_dsc_scores: list[_Share] = Field(max_length=10_000, description="of each patient, 0 to 1")
+
+
+class BaselinePost(Schema):
+    """What `oarlock commission` leaves in `commissioning.json`; what else is in it is not read."""
+
+    drawn_by: BaselineModel
+    patients: int = Field(ge=1, le=10_000)
+    organs: list[BaselineOrgan] = Field(min_length=1, max_length=200)
+
+
+class BaselineEntry(Schema):
+    """What a model scored on past patients."""
+
+    at: Time
+    by: str = Field(description="who kept it")
+    site: str = Field(description="whose patients they were; empty: it holds for each site without one of its own")
+    drawn_by: BaselineModel
+    patients: int
+    organs: list[BaselineOrgan]
+
+
+class Baselines(Schema):
+    """The newest baseline of each model and site."""
+
+    baselines: list[BaselineEntry]

@@ -6,7 +6,7 @@ const W = 520, H = 190, LEFT = 40, RIGHT = 12, TOP = 14, BOTTOM = 24;
 const SVG = "http://www.w3.org/2000/svg";
 const ORIGINS = { approved: "Approved contours", supplied: "Supplied contours" };
 const ABOUT = {
-  approved: "Each point is a job whose contours came back approved. The first 30 of a model on a scanner make the centre line and the limits; a later point that breaks a rule is a signal.",
+  approved: "Each point is a job whose contours came back approved. The first 30 of a model on a scanner make the centre line and the limits; a later point that breaks a rule is a signal. Until then the limit is that of the commissioning, if there was one, and only low points are signals.",
   supplied: "Each point is a job that came with an RTSTRUCT. Who drew that is not known here, so there are no limits; the line is the median.",
 };
 const chosen = { origin: "approved", model: "", scanner: "", organ: "" };
@@ -28,8 +28,8 @@ function chart(one) {
   const picture = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${one.oar}: surface DSC of ${values.length} jobs, last ${figure(values.at(-1))}` });
   for (const mark of [low, (low + high) / 2, high]) picture.append(draw("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(mark), y2: y(mark) }), draw("text", { class: "axis", x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, mark.toFixed(2)));
   if (one.limits) {
-    picture.append(draw("rect", { class: "within", x: LEFT, width: W - LEFT - RIGHT, y: y(one.limits.upper), height: Math.max(0, y(one.limits.lower) - y(one.limits.upper)) }));
-    for (const [name, value] of Object.entries(one.limits)) picture.append(draw("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(value), y2: y(value) }), draw("text", { class: "limit-name", x: LEFT + 3, y: y(value) + (name === "upper" ? -4 : 12) }, `${name} limit ${figure(value, 3)}`));
+    picture.append(draw("rect", { class: "within", x: LEFT, width: W - LEFT - RIGHT, y: y(one.limits.upper ?? high), height: Math.max(0, y(one.limits.lower) - y(one.limits.upper ?? high)) }));
+    for (const [name, value] of Object.entries(one.limits)) if (value !== null) picture.append(draw("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(value), y2: y(value) }), draw("text", { class: "limit-name", x: LEFT + 3, y: y(value) + (name === "upper" ? -4 : 12) }, `${name} limit ${figure(value, 3)}`));
   }
   if (one.centre !== null && one.centre !== undefined) picture.append(draw("line", { class: "centre", x1: LEFT, x2: W - RIGHT, y1: y(one.centre), y2: y(one.centre) }));
   if (values.length > 1) picture.append(draw("polyline", { class: "run", points: values.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`).join(" ") }));
@@ -41,7 +41,7 @@ function chart(one) {
     picture.append(link);
   });
   if (values.length) picture.append(draw("text", { class: "axis", x: LEFT, y: H - 6 }, new Date(one.points[0].at).toLocaleDateString()), draw("text", { class: "axis", x: W - RIGHT, y: H - 6, "text-anchor": "end" }, new Date(one.points.at(-1).at).toLocaleDateString()));
-  const facts = [one.centre !== null && one.centre !== undefined ? `${one.limits ? "centre" : "median"} ${figure(one.centre, 3)}` : null, one.reason].filter(Boolean).join(" · ");
+  const facts = [one.centre !== null && one.centre !== undefined ? `${one.limits ? "centre" : "median"} ${figure(one.centre, 3)}` : null, one.reason, one.commissioned && `limit of ${one.commissioned.n} past patients (commissioned ${new Date(one.commissioned.at).toLocaleDateString()}), until ${one.baseline.needed} contours have come back; ${one.baseline.n} have`].filter(Boolean).join(" · ");
   return el("figure.chart", {}, el("figcaption", {}, el("strong", {}, one.oar), el("span.quiet", {}, [one.model && `${one.model.name} ${one.model.version}`, one.scanner].filter(Boolean).join(" · "))), values.length ? picture : "", el("p.quiet.small", {}, facts));
 }
 
@@ -63,7 +63,7 @@ async function read() {
   if (chosen.origin === "supplied") return ofScores((await call("/v1/qa/scores?origin=supplied&limit=5000")).scores);
   const drift = await call("/v1/qa/drift?points=200");
   rules = new Map(drift.rules.map((one) => [one.rule, one.meaning]));
-  return drift.charts.map((one) => ({ ...one, points: [...one.baseline.points.map((point) => ({ ...point, alarms: [], base: Boolean(one.limits) })), ...one.points] }));
+  return drift.charts.map((one) => ({ ...one, points: [...(one.commissioned ? [] : one.baseline.points).map((point) => ({ ...point, alarms: [], base: Boolean(one.limits) })), ...one.points] }));
 }
 
 function signals(charts) {
