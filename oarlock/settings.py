@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode] = Field(
         [], description="names, by commas, that Host may hold; without them any name, but only this machine's without a key"
     )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        [], description="origins, by commas, as https://dashboard.example, whose pages may call the API with a key"
+    )
     connections_per_address: int = Field(256, description="most connections from one address; a stated proxy has no limit")
     rate_per_minute: int = Field(1_200, description="most calls a minute from one key; 0 for no limit")
     oidc_issuer: str | None = Field(None, description="OpenID Connect issuer whose bearer tokens are taken beside keys")
@@ -213,7 +216,10 @@ class Settings(BaseSettings):
         """
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
-    @field_validator("allowed_hosts", "trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets", mode="before")
+    @field_validator(
+        *("allowed_hosts", "cors_origins", "trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets"),
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
@@ -222,6 +228,14 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: list[str]) -> list[str]:
         return [entry.lower().strip("[]") for entry in value]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: list[str]) -> list[str]:
+        """Take exact origins as browsers send them: a pattern, a path or `null` would let in more pages than were meant."""
+        if any(re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?", entry) is None for entry in value):
+            raise ValueError("must be exact origins, as https://dashboard.example or http://localhost:3000, by commas")
+        return value
 
     @field_validator("trusted_proxies", "callback_networks")
     @classmethod

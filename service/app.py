@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 
 from oarlock import __version__, logs
 from oarlock.confinement import tell_what_is_lacking
@@ -35,6 +36,15 @@ WITNESS_EVERY_S: Final = 600.0
 
 EXPIRY_EVERY_S: Final = 60.0
 """How often requests that no gateway takes are looked for."""
+
+CORS: Final[dict[str, Any]] = {
+    "allow_credentials": False,  # the cookie of the pages is for the pages
+    "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Range"],
+    "expose_headers": ["ETag", "Location", "Retry-After", "Content-Disposition", "Link"],
+    "max_age": 600,
+}
+"""What the pages of other origins may send and read, where the settings name any."""
 
 ROUTERS: Final = (
     jobs.jobs,
@@ -82,6 +92,8 @@ def create_app(settings: Settings, *, worker_problem: Callable[[], str | None] =
         app.include_router(router)
     app.state.routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     openapi.install(app, app.state.routes)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(AddressGuard, allowed=settings.allowed_hosts, to_answer=problems.problem)
     app.add_middleware(RequestLog, to_answer=problems.problem)  # the last one added sees a request first
     return app

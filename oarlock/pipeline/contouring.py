@@ -5,6 +5,7 @@ Read, segment, write and check the RTSTRUCT, compare and picture it.
 Nothing in the results depends on when, where or how often the walk is run.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ from oarlock.segmentation.segment import Model, segment
 from oarlock.segmentation.within_skin import within_skin
 from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT, reference_name
 from oarlock.store.jobs import Stage
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[Stage, float], None]
 
@@ -159,10 +162,26 @@ class Walk:
         shutil.copyfile(path, self.folder / reference_name(position))  # stays as long as what was compared with it
 
     def _picture(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
+        hu, grid, identity = series.hu, series.header.grid, model.manifest.identity
+        sheet, rendering, head, data = (self.folder / name for name in (PREVIEW, RENDERING, REVIEW, REVIEW_DATA))
         self.report(Stage.COMPARING, 0.8)
-        grid, identity = series.header.grid, model.manifest.identity
-        (self.folder / PREVIEW).write_bytes(contact_sheet(series.hu, grid, masks, model=identity))
+        self._draw([sheet], lambda: sheet.write_bytes(contact_sheet(hu, grid, masks, model=identity)))
         self.report(Stage.COMPARING, 0.9)
-        save_rendering(self.folder / RENDERING, series.hu, grid, masks, model=identity)
-        files = self.folder / REVIEW, self.folder / REVIEW_DATA
-        write_review(*files, series.hu, grid, masks, model=identity, overlays=self._overlays)
+        self._draw([rendering], lambda: save_rendering(rendering, hu, grid, masks, model=identity))
+        self._draw([head, data], lambda: write_review(head, data, hu, grid, masks, model=identity, overlays=self._overlays))
+
+    def _draw(self, files: Sequence[Path], draw: Callable[[], object]) -> None:
+        """Draw a picture; one that fails is not worth the contours, which are written and checked by then.
+
+        :raises OSError: if the disk is full or away: the job is worth another attempt.
+        """
+        try:
+            draw()
+        except OSError:
+            raise
+        except Exception:
+            log.exception("picture failed", extra={"what": files[0].name})
+            for path in files:
+                path.unlink(missing_ok=True)
+            detail = f"{files[0].name} could not be drawn, and what is made of it is missing. The contours are whole."
+            self.warnings.append(Notice("picture.failed", detail))

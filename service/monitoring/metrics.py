@@ -30,7 +30,7 @@ from oarlock.store.stage_times import STAGE_BUCKETS_S, StageDurations
 from service.broker import Broker
 from service.monitoring.health import Health
 
-_SCORE_LABELS: Final = ("model", "model_version", "scanner", "origin", "oar")
+_SCORE_LABELS: Final = ("model", "model_version", "scanner", "site", "origin", "oar")
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -211,7 +211,7 @@ class _Table(Collector):
 
 
 def _labels(entry: ScoreHistogram) -> tuple[str, ...]:
-    return entry.model, entry.model_version, entry.scanner, entry.origin, entry.oar
+    return entry.model, entry.model_version, entry.scanner, entry.site, entry.origin, entry.oar
 
 
 def _buckets(entry: StageDurations) -> list[tuple[str, float]]:

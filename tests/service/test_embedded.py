@@ -23,6 +23,7 @@ from tests.service.running import serve, write_model
 SECRET = "whsec_" + base64.b64encode(b"x" * 32).decode()
 SET = {
     "OARLOCK_ALLOWED_HOSTS": "oarlock.example",
+    "OARLOCK_CORS_ORIGINS": "https://dashboard.example",
     "OARLOCK_CALLBACK_HOSTS": "tps.example",
     "OARLOCK_CALLBACK_NETWORKS": "10.20.0.0/16",
     "OARLOCK_CALLBACK_SECRETS": SECRET,

@@ -15,7 +15,7 @@ import pytest
 
 from oarlock.ct.series import check_headers
 from oarlock.ct.writer import write_ct_series
-from oarlock.errors import DeviceOutOfMemory
+from oarlock.errors import DeviceOutOfMemory, ResultNotFound
 from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
 from oarlock.inference.models import load
@@ -29,7 +29,7 @@ from oarlock.rtstruct.reader import read_structure_set
 from oarlock.rtstruct.writer import WrittenRTSTRUCT, write_rtstruct
 from oarlock.segmentation.slabs import Volume
 from oarlock.store import audit
-from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RESULTS, RTSTRUCT, reference_name
+from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, RESULTS, REVIEW, REVIEW_DATA, RTSTRUCT, reference_name
 from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.store.leases import Lease, Leases
 from oarlock.store.scores.filters import Filters
@@ -477,6 +477,23 @@ def test_a_job_is_written_by_its_profile_and_shows_nothing_that_it_does_not_deli
     assert [(w.code, "SpinalCord" in w.detail) for w in job.warnings if w.code.startswith("rtstruct")] == [
         ("rtstruct.not_drawn", True)
     ]
+
+
+def test_a_picture_that_cannot_be_drawn_costs_itself_alone(house: House, series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(head: Path, body: Path, *_: object, **__: object) -> None:
+        body.write_bytes(b"half")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("oarlock.pipeline.contouring.write_review", fail)
+    job_id = house.post(series)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert [warning.detail[:11] for warning in job.warnings if warning.code == "picture.failed"] == ["review.json"]
+    assert house.storage.result(job_id, RTSTRUCT).stat().st_size > 1000
+    for name in (REVIEW, REVIEW_DATA):
+        with pytest.raises(ResultNotFound):
+            house.storage.result(job_id, name)
 
 
 def test_a_file_that_fails_its_check_is_not_delivered_and_the_job_says_why(

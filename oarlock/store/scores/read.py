@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, exists, func, or_, select
 
@@ -31,12 +31,13 @@ from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve
 class Histogram:
     """Surface DSC of all cases ever.
 
-    ``counts[i]`` of them are at most ``BUCKETS[i]``; ``total`` is their sum.
+    ``counts[i]`` of them are at most ``BUCKETS[i]``; ``total`` is their sum. ``site`` is empty for an operator's jobs.
     """
 
     model: str
     model_version: str
     scanner: str
+    site: str
     origin: str
     oar: str
     counts: tuple[int, ...]
@@ -55,6 +56,9 @@ class Return:
     position: int
     content_sha256: str
     superseded: bool
+
+
+_STREAM: Final = (QA_STREAMS.c.model, QA_STREAMS.c.model_version, QA_STREAMS.c.scanner, QA_STREAMS.c.site)
 
 
 class ScoreStore:
@@ -126,12 +130,8 @@ class ScoreStore:
             return read_charts(connection, filters, points)
 
     def histograms(self) -> list[Histogram]:
-        """Surface DSC by model, version, scanner, origin and organ.
-
-        Those of all sites are counted together.
-        """
-        stream = (QA_STREAMS.c.model, QA_STREAMS.c.model_version, QA_STREAMS.c.scanner)
-        key = (*stream, QA_HISTOGRAM.c.origin, QA_HISTOGRAM.c.oar)
+        """Surface DSC by model, version, scanner, site, origin and organ."""
+        key = (*_STREAM, QA_HISTOGRAM.c.origin, QA_HISTOGRAM.c.oar)
         sums = (QA_HISTOGRAM.c.bucket, func.sum(QA_HISTOGRAM.c.cases), func.sum(QA_HISTOGRAM.c.total))
         query = select(*key, *sums).join(QA_STREAMS, QA_STREAMS.c.id == QA_HISTOGRAM.c.stream_id)
         with self._database.reading() as connection:
@@ -141,11 +141,10 @@ class ScoreStore:
             cells.setdefault(tuple(labels), {})[bucket] = (int(cases), total)
         return [_histogram(labels, by_bucket) for labels, by_bucket in cells.items()]
 
-    def known_streams(self) -> list[tuple[str, str, str]]:
-        """Model, version and scanner of everything that was ever drawn."""
-        query = select(QA_STREAMS.c.model, QA_STREAMS.c.model_version, QA_STREAMS.c.scanner).distinct()
+    def known_streams(self) -> list[tuple[str, str, str, str]]:
+        """Model, version, scanner and site of everything that was ever drawn."""
         with self._database.reading() as connection:
-            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(select(*_STREAM).distinct())]
 
     def check_counts(self) -> list[tuple[str, str, str, int]]:
         """How often each check was given at each level.
@@ -198,5 +197,6 @@ def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
 
 def _histogram(labels: tuple[str, ...], cells: Mapping[int, tuple[int, float]]) -> Histogram:
     counts = (cells[i][0] if i in cells else 0 for i in range(len(BUCKETS)))
-    model, version, scanner, origin, oar = labels
-    return Histogram(model, version, scanner, origin, oar, tuple(accumulate(counts)), sum(total for _, total in cells.values()))
+    model, version, scanner, site, origin, oar = labels
+    total = sum(total for _, total in cells.values())
+    return Histogram(model, version, scanner, site, origin, oar, tuple(accumulate(counts)), total)
