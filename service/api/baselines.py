@@ -31,7 +31,7 @@ _ENTRY: Final = {
 _KEPT: Final[Call] = {
     "responses": {200: json_answer("The baselines that count now", {"baselines": [_ENTRY]}, "Baselines"), **problems(_UNKNOWN)}
 }
-_LIST: Final[Call] = {"responses": {200: json_answer("The baselines", {"baselines": [_ENTRY]}, "Baselines")}}
+_LIST: Final[Call] = {"responses": {200: json_answer("The baselines", {"baselines": [_ENTRY]}, "Baselines"), **problems()}}
 
 
 @baselines.post("", summary="Keep a baseline", response_model=Baselines, dependencies=[needs(Scope.ADMIN)], **_KEPT)
