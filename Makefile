@@ -116,7 +116,8 @@ REVISION      := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BUILD_OPTIONS ?=
 
 PROFILES      ?=
-BUILD         := docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION)
+PINNED        := $(shell sed -n 's/^PYTHON_IMAGE=//p' .env)
+BUILD         := docker build $(BUILD_OPTIONS) --build-arg REVISION=$(REVISION) $(if $(PINNED),--build-arg PYTHON_IMAGE=$(PINNED))
 
 images:
 	@$(BUILD) -f docker/service.Dockerfile -t oarlock-service:$(VERSION) .

@@ -52,14 +52,14 @@ class Server:
 
 
 @contextmanager
-def serving(checkout: Path, data: Path) -> Iterator[Server]:
-    """``python -m service`` of a checkout, without a worker."""
+def serving(checkout: Path, data: Path, **settings: str) -> Iterator[Server]:
+    """``python -m service`` of a checkout, without a worker; with other settings where they are given."""
     changes = {"OARLOCK_DATA": str(data), "OARLOCK_PORT": "0", "OARLOCK_EMBEDDED_WORKER": "false", "PYTHONPATH": str(checkout)}
     changes |= {"OARLOCK_MIN_FREE_BYTES": "0", "OARLOCK_MODELS": str(checkout / "models")}
     process = subprocess.Popen(
         [sys.executable, "-m", "service"],
         cwd=checkout,
-        env=os.environ | changes,
+        env=os.environ | changes | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -1,12 +1,13 @@
 # The DICOM face. It holds the core and the gateway and nothing else: no model, no service, no worker, no build tools.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE AS build
 COPY requirements/uv.lock requirements/gateway.lock /requirements/
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r /requirements/uv.lock \
     && python3 -m venv --without-pip /venv \
     && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --compile-bytecode --require-hashes -r /requirements/gateway.lock
 
-FROM python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE
 # What installs has no work here.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip
 COPY --from=build /venv /venv

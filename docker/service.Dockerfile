@@ -1,12 +1,13 @@
 # The HTTP face. It holds the core and the service and nothing else: no ONNX Runtime, no worker, no build tools.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE AS build
 COPY requirements/uv.lock requirements/service.lock /requirements/
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r /requirements/uv.lock \
     && python3 -m venv --without-pip /venv \
     && VIRTUAL_ENV=/venv /build/bin/uv pip install --no-cache --compile-bytecode --require-hashes -r /requirements/service.lock
 
-FROM python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE
 # What installs has no work here.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip
 # Pango sets the text of reports as PDF. Where no package server is reached the image does without: then report.pdf says why.

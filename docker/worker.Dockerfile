@@ -1,6 +1,7 @@
 # The queue face, on the CPU. It holds the core and the worker and nothing else: no web framework, no CUDA, no build tools.
 # With --build-arg LOCK=worker-cuda.lock it brings CUDA along.
-FROM python:3.11-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE AS build
 ARG LOCK=worker.lock
 COPY requirements/uv.lock requirements/worker*.lock /requirements/
 RUN python3 -m venv /build \
@@ -10,7 +11,7 @@ RUN python3 -m venv /build \
 # ONNX Runtime's wheel brings a quarter of a gigabyte of kernels for CUDA, which nothing loads on a CPU.
 RUN if [ "$LOCK" = worker.lock ]; then rm /venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime_providers_[ct]*.so; fi
 
-FROM python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE
 # What installs has no work here.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip
 COPY --from=build /venv /venv

@@ -528,6 +528,7 @@ class SiteFileInvalid(OperatorError):
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(f"The file of the site's own names and tolerances is not valid: {reason}.")
+        self.reason = reason
 
 
 class InferenceFailed(OperatorError):

@@ -22,8 +22,11 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from oarlock.ct.rules import IntakeRules
+from oarlock.errors import SiteFileInvalid
 from oarlock.qa.site_file import Site, read_site
+from oarlock.rtstruct.profiles import read_profiles
 from oarlock.scopes import Scope
+from oarlock.sites import SiteRules, read_sites
 from oarlock.store.retention import Retention, to_seconds
 
 NEVER: Final = "never"
@@ -182,6 +185,9 @@ class Settings(BaseSettings):
         None, description="time zone of the dates in an RTSTRUCT, as Europe/Berlin; without it that of the machine or container"
     )
     site_file: Path | None = Field(None, description="TOML file of the site's own names of ROIs and its own tolerances")
+    sites: Path | None = Field(
+        None, description="folder of a TOML file for each site: its names, action levels, profile, retention, rate and share"
+    )
     callback_hosts: Annotated[list[str], NoDecode] = Field(
         [], description="hosts, by commas, with a port where it is not the usual one, that jobs may name in callback_url"
     )
@@ -325,6 +331,30 @@ class Settings(BaseSettings):
         :raises SiteFileInvalid: see :func:`oarlock.qa.site_file.read_site`.
         """
         return read_site(self.site_file) if self.site_file else Site()
+
+    @cached_property
+    def rules(self) -> Mapping[str, SiteRules]:
+        """What sites set for themselves, by their names.
+
+        Each process asks at its start.
+
+        :raises SiteFileInvalid: see :func:`oarlock.sites.read_sites`.
+        """
+        return read_sites(self.sites) if self.sites else {}
+
+    def check_sites(self) -> None:
+        """See that the site's file and those of all sites can be used, and that the profiles that they name are there.
+
+        :raises SiteFileInvalid: if not.
+        """
+        _ = self.site
+        named = {one.profile: site for site, one in self.rules.items() if one.profile is not None}
+        for profile in named.keys() - (read_profiles(self.profiles).keys() if named else ()):
+            raise SiteFileInvalid(reason=f"in {named[profile]}.toml, {profile} is not the name of a profile")
+
+    def site_of(self, name: str) -> Site:
+        """What counts for the jobs of a site: its own file, or the server's; the server's for an operator's (empty)."""
+        return self.rules[name].file if name in self.rules else self.site
 
     def broker_transport_options(self) -> dict[str, Any]:
         """Options of Celery's Redis transport that both faces must share.

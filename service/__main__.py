@@ -20,7 +20,7 @@ from oarlock.settings import Settings, SettingsInvalid, read_settings
 from oarlock.store.database import Database
 from oarlock.store.files import PRIVATE_UMASK, make_private
 from oarlock.store.keys import KeyStore
-from oarlock.store.migrations import DatabaseNewer
+from oarlock.store.migrations import DatabaseNewer, WorkersLive
 from service.access.hosts import is_loopback
 from service.app import create_app
 from service.embedded.redis_server import RedisServerNotFound
@@ -49,7 +49,7 @@ class KeyMissing(RuntimeError):
         )
 
 
-REASONS: Final = (SettingsInvalid, NotPrivate, KeyMissing, DatabaseNewer, DataFolderInUse, RedisServerNotFound)
+REASONS: Final = (SettingsInvalid, NotPrivate, KeyMissing, DatabaseNewer, WorkersLive, DataFolderInUse, RedisServerNotFound)
 """What keeps the service from starting and is said in a sentence."""
 
 
@@ -60,7 +60,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes over, so that a stop during the start is orderly too
     try:
         settings = read_settings()
-        _ = settings.site  # a bad file is reported now, not with the first comparison
+        settings.check_sites()  # a bad file is reported now, not with the first comparison
         check_private(settings)
         check_default(read_profiles(settings.profiles), settings.profile)
         check_model(settings)

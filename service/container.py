@@ -12,6 +12,7 @@ from oarlock.errors import ManifestInvalid
 from oarlock.rtstruct.profiles import Profile, check_default, read_profiles
 from oarlock.segmentation.manifest import ModelManifest, check_default_model, read_manifests
 from oarlock.settings import Settings
+from oarlock.sites import shares_of
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.database import Database
 from oarlock.store.deliveries import DeliveryStore
@@ -100,7 +101,11 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     callback_rules, vault, oidc = Rules.of(settings), Vault(settings.deidentify_key), OIDC.of(settings)
     storage = Storage(settings.data)
     database = Database(settings.database)
-    store, callbacks, qa_store = JobStore(database), CallbackStore(database), ScoreStore(database)
+    store, callbacks, qa_store = (
+        JobStore(database, shares=shares_of(settings.rules)),
+        CallbackStore(database),
+        ScoreStore(database),
+    )
     reviews = ReviewStore(database)
     deliveries = DeliveryStore(database)
     broker = Broker(settings)

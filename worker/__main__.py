@@ -14,9 +14,9 @@ from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
 from oarlock.segmentation.manifest import check_default_model, read_manifests
 from oarlock.settings import Settings, SettingsInvalid
-from oarlock.store.database import Database
+from oarlock.store.database import Database, DatabaseMissing
 from oarlock.store.files import PRIVATE_UMASK
-from oarlock.store.migrations import DatabaseNewer
+from oarlock.store.migrations import DatabaseNewer, DatabaseOlder
 from worker.app import app
 from worker.settings import settings
 
@@ -41,20 +41,12 @@ def _reason_not_to_start(settings: Settings) -> str | None:
     """Why the first job would fail, or None; wrong files and a newer database raise their own errors."""
     if settings.redis_url is None:
         return "REDIS_URL is not set. Set it to the Redis server of the service; a service on this machine starts a worker itself"
-    _ = settings.site
+    settings.check_sites()
     check_default_model(settings.models, read_manifests(settings.models), settings.model)
     check_default(read_profiles(settings.profiles), settings.profile)
-    _update_schema(settings)
+    with suppress(DatabaseUnavailable, DatabaseMissing, DatabaseOlder):  # the gate waits until the service has made it right
+        Database(settings.database, create=False).close()
     return None
-
-
-def _update_schema(settings: Settings) -> None:
-    """Bring the database to this version's schema before another process uses it; one that is away may come back.
-
-    :raises DatabaseNewer: if a newer Oarlock has changed it.
-    """
-    with suppress(DatabaseUnavailable):
-        Database(settings.database).close()
 
 
 if __name__ == "__main__":

@@ -5,19 +5,25 @@ While it takes jobs off the queue, as steps of Celery's consumer.
 
 import logging
 from abc import abstractmethod
+from threading import Thread
+from time import sleep
 from typing import Any, Final
 
 from celery import bootsteps
 from celery.worker import state
 
+from oarlock.errors import DatabaseUnavailable
 from oarlock.settings import Settings
+from oarlock.store.database import Database, DatabaseMissing
 from oarlock.store.files import Storage
 from oarlock.store.jobs import QUEUE
+from oarlock.store.migrations import DatabaseNewer, DatabaseOlder
 from worker.settings import settings
 
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 2.0
+SCHEMA_EVERY_S: Final = 5.0
 
 
 class ResultSpace:
@@ -37,6 +43,45 @@ class ResultSpace:
         except OSError:
             return "the data folder of the service is missing (is it mounted?)"
         return None if room_bytes >= 0 else "the disk has too little room for results"
+
+
+class SchemaWatch:
+    """Whether the database has the schema of this version.
+
+    Looked at in a thread of its own: a database that does not answer must not stop the queue's connection.
+
+    :ivar problem: why no job can be taken, or None.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url, self._database = url, None  # type: str, Database | None
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Look now, and every few seconds from now on."""
+        self.look()
+        Thread(target=self._watch, name="schema", daemon=True).start()
+
+    def look(self) -> None:
+        """Look once; a database that is away changes nothing."""
+        try:
+            if self._database is None:
+                self._database = Database(self._url, create=False)
+            self._database.check()
+        except DatabaseUnavailable:
+            return
+        except (DatabaseMissing, DatabaseNewer, DatabaseOlder) as error:
+            self.problem = str(error)
+        else:
+            self.problem = None
+
+    def _watch(self) -> None:
+        while True:
+            sleep(SCHEMA_EVERY_S)
+            try:
+                self.look()
+            except Exception:  # if this thread ended, the worker would never take a job again, or take those of another schema
+                log.exception("the schema could not be looked at")
 
 
 class PeriodicStep(bootsteps.StartStopStep):
@@ -61,7 +106,9 @@ class PeriodicStep(bootsteps.StartStopStep):
 
 
 class Gate(PeriodicStep):
-    """Takes jobs off the queue only while their results can be written.
+    """Takes jobs off the queue only while they can be done.
+
+    Their results can be written, and the database has the schema of this version.
 
     Jobs that are not taken keep their place in the queue and are free for every other worker, so nothing has to be given back
     when this worker ends or a job is cancelled.
@@ -70,15 +117,17 @@ class Gate(PeriodicStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._space, self._waits = ResultSpace(settings(), Storage(settings().data, create=False)), False
+        self._schema = SchemaWatch(settings().database)
+        self._schema.start()
 
     def check(self, consumer: Any) -> None:
-        problem = self._space.problem()
+        problem = self._space.problem() or self._schema.problem
         if problem and not self._waits:
             consumer.cancel_task_queue(QUEUE)
             log.warning("%s: jobs wait in the queue", problem)
         elif self._waits and not problem:
             consumer.add_task_queue(QUEUE)
-            log.warning("results can be written again: jobs are taken")
+            log.warning("jobs are taken again")
         self._waits = bool(problem)
 
 

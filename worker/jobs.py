@@ -39,6 +39,7 @@ from oarlock.store.files import RTSTRUCT, Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import MAX_ATTEMPTS, Job, JobId, Stage
 from oarlock.store.leases import Lease, LeaseLost
+from oarlock.store.migrations import DatabaseNewer, DatabaseOlder
 from oarlock.store.scores.write import Scored
 from worker.lease import CancelRequested, LeaseKeeper, WorkerStopping
 
@@ -62,7 +63,7 @@ def contour(
     worker: str,
     lease_s: float,
     max_slices: int = 1024,
-    site: Site = NO_SITE_FILE,
+    site_of: Callable[[str], Site] = lambda _: NO_SITE_FILE,
     profiles: Mapping[str, Profile] | None = None,
     time_zone: tzinfo | None = UTC,
     stopping: Callable[[], bool] = lambda: False,
@@ -74,7 +75,7 @@ def contour(
 
     :param models: returns the model that a job was given to.
     :param worker: name of this worker, for the job table.
-    :param site: the site's own ROI names and tolerances.
+    :param site_of: a site's own ROI names and tolerances, by its name; empty for an operator's job.
     :param profiles: the site profiles by name; the generic one alone by default.
     :param time_zone: of the dates in the RTSTRUCT; None for that of the machine.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
@@ -92,7 +93,7 @@ def contour(
                     profile = _profile_of(job, profiles or {GENERIC_NAME: GENERIC})
                     files = storage.input_files(job_id)
                     created_at = job.created_at.astimezone(time_zone)
-                    walk = Walk(files, folder, job_id, created_at, keeper.report, max_slices, site, profile)
+                    walk = Walk(files, folder, job_id, created_at, keeper.report, max_slices, site_of(job.site), profile)
                     walk.run(lambda: models(job.model))
                     keeper.report(Stage.COMPARING, 1.0)
                     digest = _digest(folder / RTSTRUCT)
@@ -119,6 +120,9 @@ def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease
         return store.leases.claim(job_id, worker=worker, lease_s=lease_s)
     except DatabaseUnavailable:  # the job is as it was: queued, and the sweeper sends it again
         log.warning("a job could not be claimed", extra={"job_id": job_id})
+        return None
+    except (DatabaseNewer, DatabaseOlder) as error:  # so it is here
+        log.warning("a job was not taken", extra={"job_id": job_id, "reason": str(error)})
         return None
 
 

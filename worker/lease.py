@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable
 from threading import Event, Lock, Thread
+from time import monotonic
 from types import TracebackType
 from typing import Final
 
@@ -26,6 +27,9 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {
 
 HAND_BACK: Final = signal.SIGUSR2
 """What the parent process sends to a busy process when the worker is to end."""
+
+LEAST_S: Final = 0.5
+"""Progress within a stage is written so often at most: with many workers each write makes others wait."""
 
 RENEWALS: Final = 3
 """Renewals of a lease within its own length, so that two may be lost."""
@@ -52,6 +56,7 @@ class LeaseKeeper:
         self._stage, self._progress = Stage.READING, 0.0
         self._lock, self._done = Lock(), Event()
         self._cancelled = self._lost = False
+        self._written_at = float("-inf")
         self._thread = Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> "LeaseKeeper":
@@ -71,8 +76,11 @@ class LeaseKeeper:
         :raises WorkerStopping: hand the job back.
         """
         start, end = SHARES[stage]
+        is_due = stage is not self._stage or monotonic() - self._written_at >= LEAST_S
         self._stage, self._progress = stage, start + share * (end - start)
-        self._renew()
+        if is_due:
+            self._written_at = monotonic()
+            self._renew()
         if self._lost:
             raise LeaseLost
         if self._cancelled:

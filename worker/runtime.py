@@ -44,7 +44,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
-        self._database, self._storage = Database(settings.database), Storage(settings.data, create=False)
+        self._database, self._storage = Database(settings.database, create=False), Storage(settings.data, create=False)
         self._store = JobStore(self._database)
         self._space = ResultSpace(settings, self._storage)
         self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
@@ -70,7 +70,7 @@ class Runtime:
             worker=self.name,
             lease_s=self._settings.lease_s,
             max_slices=self._settings.max_slices,
-            site=self._settings.site,
+            site_of=self._settings.site_of,
             profiles=self._profiles,
             time_zone=self._settings.zone,
             stopping=self._stopping.is_set,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 from celery import signals
 
 from oarlock.errors import TransientError
+from oarlock.store.database import DatabaseMissing
 from oarlock.store.jobs import CONTOUR_SERIES, JobId
+from oarlock.store.migrations import DatabaseOlder
 from worker.app import app
 from worker.settings import settings
 
@@ -41,8 +43,8 @@ def _start(**_: object) -> None:
     for _second in range(START_LIMIT_S):
         try:
             _runtime()
-        except TransientError as error:
-            _log.warning("waiting", extra={"reason": error.detail})
+        except (TransientError, DatabaseMissing, DatabaseOlder) as error:
+            _log.warning("waiting", extra={"reason": error.detail if isinstance(error, TransientError) else str(error)})
             sleep(1)
         else:
             return

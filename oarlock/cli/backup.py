@@ -26,7 +26,7 @@ def add_commands(commands: Any) -> None:
 
 def _backup(chosen: argparse.Namespace) -> int:
     settings = read_settings()
-    database = Database(settings.database, create=False)
+    database = Database(settings.database, create=False, any_schema=True)
     try:
         counts = write_backup(database, settings.data, chosen.file)
     finally:

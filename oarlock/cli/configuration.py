@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
 def _check(chosen: argparse.Namespace) -> int:
     del chosen
     settings = read_settings()
-    _ = settings.site
+    settings.check_sites()
     check_default(read_profiles(settings.profiles), settings.profile)
     check_default_model(settings.models, read_manifests(settings.models), settings.model)
     for row in in_force(settings):

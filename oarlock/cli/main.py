@@ -9,13 +9,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from oarlock import __version__
-from oarlock.cli import administration, application, backup, commission, configuration, contour, judging
+from oarlock.cli import administration, application, backup, commission, configuration, contour, judging, upgrade
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
@@ -31,7 +31,11 @@ from oarlock.reporting.contents import Contents, subject_of
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.settings import SettingsInvalid
 from oarlock.store.database import DatabaseMissing
-from oarlock.store.migrations import DatabaseNewer
+from oarlock.store.migrations import DatabaseNewer, DatabaseOlder, WorkersLive
+from oarlock.store.migrations.refused import RollBackRefused
+
+DATABASE_PROBLEMS: Final = (DatabaseMissing, DatabaseNewer, DatabaseOlder, RollBackRefused, WorkersLive)
+"""What is wrong with a database and is said in a sentence."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"oarlock: {error.strerror or error}", file=sys.stderr)
         return UNUSABLE
-    except (DatabaseMissing, DatabaseNewer, SettingsInvalid) as error:
+    except (*DATABASE_PROBLEMS, SettingsInvalid) as error:
         print(f"oarlock: {error}", file=sys.stderr)
         return UNUSABLE
     return status
@@ -86,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     application.add_command(commands, main)
     configuration.add_command(commands)
     backup.add_commands(commands)
+    upgrade.add_commands(commands)
     administration.add_commands(commands)
     return parser
 

@@ -78,8 +78,16 @@ def read_site(path: Path) -> Site:
 
     :raises SiteFileInvalid: it cannot be read, is not TOML, or says something that has no meaning here.
     """
+    return site_of(read_tables(path))
+
+
+def site_of(tables: Mapping[str, Any]) -> Site:
+    """Check what a site's file says.
+
+    :raises SiteFileInvalid: it says something that has no meaning here.
+    """
     try:
-        found = _SiteFile.model_validate(_tables(path))
+        found = _SiteFile.model_validate(tables)
         known_names(found.names)
     except ValidationError as error:
         raise SiteFileInvalid(reason=_reason(error)) from error
@@ -104,7 +112,11 @@ def _action_levels(tables: Mapping[str, Mapping[str, float]]) -> dict[OAR, Actio
     return {oar: {**tables.get(ALL, {}), **tables.get(oar.name, {})} for oar in OARS} if tables else {}
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def read_tables(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    :raises SiteFileInvalid: it cannot be read, is too large or is not TOML.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)

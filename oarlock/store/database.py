@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -46,23 +46,29 @@ class Database:
     Several processes may open it, and bring it there, at once.
 
     :param url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
-    :param create: whether to make the file and the tables where there are none.
+    :param create: whether to make the file and the tables where there are none, and to bring older ones to this schema.
     :param schema: the last step of the schema to take (:mod:`oarlock.store.migrations`).
+    :param any_schema: whether one that is not to be changed may have another schema.
     :raises DatabaseMissing: if there are none, and none are to be made.
     :raises DatabaseUnavailable: if it does not answer.
     :raises DatabaseNewer: if a newer Oarlock has changed its schema.
+    :raises DatabaseOlder: if it is not to be changed and has an older schema.
+    :raises WorkersLive: if it is to be changed while workers of an older version run.
     """
 
-    def __init__(self, url: str, *, create: bool = True, schema: str = migrations.HEAD) -> None:
+    def __init__(self, url: str, *, create: bool = True, schema: str = migrations.HEAD, any_schema: bool = False) -> None:
         where = make_url(url)
         if not create:
             _check_file(where)
         self._engine = _engine(where)
         try:
-            with self.writing() as connection:
-                if not create:
+            with self.writing() if create else self.reading() as connection:
+                if create:
+                    migrations.upgrade(connection, schema)
+                else:
                     _check_ours(connection, where)
-                migrations.upgrade(connection, schema)
+                    if not any_schema:
+                        migrations.check(connection)
         except BaseException:
             self.close()
             raise
@@ -72,12 +78,32 @@ class Database:
         self._engine.dispose()
 
     def check(self) -> None:
-        """Ask the database something.
+        """See that the database answers, and still has the schema of this version.
 
         :raises DatabaseUnavailable: if there is no answer.
+        :raises DatabaseNewer: if a newer Oarlock has changed its schema.
+        :raises DatabaseOlder: if it was brought back to an older one.
         """
         with self.reading() as connection:
-            connection.execute(text("SELECT version_num FROM alembic_version"))  # SQLite does not look at its file for SELECT 1
+            migrations.check(connection)
+
+    def stopped_schema(self) -> str:
+        """The last step of the schema that was taken, while no worker runs.
+
+        :raises WorkersLive: if one does.
+        """
+        with self.reading() as connection:
+            migrations.check_workers(connection)
+            return migrations.version_of(connection) or "from before 0001"
+
+    def roll_back(self, schema: str) -> None:
+        """Take back the steps behind one, for an older version.
+
+        :raises WorkersLive: if workers run.
+        :raises RollBackRefused: if that version would misread what there is.
+        """
+        with self.writing() as connection:
+            migrations.downgrade(connection, schema)
 
     def checkpoint(self) -> bool:
         """Remove deleted rows from the files now.

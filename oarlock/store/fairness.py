@@ -13,19 +13,20 @@ from typing import Final
 from oarlock.store.jobs import Priority
 
 STEPS: Final = (1, 4, 16)
-"""How many jobs of a site and a priority may wait at the first, second and third step, those before included."""
+"""How many jobs of a site and a priority may wait at each step, those before included, for a share of 1."""
 
 LAST_STEP: Final = 9
 """Of the queue (:meth:`oarlock.settings.Settings.broker_transport_options`)."""
 
 
-def rank_of(priority: Priority, waiting: int, furthest: int) -> int:
+def rank_of(priority: Priority, waiting: int, furthest: int, share: int = 1) -> int:
     """The step of the queue at which a new job stands.
 
     From 0, which is taken first.
 
     :param waiting: how many jobs of its site and priority wait already.
     :param furthest: the largest step at which one of them stands; 0 if there is none.
+    :param share: how many times as many jobs of its site stand at a step as of a site whose share is 1.
     """
     beyond = min((other for other in Priority if other > priority), default=LAST_STEP + 1)
-    return max(furthest, min(priority + bisect_right(STEPS, waiting), beyond - 1))
+    return max(furthest, min(priority + bisect_right([share * step for step in STEPS], waiting), beyond - 1))

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, literal, or_, select, tuple_, update
@@ -82,21 +83,25 @@ class JobStore:
     """All jobs, in one database that several processes share.
 
     :param clock: gives the present as an aware time.
+    :param shares: of the queue, of sites that have more than one (:mod:`oarlock.store.fairness`).
     :ivar leases: which worker owns which job.
     :ivar retirement: which jobs are due to be purged.
     :ivar workers: which workers live.
     :ivar stage_times: how long the stages of all jobs took.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
-        self._database, self._clock = database, clock
+    def __init__(
+        self, database: Database, *, clock: Callable[[], datetime] = utc_now, shares: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        self._database, self._clock, self._shares = database, clock, shares
         self.leases, self.retirement = Leases(database, clock), Retirement(database, clock)
         self.workers, self.stage_times = WorkerRegistry(database), StageTimes(database)
 
     def check(self) -> None:
-        """Ask the database something.
+        """See that the database answers, by the schema of this version.
 
         :raises DatabaseUnavailable: if there is no answer.
+        :raises DatabaseNewer: or DatabaseOlder, if it has another schema.
         """
         self._database.check()
 
@@ -121,7 +126,7 @@ class JobStore:
         values = _columns(job, now)
         try:
             with self._database.writing() as connection:
-                rank = _next_rank(connection, job.site, job.priority)
+                rank = self._next_rank(connection, job.site, job.priority)
                 connection.execute(insert(JOBS).values(values | {"rank": rank}))
                 if job.supersedes is not None:
                     same = (JOBS.c.series_instance_uid == job.series.series_instance_uid) & (JOBS.c.site == job.site)
@@ -325,7 +330,7 @@ class JobStore:
         }
         before = self.get(job_id)
         with self._database.writing() as connection:
-            again["rank"] = _next_rank(connection, before.site, before.priority)
+            again["rank"] = self._next_rank(connection, before.site, before.priority)
             ended = JOBS.c.state.in_([JobState.FAILED, JobState.CANCELLED])
             kept = JOBS.c.purged_at.is_(None) & JOBS.c.input_purged_at.is_(None)
             changed = change(connection, job_id, ended & kept, again)
@@ -360,12 +365,16 @@ class JobStore:
 
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def queued(self) -> dict[JobId, Queued]:
+    def queued(self, *, unsent: bool = False) -> dict[JobId, Queued]:
         """Every queued job, in the order of the queue.
 
         When it was queued, and when it was sent.
+
+        :param unsent: whether to leave out those that were sent.
         """
         query = select(JOBS.c.id, JOBS.c.queued_at, JOBS.c.sent_at).where(JOBS.c.state == JobState.QUEUED).order_by(*QUEUE_ORDER)
+        if unsent:
+            query = query.where(JOBS.c.sent_at.is_(None))
         with self._database.reading() as connection:
             return {JobId(row.id): Queued(row.queued_at, row.sent_at) for row in connection.execute(query)}
 
@@ -390,12 +399,11 @@ class JobStore:
             found = {JobState(row[0]): int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in JobState}
 
-
-def _next_rank(connection: Connection, site: str, priority: Priority) -> int:
-    """Where a job that is queued now stands."""
-    waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.site == site, JOBS.c.priority == int(priority))
-    count, furthest = connection.execute(select(func.count(), func.max(JOBS.c.rank)).where(*waiting)).one()
-    return rank_of(priority, count, furthest or 0)
+    def _next_rank(self, connection: Connection, site: str, priority: Priority) -> int:
+        """Where a job that is queued now stands."""
+        waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.site == site, JOBS.c.priority == int(priority))
+        count, furthest = connection.execute(select(func.count(), func.max(JOBS.c.rank)).where(*waiting)).one()
+        return rank_of(priority, count, furthest or 0, self._shares.get(site, 1))
 
 
 def _columns(job: NewJob, now: datetime) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, false,
 
 from oarlock.errors import AttemptsExhausted, JobError, OarlockError
 from oarlock.facts import Notice
-from oarlock.store import audit
+from oarlock.store import audit, migrations
 from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.database import Database
 from oarlock.store.job_rows import AGAIN, IDLE, change, dump, error_columns, event, model_of
@@ -77,9 +77,11 @@ class Leases:
         """Take a queued job.
 
         :returns: None if there is nothing to do: no such job, it ended, or it runs.
+        :raises DatabaseNewer: or DatabaseOlder, if the schema is not that of this version.
         """
         now = self._clock()
         with self._database.writing() as connection:
+            migrations.check(connection)
             taken = (
                 update(JOBS)
                 .where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)

@@ -65,6 +65,9 @@ class Retirement:
             return {JobId(job_id) for job_id in connection.scalars(query)}
 
     def _retire(self, due: ColumnElement[bool], action: Action, values: Mapping[str, Any], now: datetime) -> list[JobId]:
+        with self._database.reading() as connection:  # nearly always there is none, and writers need not wait for this look
+            if connection.scalar(select(JOBS.c.id).where(due).limit(1)) is None:
+                return []
         with self._database.writing() as connection:
             rows = connection.execute(update(JOBS).where(due).values(**values).returning(JOBS.c.id)).all()
             if action is Action.JOB_PURGED:

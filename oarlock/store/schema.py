@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -22,6 +23,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal,
+    type_coerce,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -219,6 +222,13 @@ STAGES: Final = Table(
     Column("jobs", BigInteger, nullable=False),
     Column("total_s", Float, nullable=False),
 )
+
+
+def lately(seconds: float) -> ColumnElement[bool]:
+    """Whether a worker gave a sign of life in the last seconds, by the database's clock."""
+    silent_us = DatabaseNow() - type_coerce(WORKERS.c.seen_at, BigInteger())
+    return silent_us <= literal(int(seconds * 1_000_000), BigInteger())
+
 
 KEYS: Final = Table(
     "keys",

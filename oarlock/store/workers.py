@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ColumnElement, delete, insert, literal, select, type_coerce, update
+from sqlalchemy import delete, insert, select, update
 
 from oarlock.store.database import Database
-from oarlock.store.schema import WORKERS, DatabaseNow
+from oarlock.store.schema import WORKERS, DatabaseNow, lately
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class WorkerRegistry:
     def live(self, within_s: float) -> list[Worker]:
         """The workers that reported in the last seconds, by name."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(WORKERS).where(_reported(within_s)).order_by(WORKERS.c.name)).all()
+            rows = connection.execute(select(WORKERS).where(lately(within_s)).order_by(WORKERS.c.name)).all()
         return [Worker(row.name, json.loads(row.models), row.device, row.seen_at) for row in rows]
 
     def forget(self, silent_s: float) -> None:
@@ -57,9 +57,4 @@ class WorkerRegistry:
         Those that are killed never report their end, and names are not reused.
         """
         with self._database.writing() as connection:
-            connection.execute(delete(WORKERS).where(~_reported(silent_s)))
-
-
-def _reported(within_s: float) -> ColumnElement[bool]:
-    silent_us = DatabaseNow() - type_coerce(WORKERS.c.seen_at, BigInteger())
-    return silent_us <= literal(int(within_s * 1_000_000), BigInteger())
+            connection.execute(delete(WORKERS).where(~lately(silent_s)))

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -68,6 +68,9 @@ class Doorkeeper:
         self._keys, self._tokens = keys, tokens
         self._closed = not is_loopback(settings.host) or tokens is not None
         self._rate = RateLimit(settings.rate_per_minute)
+        self._rules = settings.rules
+        rates = {site: one.rate_per_minute for site, one in self._rules.items()}
+        self._rates = {site: RateLimit(per_minute) for site, per_minute in rates.items() if per_minute is not None}
         self._wrong = WrongTokens()
 
     def identify(self, token: str | None, origin: Origin, address: str | None) -> Principal:
@@ -88,7 +91,18 @@ class Doorkeeper:
         if token is None:
             raise Unauthenticated
         with self._wrong.counted(token, address or "unknown"):
-            return self._recognise(token)
+            return self._with_rules(self._recognise(token))
+
+    def _with_rules(self, principal: Principal) -> Principal:
+        """With what their site sets where their key says nothing."""
+        rules = self._rules.get(principal.site)
+        if rules is None:
+            return principal
+        keep, site = principal.retention, rules.retention
+        retention = Retention(
+            site.input_s if keep.input_s is None else keep.input_s, site.results_s if keep.results_s is None else keep.results_s
+        )
+        return replace(principal, profile=principal.profile or rules.profile, retention=retention)
 
     def authorise(self, principal: Principal, wanted: Collection[Scope]) -> None:
         """Check that somebody may make this call now.
@@ -97,9 +111,8 @@ class Doorkeeper:
         :raises RateLimited: if they called too often.
         :raises Forbidden: if their scopes do not allow the call.
         """
-        if principal is not ANYONE and (
-            wait_s := self._rate.wait_s(f"site:{principal.site}" if principal.site else principal.id)
-        ):
+        rate = self._rates.get(principal.site, self._rate)
+        if principal is not ANYONE and (wait_s := rate.wait_s(f"site:{principal.site}" if principal.site else principal.id)):
             raise RateLimited(retry_after_s=wait_s)
         check_scopes(principal, wanted)
 

@@ -28,15 +28,16 @@ from service.intake.vault import Vault
 log = logging.getLogger(__name__)
 
 
-def compare_upload(upload: Upload, settings: Settings) -> QAReport:
+def compare_upload(upload: Upload, settings: Settings, site: str) -> QAReport:
     """Compare the two RTSTRUCTs of an upload.
 
+    :param site: whose names and tolerances count; empty for an operator's.
     :raises SeriesError: if the files are not one CT series.
     :raises StructureSetError: if an RTSTRUCT cannot be used; its sentence names the part.
     """
     header = check_headers(upload.files, max_slices=settings.max_slices, refuse_gaps=False)
     predicted, reference = (Side(upload.parts[name], header, name) for name in ("predicted", "reference"))
-    return compare_files(predicted, reference, settings.site)
+    return compare_files(predicted, reference, settings.site_of(site))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def compare_approved(
     header = kept_header(job.id, settings, storage)
     predicted = Side(storage.result(job.id, RTSTRUCT), header)
     reference = Side(path, with_true_uids(header, vault.uids(job)), "reference")
-    shown = compare_and_show(predicted, reference, settings.site)
+    shown = compare_and_show(predicted, reference, settings.site_of(job.site))
     report, content = shown.report, path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     kept = {

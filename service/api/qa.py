@@ -84,7 +84,9 @@ async def post_comparison(request: Request, service: Here, caller: Caller) -> Re
     places.check_space(multipart.announced_bytes(request))
     async with places.folder(caller.id) as incoming:
         upload = await multipart.receive(request, incoming, service.settings, places.threads, COMPARISON, has_body=facts.unread)
-        report = await anyio.to_thread.run_sync(compare_upload, upload, service.settings, limiter=service.comparison_threads)
+        report = await anyio.to_thread.run_sync(
+            compare_upload, upload, service.settings, caller.site, limiter=service.comparison_threads
+        )
     return Response(orjson.dumps(report.to_json()), media_type="application/json", headers=PRIVATE)
 
 

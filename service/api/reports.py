@@ -87,11 +87,11 @@ def _drawn(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping
     header = kept_header(job.id, settings, service.storage)
     try:
         if comparison["origin"] == Origin.SUPPLIED:
-            return drawn_in(service.storage.result(job.id, reference_name(position)), header, settings.site)
+            return drawn_in(service.storage.result(job.id, reference_name(position)), header, settings.site_of(job.site))
         header = with_true_uids(header, service.vault.uids(job))
         with service.storage.incoming() as scratch:
             path = scratch.next_file()
             path.write_bytes(reference_file(service, job, Origin.APPROVED, position))
-            return drawn_in(path, replace(header, structure_sets=()), settings.site)
+            return drawn_in(path, replace(header, structure_sets=()), settings.site_of(job.site))
     except OarlockError:  # purged in this very moment: the report goes without
         return {}

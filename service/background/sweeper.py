@@ -100,12 +100,11 @@ class Sweeper:
     def _lost(self) -> list[JobId]:
         """Jobs that have waited long and have no message: never sent, or fewer messages are on the queue than jobs.
 
-        With as many messages as jobs the queue is just long; sending again would make it longer with every sweep.
+        With as many messages as jobs the queue is just long: sending again would make it longer with every sweep, and reading ten
+        thousand rows each time would keep calls waiting.
         """
-        late = self._late.of(self._store.queued())
-        if not late or self._broker.depth() < self._store.counts()[JobState.QUEUED]:
-            return list(late)
-        return [job_id for job_id, queued in late.items() if queued.sent_at is None]
+        all_have_one = self._broker.depth() >= self._store.counts()[JobState.QUEUED]
+        return list(self._late.of(self._store.queued(unsent=all_have_one)))
 
     def _send(self, job_id: JobId) -> None:
         self._broker.enqueue(self._store.get(job_id))

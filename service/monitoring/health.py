@@ -11,6 +11,7 @@ from oarlock.settings import Settings
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobState
+from oarlock.store.migrations import DatabaseNewer, DatabaseOlder
 from oarlock.store.workers import Worker
 from service.broker import Broker
 
@@ -137,3 +138,5 @@ def _reason(check: Problem) -> str | None:
         return error.detail
     except OSError as error:
         return f"the data folder cannot be written to ({error.strerror})"
+    except (DatabaseNewer, DatabaseOlder) as error:
+        return str(error)

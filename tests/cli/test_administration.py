@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oarlock.cli.main import main
-from oarlock.store.database import Database
+from oarlock.store.backup import check_backup
 from tests.fixtures import postgresql
 
 LOOKING = [["audit", "verify"], ["audit", "export"], ["keys", "list"], ["callbacks", "list"]]
@@ -78,9 +78,35 @@ def test_the_first_key_may_make_the_database_which_is_for_its_user_alone(data: P
     assert main(["keys", "create", "second", "--scope", "admin"]) == 0
 
 
-def test_a_database_of_an_earlier_version_is_brought_here_by_a_command_too(data: Path) -> None:
+@pytest.fixture
+def old(data: Path) -> Path:
+    """A database of 7008e73 in the data folder."""
     data.mkdir()
     with closing(sqlite3.connect(data / "oarlock.sqlite")) as connection:
         connection.executescript((Path(__file__).parent.parent / "fixtures" / "database_7008e73.sql").read_text())
+    return data / "oarlock.sqlite"
+
+
+def test_a_command_that_only_looks_leaves_a_database_of_an_earlier_version_as_it_is(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(old)) as connection:
+        before = list(connection.iterdump())
+    assert main(["audit", "verify"]) == main(["keys", "list"]) == 2
+    assert "the database has schema 0007, and this version needs" in capsys.readouterr().err
+    with closing(sqlite3.connect(old)) as connection:
+        assert list(connection.iterdump()) == before
+
+
+def test_an_upgrade_and_the_way_back_are_a_command_each_and_back_up_first(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["upgrade", "--backup", str(tmp_path / "before.tar")]) == 0
+    assert "To go back: oarlock roll-back 0007" in capsys.readouterr().err
     assert main(["audit", "verify"]) == 0
-    Database(f"sqlite:///{data / 'oarlock.sqlite'}").close()
+    assert main(["roll-back", "0007", "--backup", str(tmp_path / "after.tar")]) == 0
+    with closing(sqlite3.connect(old)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0007",)]
+        jobs = connection.execute("SELECT count(*) FROM jobs").fetchone()[0]
+    assert check_backup(tmp_path / "before.tar")["schema"] == "0007"
+    assert check_backup(tmp_path / "after.tar")["rows"]["jobs"] == jobs == 7

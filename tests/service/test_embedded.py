@@ -44,6 +44,7 @@ SET = {
     "OARLOCK_KEEP_RESULTS": "1d",
     "OARLOCK_ALIVE_FILE": "alive",
     "OARLOCK_SITE_FILE": "site.toml",
+    "OARLOCK_SITES": "sites",
     "OARLOCK_TIME_ZONE": "Europe/Amsterdam",
     "OARLOCK_PROFILES": "profiles",
 }

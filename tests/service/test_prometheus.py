@@ -70,9 +70,10 @@ class Prometheus:
 def configured(folder: Path, target: str) -> Path:
     """The project's own configuration, for this service, which is open, and with less patience."""
     configuration = YAML(typ="safe").load(ROOT / "docker" / "prometheus" / "prometheus.yml")
-    (job,) = configuration["scrape_configs"]
-    del job["authorization"]
-    job["static_configs"][0]["targets"] = [target]
+    for job in configuration["scrape_configs"]:
+        del job["authorization"]
+        job.pop("dns_sd_configs", None)
+        job["static_configs"] = [{"targets": [target]}]
     configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(ALERTS)]
     file = folder / "prometheus.yml"

@@ -7,12 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from oarlock.errors import InvalidParameter
 from oarlock.facts import ComparisonRows
 from oarlock.scopes import Scope
 from oarlock.store.audit import read_entries
+from oarlock.store.jobs import JobId
 from oarlock.store.keys import OF_ALL_SITES, KeyStore
+from oarlock.store.retention import Retention
+from oarlock.store.schema import JOBS
 from oarlock.store.scores.write import Scored
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
@@ -31,12 +35,24 @@ SCORE = {
 }
 
 
+WEST = """
+profile = "monaco"
+keep_input = "1h"
+keep_results = "2d"
+rate_per_minute = 4
+share = 2
+"""
+"""What a third site sets for itself."""
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Running]:
     """A service that two sites and an operator use."""
     folder = tmp_path_factory.mktemp("shared")
     write_model(folder / "models")
-    with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
+    (folder / "sites").mkdir()
+    (folder / "sites" / "west.toml").write_text(WEST)
+    with serve(make_settings(folder, redis_url, lease_s=3600, sites=folder / "sites")) as running:
         yield running
 
 
@@ -158,3 +174,23 @@ def test_by_dicomweb_a_site_finds_and_stores_its_own_alone(
     received_id = callers["north"].get("/v1/received").json()["received"][0]["id"]
     assert callers["south"].delete(f"/v1/received/{received_id}").status_code == 404
     assert callers["north"].delete(f"/v1/received/{received_id}").status_code == 204
+
+
+def test_a_site_has_the_profile_retention_share_and_rate_of_its_own_file(shared: Running, series: list[Path]) -> None:
+    """A key that says something else for itself is heard first; the rate counts all keys of the site together."""
+    keys = KeyStore(shared.service.database)
+    _, plain = keys.create("west", OF_A_SITE, site="west")
+    _, own = keys.create("west-research", OF_A_SITE, site="west", profile="generic", retention=Retention(results_s=60))
+    jobs = []
+    with httpx.Client(base_url=shared.url, timeout=30) as client:
+        for token in (plain, own, plain, plain):
+            posted = client.post("/v1/jobs", files=parts(series[:5]), headers={"Authorization": f"Bearer {token}"})
+            jobs.append(posted.raise_for_status().json())
+        refused = client.get("/v1/jobs", headers={"Authorization": f"Bearer {own}"})
+    assert (refused.status_code, refused.json()["code"]) == (429, "access.rate_limited")
+    assert [shared.store.get(JobId(job["id"])).profile for job in jobs[:2]] == ["monaco", "generic"]
+    with shared.service.database.reading() as connection:
+        kept = {row.id: (row.keep_input_s, row.keep_results_s) for row in connection.execute(select(JOBS))}
+    assert [kept[job["id"]] for job in jobs[:2]] == [(3_600, 172_800), (3_600, 60)]
+    ranks = [shared.store.get(JobId(job["id"])).rank for job in jobs]
+    assert ranks == [4, 4, 5, 5]  # two at the first step, where another site has one

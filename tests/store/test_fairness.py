@@ -33,6 +33,15 @@ def test_ten_jobs_behind_a_hundred_of_another_site_wait_for_sixteen_of_them() ->
     assert sum(place < 100 for place in order[: order.index(109)]) == 16
 
 
+def test_of_two_sites_the_one_with_a_share_of_two_has_twice_as_many_jobs_at_each_step() -> None:
+    ranks = {share: [] for share in (1, 2)}  # type: dict[int, list[int]]
+    for share, given in ranks.items():
+        for waiting in range(40):
+            given.append(rank_of(Priority.NORMAL, waiting, max(given, default=0), share))
+    assert [ranks[1].count(step) for step in (4, 5, 6)] == [1, 3, 12]
+    assert [ranks[2].count(step) for step in (4, 5, 6)] == [2, 6, 24]
+
+
 def test_within_a_site_jobs_of_one_priority_keep_the_order_of_arrival() -> None:
     posts = [("large", Priority.NORMAL)] * 40 + [("small", Priority.NORMAL)] * 40
     order = order_of(posts)

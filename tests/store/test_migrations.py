@@ -304,3 +304,9 @@ def test_neither_face_starts_on_a_database_of_a_newer_version(tmp_path: Path, fa
     )
     assert ended.returncode == 1
     assert "9999" in ended.stderr
+
+
+def test_every_step_from_0008_on_has_a_way_back() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    ways = {step.revision: hasattr(step.module, "downgrade") for step in script.walk_revisions()}
+    assert {step for step, found in ways.items() if not found} == {f"{number:04}" for number in range(1, 8)}

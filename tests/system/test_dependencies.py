@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from oarlock.store import migrations
 from oarlock.store.jobs import JobState
 from tests.fixtures import postgresql
 from tests.system.department import STUCK, Department, wait_until
@@ -140,6 +142,32 @@ def test_a_worker_whose_data_folder_is_not_mounted_takes_no_job_and_is_missed(cr
     (job,) = cramped.check_all_succeed(job_id)
     assert job.attempts == 1
     assert worker.end() == 0
+
+
+# ── the schema ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("schema", ["9999", "0016"])
+def test_a_worker_takes_no_job_while_the_schema_is_not_its_own(department: Department, series: bytes, schema: str) -> None:
+    """Newer or older: as when one was forgotten in an upgrade, or comes up before the service has taken the steps."""
+
+    def set_schema(version: str) -> None:
+        with department.database.writing() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+
+    looked = len(department.worker.log.read_text())
+    set_schema(schema)
+    try:
+        wait_until(lambda: WAITS in department.worker.log.read_text()[looked:])
+        assert f"the database has schema {schema}" in department.worker.log.read_text()[looked:]
+        job_id = department.post(series)
+        with department.client() as client:
+            wait_until(lambda: schema in str(client.get("/readyz").json()["database"]))
+        assert department.store.get(job_id).attempts == 0
+    finally:
+        set_schema(migrations.NEWEST)
+    (job,) = department.check_all_succeed(job_id)
+    assert job.attempts == 1
 
 
 # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────────────

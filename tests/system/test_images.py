@@ -88,7 +88,8 @@ def test_a_misspelt_composition_is_not_of_the_schema(tmp_path: Path) -> None:
 
 @image
 def test_an_image_starts_from_a_slim_one_and_installs_nothing_in_it(face: str) -> None:
-    assert re.fullmatch(r"python:3\.11-slim-\w+", arguments(face, "FROM")[0])
+    assert arguments(face, "FROM") == ["$PYTHON_IMAGE"]
+    assert re.match(r"(#.*\n)+ARG PYTHON_IMAGE=python:3\.11-slim-\w+\n", IMAGES[face].read_text())
     installs = [command for command in arguments(face, "RUN") if re.search(r"\b(install|apt-get|apk|curl|wget)\b", command)]
     assert all("libpango" in command for command in installs)  # a library that sets the PDF of the report, in the service alone
     assert len(installs) == (face == "service")
@@ -189,6 +190,7 @@ def test_what_is_up_without_and_with_a_profile(composition: Any) -> None:
     }
     assert {name for name, wanted in profiles.items() if "gpu" in wanted} == {"worker-gpu"}
     assert {name for name, wanted in profiles.items() if "dicom" in wanted} == {"gateway"}
+    assert {name for name, wanted in profiles.items() if "tls" in wanted} == {"proxy"}
     assert {name for name, wanted in profiles.items() if "monitoring" in wanted} == {"prometheus", "grafana"}
 
 
@@ -216,14 +218,24 @@ def test_the_composition_has_one_name_in_every_folder_so_that_a_new_version_find
 
 
 def test_every_image_is_named_with_its_version(composition: Any) -> None:
-    for service in composition["services"].values():
-        assert re.fullmatch(r"[\w/-]+:v?\d[\w.-]*", service["image"])
+    for name, service in composition["services"].items():
+        plain = r"[\w/-]+:v?\d[\w.-]*"
+        pinnable = rf"\$\{{[A-Z]+_IMAGE:-{plain}\}}"
+        assert re.fullmatch(plain if name in OURS else pinnable, service["image"])
 
 
 def test_nothing_is_published_beyond_this_machine(composition: Any) -> None:
     ports = [port for service in composition["services"].values() for port in service.get("ports", ())]
     assert ports
-    assert all(port.startswith(("127.0.0.1:", "${GATEWAY_ADDRESS:-127.0.0.1}:")) for port in ports)
+    own = ("127.0.0.1:", "${GATEWAY_ADDRESS:-127.0.0.1}:", "${PROXY_ADDRESS:-127.0.0.1}:")
+    assert all(port.startswith(own) for port in ports)
+
+
+def test_the_service_believes_the_proxy_of_the_composition_and_shares_a_network_with_it_alone(composition: Any) -> None:
+    address = composition["services"]["proxy"]["networks"]["edge"]["ipv4_address"]
+    believed = composition["services"]["service"]["environment"]["OARLOCK_TRUSTED_PROXIES"]
+    assert believed == f"${{OARLOCK_TRUSTED_PROXIES:-{address}}}"
+    assert {name for name, one in composition["services"].items() if "edge" in one.get("networks", ())} == {"service", "proxy"}
 
 
 def test_the_gateway_reaches_the_service_and_the_hospital_and_neither_database_nor_queue(composition: Any) -> None:

@@ -77,3 +77,18 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_renewals() -> None:
     table = Table(RuntimeError("a driver's own"), RuntimeError("once more"))
     with keeper(table, lease_s=0.03):
         assert table.enough.wait(30)
+
+
+def test_progress_within_a_stage_is_written_now_and_then_and_each_stage_at_once() -> None:
+    """A hundred reports in a moment are four writes; the end of the worker is noticed at each of them."""
+    table = Table()
+    table.reports = []
+    with keeper(table) as held:
+        for stage in Stage:
+            for step in range(25):
+                held.report(stage, step / 25)
+    assert table.reports == [SHARES[stage][0] for stage in Stage]
+    with keeper(Table(), stopping=lambda: True) as held:
+        held._written_at = float("inf")
+        with pytest.raises(WorkerStopping):
+            held.report(Stage.READING, 0.5)

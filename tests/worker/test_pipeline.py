@@ -440,7 +440,8 @@ def test_the_sites_own_tolerance_is_used_and_said(house: House, series: Path) ->
     first = house.post(series)
     run(house, first)
     job_id = house.post(series, house.storage.result(first, RTSTRUCT), job_id="job-2")
-    run(house, job_id, site=Site(tolerances_mm={BONE: 3.3}))
+    own = {"north": Site(tolerances_mm={BONE: 4.4}), "": Site(tolerances_mm={BONE: 3.3})}  # of another site, and of the job's
+    run(house, job_id, site_of=own.__getitem__)
     (comparison,) = json.loads(house.storage.result(job_id, QA_REPORT).read_text())["comparisons"]
     (row,) = [row for row in comparison["oars"] if row["oar"] == BONE.name]
     assert (row["tolerance_mm"], row["tolerance_source"]) == (3.3, "the site's own")

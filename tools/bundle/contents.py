@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,14 @@ def add_wheels(folder: Path, lock: Path) -> list[Component]:
 def images_of(profiles: Sequence[str]) -> list[str]:
     """The images that the composition needs, without a profile and with these."""
     services = YAML(typ="safe").load(COMPOSITION)["services"].values()
-    return sorted({service["image"] for service in services if set(service.get("profiles", profiles)) <= set(profiles)})
+    return sorted(
+        {_with_default(service["image"]) for service in services if set(service.get("profiles", profiles)) <= set(profiles)}
+    )
+
+
+def _with_default(image: str) -> str:
+    """An image's name without the variable that may pin it: a digest does not survive ``docker save``."""
+    return re.sub(r"\$\{\w+:-(.*)\}", r"\1", image)
 
 
 def add_images(folder: Path, images: Sequence[str]) -> list[Component]:

@@ -26,6 +26,12 @@ def take(connection: Connection, to: str, *, adopt: bool) -> None:
         command.upgrade(_config(connection), to)
 
 
+def take_back(connection: Connection, to: str) -> None:
+    """Take back the steps behind one."""
+    with _ALEMBIC:
+        command.downgrade(_config(connection), to)
+
+
 @cache
 def known() -> frozenset[str]:
     """Every step that this version knows."""

@@ -9,6 +9,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from oarlock.store.migrations.refused import RollBackRefused
+
 revision = "0008"
 down_revision = "0007"
 
@@ -28,3 +30,15 @@ def upgrade() -> None:
     )
     op.bulk_insert(table, [{"id": place, "name": name} for place, name in enumerate(PLACES)])
     op.create_index("jobs_by_queue", "jobs", ["state", "priority", "queued_at", "id"])
+
+
+def downgrade() -> None:
+    """Drop the table and the index: the version before reads an id as a place in its own list.
+
+    :raises RollBackRefused: if there are organs that it has no place for.
+    """
+    newer = op.get_bind().scalar(sa.text(f"SELECT name FROM qa_oars WHERE id >= {len(PLACES)}"))  # noqa: S608 - a number
+    if newer is not None:
+        raise RollBackRefused("0007", f"there are scores of {newer}, which the version before does not know")
+    op.drop_index("jobs_by_queue", "jobs")
+    op.drop_table("qa_oars")

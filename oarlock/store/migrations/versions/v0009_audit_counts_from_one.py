@@ -35,3 +35,12 @@ def upgrade() -> None:
     """
     for statement in POSTGRESQL if op.get_bind().dialect.name == "postgresql" else SQLITE:
         op.execute(statement)
+
+
+def downgrade() -> None:
+    """Let the trigger go."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER audit_counts_from_one ON audit")
+        op.execute("DROP FUNCTION audit_counts_from_one()")
+    else:
+        op.execute("DROP TRIGGER audit_counts_from_one")

@@ -24,3 +24,9 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger),
     )
     op.create_index("deliveries_by_state", "deliveries", ["state"])
+
+
+def downgrade() -> None:
+    """Drop the table and the column."""
+    op.drop_table("deliveries")
+    op.drop_column("jobs", "superseded_by")

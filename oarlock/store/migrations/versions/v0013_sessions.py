@@ -16,3 +16,8 @@ def upgrade() -> None:
         sa.Column("ends_at", sa.BigInteger, nullable=False),
     )
     op.create_index("sessions_by_end", "sessions", ["ends_at"])
+
+
+def downgrade() -> None:
+    """Drop the table: everybody signs in again."""
+    op.drop_table("sessions")

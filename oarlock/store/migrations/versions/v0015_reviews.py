@@ -25,3 +25,8 @@ def upgrade() -> None:
     )
     op.create_index("reviews_by_job", "reviews", ["job_id", "oar", "id"])
     op.create_index("reviews_by_organ", "reviews", ["oar", "verdict"])
+
+
+def downgrade() -> None:
+    """Drop the table."""
+    op.drop_table("reviews")

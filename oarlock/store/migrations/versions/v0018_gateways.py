@@ -47,3 +47,10 @@ def upgrade() -> None:
     op.create_index("gateway_requests_by_state", "gateway_requests", ["state", "created_at"])
     op.create_index("gateway_requests_by_job", "gateway_requests", ["job_id"])
     op.add_column("deliveries", sa.Column("gateway", sa.Text))
+
+
+def downgrade() -> None:
+    """Drop the tables and the column."""
+    op.drop_column("deliveries", "gateway")
+    op.drop_table("gateway_requests")
+    op.drop_table("gateways")

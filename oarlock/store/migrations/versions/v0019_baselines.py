@@ -22,3 +22,8 @@ def upgrade() -> None:
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("actor_name", sa.Text, nullable=False),
     )
+
+
+def downgrade() -> None:
+    """Drop the table."""
+    op.drop_table("baselines")
