@@ -96,14 +96,19 @@ class GatewaySettings(BaseSettings):
     def secret(self) -> str | None:
         """The key of the service's API; None where the service is open to this machine.
 
-        :raises SetupInvalid: its file cannot be read.
+        :raises SetupInvalid: its file cannot be read, or is empty.
         """
         if self.key_file is None:
             return self.key
         try:
-            return self.key_file.read_text(encoding="utf-8").strip()
+            key = self.key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             raise SetupInvalid(f"{PREFIX}KEY_FILE names {self.key_file}, which cannot be read.") from None
+        if not key:
+            raise SetupInvalid(
+                f"{PREFIX}KEY_FILE names {self.key_file}, which is empty: write the key of the service's API into it."
+            )
+        return key
 
     def tls(self) -> ssl.SSLContext | None:
         """What callers with TLS are met with; None without a certificate.

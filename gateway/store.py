@@ -455,7 +455,7 @@ class Store:
         """End a post whose job is done: its results are to be delivered from now on."""
         rows = [(post.id, place, result, "waiting", now) for place in post.route.places for result in post.route.results]
         with self.writing() as connection:
-            done = "UPDATE posts SET state = 'succeeded', ended_at = ? WHERE id = ? AND state = 'posted'"
+            done = "UPDATE posts SET state = 'succeeded', note = '', ended_at = ? WHERE id = ? AND state = 'posted'"
             if connection.execute(done, (now, post.id)).rowcount == 1:
                 query = "INSERT OR IGNORE INTO deliveries (post, place, result, state, next_at) VALUES (?, ?, ?, ?, ?)"
                 connection.executemany(query, rows)

@@ -107,7 +107,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
         ScoreStore(database),
     )
     reviews = ReviewStore(database)
-    deliveries = DeliveryStore(database)
+    deliveries, received = DeliveryStore(database), Received(settings.data)
     broker = Broker(settings)
     health = Health(settings, store, storage, broker, manifests, embedded=embedded)
     try:
@@ -130,10 +130,10 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             deliveries=deliveries,
             gateways=GatewayStore(database),
             health=health,
-            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries, reviews)),
+            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries, reviews, received)),
             reviews=reviews,
             places=Places(storage, settings),
-            received=Received(settings.data),
+            received=received,
             followers=Followers(store),
             comparison_threads=CapacityLimiter(COMPARISONS),
         )

@@ -36,7 +36,7 @@ NAME: Final = "conformance"
 POSTED: Final = {CT_IMAGE, *MULTI_FRAME_CT, RTStructureSetStorage}
 """SOP classes that a post of a job uses."""
 
-RETRIEVED: Final = {CT_IMAGE, *MULTI_FRAME_CT, RTStructureSetStorage, SegmentationStorage}
+RETRIEVED: Final = {CT_IMAGE, *MULTI_FRAME_CT, RTStructureSetStorage, SegmentationStorage, EncapsulatedPDFStorage}
 MADE: Final = frozenset({RTStructureSetStorage, SegmentationStorage, EncapsulatedPDFStorage})
 
 WRITTEN_IN: Final = {

@@ -25,20 +25,21 @@ def series_uid(rtstruct_uid: str) -> str:
     return derived_uid(rtstruct_uid, "report", "series")
 
 
-def instance_uid(rtstruct_uid: str, pdf: bytes) -> str:
+def instance_uid(rtstruct_uid: str, version: str) -> str:
     """SOP Instance UID of a report.
 
-    Another one wherever its content is another.
+    :param version: another text wherever the report says something else.
     """
-    return derived_uid(rtstruct_uid, "report", hashlib.sha256(pdf).hexdigest())
+    return derived_uid(rtstruct_uid, "report", hashlib.sha256(version.encode()).hexdigest())
 
 
-def to_encapsulated_pdf(pdf: bytes, rtstruct: bytes) -> bytes:
+def to_encapsulated_pdf(pdf: bytes, rtstruct: bytes, version: str) -> bytes:
     """The Part 10 file of a PDF about an RTSTRUCT.
 
     In Explicit VR Little Endian.
 
     :param rtstruct: the job's own file: patient, study, times and device are taken from it.
+    :param version: another text wherever the report says something else: its SOP Instance UID follows from it.
     """
     elements = dict(split_elements(rtstruct[dataset_start(rtstruct) :]))
     dataset, _ = to_template({tag: value for tag, value in elements.items() if tag in WANTED})
@@ -46,7 +47,7 @@ def to_encapsulated_pdf(pdf: bytes, rtstruct: bytes) -> bytes:
     _set(
         dataset,
         SOPClassUID=EncapsulatedPDFStorage,
-        SOPInstanceUID=instance_uid(about.SOPInstanceUID, pdf),
+        SOPInstanceUID=instance_uid(about.SOPInstanceUID, version),
         StudyInstanceUID=about.StudyInstanceUID,
         SeriesInstanceUID=series_uid(about.SOPInstanceUID),
         Modality="DOC",

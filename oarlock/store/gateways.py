@@ -1,4 +1,4 @@
-"""Gateways: what they say of themselves, what they are asked, and what came of it.
+"""Gateways: what they are asked, and what came of it.
 
 A gateway calls the service and is never called: it may stand behind a firewall. So what it is asked waits here until it reports.
 A report takes what the gateway can do, and renews the lease on what it holds. What a silent gateway held is taken by the next one
@@ -127,7 +127,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a gateway tells of a request that it holds; ``RUNNING`` while it is at it."""
+    """What a gateway tells of a request that it holds.
+
+    ``RUNNING`` while it is at it.
+    """
 
     state: RequestState
     detail: str | None = None
@@ -229,7 +232,7 @@ class GatewayStore:
     # ── doing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def report(self, site: str, name: str, archives: Sequence[str], series: Sequence[Mapping[str, Any]]) -> list[Request]:
-        """Note what a gateway says of itself, and give it what it has to do.
+        """What a gateway has to do, once it said what it has.
 
         :returns: all that it holds, with those that it has just taken, in the order in which they were asked.
         """
@@ -281,7 +284,10 @@ class GatewayStore:
                 _end(connection, found, values, now, by)
 
     def expire(self) -> None:
-        """End requests that no gateway takes, and forget what is over for long."""
+        """End requests that no gateway takes.
+
+        What is over for long is forgotten.
+        """
         now = self._clock()
         since = func.coalesce(_REQUESTS.lease_until, _REQUESTS.created_at)
         with self._database.writing() as connection:

@@ -1,4 +1,4 @@
-"""Routes of gateways: what they are asked, what they say of themselves, what they have done.
+"""Routes of gateways: what they are asked, have, and have done.
 
 The service never calls a gateway. What is asked of one waits until it reports, and is done then.
 """
@@ -202,7 +202,10 @@ _COMPLETE: Final = _asked(
     "/{gateway}/series/{series}/complete", status_code=202, summary="Count a series as whole", dependencies=_WRITE, **_COMPLETE
 )
 def complete_series(service: Here, caller: Caller, by: By, gateway: Name, series: TheSeries) -> Response:
-    """Have a gateway wait no longer for more images of a series that it has."""
+    """Count a series as whole.
+
+    A gateway has it, and waits no longer for more of its images.
+    """
     for one in service.gateways.gateways(site=caller.site):
         if one.name == gateway and any(waits["id"] == series for waits in one.series):
             wanted = {"series": series}
@@ -295,7 +298,10 @@ _LIST: Final[Call] = {
 
 @reads(gateways, "", summary="List gateways", response_model=GatewayList, dependencies=_READ, **_LIST)
 def list_gateways(service: Here, caller: Caller, response: Response) -> GatewayList:
-    """The gateways, what they have that is not a job, and what they were asked lately."""
+    """The gateways, what they have, and what they were asked.
+
+    Series that are not a job, and the newest requests.
+    """
     response.headers.update(PRIVATE)
     asked, _ = service.gateways.page(site=caller.site, limit=SHOWN)
     return GatewayList(
@@ -344,7 +350,7 @@ _TELL: Final[Call] = {
 def post_outcome(
     service: Here, caller: Caller, by: By, *, gateway: Name, request_id: RequestId, told: RequestOutcome
 ) -> Response:
-    """Tell how a request stands that the gateway holds, or how it ended."""
+    """Tell how a request of the gateway stands, or how it ended."""
     for job_id in filter(None, (told.job_id, *told.prior_jobs)):
         _check_job(service, JobId(job_id), caller)
     outcome = told.to_outcome()

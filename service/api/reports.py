@@ -3,10 +3,12 @@
 Made when it is asked for: a page, a PDF, and the PDF as a DICOM object.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from oarlock import __version__
 from oarlock.errors import OarlockError
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import OAR
@@ -41,7 +43,16 @@ def report_pdf(service: Service, job: Job) -> bytes:
 
 def report_dicom(service: Service, job: Job) -> bytes:
     """The report as an Encapsulated PDF."""
-    return to_encapsulated_pdf(report_pdf(service, job), rtstruct_of(service, job))
+    return to_encapsulated_pdf(report_pdf(service, job), rtstruct_of(service, job), report_version(service, job))
+
+
+def report_version(service: Service, job: Job) -> str:
+    """What a report depends on beside what never changes of a job.
+
+    The same text means the same report: its SOP Instance UID is known before it is made.
+    """
+    returned = [[one.position, one.content_sha256, one.superseded] for one in service.qa_store.returns(job.id)]
+    return json.dumps([__version__, returned, *_said_of_model(service, job)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,6 @@ DICOM: Final = Kind("report.dcm", "application/dicom", report_dicom)
 
 def _html(service: Service, job: Job) -> str:
     report = qa_report(service, job).model_dump(mode="json")
-    manifest = service.manifests.get(job.model.name)
-    known = manifest is not None and manifest.sha256 == job.model.sha256
     return to_html(
         Contents(
             report,
@@ -73,10 +82,17 @@ def _html(service: Service, job: Job) -> str:
             [_drawn(service, job, comparison) for comparison in report["comparisons"]],
             subject_of(rtstruct_of(service, job), job.label),
             job.warnings,
-            manifest.description if manifest and known else "",
-            manifest.limits if manifest and known else (),
+            *_said_of_model(service, job),
         )
     )
+
+
+def _said_of_model(service: Service, job: Job) -> tuple[str, tuple[str, ...]]:
+    """Description and limits of the model that drew; nothing where this server has another one of its name by now."""
+    manifest = service.manifests.get(job.model.name)
+    if manifest is None or manifest.sha256 != job.model.sha256:
+        return "", ()
+    return manifest.description, tuple(manifest.limits)
 
 
 def _drawn(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping[OAR, Crop]:

@@ -1,12 +1,14 @@
 """What is kept of finished jobs, as studies, series and instances.
 
-A study holds the CT series that were contoured in it, as long as their images are kept, and of each job an RTSTRUCT and a
-segmentation, each in a series of its own. UIDs and patients are those of the sender, also where the series was de-identified.
+A study holds the CT series that were contoured in it, as long as their images are kept, and of each job an RTSTRUCT, a
+segmentation and the report, each in a series of its own. UIDs and patients are those of the sender, also where the series was
+de-identified.
 """
 
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
@@ -17,17 +19,21 @@ from typing import Any, Final
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import EncapsulatedPDFStorage, RTStructureSetStorage, SegmentationStorage
 
 from oarlock.ct.series import SeriesHeader
 from oarlock.dicom.elements import read_elements
 from oarlock.dicom.encoding import dataset_start, encode_dataset, split_elements
+from oarlock.dicom.sequences import read_sequences_until
 from oarlock.dicom.tags import Tag
+from oarlock.dicom.unusable import Unusable
 from oarlock.errors import JobExpired, ResultNotFound
+from oarlock.reporting import encapsulated as report
 from oarlock.rtstruct.writer import Authorship
 from oarlock.seg import writer as seg
-from oarlock.store.files import RTSTRUCT
-from oarlock.store.jobs import Job, JobState
+from oarlock.store.files import QA_REPORT, RENDERING, RTSTRUCT, Storage
+from oarlock.store.jobs import Job, JobId, JobState
+from service.api.reports import report_dicom, report_version
 from service.container import Service
 from service.delivery import kept_header, rtstruct_of, segmentation_of, with_true_uids
 from service.dicomweb.costs import is_costly
@@ -82,6 +88,8 @@ class Memory:
 
     def __init__(self, service: Service) -> None:
         self.header = lru_cache(maxsize=8)(partial(_read_header, service))
+        self.has_roi = lru_cache(maxsize=LOOKS)(partial(_has_roi, service.storage))
+        self.report = lru_cache(maxsize=8)(partial(_report, service))
         self._looks: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._looking = Lock()
 
@@ -101,6 +109,24 @@ class Memory:
 
 def _read_header(service: Service, job: Job) -> SeriesHeader:
     return with_true_uids(kept_header(job.id, service.settings, service.storage), service.vault.uids(job))
+
+
+def _has_roi(storage: Storage, job_id: JobId) -> bool:
+    """Whether the RTSTRUCT of a job has an ROI.
+
+    There is no segmentation of one without: it must have a segment.
+    """
+    root = read_sequences_until(storage.result(job_id, RTSTRUCT), Tag.ROI_CONTOUR_SEQUENCE, sop_class=RTStructureSetStorage)
+    return root is not None and bool(root.items(Tag.STRUCTURE_SET_ROI_SEQUENCE))
+
+
+def _report(service: Service, job: Job, uid: str) -> bytes:
+    """The report of a job as a DICOM object.
+
+    It takes seconds to make, and callers ask for it by its parts.
+    """
+    del uid  # with it another report is another entry
+    return report_dicom(service, job)
 
 
 class Archive:
@@ -172,8 +198,18 @@ class Archive:
         authorship = Authorship(job.id, job.created_at, job.model)
         rtstruct = authorship.uid("instance")
         yield KeptSeries(job, "RTSTRUCT", authorship.uid("series"), [Kept(job, RTStructureSetStorage, rtstruct)])
-        segmentation = Kept(job, SegmentationStorage, seg.instance_uid(rtstruct))
-        yield KeptSeries(job, "SEG", seg.series_uid(rtstruct), [segmentation])
+        with suppress(ResultNotFound, Unusable):  # deleted in this very moment
+            if self.memory.has_roi(job.id):
+                segmentation = Kept(job, SegmentationStorage, seg.instance_uid(rtstruct))
+                yield KeptSeries(job, "SEG", seg.series_uid(rtstruct), [segmentation])
+        if self._has_report(job):
+            uid = report.instance_uid(rtstruct, report_version(self.service, job))
+            yield KeptSeries(job, "DOC", report.series_uid(rtstruct), [Kept(job, EncapsulatedPDFStorage, uid)])
+
+    def _has_report(self, job: Job) -> bool:
+        with suppress(ResultNotFound):
+            return all(self.service.storage.result(job.id, name) for name in (RTSTRUCT, QA_REPORT, RENDERING))
+        return False
 
     def _images(self, job: Job) -> list[Kept]:
         """The images of the series, by slice; those that were sent beside it (localizers, references) are not among them."""
@@ -197,17 +233,25 @@ class Archive:
         try:
             if kept.path is not None:
                 return self.service.vault.image(kept.job, kept.path.read_bytes())
+            if kept.sop_class_uid == EncapsulatedPDFStorage:
+                return self.memory.report(kept.job, kept.sop_instance_uid)
             make = rtstruct_of if kept.sop_class_uid == RTStructureSetStorage else segmentation_of
             return make(self.service, kept.job)
         except (FileNotFoundError, ResultNotFound) as error:
             raise NotKept(what="instance") from error
 
     def dataset(self, kept: Kept) -> Dataset:
-        """The whole data set of an instance; of an image that is too costly to be read in full, only what it is."""
+        """The whole data set of an instance.
+
+        Of an image that is too costly to be read in full, only what it is.
+        """
         return self._known(kept) if self.is_costly(kept) else pydicom.dcmread(BytesIO(self.content(kept)), force=True)
 
     def is_costly(self, kept: Kept) -> bool:
-        """Whether an instance is not to be read in full; what was written here, and not by a stranger, always is."""
+        """Whether an instance is not to be read in full.
+
+        What was written here, and not by a stranger, always is.
+        """
         return kept.path is not None and kept.job.identity is None and is_costly(kept.path)
 
     def _known(self, kept: Kept) -> Dataset:
@@ -234,22 +278,22 @@ class Archive:
             content = self.content(kept) if kept.job.identity else None
             return pydicom.dcmread(BytesIO(content) if content else kept.path, stop_before_pixels=True, force=True)
         described = self.patient(kept.job)
+        for keyword, value in self._differences(kept, described.SOPInstanceUID).items():
+            setattr(described, keyword, value)
+        return described
+
+    def _differences(self, kept: Kept, rtstruct_uid: str) -> dict[str, Any]:
+        """In what a result differs from the RTSTRUCT of its job."""
+        own: dict[str, Any] = {"SOPClassUID": kept.sop_class_uid, "SOPInstanceUID": kept.sop_instance_uid}
+        if kept.sop_class_uid == EncapsulatedPDFStorage:
+            series = {"Modality": "DOC", "SeriesInstanceUID": report.series_uid(rtstruct_uid), "InstanceNumber": 1}
+            return own | series | {"SeriesNumber": report.SERIES_NUMBER, "SeriesDescription": report.SERIES_DESCRIPTION}
         if kept.sop_class_uid == SegmentationStorage:
             grid = self.memory.header(kept.job).grid
-            changes: dict[str, Any] = {
-                "SOPClassUID": SegmentationStorage,
-                "SOPInstanceUID": kept.sop_instance_uid,
-                "Modality": "SEG",
-                "SeriesInstanceUID": seg.series_uid(described.SOPInstanceUID),
-                "SeriesNumber": seg.SERIES_NUMBER,
-                "SeriesDescription": seg.SERIES_DESCRIPTION,
-                "Rows": grid.rows,
-                "Columns": grid.columns,
-                "BitsAllocated": 1,
-            }
-            for keyword, value in changes.items():
-                setattr(described, keyword, value)
-        return described
+            series = {"Modality": "SEG", "SeriesInstanceUID": seg.series_uid(rtstruct_uid)}
+            series |= {"SeriesNumber": seg.SERIES_NUMBER, "SeriesDescription": seg.SERIES_DESCRIPTION}
+            return own | series | {"Rows": grid.rows, "Columns": grid.columns, "BitsAllocated": 1}
+        return own
 
     def patient(self, job: Job) -> Dataset:
         """The attributes in front of an RTSTRUCT's sequences.

@@ -31,6 +31,7 @@ from service.dicomweb.store import answer, look_at_all, take
 from service.facts import facts_of
 from service.intake import multipart
 from service.intake.forms import STOW, Upload
+from service.monitoring.metrics import STORED
 
 stow = APIRouter(prefix=PREFIX, tags=["dicomweb"])
 received = APIRouter(prefix="/v1/received", tags=["dicomweb"])
@@ -121,7 +122,10 @@ def _take(service: Service, upload: Upload, sender: Sender, base: str, study_uid
     sealed = service.settings.deidentify_key is not None
     files = zip(upload.files, (digest.hex() for digest in upload.file_digests), strict=True)
     instances = look_at_all(files, study_uid=study_uid, structure_sets=not sealed)
-    return answer(take(instances, service.received, sender, most=service.settings.max_upload_files), base)
+    instances = take(instances, service.received, sender, most=service.settings.max_upload_files)
+    for one in instances:
+        service.metrics.stored.labels(STORED[one.failure]).inc()
+    return answer(instances, base)
 
 
 def _sender(caller: Principal, by: Actor) -> Sender:

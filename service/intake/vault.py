@@ -133,11 +133,17 @@ class Vault:
             raise IdentityLocked from error
 
     def seal_words(self, content: bytes) -> bytes:
-        """Words of a request as they may be kept: sealed with the key, if there is one."""
+        """Words of a request as they may be kept.
+
+        Sealed with the key, if there is one.
+        """
         return content if self._fernet is None else self._fernet.encrypt(content)
 
     def unseal_words(self, content: bytes) -> bytes:
-        """What :meth:`seal_words` was given; JSON that was kept before there was a key is as it is."""
+        """What :meth:`seal_words` was given.
+
+        JSON that was kept before there was a key is as it is.
+        """
         if content.startswith(b"{"):
             return content
         if self._fernet is None:

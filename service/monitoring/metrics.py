@@ -22,6 +22,7 @@ from oarlock.segmentation.manifest import ModelManifest
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.job_store import JobStore
+from oarlock.store.received import Received
 from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.read import Histogram as ScoreHistogram
 from oarlock.store.scores.read import ScoreStore
@@ -31,6 +32,15 @@ from service.broker import Broker
 from service.monitoring.health import Health
 
 _SCORE_LABELS: Final = ("model", "model_version", "scanner", "site", "origin", "oar")
+
+STORED: Final[Mapping[int, str]] = {
+    0: "taken",
+    0xA700: "no room",
+    0xA900: "of another study",
+    0xC000: "not understood",
+    0x0122: "SOP class not taken",
+}
+"""What is counted of stored instances, by their Failure Reason (PS3.18 Table I.2-2)."""
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -47,6 +57,7 @@ class Sources:
     outbox: CallbackStore
     deliveries: DeliveryStore
     reviews: ReviewStore
+    received: Received
 
 
 class Metrics:
@@ -68,6 +79,10 @@ class Metrics:
         for model, oar in {(manifest.name, oar.name) for manifest in sources.manifests.values() for oar in manifest.oars}:
             for rule, side in product(Rule, ("higher", "lower")):
                 self.drift_alarms.labels(model, oar, rule, side)
+        says = "Instances that were stored by DICOMweb, by what became of them"
+        self.stored = Counter("oarlock_stored_instances", says, ["outcome"], registry=self._registry)
+        for outcome in STORED.values():
+            self.stored.labels(outcome)
         self.requests = Histogram(
             "oarlock_request_seconds", "Time until a call was answered", ["route", "method", "status"], registry=self._registry
         )
@@ -101,6 +116,7 @@ class _Table(Collector):
             self._disk_limit,
             self._callbacks,
             self._deliveries,
+            self._received,
             self._disk,
         )
         for family in families:
@@ -125,6 +141,14 @@ class _Table(Collector):
         for state, count in self._from.deliveries.counts().items():
             deliveries.add_metric([state], count)
         return deliveries
+
+    def _received(self) -> Metric:
+        says = "Series that came by DICOMweb and are not a job, by state"
+        series = GaugeMetricFamily("oarlock_received_series", says, labels=["state"])
+        refused = [one.refusal is not None and one.changed_at <= one.refusal.at for one in self._from.received.all()]
+        series.add_metric(["waiting"], refused.count(False))
+        series.add_metric(["refused"], refused.count(True))
+        return series
 
     def _disk(self) -> Metric:
         return GaugeMetricFamily(

@@ -137,7 +137,7 @@ def test_a_result_at_which_the_service_fails_is_a_dead_letter_in_the_end_and_the
 
 def test_a_result_that_the_service_does_not_offer_is_dropped_and_the_others_go(done: DoneDesk, tmp_path: Path) -> None:
     desk = done(results=["seg", "rtstruct", "report"])
-    desk.service.results["report"] = to_encapsulated_pdf(PDF, desk.service.results["rtstruct"])
+    desk.service.results["report"] = to_encapsulated_pdf(PDF, desk.service.results["rtstruct"], "1")
     desk.delivering.step("out")
     assert standing(desk) == [("seg", "dropped", 0), ("rtstruct", "delivered", 1), ("report", "delivered", 1)]
     (report,) = (tmp_path / "out").glob("*.pdf")

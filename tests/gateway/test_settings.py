@@ -39,5 +39,7 @@ def test_a_mistake_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, variab
 def test_the_key_can_stand_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret\n", encoding="utf-8")
     assert GatewaySettings(key_file=tmp_path / "key").secret == "secret"
-    with pytest.raises(SetupInvalid, match="cannot be read"):
-        _ = GatewaySettings(key_file=tmp_path / "gone").secret
+    (tmp_path / "key").write_text("\n", encoding="utf-8")
+    for name, reason in (("gone", "cannot be read"), ("key", "is empty")):
+        with pytest.raises(SetupInvalid, match=reason):
+            _ = GatewaySettings(key_file=tmp_path / name).secret

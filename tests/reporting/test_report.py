@@ -122,7 +122,7 @@ def test_the_patient_is_read_from_the_rtstruct(series: Series, tmp_path: Path) -
 
 def test_an_encapsulated_pdf_is_valid_for_the_judge_and_of_the_same_patient_and_study(series: Series, tmp_path: Path) -> None:
     write_rtstruct(tmp_path / "ours.dcm", series.masks, series.header, AUTHORSHIP)
-    content = to_encapsulated_pdf(b"%PDF-1.7 odd", (tmp_path / "ours.dcm").read_bytes())
+    content = to_encapsulated_pdf(b"%PDF-1.7 odd", (tmp_path / "ours.dcm").read_bytes(), "1")
     (tmp_path / "report.dcm").write_bytes(content)
     assert [line for line in dciodvfy(tmp_path / "report.dcm") if line.startswith("Error")] == []
     ours, report = (pydicom.dcmread(tmp_path / name) for name in ("ours.dcm", "report.dcm"))

@@ -116,8 +116,8 @@ def test_a_study_is_found_by_its_patient_whether_or_not_it_was_de_identified(eit
     (study,) = either.client.search_for_studies(search_filters={"PatientID": "CANARY-ID-4711*"})
     assert values(study, "StudyInstanceUID") == [either.study]
     assert values(study, "PatientName") == [{"Alphabetic": "Canary^Yellow", "Ideographic": "黄^金丝雀"}]
-    assert values(study, "ModalitiesInStudy") == ["CT", "RTSTRUCT", "SEG"]
-    assert values(study, "NumberOfStudyRelatedInstances") == [len(either.files) + 2]
+    assert values(study, "ModalitiesInStudy") == ["CT", "DOC", "RTSTRUCT", "SEG"]
+    assert values(study, "NumberOfStudyRelatedInstances") == [len(either.files) + 3]
     (study,) = either.get("studies").json()  # dicomweb-client sends a Host without its port
     assert values(study, "RetrieveURL") == [f"{either.url}/studies/{either.study}"]
 
@@ -149,7 +149,7 @@ def test_keys_match_as_the_standard_says(kept: Contoured, query: str, found: int
 
 def test_the_series_and_instances_of_a_study_are_listed_with_their_counts(either: Contoured) -> None:
     series = {values(entry, "Modality")[0]: entry for entry in either.client.search_for_series(either.study)}
-    assert sorted(series) == ["CT", "RTSTRUCT", "SEG"]
+    assert sorted(series) == ["CT", "DOC", "RTSTRUCT", "SEG"]
     assert values(series["CT"], "SeriesInstanceUID") == [either.series]
     assert values(series["CT"], "NumberOfSeriesRelatedInstances") == [len(either.files)]
     instances = either.client.search_for_instances(either.study, either.series)
@@ -258,12 +258,45 @@ def test_frames_come_compressed_or_as_pixels_as_the_caller_takes_them(kept: Cont
         assert kept.get(f"{path[:-1]}{wrong}").status_code == status
 
 
-def test_a_frame_of_the_segmentation_is_the_mask_on_a_slice(kept: Contoured) -> None:
+def test_the_frames_of_the_segmentation_are_its_masks_slice_by_slice_and_in_the_order_that_is_asked_for(kept: Contoured) -> None:
     segmentation = pydicom.dcmread(BytesIO(kept.result("seg")))
+    count = int(segmentation.NumberOfFrames)
+    assert count > 2
     uids = segmentation.StudyInstanceUID, segmentation.SeriesInstanceUID, segmentation.SOPInstanceUID
-    (frame,) = kept.client.retrieve_instance_frames(*uids, [2])
-    bits = np.unpackbits(np.frombuffer(frame, np.uint8), count=61 * 53, bitorder="little")
-    np.testing.assert_array_equal(bits.reshape(61, 53), segmentation.pixel_array[1])
+    for numbers in (list(range(1, count + 1)), [count, 1]):
+        frames = kept.client.retrieve_instance_frames(*uids, numbers)
+        bits = [np.unpackbits(np.frombuffer(one, np.uint8), count=61 * 53, bitorder="little").reshape(61, 53) for one in frames]
+        np.testing.assert_array_equal(bits, segmentation.pixel_array[[number - 1 for number in numbers]])
+    path = "studies/{}/series/{}/instances/{}".format(*uids)
+    assert kept.get(f"{path}/frames/{count + 1}").status_code == 404
+
+
+def test_a_job_without_an_roi_has_no_segmentation(kept: Contoured) -> None:
+    drawn = pydicom.dcmread(BytesIO(kept.result("rtstruct")))
+    for keyword in ("StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence"):
+        setattr(drawn, keyword, [])
+    drawn.save_as(nothing := BytesIO())
+    with httpx.Client(base_url=kept.running.url, timeout=60) as client:
+        job = client.post("/v1/jobs", files=parts(kept.files[:20])).raise_for_status().json()
+        kept.running.finish(job, {"rtstruct.dcm": nothing.getvalue()})
+        found = [values(one, "Modality")[0] for one in kept.client.search_for_series(kept.study)]
+        client.delete(f"/v1/jobs/{job['id']}").raise_for_status()
+    assert sorted(found) == ["CT", "DOC", "RTSTRUCT", "RTSTRUCT", "SEG"]
+
+
+@pytest.mark.slow
+def test_the_report_is_found_and_retrieved_as_the_job_gives_it(kept: Contoured) -> None:
+    (entry,) = kept.client.search_for_instances(kept.study, search_filters={"Modality": "DOC"})
+    uids = [values(entry, keyword)[0] for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+    path = "studies/{}/series/{}/instances/{}".format(*uids)
+    got = pydicom.dcmread(BytesIO(kept.get(path, "application/dicom").content))
+    theirs = pydicom.dcmread(BytesIO(httpx.get(f"{kept.running.url}{kept.job['links']['self']}/report.dcm", timeout=60).content))
+    assert [got.StudyInstanceUID, got.SeriesInstanceUID, got.SOPInstanceUID] == uids
+    assert got.SOPInstanceUID == theirs.SOPInstanceUID
+    (metadata,) = kept.get(f"{path}/metadata").json()
+    pdf = kept.get(metadata["00420011"]["BulkDataURI"].partition("/dicom-web/")[2], "application/octet-stream").content
+    assert (pdf, pdf[:5]) == (got.EncapsulatedDocument, b"%PDF-")
+    assert got == theirs
 
 
 def test_nothing_is_under_other_uids_and_only_what_can_be_given_is_promised(kept: Contoured) -> None:
@@ -292,7 +325,7 @@ def test_the_audit_log_says_who_was_given_what_and_one_entry_stands_for_all_slic
 def test_no_answer_is_kept_by_caches_and_json_is_valid(kept: Contoured) -> None:
     answer = kept.get(f"studies/{kept.study}/metadata", "application/dicom+json")
     assert answer.headers["cache-control"] == "no-store"
-    assert len(json.loads(answer.content)) == len(kept.files) + 2
+    assert len(json.loads(answer.content)) == len(kept.files) + 3
 
 
 # ── images that cost ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -120,6 +120,24 @@ def test_each_instance_is_named_with_where_it_will_be_or_why_it_failed(receiver:
     assert values(failed[0], "00081155") == [image.SOPInstanceUID]
 
 
+def test_the_metrics_count_what_became_of_instances_and_which_series_are_not_a_job(receiver: Running, files: list[Path]) -> None:
+    def counted() -> dict[str, float]:
+        text = httpx.get(f"{receiver.url}/metrics", timeout=30).text
+        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith(("oarlock_stored", "oarlock_received"))]
+        return {name: float(value) for name, _, value in lines}
+
+    before = counted()
+    store(receiver, [files[0], files[1], b"not DICOM"])
+    names = {
+        'oarlock_stored_instances_total{outcome="taken"}': 2,
+        'oarlock_stored_instances_total{outcome="not understood"}': 1,
+        'oarlock_stored_instances_total{outcome="no room"}': 0,
+        'oarlock_received_series{state="waiting"}': 1,
+    }
+    after = counted()
+    assert {name: after[name] - before[name] for name in names} == names
+
+
 @pytest.mark.parametrize(("study", "status"), [("own", 200), ("1.2.3", 409)])
 def test_only_instances_of_the_study_in_the_address_are_taken(
     receiver: Running, files: list[Path], study: str, status: int

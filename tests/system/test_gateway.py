@@ -45,7 +45,7 @@ pytestmark = [
 PATIENCE_S = 120.0
 """Only a test that fails waits so long."""
 
-DCMTK = ("storescu", "storescp", "echoscu", "dcmcjpls")
+DCMTK = ("storescu", "storescp", "echoscu", "findscu", "movescu", "dcmcjpls")
 
 
 @pytest.fixture(scope="module")
@@ -299,9 +299,19 @@ def orthanc(folder: Path, ours: int) -> Iterator[Orthanc]:
         process.wait(timeout=PATIENCE_S)
 
 
+def asks_orthanc(program: str, archive: Orthanc, *options: str, **keys: str) -> str:
+    """What dcmtk's findscu or movescu says of an Orthanc, asked at the series level."""
+    asked = [part for name, value in keys.items() for part in ("-k", f"{name}={value}")]
+    command = [program, "-v", "-S", "-aet", "OARLOCK", "-aec", "ORTHANC", *options, "-k", "QueryRetrieveLevel=SERIES", *asked]
+    done = subprocess.run([*command, "127.0.0.1", str(archive.dicom)], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
 def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path) -> None:
-    """Its push to us; C-FIND, C-MOVE and C-GET from it; our push to it by C-STORE and STOW-RS; what ``check`` says of it."""
-    pushed, moved, got = (write_series(tmp_path / name, seed=f"orthanc {name}") for name in ("pushed", "moved", "got"))
+    """Its push to us; C-FIND, C-MOVE and C-GET from it, by us and by dcmtk; our push to it; what ``check`` says of it."""
+    pushed, moved, got, sent = (
+        write_series(tmp_path / name, seed=f"orthanc {name}") for name in ("pushed", "moved", "got", "sent")
+    )
     ours = free_port()
     with orthanc(tmp_path, ours) as archive:
         peer = {"title": "ORTHANC", "host": "127.0.0.1", "port": archive.dicom, "archive": True}
@@ -313,7 +323,7 @@ def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path
                 "rule": [{"name": "all", "send": ["sender", "web"]}],
             }
         )
-        for path in (*pushed.files, *moved.files, *got.files):
+        for path in (*pushed.files, *moved.files, *got.files, *sent.files):
             archive.client.post("/instances", content=path.read_bytes()).raise_for_status()
         with gateway_on(tmp_path, service, configuration, port=ours) as gateway:
             assert [answer for answer in check(configuration, gateway.service, None) if not answer.fine] == []
@@ -325,12 +335,19 @@ def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path
                 wanted = Wanted(series.header.series_instance_uid)
                 assert fetch(place, "OARLOCK", wanted, gateway.store, gateway.inbox).files == len(series.files)
                 becomes_one_job(service, series)
+            uids = {"StudyInstanceUID": sent.header.study_instance_uid, "SeriesInstanceUID": sent.header.series_instance_uid}
+            asks_orthanc("movescu", archive, "-aem", "OARLOCK", **uids)
+            becomes_one_job(service, sent)
             content = finish(service, job, pushed, tmp_path)
             assert eventually(lambda: [one.state for one in gateway.store.deliveries()] == ["delivered"] * 2, within_s=PATIENCE_S)
         (study,) = archive.client.post("/tools/lookup", content=pushed.header.study_instance_uid).json()
         files = archive.client.get(f"/studies/{study['ID']}/instances").json()
         (kept,) = [one["ID"] for one in files if one["MainDicomTags"]["SOPInstanceUID"] not in _uids(pushed)]
+        found = asks_orthanc(
+            "findscu", archive, StudyInstanceUID=pushed.header.study_instance_uid, Modality="RTSTRUCT", SeriesInstanceUID=""
+        )
         received = archive.client.get(f"/instances/{kept}/file").content
+        assert f"[{pydicom.dcmread(BytesIO(content)).SeriesInstanceUID}" in found
         assert pydicom.dcmread(BytesIO(received)) == pydicom.dcmread(BytesIO(content))
 
 

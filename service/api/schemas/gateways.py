@@ -87,7 +87,10 @@ class RetrievalPage(Schema):
 
 
 class ReportedSeries(Schema):
-    """A series that a gateway has and that is not a job; it is named by nothing that identifies anybody."""
+    """A series that a gateway has and that is not a job.
+
+    It is named by nothing that identifies anybody.
+    """
 
     model_config = Schema.model_config | {"extra": "forbid"}
 
