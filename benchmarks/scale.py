@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.synchronize import Event as ProcessEvent
@@ -34,6 +34,7 @@ from kombu import Connection
 from sqlalchemy import func, insert, select
 
 from benchmarks.followers import ROOT, Server, following, p95, serving, small_series
+from oarlock.errors import DatabaseUnavailable
 from oarlock.organs.catalogue import OARS
 from oarlock.settings import Settings
 from oarlock.store.database import Database, utc_now
@@ -95,7 +96,7 @@ def work(reached: Reached, workers: int, seconds: float, stop: ProcessEvent, end
 def _worker(reached: Reached, name: str, seconds: float, stop: ProcessEvent, ends: "multiprocessing.Queue[float]") -> None:
     settings, storage = reached.settings, Storage(reached.data, create=False)
     with (
-        closing(Database(reached.database, create=False)) as database,
+        closing(Database(reached.database, create=False, connections=1)) as database,
         Connection(settings.broker_url, transport_options=settings.broker_transport_options()) as connection,
     ):
         store, queue = JobStore(database), connection.SimpleQueue(QUEUE)
@@ -104,7 +105,8 @@ def _worker(reached: Reached, name: str, seconds: float, stop: ProcessEvent, end
         while not stop.is_set():
             if time.monotonic() - beats > LEASE_S / 3:
                 beats = time.monotonic()
-                store.workers.heartbeat(name, {"oarlock-hn": "0" * 64}, "cpu")
+                with suppress(DatabaseUnavailable):
+                    store.workers.heartbeat(name, {"oarlock-hn": "0" * 64}, "cpu")
             try:
                 message = queue.get(timeout=1)
             except queue.Empty:
@@ -116,10 +118,10 @@ def _worker(reached: Reached, name: str, seconds: float, stop: ProcessEvent, end
 
 def _do(job_id: JobId, name: str, seconds: float, store: JobStore, storage: Storage) -> bool:
     """One job, as :func:`worker.jobs.contour` does it, asleep where that computes."""
-    lease = store.leases.claim(job_id, worker=name, lease_s=LEASE_S)
-    if lease is None:
-        return False
     try:
+        lease = store.leases.claim(job_id, worker=name, lease_s=LEASE_S)
+        if lease is None:
+            return False
         with LeaseKeeper(store.leases, lease, lease_s=LEASE_S) as keeper:
             with storage.results_writer(job_id, lease.token) as folder:
                 for step in range(REPORTS):
@@ -127,7 +129,7 @@ def _do(job_id: JobId, name: str, seconds: float, store: JobStore, storage: Stor
                     time.sleep(seconds / REPORTS)
                 (folder / RTSTRUCT).write_bytes(RESULT)
             store.leases.succeed(lease, scored=FINDINGS, result=f"{RTSTRUCT} sha256:{'0' * 64}")
-    except LeaseLost:
+    except (LeaseLost, DatabaseUnavailable):  # as a worker: the sweeper sends it again
         return False
     return True
 

@@ -23,7 +23,7 @@ from worker.settings import settings
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 2.0
-SCHEMA_EVERY_S: Final = 5.0
+SCHEMA_EVERY_S: Final = 15.0
 
 
 class ResultSpace:
@@ -54,7 +54,7 @@ class SchemaWatch:
     """
 
     def __init__(self, url: str) -> None:
-        self._url, self._database = url, None  # type: str, Database | None
+        self._url = url
         self.problem: str | None = None
 
     def start(self) -> None:
@@ -65,9 +65,7 @@ class SchemaWatch:
     def look(self) -> None:
         """Look once; a database that is away changes nothing."""
         try:
-            if self._database is None:
-                self._database = Database(self._url, create=False)
-            self._database.check()
+            Database(self._url, create=False).close()  # a connection that stayed would be one more of every worker
         except DatabaseUnavailable:
             return
         except (DatabaseMissing, DatabaseNewer, DatabaseOlder) as error:

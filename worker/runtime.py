@@ -44,7 +44,10 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
-        self._database, self._storage = Database(settings.database, create=False), Storage(settings.data, create=False)
+        self._database, self._storage = (
+            Database(settings.database, create=False, connections=1),
+            Storage(settings.data, create=False),
+        )
         self._store = JobStore(self._database)
         self._space = ResultSpace(settings, self._storage)
         self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)

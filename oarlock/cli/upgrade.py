@@ -9,11 +9,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from oarlock.cli.administration import administrator
 from oarlock.cli.exit_status import GOOD
+from oarlock.facts import ModelFacts
+from oarlock.segmentation.manifest import read_manifests
 from oarlock.settings import read_settings
 from oarlock.store import migrations
 from oarlock.store.backup import write_backup
 from oarlock.store.database import Database
+from oarlock.store.job_store import JobStore
 
 
 def add_commands(commands: Any) -> None:
@@ -21,6 +25,7 @@ def add_commands(commands: Any) -> None:
     upgrade = commands.add_parser("upgrade", help="bring the database to the schema of this version; service and workers stopped")
     back = commands.add_parser("roll-back", help="bring it to an older version's, with every job; service and workers stopped")
     back.add_argument("schema", metavar="SCHEMA", help="the older version's, as 'oarlock upgrade' printed it: 0007")
+    back.add_argument("--models", type=Path, metavar="DIR", help="the older version's models: what waits is given to them")
     for command, run in ((upgrade, _upgrade), (back, _roll_back)):
         command.add_argument("--backup", type=Path, metavar="FILE", help="where database and files are backed up to first")
         command.set_defaults(run=run)
@@ -29,17 +34,27 @@ def add_commands(commands: Any) -> None:
 def _upgrade(chosen: argparse.Namespace) -> int:
     settings = read_settings()
     found = _prepare(chosen.backup)
-    Database(settings.database).close()
+    with closing(Database(settings.database)) as database:
+        _give(database, settings.models)
     _tell(found, migrations.NEWEST, f"To go back: oarlock roll-back {found}")
     return GOOD
 
 
 def _roll_back(chosen: argparse.Namespace) -> int:
     found = _prepare(chosen.backup)
-    with closing(Database(read_settings().database, create=False, any_schema=True)) as database:
+    with closing(Database(read_settings().database, create=False)) as database:
+        if chosen.models is not None:
+            _give(database, chosen.models)
         database.roll_back(chosen.schema)
     _tell(found, chosen.schema, "Start the older version now; to go forward again: oarlock upgrade")
     return GOOD
+
+
+def _give(database: Database, models: Path) -> None:
+    """Give the jobs that wait to the models of the version that is to draw them."""
+    facts = {name: ModelFacts(name, found.version, found.sha256) for name, found in read_manifests(models).items()}
+    if given := JobStore(database).give_to(facts, by=administrator()):
+        print(f"{given} job(s) that waited for another version of their model are given to that of {models}.", file=sys.stderr)
 
 
 def _prepare(backup: Path | None) -> str:

@@ -35,6 +35,7 @@ class Action(StrEnum):
     JOB_WITHDRAWN = "job.withdrawn"
     JOB_CANCEL_REQUESTED = "job.cancel_requested"
     JOB_RETRIED = "job.retried"
+    JOB_GIVEN = "job.given_to_model"
     JOB_SUCCEEDED = "job.succeeded"
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"

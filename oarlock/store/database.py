@@ -48,6 +48,7 @@ class Database:
     :param url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
     :param create: whether to make the file and the tables where there are none, and to bring older ones to this schema.
     :param schema: the last step of the schema to take (:mod:`oarlock.store.migrations`).
+    :param connections: most connections at once. A worker has one: PostgreSQL has a hundred for all, unless it is told otherwise.
     :param any_schema: whether one that is not to be changed may have another schema.
     :raises DatabaseMissing: if there are none, and none are to be made.
     :raises DatabaseUnavailable: if it does not answer.
@@ -56,11 +57,20 @@ class Database:
     :raises WorkersLive: if it is to be changed while workers of an older version run.
     """
 
-    def __init__(self, url: str, *, create: bool = True, schema: str = migrations.HEAD, any_schema: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = True,
+        schema: str = migrations.HEAD,
+        any_schema: bool = False,
+        connections: int | None = None,
+    ) -> None:
         where = make_url(url)
         if not create:
             _check_file(where)
-        self._engine = _engine(where)
+        pool = {} if connections is None else {"pool_size": connections, "max_overflow": 0}
+        self._engine = _engine(where, **pool)
         try:
             with self.writing() if create else self.reading() as connection:
                 if create:
@@ -176,12 +186,12 @@ def _name(url: URL) -> str:
     return url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, **pool: int) -> Engine:
     if url.get_backend_name() in {"postgresql", "postgres"}:
         psycopg = url.set(drivername="postgresql+psycopg")
         # A database that was made without an encoding (SQL_ASCII) would answer with bytes.
-        return create_engine(psycopg, connect_args={"client_encoding": "utf8"}, pool_pre_ping=True, hide_parameters=True)
-    engine = create_engine(url, hide_parameters=True)
+        return create_engine(psycopg, connect_args={"client_encoding": "utf8"}, pool_pre_ping=True, hide_parameters=True, **pool)
+    engine = create_engine(url, hide_parameters=True, **pool)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -86,6 +86,11 @@ def dump(warnings: Sequence[Notice]) -> str:
     return json.dumps([asdict(warning) for warning in warnings])
 
 
+def with_notice(dumped: str, notice: Notice) -> str:
+    """Warnings as the table keeps them, with one more."""
+    return json.dumps([*json.loads(dumped), asdict(notice)])
+
+
 def series_columns(series: SeriesFacts) -> dict[str, Any]:
     """The columns that describe a series."""
     z, y, x = series.spacing_mm

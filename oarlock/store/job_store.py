@@ -13,7 +13,21 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from oarlock.errors import IdempotencyConflict, JobAlreadyEnded, JobExpired, JobNotFound, JobNotRetryable
@@ -23,7 +37,19 @@ from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.cursors import of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
 from oarlock.store.fairness import rank_of
-from oarlock.store.job_rows import AGAIN, FRESH, TOMBSTONE, change, dump, event, job_of, model_columns, sealed, series_columns
+from oarlock.store.job_rows import (
+    AGAIN,
+    FRESH,
+    TOMBSTONE,
+    change,
+    dump,
+    event,
+    job_of,
+    model_columns,
+    sealed,
+    series_columns,
+    with_notice,
+)
 from oarlock.store.jobs import Job, JobId, JobState, Priority
 from oarlock.store.leases import Leases
 from oarlock.store.retention import NO_OVERRIDE, Retention
@@ -343,6 +369,27 @@ class JobStore:
             raise JobNotRetryable(state=job.state)
         return job
 
+    def give_to(self, models: Mapping[str, ModelFacts], *, by: Actor = SYSTEM) -> int:
+        """Give jobs that wait for another file of a model to the one that there is.
+
+        As after an upgrade, whose workers have no other. A warning tells each sender, and the audit log has it.
+
+        :param models: those that there are, by name.
+        :returns: how many were given.
+        """
+        given = []
+        with self._database.writing() as connection:
+            for name, model in models.items():
+                other = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.model_name == name) & (JOBS.c.model_sha256 != model.sha256)
+                for row in connection.execute(select(JOBS).where(other)).mappings().all():
+                    values = model_columns(model) | {
+                        "intake_warnings": with_notice(row["intake_warnings"], _replaced(row, model))
+                    }
+                    if change(connection, JobId(row["id"]), other, values):
+                        given.append(event(Action.JOB_GIVEN, by, {**row, **values}))
+            audit.append(connection, self._clock(), *given)
+        return len(given)
+
     def purge(self, job_id: JobId, *, by: Actor = SYSTEM) -> None:
         """Delete a job's data but its id, state and times.
 
@@ -404,6 +451,12 @@ class JobStore:
         waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.site == site, JOBS.c.priority == int(priority))
         count, furthest = connection.execute(select(func.count(), func.max(JOBS.c.rank)).where(*waiting)).one()
         return rank_of(priority, count, furthest or 0, self._shares.get(site, 1))
+
+
+def _replaced(row: Mapping[str, Any] | RowMapping, model: ModelFacts) -> Notice:
+    before, now = row["model_version"], model.version
+    detail = f"It was posted for {model.name} {before}, which was replaced by {now} before it was drawn: {now} draws it."
+    return Notice("job.model_replaced", detail)
 
 
 def _columns(job: NewJob, now: datetime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oarlock.cli.main import main
+from oarlock.segmentation.manifest import read_manifests
 from oarlock.store.backup import check_backup
 from tests.fixtures import postgresql
 
@@ -104,6 +105,9 @@ def test_an_upgrade_and_the_way_back_are_a_command_each_and_back_up_first(
     assert main(["upgrade", "--backup", str(tmp_path / "before.tar")]) == 0
     assert "To go back: oarlock roll-back 0007" in capsys.readouterr().err
     assert main(["audit", "verify"]) == 0
+    with closing(sqlite3.connect(old)) as connection:
+        (given,) = connection.execute("SELECT model_sha256 FROM jobs WHERE state = 'queued'")
+    assert given[0] == read_manifests(Path("models"))["oarlock-hn"].sha256  # the model of its version is gone
     assert main(["roll-back", "0007", "--backup", str(tmp_path / "after.tar")]) == 0
     with closing(sqlite3.connect(old)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0007",)]

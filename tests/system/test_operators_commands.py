@@ -91,7 +91,9 @@ def test_an_upgrade_that_is_refused_starts_nothing(operator: Operator) -> None:
 def test_the_way_back_ends_in_the_older_folder(operator: Operator) -> None:
     done = operator.types("docker/roll-back 0007 ../older --build")
     assert done.returncode == 0, done.stderr
-    rolled = "newer: compose run --rm -T service oarlock roll-back 0007 --backup /data/before-roll-back-TIME.tar"
+    mounted = f"-v {operator.folder / 'older' / 'models'}:/older-models:ro"
+    rolled = f"newer: compose run --rm -T {mounted} service oarlock roll-back 0007 --models /older-models"
+    rolled += " --backup /data/before-roll-back-TIME.tar"
     assert operator.orders[-3:] == [rolled, "newer: compose down", "older: compose up -d --build"]
 
 
