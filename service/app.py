@@ -17,6 +17,7 @@ from oarlock.pipeline import apart
 from oarlock.settings import Settings
 from oarlock.store import audit
 from service.access import oidc
+from service.access.bodies import BodyGuard
 from service.access.hosts import AddressGuard
 from service.api import baselines, catalogue, deliveries, gateways, jobs, openapi, operations, problems, qa, results, reviews
 from service.background.periodic import attempt, every
@@ -92,6 +93,8 @@ def create_app(settings: Settings, *, worker_problem: Callable[[], str | None] =
         app.include_router(router)
     app.state.routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     openapi.install(app, app.state.routes)
+    small = [route for route in app.state.routes if route.body_field is not None or route.name == sign_in.post_sign_in.__name__]
+    app.add_middleware(BodyGuard, routes=small, to_answer=problems.problem)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(AddressGuard, allowed=settings.allowed_hosts, to_answer=problems.problem)

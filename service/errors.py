@@ -34,6 +34,22 @@ class NotAcceptable(RequestError):
         super().__init__(f"The header Accept allows nothing that this call can answer with. It gives {', '.join(offered)}.")
 
 
+class BodyTooLarge(RequestError):
+    code = "request.body_too_large"
+    title = "The body is too large"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"The body of this call may have at most {limit:,} bytes.")
+
+
+class BodyStalled(RequestError):
+    code = "request.body_stalled"
+    title = "The body came too slowly"
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(f"The body of this call must have come within {seconds:.0f} s. Send it again.")
+
+
 class UnknownParameter(RequestError):
     code = "request.unknown_parameter"
     title = "A query parameter is not known"

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from oarlock import errors
 from oarlock.errors import OarlockError
 from service import errors as refusals
+from service.access.bodies import LARGEST_BYTES, LONGEST_S
 from service.api.problems import MEDIA_TYPE, describe
 from service.api.schemas.base import Problem
 
@@ -141,8 +142,14 @@ def _replace_answers(route: APIRoute, operations: dict[str, Any]) -> None:
     for method in route.methods or ():
         operation = operations[method.lower()]
         operation["responses"] = {str(status): answer for status, answer in route.responses.items()}
+        if route.body_field is not None:
+            operation["responses"] |= {status: _SMALL_BODY[int(status)] for status in ("408", "413")}
         if "security" in operation:
             operation["security"] = _alternatives(operation["security"])
+
+
+_SMALL_BODY: Final = problems(refusals.BodyStalled(seconds=LONGEST_S), refusals.BodyTooLarge(limit=LARGEST_BYTES))
+"""Answers of calls that take a document; their bodies are read before the caller is known."""
 
 
 def _alternatives(required: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:

@@ -35,6 +35,8 @@ STATUS: Final[Mapping[type[OarlockError], int]] = {
     refusals.NotKept: 404,
     refusals.MethodNotAllowed: 405,
     refusals.NotAcceptable: 406,
+    refusals.BodyStalled: 408,
+    refusals.BodyTooLarge: 413,
     refusals.AccessError: 401,
     refusals.HostNotAllowed: 403,
     refusals.CrossSite: 403,

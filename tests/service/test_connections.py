@@ -10,6 +10,8 @@ import httpx
 import pytest
 
 from service import connection
+from service.access import bodies
+from service.api.openapi import JOB_ID
 from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
@@ -91,6 +93,35 @@ def test_half_a_head_is_waited_for_ten_seconds_at_most(own: Running, monkeypatch
         assert time.monotonic() - began < 5
     with connected(own) as opened:
         assert answer_to(opened, iter([]))[0].startswith(b"HTTP/1.1 408 ")  # not a byte is half a head, too
+
+
+CALLS = [f"/v1/jobs/{JOB_ID}/reviews", "/v1/retrievals", "/sign-in"]
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_a_stranger_s_body_is_refused_before_it_is_read(path: str, own: Running) -> None:
+    """By its announced length at once, else as soon as more than 1 MiB has come."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    with connected(own) as opened:
+        opened.sendall(f"{head}Content-Length: {bodies.LARGEST_BYTES + 1}\r\n\r\n".encode())
+        assert opened.recv(65_536).startswith(b"HTTP/1.1 413 ")
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    for chunks, refused in ((17, True), (16, False)):  # 16 chunks are exactly 1 MiB
+        with connected(own) as opened:
+            sent = [f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[chunk] * chunks, b"0\r\n\r\n"]
+            answer, _ = answer_to(opened, iter(sent))
+            assert answer.startswith(b"HTTP/1.1 413 ") is refused, answer[:80]
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_half_a_body_is_waited_for_so_long_and_no_longer(path: str, own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bodies.LONGEST_S == 20
+    monkeypatch.setattr(bodies, "LONGEST_S", 0.3)
+    with connected(own) as opened:
+        opened.sendall(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{{".encode())
+        began = time.monotonic()
+        assert opened.recv(65_536).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began < 5
 
 
 def test_a_second_request_on_a_connection_has_its_own_head_and_time(own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
