@@ -113,6 +113,10 @@ class Settings(BaseSettings):
     data: Path = Field(Path("var"), description="folder of the database and of the jobs' bytes")
     models: Path = Field(Path("models"), description="folder of the models")
     model: str = Field("oarlock-hn", description="model that is used when a job names none")
+    shadow: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="model that draws every finished job too, for the scores alone: NAME, or SITE=NAME by commas; SITE= for none",
+    )
     profile: str = Field("generic", description="site profile that is used when neither a job nor its key names one")
     profiles: Path | None = Field(None, description="folder of the site's own profiles; without it the shipped ones alone")
     redis_url: str | None = Field(
@@ -230,6 +234,17 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
 
+    @field_validator("shadow", mode="before")
+    @classmethod
+    def _by_site(cls, value: object) -> object:
+        """By site, the model's name; under an empty name that of the sites which are not named."""
+        if not isinstance(value, str):
+            return value
+        pairs = [entry.strip().rpartition("=") for entry in value.split(",") if entry.strip()]
+        if len({site for site, _, _ in pairs}) < len(pairs):
+            raise ValueError("names a site twice")
+        return {site.strip(): model.strip() for site, _, model in pairs}
+
     @field_validator("allowed_hosts")
     @classmethod
     def _lower(cls, value: list[str]) -> list[str]:
@@ -311,6 +326,10 @@ class Settings(BaseSettings):
         """
         url = self.redis_url or "redis://localhost:6379/0"
         return url.replace("unix://", "redis+socket://", 1)
+
+    def shadow_of(self, site: str) -> str | None:
+        """The model that draws the jobs of a site too, without delivering; None for none."""
+        return self.shadow.get(site, self.shadow.get("", "")) or None
 
     @property
     def intake_rules(self) -> IntakeRules:

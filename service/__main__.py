@@ -15,7 +15,7 @@ import uvicorn
 
 from oarlock.errors import ManifestInvalid, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
-from oarlock.segmentation.manifest import check_default_model, read_manifests
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import Settings, SettingsInvalid, read_settings
 from oarlock.store.database import Database
 from oarlock.store.files import PRIVATE_UMASK, make_private
@@ -87,7 +87,7 @@ def check_model(settings: Settings) -> None:
     :raises DefaultModelMissing: if it is not.
     """
     with suppress(ManifestInvalid):
-        check_default_model(settings.models, read_manifests(settings.models), settings.model)
+        ModelFolder(settings.models, settings.model).check()
 
 
 def check_private(settings: Settings) -> None:

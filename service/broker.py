@@ -10,7 +10,8 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from oarlock.settings import Settings
-from oarlock.store.jobs import CONTOUR_SERIES, QUEUE, Job
+from oarlock.store.fairness import LAST_STEP
+from oarlock.store.jobs import CONTOUR_SERIES, DRAW_SHADOW, QUEUE, Job, JobId
 from service.errors import BrokerUnavailable
 
 CONNECT_LIMIT_S: Final = 2
@@ -38,12 +39,22 @@ class Broker:
 
         :raises BrokerUnavailable: if it is not certain that the message is on the queue.
         """
+        self._send(CONTOUR_SERIES, job.id, job.rank)
+
+    def offer_shadow(self, job_id: JobId) -> None:
+        """Send the message that makes a worker draw a finished job in the shadow; it stands behind every job.
+
+        :raises BrokerUnavailable: if it is not certain that the message is on the queue.
+        """
+        self._send(DRAW_SHADOW, job_id, LAST_STEP)
+
+    def _send(self, task: str, job_id: JobId, step: int) -> None:
         with _translated():
             self._app.send_task(
-                CONTOUR_SERIES,
-                args=[job.id],
+                task,
+                args=[job_id],
                 queue=QUEUE,
-                priority=job.rank,
+                priority=step,
                 ignore_result=True,
                 retry=True,
                 retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},

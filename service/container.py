@@ -10,7 +10,7 @@ from anyio import CapacityLimiter
 
 from oarlock.errors import ManifestInvalid
 from oarlock.rtstruct.profiles import Profile, check_default, read_profiles
-from oarlock.segmentation.manifest import ModelManifest, check_default_model, read_manifests
+from oarlock.segmentation.model_folder import Installed, ModelFolder
 from oarlock.settings import Settings
 from oarlock.sites import shares_of
 from oarlock.store.callbacks import CallbackStore
@@ -46,7 +46,7 @@ class Service:
     """The settings and everything that was made from them."""
 
     settings: Settings
-    manifests: Mapping[str, ModelManifest]
+    model_folder: ModelFolder
     database: Database
     profiles: Mapping[str, Profile]
     store: JobStore
@@ -70,15 +70,20 @@ class Service:
     followers: Followers
     comparison_threads: CapacityLimiter
 
+    @property
+    def models(self) -> Installed:
+        """The models that are installed now."""
+        return self.model_folder.now()
+
     def available(self, profile: str | None) -> Available:
         """What a sender can choose from.
 
         :param profile: the default of their key; None for the server's.
         """
-        settings = self.settings
+        settings, models = self.settings, self.models
         return Available(
-            self.manifests,
-            settings.model,
+            models.offered,
+            models.default,
             self.profiles,
             profile or settings.profile,
             self.callback_rules,
@@ -95,7 +100,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     :raises ProfileInvalid: if a site profile is wrong, or the default one does not exist.
     :raises DefaultModelMissing: if there is no model of the name that the settings give.
     """
-    manifests = _manifests(settings)
+    model_folder = _model_folder(settings)
     profiles = read_profiles(settings.profiles)
     check_default(profiles, settings.profile)
     callback_rules, vault, oidc = Rules.of(settings), Vault(settings.deidentify_key), OIDC.of(settings)
@@ -109,11 +114,11 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     reviews = ReviewStore(database)
     deliveries, received = DeliveryStore(database), Received(settings.data)
     broker = Broker(settings)
-    health = Health(settings, store, storage, broker, manifests, embedded=embedded)
+    health = Health(settings, store, storage, broker, model_folder.now, embedded=embedded)
     try:
         yield Service(
             settings=settings,
-            manifests=manifests,
+            model_folder=model_folder,
             database=database,
             profiles=profiles,
             store=store,
@@ -130,7 +135,7 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             deliveries=deliveries,
             gateways=GatewayStore(database),
             health=health,
-            metrics=Metrics(Sources(store, qa_store, broker, health, manifests, callbacks, deliveries, reviews, received)),
+            metrics=Metrics(Sources(store, qa_store, broker, health, model_folder.now, callbacks, deliveries, reviews, received)),
             reviews=reviews,
             places=Places(storage, settings),
             received=received,
@@ -142,15 +147,14 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
         database.close()
 
 
-def _manifests(settings: Settings) -> Mapping[str, ModelManifest]:
+def _model_folder(settings: Settings) -> ModelFolder:
     """The models, or none: a bad manifest stops no fetching of earlier results, and /readyz names it.
 
     :raises DefaultModelMissing: if all are good and the default is not among them.
     """
+    folder = ModelFolder(settings.models, settings.model)
     try:
-        found = read_manifests(settings.models)
+        folder.check()
     except ManifestInvalid as error:
         log.exception("no model can be offered", extra={"reason": error.detail})
-        return {}
-    check_default_model(settings.models, found, settings.model)
-    return found
+    return folder

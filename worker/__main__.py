@@ -12,7 +12,7 @@ from celery.exceptions import SecurityWarning
 
 from oarlock.errors import DatabaseUnavailable, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
-from oarlock.segmentation.manifest import check_default_model, read_manifests
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import Settings, SettingsInvalid
 from oarlock.store.database import Database, DatabaseMissing
 from oarlock.store.files import PRIVATE_UMASK
@@ -42,7 +42,7 @@ def _reason_not_to_start(settings: Settings) -> str | None:
     if settings.redis_url is None:
         return "REDIS_URL is not set. Set it to the Redis server of the service; a service on this machine starts a worker itself"
     settings.check_sites()
-    check_default_model(settings.models, read_manifests(settings.models), settings.model)
+    ModelFolder(settings.models, settings.model).check()
     check_default(read_profiles(settings.profiles), settings.profile)
     with suppress(DatabaseUnavailable, DatabaseMissing, DatabaseOlder):  # the gate waits until the service has made it right
         Database(settings.database, create=False).close()

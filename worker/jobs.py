@@ -68,6 +68,7 @@ def contour(
     time_zone: tzinfo | None = UTC,
     stopping: Callable[[], bool] = lambda: False,
     room_is_left: Callable[[], bool] = lambda: True,
+    shadow_of: Callable[[Job], ModelFacts | None] = lambda _: None,
 ) -> None:
     """Contour one job, if it still has to be done.
 
@@ -80,6 +81,7 @@ def contour(
     :param time_zone: of the dates in the RTSTRUCT; None for that of the machine.
     :param stopping: whether the worker was asked to end; the job is then handed back at the next step.
     :param room_is_left: whether the data folder has room for the results of other jobs.
+    :param shadow_of: the model that draws the job too, for the scores alone; None for none.
     """
     with logs.about(job_id):
         lease = _claim(store, job_id, worker, lease_s)
@@ -90,7 +92,7 @@ def contour(
             try:
                 job = store.get(job_id)
                 with storage.results_writer(job_id, lease.token) as folder:
-                    profile = _profile_of(job, profiles or {GENERIC_NAME: GENERIC})
+                    profile = profile_of(job, profiles or {GENERIC_NAME: GENERIC})
                     files = storage.input_files(job_id)
                     created_at = job.created_at.astimezone(time_zone)
                     walk = Walk(files, folder, job_id, created_at, keeper.report, max_slices, site_of(job.site), profile)
@@ -102,7 +104,7 @@ def contour(
                 checks = [(check.code, check.oar or "", check.level.value) for check in walk.checks]
                 of_set = verdict_of_set(walk.verdicts).value
                 scored = Scored(walk.scanner, comparisons, checks, list(judged.items()), of_set)
-                store.leases.succeed(lease, warnings=walk.warnings, result=digest, scored=scored)
+                store.leases.succeed(lease, warnings=walk.warnings, result=digest, scored=scored, shadow=shadow_of(job))
             except Exception as error:  # whatever happens, the job ends, goes back, or is left to its new worker
                 with suppress(LeaseLost, DatabaseUnavailable):  # then its lease runs out and the sweeper takes it back
                     _end(store, lease, error, room_is_left)
@@ -126,7 +128,7 @@ def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease
         return None
 
 
-def _profile_of(job: Job, profiles: Mapping[str, Profile]) -> Profile:
+def profile_of(job: Job, profiles: Mapping[str, Profile]) -> Profile:
     """The profile that a job names; jobs older than profiles use the generic one.
 
     :raises ProfileInvalid: if this worker, unlike the service, has no profile of that name.

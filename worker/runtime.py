@@ -14,17 +14,20 @@ from typing import Final
 
 from oarlock.confinement import tell_what_is_lacking
 from oarlock.errors import OarlockError
+from oarlock.facts import ModelFacts
 from oarlock.inference.models import Models
 from oarlock.rtstruct.profiles import read_profiles
-from oarlock.segmentation.manifest import read_manifests
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import Settings
 from oarlock.store.database import Database
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
-from oarlock.store.jobs import JobId
+from oarlock.store.jobs import Job, JobId
+from oarlock.store.scores.read import ScoreStore
 from worker.gate import ResultSpace
 from worker.jobs import contour
 from worker.lease import HAND_BACK
+from worker.shadow import ShadowRuns
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,9 @@ class Runtime:
         )
         self._store = JobStore(self._database)
         self._space = ResultSpace(settings, self._storage)
-        self._models = Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
+        folder = ModelFolder(settings.models, settings.model)
+        self._models = Models(folder.now, device=settings.device, threads=settings.threads)
+        self._problem: str | None = None
         self._profiles = read_profiles(settings.profiles)
         self._stopping, self._ended = Event(), Event()
         self._life = Thread(target=self._live, name="life", daemon=True)
@@ -78,7 +83,35 @@ class Runtime:
             time_zone=self._settings.zone,
             stopping=self._stopping.is_set,
             room_is_left=self._space.is_left,
+            shadow_of=self._shadow_of,
         )
+
+    def draw_shadow(self, job_id: JobId) -> None:
+        """Let a second model draw a finished job, for the scores alone."""
+        runs = ShadowRuns(
+            store=self._store,
+            scores=ScoreStore(self._database),
+            storage=self._storage,
+            models=self._models,
+            worker=self.name,
+            profiles=self._profiles,
+            site_of=self._settings.site_of,
+            max_slices=self._settings.max_slices,
+            time_zone=self._settings.zone,
+            stopping=self._stopping.is_set,
+        )
+        runs.run(job_id)
+
+    def _shadow_of(self, job: Job) -> ModelFacts | None:
+        """The model that draws a job of this site in the shadow; none where that is the job's own, or not installed."""
+        name = self._settings.shadow_of(job.site)
+        manifest = self._models.installed().offered.get(name) if name else None
+        if manifest is None:
+            if name:
+                log.warning("the shadow model is not installed", extra={"model": name})
+            return None
+        facts = ModelFacts(manifest.name, manifest.version, manifest.sha256)
+        return None if facts == job.model else facts
 
     def stop(self) -> None:
         """Sign off in the job table."""
@@ -92,20 +125,27 @@ class Runtime:
 
     def _live(self) -> None:
         try:
-            device = self._models.named(self._settings.model).device
+            device = self._models.default().device
         except (OarlockError, KeyError) as error:
             detail = error.detail if isinstance(error, OarlockError) else "no such model"
             log.error("the model cannot be used", extra={"model": self._settings.model, "reason": detail})  # noqa: TRY400
             return
         tell_what_is_lacking()
-        log.info("ready", extra={"model": self._settings.model, "device": device})
-        models = {name: manifest.sha256 for name, manifest in self._models.manifests.items()}
+        log.info("ready", extra={"model": self._models.installed().default, "device": device})
         while True:
             if self._storage.is_there():  # a worker without the data folder is of no use, and must be seen as missing
-                self._beat(models, device)
+                self._beat(self._offered(), device)
                 self._promise()
             if self._ended.wait(self._settings.lease_s / BEATS):
                 return
+
+    def _offered(self) -> Mapping[str, str]:
+        """Name and hash of each model that new jobs can be given to; what is wrong with the folder is logged once."""
+        installed = self._models.installed()
+        if installed.problem not in {None, self._problem}:
+            log.error("the models stay as they were", extra={"reason": installed.problem})
+        self._problem = installed.problem
+        return {name: manifest.sha256 for name, manifest in installed.offered.items()}
 
     def _beat(self, models: Mapping[str, str], device: str) -> None:
         try:

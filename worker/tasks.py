@@ -1,4 +1,4 @@
-"""The one task: a message becomes a call."""
+"""The two tasks: a message becomes a call."""
 
 import logging
 from time import sleep
@@ -8,7 +8,7 @@ from celery import signals
 
 from oarlock.errors import TransientError
 from oarlock.store.database import DatabaseMissing
-from oarlock.store.jobs import CONTOUR_SERIES, JobId
+from oarlock.store.jobs import CONTOUR_SERIES, DRAW_SHADOW, JobId
 from oarlock.store.migrations import DatabaseOlder
 from worker.app import app
 from worker.settings import settings
@@ -65,3 +65,12 @@ def contour_series(job_id: str) -> None:
     If the process is killed, Celery sends the message again when the lease has run out; so does the service's sweeper.
     """
     _runtime().run(JobId(job_id))
+
+
+@app.task(name=DRAW_SHADOW)
+def draw_shadow(job_id: str) -> None:
+    """Let a second model draw a finished job, if its turn has come.
+
+    Safe to run twice, and to be killed: the service's sweeper offers the run again.
+    """
+    _runtime().draw_shadow(JobId(job_id))

@@ -18,12 +18,12 @@ from uuid import uuid4
 
 from oarlock import __version__
 from oarlock.cli import administration, judging
-from oarlock.cli.contour import contents_of, installed_models
+from oarlock.cli.contour import contents_of, installed_models, model_name
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.commissioning.cases import PastCase, find_cases
 from oarlock.commissioning.summary import METRICS, scored, summarise_cases, to_site_tables
 from oarlock.ct.intake import take_in
-from oarlock.errors import OarlockError, UnknownModel
+from oarlock.errors import OarlockError
 from oarlock.pipeline.contouring import Walk
 from oarlock.pipeline.csv_text import to_csv
 from oarlock.qa.site_file import Site
@@ -63,9 +63,7 @@ def run(chosen: argparse.Namespace) -> int:
     if models is None:
         print("oarlock: commission needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
         return UNUSABLE
-    name = chosen.model or settings.model
-    if name not in models.manifests:
-        raise UnknownModel(available=list(models.manifests))
+    name = model_name(chosen.model, models)
     earlier = _kept(chosen.against / CASES) if chosen.against else []
     if earlier is None:
         print(f"oarlock: {chosen.against} holds cases of several models, sites' files or versions", file=sys.stderr)

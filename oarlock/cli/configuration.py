@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from oarlock.cli.exit_status import FINDINGS, GOOD
 from oarlock.rtstruct.profiles import check_default, read_profiles
-from oarlock.segmentation.manifest import check_default_model, read_manifests
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import SECRETS, Settings, read_settings, variables
 from oarlock.store.database import Database, DatabaseMissing, utc_now
 from oarlock.store.keys import Key, KeyStore
@@ -38,7 +38,7 @@ def _check(chosen: argparse.Namespace) -> int:
     settings = read_settings()
     settings.check_sites()
     check_default(read_profiles(settings.profiles), settings.profile)
-    check_default_model(settings.models, read_manifests(settings.models), settings.model)
+    ModelFolder(settings.models, settings.model).check()
     for row in in_force(settings):
         print(row)
     oddities = [*odd_settings(settings), *odd_keys(_keys(settings), utc_now())]

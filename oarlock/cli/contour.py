@@ -30,7 +30,8 @@ from oarlock.qa.site_file import Site
 from oarlock.reporting.contents import Contents, drawn_in, subject_of
 from oarlock.rtstruct.profiles import Profile, profile_named, read_profiles
 from oarlock.seg.writer import to_segmentation
-from oarlock.segmentation.manifest import ModelManifest, read_manifests
+from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import Settings, read_settings
 from oarlock.store.files import GEOMETRY, PREVIEW, QA_REPORT, RENDERING, RTSTRUCT, SEGMENTATION, reference_name
 from oarlock.store.jobs import Stage
@@ -72,9 +73,7 @@ def run(chosen: argparse.Namespace) -> int:
     if models is None:
         print("oarlock: contour needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
         return UNUSABLE
-    name = chosen.model or settings.model
-    if name not in models.manifests:
-        raise UnknownModel(available=list(models.manifests))
+    name = model_name(chosen.model, models)
     files = sorted(path for path in chosen.folder.rglob("*") if path.is_file())
     if chosen.dicom_only:
         files = [path for path in files if _is_part_10(path)]
@@ -87,7 +86,7 @@ def run(chosen: argparse.Namespace) -> int:
         _end_line()
         if chosen.seg:
             _write_segmentation(Path(folder))
-        judging.write_reports(chosen, lambda: contents_of(Path(folder), header, walk, site, models.manifests[name]))
+        judging.write_reports(chosen, lambda: contents_of(Path(folder), header, walk, site, models.installed().offered[name]))
         delivered = (*DELIVERED, *([SEGMENTATION] if chosen.seg else ()))
         _deliver(Path(folder), chosen.out, delivered)
     for warning in (*header.warnings, *walk.warnings):
@@ -117,7 +116,20 @@ def installed_models(settings: Settings) -> "Models | None":
         if error.name != "onnxruntime":
             raise
         return None
-    return Models(read_manifests(settings.models), device=settings.device, threads=settings.threads)
+    installed = ModelFolder(settings.models, settings.model).read()
+    return Models(lambda: installed, device=settings.device, threads=settings.threads)
+
+
+def model_name(chosen: str | None, models: "Models") -> str:
+    """The model that was chosen, or the default one.
+
+    :raises UnknownModel: if it is not installed.
+    """
+    installed = models.installed()
+    name = chosen or installed.default
+    if name not in installed.offered:
+        raise UnknownModel(available=list(installed.offered))
+    return name
 
 
 def contents_of(folder: Path, header: SeriesHeader, walk: Walk, site: Site, manifest: ModelManifest) -> Contents:

@@ -12,7 +12,7 @@ from typing import Any
 from oarlock.cli.administration import administrator
 from oarlock.cli.exit_status import GOOD
 from oarlock.facts import ModelFacts
-from oarlock.segmentation.manifest import read_manifests
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import read_settings
 from oarlock.store import migrations
 from oarlock.store.backup import write_backup
@@ -52,8 +52,9 @@ def _roll_back(chosen: argparse.Namespace) -> int:
 
 def _give(database: Database, models: Path) -> None:
     """Give the jobs that wait to the models of the version that is to draw them."""
-    facts = {name: ModelFacts(name, found.version, found.sha256) for name, found in read_manifests(models).items()}
-    if given := JobStore(database).give_to(facts, by=administrator()):
+    installed = ModelFolder(models, "").read()
+    facts = {name: ModelFacts(name, found.version, found.sha256) for name, found in installed.offered.items()}
+    if given := JobStore(database).give_to(facts, but=installed.retired, by=administrator()):
         print(f"{given} job(s) that waited for another version of their model are given to that of {models}.", file=sys.stderr)
 
 

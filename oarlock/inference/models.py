@@ -3,13 +3,14 @@
 Each is loaded when it is first asked for, its files verified and its answers checked.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import Lock
 
 from oarlock.errors import ManifestInvalid
 from oarlock.facts import ModelFacts
 from oarlock.inference.network import Folds, Network
 from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.model_folder import Installed
 from oarlock.segmentation.segment import Model
 
 
@@ -32,33 +33,54 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0) -> 
 class Models:
     """The models of this process.
 
-    Each is loaded when it is first asked for and then kept.
+    Each is loaded when it is first asked for, and kept for as long as it is installed.
 
-    :param manifests: by name (:func:`oarlock.segmentation.manifest.read_manifests`).
+    :param installed: says which there are now (:meth:`oarlock.segmentation.model_folder.ModelFolder.now`).
     """
 
-    def __init__(self, manifests: Mapping[str, ModelManifest], *, device: str = "auto", threads: int = 0) -> None:
-        self.manifests = manifests
+    def __init__(self, installed: Callable[[], Installed], *, device: str = "auto", threads: int = 0) -> None:
+        self.installed = installed
         self._load: Callable[[ModelManifest], Model] = lambda manifest: load(manifest, device=device, threads=threads)
-        self._loaded: dict[str, Model] = {}
+        self._loaded: list[Model] = []
         self._lock = Lock()
 
     def __call__(self, facts: ModelFacts) -> Model:
-        """The very model that a job was given to.
+        """The very model that a job was given to, retired or not.
 
-        :raises ManifestInvalid: if this worker has none of that name, or another version of it.
+        :raises ManifestInvalid: if this worker does not have it, or has another one of that name.
         """
-        manifest = self.manifests.get(facts.name)
+        installed = self.installed()
+        manifest = installed.of(facts)
         if manifest is None:
-            raise ManifestInvalid(model=facts.name, reason="this worker does not have it")
-        if manifest.sha256 != facts.sha256:
-            reason = f"the job was given to {facts.sha256[:12]}… and this worker has {manifest.sha256[:12]}…"
-            raise ManifestInvalid(model=facts.name, reason=reason)
-        return self.named(facts.name)
+            raise ManifestInvalid(model=facts.name, reason=_why_not(facts, installed))
+        return self._ready(manifest)
 
     def named(self, name: str) -> Model:
-        """A model by its name, loaded."""
+        """An offered model by its name, loaded."""
+        return self._ready(self.installed().offered[name])
+
+    def default(self) -> Model:
+        """The default model, loaded.
+
+        :raises ManifestInvalid: if it cannot be used.
+        """
+        installed = self.installed()
+        return self._ready(installed.offered[installed.default])
+
+    def _ready(self, manifest: ModelManifest) -> Model:
         with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = self._load(self.manifests[name])
-            return self._loaded[name]
+            installed = self.installed()
+            here = [*installed.offered.values(), *installed.retired.values()]
+            self._loaded = [model for model in self._loaded if model.manifest in here]
+            ready = next((model for model in self._loaded if model.manifest == manifest), None)
+            if ready is None:
+                ready = self._load(manifest)
+                self._loaded.append(ready)
+            return ready
+
+
+def _why_not(facts: ModelFacts, installed: Installed) -> str:
+    """Why a job's model is not here."""
+    if facts.name not in installed.offered:
+        return "this worker does not have it, or has it no longer; post the series again, to a model that is installed"
+    return f"the job was given to {facts.sha256[:12]}… and this worker has {installed.offered[facts.name].sha256[:12]}…"

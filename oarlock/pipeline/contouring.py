@@ -62,6 +62,7 @@ class Walk:
     :param report: told the stage and its share, in [0, 1]; raises to stop the walk.
     :param site: the site's own ROI names and tolerances.
     :param profile: which organs are delivered, and how the RTSTRUCT is written.
+    :param pictured: whether pictures are made of it.
     :ivar warnings: what people should know, beside the warnings of the series' header.
     :ivar scanner: what the CT came from.
     :ivar reports: the comparison with each supplied RTSTRUCT.
@@ -76,6 +77,7 @@ class Walk:
     max_slices: int = 1024
     site: Site = NO_SITE_FILE
     profile: Profile = GENERIC
+    pictured: bool = True
     warnings: list[Notice] = field(default_factory=list)
     scanner: str = ""
     reports: Sequence[QAReport] = ()
@@ -101,7 +103,8 @@ class Walk:
         written = self._contour(series.header, masks, model)
         write_series_geometry(self.folder / GEOMETRY, series.header)
         self._compare(series.header, around, masks, written, model.facts)
-        self._picture(series, masks, model)
+        if self.pictured:
+            self._picture(series, masks, model)
 
     def _segment(self, series: CTSeries, model: Model) -> OARMasks:
         self.report(Stage.READING, 0.7)

@@ -41,6 +41,9 @@ ZYX = tuple[float, float, float]
 
 MANIFEST_NAME = "manifest.toml"
 
+RETIRED: Final = "retired"
+"""Name of the empty file that takes a model's folder out of those that new jobs can be given to."""
+
 THE_ONE_PART: Final = "model"
 """Name of the only part of a model of schema version 1."""
 
@@ -317,17 +320,27 @@ def read_manifest(folder: Path) -> ModelManifest:
 def read_manifests(models: Path) -> dict[str, ModelManifest]:
     """All models below a folder by name, in their order.
 
-    The order of their names.
+    The order of their names. Retired ones are left out.
 
     :raises ManifestInvalid: for the first one that is wrong, or when two folders claim one name.
     """
     found: dict[str, ModelManifest] = {}
-    for path in sorted(models.glob(f"*/{MANIFEST_NAME}")):
-        manifest = read_manifest(path.parent)
+    for path in model_folders(models):
+        if (path / RETIRED).exists():
+            continue
+        manifest = read_manifest(path)
         if manifest.name in found:
             raise ManifestInvalid(model=manifest.name, reason="two folders hold a model of this name")
         found[manifest.name] = manifest
     return found
+
+
+def model_folders(models: Path) -> list[Path]:
+    """The folders that hold a manifest, by name.
+
+    Hidden ones are left out: a model that is still being copied is in such a folder.
+    """
+    return sorted(path.parent for path in models.glob(f"*/{MANIFEST_NAME}") if not path.parent.name.startswith("."))
 
 
 def check_default_model(folder: Path, found: Collection[str], name: str) -> None:

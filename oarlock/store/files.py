@@ -8,6 +8,7 @@ In folders that appear whole or not at all.
     DATA/jobs/JOB/writing-TOKEN/             results that a worker is still writing
     DATA/jobs/JOB/results-TOKEN/             the same folder after one rename
     DATA/jobs/JOB/returned/                  RTSTRUCTs that were approved for the job, and the comparisons with them
+    DATA/jobs/JOB/shadow/                    what a second model is drawing, for the scores alone
     DATA/trash/RANDOM/                       what is being deleted
 
 A file is named by its place in the upload and never by its sender. Results carry the fencing token of the worker that wrote them,
@@ -57,11 +58,15 @@ STALE_S: Final = 3_600.0
 PRIVATE_UMASK: Final = 0o077
 """With it whatever a process makes is for its own user alone: the data folder holds patients, and the table who saw them."""
 
+SHADOW_RTSTRUCT: Final = "shadow.dcm"
+"""What a shadow run drew, among what came back for a job: it is compared with what is approved later, and never fetched."""
+
 _INPUT = "input"
 _LOCK = "lock"
 _WRITING = "writing-"
 _RESULTS = "results-"
 _RETURNED = "returned"
+_SHADOW = "shadow"
 
 
 class Incoming:
@@ -193,6 +198,25 @@ class Storage:
             raise ResultNotFound(what=name)
         return path
 
+    @contextmanager
+    def shadow_folder(self, job_id: JobId) -> Iterator[Path]:
+        """A fresh folder for a shadow run to write into, deleted at the end of the block.
+
+        :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
+        :raises StorageUnavailable: if the data folder is not there, or no longer.
+        """
+        folder = self._job(job_id) / _SHADOW
+        self._discard(folder)
+        try:
+            folder.mkdir()
+            yield folder
+        except FileNotFoundError as error:
+            if self._job(job_id).is_dir():
+                raise
+            raise self._gone() from error
+        finally:
+            delete(folder)
+
     # ── what comes back ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def keep_returned(self, job_id: JobId, name: str, content: bytes) -> None:
@@ -220,10 +244,17 @@ class Storage:
 
         :raises ResultNotFound: if there is none.
         """
-        try:
-            return (self._job(job_id) / _RETURNED / Path(name).name).read_bytes()
-        except FileNotFoundError as error:
-            raise ResultNotFound(what=name) from error
+        return self.returned_path(job_id, name).read_bytes()
+
+    def returned_path(self, job_id: JobId, name: str) -> Path:
+        """The path of a file that :meth:`keep_returned` kept.
+
+        :raises ResultNotFound: if there is none.
+        """
+        path = self._job(job_id) / _RETURNED / Path(name).name
+        if not path.is_file():
+            raise ResultNotFound(what=name)
+        return path
 
     def _publish(self, folder: Path, token: int) -> None:
         for path in folder.iterdir():

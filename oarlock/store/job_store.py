@@ -56,6 +56,7 @@ from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.retirement import Retirement
 from oarlock.store.reviews import forget_comments
 from oarlock.store.schema import JOBS, OF_A_JOB
+from oarlock.store.shadows import ShadowStore
 from oarlock.store.stage_times import StageTimes
 from oarlock.store.workers import WorkerRegistry
 
@@ -114,6 +115,7 @@ class JobStore:
     :ivar retirement: which jobs are due to be purged.
     :ivar workers: which workers live.
     :ivar stage_times: how long the stages of all jobs took.
+    :ivar shadows: what models draw that deliver nothing.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class JobStore:
         self._database, self._clock, self._shares = database, clock, shares
         self.leases, self.retirement = Leases(database, clock), Retirement(database, clock)
         self.workers, self.stage_times = WorkerRegistry(database), StageTimes(database)
+        self.shadows = ShadowStore(database, clock)
 
     def check(self) -> None:
         """See that the database answers, by the schema of this version.
@@ -369,18 +372,20 @@ class JobStore:
             raise JobNotRetryable(state=job.state)
         return job
 
-    def give_to(self, models: Mapping[str, ModelFacts], *, by: Actor = SYSTEM) -> int:
+    def give_to(self, models: Mapping[str, ModelFacts], *, but: Collection[str] = (), by: Actor = SYSTEM) -> int:
         """Give jobs that wait for another file of a model to the one that there is.
 
         As after an upgrade, whose workers have no other. A warning tells each sender, and the audit log has it.
 
         :param models: those that there are, by name.
+        :param but: hashes of retired models that still draw the jobs which have them.
         :returns: how many were given.
         """
         given = []
         with self._database.writing() as connection:
             for name, model in models.items():
                 other = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.model_name == name) & (JOBS.c.model_sha256 != model.sha256)
+                other &= JOBS.c.model_sha256.not_in(but)
                 for row in connection.execute(select(JOBS).where(other)).mappings().all():
                     values = model_columns(model) | {
                         "intake_warnings": with_notice(row["intake_warnings"], _replaced(row, model))

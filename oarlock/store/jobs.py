@@ -22,7 +22,10 @@ from oarlock.facts import ModelFacts, Notice, SeriesFacts
 JobId = NewType("JobId", str)
 
 CONTOUR_SERIES: Final = "oarlock.contour_series"
-"""Name of the one task on the queue; its one argument is the job id."""
+"""Name of the task that does a job; its one argument is the job id."""
+
+DRAW_SHADOW: Final = "oarlock.draw_shadow"
+"""Name of the task that lets a second model draw a finished job; its one argument is the job id."""
 
 QUEUE: Final = "oarlock"
 

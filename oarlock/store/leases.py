@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, false, func, literal, or_, select, update
 
 from oarlock.errors import AttemptsExhausted, JobError, OarlockError
-from oarlock.facts import Notice
-from oarlock.store import audit, migrations
+from oarlock.facts import ModelFacts, Notice
+from oarlock.store import audit, migrations, shadows
 from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.database import Database
 from oarlock.store.job_rows import AGAIN, IDLE, change, dump, error_columns, event, model_of
@@ -125,15 +125,17 @@ class Leases:
         warnings: Sequence[Notice] = (),
         result: str | None = None,
         scored: Scored | None = None,
+        shadow: ModelFacts | None = None,
     ) -> None:
         """End a job whose results are in the storage.
 
         :param result: the RTSTRUCT's name and SHA-256, for the audit log.
         :param scored: what goes into the table of scores.
+        :param shadow: the model that draws the series too, without delivering it.
         :raises LeaseLost: if the job is no longer this worker's.
         """
         values = {"state": JobState.SUCCEEDED, "progress": 1.0, "result_warnings": dump(warnings)}
-        self._end(lease, Action.JOB_SUCCEEDED, values, result=result, scored=scored)
+        self._end(lease, Action.JOB_SUCCEEDED, values, result=result, scored=scored, shadow=shadow)
 
     def fail(self, lease: Lease, error: OarlockError) -> None:
         """End a job that cannot be done.
@@ -174,6 +176,7 @@ class Leases:
         *,
         result: str | None = None,
         scored: Scored | None = None,
+        shadow: ModelFacts | None = None,
     ) -> None:
         now = self._clock()
         with self._database.writing() as connection:
@@ -182,6 +185,8 @@ class Leases:
             change(connection, lease.job_id, _is_held(lease), IDLE | {"finished_at": now} | values)
             if scored is not None:
                 append_scores(connection, now, lease.job_id, model_of(before), scored, site=before["site"])
+            if shadow is not None:
+                shadows.put(connection, now, lease.job_id, before["site"], shadow)
             audit.append(connection, now, event(action, _actor_of(lease), before, result))
 
     # ── what the sweeper asks ─────────────────────────────────────────────────────────────────────────────────────────

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     literal,
     type_coerce,
 )
@@ -202,7 +203,25 @@ GATEWAY_REQUESTS: Final = Table(
 )
 """What gateways are asked to do. A service that de-identifies keeps ``wanted`` sealed: it has UIDs."""
 
-OF_A_JOB: Final = (CALLBACKS, DELIVERIES, GATEWAY_REQUESTS)
+SHADOWS: Final = Table(
+    "shadows",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("site", Text, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("model_sha256", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("since", Time, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("worker", Text),
+    Column("note", Text),
+    Index("shadows_by_state", "state", "since", "job_id"),
+)
+"""Models that draw jobs without delivering; a row goes with its job."""
+
+OF_A_JOB: Final = (CALLBACKS, DELIVERIES, GATEWAY_REQUESTS, SHADOWS)
 """Rows that are deleted when their job is purged."""
 
 WORKERS: Final = Table(
@@ -316,9 +335,10 @@ QA_STREAMS: Final = Table(
     Column("model_sha256", Text, nullable=False),
     Column("scanner", Text, nullable=False),
     Column("site", Text, nullable=False, server_default=""),
-    UniqueConstraint("model", "model_version", "model_sha256", "scanner", "site", name="qa_streams_once"),
+    Column("shadow", Boolean, nullable=False, server_default=false()),
+    UniqueConstraint("model", "model_version", "model_sha256", "scanner", "site", "shadow", name="qa_streams_once"),
 )
-"""What a score depends on beside the organ and the patient: the model that drew, the scanner, and the site."""
+"""What a score depends on beside the organ and the patient: the model that drew, whether it delivered, the scanner, the site."""
 
 QA_CASES: Final = Table(
     "qa_cases",

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from service.api.dependencies import Here, needs
+from service.api.dependencies import Caller, Here, needs
 from service.api.openapi import Call, json_answer, problems
 from service.api.routing import reads
 from service.api.schemas.catalogue import ModelDocument, ModelList, ProfileDocument, ProfileList
@@ -19,6 +19,7 @@ _MODEL: Final[dict[str, Any]] = {
     "licence": "Apache-2.0",
     "description": "21 organs at risk of the head and neck on planning CT",
     "default": True,
+    "shadow": False,
     "oars": ["Brain", "Brainstem"],
     "spacing_mm": [2.5, 2.0, 2.0],
     "parts": [
@@ -38,13 +39,19 @@ _MODELS: Final[Call] = {"responses": {200: json_answer("The models", {"models": 
 
 
 @reads(models, "", summary="List models", response_model=ModelList, dependencies=[needs()], **_MODELS)
-def list_models(service: Here) -> ModelList:
+def list_models(service: Here, caller: Caller) -> ModelList:
     """The models that a job can be given to.
 
     Their organs, training, results, and what they are not for.
     """
-    default = service.settings.model
-    return ModelList(models=[ModelDocument.of(found, default=found.name == default) for found in service.manifests.values()])
+    models, settings = service.models, service.settings
+    shadows = {settings.shadow_of(caller.site)} if caller.site else set(settings.shadow.values())
+    return ModelList(
+        models=[
+            ModelDocument.of(found, default=found.name == models.default, shadow=found.name in shadows)
+            for found in models.offered.values()
+        ]
+    )
 
 
 _PROFILE: Final[dict[str, Any]] = {

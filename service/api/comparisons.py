@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 import orjson
 
-from oarlock.ct.series import check_headers
+from oarlock.ct.series import SeriesHeader, check_headers
+from oarlock.errors import OarlockError
 from oarlock.pipeline.comparison import Side, compare_and_show, compare_files
 from oarlock.qa.control_chart import Alarm
 from oarlock.qa.report import QAReport
 from oarlock.settings import Settings
 from oarlock.store.audit import Actor
-from oarlock.store.files import QA_REPORT, RTSTRUCT, Storage
+from oarlock.store.files import QA_REPORT, RTSTRUCT, SHADOW_RTSTRUCT, Storage
 from oarlock.store.jobs import Job
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
+from oarlock.store.shadows import ShadowState, ShadowStore
 from service.api.qa_report import OVERLAY, OVERLAY_DATA
 from service.delivery import kept_header, with_true_uids
 from service.intake.forms import Upload
@@ -52,7 +54,15 @@ class Returned:
 
 
 def compare_approved(
-    job: Job, upload: Upload, *, vault: Vault, settings: Settings, storage: Storage, scores: ScoreStore, by: Actor
+    job: Job,
+    upload: Upload,
+    *,
+    vault: Vault,
+    settings: Settings,
+    storage: Storage,
+    scores: ScoreStore,
+    shadows: ShadowStore,
+    by: Actor,
 ) -> Returned:
     """Compare a finished job with the approved contours.
 
@@ -81,7 +91,32 @@ def compare_approved(
         storage.keep_returned(job.id, f"{digest}.{kind}", vault.seal(job, file))
     if not scores.approve(job, header.scanner, report.to_rows(_verdicts(job, storage)), digest, by=by):
         return Returned(report, ())
+    try:
+        _compare_shadow(job, header, reference, digest, settings=settings, storage=storage, scores=scores, shadows=shadows, by=by)
+    except OarlockError as error:  # what a shadow run drew is nobody's answer
+        log.warning("a shadow run was not compared", extra={"job_id": job.id, "error": error.code})
     return Returned(report, _alarms(job, header.scanner, scores))
+
+
+def _compare_shadow(
+    job: Job,
+    header: SeriesHeader,
+    reference: Side,
+    digest: str,
+    *,
+    settings: Settings,
+    storage: Storage,
+    scores: ScoreStore,
+    shadows: ShadowStore,
+    by: Actor,
+) -> None:
+    """Compare what a shadow run drew with what was approved; a run that comes later compares for itself."""
+    found = shadows.of(job.id)
+    if found is None or found[1] is not ShadowState.DONE:
+        return
+    drawn = Side(storage.returned_path(job.id, SHADOW_RTSTRUCT), header)
+    report = compare_files(drawn, reference, settings.site_of(job.site))
+    scores.approve(job, header.scanner, report.to_rows({}), digest, by=by, shadow=found[0])
 
 
 def _verdicts(job: Job, storage: Storage) -> dict[str, str]:
@@ -92,7 +127,7 @@ def _verdicts(job: Job, storage: Storage) -> dict[str, str]:
 
 def _alarms(job: Job, scanner: str, scores: ScoreStore) -> list[tuple[str, Alarm]]:
     """The alarms of the newest point of each chart of this model and scanner, if that point is the job's."""
-    filters = Filters(site=job.site, model=job.model.name, model_version=job.model.version, scanner=scanner)
+    filters = Filters(site=job.site, model=job.model.name, model_version=job.model.version, scanner=scanner, shadow=False)
     newest = [(chart.oar, chart.points[-1]) for chart in scores.charts(filters, points=1) if chart.points]
     found = [(oar, alarm) for oar, point in newest if point.job_id == job.id for alarm in point.alarms]
     for oar, alarm in found:

@@ -140,6 +140,7 @@ async def post_reference(request: Request, service: Here, job: TheJob, caller: C
             settings=service.settings,
             storage=service.storage,
             scores=service.qa_store,
+            shadows=service.store.shadows,
             by=by,
         )
         returned = await anyio.to_thread.run_sync(compare, limiter=service.comparison_threads)
@@ -177,6 +178,7 @@ _SCORE: Final[dict[str, Any]] = {
     "tolerance_rounded_mm": 2.856,
     "undefined_reason": None,
     "verdict": "green",
+    "shadow": False,
 }
 _DISTRIBUTION: Final = {
     "n": 2,

@@ -90,6 +90,8 @@ def reference_file(service: Service, job: Job, origin: Origin, position: int) ->
     """
     if origin is Origin.SUPPLIED:
         return service.vault.rtstruct(job, read_result(service, job, reference_name(position)))
+    if origin is Origin.DELIVERED:
+        raise ResultNotFound(what="reference")
     return returned_file(service, job, _return_at(service, job, position), "dcm")
 
 

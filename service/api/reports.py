@@ -89,10 +89,8 @@ def _html(service: Service, job: Job) -> str:
 
 def _said_of_model(service: Service, job: Job) -> tuple[str, tuple[str, ...]]:
     """Description and limits of the model that drew; nothing where this server has another one of its name by now."""
-    manifest = service.manifests.get(job.model.name)
-    if manifest is None or manifest.sha256 != job.model.sha256:
-        return "", ()
-    return manifest.description, tuple(manifest.limits)
+    manifest = service.models.of(job.model)
+    return ("", ()) if manifest is None else (manifest.description, tuple(manifest.limits))
 
 
 def _drawn(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping[OAR, Crop]:

@@ -70,6 +70,10 @@ class Asked(BaseModel):
     model_version: _Word = Field(None, description="version of a model")
     scanner: _Word = Field(None, description="name of a scanner, as the rows have it")
     oar: _Word = Field(None, description="TG-263 name", json_schema_extra={"enum": list(BY_NAME)})
+    shadow: bool | None = Field(
+        None,
+        description="true: of shadow runs; false: of what was delivered; without it that, and all of a model that is named",
+    )
 
     def filters(self, site: str) -> Filters:
         """The filters as values.
@@ -92,13 +96,16 @@ class Asked(BaseModel):
             model_version=self.model_version,
             scanner=self.scanner,
             oar=self.oar,
+            shadow=self.shadow,
         )
 
 
 class AskedByOrigin(Asked):
     """Filters of calls that know supplied and approved contours."""
 
-    origin: Origin | None = Field(None, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
+    origin: Origin | None = Field(
+        None, description="supplied: the RTSTRUCT came with the series; approved: afterwards; delivered: to the job (shadow runs)"
+    )
 
     def filters(self, site: str) -> Filters:
         return replace(super().filters(site), origin=self.origin)
@@ -119,7 +126,10 @@ _FORMAT: Final = Field(None, description="of the answer; without it the header A
 class AskedSummary(Asked):
     """Parameters of the summary: whole days, of one origin."""
 
-    origin: Origin = Field(Origin.SUPPLIED, description="supplied: the RTSTRUCT came with the series; approved: afterwards")
+    origin: Origin = Field(
+        Origin.SUPPLIED,
+        description="supplied: the RTSTRUCT came with the series; approved: afterwards; delivered: to the job (shadow runs)",
+    )
     format: _Format = _FORMAT
     bucket: BucketName = Field("day", description="parts of time: `all` for none; weeks begin on Monday")
     alert_level: float = Field(0.8, ge=0, le=1, description="of both coefficients; a number of the site's own choice")

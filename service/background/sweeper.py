@@ -18,8 +18,10 @@ from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore, Queued
 from oarlock.store.jobs import JobId, JobState
 from oarlock.store.leases import SignOfLife
+from oarlock.store.shadows import ShadowState
 from service.background.periodic import attempt, every
 from service.broker import Broker
+from service.monitoring.health import SILENT_LEASES
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class Sweeper:
 
     def __init__(self, settings: Settings, store: JobStore, storage: Storage, broker: Broker) -> None:
         self._retention, self._callbacks = settings.retention, bool(settings.callback_hosts)
-        self._period_s = min(5.0, settings.lease_s / 3)
+        self._period_s, self._silence_s = min(5.0, settings.lease_s / 3), SILENT_LEASES * settings.lease_s
         self._store, self._storage, self._broker = store, storage, broker
         self._silent = UnchangedFor[SignOfLife](self.looks_in(settings.lease_s))
         self._late = UnchangedFor[Queued](self.looks_in(MESSAGE_LATE_S))
@@ -78,6 +80,7 @@ class Sweeper:
     def sweep(self) -> None:
         """Sweep once. Each part runs even if another fails."""
         attempt(self.requeue)
+        attempt(self.offer_shadows)
         attempt(self.retire)
         if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
             self._cleaned_at = monotonic()
@@ -109,6 +112,20 @@ class Sweeper:
     def _send(self, job_id: JobId) -> None:
         self._broker.enqueue(self._store.get(job_id))
         self._store.marked_sent(job_id)
+
+    def offer_shadows(self) -> None:
+        """Offer a shadow run to each worker that has nothing else to do.
+
+        Only while the queue is empty: no job ever waits for one that could have waited.
+        """
+        live = {worker.name for worker in self._store.workers.live(self._silence_s)}
+        for job_id in self._store.shadows.take_back(live):
+            log.warning("shadow run taken back from a silent worker", extra={"job_id": job_id})
+        busy = self._store.counts()[JobState.RUNNING] + self._store.shadows.counts()[ShadowState.RUNNING]
+        due = self._store.shadows.due(len(live) - busy) if len(live) > busy else []
+        if due and self._broker.depth() == 0:
+            for job_id in due:
+                self._broker.offer_shadow(job_id)
 
     def retire(self) -> None:
         """Purge the jobs and inputs whose time is over.

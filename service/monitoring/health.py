@@ -7,6 +7,7 @@ from typing import Final
 
 from oarlock.errors import OarlockError
 from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.model_folder import Installed
 from oarlock.settings import Settings
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
@@ -36,12 +37,12 @@ class Health:
         store: JobStore,
         storage: Storage,
         broker: Broker,
-        manifests: Mapping[str, ModelManifest],
+        models: Callable[[], Installed],
         *,
         embedded: Problem = lambda: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._settings, self._store, self._storage, self._broker, self._manifests = settings, store, storage, broker, manifests
+        self._settings, self._store, self._storage, self._broker, self._models = settings, store, storage, broker, models
         self._silence_s = SILENT_LEASES * settings.lease_s
         self._embedded, self._clock = embedded, clock
         self._lock = Lock()
@@ -70,8 +71,13 @@ class Health:
 
     def warnings(self) -> list[str]:
         """What stops nothing, and an operator may not have meant."""
-        kept = self._settings.keep_results is not None
-        return [] if kept else ["jobs and their results are kept for ever: OARLOCK_KEEP_RESULTS is never"]
+        for_ever = "jobs and their results are kept for ever: OARLOCK_KEEP_RESULTS is never"
+        models = self._models()
+        found = [] if self._settings.keep_results is not None else [for_ever]
+        if models.problem is not None:
+            found.append(f"the models stay as they were: {models.problem}")
+        missing = sorted({name for name in self._settings.shadow.values() if name and name not in models.offered})
+        return found + [f"the shadow model '{name}' is not installed" for name in missing]
 
     def live_workers(self) -> list[Worker]:
         """The workers that reported lately."""
@@ -114,11 +120,12 @@ class Health:
 
         A worker with another file of a model than the service has would fail the jobs that it takes.
         """
-        manifest = self._manifests.get(self._settings.model)
+        models = self._models()
+        manifest = models.offered.get(models.default)
         if manifest is None:
-            return f"the default model '{self._settings.model}' is not installed, or a manifest is not valid (see the log)"
+            return models.problem or f"the default model '{models.default}' is not installed"
         workers = self.live_workers()
-        if others := [text for one in self._manifests.values() for text in _with_another(one, workers)]:
+        if others := [text for one in models.offered.values() for text in _with_another(one, workers)]:
             return "; ".join(others)
         return None if any(manifest.name in worker.models for worker in workers) else "no live worker has the default model"
 

@@ -3,7 +3,7 @@
 So they hold across restarts and processes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -18,7 +18,7 @@ from oarlock.errors import TransientError, leaves
 from oarlock.organs.catalogue import OARS
 from oarlock.qa.checks.finding import Level
 from oarlock.qa.control_chart import Rule
-from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.model_folder import Installed
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.job_store import JobStore
@@ -53,7 +53,7 @@ class Sources:
     scores: ScoreStore
     broker: Broker
     health: Health
-    manifests: Mapping[str, ModelManifest]
+    models: Callable[[], Installed]
     outbox: CallbackStore
     deliveries: DeliveryStore
     reviews: ReviewStore
@@ -76,7 +76,7 @@ class Metrics:
             "oarlock_drift_alarms", "Alarms of the control charts", ["model", "oar", "rule", "side"], registry=self._registry
         )
         # These too are counted from 0.
-        for model, oar in {(manifest.name, oar.name) for manifest in sources.manifests.values() for oar in manifest.oars}:
+        for model, oar in {(manifest.name, oar.name) for manifest in sources.models().offered.values() for oar in manifest.oars}:
             for rule, side in product(Rule, ("higher", "lower")):
                 self.drift_alarms.labels(model, oar, rule, side)
         says = "Instances that were stored by DICOMweb, by what became of them"
@@ -108,6 +108,8 @@ class _Table(Collector):
             self._stages,
             self._models,
             self._surface_dsc,
+            self._shadow_surface_dsc,
+            self._shadows,
             self._checks,
             self._verdicts,
             self._set_verdicts,
@@ -180,21 +182,33 @@ class _Table(Collector):
 
     def _models(self) -> Metric:
         models = InfoMetricFamily("oarlock_model", "Models of this server", labels=["name"])
-        for manifest in self._from.manifests.values():
+        for manifest in self._from.models().offered.values():
             models.add_metric([manifest.name], {"version": manifest.version, "sha256": manifest.sha256})
         return models
 
     def _surface_dsc(self) -> Metric:
         scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=_SCORE_LABELS)
         counted = {_labels(entry): entry for entry in self._from.scores.histograms()}
-        for stream, origin in product(self._from.scores.known_streams(), Origin):
+        for stream, origin in product(self._from.scores.known_streams(), (Origin.SUPPLIED, Origin.APPROVED)):
             for oar in OARS:  # from 0, or the first comparison would not be an increase
                 empty = ScoreHistogram(*stream, origin.value, oar.name, (0,) * len(BUCKETS), 0.0)
                 counted.setdefault(_labels(empty), empty)
-        for labels, entry in counted.items():
-            counts = map(float, (*entry.counts, entry.counts[-1]))
-            scores.add_metric(labels, list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True)), entry.total)
+        for entry in counted.values():
+            scores.add_metric(_labels(entry), _score_buckets(entry), entry.total)
         return scores
+
+    def _shadow_surface_dsc(self) -> Metric:
+        says = "Surface DSC of what shadow runs drew, against what was delivered, supplied or approved"
+        scores = HistogramMetricFamily("oarlock_shadow_surface_dsc", says, labels=_SCORE_LABELS)
+        for entry in self._from.scores.histograms(shadow=True):
+            scores.add_metric(_labels(entry), _score_buckets(entry), entry.total)
+        return scores
+
+    def _shadows(self) -> Metric:
+        runs = GaugeMetricFamily("oarlock_shadow_runs", "Shadow runs by state, without those of purged jobs", labels=["state"])
+        for state, count in self._from.store.shadows.counts().items():
+            runs.add_metric([state], count)
+        return runs
 
     def _checks(self) -> Metric:
         labels = ["oar", "check", "level"]
@@ -236,6 +250,11 @@ class _Table(Collector):
 
 def _labels(entry: ScoreHistogram) -> tuple[str, ...]:
     return entry.model, entry.model_version, entry.scanner, entry.site, entry.origin, entry.oar
+
+
+def _score_buckets(entry: ScoreHistogram) -> list[tuple[str, float]]:
+    counts = map(float, (*entry.counts, entry.counts[-1]))
+    return list(zip((*map(str, BUCKETS), "+Inf"), counts, strict=True))
 
 
 def _buckets(entry: StageDurations) -> list[tuple[str, float]]:

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from oarlock.inference.models import Models, load
 from oarlock.inference.network import Network, _BoundRun
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
+from oarlock.segmentation.model_folder import Installed, ModelFolder
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
 
 HAS_CUDA = onnxruntime.get_device() == "GPU" and Path("/dev/nvidiactl").exists()
@@ -120,7 +122,7 @@ def test_the_shipped_model_draws_the_same_on_both_devices() -> None:
 
 
 def test_a_job_gets_the_very_model_that_it_was_given_to(manifest: ModelManifest) -> None:
-    models = Models({"tiny": manifest}, device="cpu")
+    models = Models(lambda: Installed({"tiny": manifest}, {}, "tiny"), device="cpu")
     facts = ModelFacts("tiny", "1", manifest.sha256)
     assert models(facts) is models(facts)
     assert models(facts).facts == facts
@@ -128,6 +130,51 @@ def test_a_job_gets_the_very_model_that_it_was_given_to(manifest: ModelManifest)
         models(replace(facts, name="other"))
     with pytest.raises(ManifestInvalid, match="was given to 000000000000"):
         models(replace(facts, sha256="0" * 64))
+
+
+def test_a_model_that_is_added_made_the_default_and_retired_is_met_as_it_is_then(tmp_path: Path) -> None:
+    """A retired model still draws the jobs that have it; when its folder is gone, they are refused with the reason."""
+    folder = ModelFolder(tmp_path, "tiny")
+    old = write_tiny_model(tmp_path / "old", name="tiny")
+    models = Models(folder.now, device="cpu")
+    given = ModelFacts("tiny", "1", old.sha256)
+    drawn = models(given)
+    copied = write_tiny_model(tmp_path / ".new", name="tiny", swallow=2)
+    assert list(folder.now().offered) == ["tiny"]  # one that is still being copied is not looked at
+    (tmp_path / "old" / "retired").touch()
+    (tmp_path / ".new").rename(tmp_path / "new")
+    assert folder.now().offered["tiny"].sha256 == copied.sha256
+    assert models(given) is drawn
+    assert models.default().facts.sha256 == copied.sha256
+    write_tiny_model(tmp_path / "other", name="other")
+    (tmp_path / "default").write_text("other\n")
+    assert (folder.now().default, models.default().facts.name) == ("other", "other")
+    shutil.rmtree(tmp_path / "old")
+    with pytest.raises(ManifestInvalid, match=r"was given to .* and this worker has"):
+        models(given)
+
+
+def test_what_cannot_be_used_leaves_the_models_as_they_were_and_says_why(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path, "tiny")
+    manifest = write_tiny_model(tmp_path / "tiny")
+    assert folder.now().problem is None
+    (tmp_path / "half").mkdir()
+    shutil.copytree(tmp_path / "tiny", tmp_path / "twin")
+    twin = (tmp_path / "twin" / "manifest.toml").read_text()
+    (tmp_path / "twin" / "manifest.toml").unlink()
+    for file, content, reason in (
+        ("default", "nobody", "no model 'nobody'"),
+        ("twin/manifest.toml", twin, "two folders hold a model of this name"),
+        ("half/manifest.toml", "[model", "cannot be read"),
+    ):
+        path = tmp_path / file
+        path.write_text(content)
+        now = folder.now()
+        assert now.problem is not None
+        assert reason in now.problem
+        assert (now.default, now.offered["tiny"].sha256) == ("tiny", manifest.sha256)
+        path.unlink()
+        assert folder.now().problem is None
 
 
 # ── networks in patches ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,8 @@ import pytest
 
 from oarlock.inference.models import Models
 from oarlock.rtstruct.reader import read_structure_set
-from oarlock.segmentation.manifest import MANIFEST_NAME, read_manifests
+from oarlock.segmentation.manifest import MANIFEST_NAME
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.store.jobs import JobId
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
@@ -47,7 +48,7 @@ def test_it_is_listed_chosen_and_its_name_is_in_the_result(series: Path, redis_u
         job = client.post("/v1/jobs", files=files, data={"model": "hospital-ct"}).json()
         assert job["model"]["name"] == "hospital-ct"
 
-        models = Models(read_manifests(settings.models), device="cpu")
+        models = Models(ModelFolder(settings.models, settings.model).now, device="cpu")
         service = running.service
         contour(JobId(job["id"]), store=service.store, storage=service.storage, models=models, worker="test", lease_s=60)
         done = client.get(f"/v1/jobs/{job['id']}").json()

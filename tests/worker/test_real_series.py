@@ -25,12 +25,12 @@ import resource, sys
 from pathlib import Path
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
-from oarlock.segmentation.manifest import read_manifests
+from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.store.files import Storage
 from oarlock.inference.models import Models
 from worker.jobs import contour
 
-data, models = Path(sys.argv[1]), Models(read_manifests(Path(sys.argv[2])), device="cpu")
+data, models = Path(sys.argv[1]), Models(ModelFolder(Path(sys.argv[2]), "oarlock-hn").now, device="cpu")
 store = JobStore(Database(f"sqlite:///{data / 'oarlock.sqlite'}"))
 contour("real", store=store, storage=Storage(data), models=models, worker="test", lease_s=600)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -130,8 +130,8 @@ class _Cases:
 
 def _read_points(connection: Connection, stream: Row[Any], filters: Filters, cases: int, *, newest: bool = False) -> _Cases:
     """The first or the newest cases of a stream, in their order; of one organ, those in which it has a score."""
-    when = Filters(site="", since=filters.since, until=filters.until, origin=filters.origin)  # the stream is of one site
-    wanted = [*of_cases(when, {}), QA_CASES.c.stream_id == stream.id, ~QA_CASES.c.superseded]
+    when = Filters(site="", since=filters.since, until=filters.until, origin=filters.origin, model=stream.model)
+    wanted = [*of_cases(when, {stream.id: stream}), ~QA_CASES.c.superseded]
     order = [QA_CASES.c.at, QA_CASES.c.id]
     chosen = select(QA_CASES.c.id, QA_CASES.c.at, QA_CASES.c.job_id).where(*wanted)
     if filters.oar is not None:

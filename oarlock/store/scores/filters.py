@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, select
 
 from oarlock.store.schema import QA_CASES, QA_STREAMS
-from oarlock.store.scores.write import Origin
+from oarlock.store.scores.write import Origin, is_shadow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class Filters:
     ``since`` is the first moment, ``until`` the first one after.
 
     ``site`` has no default: whoever asks says whose cases they may see, and an empty one stands for those of all sites.
+
+    ``shadow`` asks for shadow runs, or for delivered contours; None stands for both of a model that is named, else for delivered.
     """
 
     site: str
@@ -29,6 +31,12 @@ class Filters:
     scanner: str | None = None
     origin: Origin | None = None
     oar: str | None = None
+    shadow: bool | None = None
+
+    @property
+    def of_shadows(self) -> bool | None:
+        """Whether shadow runs are asked for, or delivered contours; None for both."""
+        return False if self.shadow is None and self.model is None else self.shadow
 
 
 def read_streams(connection: Connection, filters: Filters) -> dict[int, Row[Any]]:
@@ -39,16 +47,18 @@ def read_streams(connection: Connection, filters: Filters) -> dict[int, Row[Any]
     asked = {"model": filters.model, "model_version": filters.model_version, "scanner": filters.scanner}
     asked["site"] = filters.site or None
     same = [QA_STREAMS.c[name] == value for name, value in asked.items() if value is not None]
+    if filters.of_shadows is not None:
+        same.append(QA_STREAMS.c.shadow == filters.of_shadows)
     return {row.id: row for row in connection.execute(select(QA_STREAMS).where(*same))}
 
 
 def of_streams(column: ColumnElement[int], filters: Filters, streams: Mapping[int, object]) -> list[ColumnElement[bool]]:
     """The condition that a row is of these streams.
 
-    None where the filters ask for all.
+    Where the filters ask for all that was delivered it names the few that are not: rows are then read in their order.
     """
-    if filters.model is filters.model_version is filters.scanner is None and not filters.site:
-        return []
+    if filters.model is filters.model_version is filters.scanner is None and not filters.site and not filters.of_shadows:
+        return [is_shadow(column, wanted=False)]
     return [column == next(iter(streams))] if len(streams) == 1 else [column.in_(streams)]
 
 

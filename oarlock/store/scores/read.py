@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, exists, func, or_, select
 
-from oarlock.facts import ComparisonRows
+from oarlock.facts import ComparisonRows, ModelFacts
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.quantiles import Distribution
 from oarlock.store.audit import Actor
@@ -24,7 +24,7 @@ from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
 from oarlock.store.scores.findings import Findings, read_findings
 from oarlock.store.scores.summaries import OARSummary, read_turnaround_s, summarise
-from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve
+from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve, is_shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,34 @@ class ScoreStore:
         with self._database.reading() as connection:
             return read_turnaround_s(connection, filters)
 
-    def approve(self, job: Job, scanner: str, comparison: ComparisonRows, content_sha256: str, *, by: Actor) -> bool:
+    def approve(
+        self,
+        job: Job,
+        scanner: str,
+        comparison: ComparisonRows,
+        content_sha256: str,
+        *,
+        by: Actor,
+        shadow: ModelFacts | None = None,
+    ) -> bool:
         """Write the comparison with an approved RTSTRUCT, see :func:`oarlock.store.scores.write.approve`."""
         with self._database.writing() as connection:
-            now = self._clock()
-            return approve(connection, now, job, comparison, scanner=scanner, content_sha256=content_sha256, by=by)
+            return approve(
+                connection,
+                self._clock(),
+                job,
+                comparison,
+                scanner=scanner,
+                content_sha256=content_sha256,
+                by=by,
+                shadow=shadow,
+            )
 
     def returns(self, job_id: str) -> list[Return]:
         """What was approved for a job, in order of arrival."""
         columns = (QA_CASES.c.at, QA_CASES.c.position, QA_CASES.c.content_sha256, QA_CASES.c.superseded)
         mine = (QA_CASES.c.job_id == job_id) & (QA_CASES.c.origin == Origin.APPROVED)
+        mine &= is_shadow(QA_CASES.c.stream_id, wanted=False)
         with self._database.reading() as connection:
             return [Return(*row) for row in connection.execute(select(*columns).where(mine).order_by(QA_CASES.c.position))]
 
@@ -129,11 +147,15 @@ class ScoreStore:
         with self._database.reading() as connection:
             return read_charts(connection, filters, points)
 
-    def histograms(self) -> list[Histogram]:
-        """Surface DSC by model, version, scanner, site, origin and organ."""
+    def histograms(self, *, shadow: bool = False) -> list[Histogram]:
+        """Surface DSC by model, version, scanner, site, origin and organ.
+
+        :param shadow: whether of shadow runs, or of what was delivered.
+        """
         key = (*_STREAM, QA_HISTOGRAM.c.origin, QA_HISTOGRAM.c.oar)
         sums = (QA_HISTOGRAM.c.bucket, func.sum(QA_HISTOGRAM.c.cases), func.sum(QA_HISTOGRAM.c.total))
         query = select(*key, *sums).join(QA_STREAMS, QA_STREAMS.c.id == QA_HISTOGRAM.c.stream_id)
+        query = query.where(QA_STREAMS.c.shadow == shadow)
         with self._database.reading() as connection:
             rows = connection.execute(query.group_by(*key, QA_HISTOGRAM.c.bucket).order_by(*key)).all()
         cells: dict[tuple[str, ...], dict[int, tuple[int, float]]] = {}
@@ -142,9 +164,12 @@ class ScoreStore:
         return [_histogram(labels, by_bucket) for labels, by_bucket in cells.items()]
 
     def known_streams(self) -> list[tuple[str, str, str, str]]:
-        """Model, version, scanner and site of everything that was ever drawn."""
+        """Model, version, scanner and site of everything that was ever delivered."""
         with self._database.reading() as connection:
-            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(select(*_STREAM).distinct())]
+            return [
+                (row[0], row[1], row[2], row[3])
+                for row in connection.execute(select(*_STREAM).where(~QA_STREAMS.c.shadow).distinct())
+            ]
 
     def check_counts(self) -> list[tuple[str, str, str, int]]:
         """How often each check was given at each level.
@@ -190,7 +215,7 @@ def _place_of(cursor: str) -> tuple[datetime, int, str]:
 
 def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
     origin = {name: found[name] for name in ("at", "job_id", "origin", "position")}
-    source = {name: getattr(stream, name) for name in ("model", "model_version", "model_sha256", "scanner")}
+    source = {name: getattr(stream, name) for name in ("model", "model_version", "model_sha256", "scanner", "shadow")}
     numbers = {name: found[name] for name in ("oar", "presence", "definition", "tolerance_mm", *NUMBERS, *SAID)}
     return origin | source | numbers
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, LargeBinary, Table, and_, cast, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, and_, cast, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from oarlock.facts import ComparisonRows, ModelFacts
@@ -70,10 +70,11 @@ _COLUMNS: Final = ("oar", "presence", "tolerance_mm", *NUMBERS, *SAID)
 
 
 class Origin(StrEnum):
-    """Where the RTSTRUCT of a case came from."""
+    """Where the RTSTRUCT of a case came from; only shadow runs are compared with what was delivered."""
 
     SUPPLIED = "supplied"
     APPROVED = "approved"
+    DELIVERED = "delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Case:
     :ivar position: of the RTSTRUCT among those of its origin for the job, from 1.
     :ivar content_sha256: of an approved RTSTRUCT.
     :ivar site: whose job it is; empty for an operator's.
+    :ivar shadow: whether the model drew without delivering.
     """
 
     job_id: str
@@ -93,6 +95,7 @@ class Case:
     position: int
     content_sha256: str | None = None
     site: str = ""
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +116,52 @@ class Scored:
     verdict: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowScored:
+    """What a shadow run leaves here.
+
+    :ivar comparisons: each with where the other side came from, and the digest of an approved one.
+    :ivar checks, verdicts, verdict: as in :class:`Scored`.
+    """
+
+    scanner: str
+    comparisons: Sequence[tuple[Origin, ComparisonRows, str | None]]
+    checks: Sequence[tuple[str, str, str]] = ()
+    verdicts: Sequence[tuple[str, str]] = ()
+    verdict: str = ""
+
+
 def append(connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: Scored, *, site: str = "") -> None:
     """Write what a job leaves, in the transaction that ends it."""
     for comparison in scored.comparisons:
         case = Case(job_id, model, scored.scanner, Origin.SUPPLIED, comparison.position, site=site)
         add_case(connection, now, case, comparison)
+    _count_findings(connection, now, Case(job_id, model, scored.scanner, Origin.SUPPLIED, 0, site=site), _found(scored))
+
+
+def append_shadow(
+    connection: Connection, now: datetime, job_id: str, model: ModelFacts, scored: ShadowScored, *, site: str
+) -> None:
+    """Write what a shadow run leaves, in the transaction that ends it."""
+    for origin, comparison, content_sha256 in scored.comparisons:
+        case = Case(job_id, model, scored.scanner, origin, comparison.position, content_sha256, site, shadow=True)
+        add_case(connection, now, case, comparison)
+    of_all = Case(job_id, model, scored.scanner, Origin.DELIVERED, 0, site=site, shadow=True)
+    _count_findings(connection, now, of_all, _found(scored))
+
+
+def _found(scored: Scored | ShadowScored) -> list[tuple[str, str, str]]:
+    """Code, organ and level of each finding and verdict."""
     of_set = [("", scored.verdict)] if scored.verdict else []
-    found = [*scored.checks, *((VERDICT, oar, level) for oar, level in (*of_set, *scored.verdicts))]
-    stream_id = _stream(connection, Case(job_id, model, scored.scanner, Origin.SUPPLIED, 0, site=site))
-    _count_findings(connection, now, stream_id, found)
+    return [*scored.checks, *((VERDICT, oar, level) for oar, level in (*of_set, *scored.verdicts))]
 
 
-def _count_findings(connection: Connection, now: datetime, stream_id: int, found: Sequence[tuple[str, str, str]]) -> None:
-    """Count code, organ and level of each finding."""
+def _count_findings(connection: Connection, now: datetime, case: Case, found: Sequence[tuple[str, str, str]]) -> None:
+    """Count each finding; in the sums over all models only where the contours were delivered."""
+    stream_id = _stream(connection, case)
     rows = [{"oar": oar, "code": code, "level": level, "findings": n} for (code, oar, level), n in sorted(Counter(found).items())]
-    _count(connection, QA_CHECKS, rows, "findings")
+    if not case.shadow:
+        _count(connection, QA_CHECKS, rows, "findings")
     _count(connection, QA_FINDINGS, [{"day": day_of(now), "stream_id": stream_id} | row for row in rows], "findings")
 
 
@@ -161,7 +195,8 @@ def add_case(connection: Connection, now: datetime, case: Case, comparison: Comp
     histogram = [key | _cell(row["oar"], value) for row in rows if (value := row["surface_dsc"]) is not None]
     _count(connection, QA_HISTOGRAM, histogram, "cases", "total")
     judged = [(ACTION_LEVELS, row["oar"], "pass" if row["passed"] else "fail") for row in rows if row.get("passed") is not None]
-    _count_findings(connection, now, stream_id, judged)
+    if judged:
+        _count_findings(connection, now, case, judged)
 
 
 def approve(
@@ -173,25 +208,40 @@ def approve(
     scanner: str,
     content_sha256: str,
     by: Actor,
+    shadow: ModelFacts | None = None,
 ) -> bool:
     """Write the comparison with the RTSTRUCT approved for a job.
 
     On the charts it replaces an earlier one.
 
+    :param shadow: the model whose contours were compared, where they are not those that were delivered.
     :returns: False if this very RTSTRUCT is the last one that was approved for the job: then there is nothing to write.
     :raises JobExpired: if the job was purged in the meantime.
     """
     check_alive(connection, job.id)
-    mine = and_(QA_CASES.c.job_id == job.id, QA_CASES.c.origin == Origin.APPROVED)
+    mine = and_(
+        QA_CASES.c.job_id == job.id,
+        QA_CASES.c.origin == Origin.APPROVED,
+        is_shadow(QA_CASES.c.stream_id, wanted=shadow is not None),
+    )
     earlier = connection.execute(select(QA_CASES).where(mine).order_by(QA_CASES.c.id)).all()
     if earlier and earlier[-1].content_sha256 == content_sha256:
         return False
     connection.execute(update(QA_CASES).where(mine).values(superseded=True))
-    case = Case(job.id, job.model, scanner, Origin.APPROVED, len(earlier) + 1, content_sha256, job.site)
+    model, of_shadow = shadow or job.model, shadow is not None
+    case = Case(job.id, model, scanner, Origin.APPROVED, len(earlier) + 1, content_sha256, job.site, of_shadow)
     add_case(connection, now, case, comparison)
+    if of_shadow:
+        return True
     result = f"approved {case.position} sha256:{content_sha256}"
     audit.append(connection, now, Event(Action.REFERENCE_RETURNED, by, job.id, audit.to_text(job.model), result))
     return True
+
+
+def is_shadow(column: ColumnElement[int], *, wanted: bool) -> ColumnElement[bool]:
+    """The condition that a stream is of shadow runs, or of delivered contours."""
+    shadows = select(QA_STREAMS.c.id).where(QA_STREAMS.c.shadow)
+    return column.in_(shadows) if wanted else column.not_in(shadows)
 
 
 def oar_ids(connection: Connection, names: Collection[str]) -> dict[str, int]:
@@ -233,8 +283,8 @@ def _cell(oar: str, value: float) -> dict[str, Any]:
 
 def _stream(connection: Connection, case: Case) -> int:
     model = case.model
-    key = {"model": model.name, "model_version": model.version, "model_sha256": model.sha256}
-    key |= {"scanner": case.scanner, "site": case.site}
+    key: dict[str, Any] = {"model": model.name, "model_version": model.version, "model_sha256": model.sha256}
+    key |= {"scanner": case.scanner, "site": case.site, "shadow": case.shadow}
     connection.execute(insert_of(connection)(QA_STREAMS).values(key).on_conflict_do_nothing())
     same = and_(*(QA_STREAMS.c[name] == value for name, value in key.items()))
     return int(connection.execute(select(QA_STREAMS.c.id).where(same)).scalar_one())

@@ -32,6 +32,7 @@ class ModelDocument(Schema):
     licence: str
     description: str
     default: bool = Field(description="whether it is used when a post names none")
+    shadow: bool = Field(description="whether it draws every job of the caller's site too, for the scores alone")
     oars: list[str] = Field(description="TG-263 names, in the order of the RTSTRUCT")
     spacing_mm: tuple[float, float, float] | None = Field(description="(z, y, x) of the first part's grid; null: the series' own")
     parts: list[ModelPartDocument] = Field(description="its networks; most models have one")
@@ -40,7 +41,7 @@ class ModelDocument(Schema):
     limits: list[str] = Field(description="what it is not for")
 
     @classmethod
-    def of(cls, manifest: ModelManifest, *, default: bool) -> Self:
+    def of(cls, manifest: ModelManifest, *, default: bool, shadow: bool = False) -> Self:
         return cls(
             name=manifest.name,
             version=manifest.version,
@@ -48,6 +49,7 @@ class ModelDocument(Schema):
             licence=manifest.licence,
             description=manifest.description,
             default=default,
+            shadow=shadow,
             oars=[oar.name for oar in manifest.oars],
             spacing_mm=manifest.parts[0].input.spacing_mm,
             parts=[

@@ -17,7 +17,9 @@ class ScoreRow(Schema):
 
     at: Time = Field(description="when it was compared")
     job_id: str
-    origin: Origin = Field(description="whether the RTSTRUCT came with the series or was approved afterwards")
+    origin: Origin = Field(
+        description="whether the RTSTRUCT came with the series, was approved afterwards, or is what was delivered"
+    )
     position: int = Field(description="of the RTSTRUCT among those of its origin for the job, from 1")
     model: str
     model_version: str
@@ -42,6 +44,7 @@ class ScoreRow(Schema):
     verdict: Literal["green", "amber", "red"] | None = Field(
         description="of the checks on what was drawn; null where nothing was, and for jobs of versions before there were verdicts"
     )
+    shadow: bool = Field(description="whether a model drew it that delivered nothing")
 
 
 class ScorePage(Schema):

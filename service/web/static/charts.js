@@ -4,10 +4,11 @@ import { whoIsIt } from "./page.js";
 
 const W = 520, H = 190, LEFT = 40, RIGHT = 12, TOP = 14, BOTTOM = 24;
 const SVG = "http://www.w3.org/2000/svg";
-const ORIGINS = { approved: "Approved contours", supplied: "Supplied contours" };
+const ORIGINS = { approved: "Approved contours", supplied: "Supplied contours", shadow: "Shadow runs" };
 const ABOUT = {
   approved: "Each point is a job whose contours came back approved. The first 30 of a model on a scanner make the centre line and the limits; a later point that breaks a rule is a signal. Until then the limit is that of the commissioning, if there was one, and only low points are signals.",
   supplied: "Each point is a job that came with an RTSTRUCT. Who drew that is not known here, so there are no limits; the line is the median.",
+  shadow: "Each point is a job that a second model drew too, without delivering it. What it is compared with stands beside each chart: what was delivered, came with the series, or was approved. The line is the median.",
 };
 const chosen = { origin: "approved", model: "", scanner: "", organ: "" };
 let rules = new Map();
@@ -52,8 +53,8 @@ function ofScores(rows) {
   const groups = new Map();
   for (const row of [...rows].reverse()) {
     if (row.surface_dsc === null) continue;
-    const key = `${row.oar} ${row.model} ${row.model_version} ${row.scanner}`;
-    if (!groups.has(key)) groups.set(key, { oar: row.oar, model: { name: row.model, version: row.model_version }, scanner: row.scanner, limits: null, reason: null, points: [] });
+    const key = `${row.oar} ${row.model} ${row.model_version} ${row.scanner} ${row.shadow ? row.origin : ""}`;
+    if (!groups.has(key)) groups.set(key, { oar: row.oar, model: { name: row.model, version: row.model_version }, scanner: row.scanner, limits: null, reason: row.shadow ? `against ${row.origin} contours` : null, points: [] });
     groups.get(key).points.push({ at: row.at, job_id: row.job_id, value: row.surface_dsc, alarms: [] });
   }
   return [...groups.values()].map((one) => ({ ...one, centre: median(one.points.map((point) => point.value)) }));
@@ -61,6 +62,7 @@ function ofScores(rows) {
 
 async function read() {
   if (chosen.origin === "supplied") return ofScores((await call("/v1/qa/scores?origin=supplied&limit=5000")).scores);
+  if (chosen.origin === "shadow") return ofScores((await call("/v1/qa/scores?shadow=true&limit=5000")).scores);
   const drift = await call("/v1/qa/drift?points=200");
   rules = new Map(drift.rules.map((one) => [one.rule, one.meaning]));
   return drift.charts.map((one) => ({ ...one, points: [...(one.commissioned ? [] : one.baseline.points).map((point) => ({ ...point, alarms: [], base: Boolean(one.limits) })), ...one.points] }));
@@ -88,7 +90,7 @@ function show() {
   const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.organ || one.oar === chosen.organ));
   byId("about").textContent = ABOUT[chosen.origin];
   byId("signals").replaceChildren(...signals(wanted));
-  byId("charts").replaceChildren(...(wanted.length ? wanted.map(chart) : [el("p.quiet", {}, chosen.origin === "approved" ? "No contours have come back yet: POST /v1/jobs/ID/reference sends them." : "No job came with an RTSTRUCT yet.")]));
+  byId("charts").replaceChildren(...(wanted.length ? wanted.map(chart) : [el("p.quiet", {}, { approved: "No contours have come back yet: POST /v1/jobs/ID/reference sends them.", supplied: "No job came with an RTSTRUCT yet.", shadow: "No shadow run has ended yet (OARLOCK_SHADOW)." }[chosen.origin])]));
 }
 
 async function refresh() {

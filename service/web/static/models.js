@@ -6,7 +6,7 @@ const lines = (values) => Object.entries(values ?? {}).filter(([, value]) => val
 
 function card(model) {
   return el("article.model-card", {},
-    el("h2", {}, `${model.name} ${model.version}`, model.default ? el("span.tag", {}, "default") : ""),
+    el("h2", {}, `${model.name} ${model.version}`, model.default ? el("span.tag", {}, "default") : "", model.shadow ? el("span.tag", { title: "It draws every job too, for the scores alone; nothing of it is delivered." }, "shadow") : ""),
     el("p", {}, model.description),
     el("p.quiet.small", {}, `sha256 ${model.sha256} · ${model.licence}`),
     el("h3", {}, `${model.oars.length} organs`), el("p.organs-of", {}, model.oars.join(", ")),
