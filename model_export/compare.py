@@ -15,6 +15,7 @@ from scipy import stats
 from oarlock.ct.series import CTSeries, check_headers, read_ct_series
 from oarlock.errors import NoCTImages, StructureSetError
 from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.skin import Surroundings
 from oarlock.organs.catalogue import OAR, OARS
 from oarlock.pipeline.comparison import read_on_grid
 from oarlock.qa.lattice import Lattice
@@ -75,7 +76,7 @@ def compare_models(first: Model, second: Model, folder: Path) -> Iterator[Pair]:
 def _drawn(model: Model, ct: CTSeries) -> OARMasks:
     """What a job would deliver."""
     masks = segment(ct.hu, ct.header.grid, model).masks
-    within_skin(masks, ct.hu, ct.header.grid)
+    within_skin(masks, Surroundings(ct.hu, ct.header.grid))
     clean_up(masks, ct.header.grid)
     return masks
 
@@ -110,8 +111,12 @@ def differences(pairs: Sequence[Pair], which: int) -> Mapping[OAR, Difference]:
 
 
 def _difference(pairs: Sequence[Pair], which: int) -> Difference:
-    first, second = (np.array([getattr(pair, side)[which] for pair in pairs]) for side in ("first", "second"))
-    apart, n = second - first, len(pairs)
+    """Over scans: what several observers say of one scan is no more than one scan, so their mean counts."""
+    of_scan: dict[str, list[tuple[float, float]]] = {}
+    for pair in pairs:
+        of_scan.setdefault(pair.scan, []).append((pair.first[which], pair.second[which]))
+    first, second = np.array([np.mean(seen, axis=0) for seen in of_scan.values()]).T
+    apart, n = second - first, len(of_scan)
     mean, interval = float(apart.mean()), None
     if n > 1:
         reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * apart.std(ddof=1) / np.sqrt(n))

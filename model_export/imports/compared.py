@@ -1,7 +1,7 @@
 """An imported network against nnU-Net's own predictor, voxel by voxel."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Final
@@ -88,12 +88,32 @@ class Drawn:
             return None
         return np.asarray(self.fed.grid.to_points(indices.astype(np.float64)).mean(axis=0))
 
+    def middles_mm(self, of_names: Mapping[str, Collection[int]]) -> dict[str, FloatArray]:
+        """The middle of what each name stands for, as far as it is drawn."""
+        found = ((name, self.middle_mm(labels)) for name, labels in of_names.items())
+        return {name: middle for name, middle in found if middle is not None}
+
 
 def draw(model: Model, scan: Scan) -> Drawn:
     """What the first part of a model gives the whole scan."""
     part = model.manifest.parts[0]
     fed = to_own_grid(scan.hu, scan.grid, part.input.padding_hu)
     return Drawn(fed, *label_map(model, part, fed.volume, fed.grid.spacing_mm))
+
+
+def draw_turned(model: Model, drawn: Drawn, axes: tuple[int, ...]) -> Drawn:
+    """What the first part gives the same scan mirrored along some patient axes, mirrored back.
+
+    Patches lie side by side and no mirror images are averaged: it says whether organs are found, not exactly where.
+
+    :param axes: of (z, y, x); none for the scan as it is.
+    """
+    part = model.manifest.parts[0]
+    assert part.patches is not None
+    quick = replace(part, patches=replace(part.patches, step=1.0, mirror=()))
+    mirrored = np.ascontiguousarray(np.flip(drawn.fed.volume, axes))
+    labels, margin = label_map(model, quick, mirrored, drawn.fed.grid.spacing_mm)
+    return Drawn(drawn.fed, np.flip(labels, axes), np.flip(margin, axes))
 
 
 def compare(results: Results, model: Model, drawn: Drawn) -> Comparison:

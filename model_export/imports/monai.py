@@ -7,7 +7,6 @@ is evaluated only if whoever imports it says so.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from torch import nn
 from model_export.imports.compared import Comparison, draw
 from model_export.imports.nnunet import Imported, Wanted, add_results, loaded, put_in_place, see_sides
 from model_export.imports.organs import read_map
-from model_export.imports.refusals import CannotImport
+from model_export.imports.plans import LARGEST_NUMBER, check_patch, check_spacing, largest
+from model_export.imports.refusals import CannotImport, read_json, reading
 from model_export.imports.scan import read_scan
 from model_export.imports.writing import expected_means, in_patient_order, write_manifest, write_onnx
 from oarlock.segmentation.manifest import Part, read_manifest
@@ -31,6 +31,9 @@ from oarlock.segmentation.segment import Model
 _AIR_HU: Final = -1000.0
 _UNBOUNDED: Final = 1e8
 _BY: Final = "import monai"
+NETWORKS: Final = ("AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SwinUNETR", "UNet", "UNETR", "VNet")
+"""Networks of MONAI's that only compute; others fetch weights when they are asked to."""
+
 _NO_EFFECT: Final = {"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "CastToTyped", "ToTensord", "SaveImaged", "SaveImage"}
 """Transforms that change no value here: reading, types, writing."""
 
@@ -62,7 +65,12 @@ def read_bundle(folder: Path, config: str = "configs/inference.json") -> Bundle:
 
     :raises CannotImport: for a transform, an argument or an inferer that is not known here, or a value that is Python.
     """
-    told = _json(folder / config)
+    with reading(f"the bundle {folder.name}"):
+        return _read_bundle(folder, config)
+
+
+def _read_bundle(folder: Path, config: str) -> Bundle:
+    told = read_json(folder / config)
     before, after = (_transforms(told, section) for section in ("preprocessing", "postprocessing"))
     known = ["Orientationd", "Spacingd", "ScaleIntensityRanged"]
     names = [name for name, _ in before if name not in _NO_EFFECT]
@@ -71,15 +79,18 @@ def read_bundle(folder: Path, config: str = "configs/inference.json") -> Bundle:
     steps = dict(before)
     inferer = _inferer(told)
     _check_after(after)
+    patch, spacing = _three(told, inferer, "roi_size", int), _three(told, steps["Spacingd"], "pixdim", float)
+    check_patch(patch)
+    check_spacing(spacing)
     return Bundle(
         config=told,
         axes=str(_argument(told, steps["Orientationd"], "axcodes")),
-        spacing=_three(told, steps["Spacingd"], "pixdim", float),
-        patch=_three(told, inferer, "roi_size", int),
+        spacing=spacing,
+        patch=patch,
         step=1 - float(_argument(told, inferer, "overlap", 0.25)),
         weights=str(_argument(told, inferer, "mode", "constant")),
         normalisation=_scaling(told, steps["ScaleIntensityRanged"]),
-        labels=_labels(_json(folder / "configs/metadata.json")),
+        labels=_labels(read_json(folder / "configs/metadata.json")),
         evaluated=tuple(_python_in(told, told.get("network_def"), set())),
         left=tuple(name for name, _ in after if name == "KeepLargestConnectedComponentd"),
     )
@@ -96,7 +107,7 @@ def import_monai(folder: Path, out: Path, wanted: Wanted, *, evaluate: bool = Fa
     scan = read_scan(wanted.check)
     network = build_network(bundle, evaluate=evaluate)
     _load_weights(network, folder / "models" / "model.pt")
-    with put_in_place(out) as written:
+    with put_in_place(out) as written, reading(f"the model of {folder.name}"):
         path = written / f"{wanted.part}.onnx"
         write_onnx(network, path, bundle.patch)
         part = to_part(bundle, wanted, organs, path)
@@ -134,12 +145,17 @@ def build_network(bundle: Bundle, *, evaluate: bool) -> nn.Module:
     else:
         from monai.networks import nets
 
-        assert isinstance(definition, dict)
-        arguments = {key: _resolved(bundle.config, value) for key, value in definition.items() if not key.startswith("_")}
+        if not isinstance(definition, dict) or "_target_" not in definition:
+            raise CannotImport("network_def does not name a network")
+        arguments: dict[str, Any] = {
+            key: _resolved(bundle.config, value) for key, value in definition.items() if not key.startswith("_")
+        }
+        if too_large := [key for key, value in arguments.items() if largest(value) > LARGEST_NUMBER]:
+            raise CannotImport(f"network_def has {too_large[0]} above {LARGEST_NUMBER}: not supported")
         try:
             network = getattr(nets, definition["_target_"].rsplit(".", 1)[-1])(**arguments)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise CannotImport(f"the network cannot be built: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # a network may raise anything about its arguments
+            raise CannotImport(f"the network cannot be built: {(str(error).splitlines() or ['?'])[0][:200]}") from error
     if not isinstance(network, nn.Module):
         raise CannotImport("network_def is not a network")
     return network.eval()
@@ -203,16 +219,6 @@ def compare_sliding(bundle: Bundle, network: nn.Module, model: Model, hu: Any) -
 
 
 # ── reading the configuration ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CannotImport(f"{path.name} cannot be read ({type(error).__name__}); bundles in JSON are supported") from error
-    if not isinstance(content, dict):
-        raise CannotImport(f"{path.name} is not an object")
-    return content
 
 
 def _transforms(told: Mapping[str, Any], section: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -327,7 +333,7 @@ def _python_in(told: Mapping[str, Any], value: Any, seen: set[str]) -> Iterator[
     """
     if isinstance(value, dict):
         target = str(value.get("_target_", ""))
-        if "." in target and not target.startswith("monai.networks.nets."):
+        if target and target.removeprefix("monai.networks.nets.") not in NETWORKS:
             yield f"_target_ {target}"
         value = list(value.values())
     if isinstance(value, list):

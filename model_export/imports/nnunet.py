@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from model_export.imports.compared import Comparison, Drawn, compare, draw
+from model_export.imports.compared import Comparison, Drawn, compare, draw, draw_turned
 from model_export.imports.organs import read_map
 from model_export.imports.plans import REORIENTED, Results, build_network, normalisation, read_results, resampling
-from model_export.imports.refusals import CannotImport
+from model_export.imports.refusals import CannotImport, reading
 from model_export.imports.scan import Scan, read_scan
-from model_export.imports.sides import check_sides
+from model_export.imports.sides import check_sides, check_turned, turns
 from model_export.imports.writing import PATIENT, expected_means, in_patient_order, write_manifest, write_onnx
 from oarlock.errors import OarlockError
 from oarlock.inference.models import load
@@ -86,7 +86,7 @@ def import_nnunet(results_folder: Path, folder: Path, wanted: Wanted) -> Importe
     axes_of(results, wanted.orientation)  # a refusal comes before any work
     organs = read_map(wanted.organs, results.labels)
     scan = read_scan(wanted.check)
-    with put_in_place(folder) as written:
+    with put_in_place(folder) as written, reading(f"the model of {results_folder.name}"):
         write_model(results, written, folder.name, wanted, organs)
         model = loaded(written)
         drawn = draw(model, scan)
@@ -238,9 +238,10 @@ def loaded(folder: Path) -> Model:
 def see_sides(labels: Mapping[str, tuple[int, ...]], model: Model, scan: Scan, drawn: Drawn) -> tuple[str, ...]:
     """Check that what was drawn lies as it does in a patient.
 
-    Names of labels and organs tell the sides.
+    Names of labels and organs tell the sides. What the network draws on the scan turned round tells up from down and front from
+    back where it finds an organ by its looks, wherever that lies.
 
-    :raises CannotImport: see :func:`model_export.imports.sides.check_sides`.
+    :raises CannotImport: see :func:`model_export.imports.sides.check_sides` and :func:`~model_export.imports.sides.check_turned`.
     """
     body = body_box_mm(scan.hu, scan.grid)
     part = model.manifest.parts[0]
@@ -248,8 +249,17 @@ def see_sides(labels: Mapping[str, tuple[int, ...]], model: Model, scan: Scan, d
         raise CannotImport("the scan of --check shows no patient")
     of_names = {name: values for name, values in labels.items() if set(values) != {0}}
     of_names |= {oar.name: values for oar, values in zip(part.oars, part.patches.labels, strict=True)}
-    middles = {name: middle for name, values in of_names.items() if (middle := drawn.middle_mm(values)) is not None}
-    return tuple(check_sides(middles, list(of_names), middle_mm=float(body[0][0] + body[1][0]) / 2))
+    middle_mm = float(body[0][0] + body[1][0]) / 2
+    seen = check_sides(drawn.middles_mm(of_names), list(of_names), middle_mm=middle_mm)
+    as_said = draw_turned(model, drawn, ())
+    for how, axes in turns(of_names, part.patches.mirror):
+        turned = draw_turned(model, drawn, axes)
+        try:
+            check_sides(turned.middles_mm(of_names), list(of_names), middle_mm=middle_mm)
+        except CannotImport:  # as no patient is: the way that was said is the better one
+            continue
+        seen.append(check_turned(as_said.labels, turned.labels, how))
+    return tuple(seen)
 
 
 def add_results(folder: Path, comparison: Comparison) -> None:

@@ -4,7 +4,7 @@ plans.json and dataset.json are data; a name in them is looked up in a short lis
 torch's own reader of weights, which runs no code; of what is not a tensor it may hold numbers and texts alone.
 """
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model_export.imports.refusals import CannotImport
+from model_export.imports.refusals import CannotImport, read_json, reading
 
 REORIENTED: Final = "NibabelIOWithReorient"
 """The one reader of nnU-Net's that turns its files, to RAS."""
@@ -26,6 +26,13 @@ _SCHEMES: Final = {
     "NoNormalization": "none",
 }
 _NETWORKS: Final = ("PlainConvUNet", "ResidualEncoderUNet")
+LONGEST_PATCH: Final = 1024
+LARGEST_PATCH: Final = 512**3
+"""Voxels of a patch; the largest that nnU-Net plans by itself has about 200³."""
+
+LARGEST_NUMBER: Final = 2048
+"""Of anything in a network's definition: features, layers, sizes of kernels."""
+
 _DATA, _PROBABILITIES = "resampling_fn_data", "resampling_fn_probabilities"
 
 
@@ -61,7 +68,12 @@ def read_results(folder: Path, folds: Sequence[str] = (), checkpoint: str = "che
     :param folds: their names, such as ``0`` or ``all``; all that are there if empty.
     :raises CannotImport: with what is missing or not supported.
     """
-    plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
+    with reading(f"the results folder {folder.name}"):
+        return _read_results(folder, folds, checkpoint)
+
+
+def _read_results(folder: Path, folds: Sequence[str], checkpoint: str) -> Results:
+    plans, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
     paths = {path.parent.name.removeprefix("fold_"): path for path in sorted(folder.glob(f"fold_*/{checkpoint}"))}
     if missing := [fold for fold in folds if fold not in paths]:
         raise CannotImport(f"fold_{missing[0]}/{checkpoint} is not there")
@@ -73,6 +85,9 @@ def read_results(folder: Path, folds: Sequence[str] = (), checkpoint: str = "che
     configuration = _configuration(plans, name)
     _check(plans, dataset, configuration, name)
     labels, regions, values = _heads(dataset)
+    mirror = tuple(first.get("inference_allowed_mirroring_axes") or ())
+    if not set(mirror) <= {0, 1, 2}:
+        raise CannotImport(f"{first['trainer_name']} mirrors the axes {mirror}, which a network of three axes does not have")
     return Results(
         name=folder.name,
         plans=plans,
@@ -85,7 +100,7 @@ def read_results(folder: Path, folds: Sequence[str] = (), checkpoint: str = "che
         regions=regions,
         values=values,
         folds={fold: content["network_weights"] for fold, content in checkpoints.items()},
-        mirror=tuple(first.get("inference_allowed_mirroring_axes") or ()),
+        mirror=mirror,
     )
 
 
@@ -118,16 +133,6 @@ def _first(error: Exception) -> str:
     return next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), type(error).__name__)[:200]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CannotImport(f"{path.name} cannot be read ({type(error).__name__})") from error
-    if not isinstance(content, dict):
-        raise CannotImport(f"{path.name} is not an object")
-    return content
-
-
 def _configuration(plans: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """A configuration with what it inherits."""
     if name in seen or name not in plans["configurations"]:
@@ -140,6 +145,7 @@ def _configuration(plans: Mapping[str, Any], name: str, seen: tuple[str, ...] = 
 def _check(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: Mapping[str, Any], name: str) -> None:
     """Refuse by its name what is not done here."""
     channels = dataset.get("channel_names", dataset.get("modality", {}))
+    normalisation = configuration["normalization_schemes"][0]
     refused = {
         f"the configuration '{name}' is of two dimensions": len(configuration["patch_size"]) != 3,
         f"the configuration '{name}' is the second stage of a cascade": configuration.get("previous_stage") is not None,
@@ -147,14 +153,35 @@ def _check(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: 
         f"the preprocessor {configuration.get('preprocessor_name')}": configuration.get("preprocessor_name")
         != "DefaultPreprocessor",
         f"the label manager {plans.get('label_manager')}": plans.get("label_manager", "LabelManager") != "LabelManager",
-        f"the normalisation {configuration['normalization_schemes'][0]}": configuration["normalization_schemes"][0]
-        not in _SCHEMES,
+        f"the normalisation {normalisation}": normalisation not in _SCHEMES,
         "a mask for the normalisation (use_mask_for_norm)": bool(configuration.get("use_mask_for_norm", [False])[0])
-        and configuration["normalization_schemes"][0] == "ZScoreNormalization",
+        and normalisation == "ZScoreNormalization",
     }
     for what, holds in refused.items():
         if holds:
             raise CannotImport(f"{what}: not supported")
+    if sorted(plans["transpose_forward"]) != [0, 1, 2]:
+        raise CannotImport(f"plans.json transposes the axes {plans['transpose_forward']}, which is not an order of three")
+    check_patch(configuration["patch_size"])
+    check_spacing(configuration["spacing"])
+
+
+def check_patch(size: Sequence[Any]) -> None:
+    """Check that a patch can be held in memory: a file may say what it likes.
+
+    :raises CannotImport: if not.
+    """
+    if not all(type(n) is int and 0 < n <= LONGEST_PATCH for n in size) or math.prod(size) > LARGEST_PATCH:
+        raise CannotImport(f"a patch of {' x '.join(map(str, size))[:80]} voxels: not supported")
+
+
+def check_spacing(spacing_mm: Sequence[Any]) -> None:
+    """Check that a spacing is one.
+
+    :raises CannotImport: if not.
+    """
+    if len(spacing_mm) != 3 or not all(isinstance(mm, int | float) and 0.01 <= mm <= 100 for mm in spacing_mm):
+        raise CannotImport(f"a spacing of {spacing_mm} mm: not three lengths of 0.01 to 100 mm")
 
 
 def _heads(dataset: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], bool, tuple[int, ...]]:
@@ -190,7 +217,8 @@ def resampling(results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
 
     :raises CannotImport: for a function or an argument of another name.
     """
-    return _resampling(results.configuration, _DATA), _resampling(results.configuration, _PROBABILITIES)
+    with reading("the resampling of plans.json"):
+        return _resampling(results.configuration, _DATA), _resampling(results.configuration, _PROBABILITIES)
 
 
 def _resampling(configuration: Mapping[str, Any], which: str) -> dict[str, Any]:
@@ -225,17 +253,31 @@ def build_network(results: Results, weights: Mapping[str, torch.Tensor]) -> nn.M
     """
     from dynamic_network_architectures.architectures import unet
 
-    class_name, arguments = _architecture(results.configuration)
+    with reading("the network of plans.json"):
+        class_name, arguments = _architecture(results.configuration)
     if class_name not in _NETWORKS:
         raise CannotImport(f"the network {class_name}: not supported; {' and '.join(_NETWORKS)} are")
+    if too_large := [key for key, value in arguments.items() if largest(value) > LARGEST_NUMBER]:
+        raise CannotImport(f"the network of plans.json has {too_large[0]} above {LARGEST_NUMBER}: not supported")
     try:
         network: nn.Module = getattr(unet, class_name)(
             input_channels=1, num_classes=len(results.values), deep_supervision=False, **arguments
         )
         network.load_state_dict(weights, strict=True)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise CannotImport(f"the weights do not fit the network of the plans: {str(error).splitlines()[0]}") from error
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, MemoryError) as error:
+        raise CannotImport(
+            f"the weights do not fit the network of the plans: {(str(error).splitlines() or [type(error).__name__])[0][:300]}"
+        ) from error
     return network.eval()
+
+
+def largest(value: Any) -> float:
+    """The largest number in a value, or the length of its longest list; 0 where there is none."""
+    if isinstance(value, dict):
+        return max(map(largest, value.values()), default=0)
+    if isinstance(value, list):
+        return max(len(value), *map(largest, value), 0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def _architecture(configuration: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -7,13 +7,15 @@ patient and gives the left parotid's name to the right one. So a model is only w
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
 
 from model_export.imports.refusals import CannotImport
-from oarlock.arrays import FloatArray
+from oarlock.arrays import FloatArray, Mask
 from oarlock.organs.catalogue import BY_NAME
 
 _FAR_MM: Final = 5.0
@@ -40,6 +42,12 @@ _IN_FRONT: Final = (
 )
 """Pairs of which the first lies nearer to the face."""
 
+
+_SAME: Final = 0.9
+"""Mean DSC of the labels from which two drawings are the same."""
+
+_CLEARLY_LESS: Final = 0.95
+"""Up to this share of what was drawn as it was said, what is drawn turned round is clearly less; an untrained network gives 1."""
 
 _SIDES: Final = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _WORD: Final = re.compile(r"(?<![A-Za-z0-9])(left|right|l|r)(?![A-Za-z0-9])", re.IGNORECASE)
@@ -81,6 +89,49 @@ def _side(name: str, middles: Mapping[str, FloatArray], middle_mm: float) -> str
     if found[1].lower()[0] != way[0]:
         raise CannotImport(f"{said}: --orientation is not that of the training")
     return said
+
+
+def turns(names: Collection[str], mirror: Collection[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The ways in which a patient may have been turned round, each as the patient axes (z, y, x) that are mirrored.
+
+    :param names: of the organs and labels of the network; where none has a side, left for right is among the ways.
+    :param mirror: axes along which the network's mirror images are averaged, so that it cannot tell them.
+    """
+    told = {(0,): "upside down", (1,): "back to front", (0, 1): "upside down and back to front"}
+    if not any(_WORD.search(name) for name in names):
+        told[2,] = "left for right"
+    yield from ((how, axes) for axes, how in told.items() if not set(axes) <= set(mirror))
+
+
+def check_turned(as_said: npt.NDArray[np.int64], turned: npt.NDArray[np.int64], how: str) -> str:
+    """Check that the network does not draw a patient better who was turned round.
+
+    Where it draws the same, it does not matter which way round the training files lay.
+
+    :param as_said, turned: (z, y, x) labels of the same voxels.
+    :param how: in which way the patient was turned.
+    :returns: what was seen, in a sentence.
+    :raises CannotImport: unless the one that was said is clearly the better, or both are the same.
+    """
+    drawn = sorted({*np.unique(as_said).tolist(), *np.unique(turned).tolist()} - {0})
+    pairs = [(as_said == label, turned == label) for label in drawn]
+    if np.mean([2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in pairs]) >= _SAME:
+        return f"{how} it draws the same"
+    ours, theirs = np.sum([[_largest_piece(mask) for mask in pair] for pair in pairs], axis=0).tolist()
+    if theirs > ours:
+        raise CannotImport(f"the model draws more of a patient who is turned {how}: --orientation is not that of the training")
+    if theirs > _CLEARLY_LESS * ours:
+        raise CannotImport(
+            f"the model draws as much of a patient who is turned {how}, so that its orientation cannot be told: "
+            "give another scan, one that shows more organs"
+        )
+    return f"{how} it draws {theirs / ours:.0%} of it"
+
+
+def _largest_piece(mask: Mask) -> int:
+    """Voxels of the largest piece: what is in crumbs was not found."""
+    pieces, _ = ndimage.label(mask)
+    return int(np.bincount(pieces.ravel())[1:].max(initial=0))
 
 
 def _other(word: str) -> str:

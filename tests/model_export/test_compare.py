@@ -25,6 +25,15 @@ def test_the_interval_is_that_of_a_paired_t_test() -> None:
     assert differences([Pair("a", JAW, (0.5, 0.5), (0.7, 0.5))], 0)[JAW].interval is None
 
 
+def test_three_observers_of_one_scan_are_one_scan() -> None:
+    """The scans differ by 0.2, the mean of 0.1, 0.2 and 0.3, and by 0.4; t(1) at 97.5 % is 12.7062."""
+    pairs = [Pair("a", BRAIN, (0.5, 0.0), (0.5 + n / 10, 0.0)) for n in (1, 2, 3)] + [Pair("b", BRAIN, (0.5, 0.0), (0.9, 0.0))]
+    found = differences(pairs, 0)[BRAIN]
+    assert (found.scans, found.mean) == pytest.approx((2, 0.3))
+    reach = 12.7062 * np.std([0.2, 0.4], ddof=1) / np.sqrt(2)
+    assert found.interval == pytest.approx((0.3 - reach, 0.3 + reach), abs=1e-4)
+
+
 def test_both_models_draw_each_scan_and_an_organ_that_one_leaves_out_scores_0(tmp_path: Path) -> None:
     manifest = write_tiny_model(tmp_path / "tiny")
     model = load(manifest, device="cpu", threads=1)

@@ -20,7 +20,7 @@ from model_export.imports.nnunet import Wanted, axes_of, import_nnunet
 from model_export.imports.organs import read_map
 from model_export.imports.plans import read_checkpoint, read_results, resampling
 from model_export.imports.refusals import CannotImport
-from model_export.imports.sides import check_sides
+from model_export.imports.sides import check_sides, check_turned, turns
 from oarlock.inference.models import load
 from oarlock.phantom.patient import Phantom, write_phantom
 from oarlock.segmentation.manifest import read_manifest
@@ -114,11 +114,11 @@ def test_an_imported_model_draws_each_organ_where_it_is(imported: Path, patient:
 
 @needs_nnunet
 @pytest.mark.slow
-@pytest.mark.parametrize("orientation", ["LPS", "LAS"])
+@pytest.mark.parametrize("orientation", ["LAS", "RPS", "RAI", "ARS", "RSA", "SAR", "LPS", "RPI"])
 def test_a_wrong_orientation_is_caught_and_nothing_is_written(
     orientation: str, results: Path, series: Path, tmp_path: Path
 ) -> None:
-    wanted = Wanted(map_file(tmp_path, ORGANS), series, orientation, compared=False)
+    wanted = Wanted(map_file(tmp_path, ORGANS), series, orientation, compared=False, look="scan")
     with pytest.raises(CannotImport, match="orientation"):
         import_nnunet(results / "plain", tmp_path / "models" / "wrong", wanted)
     assert list((tmp_path / "models").iterdir()) == []
@@ -207,6 +207,15 @@ def configuration(told: dict[str, Any]) -> dict[str, Any]:
         ("dataset.json", lambda told: told["labels"].update(mandible=7), "not 0, 1, 2"),
         ("dataset.json", lambda told: told["labels"].update(mandible=[5, 6]), "no regions_class_order"),
         ("plans.json", lambda told: told.update(configurations={}), "has no configuration '3d_fullres'"),
+        ("plans.json", lambda told: told.update(configurations={"3d_fullres": {}}), "it says nothing of 'normalization_schemes'"),
+        ("plans.json", lambda told: told.update(configurations=[]), "has no configuration '3d_fullres'"),
+        ("plans.json", lambda told: configuration(told).update(inherits_from="3d_fullres"), "inherits from itself"),
+        ("plans.json", lambda told: configuration(told).update(patch_size=[10**6] * 3), "a patch of 1000000 x 1000000"),
+        ("plans.json", lambda told: configuration(told).update(patch_size=[24, 24, "24"]), "a patch of 24 x 24 x 24"),
+        ("plans.json", lambda told: configuration(told).update(spacing=[0.0, 1.0, 1.0]), "a spacing of"),
+        ("plans.json", lambda told: told.update(transpose_forward=[0, 0, 1]), "not an order of three"),
+        ("plans.json", lambda told: configuration(told).update(normalization_schemes=[]), "the results folder results"),
+        ("dataset.json", lambda told: told.update(labels=["background", "brain"]), "the results folder results"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_its_name(
@@ -261,6 +270,25 @@ def test_a_layer_that_is_not_torchs_is_refused_and_not_imported(name: str, folde
     changed(folder, "plans.json", lambda told: configuration(told)["architecture"]["arch_kwargs"].update(nonlin=name))
     with pytest.raises(CannotImport, match=r"not a layer of torch\.nn"):
         build_network(read_results(folder), {})
+
+
+@pytest.mark.parametrize("key", ["n_stages", "features_per_stage", "kernel_sizes", "n_conv_per_stage"])
+def test_a_network_that_no_machine_could_hold_is_refused_before_it_is_built(key: str, folder: Path) -> None:
+    from model_export.imports.plans import build_network
+
+    def enlarge(told: dict[str, Any]) -> None:
+        arguments = configuration(told)["architecture"]["arch_kwargs"]
+        arguments[key] = 10**9 if key == "n_stages" else [[10**9]] * 3 if key == "kernel_sizes" else [10**9] * 3
+
+    changed(folder, "plans.json", enlarge)
+    with pytest.raises(CannotImport, match=f"{key} above 2048"):
+        build_network(read_results(folder), {})
+
+
+def test_json_that_is_nested_without_end_is_refused(folder: Path) -> None:
+    (folder / "plans.json").write_text("[" * 100_000)
+    with pytest.raises(CannotImport, match=r"plans\.json cannot be read"):
+        read_results(folder)
 
 
 def test_a_network_of_another_name_and_weights_that_do_not_fit_are_refused(folder: Path) -> None:
@@ -318,6 +346,26 @@ def test_left_right_up_and_front_are_told_by_what_was_drawn(patient: Phantom) ->
         turned = {name: np.where(np.arange(3) == axis, 2 * centre - at, at) for name, at in middles.items()}
         with pytest.raises(CannotImport, match=f"{named}.*orientation"):
             check_sides(turned, list(turned), middle_mm=7.3)
+
+
+def test_a_network_that_draws_more_of_a_patient_who_was_turned_round_was_trained_that_way_round() -> None:
+    """What it finds in crumbs does not count; where the two drawings are one, the way round does not matter."""
+    whole, crumbs, elsewhere = (np.zeros((8, 8, 8), np.int64) for _ in range(3))
+    whole[1:7, 2:6, 2:6] = 1
+    crumbs[::2, ::2, ::2], crumbs[2:4, 2:4, 2:4] = 1, 1
+    elsewhere[1:7, 2:6, 0:4] = 1
+    assert check_turned(whole, whole.copy(), "upside down") == "upside down it draws the same"
+    assert check_turned(whole, crumbs, "upside down") == "upside down it draws 11% of it"  # 8 + 3 of 96 voxels hang together
+    with pytest.raises(CannotImport, match=r"turned upside down: --orientation is not that"):
+        check_turned(crumbs, whole, "upside down")
+    with pytest.raises(CannotImport, match="cannot be told"):
+        check_turned(whole, elsewhere, "upside down")
+
+
+def test_a_patient_is_turned_every_way_that_the_names_and_the_mirror_images_do_not_tell() -> None:
+    assert [axes for _, axes in turns(["Brain_L", "Brain"], ())] == [(0,), (1,), (0, 1)]
+    assert [axes for _, axes in turns(["Brain"], (0,))] == [(1,), (0, 1), (2,)]
+    assert list(turns(["Brain_L"], (0, 1))) == []
 
 
 def test_sides_are_told_by_the_names_of_labels_too() -> None:

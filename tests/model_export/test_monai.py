@@ -112,6 +112,10 @@ def test_what_the_configuration_says_is_read_without_running_it(bundle: Path) ->
         ),
         (lambda told: told["inferer"].update(_target_="SimpleInferer"), "not a SlidingWindowInferer"),
         (lambda told: told["inferer"].update(padding_mode="reflect"), "padding_mode other than constant"),
+        (lambda told: told["inferer"].update(roi_size=[10**6] * 3), "a patch of 1000000"),
+        (lambda told: told.update(pixdim=[0.001, 1.0, 1.0]), "a spacing of"),
+        (lambda told: told["preprocessing"]["transforms"][4].update(b_max=0), "the bundle bundle: .*division"),
+        (lambda told: told["preprocessing"]["transforms"].__setitem__(0, {"_target_": ["LoadImaged"]}), "preprocessing"),
         (lambda told: told.update(pixdim="$[1.0] * 3"), r"\$\[1.0\] \* 3: Python, which is not run here"),
         (lambda told: told.update(preprocessing="$import_my_transforms()"), "preprocessing is not a list"),
     ],
@@ -133,6 +137,20 @@ def test_python_in_the_networks_definition_is_listed_and_not_run(bundle: Path, t
     change(bundle, lambda told: told["network_def"].update(_target_="my.own.Net"))
     assert read_bundle(bundle).evaluated == ("_target_ my.own.Net", python)
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "EfficientNetBN", "monai.networks.nets.DenseNet", "torch.hub.load", "os.system"])
+def test_a_network_that_could_fetch_its_weights_and_what_is_none_is_not_built_unasked(name: str, bundle: Path) -> None:
+    change(bundle, lambda told: told.update(network_def={"_target_": name, "pretrained": True}))
+    with pytest.raises(CannotImport, match=f"only with --yes-evaluate: _target_ {name}"):
+        build_network(read_bundle(bundle), evaluate=False)
+
+
+@needs_monai
+def test_a_network_that_no_machine_could_hold_is_refused(bundle: Path) -> None:
+    change(bundle, lambda told: told["network_def"].update(channels=[10**9, 8]))
+    with pytest.raises(CannotImport, match="channels above 2048"):
+        build_network(read_bundle(bundle), evaluate=False)
 
 
 def test_python_that_the_definition_refers_to_is_listed_and_what_cannot_be_followed_is_refused(bundle: Path) -> None:
