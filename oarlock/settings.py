@@ -162,6 +162,10 @@ class Settings(BaseSettings):
     oidc_client_secret: str | None = Field(None, repr=False, description="secret of that client, where the issuer gave it one")
     embedded_worker: bool = Field(True, description="whether the service starts a worker process of its own")
     device: str = Field("auto", description="where the model runs: auto, cpu, cuda")
+    backends: Annotated[list[str], NoDecode] = Field(
+        [], description="other arithmetic to try, by commas, the first that draws the same is used: tf32, tensorrt, tensorrt-fp16"
+    )
+    backend_scan: Path | None = Field(None, description="folder of a CT series on which backends are proved, organ by organ")
     threads: int = Field(0, description="CPU threads of the model; 0 for all cores")
     max_upload_bytes: int = Field(4_000_000_000, description="largest body of a post, and largest content of its archives")
     max_upload_files: int = Field(5_000, description="most files in a post, members of archives included")
@@ -226,8 +230,30 @@ class Settings(BaseSettings):
         """
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
+    @field_validator("backends")
+    @classmethod
+    def _are_backends(cls, value: list[str]) -> list[str]:
+        if unknown := sorted(set(value) - {"tf32", "tensorrt", "tensorrt-fp16"}):
+            raise ValueError(f"holds {unknown[0]}, which must be one of tf32, tensorrt, tensorrt-fp16")
+        return value
+
+    @model_validator(mode="after")
+    def _check_backends(self) -> Self:
+        if self.backends and self.backend_scan is None:
+            msg = "OARLOCK_BACKENDS needs OARLOCK_BACKEND_SCAN: a backend is used only where it draws the same"
+            raise ValueError(msg)
+        return self
+
     @field_validator(
-        *("allowed_hosts", "cors_origins", "trusted_proxies", "callback_hosts", "callback_networks", "callback_secrets"),
+        *(
+            "allowed_hosts",
+            "cors_origins",
+            "trusted_proxies",
+            "backends",
+            "callback_hosts",
+            "callback_networks",
+            "callback_secrets",
+        ),
         mode="before",
     )
     @classmethod

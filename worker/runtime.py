@@ -13,11 +13,14 @@ from time import time
 from typing import Final
 
 from oarlock.confinement import tell_what_is_lacking
+from oarlock.ct.series import check_headers, read_ct_series
 from oarlock.errors import OarlockError
 from oarlock.facts import ModelFacts
+from oarlock.inference.backends import CheckScan, faster
 from oarlock.inference.models import Models
 from oarlock.rtstruct.profiles import read_profiles
 from oarlock.segmentation.model_folder import ModelFolder
+from oarlock.segmentation.segment import Model
 from oarlock.settings import Settings
 from oarlock.store.database import Database
 from oarlock.store.files import Storage
@@ -54,7 +57,7 @@ class Runtime:
         self._store = JobStore(self._database)
         self._space = ResultSpace(settings, self._storage)
         folder = ModelFolder(settings.models, settings.model)
-        self._models = Models(folder.now, device=settings.device, threads=settings.threads)
+        self._models = Models(folder.now, device=settings.device, threads=settings.threads, faster=self._faster)
         self._problem: str | None = None
         self._profiles = read_profiles(settings.profiles)
         self._stopping, self._ended = Event(), Event()
@@ -101,6 +104,19 @@ class Runtime:
             stopping=self._stopping.is_set,
         )
         runs.run(job_id)
+
+    def _faster(self, model: Model) -> Model:
+        """The model on the first backend of the settings that draws the same."""
+        settings = self._settings
+        if not settings.backends or settings.backend_scan is None:
+            return model
+        try:
+            header = check_headers(sorted(path for path in settings.backend_scan.iterdir() if path.is_file()))
+            series = read_ct_series(header)
+        except (OarlockError, OSError) as error:
+            log.warning("no backend is used: the scan cannot be read", extra={"reason": str(error)})
+            return model
+        return faster(model, settings.backends, CheckScan(series.hu, header.grid), threads=settings.threads)
 
     def _shadow_of(self, job: Job) -> ModelFacts | None:
         """The model that draws a job of this site in the shadow; none where that is the job's own, or not installed."""

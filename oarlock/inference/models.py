@@ -8,22 +8,25 @@ from threading import Lock
 
 from oarlock.errors import ManifestInvalid
 from oarlock.facts import ModelFacts
-from oarlock.inference.network import Folds, Network
+from oarlock.inference.network import Folds, Network, Providers
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.segmentation.model_folder import Installed
 from oarlock.segmentation.segment import Model
 
 
-def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0) -> Model:
+def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0, providers: Providers | None = None) -> Model:
     """Open a model and see that it is what its manifest says.
 
     :param device: ``auto`` (CUDA where the session really gets it, else CPU), ``cpu``, or ``cuda`` (that or nothing).
     :param threads: CPU threads; 0 for all cores.
+    :param providers: what its sessions may run on instead of what the device says.
     :raises ManifestInvalid: another file, other inputs or outputs, or another answer to the self-check than in the manifest.
     :raises InferenceFailed: the session cannot be made, or not on the device that was insisted on.
     """
-    kind = {part.name: Network if len(part.files) == 1 else Folds for part in manifest.parts}
-    networks = {part.name: kind[part.name](manifest.name, part, device, threads) for part in manifest.parts}
+    networks: dict[str, Network | Folds] = {}
+    for part in manifest.parts:
+        kind = Network if len(part.files) == 1 else Folds
+        networks[part.name] = kind(manifest.name, part, device, threads, providers=providers)
     for network in networks.values():
         network.check_answer()
     devices = {network.device for network in networks.values()}
@@ -36,11 +39,19 @@ class Models:
     Each is loaded when it is first asked for, and kept for as long as it is installed.
 
     :param installed: says which there are now (:meth:`oarlock.segmentation.model_folder.ModelFolder.now`).
+    :param faster: gives a model on a backend that draws the same (:func:`oarlock.inference.backends.faster`), or as it is.
     """
 
-    def __init__(self, installed: Callable[[], Installed], *, device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        installed: Callable[[], Installed],
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        faster: Callable[[Model], Model] = lambda model: model,
+    ) -> None:
         self.installed = installed
-        self._load: Callable[[ModelManifest], Model] = lambda manifest: load(manifest, device=device, threads=threads)
+        self._load: Callable[[ModelManifest], Model] = lambda manifest: faster(load(manifest, device=device, threads=threads))
         self._loaded: list[Model] = []
         self._lock = Lock()
 

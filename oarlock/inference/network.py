@@ -7,6 +7,7 @@ A CUDA context does not survive a fork, so a session is made in the process that
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,15 @@ log = logging.getLogger(__name__)
 
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
+CUDA_OPTIONS: Final[Mapping[str, str]] = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+"""CUDA memory grows by what is needed, not by doubling, so that several processes can share a device.
+
+TF32 stays off: with it 7 voxels in 10,000 of the masks differed from the CPU's, without it none, at 9 ms a scan.
+"""
+
+Providers = Sequence[str | tuple[str, Mapping[str, str]]]
+"""What a session may run on, the first one first, each with its options."""
+
 _OUT_OF_MEMORY: Final = re.compile(r"out of memory|failed to allocate|bad.alloc|smaller than requested bytes", re.IGNORECASE)
 _ERRORS_ONLY: Final = 3
 
@@ -35,16 +45,20 @@ class Network:
 
     :param model: name of the model that the part belongs to.
     :param file: which of the part's files; None for its first.
-    :param device, threads: see :func:`oarlock.inference.models.load`.
+    :param device, threads, providers: see :func:`oarlock.inference.models.load`.
+    :ivar provider: what the session truly runs on.
     :raises ManifestInvalid: if the file is another one, not whole, or has other inputs and outputs than the manifest says.
     :raises InferenceFailed: if the session cannot be made, or not on the device that was insisted on.
     """
 
-    def __init__(self, model: str, part: Part, device: str, threads: int, file: Fold | None = None) -> None:
+    def __init__(
+        self, model: str, part: Part, device: str, threads: int, file: Fold | None = None, *, providers: Providers | None = None
+    ) -> None:
         self._model, self._part, self._threads, self._insists = model, part, threads, device == "cuda"
         self._file = file or part.files[0]
-        self._session = self._new_session(_providers(device))
-        self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+        self._session = self._new_session(providers or _providers(device))
+        self.provider: str = self._session.get_providers()[0]
+        self.device = "cpu" if self.provider == CPU else "cuda"
         if self._insists and self.device != "cuda":
             raise InferenceFailed(reason="CUDA was insisted on (OARLOCK_DEVICE=cuda) and the session did not get it")
         self._run: Predictor = _BoundRun(self._session, part, "cuda") if self.device == "cuda" else self._plain(self._session)
@@ -66,7 +80,7 @@ class Network:
         outputs, name = [self._part.output.name], self._part.input.name
         return lambda hu: np.asarray(session.run(outputs, {name: hu})[0], dtype=np.float32)
 
-    def _new_session(self, providers: list[str]) -> Any:
+    def _new_session(self, providers: Providers) -> Any:
         """A session over the bytes that were verified, and over nothing else."""
         content = read_checked(self._model, self._file)
         try:
@@ -86,9 +100,10 @@ class Folds:
     The mean of what they answer.
     """
 
-    def __init__(self, model: str, part: Part, device: str, threads: int) -> None:
+    def __init__(self, model: str, part: Part, device: str, threads: int, *, providers: Providers | None = None) -> None:
         self._model, self._part = model, part
-        self.each = [Network(model, part, device, threads, file) for file in part.files]
+        self.each = [Network(model, part, device, threads, file, providers=providers) for file in part.files]
+        self.provider = next((one.provider for one in self.each if one.provider == CPU), self.each[0].provider)
         self.device = "cuda" if all(network.device == "cuda" for network in self.each) else "cpu"
 
     def __call__(self, hu: Volume) -> Volume:
@@ -175,37 +190,35 @@ def _translating(run: Predictor, hu: Volume, device: str) -> Volume:
         raise _translated(error, device) from error
 
 
-def _providers(device: str) -> list[str]:
+def _providers(device: str) -> Providers:
     if device == "cpu":
         return [CPU]
+    cuda = (CUDA, CUDA_OPTIONS)
     if device == "cuda":
-        return [CUDA]
-    # Asking for CUDA on a machine without a device only fills the log with errors of the loader.
-    seems_there = CUDA in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists()
-    return [CUDA, CPU] if seems_there else [CPU]
+        return [cuda]
+    return [cuda, CPU] if is_there(CUDA) else [CPU]
 
 
-def _session(content: bytes, providers: list[str], threads: int) -> Any:
+def is_there(provider: str) -> bool:
+    """Whether a provider seems to be there: asking for one without a device only fills the log with errors of the loader."""
+    return provider in onnxruntime.get_available_providers() and (provider == CPU or Path("/dev/nvidiactl").exists())
+
+
+def _session(content: bytes, providers: Providers, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _ERRORS_ONLY
     options.enable_cpu_mem_arena = False  # an arena keeps the peak of the largest slab for as long as the worker lives
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn the machine's cores
-    if CUDA in providers:
+    device = "cpu" if list(providers) == [CPU] else "cuda"
+    if device == "cuda":
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where the extra `cuda` put them
+    given = [one if isinstance(one, str) else (one[0], dict(one[1])) for one in providers]
     try:
-        return onnxruntime.InferenceSession(content, options, providers=[_with_options(name) for name in providers])
+        return onnxruntime.InferenceSession(content, options, providers=given)
     except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-        raise _translated(error, "cuda" if CUDA in providers else "cpu") from error
-
-
-def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
-    """CUDA memory grows by what is needed, not by doubling, so that several processes can share a device.
-
-    TF32 stays off: with it 7 voxels in 10,000 of the masks differed from the CPU's, without it none, at 9 ms a scan.
-    """
-    return (CUDA, {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}) if provider == CUDA else provider
+        raise _translated(error, device) from error
 
 
 def _translated(error: Exception, device: str) -> DeviceOutOfMemory | InferenceFailed:

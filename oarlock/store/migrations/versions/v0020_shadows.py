@@ -36,7 +36,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop table and column, and the scores of shadow runs: the version before would take them for those of delivered contours."""
+    """Drop table and column, and the scores of shadow runs.
+
+    The version before would take them for those of delivered contours.
+    """
     shadow = "SELECT id FROM qa_streams WHERE shadow"
     op.execute(f"DELETE FROM qa_scores WHERE case_id IN (SELECT id FROM qa_cases WHERE stream_id IN ({shadow}))")  # noqa: S608
     for table in ("qa_cases", "qa_days", "qa_histogram", "qa_findings"):
