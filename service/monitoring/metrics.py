@@ -3,7 +3,7 @@
 So they hold across restarts and processes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, product

@@ -117,5 +117,5 @@ def test_a_model_that_comes_and_one_that_is_retired_are_seen_without_a_restart(s
     ],
 )
 def test_the_setting_names_a_model_for_all_sites_or_for_each(text: str, of: dict[str, str | None]) -> None:
-    settings = Settings(shadow=text)  # type: ignore[arg-type]
+    settings = Settings(shadow=text)
     assert {site: settings.shadow_of(site) for site in of} == of
