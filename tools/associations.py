@@ -17,7 +17,10 @@ NAME: Final = "associations"
 
 
 def table() -> str:
-    """A table of services, SOP classes, roles and transfer syntaxes (PS3.2, "AE Specifications")."""
+    """A table of services, SOP classes, roles and transfer syntaxes.
+
+    As in PS3.2, "AE Specifications".
+    """
     rows = ["| service | SOP class | UID | role | transfer syntaxes |", "| --- | --- | --- | --- | --- |"]
     syntaxes: dict[tuple[str, ...], str] = {}
     for one in offered():

@@ -1,4 +1,6 @@
-"""Derives the limits of oarlock/organs/norms.py from the expert contours, and prints its tables.
+"""Derives the tables of oarlock/organs/norms.py, and prints them.
+
+From the expert contours.
 
     python -m tools.derive_norms FOLDER --openkbp OPENKBP --matched matched.csv
 
@@ -78,7 +80,10 @@ MANY = 100
 
 @dataclass(frozen=True)
 class ContourSet:
-    """One set of contours: its organs, their shapes, and those of the six halves of each."""
+    """One set of contours.
+
+    Its organs, their shapes, and those of the six halves of each.
+    """
 
     case: str
     rater: str
@@ -113,7 +118,9 @@ def drawn_of(case: Case, rater: str) -> ContourSet:
 
 
 def halved(oar: OAR, crop: Crop) -> list[Crop | None]:
-    """What is left without the outer, inner, front, back, upper and lower half; None where an organ is one voxel wide.
+    """What is left of an organ without each of its halves.
+
+    Outer, inner, front, back, upper and lower; None where the organ is one voxel wide.
 
     :param crop: of a grid whose axes run to the head, to the back and to the left; so do the axes of an expert's contours.
     """
@@ -154,7 +161,9 @@ def limits(sets: Sequence[ContourSet], cts: PlanningCTs) -> NormTables:
 
 
 def tissues(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, TissueNorm]:
-    """The table TISSUES, from the expert contours that lie on a CT and from those of OpenKBP's patients.
+    """The table TISSUES, from the contours that lie on a CT.
+
+    Those of the experts, and those of OpenKBP's patients.
 
     98 % of all sets lack less of an organ's tissue than a certain share (of fewer than 50 sets, all). Red is what lacks a fifth
     more than that and beyond it another 3 % of the organ, or 10 % where there are few sets to learn from; amber is half way.
@@ -186,7 +195,10 @@ def unsided(oar: OAR) -> str:
 
 
 def halvings(sets: Sequence[ContourSet], table: Mapping[str, Norm]) -> dict[str, Halving]:
-    """The table HALVES: Fisher's discriminant between whole organs and each of their halves."""
+    """The table HALVES.
+
+    Fisher's discriminant between whole organs and each of their halves.
+    """
     return {
         oar.name[:-2]: _halving(oar, sets, table)
         for oar in OARS
@@ -335,7 +347,10 @@ def _face_limit(shares: Sequence[float], patients: int) -> float:
 
 
 def pairs(drawn: Sequence[ContourSet]) -> dict[str, Pair]:
-    """The table PAIRS: the limits of the factor, tolerance intervals no narrower than what was seen, and of the offset."""
+    """The table PAIRS.
+
+    The limits of the factor, tolerance intervals no narrower than what was seen, and of the offset.
+    """
     sets = [one.shapes for one in drawn]
     table = {}
     for oar in OARS:

@@ -1,4 +1,7 @@
-"""python -m tools.docstrings: public docstrings whose first line is too long to be read at a glance."""
+"""python -m tools.docstrings.
+
+Public docstrings whose first line is too long to be read at a glance.
+"""
 
 import ast
 import sys
@@ -7,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PACKAGES: Final = ("oarlock", "service", "worker")
+PACKAGES: Final = ("oarlock", "service", "worker", "tools")
 MAX_WORDS: Final = 12
 """As CONTRIBUTING has it; a package's own line also says what may not live there, and may be longer."""
 
@@ -15,7 +18,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def too_long(source: str) -> Iterator[tuple[int, str]]:
-    """Line number and first line of each public docstring with too many words."""
+    """Line number and first line of each docstring that is too long."""
     for node in public(ast.parse(source)):
         first, *_ = (ast.get_docstring(node) or "").splitlines() or [""]
         if len(first.split()) > MAX_WORDS:
@@ -23,7 +26,10 @@ def too_long(source: str) -> Iterator[tuple[int, str]]:
 
 
 def public(node: ast.AST) -> Iterator[Documented]:
-    """The node and what it holds, without names that begin with an underscore and what functions hold."""
+    """The node and what it holds that is public.
+
+    Without names that begin with an underscore, and what functions hold.
+    """
     if isinstance(node, Documented) and not getattr(node, "name", "").startswith("_"):
         yield node
         if isinstance(node, ast.Module | ast.ClassDef):

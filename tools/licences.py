@@ -120,7 +120,10 @@ def components() -> list[Component]:
 
 
 def is_allowed(expression: str) -> bool:
-    """Whether an SPDX expression can be met with allowed licences alone: of each OR one, of each AND all."""
+    """Whether an SPDX expression can be met with allowed licences alone.
+
+    Of each OR one, of each AND all.
+    """
     words = re.findall(r"[()]|[^\s()]+", expression)
     known = {"(", ")", "AND", "OR"}
     python = " ".join(
@@ -175,7 +178,10 @@ def _facts(name: str) -> tuple[str, str]:
 
 
 def licence_of(installed: Distribution) -> str:
-    """The SPDX expression of a distribution, from whichever of the three places it uses; ``not known`` if from none."""
+    """The SPDX expression of a distribution; ``not known`` without one.
+
+    From whichever of the three places it uses.
+    """
     if expression := _fact(installed, "License-Expression"):
         return expression
     classifiers = installed.metadata.get_all("Classifier") or []

@@ -102,7 +102,10 @@ def packages() -> str:
 
 
 def graph() -> str:
-    """The packages of the core in their layers, and an arrow for each import that no longer way explains."""
+    """The core's packages in layers, with an arrow for each import.
+
+    An arrow is left out where a longer way says the same.
+    """
     arrows = {(package_of(module), package_of(name)) for module, tree in modules(*TOPS).items() for name in _imported(tree)}
     drawn = {arrow for arrow in arrows if _drawn(arrow)}
     lines = ["```mermaid", "flowchart TD"]
@@ -144,7 +147,9 @@ def _reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def journey() -> str:
-    """What the functions of :data:`JOURNEY` call, one box a call, in the order of the source.
+    """What the functions of :data:`JOURNEY` call, one box a call.
+
+    In the order of the source.
 
     :raises LookupError: if there is not exactly one function of a name.
     """

@@ -4,7 +4,9 @@ from pathlib import Path
 
 
 def replaced(text: str, name: str, part: str) -> str:
-    """A page's text with ``part`` between the markers ``<!-- name: …-->`` and ``<!-- name: end -->``.
+    """A page's text with ``part`` between its markers.
+
+    The markers are ``<!-- name: …-->`` and ``<!-- name: end -->``.
 
     :raises ValueError: if the page lacks the markers.
     """

@@ -1,4 +1,6 @@
-"""The pictures of ``docs/pictures.md``: expert contours over the CT that they were drawn on, as other programs see our files.
+"""The pictures of ``docs/pictures.md``.
+
+Expert contours over the CT that they were drawn on, as other programs see our files.
 
 ``python -m tools.pictures --openkbp FOLDER --contours FOLDER --matched matched.csv --out docs/pictures``
 
@@ -54,7 +56,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A real head: (z, y, x) Hounsfield units, masks and grid, stored along the patient's own axes."""
+    """A real head.
+
+    (z, y, x) Hounsfield units, masks and grid, stored along the patient's own axes.
+    """
 
     hu: npt.NDArray[np.int16]
     masks: OARMasks
@@ -80,7 +85,7 @@ def main() -> None:
 
 
 def read_head(openkbp: Path, contours: Path, matched: Path) -> Head:
-    """The part of the scan that both the CT and the contours show."""
+    """The part of the scan that CT and contours both show."""
     with matched.open(newline="") as file:
         row = next(row for row in csv.DictReader(file) if row["case"] == CASE)
     raw = next(patient.raw for patient in read_patients(openkbp) if patient.name == row["patient"])
@@ -108,7 +113,10 @@ def _laid_on(raw: Array, grid: Grid, slice_offset: int, row_offset: int, column_
 
 
 def write_turned(head: Head, position: str, folder: Path) -> Path:
-    """The same voxels at the same places, stored in the order of a patient position; CT and RTSTRUCT."""
+    """The same voxels, stored in the order of a patient position.
+
+    At the same places; CT and RTSTRUCT.
+    """
     _, row, column = POSITIONS[position]
     normal = np.cross(row, column)
     axis_y, axis_x = 2 - int(np.argmax(np.abs(column))), 2 - int(np.argmax(np.abs(row)))
@@ -137,7 +145,10 @@ def write_turned(head: Head, position: str, folder: Path) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One CT image as its file describes it; ``row`` and ``column`` are the steps along a row and down a column in mm."""
+    """One CT image as its file describes it.
+
+    ``row`` and ``column`` are the steps along a row and down a column in mm.
+    """
 
     hu: Array
     origin: FloatArray
@@ -145,7 +156,10 @@ class Slice:
     column: FloatArray
 
     def line(self, axis: int, at_mm: float) -> tuple[FloatArray, Array]:
-        """Positions on the other axis of the patient (0: x, 1: y) and HU of the voxels nearest to a plane across ``axis``."""
+        """Positions and HU of the voxels nearest to a plane.
+
+        The positions are on the other axis of the patient (0: x, 1: y); the plane lies across ``axis``.
+        """
         along_rows = abs(self.column[axis]) > abs(self.row[axis])
         step, other = (self.column, self.row) if along_rows else (self.row, self.column)
         index = int(np.clip(round((at_mm - self.origin[axis]) / step[axis]), 0, self.hu.shape[0 if along_rows else 1] - 1))
@@ -157,7 +171,10 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """What the files of one series say: slices from foot to head, and each organ's colour and its polygons by slice."""
+    """What the files of one series say.
+
+    Slices from foot to head, and each organ's colour and its polygons by slice.
+    """
 
     slices: list[Slice]
     organs: dict[str, tuple[tuple[float, ...], dict[int, list[FloatArray]]]]
@@ -194,7 +211,7 @@ def _slice(image: pydicom.Dataset) -> Slice:
 
 
 def draw_cuts(files: dict[str, Files], path: Path) -> None:
-    """A row for each way of storing the head, a column for each cut."""
+    """A row for each way of storing, a column for each cut."""
     figure, rows = plt.subplots(len(files), 3, figsize=(11, 11), facecolor="black", layout="constrained")
     for axes, (position, content) in zip(rows, files.items(), strict=True):
         eye, stem, parotid = (content.middle_mm(organ) for organ in ("Eye_L", "Brainstem", "Parotid_L"))
@@ -211,7 +228,10 @@ def draw_cuts(files: dict[str, Files], path: Path) -> None:
 
 
 def draw_close_up(files: Files, head: Head, path: Path) -> None:
-    """Both eyes: the experts' voxels and the lines that we wrote around them, point by point."""
+    """Both eyes.
+
+    The experts' voxels and the lines that we wrote around them, point by point.
+    """
     figure, axes = plt.subplots(figsize=(11, 5.2), facecolor="black", layout="constrained")
     lens = files.middle_mm("Lens_L")
     z = _draw_axial(axes, files, float(lens[2]), points=True)

@@ -1,4 +1,4 @@
-"""The table of the README that says how well each organ is drawn.
+"""The README's table of how well each organ is drawn.
 
 python -m tools.quality
 
@@ -28,7 +28,9 @@ Row = Mapping[str, str]
 
 
 def table() -> str:
-    """Organs by falling volumetric DSC; left and right of a pair are one row.
+    """Organs by falling volumetric DSC.
+
+    Left and right of a pair are one row.
 
     :raises LookupError: if the card has no such table, or lacks an organ.
     """

@@ -1,4 +1,7 @@
-"""``make bundle``: images where a container engine is at hand, else wheels for this Python and this machine."""
+"""``make bundle``.
+
+Images where a container engine is at hand, else wheels for this Python and this machine.
+"""
 
 import argparse
 import platform

@@ -1,4 +1,4 @@
-"""A folder as one archive, with a checksum of everything that is in it."""
+"""A folder as one archive, with checksums of all its files."""
 
 import hashlib
 import tarfile
@@ -9,14 +9,20 @@ CHECKSUMS: Final = "SHA256SUMS"
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the checksum of every file in a folder into it, for ``sha256sum -c``."""
+    """Write the checksums of a folder's files into it.
+
+    ``sha256sum -c`` reads them.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     lines = [f"{sha256_of(path)}  {path.relative_to(folder)}\n" for path in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write a folder into an archive that tells nothing of who made it, and the archive's checksum beside it."""
+    """Write a folder into an archive, and its checksum beside it.
+
+    The archive tells nothing of who made it.
+    """
     with tarfile.open(archive, "w") as tar:
         for path in sorted(folder.rglob("*")):
             tar.add(path, Path(folder.name) / path.relative_to(folder), recursive=False, filter=_anonymous)

@@ -1,4 +1,7 @@
-"""What goes into a bundle: files of this tree, and either container images or wheels."""
+"""What goes into a bundle.
+
+Files of this tree, and either container images or wheels.
+"""
 
 import gzip
 import json
@@ -51,7 +54,10 @@ def copy_tree(folder: Path) -> None:
 
 
 def add_wheels(folder: Path, lock: Path) -> list[Component]:
-    """Fetch the wheels of a lock for the Python and the machine that this runs on, and make Oarlock's own."""
+    """Fetch the wheels of a lock, and make Oarlock's own.
+
+    For the Python and the machine that this runs on.
+    """
     wheels = folder / "wheels"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--require-hashes"]
     subprocess.run([*pip, "--only-binary", ":all:", "-r", lock, "-d", wheels], cwd=ROOT, check=True)
@@ -73,7 +79,10 @@ def _with_default(image: str) -> str:
 
 
 def add_images(folder: Path, images: Sequence[str]) -> list[Component]:
-    """Save images of this machine's container engine into one file; what is not here is pulled."""
+    """Save images of this machine's container engine into one file.
+
+    What is not here is pulled.
+    """
     for image in images:
         if subprocess.run(["docker", "image", "inspect", image], check=False, capture_output=True).returncode:
             subprocess.run(["docker", "pull", image], check=True)

@@ -1,4 +1,7 @@
-"""What a bundle holds, as a software bill of materials (CycloneDX 1.6, ECMA-424)."""
+"""What a bundle holds, as a software bill of materials.
+
+CycloneDX 1.6 (ECMA-424).
+"""
 
 import hashlib
 import json
@@ -23,7 +26,10 @@ LICENSE: Final = "Apache-2.0"
 
 
 class SBOMInvalid(RuntimeError):
-    """The bill of materials is not of CycloneDX's schema: a mistake of ours."""
+    """The bill of materials is not of CycloneDX's schema.
+
+    A mistake of ours.
+    """
 
 
 def write_sbom(file: Path, components: Iterable[Component]) -> None:
@@ -96,7 +102,10 @@ def of_distributions(listing: str) -> list[Component]:
 
 
 def of_interpreter(version: str) -> Component:
-    """CPython itself: the images that ours start from hold one that is no package of their operating system."""
+    """CPython itself.
+
+    The images that ours start from hold one that is no package of their operating system.
+    """
     return Component(name="cpython", version=version, purl=PackageURL("generic", None, "cpython", version))
 
 

@@ -1,4 +1,6 @@
-"""python -m tools.mutate [PATTERN …]: change one thing at a time where a wrong sign hurts a patient; do the tests notice?
+"""python -m tools.mutate [PATTERN …].
+
+Change one thing at a time where a wrong sign hurts a patient; do the tests notice?
 
 Mutants that no test notices are printed, and listed in docs/reliability.md with the reason of tools/mutate/explained.toml.
 """
@@ -75,7 +77,7 @@ def _collect(module: str, tests: Sequence[Path], chosen: argparse.Namespace, res
 
 
 def survivors_loaded_anew(survivors: Sequence[Survivor], jobs: int) -> list[Mutant]:
-    """Those that survive in a process that loads them from the start too."""
+    """Those that survive loading them from the start, too."""
     unsure = [survivor for survivor in survivors if not survivor.sure]
     trials = [loaded_anew(survivor.mutant, survivor.tests, 20 + survivor.limit_s) for survivor in unsure]
     noticed = [unsure[number].mutant for number, outcome in outcomes(trials, jobs) if outcome == NOTICED]

@@ -1,4 +1,7 @@
-"""The tests of a module, collected once; each mutant runs the tests that reach its line, in a fork of that process."""
+"""The tests of a module, collected once.
+
+Each mutant runs the tests that reach its line, in a fork of that process.
+"""
 
 import ast
 import gc
@@ -39,7 +42,10 @@ class Survivor:
 
 
 class Collected:
-    """A plugin of pytest that collects the tests of a module, then does ``work`` in place of running them."""
+    """A plugin of pytest that does ``work`` with the collected tests.
+
+    In place of running them.
+    """
 
     def __init__(self, root: Path, module: str, work: Callable[["Collected"], None]) -> None:
         self._name = module.removesuffix(".py").replace("/", ".")
@@ -139,7 +145,10 @@ class Collected:
 
 
 def lines_of_statement(source: str, line: int) -> tuple[range, bool]:
-    """The lines of the innermost statement that this line is in, and whether it is inside of a function."""
+    """The lines of the innermost statement around this line.
+
+    And whether it is inside of a function.
+    """
     statement, in_function = range(line, line + 1), False
     for node in ast.walk(ast.parse(source)):  # outer ones first
         if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or line):
@@ -150,5 +159,8 @@ def lines_of_statement(source: str, line: int) -> tuple[range, bool]:
 
 
 def collect(root: Path, module: str, tests: Sequence[Path], work: Callable[[Collected], None]) -> None:
-    """Collect these files of tests in this process, and do the work with them."""
+    """Collect these files of tests, and do the work with them.
+
+    In this process.
+    """
     pytest.main([*OPTIONS, *map(str, tests)], plugins=[Collected(root, module, work)])

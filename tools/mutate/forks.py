@@ -1,4 +1,7 @@
-"""Forks of a process: each runs one trial and ends; how it ended says whether its tests passed."""
+"""Forks of a process: each runs one trial and ends.
+
+How it ended says whether its tests passed.
+"""
 
 import os
 import resource
@@ -37,7 +40,10 @@ class Trial:
 
 
 def outcomes(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[int, int]]:
-    """The number of each trial and its outcome, as they end, ``jobs`` at a time; a trial over its limit is NOTICED."""
+    """Each trial's number and outcome, as they end.
+
+    ``jobs`` run at a time; a trial over its limit is NOTICED.
+    """
     waiting = iter(enumerate(trials))
     running: list[_Fork] = []
     while True:

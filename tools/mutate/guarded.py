@@ -1,4 +1,7 @@
-"""The modules in which a wrong sign hurts a patient, and the tests that hold each: few, and quick, as every mutant runs them."""
+"""Modules in which a wrong sign hurts a patient, and their tests.
+
+The tests are few and quick, as every mutant runs them.
+"""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""A mutant put into a module that is loaded: its functions get other code, its plain constants other values."""
+"""A mutant put into a module that is loaded.
+
+Its functions get other code, its plain constants other values.
+"""
 
 import gc
 import sys
@@ -8,12 +11,17 @@ from types import CodeType, FunctionType, ModuleType
 
 
 def functions_of(file: str) -> list[FunctionType]:
-    """Every function in memory that this file defines, methods and wrapped ones too."""
+    """Every function in memory that this file defines.
+
+    Methods and wrapped ones too.
+    """
     return [one for one in gc.get_objects() if isinstance(one, FunctionType) and one.__code__.co_filename == file]
 
 
 def put_in_place(module: ModuleType, functions: list[FunctionType], original: str, mutant: str) -> bool:
-    """Change what the mutant changes; False where that needs the module loaded anew.
+    """Change what the mutant changes.
+
+    False where that needs the module loaded anew.
 
     A changed constant reaches the modules that import it by name, but not what was computed from it when they were loaded.
     """

@@ -1,4 +1,7 @@
-"""The survivors of the latest run, kept under build/, so that only they are tried again once tests are added."""
+"""The survivors of the latest run, kept under build/.
+
+So that only they are tried again once tests are added.
+"""
 
 import hashlib
 import json
@@ -16,7 +19,10 @@ def write(root: Path, module: str, survivors: Sequence[Mutant]) -> None:
 
 
 def read(root: Path, module: str) -> list[Mutant] | None:
-    """The survivors of a module; None where it was not tried as it is now."""
+    """The survivors of a module.
+
+    None where it was not tried as it is now.
+    """
     file = _file(root, module)
     return [Mutant(**fields) for fields in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else None
 

@@ -30,7 +30,9 @@ class Mutant:
 
 
 def mutants(root: Path, module: str, only: Sequence[str] | None = None) -> Iterator[Mutant]:
-    """Every mutant of the file ``module`` that is not the same program; annotations are not part of it.
+    """Every mutant of the file ``module`` that is not the same program.
+
+    Annotations are not part of it.
 
     :param only: names of operators; None for all.
     """

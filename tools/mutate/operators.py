@@ -1,4 +1,7 @@
-"""What is changed: a choice of cosmic-ray's operators, and two of our own."""
+"""What is changed.
+
+A choice of cosmic-ray's operators, and two of our own.
+"""
 
 import re
 from ast import literal_eval
@@ -25,7 +28,9 @@ OPPOSITES: Final = (
 
 
 class LimitMoved(Operator):  # type: ignore[misc]
-    """A number with a decimal point, half as large again or a third smaller: 0.1 to 0.15.
+    """A decimal number, half as large again or a third smaller.
+
+    0.1 to 0.15.
 
     cosmic-ray adds and takes away 1, which leaves no limit below 1 where a patient could meet it.
     """
@@ -100,7 +105,10 @@ _OTHERS: Final = (
 
 
 def operators() -> Iterator[Operator]:
-    """One of each operator; bit shifts in place of sums and their like are left out, as every test notices them."""
+    """One of each operator.
+
+    Bit shifts in place of sums and their like are left out, as every test notices them.
+    """
     names = (
         *(f"ReplaceBinaryOperator_{pair.replace(' ', '_')}" for pair in _PAIRS),
         *(f"ReplaceComparisonOperator_{pair.replace(' ', '_')}" for pair in _COMPARED),

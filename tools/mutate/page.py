@@ -14,7 +14,9 @@ _HEAD: Final = ("| module | mutants | killed | explained | left |", "| --- | ---
 
 
 def write(root: Path, module: str, tried: int, survivors: Sequence[Mutant]) -> int:
-    """Put the result of one module into the page, beside those of the others.
+    """Put the result of one module into the page.
+
+    Beside those of the others.
 
     :return: how many survivors have no explanation
     """

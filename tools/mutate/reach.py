@@ -1,4 +1,4 @@
-"""Which lines of a module a test runs, and how long it takes."""
+"""Which lines of a module a test runs, and how long."""
 
 import sys
 import time
@@ -12,7 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reach:
-    """The lines that a test and its fixtures run, and its seconds of processor time."""
+    """The lines that a test runs, and its seconds of CPU.
+
+    Those of its fixtures too.
+    """
 
     lines: frozenset[int]
     seconds: float
@@ -28,7 +31,10 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[set[int]]:
-        """The lines that are run in the block; those of blocks inside it are its own too."""
+        """The lines that are run in the block.
+
+        Those of blocks inside it are its own too.
+        """
         outer, self._lines = self._lines, set()
         traced = sys.gettrace()
         sys.settrace(self._entered)
@@ -41,7 +47,7 @@ class Recorder:
 
     @contextmanager
     def recording_fixture(self, name: str) -> Iterator[None]:
-        """What is run in the block belongs to every test that uses this fixture."""
+        """What is run belongs to every test that uses this fixture."""
         with self.recording() as lines:
             yield
         self._of_fixtures[name] |= lines

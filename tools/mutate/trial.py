@@ -1,4 +1,7 @@
-"""Tests of one mutant in a fork that loads Oarlock anew; the libraries are there, and no file is changed."""
+"""Tests of one mutant in a fork that loads Oarlock anew.
+
+The libraries are there, and no file is changed.
+"""
 
 import importlib
 import os
