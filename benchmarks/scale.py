@@ -46,7 +46,7 @@ from oarlock.store.schema import JOBS
 from oarlock.store.scores.write import Scored
 from service.broker import Broker
 from service.embedded.redis_server import PrivateRedis
-from worker.lease import LeaseKeeper
+from worker.lease_keeper import LeaseKeeper
 
 QUEUED: Final = 10_000
 FOLLOWERS: Final = 200

@@ -13,7 +13,7 @@ from oarlock import logs
 from oarlock.settings import Settings
 from oarlock.store.jobs import CONTOUR_SERIES, QUEUE
 from worker.gate import Acknowledgements, Gate
-from worker.lease import HAND_BACK
+from worker.lease_keeper import HAND_BACK
 from worker.settings import settings
 
 

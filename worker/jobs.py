@@ -41,7 +41,7 @@ from oarlock.store.jobs import MAX_ATTEMPTS, Job, JobId, Stage
 from oarlock.store.leases import Lease, LeaseLost
 from oarlock.store.migrations import DatabaseNewer, DatabaseOlder
 from oarlock.store.scores.write import Scored
-from worker.lease import CancelRequested, LeaseKeeper, WorkerStopping
+from worker.lease_keeper import CancelRequested, LeaseKeeper, WorkerStopping
 
 log = logging.getLogger(__name__)
 

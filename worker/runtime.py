@@ -29,7 +29,7 @@ from oarlock.store.jobs import Job, JobId
 from oarlock.store.scores.read import ScoreStore
 from worker.gate import ResultSpace
 from worker.jobs import contour
-from worker.lease import HAND_BACK
+from worker.lease_keeper import HAND_BACK
 from worker.shadow import ShadowRuns
 
 log = logging.getLogger(__name__)

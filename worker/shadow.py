@@ -29,7 +29,7 @@ from oarlock.store.scores.read import ScoreStore
 from oarlock.store.scores.write import Origin, ShadowScored
 from oarlock.store.shadows import Shadow, ShadowLost
 from worker.jobs import ModelOf, profile_of
-from worker.lease import WorkerStopping
+from worker.lease_keeper import WorkerStopping
 
 log = logging.getLogger(__name__)
 

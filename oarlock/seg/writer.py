@@ -32,7 +32,7 @@ from oarlock.errors import ResultNotFound
 from oarlock.organs.catalogue import ANATOMICAL_STRUCTURE_CODE, LATERALITY_CODES, Laterality
 from oarlock.pictures.slice_archive import Rendering
 from oarlock.rtstruct.writer import derived_uid, file_meta
-from oarlock.seg.colour import to_cielab
+from oarlock.seg.cielab import to_cielab
 
 SERIES_NUMBER: Final = 9022
 SERIES_DESCRIPTION: Final = "Oarlock segmentation (UNAPPROVED)"

@@ -19,7 +19,7 @@ from oarlock.organs.catalogue import OARS
 from oarlock.pictures.slice_archive import load_rendering, save_rendering
 from oarlock.rtstruct.profiles import GENERIC, Profile, read_profile
 from oarlock.rtstruct.writer import write_rtstruct
-from oarlock.seg.colour import to_cielab
+from oarlock.seg.cielab import to_cielab
 from oarlock.seg.writer import to_segmentation
 from tests.fixtures.judges import dciodvfy
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series

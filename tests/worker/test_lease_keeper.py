@@ -7,7 +7,7 @@ import pytest
 from oarlock.errors import DatabaseUnavailable
 from oarlock.store.jobs import JobId, Stage
 from oarlock.store.leases import Lease, LeaseLost
-from worker.lease import SHARES, CancelRequested, LeaseKeeper, WorkerStopping
+from worker.lease_keeper import SHARES, CancelRequested, LeaseKeeper, WorkerStopping
 
 LEASE = Lease(JobId("job"), token=1, worker="test", attempt=1)
 
