@@ -1,4 +1,6 @@
-"""A second round of labels: what a box network draws itself puts transferred labels right, and stands in where a scan has none.
+"""A second round of labels, by what a box network draws.
+
+Its drawing puts transferred labels right, and stands in where a scan has none.
 
 A transferred eye lies where the first finder saw it; the network that learnt from eighty such eyes sees it better. And glands
 that experts drew in nine scans are in a hundred others, where a network that is sure of them can say so. Experts' labels and
