@@ -187,7 +187,7 @@ def test_metrics_tell_surface_dsc_by_organ_and_model_and_the_levels_of_the_check
     def found(sample: str, **labels: str) -> float:
         return value(after, sample, **labels)
 
-    brain = {"model": "histogram", "model_version": "1", "scanner": "CT", "origin": "supplied", "oar": "Brain"}
+    brain = {"model": "histogram", "model_version": "1", "scanner": "CT", "site": "", "origin": "supplied", "oar": "Brain"}
     assert [found("oarlock_surface_dsc_bucket", **brain, le=bound) for bound in ("0.5", "0.925", "0.95", "+Inf")] == [1, 1, 2, 2]
     assert (found("oarlock_surface_dsc_count", **brain), found("oarlock_surface_dsc_sum", **brain)) == (2, pytest.approx(1.34))
     for level, n in (("red", 2), ("amber", 1), ("green", 0)):
