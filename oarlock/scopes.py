@@ -3,7 +3,12 @@
 Settings and keys both name them.
 """
 
+import re
 from enum import StrEnum
+from typing import Final
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a key and a site may be called."""
 
 
 class Scope(StrEnum):

@@ -19,9 +19,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
-from oarlock.errors import InvalidParameter, SiteFileInvalid
+from oarlock.errors import SiteFileInvalid
 from oarlock.qa.site_file import Site, read_tables, site_of
-from oarlock.store.keys import check_site
+from oarlock.scopes import NAME
 from oarlock.store.retention import NO_OVERRIDE, Retention, to_seconds
 
 LARGEST_SHARE: Final = 10
@@ -79,10 +79,8 @@ def read_sites(folder: Path) -> Mapping[str, SiteRules]:
 
 
 def _read(path: Path) -> SiteRules:
-    try:
-        check_site(path.stem, ())
-    except InvalidParameter as error:
-        raise SiteFileInvalid(reason=f"{path.name} is not named after a site") from error
+    if not NAME.fullmatch(path.stem):
+        raise SiteFileInvalid(reason=f"{path.name} is not named after a site")
     try:
         tables = read_tables(path)
         rules = _Rules.model_validate(tables)

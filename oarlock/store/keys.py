@@ -16,14 +16,13 @@ from sqlalchemy import RowMapping, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from oarlock.errors import InvalidParameter
-from oarlock.scopes import Scope
+from oarlock.scopes import NAME, Scope
 from oarlock.store import audit
 from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.database import Database, utc_now
 from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.schema import KEYS
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN: Final = re.compile(r"oarlock_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _SECRET_BYTES: Final = 32
 OF_ALL_SITES: Final = frozenset({Scope.ADMIN, Scope.METRICS_READ})
@@ -83,7 +82,7 @@ class KeyStore:
         :returns: the key, and what its owner sends. This is the only time that it can be had.
         :raises InvalidParameter: if the name is taken or not usable, no scope is given, or it would have expired already.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise InvalidParameter(name="NAME", reason="must be 1 to 64 letters, digits, dots, hyphens and underscores")
         if not scopes:
             raise InvalidParameter(name="scope", reason=f"is missing: one or more of {', '.join(Scope)}")
@@ -157,7 +156,7 @@ def check_site(site: str, scopes: Collection[Scope]) -> None:
     :param site: empty for an operator's key, which may have any.
     :raises InvalidParameter: if the name is not usable, or a scope shows what other sites have.
     """
-    if site and not _NAME.fullmatch(site):
+    if site and not NAME.fullmatch(site):
         raise InvalidParameter(name="site", reason="must be 1 to 64 letters, digits, dots, hyphens and underscores")
     if site and (of_all := sorted(OF_ALL_SITES.intersection(scopes))):
         raise InvalidParameter(name="scope", reason=f"{of_all[0]} shows what all sites have: a key of one site cannot have it")
