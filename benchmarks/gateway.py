@@ -1,6 +1,7 @@
 """What receiving a series by C-STORE costs: ours, dcmtk's storescp and Orthanc, one after the other; dcmtk's storescu sends.
 
 python -m benchmarks.gateway SERIES [--repeats 3]      folder of a CT series
+python -m benchmarks.gateway SERIES --memory 100       the memory of ours over as many small series
 
 Everything runs in a network of its own (it takes root), because storescp and Orthanc listen on all addresses. Ours writes each
 file through to the disk before it answers; the others leave that to the system.
@@ -22,6 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from oarlock.ct.writer import write_ct_series
+from tests.fixtures.crooked import crooked_grid, crooked_hu
+
 SENDER: Final = ("storescu", "--max-pdu", "131072", "--scan-directories", "-aec", "OARLOCK")
 _INSIDE: Final = "OARLOCK_TEST_MARK"
 """Set in the process that is in the private network."""
@@ -42,8 +46,15 @@ class Receiver:
 
     def peak_mb(self) -> float:
         """Largest resident memory until now."""
+        return self._mb("VmHWM")
+
+    def now_mb(self) -> float:
+        """Resident memory."""
+        return self._mb("VmRSS")
+
+    def _mb(self, what: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        return int(status.split(f"{what}:")[1].split()[0]) / 1024
 
 
 def free_port() -> int:
@@ -119,10 +130,28 @@ def measure(name: str, series: Path, repeats: int) -> str:
     return f"| {name} | {wall:.2f} | {size / 1e6 / wall:.0f} | {statistics.median(cpu):.2f} | {peak:.0f} |"
 
 
+def memory(series: int) -> str:
+    """The memory of ours after each tenth of some series, each of 37 slices over an association of its own."""
+    seen = []
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        command, environment = ours(Path(folder, "gateway"), port)
+        with started("ours", command, port, environment) as receiver:
+            for number in range(1, series + 1):
+                one = Path(folder, "ct")
+                write_ct_series(one, crooked_hu(), crooked_grid(), seed=f"memory {number}")
+                subprocess.run([*SENDER, "127.0.0.1", str(port), one], check=True)
+                shutil.rmtree(one)
+                if number % max(1, series // 10) == 0:
+                    seen.append(f"{receiver.now_mb():.0f}")
+    return f"MB after each tenth of {series} series: {', '.join(seen)}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
     parser.add_argument("series", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", type=int, metavar="SERIES")
     options = parser.parse_args()
     if os.environ.get(_INSIDE) != "gateway":
         inside = [
@@ -138,6 +167,9 @@ def main() -> int:
         ]
         command = [*inside, *sys.argv[1:]]
         return subprocess.run(command, env=os.environ | {_INSIDE: "gateway"}, check=False).returncode
+    if options.memory:
+        print(memory(options.memory), flush=True)
+        return 0
     images = sum(1 for _ in options.series.iterdir())
     size = sum(path.stat().st_size for path in options.series.iterdir())
     print(f"{images} files, {size / 1e6:.1f} MB, load {os.getloadavg()[0]:.1f}")

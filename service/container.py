@@ -112,9 +112,10 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
         ScoreStore(database),
     )
     reviews = ReviewStore(database)
-    deliveries, received = DeliveryStore(database), Received(settings.data)
+    deliveries, received, gateways = DeliveryStore(database), Received(settings.data), GatewayStore(database)
     broker = Broker(settings)
     health = Health(settings, store, storage, broker, model_folder.now, embedded=embedded)
+    sources = Sources(store, qa_store, broker, health, model_folder.now, callbacks, deliveries, reviews, received, gateways)
     try:
         yield Service(
             settings=settings,
@@ -133,9 +134,9 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
             callback_rules=callback_rules,
             callbacks=callbacks,
             deliveries=deliveries,
-            gateways=GatewayStore(database),
+            gateways=gateways,
             health=health,
-            metrics=Metrics(Sources(store, qa_store, broker, health, model_folder.now, callbacks, deliveries, reviews, received)),
+            metrics=Metrics(sources),
             reviews=reviews,
             places=Places(storage, settings),
             received=received,

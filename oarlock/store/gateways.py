@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import product
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, literal, or_, select, tuple_, update
@@ -228,6 +229,18 @@ class GatewayStore:
             Gateway(row.site, row.name, row.seen_at, tuple(json.loads(row.archives)), tuple(json.loads(row.series)))
             for row in rows
         ]
+
+    def silent_s(self) -> list[tuple[Gateway, float]]:
+        """Every gateway, and the seconds since it last reported."""
+        now = self._clock()
+        return [(one, max(0.0, (now - one.seen_at).total_seconds())) for one in self.gateways(site="")]
+
+    def counts(self) -> dict[tuple[RequestKind, RequestState], int]:
+        """How many requests of each kind stand in each state."""
+        query = select(_REQUESTS.kind, _REQUESTS.state, func.count()).group_by(_REQUESTS.kind, _REQUESTS.state)
+        with self._database.reading() as connection:
+            found = {(RequestKind(kind), RequestState(state)): int(count) for kind, state, count in connection.execute(query)}
+        return {pair: found.get(pair, 0) for pair in product(RequestKind, RequestState)}
 
     # ── doing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -21,6 +21,7 @@ from oarlock.qa.control_chart import Rule
 from oarlock.segmentation.model_folder import Installed
 from oarlock.store.callbacks import CallbackStore
 from oarlock.store.deliveries import DeliveryStore
+from oarlock.store.gateways import GatewayStore
 from oarlock.store.job_store import JobStore
 from oarlock.store.received import Received
 from oarlock.store.reviews import ReviewStore
@@ -58,6 +59,7 @@ class Sources:
     deliveries: DeliveryStore
     reviews: ReviewStore
     received: Received
+    gateways: GatewayStore
 
 
 class Metrics:
@@ -119,6 +121,8 @@ class _Table(Collector):
             self._callbacks,
             self._deliveries,
             self._received,
+            self._gateways,
+            self._asked,
             self._disk,
         )
         for family in families:
@@ -151,6 +155,19 @@ class _Table(Collector):
         series.add_metric(["waiting"], refused.count(False))
         series.add_metric(["refused"], refused.count(True))
         return series
+
+    def _gateways(self) -> Metric:
+        says = "Time since each gateway last reported"
+        silent = GaugeMetricFamily("oarlock_gateway_silent_seconds", says, labels=["site", "gateway"])
+        for gateway, seconds in self._from.gateways.silent_s():
+            silent.add_metric([gateway.site, gateway.name], seconds)
+        return silent
+
+    def _asked(self) -> Metric:
+        asked = GaugeMetricFamily("oarlock_gateway_requests", "What gateways are asked, by state", labels=["kind", "state"])
+        for (kind, state), count in self._from.gateways.counts().items():
+            asked.add_metric([kind, state], count)
+        return asked
 
     def _disk(self) -> Metric:
         return GaugeMetricFamily(

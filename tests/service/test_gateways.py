@@ -162,6 +162,18 @@ def test_a_gateway_tells_of_jobs_that_there_are_and_of_requests_that_it_holds(
     assert (stranger.status_code, stranger.json()["code"]) == (409, "gateway.request_not_held")
 
 
+def test_the_metrics_tell_how_long_a_gateway_is_silent_and_what_was_asked(
+    client: httpx.Client, gateway: str, wanted: dict[str, Any]
+) -> None:
+    report(client, gateway)
+    waiting = 'oarlock_gateway_requests{kind="retrieve",state="waiting"} '
+    before = client.get("/metrics").text
+    assert f'oarlock_gateway_silent_seconds{{gateway="{gateway}",site=""}} ' in before
+    ask(client, wanted)
+    counts = [float(text.split(waiting)[1].split()[0]) for text in (before, client.get("/metrics").text)]
+    assert counts[1] == counts[0] + 1
+
+
 # ── series that wait, results that did not arrive ─────────────────────────────────────────────────────────────────────
 
 

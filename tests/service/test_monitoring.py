@@ -93,6 +93,7 @@ def labels(running: Running, series: list[Path]) -> dict[str, set[str]]:
         lease = running.claim(client.post("/v1/jobs", files=parts(series[:5])).json())
         running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
+        client.post("/v1/gateways/ward", json={}).raise_for_status()
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, ModelFacts("monitored", "1", "ab" * 32), SCORED)
         text = client.get("/metrics").text
@@ -141,7 +142,8 @@ def test_the_first_comparison_of_an_organ_after_any_job_of_its_scanner_is_an_inc
 ) -> None:
     with running.service.database.writing() as connection:
         append(connection, datetime.now(UTC), "a-job", ModelFacts("oarlock-hn", "7", "ab" * 32), Scored("CT9"))
-    pattern = r'^oarlock_surface_dsc_count\{model="oarlock-hn",model_version="7",oar="(\w+)",origin="(\w+)",scanner="CT9"\} 0'
+    named = r'model="oarlock-hn",model_version="7",oar="(\w+)",origin="(\w+)",scanner="CT9",site=""'
+    pattern = rf"^oarlock_surface_dsc_count\{{{named}\}} 0"
     found = set(re.findall(pattern, client.get("/metrics").text, flags=re.MULTILINE))
     assert found == {(oar.name, origin) for oar in OARS for origin in ("supplied", "approved")}
 

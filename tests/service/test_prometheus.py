@@ -36,6 +36,9 @@ FIRST = (
     "Verdicts on sets a day A",
     "Verdicts on organs a week A",
     "Organs beyond the site’s action levels a week A",
+    "Asked of gateways, by state A",
+    "Instances stored by DICOMweb an hour A",
+    "Series stored by DICOMweb that are not a job A",
 )
 LEAST = dict.fromkeys(FIRST, 0.0) | {
     "Callbacks by state A": 0.0,
@@ -96,6 +99,7 @@ def live_a_little(running: Running, series: list[Path]) -> None:
         lease = running.claim(client.post("/v1/jobs", files=parts(series)).json())
         running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
         client.get("/v1/jobs/none")
+        client.post("/v1/gateways/ward", json={}).raise_for_status()
         scored = Scored(
             "CT",
             [compared(BRAIN)],
