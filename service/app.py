@@ -19,7 +19,20 @@ from oarlock.store import audit
 from service.access import oidc
 from service.access.bodies import BodyGuard
 from service.access.hosts import AddressGuard
-from service.api import baselines, catalogue, deliveries, gateways, jobs, openapi, operations, problems, qa, results, reviews
+from service.api import (
+    baselines,
+    catalogue,
+    commissionings,
+    deliveries,
+    gateways,
+    jobs,
+    openapi,
+    operations,
+    problems,
+    qa,
+    results,
+    reviews,
+)
 from service.background.periodic import attempt, every
 from service.background.sweeper import Sweeper
 from service.background.webhooks import delivery
@@ -58,6 +71,7 @@ ROUTERS: Final = (
     qa.comparisons,
     reviews.reviews,
     baselines.baselines,
+    commissionings.commissionings,
     qa.qa,
     catalogue.models,
     catalogue.profiles,

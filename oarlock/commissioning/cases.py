@@ -12,7 +12,7 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, RTStructureSetSt
 
 from oarlock.rtstruct.writer import MANUFACTURER
 
-_WANTED: Final = (
+WANTED: Final = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ApprovalStatus", "StructureSetDate", "StructureSetTime"),
     *("ReferencedFrameOfReferenceSequence", "Manufacturer"),
 )
@@ -72,27 +72,41 @@ def find_cases(folder: Path, *, unapproved: bool = False) -> Found:
             series.setdefault(str(head.get("SeriesInstanceUID", "")), []).append(path)
         elif head is not None and kind == RTStructureSetStorage:
             drawn.append((head, path))
-    chosen: dict[str, tuple[Any, Path]] = {}
-    left_out: dict[str, str] = {}
+    of_series: dict[str, list[tuple[Any, Path]]] = {}
     orphans = 0
     for head, path in drawn:
         named = [uid for uid in _referenced(head) if uid in series]
         orphans += not named
         for uid in named:
-            if str(head.get("Manufacturer", "")).strip() == MANUFACTURER:
-                left_out.setdefault(uid, OUR_OWN)
-            elif not (unapproved or _approved(head)):
-                left_out[uid] = NOT_APPROVED
-            elif uid not in chosen or _rank(head) > _rank(chosen[uid][0]):
-                chosen[uid] = (head, path)
-    cases = [_case(uid, series[uid], *chosen[uid]) for uid in chosen]
-    reasons = [left_out[uid] for uid in sorted(set(left_out) - set(chosen), key=_hash)]
-    without = len(set(series) - set(chosen) - set(left_out))
-    return Found(sorted(cases, key=lambda case: case.key), reasons, without, orphans)
+            of_series.setdefault(uid, []).append((head, path))
+    cases: list[PastCase] = []
+    reasons: list[str] = []
+    for uid in sorted(of_series, key=_hash):
+        place, reason = choose([head for head, _ in of_series[uid]], unapproved=unapproved)
+        if place is None:
+            reasons.append(reason)
+        else:
+            head, path = of_series[uid][place]
+            cases.append(PastCase(key_of(uid, head), tuple(series[uid]), path, is_approved(head)))
+    return Found(sorted(cases, key=lambda case: case.key), reasons, len(set(series) - set(of_series)), orphans)
 
 
-def _case(uid: str, images: Sequence[Path], head: Any, path: Path) -> PastCase:
-    return PastCase(_hash(f"{uid}/{head.get('SOPInstanceUID', '')}"), tuple(images), path, _approved(head))
+def choose(heads: Sequence[Any], *, unapproved: bool) -> tuple[int | None, str]:
+    """Which of a series' RTSTRUCTs it is judged by; None, and why, if none of them may be.
+
+    :param heads: their datasets, with the elements of :data:`WANTED`; at least one.
+    :param unapproved: whether such count that are not approved.
+    """
+    own = [str(head.get("Manufacturer", "")).strip() == MANUFACTURER for head in heads]
+    fit = [i for i, head in enumerate(heads) if not own[i] and (unapproved or is_approved(head))]
+    if not fit:
+        return None, OUR_OWN if all(own) else NOT_APPROVED
+    return max(fit, key=lambda i: (_rank(heads[i]), -i)), ""
+
+
+def key_of(series_uid: str, head: Any) -> str:
+    """What tells a series with its RTSTRUCT apart from others, and says nothing of whose it is."""
+    return _hash(f"{series_uid}/{head.get('SOPInstanceUID', '')}")
 
 
 def _hash(text: str) -> str:
@@ -101,7 +115,7 @@ def _hash(text: str) -> str:
 
 def _head(path: Path) -> Any | None:
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_WANTED))
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(WANTED))
     except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, NotImplementedError):
         return None  # whatever lies there: the folder is somebody's archive
 
@@ -116,8 +130,9 @@ def _referenced(head: Any) -> Iterator[str]:
 
 def _rank(head: Any) -> tuple[bool, str, str]:
     when = (str(head.get("StructureSetDate") or ""), str(head.get("StructureSetTime") or ""))
-    return (_approved(head), *when)
+    return (is_approved(head), *when)
 
 
-def _approved(head: Any) -> bool:
+def is_approved(head: Any) -> bool:
+    """Whether an RTSTRUCT says that it was approved."""
     return bool(head.get("ApprovalStatus") == "APPROVED")

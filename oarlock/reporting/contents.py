@@ -122,7 +122,7 @@ def pictures_of(contents: Contents) -> list[Picture]:
 def _scored(contents: Contents) -> Iterator[tuple[OAR, int, str, None]]:
     """Organs with a score below 1, those that do not pass first, then by surface DSC; an organ of one side alone has none."""
     rows = [
-        (row["passed"] is not False, row["surface_dsc"] or 0.0, BY_NAME[row["oar"]], place, _caption(row))
+        (row["passed"] is not False, row["surface_dsc"] or 0.0, BY_NAME[row["oar"]], place, caption_of(row))
         for place, comparison in enumerate(contents.report["comparisons"])
         if not comparison.get("superseded") and place < len(contents.references) and contents.references[place]
         for row in comparison["oars"]
@@ -132,7 +132,8 @@ def _scored(contents: Contents) -> Iterator[tuple[OAR, int, str, None]]:
         yield oar, place, caption, None
 
 
-def _caption(row: Mapping[str, Any]) -> str:
+def caption_of(row: Mapping[str, Any]) -> str:
+    """The score of an organ for a picture, or why it has none."""
     if row["surface_dsc"] is None:
         return str(row["reason"])
     lengths = (row["tolerance_rounded_mm"], row["hausdorff_95_mm"])

@@ -79,7 +79,7 @@ def _html(service: Service, job: Job) -> str:
         Contents(
             report,
             load_rendering(service.storage.result(job.id, RENDERING)),
-            [_drawn(service, job, comparison) for comparison in report["comparisons"]],
+            [drawn_by_reference(service, job, comparison) for comparison in report["comparisons"]],
             subject_of(rtstruct_of(service, job), job.label),
             job.warnings,
             *_said_of_model(service, job),
@@ -93,7 +93,7 @@ def _said_of_model(service: Service, job: Job) -> tuple[str, tuple[str, ...]]:
     return ("", ()) if manifest is None else (manifest.description, tuple(manifest.limits))
 
 
-def _drawn(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping[OAR, Crop]:
+def drawn_by_reference(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping[OAR, Crop]:
     """What the reference of a comparison drew; nothing if it is not kept, or was superseded."""
     if comparison["file"] is None or comparison["superseded"]:
         return {}

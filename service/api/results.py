@@ -46,7 +46,7 @@ def get_rtstruct(request: Request, service: Here, job: TheJob, by: By) -> Respon
     """The structure set as a DICOM file."""
     check_finished(job)
     content = rtstruct_of(service, job)
-    _note_read(service, job, by, RTSTRUCT, content)
+    note_read(service, job, by, RTSTRUCT, content)
     return _result(request, content, "application/dicom", file_name=RTSTRUCT)
 
 
@@ -63,7 +63,7 @@ def get_seg(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """
     check_finished(job)
     content = segmentation_of(service, job)
-    _note_read(service, job, by, SEGMENTATION, content)
+    note_read(service, job, by, SEGMENTATION, content)
     return _result(request, content, "application/dicom", file_name=SEGMENTATION)
 
 
@@ -87,7 +87,7 @@ def get_qa(request: Request, service: Here, job: TheJob, by: By) -> Response:
     """
     check_finished(job)
     content = qa_report(service, job).model_dump_json().encode()
-    _note_read(service, job, by, QA_REPORT, content)
+    note_read(service, job, by, QA_REPORT, content)
     return _result(request, content, "application/json")
 
 
@@ -106,7 +106,7 @@ def get_reference(
     check_finished(job)
     content = reference_file(service, job, origin, position)
     name = f"{origin}-{position}.dcm"
-    _note_read(service, job, by, name, content)
+    note_read(service, job, by, name, content)
     return _result(request, content, "application/dicom", file_name=name)
 
 
@@ -152,7 +152,7 @@ async def _made(request: Request, service: Service, job: Job, by: Actor, kind: r
 
     def answer() -> Response:
         content = kind.make(service, job)
-        _note_read(service, job, by, kind.file_name, content)
+        note_read(service, job, by, kind.file_name, content)
         found = _result(request, content, kind.media_type, file_name=kind.file_name if kind.is_saved else None)
         found.headers["Content-Security-Policy"] = POLICY
         return found
@@ -187,14 +187,14 @@ def get_preview(
     check_finished(job)
     if oar is None and slice_number is None:
         sheet = read_result(service, job, PREVIEW)
-        _note_read(service, job, by, PREVIEW, sheet)
+        note_read(service, job, by, PREVIEW, sheet)
         return _result(request, sheet, "image/png")
     if slice_number is not None and slice_number > job.series.slices:
         raise InvalidParameter(name="slice", reason=f"is beyond the last slice of the series, which is {job.series.slices}")
     chosen = _oar(oar)
     z = None if slice_number is None else slice_number - 1
     picture = load_rendering(service.storage.result(job.id, RENDERING)).single(oar=chosen, z=z)
-    _note_read(service, job, by, PREVIEW, picture)
+    note_read(service, job, by, PREVIEW, picture)
     return _result(request, picture, "image/png")
 
 
@@ -214,7 +214,7 @@ def get_review(request: Request, service: Here, job: TheJob, by: By) -> Response
     head = orjson.loads(read_result(service, job, REVIEW))
     head["overlays"] += returned_overlays(service, job)
     content = ReviewHead.model_validate(head).model_dump_json().encode()
-    _note_read(service, job, by, REVIEW, content)
+    note_read(service, job, by, REVIEW, content)
     return _result(request, content, "application/json")
 
 
@@ -242,7 +242,7 @@ def get_review_data(
     del range_  # the file's answer reads it
     check_finished(job)
     path = service.storage.result(job.id, REVIEW_DATA)
-    _note_read(service, job, by, REVIEW_DATA, path.read_bytes())
+    note_read(service, job, by, REVIEW_DATA, path.read_bytes())
     return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
 
 
@@ -259,7 +259,7 @@ def get_returned_overlay(
     """
     check_finished(job)
     content = overlay_data(service, job, position)
-    _note_read(service, job, by, f"returned-{position}.review", content)
+    note_read(service, job, by, f"returned-{position}.review", content)
     return _result(request, content, "application/octet-stream")
 
 
@@ -269,7 +269,7 @@ def _oar(name: str | None) -> OAR | None:
     return None if name is None else BY_NAME[name]
 
 
-def _note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) -> None:
+def note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) -> None:
     """Write into the audit log who is given what, before it is given."""
     result = f"{name} sha256:{hashlib.sha256(content).hexdigest()}"
     audit.record(service.database, Event(Action.RESULT_READ, by, job.id, audit.to_text(job.model), result))

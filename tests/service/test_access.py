@@ -69,6 +69,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", "/v1/qa/drift"): {Scope.QA_READ},
     ("GET", "/v1/qa/baselines"): {Scope.QA_READ},
     ("POST", "/v1/qa/baselines"): {Scope.ADMIN},
+    ("POST", "/v1/commissionings"): {Scope.JOBS_READ},
     ("GET", "/v1/caller"): set(Scope),
     ("GET", "/v1/models"): set(Scope),
     ("GET", "/v1/profiles"): set(Scope),

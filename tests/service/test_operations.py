@@ -313,6 +313,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/v1/jobs",
                 "/v1/comparisons",
                 "/v1/qa/baselines",
+                "/v1/commissionings",
                 f"{job}/cancel",
                 f"{job}/retry",
                 f"{job}/reviews",

@@ -90,7 +90,8 @@ function show() {
   const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.organ || one.oar === chosen.organ));
   byId("about").textContent = ABOUT[chosen.origin];
   byId("signals").replaceChildren(...signals(wanted));
-  byId("charts").replaceChildren(...(wanted.length ? wanted.map(chart) : [el("p.quiet", {}, { approved: "No contours have come back yet: POST /v1/jobs/ID/reference sends them.", supplied: "No job came with an RTSTRUCT yet.", shadow: "No shadow run has ended yet (OARLOCK_SHADOW)." }[chosen.origin])]));
+  const rank = (one) => (one.points.some((point) => point.alarms.length) ? 0 : one.limits ? 1 : 2); // what has something to say comes first
+  byId("charts").replaceChildren(...(wanted.length ? [...wanted].sort((a, b) => rank(a) - rank(b)).map(chart) : [el("p.quiet", {}, { approved: "No contours have come back yet: POST /v1/jobs/ID/reference sends them.", supplied: "No job came with an RTSTRUCT yet.", shadow: "No shadow run has ended yet (OARLOCK_SHADOW)." }[chosen.origin])]));
 }
 
 async function refresh() {

@@ -97,7 +97,7 @@ function choose(name, { move = true, at = null } = {}) {
   redraw();
 }
 
-/** The largest slice of an organ, and there its middle. Of one that is not drawn: of its twin, or where the page stands. */
+/** The largest slice of an organ, and there its middle. Of one that is not drawn: opposite its twin, or where the page stands. */
 function middle(organ, slice = null) {
   const twin = state.organs.find((one) => one.name !== organ.name && one.name.slice(0, -2) === organ.name.slice(0, -2) && one.box);
   const drawn = organ.box ? organ : organ.reference ?? twin;
@@ -105,7 +105,14 @@ function middle(organ, slice = null) {
   const [[z0, z1], [y0, y1], [x0, x1]] = drawn.box, [, oy, ox] = state.volume.first;
   const z = slice ?? z0 + drawn.areas.indexOf(Math.max(...drawn.areas));
   const centre = [(z0 + z1 - 1) / 2, (y0 + y1 - 1) / 2 - oy, (x0 + x1 - 1) / 2 - ox];
+  if (drawn === twin) centre[2] = 2 * midline() - centre[2]; // it is looked for on its own side
   return [z, state.geometry.along(centre, z, 1), state.geometry.along(centre, z, 2)];
+}
+
+/** Where the body's middle is, in columns of what is shown: that of an organ without a side, else of the picture. */
+function midline() {
+  const middle = ["Brainstem", "Brain", "SpinalCord"].map((name) => state.organs.find((organ) => organ.name === name)?.box).find(Boolean);
+  return middle ? (middle[2][0] + middle[2][1] - 1) / 2 - state.volume.first[2] : (state.volume.size[2] - 1) / 2;
 }
 
 /** Where a finding shows best; a report of an earlier version does not say it. */
@@ -256,7 +263,7 @@ function showChosen(organ) {
   const facts = [["Volume", ml(organ.volume_ml)]];
   if (score) {
     facts.push([state.volume.head.overlays[state.overlay].origin === "approved" ? "Returned" : "Reference", ml(score.reference_volume_ml)]);
-    if (score.presence === "both") facts.push(["Surface DSC", scoreAt(score.surface_dsc, score.tolerance_rounded_mm)], ["… tolerance not rounded", scoreAt(score.surface_dsc_unrounded, score.tolerance_mm)], ["Volumetric DSC", figure(score.volumetric_dsc)], ["HD 95", figure(score.hausdorff_95_mm, 1, "mm")], ["Mean distance", figure(score.mean_surface_distance_mm, 1, "mm")]);
+    if (score.presence === "both") facts.push(["Surface DSC", scoreAt(score.surface_dsc, score.tolerance_rounded_mm)], ["… not rounded", scoreAt(score.surface_dsc_unrounded, score.tolerance_mm)], ["Volumetric DSC", figure(score.volumetric_dsc)], ["HD 95", figure(score.hausdorff_95_mm, 1, "mm")], ["Mean distance", figure(score.mean_surface_distance_mm, 1, "mm")]);
   }
   panel.replaceChildren(
     el("h2", {}, swatch(organ.colour), organ.name),

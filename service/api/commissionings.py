@@ -1,0 +1,217 @@
+"""Commissionings: what finished jobs of past patients say of a model, before it draws a new one.
+
+A past patient is an ordinary job: a series posted with its approved RTSTRUCT. So no caller names a folder of this machine, there
+is no second door for gigabytes, and queue, progress, retries and retention are those of jobs (ADR 31).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import Annotated, Any, Final
+
+import anyio.to_thread
+import pydicom
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from oarlock.commissioning.cases import WANTED, choose, is_approved, key_of
+from oarlock.commissioning.summary import summarise_cases
+from oarlock.errors import InvalidParameter, JobNotFound, OarlockError
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.pictures.overlay import overlay, worst_slice
+from oarlock.pictures.slice_archive import load_rendering
+from oarlock.reporting.commissioning import PICTURES, to_html
+from oarlock.reporting.contents import PIXELS, caption_of, data_url
+from oarlock.reporting.page import POLICY
+from oarlock.scopes import Scope
+from oarlock.store.files import RENDERING
+from oarlock.store.jobs import Job, JobId, JobState
+from oarlock.store.scores.write import Origin
+from service.api.dependencies import PRIVATE, By, Caller, Here, needs
+from service.api.openapi import JOB_ID, NO_RESULT, Call, json_answer, problems
+from service.api.qa_report import qa_report, reference_file
+from service.api.reports import drawn_by_reference
+from service.api.results import note_read
+from service.api.schemas.commissioning import Commissioning, CommissioningPost
+from service.container import Service
+
+commissionings = APIRouter(prefix="/v1/commissionings", tags=["qa"])
+
+_SPREAD: Final = {"n": 24, "mean": 0.91, "sd": 0.03, "lowest": 0.84, "highest": 0.96, "mean_low": 0.897, "mean_high": 0.923}
+_ORGAN: Final = {
+    "oar": "Parotid_L",
+    "n": 24,
+    "missed": 0,
+    "red": 1,
+    "surface_dsc": _SPREAD | {"limit": 0.8379},
+    **dict.fromkeys(("volumetric_dsc", "hausdorff_95_mm", "added_path_length_mm", "change", "missed_by")),
+    "surface_dsc_scores": [0.91, 0.94, 0.88],
+    "action_levels": {"surface_dsc": 0.83},
+}
+_EXAMPLE: Final = {
+    "model": "oarlock-hn 1.0.0 (9f9f9f9f9f9f)",
+    "drawn_by": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
+    "sha256": "9f" * 32,
+    "patients": 24,
+    "approved": 24,
+    "waiting": 3,
+    "left_out": [{"job_id": JOB_ID, "state": "failed", "reason": "The session ran out of memory."}],
+    "organs": [_ORGAN],
+}
+_ONE_MODEL: Final = InvalidParameter(name="jobs", reason="must be jobs of one model; these were drawn by several")
+_CALL: Final[Call] = {
+    "responses": {
+        200: json_answer("What the jobs come to", _EXAMPLE, "Commissioning"),
+        **problems(*NO_RESULT, JobNotFound(), _ONE_MODEL),
+    }
+}
+_CALL["responses"][200]["content"]["text/html"] = {"schema": {"type": "string"}, "example": "<!doctype html>…"}
+
+
+_FORMAT: Final = Query(alias="format", pattern="^(json|html)$", description="json, or html for the report with pictures")
+
+
+@commissionings.post(
+    "",
+    summary="Judge a model by past patients",
+    response_model=Commissioning,
+    dependencies=[needs(Scope.JOBS_READ)],
+    **_CALL,
+)
+async def post_commissioning(
+    service: Here, caller: Caller, by: By, asked: CommissioningPost, *, format_: Annotated[str, _FORMAT] = "json"
+) -> Response:
+    """Say what jobs that came with approved RTSTRUCTs come to.
+
+    Scores by organ, their spread, limits and proposed action levels. Jobs that have not ended are counted in `waiting`; what
+    cannot be used is named. Nothing is kept.
+    """
+
+    def answer() -> Response:
+        ours = _judged(service, asked.jobs, caller.site, unapproved=asked.unapproved)
+        theirs = _judged(service, asked.against, caller.site, unapproved=asked.unapproved)
+        for case in ours.cases:
+            note_read(service, case.job, by, "commissioning", case.key.encode())
+        cases, earlier = ([one.to_json() for one in judged.cases] for judged in (ours, theirs))
+        summary = _summary(ours, summarise_cases(cases, earlier))
+        if format_ == "json":
+            content = Commissioning.model_validate(summary).model_dump_json()
+            return Response(content, media_type="application/json", headers=PRIVATE)
+        html = to_html(summary, list(_pictures(service, ours.cases)), [one["reason"] for one in ours.left_out])
+        return Response(html, media_type="text/html; charset=utf-8", headers=PRIVATE | {"Content-Security-Policy": POLICY})
+
+    return await anyio.to_thread.run_sync(answer, limiter=service.comparison_threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A past patient.
+
+    :ivar comparison: with the RTSTRUCT that it is judged by, as in the QA report.
+    """
+
+    key: str
+    job: Job
+    comparison: Mapping[str, Any]
+    verdicts: Mapping[str, str]
+    approved: bool
+
+    @property
+    def rows(self) -> list[Mapping[str, Any]]:
+        return [row for row in self.comparison["oars"] if row["presence"] != "neither"]
+
+    def to_json(self) -> dict[str, Any]:
+        """As :func:`oarlock.commissioning.summary.summarise_cases` takes it."""
+        return {"key": self.key, "oars": self.rows, "verdicts": self.verdicts}
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    cases: Sequence[_Case]
+    left_out: Sequence[Mapping[str, str]]
+    waiting: int
+    jobs: Sequence[Job]
+
+
+def _judged(service: Service, ids: Sequence[str], site: str, *, unapproved: bool) -> _Judged:
+    """The jobs, and which of them count.
+
+    :raises JobNotFound: if there is no job of an id that the caller may see.
+    :raises InvalidParameter: if several models drew them.
+    """
+    found = service.store.several([JobId(one) for one in ids])
+    jobs = [found[JobId(one)] for one in dict.fromkeys(ids) if JobId(one) in found and found[JobId(one)].is_seen_by(site)]
+    if len(jobs) < len(set(ids)):
+        raise JobNotFound
+    if len({job.model.sha256 for job in jobs}) > 1:
+        raise _ONE_MODEL
+    cases: list[_Case] = []
+    left_out: list[dict[str, str]] = []
+    for job in jobs:
+        if job.state is JobState.SUCCEEDED:
+            case = _case_or_reason(service, job, unapproved=unapproved)
+            if isinstance(case, _Case):
+                cases.append(case)
+            else:
+                left_out.append({"job_id": job.id, "state": job.state, "reason": case})
+        elif job.state.ended:
+            left_out.append(
+                {"job_id": job.id, "state": job.state, "reason": job.error.detail if job.error else "It was cancelled."}
+            )
+    waiting = sum(not job.state.ended for job in jobs)
+    return _Judged(cases, left_out, waiting, jobs)
+
+
+def _case_or_reason(service: Service, job: Job, *, unapproved: bool) -> _Case | str:
+    """A finished job as a past patient; or why it is none."""
+    try:
+        return _case(service, job, unapproved=unapproved)
+    except OarlockError as error:  # purged, or its results are gone
+        return error.detail
+
+
+def _case(service: Service, job: Job, *, unapproved: bool) -> _Case | str:
+    report = qa_report(service, job).model_dump(mode="json")
+    supplied = [one for one in report["comparisons"] if one["origin"] == Origin.SUPPLIED and one["file"]]
+    if not supplied:
+        return "No RTSTRUCT came with it that could be compared."
+    heads = [_head(reference_file(service, job, Origin.SUPPLIED, one["position"])) for one in supplied]
+    place, reason = choose(heads, unapproved=unapproved)
+    if place is None:
+        return reason
+    verdicts = {organ["oar"]: organ["verdict"] for organ in report["organs"]}
+    key = key_of(report["series_instance_uid"], heads[place])
+    return _Case(key, job, supplied[place], verdicts, is_approved(heads[place]))
+
+
+def _head(content: bytes) -> Any:
+    return pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=list(WANTED))
+
+
+def _summary(ours: _Judged, organs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    model = ours.jobs[0].model
+    return {
+        "model": f"{model.name} {model.version} ({model.sha256[:12]})",
+        "drawn_by": asdict(model),
+        "sha256": model.sha256,
+        "patients": len(ours.cases),
+        "approved": sum(case.approved for case in ours.cases),
+        "waiting": ours.waiting,
+        "left_out": list(ours.left_out),
+        "organs": organs,
+    }
+
+
+def _pictures(service: Service, cases: Sequence[_Case]) -> Iterator[dict[str, Any]]:
+    """Of each organ the patient with the lowest score, the worst organs first."""
+    rows = [(row["surface_dsc"] or 0.0, row["oar"], case, row) for case in cases for row in case.rows]
+    shown: set[str] = set()
+    for score, oar, case, row in sorted(rows, key=lambda one: one[:2]):
+        if oar in shown or len(shown) == PICTURES or row["presence"] == "read_in_part" or score == 1.0:
+            continue
+        shown.add(oar)
+        rendering = load_rendering(service.storage.result(case.job.id, RENDERING))
+        reference = drawn_by_reference(service, case.job, case.comparison)
+        z = worst_slice(rendering, BY_NAME[oar], reference)
+        address = data_url(overlay(rendering, BY_NAME[oar], z, reference, PIXELS), "image/jpeg")
+        yield {"oar": oar, "caption": caption_of(row), "address": address, "score": score}
