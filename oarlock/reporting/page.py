@@ -3,6 +3,7 @@
 It needs nothing from outside: for a browser, and for the PDF.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -46,6 +47,7 @@ def to_html(contents: Contents) -> str:
             drawn_by=contents.rendering.model,
             subject=contents.subject,
             organs=_organs(contents),
+            scored_by=_newest(contents),
             counts={level: sum(organ["verdict"] == level for organ in report["organs"]) for level in _WORST},
             pictures=pictures_of(contents),
             warnings=contents.warnings,
@@ -60,8 +62,8 @@ def _organs(contents: Contents) -> list[dict[str, Any]]:
     """One line an organ, the reds first: verdict, volume, and the scores of the newest comparison that counts."""
     rendering, report = contents.rendering, contents.report
     volumes = {oar.name: volume for oar, volume in zip(rendering.oars, rendering.millilitres().tolist(), strict=True)}
-    current = [one for one in report["comparisons"] if not one.get("superseded")]
-    scores = {row["oar"]: row for row in current[-1]["oars"]} if current else {}
+    newest = _newest(contents)
+    scores = {row["oar"]: row for row in newest["oars"]} if newest else {}
     lines = [
         {
             **organ,
@@ -73,6 +75,12 @@ def _organs(contents: Contents) -> list[dict[str, Any]]:
         for organ in report["organs"]
     ]
     return sorted(lines, key=lambda line: _WORST.index(line["verdict"]))
+
+
+def _newest(contents: Contents) -> Mapping[str, Any] | None:
+    """The newest comparison that counts; None without any."""
+    current = [one for one in contents.report["comparisons"] if not one.get("superseded")]
+    return current[-1] if current else None
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, Response
 from oarlock.errors import InvalidParameter, ReportFailed
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.pictures.slice_archive import load_rendering
+from oarlock.reporting.contents import subject_of
 from oarlock.reporting.page import POLICY
 from oarlock.scopes import Scope
 from oarlock.store import audit
@@ -22,14 +23,14 @@ from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DA
 from oarlock.store.jobs import Job
 from oarlock.store.scores.write import Origin
 from service.api import reports
-from service.api.dependencies import By, Here, TheJob, check_finished, needs
+from service.api.dependencies import PRIVATE, By, Here, TheJob, check_finished, needs
 from service.api.examples import QA_REPORT as QA_EXAMPLE
 from service.api.examples import REVIEW as REVIEW_EXAMPLE
 from service.api.openapi import NO_RESULT, NOT_MODIFIED, Call, bytes_answer, json_answer, problems
 from service.api.qa_report import overlay_data, qa_report, reference_file, returned_overlays
 from service.api.routing import reads
 from service.api.schemas.qa_report import QAReportDocument
-from service.api.schemas.review import ReviewHead
+from service.api.schemas.review import Patient, ReviewHead
 from service.container import Service
 from service.delivery import read_result, rtstruct_of, segmentation_of
 
@@ -244,6 +245,32 @@ def get_review_data(
     path = service.storage.result(job.id, REVIEW_DATA)
     note_read(service, job, by, REVIEW_DATA, path.read_bytes())
     return FileResponse(path, media_type="application/octet-stream", headers={"Cache-Control": "private, no-cache"})
+
+
+_PATIENT_EXAMPLE: Final = {"name": "Doe, Jane", "id": "4711", "study_date": "2026-03-05"}
+_PATIENT: Final[Call] = {
+    "responses": {200: json_answer("Who the patient is", _PATIENT_EXAMPLE, "Patient"), **problems(*NO_RESULT)}
+}
+
+
+@reads(
+    results,
+    "/patient",
+    summary="Say who the patient is",
+    response_model=Patient,
+    dependencies=[needs(Scope.JOBS_READ)],
+    **_PATIENT,
+)
+def get_patient(service: Here, job: TheJob, by: By) -> Response:
+    """Name, ID and date of the study, as the RTSTRUCT has them.
+
+    No other document of a job but RTSTRUCT, segmentation and report names the patient. Who asked is in the audit log.
+    """
+    check_finished(job)
+    subject = subject_of(rtstruct_of(service, job))
+    content = Patient(name=subject.patient_name, id=subject.patient_id, study_date=subject.study_date).model_dump_json()
+    note_read(service, job, by, "patient", content.encode())
+    return Response(content, media_type="application/json", headers=PRIVATE)
 
 
 _RETURNED: Final[Call] = {"responses": {200: bytes_answer("The whole file", "application/octet-stream"), **problems(*NO_RESULT)}}

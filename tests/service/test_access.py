@@ -56,6 +56,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("GET", f"{NO_JOB}/seg"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/preview.png"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review"): {Scope.JOBS_READ},
+    ("GET", f"{NO_JOB}/patient"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review/data"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/review/returned/1"): {Scope.JOBS_READ},
     ("POST", f"{NO_JOB}/reviews"): {Scope.REVIEWS_WRITE},

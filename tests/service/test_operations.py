@@ -337,6 +337,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/report.dcm",
                 "/preview.png",
                 "/review",
+                "/patient",
                 "/review/data",
                 "/review/returned/{position}",
                 "/references/{origin}/{position}",

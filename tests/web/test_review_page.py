@@ -10,6 +10,7 @@ from playwright.sync_api import Page
 
 from oarlock.phantom.patient import Phantom
 from oarlock.pictures.planes import to_axes
+from oarlock.store import audit
 from tests.web.conftest import Tab
 from tests.web.planted import EDITED, SHIFTED, Planted
 
@@ -85,6 +86,17 @@ def test_a_click_on_any_finding_stands_the_page_on_its_slice(tab: Tab, planted: 
     for place, (_, best) in enumerate(findings):
         page.locator("#findings button").nth(place).click()
         assert numbers[state(page, "state.at[0]")] == best
+
+
+def test_the_patient_is_named_to_who_asks_and_the_audit_log_says_who_did(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    documents = "".join(httpx.get(f"{planted.url}/v1/jobs/{planted.job}{path}").text for path in ("", "/qa", "/review"))
+    assert "Phantom, Oarlock" not in page.content()
+    assert "Phantom^" not in documents
+    page.get_by_role("button", name="Patient").click()
+    page.wait_for_selector("text=Phantom, Oarlock · PHANTOM")
+    *_, last = [one for one in audit.read_entries(planted.running.service.database) if one.action == "result.read"]
+    assert (last.job_id, (last.result or "").split()[0]) == (planted.job, "patient")
 
 
 TILTED = """() => {

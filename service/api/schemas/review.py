@@ -87,3 +87,11 @@ class ReviewHead(Schema):
     organs: list[ReviewOrgan]
     overlays: list[ReviewOverlay]
     images: list[Part] = Field(description="each slice's grey values, in a row each but the first less the one before it")
+
+
+class Patient(Schema):
+    """Who the patient of a job is; empty where the RTSTRUCT does not say."""
+
+    name: str
+    id: str
+    study_date: str

@@ -359,7 +359,14 @@ function onKey(event) {
 
 // ── beginning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** Say who the patient is, to somebody who asks for it: the page does not show it by itself. */
+async function showPatient() {
+  const { name, id, study_date } = await call(`/v1/jobs/${job}/patient`);
+  byId("patient").textContent = [name, id, study_date].filter(Boolean).join(" · ") || "not named";
+}
+
 function prepare() {
+  byId("patient").addEventListener("click", () => showPatient().catch((error) => toast(error.message)));
   byId("window").append(...WINDOWS.map(([name], i) => el("option", { value: String(i) }, `${name}  ${WINDOWS[i][2]} / ${WINDOWS[i][1]}`)), el("option", { value: "-1", hidden: true }, "as dragged"));
   byId("window").addEventListener("change", (event) => setWindow(...WINDOWS[Number(event.target.value)].slice(1)));
   byId("overlay").addEventListener("change", (event) => setOverlay(Number(event.target.value)));
