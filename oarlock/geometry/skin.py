@@ -76,14 +76,6 @@ class Surroundings:
     hu: Volume
     grid: Grid
 
-    def share_outside(self, crop: Crop, *, under_skin: bool) -> float:
-        """Share of an organ's voxels outside of the patient, in [0, 1].
-
-        :param crop, under_skin: as of :meth:`outside_by_slice`.
-        """
-        counts, voxels = self.outside_by_slice(crop, under_skin=under_skin)
-        return sum(counts) / voxels
-
     def outside_by_slice(self, crop: Crop, *, under_skin: bool) -> tuple[list[int], int]:
         """How many voxels on each of an organ's slices lie outside of the patient, and of how many in all.
 

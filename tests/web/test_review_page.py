@@ -93,7 +93,7 @@ def test_the_patient_is_named_to_who_asks_and_the_audit_log_says_who_did(tab: Ta
     documents = "".join(httpx.get(f"{planted.url}/v1/jobs/{planted.job}{path}").text for path in ("", "/qa", "/review"))
     assert "Phantom, Oarlock" not in page.content()
     assert "Phantom^" not in documents
-    page.get_by_role("button", name="Patient").click()
+    page.get_by_role("button", name="Patient", exact=True).click()
     page.wait_for_selector("text=Phantom, Oarlock · PHANTOM")
     *_, last = [one for one in audit.read_entries(planted.running.service.database) if one.action == "result.read"]
     assert (last.job_id, (last.result or "").split()[0]) == (planted.job, "patient")
