@@ -1,7 +1,7 @@
 """Commissionings: what finished jobs of past patients say of a model, before it draws a new one.
 
 A past patient is an ordinary job: a series posted with its approved RTSTRUCT. So no caller names a folder of this machine, there
-is no second door for gigabytes, and queue, progress, retries and retention are those of jobs (ADR 31).
+is no second door for gigabytes, and queue, progress, retries and retention are those of jobs (ADR 33).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
