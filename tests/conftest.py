@@ -3,7 +3,6 @@
 import fcntl
 import os
 import pickle
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
 from tests.fixtures import crooked
 from tests.fixtures.clock import Clock
+from tests.fixtures.migrated import write_migrated
 
 if TYPE_CHECKING:
     from tests.expert_data.planning_ct import PlanningCTs
@@ -215,20 +215,11 @@ def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: P
         yield url
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with the schema of today and no rows, to be copied."""
-    file = tmp_path_factory.mktemp("migrated") / "oarlock.sqlite"
-    Database(f"sqlite:///{file}").close()
-    return file
-
-
 @pytest.fixture
 def migrated_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database of each kind with the schema of today and no rows."""
     if database_kind == "sqlite":
-        copy = shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "oarlock.sqlite")
-        yield f"sqlite:///{copy}"
+        yield f"sqlite:///{write_migrated(tmp_path / 'oarlock.sqlite')}"
         return
     server: postgresql.Server = request.getfixturevalue("postgresql_server")
     with server.database(template=server.migrated) as url:

@@ -24,6 +24,7 @@ from oarlock.store.leases import Lease
 from service.app import create_app
 from service.container import Service
 from service.server import configuration, scheme
+from tests.fixtures.migrated import write_migrated
 
 Parts = list[tuple[str, tuple[str, bytes, str]]]
 
@@ -77,6 +78,8 @@ def serve(
 
     :param tls: what a client needs to be let in, where the settings ask for TLS.
     """
+    if settings.database_url is None:
+        write_migrated(settings.data / "oarlock.sqlite")
     app = create_app(settings, worker_problem=worker_problem)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = configuration(app, settings)

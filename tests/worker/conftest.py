@@ -17,6 +17,7 @@ from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
 from tests.fixtures.clock import Clock
+from tests.fixtures.migrated import write_migrated
 from tests.fixtures.orientations import voxel_centres_mm
 from tests.worker.tiny_model import sigmoid_of_means, write_tiny_model
 
@@ -47,7 +48,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.storage = Storage(self.data)
-        self.database = Database(f"sqlite:///{self.data / 'oarlock.sqlite'}")
+        self.database = Database(f"sqlite:///{write_migrated(self.data / 'oarlock.sqlite')}")
         self.store = JobStore(self.database, clock=self.clock)
 
     def post(self, series: Path, *others: Path, job_id: str = "job-1", profile: str | None = None) -> JobId:
