@@ -1,12 +1,14 @@
 """Faults done to real contours: how many the checks without a reference find, and how often they are red without one.
 
-    python -m benchmarks.faults FOLDER --openkbp OPENKBP --matched matched.csv [--on-ct] [--honest]
+    python -m benchmarks.faults FOLDER --openkbp OPENKBP --matched matched.csv [--on-ct] [--honest] [--skin]
 
 FOLDER holds the expert contours in their public layout (see expert_contours.py). For every scan and rater, one organ at a time is
 halved at its middle and shifted by 2 cm in the six directions, deleted, and exchanged with the other side; then the whole scan is
 mirrored. A fault's level is the worst one of any check of the organ or its other side; of untouched contours, of the organ's own.
 ``--on-ct`` takes the organs of which the CT is known (see planning_ct.py), judges them with it, shifts them one by one, and the
-whole set together. ``--honest`` judges each patient by limits made from the other patients alone. The numbers are in docs/qa.md.
+whole set together. ``--honest`` judges each patient by limits made from the other patients alone. ``--skin`` counts how often the
+check of the skin is red on untouched contours, on the CT interpolated to the rows and columns of the scan. The numbers are in
+docs/qa.md.
 """
 
 import argparse
@@ -16,10 +18,13 @@ from itertools import product
 
 import numpy as np
 
+from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop
+from oarlock.geometry.skin import UNDER_SKIN, Surroundings
 from oarlock.organs.catalogue import OAR, OARS, Laterality, other_side
 from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
-from oarlock.qa.checks.finding import Finding, Level
+from oarlock.qa.checks.finding import Finding, Level, level_of
+from oarlock.qa.checks.skin import OUTSIDE_LIMITS
 from oarlock.qa.organ_shape import shape_of
 from oarlock.qa.plausibility import judge
 from oarlock.qa.tissue import composition_of
@@ -140,6 +145,32 @@ def _tally_on_ct(drawn: ContourSet, table: NormTables, ct: LaidCT, tally: Tally)
             tally[TOGETHER][oar.name][level(together, oar)] += 1
 
 
+def skin_levels(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, Counter[Level]]:
+    """The levels of the skin check on untouched contours whose CT is known.
+
+    Its limits come from no patient, so there is nobody to leave out.
+    """
+    found: dict[str, Counter[Level]] = defaultdict(Counter)
+    for drawn in sets:
+        ct = cts.laid.get(drawn.case)
+        if ct is None:
+            continue
+        hu = ct.interpolated()
+        origins = np.arange(len(hu))[:, None] * np.array([0.0, 0.0, drawn.grid.spacing_mm[0]])
+        _, rows, columns = hu.shape
+        right, down = np.eye(3)[:2]
+        _, row_mm, column_mm = drawn.grid.spacing_mm
+        grid = Grid(rows, columns, origins, right, down, row_mm, column_mm)
+        around = Surroundings(hu, grid)
+        for oar, crop in drawn.crops.items():
+            if (moved := ct.moved(crop)) is not None:
+                share = around.share_outside(moved, under_skin=oar.name.startswith(UNDER_SKIN))
+                found[oar.name][level_of(share, 0.0, 0.0, *OUTSIDE_LIMITS)] += 1
+                if share > OUTSIDE_LIMITS[0]:
+                    print(f"{drawn.case:14} {drawn.rater:13} {oar}: {share:.1%} outside of the skin", flush=True)
+    return found
+
+
 def percent(levels: Counter[Level]) -> str:
     """Shares of red, amber and green in per cent, and how many there are."""
     total = levels.total()
@@ -175,8 +206,14 @@ def main() -> None:
     add_data(parser)
     parser.add_argument("--on-ct", action="store_true", help="judge with the CT, where it is known")
     parser.add_argument("--honest", action="store_true", help="judge every patient by the others' limits")
+    parser.add_argument("--skin", action="store_true", help="only the skin check, on the CT where it is known")
     arguments = parser.parse_args()
     cts = PlanningCTs.read(arguments.openkbp, arguments.matched)
+    if arguments.skin:
+        levels = skin_levels(list(read(arguments.folder)), cts)
+        print("\n".join(f"| {oar} | {percent(levels[oar.name])} |" for oar in OARS))
+        print(said_of("untouched organs", levels.values()))
+        return
     tally, alarms = tallied(list(read(arguments.folder)), cts, on_ct=arguments.on_ct, honest=arguments.honest)
     print("\nshares of red / amber / green in per cent (number judged)\n" + table_of(tally))
     print(said_of("untouched organs", tally["untouched"].values()))

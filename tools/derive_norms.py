@@ -268,15 +268,16 @@ def _norm(oar: OAR, drawn: Sequence[ContourSet], positions: Mapping[OAR, np.ndar
     both = own + ([s[other_side(oar)] for s in sets if other_side(oar) in s] if oar.laterality else [])
     # Of an organ that every scan cuts nothing is known but that it is larger than its parts.
     whole = np.array([shape.volume_ml for shape in both if not _cut(shape)] or [4 * shape.volume_ml for shape in both])
+    patients = len({one.patient for one in drawn if (shape := one.shapes.get(oar)) is not None and not _cut(shape)})
     return Norm(
         volume_ml=float(np.median(whole)),
-        volume_spread=max(float(np.std(np.log(whole))), 0.5 if len(whole) < FEW else 0.0),
+        volume_spread=max(_deviation(np.log(whole), patients or len(drawn)), 0.5 if len(whole) < FEW else 0.0),
         volume_range_ml=(float(whole.min()), float(whole.max())),
         position_mm=tuple(positions[oar].tolist()),
         off_usual_mm=tuple(off.usual_mm.tolist()),
         off_mm=tuple(off.red_mm.tolist()),
         faces=_face_limits(oar, drawn),
-        patients=len({one.patient for one in drawn if (shape := one.shapes.get(oar)) is not None and not _cut(shape)}),
+        patients=patients,
         placed=off.patients,
     )
 
@@ -341,9 +342,18 @@ def _face_limit(shares: Sequence[float], patients: int) -> float:
     if flattest > FLAT:
         return 2.0
     angles = np.arcsin(np.sqrt(shares))
-    beyond = float(angles.mean() + tolerance_factor_above(patients, PLAUSIBLE) * angles.std())
+    beyond = float(angles.mean() + tolerance_factor_above(patients, PLAUSIBLE) * _deviation(angles, patients))
     tolerated = float(np.sin(min(beyond, np.pi / 2)) ** 2)
     return max(min(max(tolerated, 1.1 * flattest), (1 + flattest) / 2), 0.3)
+
+
+def _deviation(values: np.ndarray, patients: int) -> float:
+    """The standard deviation from a mean that the values give themselves, as if each patient gave one of them.
+
+    Two raters and two sides of one patient are hardly apart, so it is the patients that are counted: of n the sum of squares is
+    divided by n - 1, as the tolerance factors assume.
+    """
+    return float(np.std(values) * np.sqrt(patients / max(patients - 1, 1)))
 
 
 def pairs(drawn: Sequence[ContourSet]) -> dict[str, Pair]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from oarlock.geometry.masks import Crop
 from oarlock.organs.catalogue import BY_NAME, OAR
@@ -50,6 +51,25 @@ class LaidCT:
         raw = self.raw[np.ix_(*(np.where(known, place, 0) for place, known in zip(places, inside, strict=True)))]
         known = inside[0][:, None, None] & inside[1][:, None] & inside[2]
         return known_hu(np.where(known, raw, 0)[mask])
+
+    def interpolated(self) -> Values:
+        """(z, y, x) Hounsfield units on the rows and columns of the scan, linear between those that are known.
+
+        What is not known counts as air: OpenKBP's region ends at the skin in most patients, and beyond it in the others.
+        """
+        from model_export.datasets.openkbp import RAW_OFFSET_HU
+        from model_export.prepare import NATIVE_PER_VOXEL
+
+        hu = np.where(self.raw > 0, self.raw - np.int16(RAW_OFFSET_HU), np.int16(-1000))
+        return ndimage.zoom(hu, (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL), order=1, mode="nearest", grid_mode=True)
+
+    def moved(self, crop: Crop) -> Crop | None:
+        """An organ in the coordinates of :meth:`interpolated`; None unless all of it lies there and in the known part."""
+        box, mask = crop
+        offsets = self.match.slice_offset, self.match.row_offset, self.match.column_offset
+        z, y, x = (slice(s.start - offset, s.stop - offset) for s, offset in zip(box, offsets, strict=True))
+        values = self.under(crop)
+        return ((z, y, x), mask) if values is not None and values.size == np.count_nonzero(mask) else None
 
 
 def known_hu(raw: Values) -> Values | None:
