@@ -158,6 +158,7 @@ def test_a_gateway_tells_of_jobs_that_there_are_and_of_requests_that_it_holds(
     (task,) = report(client, gateway)
     assert tell(client, gateway, task, state="succeeded", job_id="0" * 8 + "-0000" * 3 + "-" + "0" * 12).status_code == 422
     assert tell(client, gateway, task, state="failed").status_code == 422
+    assert tell(client, gateway, task, state="failed", detail="no\0").status_code == 422
     stranger = tell(client, "another", task, state="failed", detail="no")
     assert (stranger.status_code, stranger.json()["code"]) == (409, "gateway.request_not_held")
 

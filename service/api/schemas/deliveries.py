@@ -10,6 +10,9 @@ from oarlock.store.deliveries import Delivery, DeliveryState
 from service.api.schemas.base import Schema, Time
 
 Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$", description="what its operator calls it")]
+PLAIN: Final = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"
+"""Text without control characters: PostgreSQL keeps no NUL."""
+
 _Result = Literal["rtstruct", "seg", "report"]
 
 
@@ -55,7 +58,7 @@ class DeliveryNote(BaseModel):
     result: _Result
     state: DeliveryState
     attempts: int = Field(ge=0, le=1_000_000, strict=True)
-    note: str | None = Field(None, max_length=300, description="why it has not arrived, without patient data")
+    note: str | None = Field(None, max_length=300, pattern=PLAIN, description="why it has not arrived, without patient data")
     at: Moment | None = Field(None, description="when it arrived or was given up", json_schema_extra={"pattern": _DATE})
     gateway: Place | None = Field(None, description="the gateway that carries it, so that it can be asked to send it again")
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from oarlock.store.gateways import Gateway, Outcome, Request, RequestKind, RequestState
 from service.api.schemas.base import Schema, Time
-from service.api.schemas.deliveries import Moment, Place
+from service.api.schemas.deliveries import PLAIN, Moment, Place
 
 UID: Final = r"^[0-9]+(\.[0-9]+)*$"
 TITLE: Final = r"^[\x21-\x5B\x5D-\x7E][\x20-\x5B\x5D-\x7E]{0,14}[\x21-\x5B\x5D-\x7E]?$"
@@ -19,7 +19,7 @@ Uid = Annotated[str, Field(pattern=UID, max_length=64)]
 Title = Annotated[str, Field(pattern=TITLE, description="AE title")]
 SeriesId = Annotated[str, Field(pattern=SERIES_ID, description="what the gateway calls the series in its logs")]
 JobId = Annotated[str, Field(pattern=JOB)]
-Sentence = Annotated[str, Field(max_length=500, description="in words, without patient data")]
+Sentence = Annotated[str, Field(max_length=500, pattern=PLAIN, description="in words, without patient data")]
 
 
 class RetrievalPost(Schema):
@@ -96,7 +96,7 @@ class ReportedSeries(Schema):
 
     id: SeriesId
     state: Literal["coming_in", "left_alone", "refused"]
-    calling: str = Field(max_length=64, description="who sent it: an AE title, or the name of a watched folder")
+    calling: str = Field(max_length=64, pattern=PLAIN, description="who sent it: an AE title, or the name of a watched folder")
     called: Title
     images: int = Field(ge=0, le=1_000_000, strict=True)
     first_at: Moment
