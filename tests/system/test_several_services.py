@@ -10,8 +10,7 @@ import redis
 from ruamel.yaml import YAML
 
 from oarlock.store.jobs import JobState
-from tests.fixtures.processes import listens
-from tests.system.department import PATIENCE_S, ROOT, wait_until
+from tests.system.department import PATIENCE_S, ROOT
 from tests.system.group import Group
 
 pytestmark = pytest.mark.slow
@@ -85,5 +84,3 @@ def test_a_service_that_is_killed_takes_no_call_with_it(group: Group, series: by
         assert all(client.get(f"/v1/jobs/{job_id}").is_success for job_id in jobs)
     done = group.check_all_succeed(*jobs)
     assert {job.state for job in done} == {JobState.SUCCEEDED}
-    group.start_service(group.services[0])
-    wait_until(lambda: listens(group.ports[0]))
