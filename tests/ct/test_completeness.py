@@ -95,6 +95,49 @@ def test_an_uneven_stack_is_judged_by_its_counts_alone() -> None:
     assert [n.code for n in check_complete(distances, Stated(images=17))] == ["series.maybe_incomplete"]
 
 
+def steps_of_2(many: int) -> list[int]:
+    """Instance numbers of which so many of the 20 steps are 2 and no two others are alike."""
+    steps = [2] * many + list(range(3, 23 - many))
+    return [1, *(1 + np.cumsum(steps)).tolist()]
+
+
+def test_three_quarters_of_the_numbers_must_be_the_same_step_apart() -> None:
+    assert codes(2.0, numbers=steps_of_2(14)) == []
+    with pytest.raises(MissingSlices, match="in steps of 2"):
+        codes(2.0, numbers=steps_of_2(15))
+
+
+def test_numbers_that_do_not_move_say_nothing() -> None:
+    assert codes(2.0, numbers=[7] * SLICES) == []
+
+
+@pytest.mark.parametrize(("low", "high", "even"), [(4.5, 5.5, True), (4.5, 5.51, False), (5.0, 5.6, True)])
+def test_a_stack_is_even_within_twice_the_tolerance(low: float, high: float, even: bool) -> None:
+    """10 % of 5 mm: one slice may be 0.5 mm off each way, and only an even stack is judged by its numbers."""
+    distances = np.array([5.0] * (SLICES - 3) + [low, high])
+    said = Stated(numbers=numbers(2), thickness_mm=5.0)
+    if even:
+        with pytest.raises(MissingSlices, match="in steps of 2"):
+            check_complete(distances, said)
+    else:
+        assert check_complete(distances, said) == []
+
+
+@pytest.mark.parametrize(("distance", "meant"), [(5.5, True), (5.51, False), (4.5, True), (4.49, False)])
+def test_a_spacing_is_meant_within_10_percent_of_what_is_stated(distance: float, meant: bool) -> None:
+    said = {"spacing_mm": 5.0, "thickness_mm": distance, "numbers": numbers(2)}
+    if meant:
+        assert set(codes(distance, **said)) <= {"series.thick_slices"}
+    else:
+        with pytest.raises(MissingSlices, match="in steps of 2"):
+            codes(distance, **said)
+
+
+@pytest.mark.parametrize(("over_mm", "told"), [(0.8e-6, False), (1e-6, False), (1.2e-6, True)])
+def test_5_mm_may_be_rounded_by_a_millionth(over_mm: float, told: bool) -> None:
+    assert codes(5.0 + over_mm, thickness_mm=5.0) == ["series.thick_slices"] * told
+
+
 # ── from files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
