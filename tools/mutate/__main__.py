@@ -1,8 +1,7 @@
-"""python -m tools.mutate [PATTERN …].
+"""Changes one thing at a time: do the tests notice?
 
-Change one thing at a time where a wrong sign hurts a patient; do the tests notice?
-
-Mutants that no test notices are printed, and listed in docs/reliability.md with the reason of tools/mutate/explained.toml.
+``python -m tools.mutate [PATTERN …]``, where a wrong sign hurts a patient. Mutants that no test notices are printed, and
+listed in docs/reliability.md with the reason of tools/mutate/explained.toml.
 """
 
 import argparse
