@@ -354,7 +354,10 @@ class Settings(BaseSettings):
         return url.replace("unix://", "redis+socket://", 1)
 
     def shadow_of(self, site: str) -> str | None:
-        """The model that draws the jobs of a site too, without delivering; None for none."""
+        """The model that draws the jobs of a site too, without delivering.
+
+        None for none.
+        """
         return self.shadow.get(site, self.shadow.get("", "")) or None
 
     @property
@@ -388,7 +391,9 @@ class Settings(BaseSettings):
         return read_sites(self.sites) if self.sites else {}
 
     def check_sites(self) -> None:
-        """See that the site's file and those of all sites can be used, and that the profiles that they name are there.
+        """Check that the files of all sites can be used.
+
+        The server's own too; the profiles that they name must be there.
 
         :raises SiteFileInvalid: if not.
         """
@@ -398,7 +403,10 @@ class Settings(BaseSettings):
             raise SiteFileInvalid(reason=f"in {named[profile]}.toml, {profile} is not the name of a profile")
 
     def site_of(self, name: str) -> Site:
-        """What counts for the jobs of a site: its own file, or the server's; the server's for an operator's (empty)."""
+        """What counts for the jobs of a site.
+
+        Its own file, or the server's; the server's for an operator's (empty).
+        """
         return self.rules[name].file if name in self.rules else self.site
 
     def broker_transport_options(self) -> dict[str, Any]:

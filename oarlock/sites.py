@@ -69,7 +69,7 @@ _SAYS: Final = {
 
 
 def read_sites(folder: Path) -> Mapping[str, SiteRules]:
-    """The rules of every site that has a file, by the site's name.
+    """The rules of every site with a file, by its name.
 
     :raises SiteFileInvalid: if the folder or a file cannot be used; its sentence names the file.
     """

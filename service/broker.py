@@ -42,7 +42,9 @@ class Broker:
         self._send(CONTOUR_SERIES, job.id, job.rank)
 
     def offer_shadow(self, job_id: JobId) -> None:
-        """Send the message that makes a worker draw a finished job in the shadow; it stands behind every job.
+        """Send the message that makes a worker do a shadow run.
+
+        It stands behind every job.
 
         :raises BrokerUnavailable: if it is not certain that the message is on the queue.
         """

@@ -129,7 +129,9 @@ def _claim(store: JobStore, job_id: JobId, worker: str, lease_s: float) -> Lease
 
 
 def profile_of(job: Job, profiles: Mapping[str, Profile]) -> Profile:
-    """The profile that a job names; jobs older than profiles use the generic one.
+    """The profile that a job names.
+
+    Jobs older than profiles use the generic one.
 
     :raises ProfileInvalid: if this worker, unlike the service, has no profile of that name.
     """

@@ -1,4 +1,6 @@
-"""A shadow run from its job's id to its end: a second model draws a finished job, for the scores alone.
+"""A shadow run from its job's id to its end.
+
+A second model draws a finished job, for the scores alone.
 
 Nothing that it draws is delivered. Its scores are written as those of a model of its own: against what was delivered, against the
 RTSTRUCTs that came with the series, and against what has been approved since. It makes room for every job that is queued.
@@ -65,7 +67,10 @@ class ShadowRuns:
     clock: Callable[[], float] = field(default=monotonic)
 
     def run(self, job_id: JobId) -> None:
-        """Draw one job, if its turn has come; the outcome is in the job store."""
+        """Draw one job, if its turn has come.
+
+        The outcome is in the job store.
+        """
         with logs.about(job_id):
             try:
                 shadow = self.store.shadows.claim(job_id, worker=self.worker)

@@ -69,7 +69,7 @@ def contour_series(job_id: str) -> None:
 
 @app.task(name=DRAW_SHADOW)
 def draw_shadow(job_id: str) -> None:
-    """Let a second model draw a finished job, if its turn has come.
+    """Let a second model draw a finished job in its turn.
 
     Safe to run twice, and to be killed: the service's sweeper offers the run again.
     """

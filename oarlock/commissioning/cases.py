@@ -92,7 +92,9 @@ def find_cases(folder: Path, *, unapproved: bool = False) -> Found:
 
 
 def choose(heads: Sequence[Any], *, unapproved: bool) -> tuple[int | None, str]:
-    """Which of a series' RTSTRUCTs it is judged by; None, and why, if none of them may be.
+    """Which of a series' RTSTRUCTs it is judged by.
+
+    None, and why, if none of them may be.
 
     :param heads: their datasets, with the elements of :data:`WANTED`; at least one.
     :param unapproved: whether such count that are not approved.
@@ -105,7 +107,10 @@ def choose(heads: Sequence[Any], *, unapproved: bool) -> tuple[int | None, str]:
 
 
 def key_of(series_uid: str, head: Any) -> str:
-    """What tells a series with its RTSTRUCT apart from others, and says nothing of whose it is."""
+    """What tells a series with its RTSTRUCT apart from others.
+
+    It says nothing of whose it is.
+    """
     return _hash(f"{series_uid}/{head.get('SOPInstanceUID', '')}")
 
 

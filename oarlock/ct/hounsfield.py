@@ -138,7 +138,9 @@ def check_values(hu: Int16Array) -> None:
 
 
 def check_not_cut(hu: Int16Array) -> None:
-    """Check that bone keeps its values: they are not cut to a window.
+    """Check that bone keeps its values.
+
+    They are not cut to a window.
 
     :raises NotHounsfield: far too many voxels have the highest value of all.
     """

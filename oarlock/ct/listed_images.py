@@ -29,7 +29,10 @@ class Listing:
 
 
 def read_listing(path: Path) -> Listing:
-    """The images that an RTSTRUCT lists; none where the file cannot be read, which the job reports."""
+    """The images that an RTSTRUCT lists.
+
+    None where the file cannot be read, which the job reports.
+    """
     try:
         root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET) or Item()
     except Unusable:

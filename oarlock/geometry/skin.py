@@ -77,7 +77,9 @@ class Surroundings:
     grid: Grid
 
     def outside_by_slice(self, crop: Crop, *, under_skin: bool) -> tuple[list[int], int]:
-        """How many voxels on each of an organ's slices lie outside of the patient, and of how many in all.
+        """Voxels outside of the patient on each of an organ's slices.
+
+        And of how many in all.
 
         Of a large organ that lies deep, every few rows and columns are counted.
 

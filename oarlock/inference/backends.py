@@ -1,4 +1,6 @@
-"""Backends: other arithmetic for the same network, chosen only where it draws the same.
+"""Backends.
+
+Other arithmetic for the same network, chosen only where it draws the same.
 
 A backend is asked for, detected and proved, never assumed: the session must truly run on it, and on a scan of the site every
 organ that the model draws must be the one that 32-bit arithmetic draws. One that fails is left out with the reason, and the next
@@ -38,7 +40,9 @@ BACKENDS: Final[Mapping[str, Providers]] = {
 
 @dataclass(frozen=True, eq=False)
 class CheckScan:
-    """A scan on which backends are proved: every organ of the model must be on it.
+    """A scan on which backends are proved.
+
+    Every organ of the model must be on it.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
     """
@@ -52,7 +56,9 @@ class BackendLeftOut(Exception):
 
 
 def faster(model: Model, wanted: Sequence[str], scan: CheckScan, *, threads: int = 0) -> Model:
-    """The model on the first backend that draws the same; the model as it is if none does.
+    """The model on the first backend that draws the same.
+
+    The model as it is if none does.
 
     :param wanted: names of :data:`BACKENDS`, the first one that passes is taken.
     :param scan: where they are proved.

@@ -200,7 +200,10 @@ def _providers(device: str) -> Providers:
 
 
 def is_there(provider: str) -> bool:
-    """Whether a provider seems to be there: asking for one without a device only fills the log with errors of the loader."""
+    """Whether a provider seems to be there.
+
+    Asking for one without a device only fills the log with errors of the loader.
+    """
     return provider in onnxruntime.get_available_providers() and (provider == CPU or Path("/dev/nvidiactl").exists())
 
 

@@ -102,7 +102,10 @@ def write_review(
 
 
 def pack_overlay(overlay: Overlay, grid: Grid) -> tuple[dict[str, Any], bytes]:
-    """One structure set more for a review that is written: its entry in the head, and the data that its parts lie in."""
+    """One structure set more for a review that is written.
+
+    Its entry in the head, and the data that its parts lie in.
+    """
     file = BytesIO()
     return _Packer.of(grid, file).overlay(overlay), file.getvalue()
 

@@ -127,7 +127,9 @@ def _compare_files(predicted: Side, reference: Side, site: Site) -> QAReport:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A comparison, and the reference as the review page lays it over ours.
+    """A comparison, with the reference as the review page shows it.
+
+    It is laid over ours.
 
     :ivar overlay, data: its entry in a review's head, and what the entry's parts lie in (docs/web.md).
     """

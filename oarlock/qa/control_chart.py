@@ -105,7 +105,9 @@ class ControlLimits:
 
     @classmethod
     def of_past_patients(cls, scores: Sequence[float]) -> "ControlLimits | None":
-        """The limits for what comes back before there is a baseline, or None.
+        """The limits before there is a baseline, or None.
+
+        They are for what comes back.
 
         They are made of scores against contours that were drawn without ours. What people correct of ours agrees with it better,
         so only low scores alarm. The patients came in no order: the deviation is that of the sample, and the factors are those of

@@ -133,7 +133,7 @@ def _scored(contents: Contents) -> Iterator[tuple[OAR, int, str, None]]:
 
 
 def caption_of(row: Mapping[str, Any]) -> str:
-    """The score of an organ for a picture, or why it has none."""
+    """An organ's score for a picture, or why there is none."""
     if row["surface_dsc"] is None:
         return str(row["reason"])
     lengths = (row["tolerance_rounded_mm"], row["hausdorff_95_mm"])

@@ -49,7 +49,10 @@ class Installed:
     problem: str | None = None
 
     def of(self, facts: ModelFacts) -> ModelManifest | None:
-        """The very model that a job was given to; None if it is not here."""
+        """The very model that a job was given to.
+
+        None if it is not here.
+        """
         found = (self.offered.get(facts.name), self.retired.get(facts.sha256))
         return next((one for one in found if one is not None and (one.name, one.sha256) == (facts.name, facts.sha256)), None)
 
@@ -88,7 +91,10 @@ class ModelFolder:
         return found
 
     def now(self) -> Installed:
-        """What counts now: a few questions to the file system where nothing has changed."""
+        """What counts now.
+
+        A few questions to the file system where nothing has changed.
+        """
         with self._lock:
             signature = tuple(self._looks())
             if signature != self._signature:

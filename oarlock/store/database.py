@@ -88,7 +88,7 @@ class Database:
         self._engine.dispose()
 
     def check(self) -> None:
-        """See that the database answers, and still has the schema of this version.
+        """Check that the database answers and has this version's schema.
 
         :raises DatabaseUnavailable: if there is no answer.
         :raises DatabaseNewer: if a newer Oarlock has changed its schema.
@@ -98,7 +98,7 @@ class Database:
             migrations.check(connection)
 
     def stopped_schema(self) -> str:
-        """The last step of the schema that was taken, while no worker runs.
+        """The schema's last step that was taken, while no worker runs.
 
         :raises WorkersLive: if one does.
         """

@@ -200,7 +200,9 @@ class Storage:
 
     @contextmanager
     def shadow_folder(self, job_id: JobId) -> Iterator[Path]:
-        """A fresh folder for a shadow run to write into, deleted at the end of the block.
+        """A fresh folder for a shadow run to write into.
+
+        It is deleted at the end of the block.
 
         :raises JobExpired: if the job's bytes were deleted, before or in the meantime.
         :raises StorageUnavailable: if the data folder is not there, or no longer.

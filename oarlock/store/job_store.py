@@ -373,7 +373,7 @@ class JobStore:
         return job
 
     def give_to(self, models: Mapping[str, ModelFacts], *, but: Collection[str] = (), by: Actor = SYSTEM) -> int:
-        """Give jobs that wait for another file of a model to the one that there is.
+        """Give jobs that wait for a model's other file to this one.
 
         As after an upgrade, whose workers have no other. A warning tells each sender, and the audit log has it.
 

@@ -244,7 +244,10 @@ STAGES: Final = Table(
 
 
 def lately(seconds: float) -> ColumnElement[bool]:
-    """Whether a worker gave a sign of life in the last seconds, by the database's clock."""
+    """Whether a worker gave a sign of life in the last seconds.
+
+    By the database's clock.
+    """
     silent_us = DatabaseNow() - type_coerce(WORKERS.c.seen_at, BigInteger())
     return silent_us <= literal(int(seconds * 1_000_000), BigInteger())
 

@@ -1,4 +1,6 @@
-"""Shadow runs: a second model draws a finished job, and its scores are all that is told of it.
+"""Shadow runs.
+
+A second model draws a finished job, and its scores are all that is told of it.
 
 A run waits for its turn behind every job. It holds no lease: its worker is known by its heartbeat, and what it writes counts only
 while its token is the newest. A run that cannot be done is dropped with the reason, and the job stays as it is.
@@ -37,7 +39,10 @@ class ShadowState(StrEnum):
 
 
 class ShadowLost(Exception):
-    """The run is no longer this worker's: its job was purged, or another worker has it."""
+    """The run is no longer this worker's.
+
+    Its job was purged, or another worker has it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,10 @@ class Shadow:
 
 
 def put(connection: Connection, now: datetime, job_id: JobId, site: str, model: ModelFacts) -> None:
-    """Let a model draw a job that ends well, in the transaction that ends it."""
+    """Let a model draw a job that ends well.
+
+    In the transaction that ends it.
+    """
     values = {"job_id": job_id, "site": site, "state": ShadowState.WAITING, "since": now, "attempts": 0, "token": 0}
     connection.execute(insert(SHADOWS).values(values | model_columns(model)))
 
@@ -66,7 +74,10 @@ class ShadowStore:
         self._database, self._clock = database, clock
 
     def due(self, limit: int) -> list[JobId]:
-        """The jobs whose runs have waited longest; none while a job is queued."""
+        """The jobs whose runs have waited longest.
+
+        None while a job is queued.
+        """
         waiting = select(SHADOWS.c.job_id).where(SHADOWS.c.state == ShadowState.WAITING, ~_jobs_wait())
         with self._database.reading() as connection:
             return [JobId(row) for row in connection.scalars(waiting.order_by(SHADOWS.c.since, SHADOWS.c.job_id).limit(limit))]
@@ -139,7 +150,10 @@ class ShadowStore:
             ]
 
     def of(self, job_id: JobId) -> tuple[ModelFacts, ShadowState] | None:
-        """The model that draws a job in the shadow, and where its run stands; None if there is none."""
+        """The model that draws a job in the shadow, if any.
+
+        And where its run stands.
+        """
         with self._database.reading() as connection:
             row = connection.execute(select(SHADOWS).where(SHADOWS.c.job_id == job_id)).mappings().first()
         return None if row is None else (model_of(row), ShadowState(row["state"]))

@@ -1,4 +1,6 @@
-"""Bodies of calls that are not uploads: read within a size and a time, before anything else.
+"""Bodies of calls that are not uploads.
+
+Read within a size and a time, before anything else.
 
 FastAPI reads the body of a call as a whole before it asks who calls. Without a limit a stranger could fill the memory with one
 call that is refused in the end, or hold a connection with a body that never ends. Uploads have limits of their own
@@ -24,7 +26,9 @@ LONGEST_S: Final = 20.0
 
 
 class BodyGuard:
-    """Reads the bodies of calls that are not uploads, and refuses what is too long or too slow.
+    """Reads the bodies of calls that are not uploads.
+
+    It refuses what is too long or too slow.
 
     :param routes: those whose bodies are read here.
     :param to_answer: turns an error into the answer of a request.

@@ -36,7 +36,7 @@ _LIST: Final[Call] = {"responses": {200: json_answer("The baselines", {"baseline
 
 @baselines.post("", summary="Keep a baseline", response_model=Baselines, dependencies=[needs(Scope.ADMIN)], **_KEPT)
 def post_baseline(service: Here, caller: Caller, by: By, told: BaselinePost) -> Response:
-    """Begin the control charts of a model with what it scored on past patients.
+    """Begin a model's control charts with its scores on past patients.
 
     The body is the `commissioning.json` of `oarlock commission`. The newest of a model and site counts.
     """
@@ -50,7 +50,10 @@ def post_baseline(service: Here, caller: Caller, by: By, told: BaselinePost) -> 
 
 @reads(baselines, "", summary="List baselines", response_model=Baselines, dependencies=[needs(Scope.QA_READ)], **_LIST)
 def list_baselines(service: Here, caller: Caller) -> Response:
-    """What models scored on past patients: the newest of each model and site."""
+    """What models scored on past patients.
+
+    The newest of each model and site.
+    """
     return _answer(service.qa_store.baselines(caller.site))
 
 

@@ -1,4 +1,6 @@
-"""Commissionings: what finished jobs of past patients say of a model, before it draws a new one.
+"""Commissionings.
+
+What finished jobs of past patients say of a model, before it draws a new one.
 
 A past patient is an ordinary job: a series posted with its approved RTSTRUCT. So no caller names a folder of this machine, there
 is no second door for gigabytes, and queue, progress, retries and retention are those of jobs (ADR 33).

@@ -54,7 +54,10 @@ OVERLAY_DATA: Final = "overlay.bin"
 
 
 def returned_overlays(service: Service, job: Job) -> Iterator[dict[str, Any]]:
-    """Entries of a review's head: what came back, the oldest first; without what was kept by earlier versions."""
+    """Entries of a review's head: what came back, the oldest first.
+
+    Without what was kept by earlier versions.
+    """
     for one in service.qa_store.returns(job.id):
         try:
             overlay = orjson.loads(returned_file(service, job, one, OVERLAY))
@@ -74,7 +77,9 @@ def overlay_data(service: Service, job: Job, position: int) -> bytes:
 
 
 def returned_file(service: Service, job: Job, one: Return, kind: str) -> bytes:
-    """The RTSTRUCT that came back (``dcm``), or what was made of it (``json``, :data:`OVERLAY`, :data:`OVERLAY_DATA`).
+    """The RTSTRUCT that came back, or what was made of it.
+
+    ``dcm`` is the file; ``json``, :data:`OVERLAY` and :data:`OVERLAY_DATA` were made of it.
 
     :raises ResultNotFound: if it was not kept.
     """

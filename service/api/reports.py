@@ -94,7 +94,10 @@ def _said_of_model(service: Service, job: Job) -> tuple[str, tuple[str, ...]]:
 
 
 def drawn_by_reference(service: Service, job: Job, comparison: Mapping[str, Any]) -> Mapping[OAR, Crop]:
-    """What the reference of a comparison drew; nothing if it is not kept, or was superseded."""
+    """What the reference of a comparison drew.
+
+    Nothing if it is not kept, or was superseded.
+    """
     if comparison["file"] is None or comparison["superseded"]:
         return {}
     settings, position = service.settings, comparison["position"]

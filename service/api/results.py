@@ -297,7 +297,10 @@ def _oar(name: str | None) -> OAR | None:
 
 
 def note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) -> None:
-    """Write into the audit log who is given what, before it is given."""
+    """Write into the audit log who is given what.
+
+    Before it is given.
+    """
     result = f"{name} sha256:{hashlib.sha256(content).hexdigest()}"
     audit.record(service.database, Event(Action.RESULT_READ, by, job.id, audit.to_text(job.model), result))
 

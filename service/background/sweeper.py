@@ -114,7 +114,7 @@ class Sweeper:
         self._store.marked_sent(job_id)
 
     def offer_shadows(self) -> None:
-        """Offer a shadow run to each worker that has nothing else to do.
+        """Offer a shadow run to each worker that is idle.
 
         Only while the queue is empty: no job ever waits for one that could have waited.
         """

@@ -27,7 +27,10 @@ _ITEM_BIG_ENDIAN: Final = b"\xff\xfe\xe0\x00"
 
 
 def is_costly(path: Path) -> bool:
-    """Whether an image that was taken in holds more beside its pixels than may be read in full here."""
+    """Whether an image holds too much beside its pixels.
+
+    More than may be read in full here, though it was taken in.
+    """
     try:
         header = read_elements(path, {Tag.ROWS, Tag.COLUMNS}, keep=lambda _: True)
         if header is None or header.pixel_data is None or header.size == 0:

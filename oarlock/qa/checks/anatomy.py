@@ -101,11 +101,14 @@ class Anatomy:
         return Slices.most(voxels_per_slice(mask if part is None else part).tolist(), box[0].start)
 
     def end(self, oar: OAR, *, at_head: bool) -> int:
-        """The last slice of a drawn organ towards the head or the feet."""
+        """The last slice of an organ towards the head or feet."""
         own = self.crops[oar][0][0]
         return int(own.stop - 1 if at_head is not self.grid.orientation().flipped[0] else own.start)
 
     def slices_at(self, place_mm: FloatArray) -> Slices | None:
-        """The slice that a place (x, y, z) lies in; None outside of the scan."""
+        """The slice that a place (x, y, z) lies in.
+
+        None outside of the scan.
+        """
         index = round(float(self.grid.to_indices(place_mm[None])[0, 0]))
         return Slices(index, index, index) if 0 <= index < self.grid.shape[0] else None

@@ -1,4 +1,7 @@
-"""What stops a way back; a module of its own, as the steps import it."""
+"""What stops a way back.
+
+A module of its own, as the steps import it.
+"""
 
 
 class RollBackRefused(RuntimeError):

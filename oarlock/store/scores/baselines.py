@@ -1,4 +1,6 @@
-"""Baselines: what a model scored on a site's past patients, before it drew a new one.
+"""Baselines.
+
+What a model scored on a site's past patients, before it drew a new one.
 
 Control charts begin with them (:mod:`oarlock.store.scores.charts`). Nothing is ever changed: a later one of the same model and
 site takes the place of an earlier one, which stays.
@@ -42,7 +44,10 @@ class KeptBaseline:
 
 
 def keep(connection: Connection, now: datetime, baseline: Baseline, *, by: Actor) -> None:
-    """Write a baseline down: from now on it is the one of its model and site."""
+    """Write a baseline down.
+
+    From now on it is the one of its model and site.
+    """
     model = baseline.model
     values = {
         "at": now,

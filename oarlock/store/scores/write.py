@@ -86,7 +86,10 @@ _COLUMNS: Final = ("oar", "presence", "tolerance_mm", *NUMBERS, *SAID)
 
 
 class Origin(StrEnum):
-    """Where the RTSTRUCT of a case came from; only shadow runs are compared with what was delivered."""
+    """Where the RTSTRUCT of a case came from.
+
+    Only shadow runs are compared with what was delivered.
+    """
 
     SUPPLIED = "supplied"
     APPROVED = "approved"
@@ -278,7 +281,10 @@ def approve(
 
 
 def is_shadow(column: ColumnElement[int], *, wanted: bool) -> ColumnElement[bool]:
-    """The condition that a stream is of shadow runs, or of delivered contours."""
+    """The condition that a stream is of shadow runs, or not.
+
+    Else it is of delivered contours.
+    """
     shadows = select(QA_STREAMS.c.id).where(QA_STREAMS.c.shadow)
     return column.in_(shadows) if wanted else column.not_in(shadows)
 

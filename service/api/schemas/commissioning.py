@@ -1,4 +1,7 @@
-"""A commissioning as a document: what the jobs of past patients come to."""
+"""A commissioning as a document.
+
+What the jobs of past patients come to.
+"""
 
 from pydantic import Field
 
@@ -62,7 +65,10 @@ class LeftOut(Schema):
 
 
 class Commissioning(Schema):
-    """What jobs of past patients come to; it can be kept as a baseline (`POST /v1/qa/baselines`)."""
+    """What jobs of past patients come to.
+
+    It can be kept as a baseline (`POST /v1/qa/baselines`).
+    """
 
     model: str
     drawn_by: DrawnBy

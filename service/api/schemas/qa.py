@@ -221,7 +221,10 @@ class DriftLimits(Schema):
 
 
 class DriftCommissioned(Schema):
-    """The past patients that limits are made of until enough contours have come back."""
+    """The past patients that the first limits are made of.
+
+    They count until enough contours have come back.
+    """
 
     at: Time = Field(description="when they were kept")
     patients: int
@@ -273,7 +276,10 @@ class BaselineOrgan(Schema):
 
 
 class BaselinePost(Schema):
-    """What `oarlock commission` leaves in `commissioning.json`; what else is in it is not read."""
+    """What `oarlock commission` leaves in `commissioning.json`.
+
+    What else is in it is not read.
+    """
 
     drawn_by: BaselineModel
     patients: int = Field(ge=1, le=10_000)

@@ -50,7 +50,10 @@ class ReviewBeyond(Schema):
 
 
 class ReviewOverlay(Schema):
-    """A structure set that the contours were compared with: supplied ones in their order, then returned ones in theirs."""
+    """A structure set that the contours were compared with.
+
+    Supplied ones in their order, then returned ones in theirs.
+    """
 
     origin: Literal["supplied", "approved"] = Field("supplied", description="came with the series, or was returned afterwards")
     position: int | None = Field(None, description="of a returned one, among those; that of its comparison in the QA report")
@@ -90,7 +93,10 @@ class ReviewHead(Schema):
 
 
 class Patient(Schema):
-    """Who the patient of a job is; empty where the RTSTRUCT does not say."""
+    """Who the patient of a job is.
+
+    Empty where the RTSTRUCT does not say.
+    """
 
     name: str
     id: str

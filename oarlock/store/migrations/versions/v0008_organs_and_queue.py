@@ -33,7 +33,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table and the index: the version before reads an id as a place in its own list.
+    """Drop the table and the index.
+
+    The version before reads an id as a place in its own list.
 
     :raises RollBackRefused: if there are organs that it has no place for.
     """

@@ -1,4 +1,6 @@
-"""Shadow runs: models that draw jobs without delivering, and scores that tell theirs apart.
+"""Shadow runs.
+
+Models that draw jobs without delivering, and scores that tell theirs apart.
 
 All scores that were there are of delivered contours.
 """
@@ -11,7 +13,10 @@ down_revision = "0019"
 
 
 def upgrade() -> None:
-    """Make the table, and make the way in which contours were drawn a part of what a score depends on."""
+    """Make the table, and tell shadow scores apart.
+
+    The way in which contours were drawn becomes a part of what a score depends on.
+    """
     op.create_table(
         "shadows",
         sa.Column("job_id", sa.Text, primary_key=True),
