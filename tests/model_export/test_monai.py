@@ -192,7 +192,11 @@ def test_an_axis_is_resampled_as_spacingd_resamples_it() -> None:
 
 @needs_monai
 @pytest.mark.slow
-def test_a_bundle_is_imported_and_slides_as_monais_own_inferer(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_imported_and_slides_as_monais_own_inferer(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is untrained: it draws as much of a patient upside down, so the check of the sides would refuse it."""
+    monkeypatch.setattr("model_export.imports.monai.see_sides", lambda *_: ())
     torch.manual_seed(3)
     network = build_network(read_bundle(bundle), evaluate=False)
     torch.save(network.state_dict(), bundle / "models" / "model.pt")
