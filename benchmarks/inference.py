@@ -3,7 +3,8 @@
 The same slabs of one real scan go through torch, ONNX Runtime (what the worker uses; also the half-precision twin) and OpenVINO:
 wall and CPU seconds a scan (median of a few rounds, the runtimes in turn), and how many mask voxels differ from torch's. Then a
 network of the paper's size with random weights goes through the worker's own runtime at 512 × 512, one slab after the other; its
-seconds a scan are those of a slab times their number. GFLOP are counted by torch (two for each multiply-add).
+seconds a scan are those of a slab times their number. GFLOP are counted by torch (two for each multiply-add). With ``--nnunet`` a
+network of nnU-Net's real size goes through ours, torch and nnU-Net's own predictor (:mod:`benchmarks.own_predictor`).
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.own_predictor import print_table
 from benchmarks.robustness import read_scan
 from model_export.config import Config, read_config
 from model_export.export import export_model
@@ -184,6 +186,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="folder of the shipped model")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--paper-slabs", type=int, default=3, help="how many slabs of the paper's size are timed; 0: none")
+    parser.add_argument("--nnunet", type=int, nargs="?", const=128, metavar="PATCH", help="beside nnU-Net's own; 128 if left out")
+    parser.add_argument("--threads", type=int, default=2, help="of the runtimes beside nnU-Net's own")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.series:
@@ -197,6 +201,8 @@ def main() -> None:
             for row in rows:
                 wall, cpu = statistics.median(row.wall_s), statistics.median(row.cpu_s)
                 print(f"| {row.name} | {wall:.2f} | {cpu:.2f} | {cpu / ours:.2f} | {row.differing:.1e} |")
+        if options.nnunet:
+            print_table(Path(folder) / "nnunet", options.nnunet, options.threads)
         if options.paper_slabs:
             paper_size(Path(folder), options.paper_slabs)
 
