@@ -14,7 +14,7 @@ from oarlock.segmentation.segment import Model
 pytestmark = pytest.mark.slow
 
 SHIPPED = Path(__file__).parents[2] / "models" / "oarlock-hn"
-BY_A_BOX = {("noise 20 HU", "Parotid_R"): 0.95, ("-50 HU", "Parotid_R"): 0.74}
+BY_A_BOX = {("noise 20 HU", "Parotid_L"): 0.95, ("noise 20 HU", "Parotid_R"): 0.95, ("-50 HU", "Parotid_R"): 0.74}
 """Where a parotid that a box draws moves more than a large organ of the whole-scan network."""
 
 PLAIN = ("Brain", "Brainstem", "Bone_Mandible", "Lung_L", "Lung_R", "Parotid_L", "Parotid_R", "SpinalCanal", "SpinalCord")
