@@ -17,9 +17,13 @@ from service.api.schemas.qa import BaselineEntry, BaselineModel, BaselineOrgan, 
 
 baselines = APIRouter(prefix="/v1/qa/baselines", tags=["qa"])
 
-_UNKNOWN: Final = errors.InvalidParameter(
-    name="oar", reason="must be the TG-263 name of an organ that this server draws (GET /v1/models)"
-)
+
+def _unknown() -> errors.InvalidParameter:
+    return errors.InvalidParameter(
+        name="oar", reason="must be the TG-263 name of an organ that this server draws (GET /v1/models)"
+    )
+
+
 _ENTRY: Final = {
     "at": "2026-03-05T12:10:00.000Z",
     "by": "marta",
@@ -29,7 +33,7 @@ _ENTRY: Final = {
     "organs": [{"oar": "Parotid_L", "surface_dsc_scores": [0.91, 0.94, 0.88]}],
 }
 _KEPT: Final[Call] = {
-    "responses": {200: json_answer("The baselines that count now", {"baselines": [_ENTRY]}, "Baselines"), **problems(_UNKNOWN)}
+    "responses": {200: json_answer("The baselines that count now", {"baselines": [_ENTRY]}, "Baselines"), **problems(_unknown())}
 }
 _LIST: Final[Call] = {"responses": {200: json_answer("The baselines", {"baselines": [_ENTRY]}, "Baselines"), **problems()}}
 
@@ -41,7 +45,7 @@ def post_baseline(service: Here, caller: Caller, by: By, told: BaselinePost) -> 
     The body is the `commissioning.json` of `oarlock commission`. The newest of a model and site counts.
     """
     if not all(organ.oar in BY_NAME for organ in told.organs):
-        raise _UNKNOWN
+        raise _unknown()
     model = ModelFacts(told.drawn_by.name, told.drawn_by.version, told.drawn_by.sha256)
     scores = {organ.oar: organ.surface_dsc_scores for organ in told.organs}
     service.qa_store.keep_baseline(Baseline(model, told.patients, scores, caller.site), by=by)

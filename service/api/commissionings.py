@@ -60,11 +60,16 @@ _EXAMPLE: Final = {
     "left_out": [{"job_id": JOB_ID, "state": "failed", "reason": "The session ran out of memory."}],
     "organs": [_ORGAN],
 }
-_ONE_MODEL: Final = InvalidParameter(name="jobs", reason="must be jobs of one model; these were drawn by several")
+
+
+def _several_models() -> InvalidParameter:
+    return InvalidParameter(name="jobs", reason="must be jobs of one model; these were drawn by several")
+
+
 _CALL: Final[Call] = {
     "responses": {
         200: json_answer("What the jobs come to", _EXAMPLE, "Commissioning"),
-        **problems(*NO_RESULT, JobNotFound(), _ONE_MODEL),
+        **problems(*NO_RESULT, JobNotFound(), _several_models()),
     }
 }
 _CALL["responses"][200]["content"]["text/html"] = {"schema": {"type": "string"}, "example": "<!doctype html>…"}
@@ -92,7 +97,7 @@ async def post_commissioning(
     def answer() -> Response:
         ours = _judged(service, asked.jobs, caller.site, unapproved=asked.unapproved)
         theirs = _judged(service, asked.against, caller.site, unapproved=asked.unapproved)
-        for case in ours.cases:
+        for case in (*ours.cases, *theirs.cases):
             note_read(service, case.job, by, "commissioning", case.key.encode())
         cases, earlier = ([one.to_json() for one in judged.cases] for judged in (ours, theirs))
         summary = _summary(ours, summarise_cases(cases, earlier))
@@ -146,7 +151,7 @@ def _judged(service: Service, ids: Sequence[str], site: str, *, unapproved: bool
     if len(jobs) < len(set(ids)):
         raise JobNotFound
     if len({job.model.sha256 for job in jobs}) > 1:
-        raise _ONE_MODEL
+        raise _several_models()
     cases: list[_Case] = []
     left_out: list[dict[str, str]] = []
     for job in jobs:

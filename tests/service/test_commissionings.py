@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,10 +14,14 @@ import pytest
 from oarlock.commissioning.cases import NOT_APPROVED
 from oarlock.commissioning.statistics import statistics_of
 from oarlock.ct.series_geometry import write_series_geometry
+from oarlock.errors import InvalidParameter
 from oarlock.pictures.slice_archive import save_rendering
 from oarlock.qa.report import job_report
 from oarlock.rtstruct.writer import write_rtstruct
+from oarlock.store.audit import Action, read_entries
 from oarlock.store.files import GEOMETRY, QA_REPORT, RENDERING, RTSTRUCT, reference_name
+from oarlock.store.jobs import JobId
+from service.api.commissionings import _judged
 from tests.fixtures.crooked import crooked_hu
 from tests.fixtures.organs import AUTHORSHIP, write_series
 from tests.fixtures.scores import report, score
@@ -65,6 +70,12 @@ def judge(running: Running, ids: list[str], more: str = "", **fields: object) ->
     return httpx.post(f"{running.url}/v1/commissionings{more}", json={"jobs": ids} | fields, timeout=LIMIT_S)
 
 
+def reads(running: Running) -> int:
+    """How often somebody was given what came of a past patient."""
+    entries = read_entries(running.service.database)
+    return sum(entry.action == Action.RESULT_READ and (entry.result or "").startswith("commissioning ") for entry in entries)
+
+
 def test_jobs_come_to_the_statistics_of_their_scores_and_to_a_baseline(past: tuple[Running, list[str], str]) -> None:
     running, ids, draft = past
     found = judge(running, [*ids, draft]).raise_for_status().json()
@@ -82,7 +93,9 @@ def test_jobs_come_to_the_statistics_of_their_scores_and_to_a_baseline(past: tup
 
 def test_two_sets_of_jobs_are_compared_patient_by_patient(past: tuple[Running, list[str], str]) -> None:
     running, ids, _ = past
+    before = reads(running)
     [brain] = judge(running, ids, against=ids[:3]).json()["organs"]
+    assert reads(running) == before + len(SCORES) + 3  # the earlier jobs too: their scores are told as differences
     assert (brain["change"]["n"], brain["change"]["mean"]) == (3, 0.0)
 
 
@@ -98,3 +111,15 @@ def test_the_report_has_a_picture_of_the_worst_patient_and_a_place_to_sign(past:
 def test_a_job_that_nobody_has_is_not_left_out_in_silence(past: tuple[Running, list[str], str]) -> None:
     running, ids, _ = past
     assert judge(running, [*ids, "0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"]).json()["code"] == "job.not_found"
+
+
+def test_a_refusal_is_a_new_error_each_time() -> None:
+    """One that is raised again and again keeps the frames of every call that it ended, and what they held."""
+    jobs = {JobId(name): SimpleNamespace(is_seen_by=lambda _: True, model=SimpleNamespace(sha256=name)) for name in "ab"}
+    service: Any = SimpleNamespace(store=SimpleNamespace(several=lambda _: jobs))
+    refused = []
+    for _ in range(2):
+        with pytest.raises(InvalidParameter, match="one model") as error:
+            _judged(service, ["a", "b"], "", unapproved=False)
+        refused.append(error.value)
+    assert refused[0] is not refused[1]
