@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, and_, delete, func, literal, or_, select, update
 
 from oarlock.errors import IdempotencyConflict, RequestNotFound, RequestNotHeld, RequestTaken
 from oarlock.store import audit
@@ -24,6 +24,7 @@ from oarlock.store.cursors import of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
 from oarlock.store.job_rows import sealed
 from oarlock.store.schema import GATEWAY_REQUESTS, GATEWAYS, Time
+from oarlock.store.scores.write import insert_of
 
 LEASE: Final = timedelta(seconds=60)
 """How long a gateway may be silent before another one takes what it holds; it reports every few seconds."""
@@ -166,7 +167,9 @@ class GatewayStore:
             row = {name: getattr(wish, name) for name in ("site", "kind", "gateway", "archive", "job_id", "wanted", "digest")}
             row |= {"id": str(uuid.uuid4()), "state": RequestState.WAITING, "idempotency_key": kept, "lease_token": 0}
             row |= {"prior_jobs": "[]", "created_at": now, "actor_name": by.name}
-            connection.execute(insert(GATEWAY_REQUESTS).values(row))
+            new = insert_of(connection)(GATEWAY_REQUESTS).values(row).on_conflict_do_nothing().returning(_REQUESTS.id)
+            if connection.scalar(new) is None and (found := self._earlier(connection, wish, kept)) is not None:
+                return found  # of the same call, which came twice at once
             audit.append(connection, now, Event(Action.GATEWAY_ASKED, by, wish.job_id, result=f"{wish.kind} {row['id']}"))
             return _one(connection, str(row["id"]))
 
@@ -188,7 +191,7 @@ class GatewayStore:
         """
         now = self._clock()
         with self._database.writing() as connection:
-            found = _one(connection, request_id, site)
+            found = _one(connection, request_id, site, locked=True)
             if found.state is not RequestState.WAITING:
                 raise RequestTaken
             _end(connection, found, {"state": RequestState.CANCELLED}, now, by)
@@ -284,7 +287,7 @@ class GatewayStore:
         values |= {"job_id": outcome.job_id} if outcome.job_id is not None else {}
         values |= {"prior_jobs": json.dumps(list(outcome.prior_jobs))}
         with self._database.writing() as connection:
-            found = _one(connection, request_id, site, exactly=True)
+            found = _one(connection, request_id, site, exactly=True, locked=True)
             if (found.gateway, found.token) != (gateway, token):
                 raise RequestNotHeld
             if found.state is outcome.state and found.ended_at is not None:
@@ -303,18 +306,17 @@ class GatewayStore:
         """
         now = self._clock()
         since = func.coalesce(_REQUESTS.lease_until, _REQUESTS.created_at)
-        with self._database.writing() as connection:
-            late = select(GATEWAY_REQUESTS).where(_REQUESTS.state.in_(_OPEN), since < now - PATIENCE)
-            for row in connection.execute(late).mappings().all():
-                _end(connection, _request(row), {"state": RequestState.FAILED, "detail": UNTAKEN}, now, SYSTEM)
+        with self._database.writing() as connection:  # all that it changes is locked before the audit log is
             connection.execute(delete(GATEWAY_REQUESTS).where(_REQUESTS.ended_at < now - KEPT))
             connection.execute(delete(GATEWAYS).where(GATEWAYS.c.seen_at < now - KEPT))
+            late = select(GATEWAY_REQUESTS).where(_REQUESTS.state.in_(_OPEN), since < now - PATIENCE)
+            for row in connection.execute(late.with_for_update(skip_locked=True)).mappings().all():
+                _end(connection, _request(row), {"state": RequestState.FAILED, "detail": UNTAKEN}, now, SYSTEM)
 
 
 def _note(connection: Connection, key: tuple[str, str], values: Mapping[str, Any]) -> None:
-    there = tuple_(GATEWAYS.c.site, GATEWAYS.c.name) == key
-    if not connection.execute(update(GATEWAYS).where(there).values(values)).rowcount:
-        connection.execute(insert(GATEWAYS).values({"site": key[0], "name": key[1], **values}))
+    new = insert_of(connection)(GATEWAYS).values({"site": key[0], "name": key[1], **values})
+    connection.execute(new.on_conflict_do_update(index_elements=list(GATEWAYS.primary_key), set_=dict(values)))
 
 
 def _end(connection: Connection, request: Request, values: Mapping[str, Any], now: datetime, by: Actor) -> None:
@@ -323,8 +325,10 @@ def _end(connection: Connection, request: Request, values: Mapping[str, Any], no
     audit.append(connection, now, Event(Action.GATEWAY_ENDED, by, values.get("job_id", request.job_id), result=result))
 
 
-def _one(connection: Connection, request_id: str, site: str = "", *, exactly: bool = False) -> Request:
+def _one(connection: Connection, request_id: str, site: str = "", *, exactly: bool = False, locked: bool = False) -> Request:
+    """A request; ``locked`` keeps it as it is for everybody else until the transaction ends."""
     query = select(GATEWAY_REQUESTS).where(_REQUESTS.id == request_id)
+    query = query.with_for_update() if locked else query
     row = connection.execute(query).mappings().first()
     if row is None or (row["site"] != site and (exactly or site)):
         raise RequestNotFound

@@ -1,6 +1,7 @@
 """What gateways are asked through the API: who takes it, what came of it, and who may see it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,13 @@ def test_a_request_that_no_gateway_takes_for_a_day_fails_and_says_so(store: Gate
     store.expire()
     found = store.get(asked.id, site="")
     assert (found.state, found.detail is not None and "has reported for a day" in found.detail) == (RequestState.FAILED, True)
+
+
+def test_the_same_call_many_times_at_once_is_one_request_and_one_gateway(database: Database) -> None:
+    store = GatewayStore(database)
+    with ThreadPoolExecutor(8) as pool:
+        asked = {one.id for one in pool.map(lambda _: store.ask(wish(), key="once", by=SYSTEM), range(8))}
+        held = [one.id for took in pool.map(lambda _: store.report("", "new", ["pacs"], []), range(8)) for one in took]
+    assert len(asked) == 1
+    assert set(held) == asked
+    assert [one.name for one in store.gateways(site="")] == ["new"]
