@@ -135,13 +135,20 @@ def _earlier_studies(archive: Peer, title: str, study_uid: str) -> list[str]:
     """
     query = Dataset()
     query.QueryRetrieveLevel, query.StudyInstanceUID, query.PatientID, query.StudyDate = "STUDY", study_uid, "", ""
-    patient, date = next(((str(one.get("PatientID", "")), _date(one)) for one in _asked(archive, title, query)), ("", ""))
+    patient, date = next(((_patient(one), _date(one)) for one in _asked(archive, title, query)), ("", ""))
     if not patient:
         raise PeerFailed("it does not say whose the series is (no Patient ID)", final=True)
     query.StudyInstanceUID, query.PatientID = "", patient
-    others = [(_date(one), str(one.get("StudyInstanceUID", ""))) for one in _asked(archive, title, query)]
+    # Patient ID is matched by wildcards, and not by every archive: what another patient has is not asked for.
+    own = [one for one in _asked(archive, title, query) if _patient(one) == patient]
+    others = [(_date(one), str(one.get("StudyInstanceUID", ""))) for one in own]
     earlier = [(when, uid) for when, uid in others if uid not in ("", study_uid) and when and (not date or when <= date)]
     return [uid for _, uid in sorted(earlier, reverse=True)]
+
+
+def _patient(answer: Dataset) -> str:
+    """The Patient ID, without the spaces around it, which mean nothing."""
+    return str(answer.get("PatientID", "") or "").strip()
 
 
 def _date(answer: Dataset) -> str:
