@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,16 @@ def test_the_service_believes_the_proxy_of_the_composition_and_shares_a_network_
     believed = composition["services"]["service"]["environment"]["OARLOCK_TRUSTED_PROXIES"]
     assert believed == f"${{OARLOCK_TRUSTED_PROXIES:-{address}}}"
     assert {name for name, one in composition["services"].items() if "edge" in one.get("networks", ())} == {"service", "proxy"}
+
+
+def test_no_other_container_is_given_the_address_of_the_proxy(composition: Any) -> None:
+    """An engine gives the first free address to whoever starts first, and that is a service."""
+    default = re.compile(r"\$\{PROXY_NETWORK:-([\d.]+)\}")
+    (edge,) = composition["networks"]["edge"]["ipam"]["config"]
+    subnet, given = (ip_network(default.sub(r"\1", edge[name])) for name in ("subnet", "ip_range"))
+    address = ip_address(default.sub(r"\1", composition["services"]["proxy"]["networks"]["edge"]["ipv4_address"]))
+    assert address in subnet
+    assert address not in given
 
 
 def test_the_gateway_reaches_the_service_and_the_hospital_and_neither_database_nor_queue(composition: Any) -> None:
