@@ -83,6 +83,13 @@ def test_an_upgrade_stops_what_works_on_the_database_before_it_is_changed_and_st
     assert after[1] == "newer: compose up -d"
 
 
+def test_an_upgrade_builds_what_changes_the_database_before_anything_stops(operator: Operator) -> None:
+    done = operator.types("docker/upgrade --build")
+    assert done.returncode == 0, done.stderr
+    assert operator.orders[0] == "newer: compose build"
+    assert "newer: compose up -d --build" in operator.orders
+
+
 def test_an_upgrade_that_is_refused_starts_nothing(operator: Operator) -> None:
     assert operator.types("docker/upgrade", REFUSES="2").returncode != 0
     assert not [order for order in operator.orders if " up " in order]
