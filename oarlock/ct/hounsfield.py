@@ -50,6 +50,10 @@ BODY_HU: Final = -900
 MIN_BODY_SHARE: Final = 0.01
 """What is denser than air, and the share of a slice from which on it is judged on its own."""
 
+MIN_BODY_SHARED: Final = 0.92
+"""Of the pixels that lie in the body in one of two slices, the share that must lie in it in both. Where a head ends it is less:
+there scalp follows on skull, and skull on brain, in most of the pixels."""
+
 MAX_CUT_HU: Final = 1500
 MAX_CUT_SHARE: Final = 0.002
 """Of what is denser than air, the share that may have the highest value of all where that is no higher than enamel. In 202
@@ -182,12 +186,14 @@ def check_steps(hu: Int16Array) -> None:
 def _step(one: Int16Array, other: Int16Array) -> float:
     """Median change of a pixel between two slices; 0 where one of them is nothing but air, as beyond the end of a phantom.
 
-    A patient may fill less than half of a slice, and a wrong slope leaves air where it is: so the body is looked at too.
+    A patient may fill less than half of a slice, and a wrong slope leaves air where it is: so the body is looked at too, but not
+    where it ends.
     """
     if any(np.mean((hu >= ALL_AIR_HU[0]) & (hu <= ALL_AIR_HU[1])) >= ALL_AIR_SHARE for hu in (one, other)):
         return 0.0
     change, body = np.abs(one.astype(np.int32) - other), (one > BODY_HU) & (other > BODY_HU)
-    inside = float(np.median(change[body])) if np.mean(body) > MIN_BODY_SHARE else 0.0
+    shared = np.mean(body) > MIN_BODY_SHARE and np.sum(body) >= MIN_BODY_SHARED * np.sum((one > BODY_HU) | (other > BODY_HU))
+    inside = float(np.median(change[body])) if shared else 0.0
     return max(float(np.median(change)), inside if inside > MAX_BODY_STEP_HU else 0.0)
 
 

@@ -161,6 +161,25 @@ def test_a_head_that_ends_between_two_slices_is_not_a_jump() -> None:
     check_steps(hu)
 
 
+def top_of_a_head(*, field_mm: float, slice_mm: float, radius_mm: float = 75.0) -> HU:
+    """The upper half of a head: 5 mm of scalp, 6 mm of skull and brain, each slice the mean of nine levels of it."""
+    y, x = (np.indices((128, 128)) - 63.5) * (field_mm / 128)
+    levels = np.arange(9) / 9 - 0.5
+    heights = np.arange(0.0, radius_mm + 2 * slice_mm, slice_mm)
+    deep = [radius_mm - np.sqrt(x**2 + y**2 + ((z + levels * slice_mm)[:, None, None]) ** 2) for z in heights]
+    return np.stack([np.select([d < 0, d < 5, d < 11], [-1000, 20, 1000], 35).mean(axis=0) for d in deep]).astype(np.int16)
+
+
+@pytest.mark.parametrize(("field_mm", "slice_mm"), [(250.0, 2.0), (300.0, 3.0), (300.0, 5.0), (400.0, 5.0), (500.0, 3.0)])
+def test_the_top_of_a_head_in_a_small_field_is_not_a_jump(field_mm: float, slice_mm: float) -> None:
+    """From slice to slice most of its pixels become scalp, skull or brain; the same head with a wrong slope jumps."""
+    hu = top_of_a_head(field_mm=field_mm, slice_mm=slice_mm)
+    check_steps(hu)
+    hu[4] = stored(hu[4], 0.5)
+    with pytest.raises(NotHounsfield, match="from slice 4 to slice 5"):
+        check_steps(hu)
+
+
 @pytest.mark.parametrize(("top", "refused"), [(150, True), (700, True), (1490, True), (1510, False), (3071, False)])
 def test_values_that_are_cut_below_what_bone_has_are_refused(top: int, refused: bool, tmp_path: Path) -> None:
     hu = patient()
