@@ -164,7 +164,8 @@ def skin_levels(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, Count
         around = Surroundings(hu, grid)
         for oar, crop in drawn.crops.items():
             if (moved := ct.moved(crop)) is not None:
-                share = around.share_outside(moved, under_skin=oar.name.startswith(UNDER_SKIN))
+                counts, voxels = around.outside_by_slice(moved, under_skin=oar.name.startswith(UNDER_SKIN))
+                share = sum(counts) / voxels
                 found[oar.name][level_of(share, 0.0, 0.0, *OUTSIDE_LIMITS)] += 1
                 if share > OUTSIDE_LIMITS[0]:
                     print(f"{drawn.case:14} {drawn.rater:13} {oar}: {share:.1%} outside of the skin", flush=True)
