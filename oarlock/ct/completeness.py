@@ -93,7 +93,7 @@ def _step(numbers: Sequence[int | None]) -> int:
     known = [(place, number) for place, number in enumerate(numbers) if number is not None]
     steps = Counter((after[1] - before[1]) / (after[0] - before[0]) for before, after in pairwise(known))
     step, count = steps.most_common(1)[0] if steps else (0.0, 0)
-    return abs(int(step)) if step.is_integer() and step != 0 and count >= MOST * (len(known) - 1) else 1
+    return abs(int(step)) if step.is_integer() and step != 0 and count >= MOST * (len(numbers) - 1) else 1
 
 
 def _gapped(distance: float, stated: Stated) -> list[Notice]:

@@ -107,6 +107,18 @@ def test_three_quarters_of_the_numbers_must_be_the_same_step_apart() -> None:
         codes(2.0, numbers=steps_of_2(15))
 
 
+@pytest.mark.parametrize("lost", [5, 6, 19])
+def test_numbers_that_few_slices_have_say_nothing(lost: int) -> None:
+    """Of 21 slices: two that are numbered 1 and 3 are one step of 2, and 14 of 20 are fewer than three quarters."""
+    some: list[int | None] = [*numbers(2)]
+    some[SLICES - lost :] = [None] * lost
+    if lost == 5:
+        with pytest.raises(MissingSlices, match="in steps of 2"):
+            codes(2.0, numbers=some)
+    else:
+        assert codes(2.0, numbers=some) == []
+
+
 def test_numbers_that_do_not_move_say_nothing() -> None:
     assert codes(2.0, numbers=[7] * SLICES) == []
 
