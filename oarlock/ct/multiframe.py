@@ -82,9 +82,8 @@ def _values(groups: Item, *, big_endian: bool) -> dict[int, bytes]:
         for region in anatomy.items(Tag.ANATOMIC_REGION_SEQUENCE):
             found[Tag.BODY_PART_EXAMINED] = region.values.get(Tag.CODE_MEANING, b"")
     for content in groups.items(Tag.FRAME_CONTENT_SEQUENCE):
-        if (number := content.values.get(Tag.IN_STACK_POSITION_NUMBER, b"")) and len(
-            number
-        ) == 4:  # counts as Instance Number does
+        number = content.values.get(Tag.IN_STACK_POSITION_NUMBER, b"")
+        if len(number) == 4:  # it counts as Instance Number does
             found[Tag.INSTANCE_NUMBER] = str(int.from_bytes(number, "big" if big_endian else "little")).encode()
     return found
 

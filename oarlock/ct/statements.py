@@ -71,7 +71,5 @@ def _parts(slices: Sequence[DicomFile]) -> tuple[int, int] | None:
         if image and number is not None:
             came[image].add(number.hex())
             parts[image] = max(parts.get(image, 0), file.header.unsigned(Tag.IN_CONCATENATION_TOTAL_NUMBER) or 0)
-    here, there = (
-        (sum(counts) for counts in zip(*((len(came[image]), parts[image]) for image in came), strict=True)) if came else (0, 0)
-    )
+    here, there = sum(map(len, came.values())), sum(parts.values())
     return (here, there) if here < there else None
