@@ -41,6 +41,8 @@ ASIDE: Final = {
     "select",
     "found",
     "check_url",
+    "items",
+    "open",
 }
 """Steps that say nothing of the way."""
 
