@@ -74,6 +74,7 @@ class Models:
         """The default model, loaded.
 
         :raises ManifestInvalid: if it cannot be used.
+        :raises KeyError: if there is none of its name.
         """
         installed = self.installed()
         return self._ready(installed.offered[installed.default])
