@@ -75,6 +75,7 @@ class GroupSoak(Soak):
         self._second = group.program("worker", name="worker-2")
         self._sender = Sender(folder, group, self._keys[BY_GATEWAY])
         self._all_sent: Future[None] | None = None
+        self._sent: dict[str, int] = {}
         self._programs = {"worker": group.worker, "worker 2": self._second, "gateway": self._sender.gateway}
         self._programs |= {f"service {number}": one for number, one in enumerate(group.services, start=1)}
         self._kills |= {name: lambda name=name: self._kill(name) for name in self._programs}  # type: ignore[misc]
@@ -91,11 +92,15 @@ class GroupSoak(Soak):
         self._group.start_worker(self._second)
         self._sender.start("gateway")
 
-    def run_with(self, stored: list[Path], *, jobs: int, seconds: float, kills: int) -> Tally:
-        """As :meth:`run`, while series go to the gateway by C-STORE, each until its sender is told that all is stored."""
+    def run_with(self, stored: dict[str, list[Path]], *, jobs: int, seconds: float, kills: int) -> Tally:
+        """As :meth:`run`, while series go to the gateway by C-STORE, each until its sender is told that all is stored.
+
+        :param stored: the files of each series, by SeriesInstanceUID.
+        """
+        self._sent = {uid: len(slices) for uid, slices in stored.items()}
 
         def send() -> None:
-            for one in stored:
+            for one in [slices[0].parent for slices in stored.values()]:
                 assert self._sender.send(one), "a sender was never told that all is stored"
 
         with ThreadPoolExecutor(1) as pool:
@@ -108,6 +113,7 @@ class GroupSoak(Soak):
         with suppress(AssertionError):  # then the tally says what is lost
             wait_until(lambda: set(self._group.store.states().values()) <= ENDED, within_s=20 * PATIENCE_S)
         super()._judge(accepted)
+        self._judge_sites()  # while whatever ended is still started again
 
     def _post(self, series: bytes, at: float, priority: str) -> JobId:
         del series
@@ -129,13 +135,13 @@ class GroupSoak(Soak):
         self._group.proxy.kill()
         return self._group.proxy.start
 
-    def judge_sites(self, sent: dict[str, int]) -> None:
+    def _judge_sites(self) -> None:
         """What each site sees is its own and nothing else, and what came by the gateway went home."""
         for job_id, site in self._owner.items():
             self._look(lambda job_id=job_id, site=site: self._check_job(job_id, site))  # type: ignore[misc]
         for site in SITES:
             self._look(lambda site=site: self._check_list(site))  # type: ignore[misc]
-        self.tally.wrong += gateway_soak.judge(self._sender, sent)
+        self._look(lambda: self.tally.wrong.extend(gateway_soak.judge(self._sender, self._sent)))
 
     def _check_job(self, job_id: JobId, site: str) -> None:
         assert self._group.store.get(job_id).site == site, "a job belongs to another site"
@@ -159,11 +165,11 @@ def soak(folder: Path, *, jobs: int, seconds: float, kills: int, seed: int) -> t
     """Run one soak; what was tallied, how many jobs each site has, and how many series came by the gateway."""
     grid = crooked_grid()
     files = {site: write_ct_series(folder / site, head(grid), grid, patient_name=f"Canary^{site}", seed=site) for site in SITES}
-    stored = [folder / BY_GATEWAY / str(number) for number in range(jobs // 5)]
-    sent: dict[str, int] = {}
-    for one in stored:
-        slices = write_ct_series(one, head(grid), grid, patient_name=f"Canary^{BY_GATEWAY}", seed=f"{BY_GATEWAY} {one.name}")
-        sent[str(pydicom.dcmread(slices[0], stop_before_pixels=True).SeriesInstanceUID)] = len(slices)
+    stored: dict[str, list[Path]] = {}
+    for number in range(jobs // 5):
+        one = folder / BY_GATEWAY / str(number)
+        slices = write_ct_series(one, head(grid), grid, patient_name=f"Canary^{BY_GATEWAY}", seed=f"{BY_GATEWAY} {number}")
+        stored[str(pydicom.dcmread(slices[0], stop_before_pixels=True).SeriesInstanceUID)] = slices
     with ExitStack() as stack:
         settings, server = {}, None
         if programs := postgresql.find_programs():
@@ -176,8 +182,7 @@ def soak(folder: Path, *, jobs: int, seconds: float, kills: int, seed: int) -> t
         group.begin()
         run.begin()
         tally = run.run_with(stored, jobs=jobs - len(stored), seconds=seconds, kills=kills)
-        run.judge_sites(sent)
-        return tally, run.of_site, len(sent)
+        return tally, run.of_site, len(stored)
 
 
 def main() -> int:

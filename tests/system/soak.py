@@ -237,7 +237,7 @@ class Soak:
     def _look(self, check: Callable[[], None]) -> None:
         try:
             check()
-        except (AssertionError, OSError, ValueError) as error:
+        except (AssertionError, OSError, ValueError, httpx.HTTPError) as error:
             self.tally.wrong.append(repr(error))
 
 

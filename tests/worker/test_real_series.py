@@ -21,7 +21,7 @@ SHIPPED = ROOT / "models" / "oarlock-hn"
 GIB = 2**30
 
 RUN = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from oarlock.store.database import Database
 from oarlock.store.job_store import JobStore
@@ -33,7 +33,8 @@ from worker.jobs import contour
 data, models = Path(sys.argv[1]), Models(ModelFolder(Path(sys.argv[2]), "oarlock-hn").now, device="cpu")
 store = JobStore(Database(f"sqlite:///{data / 'oarlock.sqlite'}"))
 contour("real", store=store, storage=Storage(data), models=models, worker="test", lease_s=600)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# ru_maxrss would hold the peak of the process that started this one too: it is carried over exec.
+print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
 """
 
 
