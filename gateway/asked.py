@@ -133,6 +133,8 @@ class Asked:
             return False
         except ServiceRefused as refusal:
             log.warning("the service does not note an outcome", extra={"request": task.id, "code": refusal.code})
+            if outcome["state"] == "succeeded":  # untold, the request would stay open as long as this gateway reports
+                return self._tell(task, _failed(f"It was done, but the service did not note how it ended ({refusal.code})."))
         if outcome["state"] != "running":
             log.info("request ended", extra={"request": task.id, "kind": task.kind, "state": outcome["state"]})
         return True

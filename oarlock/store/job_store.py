@@ -377,6 +377,8 @@ class JobStore:
 
         As after an upgrade, whose workers have no other. A warning tells each sender, and the audit log has it.
 
+        To be called while no worker lives: a job that is running then was left by one that was killed, and will wait again.
+
         :param models: those that there are, by name.
         :param but: hashes of retired models that still draw the jobs which have them.
         :returns: how many were given.
@@ -384,7 +386,8 @@ class JobStore:
         given = []
         with self._database.writing() as connection:
             for name, model in models.items():
-                other = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.model_name == name) & (JOBS.c.model_sha256 != model.sha256)
+                waits = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+                other = waits & (JOBS.c.model_name == name) & (JOBS.c.model_sha256 != model.sha256)
                 other &= JOBS.c.model_sha256.not_in(but)
                 for row in connection.execute(select(JOBS).where(other)).mappings().all():
                     values = model_columns(model) | {

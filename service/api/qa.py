@@ -344,6 +344,7 @@ _DRIFT: Final[dict[str, Any]] = {
             "oar": "Parotid_L",
             "model": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
             "scanner": "SIEMENS SOMATOM Confidence CT1",
+            "shadow": False,
             "metric": "surface_dsc",
             "baseline": {
                 "n": 30,

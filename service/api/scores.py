@@ -313,6 +313,7 @@ def _of_chart(chart: Chart) -> DriftChart:
         oar=chart.oar,
         model=DriftModel.model_validate(chart.model, from_attributes=True),
         scanner=chart.scanner,
+        shadow=chart.shadow,
         metric="surface_dsc",
         baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at, points=base),
         centre=limits and limits.score_at(0),

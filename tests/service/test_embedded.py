@@ -47,6 +47,9 @@ SET = {
     "OARLOCK_SITES": "sites",
     "OARLOCK_TIME_ZONE": "Europe/Amsterdam",
     "OARLOCK_PROFILES": "profiles",
+    "OARLOCK_SHADOW": "north=candidate",
+    "OARLOCK_BACKENDS": "tf32",
+    "OARLOCK_BACKEND_SCAN": "scan",
 }
 """A value for each setting without a default, and for those that make one another necessary."""
 

@@ -24,6 +24,7 @@ from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DA
 from oarlock.store.jobs import Job, JobId, JobState, Stage
 from oarlock.store.leases import LeaseLost
 from service.api import events
+from service.api.examples import REVIEW as REVIEW_EXAMPLE
 from service.api.schemas.jobs import JobDocument
 from service.api.schemas.qa_report import QAReportDocument
 from service.background import followers
@@ -274,14 +275,15 @@ def test_a_result_is_served_as_it_was_written_and_not_sent_twice(
 def test_a_review_is_read_in_pieces_and_each_reading_is_written_down(
     client: httpx.Client, running: Running, job: dict[str, Any]
 ) -> None:
-    running.finish(job, {REVIEW: b"{}", REVIEW_DATA: bytes(range(200))})
-    assert client.get(job["links"]["review"]).json() == {}
+    running.finish(job, {REVIEW: json.dumps(REVIEW_EXAMPLE).encode(), REVIEW_DATA: bytes(range(200))})
+    head = client.get(job["links"]["review"])
+    assert head.json() == REVIEW_EXAMPLE
     piece = client.get(f"{job['links']['review']}/data", headers={"Range": "bytes=10-19"})
     assert (piece.status_code, piece.content) == (206, bytes(range(10, 20)))
     assert client.get(f"{job['links']['review']}/data", headers={"Range": "bytes=900-"}).status_code == 416
     read = [entry.result for entry in audit.read_entries(running.service.database) if entry.job_id == job["id"]]
     digest = hashlib.sha256(bytes(range(200))).hexdigest()
-    assert read[-3:-1] == [f"{REVIEW} sha256:{hashlib.sha256(b'{}').hexdigest()}", f"{REVIEW_DATA} sha256:{digest}"]
+    assert read[-3:-1] == [f"{REVIEW} sha256:{hashlib.sha256(head.content).hexdigest()}", f"{REVIEW_DATA} sha256:{digest}"]
 
 
 @pytest.mark.parametrize("path", ["rtstruct", "seg", "qa", "preview.png", "preview.png?slice=1", "review", "review/data"])

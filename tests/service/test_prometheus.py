@@ -39,6 +39,7 @@ FIRST = (
     "Asked of gateways, by state A",
     "Instances stored by DICOMweb an hour A",
     "Series stored by DICOMweb that are not a job A",
+    "Shadow runs by state A",
 )
 LEAST = dict.fromkeys(FIRST, 0.0) | {
     "Callbacks by state A": 0.0,

@@ -33,6 +33,7 @@ class Point:
 class Chart:
     """How the surface DSC of one organ, model and scanner went.
 
+    :ivar shadow: whether the model delivered nothing of it.
     :ivar baseline: what the limits are made of; as many as there are, until there are enough.
     :ivar limits: None until then, and where the baseline does not vary; those of past patients, where there were some.
     :ivar points: the newest ones behind the baseline, in their order. While the limits are those of past patients, those of the
@@ -43,6 +44,7 @@ class Chart:
     oar: str
     model: ModelFacts
     scanner: str
+    shadow: bool
     baseline: Sequence[Point]
     limits: ControlLimits | None
     points: Sequence[Point]
@@ -85,7 +87,7 @@ def _chart(oar: str, stream: Row[Any], baseline: Sequence["_DatedPoint"], latest
     limits = ControlLimits.of([place.point.score for place in baseline])
     after = _judged([place.point for place in latest if place.order > baseline[-1].order], limits)
     model = ModelFacts(stream.model, stream.model_version, stream.model_sha256)
-    return Chart(oar, model, stream.scanner, [place.point for place in baseline], limits, after[-points:])
+    return Chart(oar, model, stream.scanner, stream.shadow, [place.point for place in baseline], limits, after[-points:])
 
 
 def _begun(chart: Chart, past: KeptBaseline | None, points: int) -> Chart:

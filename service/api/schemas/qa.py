@@ -240,6 +240,7 @@ class DriftChart(Schema):
     oar: str
     model: DriftModel
     scanner: str
+    shadow: bool = Field(description="whether the model delivered nothing of it")
     metric: Literal["surface_dsc"]
     baseline: DriftBaseline
     centre: float | None = Field(description="null as long as there is no baseline")
