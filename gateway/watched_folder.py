@@ -71,7 +71,7 @@ class WatchedFolder:
     def _try(self, path: Path, looks: int) -> None:
         """Take a file; one that cannot be taken keeps no other waiting, and is refused in the end.
 
-        :raises DiskLow: there is no room for any.
+        :raises DiskLow: if the disk is too full for another file.
         """
         try:
             self._take(path, looks)
