@@ -57,6 +57,7 @@ def add_box_commands(commands: Any) -> None:
     export.add_argument("--config", type=Path, default=CONFIG)
     export.add_argument("--checkpoint", type=Path, required=True)
     export.add_argument("--results", type=Path, nargs="*", default=[], help="what box-judge wrote, one file a fold")
+    export.add_argument("--learnt-from-judges", action="store_true", help="the checkpoint went on from the fold's with all scans")
     export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
     export.add_argument("--commit", default="", help="of this repository; goes into the manifest")
     export.add_argument("--out", type=Path, required=True, help="a folder")
@@ -219,7 +220,10 @@ def _export(options: argparse.Namespace) -> None:
         facts["data_sha256"] = box_data_hash(options.data)
     if options.commit:
         facts["commit"] = options.commit
-    results = mean_dsc([row for path in options.results for row in read_judged(path)])
+    rows = [row for path in options.results for row in read_judged(path)]
+    if rows:
+        facts |= {"judged_on": sorted({row.case for row in rows}), "learnt_from_judges": options.learnt_from_judges}
+    results = mean_dsc(rows)
     agreement = export_box(training.average, run, options.out, Facts(run.box.thresholds, facts, results))
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
 

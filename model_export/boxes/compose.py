@@ -29,18 +29,23 @@ def compose(whole: Path, boxes: Sequence[Path], folder: Path, *, version: str, k
     tables = tomllib.loads((whole / MANIFEST_NAME).read_text(encoding="utf-8"))
     parts = [_whole_part(tables)]
     owners = {oar["name"]: FINDER for oar in parts[0]["oar"]}
+    shares: dict[str, float] = {}
     folder.mkdir(parents=True, exist_ok=True)
     _copy(whole / parts[0]["file"], folder / parts[0]["file"])
     for path in [found for box in boxes for found in part_files(box)]:
-        (part,) = tomllib.loads(path.read_text(encoding="utf-8"))["part"]
+        box_tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        (part,) = box_tables["part"]
         _copy(path.with_name(part["file"]), folder / part["file"])
         parts.append(part)
-        owners |= {oar["name"]: part["name"] for oar in part["oar"] if oar["name"] not in kept}
+        owned = {oar["name"] for oar in part["oar"]} - set(kept)
+        owners |= dict.fromkeys(sorted(owned), part["name"])
+        shares = {organ: share for organ, share in shares.items() if organ not in owned}
+        shares |= {organ: share for organ, share in box_tables.get("shares", {}).items() if organ in owned}
     model = {key: tables["model"][key] for key in ("name", "licence", "description")} | {"version": version}
-    text = to_composed(model, parts, owners, tables.get("limits", {}))
+    text = to_composed(model, parts, owners, tables.get("limits", {}), shares=shares)
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     card = (whole / CARD).read_text(encoding="utf-8")
-    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners), encoding="utf-8")
+    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners, shares), encoding="utf-8")
     return read_manifest(folder)
 
 
@@ -63,6 +68,7 @@ def to_composed(
     owners: Mapping[str, str],
     limits: Mapping[str, Any],
     *,
+    shares: Mapping[str, float] | None = None,
     by: str = "box-compose",
 ) -> str:
     """The manifest's text.
@@ -76,33 +82,45 @@ def to_composed(
         if "look" in part:
             lines += ["", "[part.look]", *(f"{key} = {to_toml(value)}" for key, value in part["look"].items())]
     lines += ["", "[owners]", *(f"{organ} = {to_toml(owner)}" for organ, owner in owners.items())]
+    if shares:
+        lines += ["", "[shares]", *(f"{organ} = {to_toml(share)}" for organ, share in shares.items())]
     lines += ["", "[limits]", *(f"{key} = {to_toml(value)}" for key, value in limits.items())]
     return "\n".join(lines) + "\n"
 
 
-def to_composed_card(card: str, model: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], owners: Mapping[str, str]) -> str:
+def to_composed_card(
+    card: str,
+    model: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    owners: Mapping[str, str],
+    shares: Mapping[str, float],
+) -> str:
     """The whole-scan model's card with another version and, at its end, what the box networks are worth on their organs."""
     _, _, rest = card.partition("\n")
     lines = [f"# {model['name']} {model['version']}", rest.partition(f"\n{SECTION}\n")[0].rstrip(), "", SECTION, ""]
     lines += [
-        "What stands above is of the whole-scan network alone. These organs are drawn by networks of their own, at 1 mm in a box."
+        "What stands above is of the whole-scan network alone. These organs are drawn by networks of their own,",
+        "at 1 mm in a box; where a share is given, by the mean of both networks' probabilities, of which it is the box's.",
     ]
     for part in parts:
-        training = ", ".join(f"{key} {value}" for key, value in part.get("training", {}).items())
+        training, results = dict(part.get("training", {})), part.get("results", {})
+        judged_on, saw = training.pop("judged_on", []), training.pop("learnt_from_judges", False)
+        lines += ["", f"**{part['name']}**: {', '.join(f'{key} {value}' for key, value in training.items())}.", ""]
+        if judged_on:
+            after = "What ships went on from it and learnt from these scans too" if saw else "What ships is that network"
+            lines += [f"Judged on {', '.join(judged_on)}, which the network had not seen. {after}.", ""]
+        column = f"DSC, one fold, {_scans(len(judged_on))} not seen"
+        lines += [f"| organ | threshold | share | {column} |", "| --- | ---: | ---: | ---: |"]
         lines += [
-            "",
-            f"**{part['name']}**: {training}.",
-            "",
-            "| organ | threshold | DSC, cross-validated |",
-            "| --- | ---: | ---: |",
-        ]
-        results = part.get("results", {})
-        lines += [
-            f"| {oar['name']} | {oar['threshold']} | {results.get(oar['name'], '')} |"
+            f"| {oar['name']} | {oar['threshold']} | {shares.get(oar['name'], '')} | {results.get(oar['name'], '')} |"
             for oar in part["oar"]
             if owners[oar["name"]] == part["name"]
         ]
     return "\n".join(lines) + "\n"
+
+
+def _scans(count: int) -> str:
+    return "1 scan" if count == 1 else f"{count} scans"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -26,7 +26,8 @@ class BoxConfig:
     ``organs`` are those that the network draws: the left one of each pair, and unpaired ones. The right ones are drawn on the
     mirror image of the box. ``anchors`` gives, for each organ that the box is laid by, the offset (z, y, x) in mm from the
     organ's middle to the middle of the box; the box lies at the mean over those that were found. ``hidden_columns`` are columns
-    on the patient's right that the network is not shown: what lies there belongs to the mirror image.
+    on the patient's right that the network is not shown: what lies there belongs to the mirror image. ``shares`` are of the
+    organs that the served box draws together with its finder (docs/models.md).
     """
 
     name: str
@@ -37,6 +38,7 @@ class BoxConfig:
     upscale: int
     hidden_columns: int = 0
     thresholds: dict[str, float] = field(default_factory=dict)  # by organ, both sides; else 0.5
+    shares: dict[str, float] = field(default_factory=dict)  # by organ, both sides; else drawn by the box alone
 
     @cached_property
     def mirrored_organs(self) -> tuple[str, ...]:

@@ -125,7 +125,8 @@ def to_part(served: nn.Module, run: BoxRun, path: Path, facts: Facts) -> str:
     }
     part, where = ("\n".join(f"{key} = {to_toml(value)}" for key, value in table.items()) for table in (keys, look))
     head = "# Written by `python -m model_export box-export`; the schema is docs/models.md."
-    return f"{head}\n\n[[part]]\n{part}\n\n[part.look]\n{where}\n"
+    shares = "".join(f"{organ} = {share}\n" for organ, share in box.shares.items())
+    return f"{head}\n\n[[part]]\n{part}\n\n[part.look]\n{where}\n" + (f"\n[shares]\n{shares}" if shares else "")
 
 
 def to_toml(value: Any) -> str:

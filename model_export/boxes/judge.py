@@ -1,6 +1,7 @@
 """How well a box network draws scans that it has never seen: per organ, on the native grid of the released contours.
 
-The box is laid as it is when it is served, by what the coarse model found. The reference is the oncologist's drawing; the
+The box is laid as it is when it is served, by what the coarse model found; an organ that is shared is drawn by both, and one that
+is one piece keeps its largest piece. The reference is the oncologist's drawing; the
 radiographer's of the same scan and the coarse model's own are scored beside it. Only known CT is compared.
 """
 
@@ -27,6 +28,9 @@ from model_export.prepare import Match, cut
 from model_export.transferred.atlases import native_ranges
 from model_export.transferred.coarse import CoarseModel
 from model_export.transferred.scans import NATIVE_PER_VOXEL, Point, Scan, to_mm
+from oarlock.geometry.components import largest_piece
+from oarlock.organs.catalogue import BY_NAME
+from oarlock.segmentation.shared import faded
 
 LEAST_KNOWN: Final = 0.9
 """An organ of which less lies in the known CT does not judge."""
@@ -78,21 +82,34 @@ def on_native_grid(
     probabilities: F32, box: BoxConfig, middle: Sequence[float], scan: Scan
 ) -> tuple[F32, tuple[slice, slice, slice]]:
     """Probabilities at the voxels of the native grid that lie in the box, and which those are."""
-    factors = (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL)
     spans, places = [], []
-    for place, count, step, spacing, factor, voxels in zip(
-        middle, box.size, box.spacing_mm, scan.spacing_mm, factors, scan.hu.shape, strict=True
-    ):
-        at = np.array([to_mm(float(index), factor) for index in range(voxels * factor)]) * spacing - place
-        inside = np.flatnonzero(np.abs(at) <= count * step / 2)
-        spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
-        places.append(torch.from_numpy((at[inside] / (count * step / 2)).astype(np.float32)))
+    for span, at, half in _native_places(box, middle, scan):
+        spans.append(span)
+        places.append(torch.from_numpy((at / half).astype(np.float32)))
     z, y, x = torch.meshgrid(*places, indexing="ij")
     where = torch.stack([x, y, z], dim=-1)[None]
     found: Tensor = functional.grid_sample(
         torch.from_numpy(probabilities)[None], where, align_corners=False, padding_mode="border"
     )
     return found[0].numpy(), (spans[0], spans[1], spans[2])
+
+
+def faded_on_native_grid(box: BoxConfig, middle: Sequence[float], scan: Scan) -> F32:
+    """How much of a share counts at the same voxels: all of it, and less towards the faces of the box."""
+    return faded([half - np.abs(at) for _, at, half in _native_places(box, middle, scan)])
+
+
+def _native_places(box: BoxConfig, middle: Sequence[float], scan: Scan) -> list[tuple[slice, npt.NDArray[np.float64], float]]:
+    """Along each axis the native voxels in the box, their way in mm from its middle, and half of its extent."""
+    factors = (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL)
+    found = []
+    for place, count, step, spacing, factor, voxels in zip(
+        middle, box.size, box.spacing_mm, scan.spacing_mm, factors, scan.hu.shape, strict=True
+    ):
+        at = np.array([to_mm(float(index), factor) for index in range(voxels * factor)]) * spacing - place
+        inside = np.flatnonzero(np.abs(at) <= count * step / 2)
+        found.append((slice(int(inside[0]), int(inside[-1]) + 1), at[inside], count * step / 2))
+    return found
 
 
 def judge(
@@ -105,11 +122,12 @@ def judge(
     thresholds: Mapping[str, float],
 ) -> list[BoxScore]:
     """Every organ of the box that the scan shows whole."""
-    coarse_drawing = coarse.draw(scan)
+    coarse_drawing = coarse.draw(scan, whole=bool(served.box.shares))
     middle = box_middle(served.box, {name: place for name, (place, _) in coarse_drawing.centres.items()})
     if middle is None:
         return []
     found, spans = on_native_grid(draw_box_on(served, scan, middle), served.box, middle, scan)
+    fade = faded_on_native_grid(served.box, middle, scan)
     raters = [read_case(contours, match.case, rater, served.box.drawn_organs) for rater in RATERS]
     known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
     rows = []
@@ -119,9 +137,13 @@ def judge(
         if masks[0] is None or not masks[0].any() or (masks[0] & known).sum() < LEAST_KNOWN * masks[0].sum():
             continue
         reference = masks[0] & known
-        drawn = np.zeros_like(reference)
-        drawn[spans] = found[index] >= thresholds.get(organ, 0.5)
-        drawn &= known
+        probability = np.zeros(reference.shape, np.float32)
+        share: F32 | float = 1.0
+        if organ in served.box.shares:
+            probability, share = coarse_drawing.native_probability(organ), served.box.shares[organ] * fade
+        probability[spans] += share * (found[index] - probability[spans])
+        drawn = (probability >= thresholds.get(organ, 0.5)) & known
+        drawn = largest_piece(drawn) if BY_NAME[organ].single else drawn
         rows.append(
             BoxScore(
                 case=match.case,

@@ -11,6 +11,7 @@ import torch
 from model_export.augment import AugmentConfig
 from model_export.datasets.training_file import Case, to_codes
 from model_export.evaluate import to_label_grid
+from model_export.prepare import known_box
 from model_export.sampling import GridConfig, no_deformation, sample_slab
 from model_export.transferred.scans import F32, NATIVE_PER_VOXEL, Mask, Point, Scan
 from oarlock.geometry.components import largest_piece
@@ -47,9 +48,9 @@ class CoarseModel:
         """Centre (x, y, z) in mm and volume in ml of each organ that is seen, by name."""
         return self.draw(scan).centres
 
-    def draw(self, scan: Scan) -> "CoarseDrawing":
-        """What the model says of a scan around its brainstem."""
-        box = interesting_box(scan)
+    def draw(self, scan: Scan, *, whole: bool = False) -> "CoarseDrawing":
+        """What the model says of a scan around its brainstem, or of all that is known of it."""
+        box = known_box(scan.known) if whole else interesting_box(scan)
         case = _unlabelled_case(scan, box)
         return CoarseDrawing(self, scan, box, case, self._draw(case))
 
@@ -98,14 +99,18 @@ class CoarseDrawing:
         """An organ at the manifest's threshold on the native grid of the whole scan (z, 4y, 4x); the largest piece."""
         part = self.model.part
         index = [oar.name for oar in part.oars].index(organ)
+        return largest_piece(self.native_probability(organ) >= part.thresholds[index])
+
+    def native_probability(self, organ: str) -> F32:
+        """An organ on the native grid of the whole scan (z, 4y, 4x); 0 where the model was not asked."""
+        index = [oar.name for oar in self.model.part.oars].index(organ)
         fine = replace(
             self.case, labels=np.zeros((1, *self._native_shape(self.case.ct.shape)), np.uint8), label_factor=NATIVE_PER_VOXEL
         )
         drawn = to_label_grid(torch.from_numpy(self.found[index : index + 1]), fine, self.model.grid)[0]
-        out = np.zeros(self._native_shape(self.scan.hu.shape), np.bool_)
+        out = np.zeros(self._native_shape(self.scan.hu.shape), np.float32)
         z, y, x = self.box
-        finer = (z, _finer(y), _finer(x))
-        out[finer] = largest_piece(drawn >= part.thresholds[index])
+        out[z, _finer(y), _finer(x)] = drawn
         return out
 
     @staticmethod
@@ -119,8 +124,6 @@ def _finer(span: slice) -> slice:
 
 def interesting_box(scan: Scan) -> tuple[slice, slice, slice]:
     """The known part of a scan, along z only around the brainstem where one is drawn."""
-    from model_export.prepare import known_box
-
     z, y, x = known_box(scan.known)
     if "Brainstem" in scan.masks:
         slices = np.flatnonzero(scan.masks["Brainstem"].any(axis=(1, 2)))

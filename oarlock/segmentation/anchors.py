@@ -5,11 +5,12 @@ The organ's largest piece on the grid of the part's own output.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from oarlock.arrays import FloatArray, Mask
+from oarlock.arrays import FloatArray
 from oarlock.geometry.components import largest_piece
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, bounding_box
@@ -18,6 +19,9 @@ from oarlock.organs.norms import NORMS
 from oarlock.segmentation.manifest import ZYX
 from oarlock.segmentation.resampling import Region
 from oarlock.segmentation.rivals import Probabilities, rival_channels, undisputed
+
+Pieces = list[tuple[Box, npt.NDArray[Any]]]
+"""Parts of one (z, y, x) array, each with the place in it where it lies; 0 elsewhere."""
 
 FOUND_SHARE: Final = 0.25
 """An organ is found if its largest piece has this share of the smallest volume that experts drew."""
@@ -53,7 +57,7 @@ class AnchorFinder:
 
     def __init__(self, wanted: Iterable[OAR], channels: Sequence[OAR], thresholds: Sequence[float]) -> None:
         self._rivals, self._thresholds = rival_channels(channels), thresholds
-        self._pieces: dict[OAR, list[tuple[Box, Mask]]] = {oar: [] for oar in wanted}
+        self._pieces: dict[OAR, Pieces] = {oar: [] for oar in wanted}
         self._channel = {oar: channels.index(oar) for oar in self._pieces}
 
     def over(self, slabs: Iterable[tuple[int, Probabilities]]) -> Iterator[tuple[int, Probabilities]]:
@@ -74,7 +78,7 @@ class AnchorFinder:
         """
         if not self._pieces[oar]:
             return None
-        corner, mask = _joined(self._pieces[oar])
+        corner, mask = joined(self._pieces[oar])
         piece = largest_piece(mask)
         volume_ml = np.count_nonzero(piece) * float(np.prod(lattice.spacing_mm)) / 1000
         share = volume_ml / NORMS[oar.name].volume_range_ml[0]
@@ -84,14 +88,17 @@ class AnchorFinder:
         return Anchor(share, points.mean(axis=0), points.min(axis=0), points.max(axis=0))
 
 
-def _joined(pieces: Sequence[tuple[Box, Mask]]) -> tuple[FloatArray, Mask]:
-    """The pieces of all slabs in the one box that holds them, and the indices of its first voxel."""
+def joined(pieces: Pieces) -> tuple[FloatArray, npt.NDArray[Any]]:
+    """The one box that holds some pieces, with the indices of its first voxel before it.
+
+    :param pieces: at least one, of one type.
+    """
     edges = np.array([[(side.start, side.stop) for side in box] for box, _ in pieces])  # (pieces, 3, 2)
     low, high = edges[:, :, 0].min(axis=0), edges[:, :, 1].max(axis=0)
-    whole = np.zeros(high - low, np.bool_)
-    for (start, stop), (_, mask) in zip(edges.transpose(0, 2, 1), pieces, strict=True):
+    whole = np.zeros(high - low, pieces[0][1].dtype)
+    for (start, stop), (_, piece) in zip(edges.transpose(0, 2, 1), pieces, strict=True):
         z, y, x = (slice(a - first, b - first) for a, b, first in zip(start, stop, low, strict=True))
-        whole[z, y, x] = mask
+        whole[z, y, x] = piece
     return low.astype(np.float64), whole
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -255,6 +255,7 @@ class ModelManifest:
     :ivar sha256: of its one file, or of all that decides what its parts draw.
     :ivar parts: a part comes after the part that finds its organs.
     :ivar owners: for each organ that the model draws the name of the part that draws it.
+    :ivar shares: for each organ that a part draws together with its finder the part's share of the mean, in (0, 1].
     """
 
     name: str
@@ -267,6 +268,7 @@ class ModelManifest:
     training: Mapping[str, Any]
     results: Mapping[str, Any]
     limits: tuple[str, ...]
+    shares: Mapping[OAR, float] = field(default_factory=dict)
 
     @cached_property
     def oars(self) -> tuple[OAR, ...]:
@@ -286,11 +288,15 @@ class ModelManifest:
     def drawn_by(self) -> dict[str, tuple[str, str]]:
         """For each organ, the name and hash of its part.
 
-        By the organ's name; empty for a model of one part.
+        By the organ's name; empty for a model of one part. A shared organ has both parts' names, and the hash of its owner.
         """
         if len(self.parts) == 1:
             return {}
-        return {oar.name: (owner, self.part_named(owner).fingerprint) for oar, owner in self.owners.items()}
+        owners = {oar: self.part_named(owner) for oar, owner in self.owners.items()}
+        return {oar.name: (self._names(oar, owner), owner.fingerprint) for oar, owner in owners.items()}
+
+    def _names(self, oar: OAR, owner: Part) -> str:
+        return f"{owner.name}+{owner.look.found_by}" if oar in self.shares else owner.name
 
     def part_named(self, name: str) -> Part:
         """One part.
@@ -413,11 +419,12 @@ def _to_manifest(folder: Path, tables: Mapping[str, Any]) -> ModelManifest:
     file = schema.model_validate(tables)
     if isinstance(file, FileOfOne):
         parts, sha256 = _one_part(folder, file), file.model.sha256
-        owners = dict.fromkeys(parts[0].oars, THE_ONE_PART)
+        owners, shares = dict.fromkeys(parts[0].oars, THE_ONE_PART), {}
     else:
         parts = _in_order([_part(folder, table) for table in file.part])
         owners = _owners(file, parts)
-        sha256 = composed_sha256(parts, owners)
+        shares = _shares(file, parts, owners)
+        sha256 = composed_sha256(parts, owners, shares)
     return ModelManifest(
         name=file.model.name,
         version=file.model.version,
@@ -429,6 +436,7 @@ def _to_manifest(folder: Path, tables: Mapping[str, Any]) -> ModelManifest:
         training=_of_each_part(file, "training"),
         results=_of_each_part(file, "results"),
         limits=tuple(file.limits.not_for),
+        shares=shares,
     )
 
 
@@ -438,15 +446,18 @@ def _of_each_part(file: FileOfOne | FileOfParts, table: Literal["training", "res
     return {**getattr(file, table), **{name: entries for name, entries in parts.items() if entries}}
 
 
-def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str]) -> str:
+def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str], shares: Mapping[OAR, float]) -> str:
     """Hash of all that decides what a composed model draws.
 
     Its files' hashes, and what its manifest says of each part.
 
     The order of the parts in the file does not matter.
     """
-    told = [_told_of_part(part) for part in sorted(parts, key=lambda part: part.name)]
-    text = json.dumps([told, {oar.name: owner for oar, owner in owners.items()}], sort_keys=True)
+    told: list[Any] = [[_told_of_part(part) for part in sorted(parts, key=lambda part: part.name)]]
+    told.append({oar.name: owner for oar, owner in owners.items()})
+    if shares:  # a model without any keeps the hash that it had before there were shares
+        told.append({oar.name: share for oar, share in shares.items()})
+    text = json.dumps(told, sort_keys=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -642,6 +653,24 @@ def _owners(file: FileOfParts, parts: Sequence[Part]) -> dict[OAR, str]:
         raise _Wrong(f"the part '{idle[0]}' draws nothing and finds nothing")
     _check_rivals(owners, {part.name: part for part in parts})
     return owners
+
+
+def _shares(file: FileOfParts, parts: Sequence[Part], owners: Mapping[OAR, str]) -> dict[OAR, float]:
+    """What each organ's owner leaves to its finder: only a part of fixed size does, to a finder that knows the organ."""
+    by_name = {part.name: part for part in parts}
+    shares = {BY_NAME[organ]: share for organ, share in file.shares.items()}
+    for oar in shares:
+        owner = by_name.get(owners.get(oar, ""))
+        if owner is None or owner.output.size_zyx is None or owner.patches is not None:
+            raise _Wrong(f"[shares] {oar}: its owner must be a part that looks at a box of fixed size")
+        if oar not in by_name[owner.look.found_by or ""].oars:
+            raise _Wrong(
+                f"[shares] {oar}: the part '{owner.look.found_by}', which finds for '{owner.name}', has no channel for it"
+            )
+        alone = [rival for rival in rivals(oar) if owners.get(rival) == owner.name and rival not in shares]
+        if alone:
+            raise _Wrong(f"[shares] {oar} and {alone[0]} exclude each other: share both or neither")
+    return {oar: shares[oar] for oar in OARS if oar in shares}
 
 
 def _is_finder(part: Part, parts: Sequence[Part]) -> bool:

@@ -272,12 +272,13 @@ class PartTable(_Table):
 
 
 class FileOfParts(_Common):
-    """Schema version 2: several ONNX files, and the owner of each organ."""
+    """Schema version 2: several ONNX files, the owner of each organ, and what of it the owner leaves to its finder."""
 
     schema_version: Literal[2]
     model: ModelTable
     part: Annotated[list[PartTable], Field(min_length=1)]
     owners: Annotated[dict[OrganName, str], Field(min_length=1)]
+    shares: dict[OrganName, Annotated[float, Field(strict=True, gt=0, le=1)]] = {}
 
 
 VERSIONS: Final[dict[int, type[FileOfOne | FileOfParts]]] = {1: FileOfOne, 2: FileOfParts}

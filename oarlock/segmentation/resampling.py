@@ -10,6 +10,7 @@ A voxel of the model is the mean of the CT, interpolated linearly, over the voxe
 voxel's (no aliasing), and the interpolated value where it is smaller. Both reproduce a linear ramp exactly.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -200,6 +201,20 @@ def refine(grid: Grid, shape: tuple[int, int, int]) -> Grid:
     axes = grid.along_patient_axes()
     assert axes is not None  # a canonical grid
     z, y, x = (_divided(axis.positions_mm, n) for axis, n in zip(axes, shape, strict=True))
+    return _canonical(z, y, x)
+
+
+def extended(grid: Grid, before: Sequence[int], after: Sequence[int]) -> Grid:
+    """A canonical even grid with more voxels at its ends.
+
+    :param before, after: (z, y, x) numbers of voxels below the first and above the last.
+    """
+    axes = grid.along_patient_axes()
+    assert axes is not None  # a canonical grid
+    z, y, x = (
+        axis.positions_mm[0] + np.arange(-below, len(axis.positions_mm) + above) * median_step_mm(axis.positions_mm)
+        for axis, below, above in zip(axes, before, after, strict=True)
+    )
     return _canonical(z, y, x)
 
 

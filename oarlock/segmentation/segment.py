@@ -4,7 +4,7 @@ Each part of a model looks where its manifest says, and draws the organs that it
 
 A part is fed the CT on its own lattice (``resampling``), predicts in slabs or at once (``slabs``) or in patches (``patches``),
 keeps what lies in the body, and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds
-the organs in it (``anchors``).
+the organs in it (``anchors``), and may draw some of its organs together with that one (``shared``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +27,7 @@ from oarlock.segmentation.manifest import InputSpec, ModelManifest, Part
 from oarlock.segmentation.patches import predict_in_patches
 from oarlock.segmentation.resampling import ModelInput, Region, body_region, refine, to_model_grid, to_own_grid
 from oarlock.segmentation.rivals import rivals
+from oarlock.segmentation.shared import Claim, ClaimKeeper, share_slabs
 from oarlock.segmentation.slabs import Predictor, Volume, predict_at_once, predict_in_slabs
 from oarlock.segmentation.to_ct_grid import probabilities_to_masks
 
@@ -100,19 +101,16 @@ class _Run:
     certainty: dict[OAR, Certainty] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     _anchors: dict[tuple[str, OAR], Anchor | None] = field(default_factory=dict)
+    _claims: dict[tuple[str, OAR], Claim] = field(default_factory=dict)
+    _lattices: dict[str, Grid] = field(default_factory=dict)
     _body: "tuple[Grid, Mask] | None" = None
 
     def draw(self, part: Part, predictor: Predictor, progress: Progress) -> None:
         """Draw the organs that a part owns, and find those that later parts look around."""
         owned = {oar for oar, owner in self.manifest.owners.items() if owner == part.name}
+        shared = {oar: share for oar, share in self.manifest.shares.items() if oar in owned}
         if not self._can_look(part):
-            self._anchors |= {(part.name, oar): None for oar in self._wanted(part)}
-            self._say(
-                "contours.not_looked_for",
-                owned,
-                "not drawn, as the model found nothing of what it is looked for around ({}).",
-                part,
-            )
+            self._do_without(part, owned, shared)
             return
         fed = self._fed(part, self._region(part, owned))
         progress(0.0)
@@ -122,13 +120,41 @@ class _Run:
         meter = CertaintyMeter(lattice, part.oars, part.thresholds)
         finder = AnchorFinder(self._wanted(part), part.oars, part.thresholds)
         slabs = within_body(_predict(part, fed, predictor, body, progress), body)
-        claims = finder.over(meter.over(slabs))
+        keeper = ClaimKeeper(self._lent(part), part.oars)
+        claims = keeper.over(finder.over(meter.over(slabs)))
+        alone = owned - shared.keys()
+        if shared:
+            claims = iter(answers := list(claims))  # the one answer of a box
         probabilities_to_masks(
-            self.masks, claims, lattice, self.grid, channels=part.oars, thresholds=part.thresholds, owned=owned
+            self.masks, claims, lattice, self.grid, channels=part.oars, thresholds=part.thresholds, owned=alone
         )
-        self.certainty |= {oar: seen for oar, seen in meter.found().items() if oar in owned}
-        found_on = refine(lattice, _output_shape(part, lattice))
+        self.certainty |= {oar: seen for oar, seen in meter.found().items() if oar in alone}
+        found_on = refine(lattice, _output_shape(part, lattice)) if finer is None else lattice
         self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self._wanted(part)}
+        self._claims |= {(part.name, oar): claim for oar, claim in keeper.kept(found_on).items()}
+        self._lattices[part.name] = found_on
+        if shared:
+            (_, answer) = answers[0]
+            self._draw_shared(part, shared, {oar: answer[part.oars.index(oar)] for oar in shared}, found_on)
+
+    def _do_without(self, part: Part, owned: set[OAR], shared: Mapping[OAR, float]) -> None:
+        """A box that cannot be laid: what is shared with the finder is drawn by that one alone, the rest is not drawn."""
+        self._anchors |= {(part.name, oar): None for oar in self._wanted(part)}
+        why, finder = "as the model found nothing of what it is looked for around ({}).", part.look.found_by or ""
+        drawn = shared if finder in self._lattices else {}
+        self._say("contours.not_looked_for", owned - drawn.keys(), f"not drawn, {why}", part)
+        if drawn:
+            self._say("contours.drawn_by_finder", drawn, f"drawn by the part '{finder}' alone, {why}", part)
+            self._draw_shared(part, drawn, {}, self._lattices[finder])
+
+    def _draw_shared(self, part: Part, shared: Mapping[OAR, float], answer: Mapping[OAR, Volume], lattice: Grid) -> None:
+        """Draw what a part shares with its finder, on a lattice that is continued beyond the box."""
+        claims = {oar: claim for oar in shared if (claim := self._claims.get((part.look.found_by or "", oar))) is not None}
+        thresholds = [part.thresholds[part.oars.index(oar)] for oar in shared]
+        grid, slabs = share_slabs(claims, answer, lattice, shared, thresholds)
+        meter = CertaintyMeter(grid, tuple(shared), thresholds)
+        probabilities_to_masks(self.masks, meter.over(slabs), grid, self.grid, channels=tuple(shared), thresholds=thresholds)
+        self.certainty |= meter.found()
 
     def _fed(self, part: Part, region: Region | None) -> ModelInput:
         """What a part is shown. One that goes in patches resamples for itself, as its training did."""
@@ -181,6 +207,11 @@ class _Run:
         """The organs that other parts look around, as far as this part finds them."""
         looks = [other.look for other in self.manifest.parts if other.look.found_by == part.name]
         return list(dict.fromkeys(oar for look in looks for oar in look.organs))
+
+    def _lent(self, part: Part) -> list[OAR]:
+        """The organs of which other parts draw only a share, as far as this part finds for them."""
+        lenders = {other.name for other in self.manifest.parts if other.look.found_by == part.name}
+        return [oar for oar in self.manifest.shares if self.manifest.owners[oar] in lenders]
 
     def _say(self, code: str, owned: Iterable[OAR], sentence: str, part: Part) -> None:
         """A warning for each organ that a part draws."""

@@ -226,8 +226,22 @@ def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# oarlock-hn 9.9.9\n")
     assert card.count("**orbits**: steps 7.") == 1
-    assert "\n| Lens_L | 0.5 |  |\n" in card
+    assert "\n| Lens_L | 0.5 |  |  |\n" in card
     assert "\n| Eye_L | 0.5 |" not in card
+
+
+def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(run: BoxRun, tmp_path: Path) -> None:
+    shared = replace(run, box=replace(run.box, shares={"Lens_L": 0.5, "Lens_R": 0.5, "Eye_L": 0.5, "Eye_R": 0.5}))
+    facts = {"steps": 7, "judged_on": ["A", "B"], "learnt_from_judges": True}
+    export_box(BoxNetwork(run.network), shared, tmp_path / "boxes", Facts({}, facts, {"Lens_L": 0.61}))
+    whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
+    manifest = compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", kept=["Eye_L", "Eye_R"])
+    assert {oar.name: share for oar, share in manifest.shares.items()} == {"Lens_L": 0.5, "Lens_R": 0.5}
+    card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Judged on A, B, which the network had not seen. What ships went on from it and learnt from these scans too." in card
+    assert "| organ | threshold | share | DSC, one fold, 2 scans not seen |" in card
+    assert "\n| Lens_L | 0.5 | 0.5 | 0.61 |\n" in card
+    assert "cross-validated" not in card.rpartition("## Parts")[2]
 
 
 def test_a_drawing_comes_back_to_the_place_that_it_was_drawn_at(run: BoxRun) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from oarlock.segmentation import manifest_file as schema
 from oarlock.segmentation.anchors import AGREE_MM, FOUND_SHARE
 from oarlock.segmentation.manifest import MANIFEST_NAME, read_manifest
+from oarlock.segmentation.shared import FADE_MM, FAINT
 
 DOC = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 ONE, SEVERAL, PATCHES = re.findall(
@@ -35,7 +36,7 @@ def test_each_key_of_version_1_is_explained_and_no_other() -> None:
 
 
 def test_each_key_of_version_2_is_explained_and_no_other() -> None:
-    expected = {("", "schema_version"), ("owners", "")}
+    expected = {("", "schema_version"), ("owners", ""), ("shares", "")}
     expected |= keys("model", schema.ModelTable) | keys("part", schema.PartTable) | keys("part.look", schema.LookTable)
     expected |= keys("part.look.around", schema.AnchorTable)
     assert documented(SEVERAL) == expected
@@ -63,6 +64,8 @@ def test_the_example_of_version_2_is_read(tmp_path: Path) -> None:
     [
         ("a quarter of the smallest volume", FOUND_SHARE == 0.25),
         ("more than 20 mm apart", AGREE_MM == 20.0),
+        ("Over the last 10 mm before each face", FADE_MM == 10.0),
+        ("probabilities below 0.001 count as 0", FAINT == 0.001),
         ("tolerance above 0.05", schema.MAX_TOLERANCE == 0.05),
     ],
 )
