@@ -51,6 +51,11 @@ def test_annotations_and_docstrings_are_left_alone(changes: set[tuple[str, str]]
     assert not [before for before, _ in changes if before.startswith(("def", '"""'))]
 
 
+def test_whether_a_dataclass_is_frozen_or_an_argument_may_be_named_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "side.py").write_text("@d(frozen=True)\nclass A:\n    def f(a, *, b=None): ...\n", encoding="utf-8")
+    assert [mutant.after for mutant in mutants(tmp_path, "side.py")] == []
+
+
 def test_every_mutant_is_another_program(tmp_path: Path) -> None:
     (tmp_path / "side.py").write_text(SOURCE, encoding="utf-8")
     sources = [mutant.source for mutant in mutants(tmp_path, "side.py")]

@@ -32,7 +32,7 @@ class Mutant:
 def mutants(root: Path, module: str, only: Sequence[str] | None = None) -> Iterator[Mutant]:
     """Every mutant of the file ``module`` that is not the same program.
 
-    Annotations are not part of it.
+    Annotations are not part of it, nor whether a dataclass is frozen or an argument may be named.
 
     :param only: names of operators; None for all.
     """
@@ -56,7 +56,10 @@ def mutants(root: Path, module: str, only: Sequence[str] | None = None) -> Itera
 
 
 def _program(source: str) -> str:
-    """The syntax tree without annotations; an impossible program is its own text."""
+    """The syntax tree without annotations, class decorators and the marks between arguments.
+
+    An impossible program is its own text.
+    """
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -66,6 +69,11 @@ def _program(source: str) -> str:
             node.annotation = ast.Constant(None)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
+        elif isinstance(node, ast.ClassDef):
+            node.decorator_list = []
+        elif isinstance(node, ast.arguments):
+            node.args, node.posonlyargs, node.kwonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs], [], []
+            node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
     return ast.dump(tree)
 
 
