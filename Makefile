@@ -1,4 +1,4 @@
-# The only commands: make demo | serve | gateway | test | test-fast | check | bench | soak | fuzz | mutate | pages | images | e2e | bundle | lock | clean
+# The only commands: make demo | serve | gateway | test-all | test | test-fast | check | bench | soak | fuzz | mutate | pages | images | e2e | bundle | lock | clean
 #
 #   make demo  [SERIES=folder or zip of DICOM files] [REFERENCE=rtstruct.dcm] [OUT=folder]
 #   make images [BUILD_OPTIONS=options of docker build] [PROFILES=gpu]
@@ -17,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 UV      := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip
 
-.PHONY: demo serve gateway test test-fast check format bench soak fuzz mutate pages images e2e bundle lock clean
+.PHONY: demo serve gateway test-all test test-fast check format bench soak fuzz mutate pages images e2e bundle lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -66,11 +66,15 @@ gateway: $(VENV)/run
 # The files of tests are shared out, the longest first (tests/conftest.py), to one process more than there are cores.
 TESTED := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/dev
+# The whole suite; without what is long; without what starts processes too.
+test-all: $(VENV)/dev
 	@$(TESTED) -m "not delivered"
 
+test: $(VENV)/dev
+	@$(TESTED) -m "not long and not delivered"
+
 test-fast: $(VENV)/dev
-	@$(TESTED) -m "not slow and not delivered"
+	@$(TESTED) -m "not long and not slow and not delivered"
 
 check: $(VENV)/dev
 	@$(BIN)/ruff check .

@@ -78,3 +78,18 @@ def test_every_control_of_the_safety_file_is_a_test_that_exists() -> None:
     assert rows
     assert [row for row in rows if "`test_" not in row] == []
     assert [name for name in re.findall(r"`(test_\w+)`", safety) if f"def {name}(" not in tests] == []
+
+
+def test_every_hazard_of_the_safety_file_has_a_control_in_make_test() -> None:
+    """One that is not marked long."""
+    safety = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
+    controls = {line: re.findall(r"`(test_\w+)`", line) for line in safety.splitlines() if re.match(r"\| H\d", line)}
+    long = set()
+    for path in tracked("tests/**.py", "tests/**/*.py"):
+        parts = re.split(r"^def (\w+)\(", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        whole = "pytestmark = pytest.mark.long" in parts[0]
+        decorated = zip(parts[1::2], parts[0::2], strict=False)
+        long |= {
+            name for name, before in decorated if whole or "\n@pytest.mark.long(" in before.rpartition("\n\n\n")[2].join("\n\n")
+        }
+    assert [line for line, names in controls.items() if long.issuperset(names)] == []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats, which a service would load for more than a second
 
 COVERED: Final = 0.95
 CONFIDENCE: Final = 0.95
@@ -49,7 +49,7 @@ def statistics_of(scores: Sequence[float], *, is_share: bool) -> Statistics | No
     n, values = len(scores), np.asarray(scores, dtype=np.float64)
     mean = float(values.mean())
     sd = float(values.std(ddof=1)) if n > 1 else None
-    half = None if sd is None else float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    half = None if sd is None else float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
     low, high = (None, None) if half is None else (mean - half, mean + half)
     return Statistics(n, mean, sd, float(values.min()), float(values.max()), low, high, _limit(scores, is_share=is_share))
 
@@ -59,8 +59,8 @@ def tolerance_factor(n: int) -> float:
 
     So many standard deviations from the mean lies the limit.
     """
-    z = float(stats.norm.ppf(COVERED))
-    return float(stats.nct.ppf(CONFIDENCE, n - 1, z * math.sqrt(n))) / math.sqrt(n)
+    z = float(special.ndtri(COVERED))
+    return float(special.nctdtrit(n - 1, z * math.sqrt(n), CONFIDENCE)) / math.sqrt(n)
 
 
 def _limit(scores: Sequence[float], *, is_share: bool) -> float | None:

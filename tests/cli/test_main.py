@@ -12,6 +12,7 @@ import pytest
 from oarlock.cli.main import main
 from oarlock.geometry.masks import OARMasks, volume_ml
 from oarlock.organs.catalogue import BY_NAME
+from oarlock.phantom.patient import Phantom
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
@@ -167,7 +168,10 @@ def test_a_site_file_gives_names_and_tolerances(rtstruct: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_the_phantom_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_phantom_passes_the_check(
+    phantom: Phantom, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oarlock.phantom.patient.head_and_neck", lambda: phantom)  # made once for all tests
     assert main(["phantom", str(tmp_path / "phantom")]) == 0
     reference = capsys.readouterr().out.split()[-1]
     assert main(["check", reference, "--ct", str(tmp_path / "phantom")]) == 0

@@ -19,7 +19,7 @@ from oarlock.ct.pixel_header import check_pixels, warnings_for
 from oarlock.ct.pixel_reader import read_volume
 from oarlock.ct.series import WANTED, check_headers, read_ct_series
 from oarlock.dicom.elements import read_elements
-from tests.conftest import Unpacked
+from tests.fixtures.real_data import Unpacked
 
 ODD = "data/dicom/odd"
 

@@ -102,7 +102,7 @@ def with_balls(folder: Path) -> ModelManifest:
     return read_manifest(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long("shipped")
 def test_the_shipped_model_finds_the_eyes_of_the_phantom_for_a_part_that_draws_them(phantom: Phantom, tmp_path: Path) -> None:
     grid, true = phantom.grid, phantom.masks
     found = segment(phantom.hu, grid, load(with_balls(tmp_path / "with-balls"), device="cpu"))

@@ -79,8 +79,8 @@ def imported(results: Path, series: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.mark.long("oracle")
 @needs_nnunet
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_draws_what_nnunets_own_predictor_draws(name: str, results: Path, patient: Phantom, tmp_path: Path) -> None:
     """At most 5 voxels in 10,000 may differ in nnU-Net's own arithmetic, and each of them by a hundredth of a logit."""
@@ -102,8 +102,8 @@ def test_a_network_draws_what_nnunets_own_predictor_draws(name: str, results: Pa
     assert margin[differ].max(initial=0.0) <= LARGEST_MARGIN
 
 
+@pytest.mark.long("oracle")
 @needs_nnunet
-@pytest.mark.slow
 def test_an_imported_model_draws_each_organ_where_it_is(imported: Path, patient: Phantom) -> None:
     model = load(read_manifest(imported), device="cpu", threads=1)
     found = segment(patient.hu, patient.grid, model).masks
@@ -112,8 +112,8 @@ def test_an_imported_model_draws_each_organ_where_it_is(imported: Path, patient:
         assert np.linalg.norm(drawn.mean(axis=0) - true.mean(axis=0)) < 25, oar  # mm; the parotids lie 96 mm apart
 
 
+@pytest.mark.long("oracle")
 @needs_nnunet
-@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ["LAS", "RPS", "RAI", "ARS", "RSA", "SAR", "LPS", "RPI"])
 def test_a_wrong_orientation_is_caught_and_nothing_is_written(
     orientation: str, results: Path, series: Path, tmp_path: Path
@@ -124,8 +124,8 @@ def test_a_wrong_orientation_is_caught_and_nothing_is_written(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.long("oracle")
 @needs_nnunet
-@pytest.mark.slow
 def test_the_manifest_says_where_the_network_comes_from_and_what_each_organ_is_made_of(imported: Path) -> None:
     manifest = read_manifest(imported)
     part = manifest.parts[0]
@@ -143,8 +143,8 @@ def test_the_manifest_says_where_the_network_comes_from_and_what_each_organ_is_m
     assert "| Parotid_L | parotid_left |" in (imported / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.long("oracle")
 @needs_nnunet
-@pytest.mark.slow
 def test_the_command_compares_with_nnunet_and_writes_the_figures(results: Path, series: Path, tmp_path: Path) -> None:
     """The three commands of docs/models.md are this one, the making of the network, and the post."""
     organs, out = map_file(tmp_path, ORGANS), tmp_path / "models" / "tiny"

@@ -34,7 +34,9 @@ def losses_of(config: Config, folder: Path, steps: int) -> list[float]:
     return run.losses
 
 
-@pytest.mark.parametrize("name", ["shipped", "paper"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("shipped", marks=pytest.mark.slow), pytest.param("paper", marks=pytest.mark.long("training"))]
+)
 def test_training_lowers_the_loss(name: str, tiny: Config, tmp_path: Path) -> None:
     config = tiny if name == "shipped" else read_config(CONFIGS / "paper.toml", PAPER_TINY)
     training = dataclasses.replace(config.training, steps=60, warm_up=0.0, learning_rate=1e-2, norm_limit=1.0)

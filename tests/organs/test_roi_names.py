@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS, Laterality, other_side
 from oarlock.organs.roi_names import match_rois, oar_of_name
-from tests.conftest import Unpacked
+from tests.fixtures.real_data import Unpacked
 
 SPELLINGS: dict[str, str] = {
     "Brain": """

@@ -151,7 +151,10 @@ def within(frequency: float, expected: float, n: int) -> bool:
     ("shift", "scores"),
     [
         *((2.0, 5), (3.0, 2)),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.0, 50), (0.5, 50), (1.0, 15), (1.0, 30), (2.0, 10))),
+        *(
+            pytest.param(*case, marks=pytest.mark.long("simulation"))
+            for case in ((0.0, 50), (0.5, 50), (1.0, 15), (1.0, 30), (2.0, 10))
+        ),
     ],
 )
 def test_a_drift_of_known_size_is_found_after_the_expected_number_of_cases(shift: float, scores: int) -> None:

@@ -96,7 +96,7 @@ AMBER_SHIFTS = {("0522c0708", "Glnd_Submand_R", 20.0, 1), ("TCGA-CV-7245", "Glnd
 FEW_VOXELS = {"Cochlea_L", "Cochlea_R", "Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R"}
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 @pytest.mark.parametrize("oar", OARS, ids=str)
 def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: ContourSet, ct: LaidCT) -> None:
     levels = [worst(drawn, oar, half, ct) for half in halved(oar, drawn.crops[oar]) if half is not None]
@@ -107,7 +107,7 @@ def test_half_of_an_organ_deleted_is_red_whichever_half(oar: OAR, drawn: Contour
         assert levels.count(Level.GREEN) <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("shift_mm", [-20.0, 20.0])
 @pytest.mark.parametrize("oar", [oar for oar in OARS if not oar.name.startswith("Lung")], ids=str)
@@ -116,7 +116,7 @@ def test_an_organ_shifted_by_2_cm_is_red(oar: OAR, shift_mm: float, axis: int, d
     assert worst(drawn, oar, shifted(drawn.crops[oar], axis, shift_mm, drawn), ct) is expected
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("shift_mm", [-20.0, 20.0])
 @pytest.mark.parametrize("lung", ["Lung_L", "Lung_R"])
@@ -129,7 +129,7 @@ def test_a_lung_shifted_by_2_cm_is_red(
     assert worst(drawn, BY_NAME[lung], change, planning_cts.laid[case]) is Level.RED
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
 @pytest.mark.parametrize("shift_mm", [-20.0, 20.0])
 def test_a_whole_set_shifted_by_2_cm_is_red_by_its_density_alone(
@@ -140,18 +140,18 @@ def test_a_whole_set_shifted_by_2_cm_is_red_by_its_density_alone(
     assert {"Bone_Mandible", "SpinalCord"} <= reds
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 @pytest.mark.parametrize("oar", OARS, ids=str)
 def test_an_organ_that_was_not_drawn_is_never_green(oar: OAR, drawn: ContourSet, ct: LaidCT) -> None:
     assert worst(drawn, oar, None, ct) is not Level.GREEN
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_an_experts_contours_at_full_size_are_not_red(drawn: ContourSet, ct: LaidCT) -> None:
     assert [check for check in judge(anatomy(drawn, NORM_TABLES, ct=ct)) if check.level is Level.RED] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_no_experts_contours_are_red_and_those_on_a_ct_are_judged_with_it(
     expert_sets: Sequence[ContourSet], planning_cts: PlanningCTs
 ) -> None:
@@ -161,7 +161,7 @@ def test_no_experts_contours_are_red_and_those_on_a_ct_are_judged_with_it(
     assert [check for checks in judged for check in checks if check.level is Level.RED] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_the_tables_in_the_code_are_what_the_benchmark_prints(
     expert_sets: Sequence[ContourSet], planning_cts: PlanningCTs
 ) -> None:
@@ -169,12 +169,12 @@ def test_the_tables_in_the_code_are_what_the_benchmark_prints(
     assert rounded == printed(NORM_TABLES)
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_an_experts_contours_are_not_red(patient: Patient) -> None:
     assert patient.reds() == set()
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 @pytest.mark.parametrize("left", LEFTS, ids=str)
 def test_exchanged_sides_are_red_on_both(left: OAR, patient: Patient) -> None:
     right = other_side(left)
@@ -182,20 +182,20 @@ def test_exchanged_sides_are_red_on_both(left: OAR, patient: Patient) -> None:
     assert {("organ.laterality", left.name), ("organ.laterality", right.name)} <= swapped.reds()
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_a_mirrored_scan_is_red_on_every_paired_organ(patient: Patient) -> None:
     mirror = Patient(OARMasks(patient.masks.oars, np.ascontiguousarray(patient.masks.bits[:, :, ::-1])), patient.grid)
     laterality = {oar for code, oar in mirror.reds() if code == "organ.laterality"}
     assert laterality == {oar.name for oar in OARS if oar.laterality}
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_a_scan_upside_down_is_red(patient: Patient) -> None:
     fallen = Patient(OARMasks(patient.masks.oars, np.ascontiguousarray(patient.masks.bits[::-1])), patient.grid)
     assert ("organ.order", "Brain") in fallen.reds()
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_overlaps_islands_and_emptiness_are_told(patient: Patient) -> None:
     brain, stem, parotid = BY_NAME["Brain"], BY_NAME["Brainstem"], BY_NAME["Parotid_L"]
     over = patient.with_mask(brain, patient.masks.mask(brain) | patient.masks.mask(stem))
@@ -207,7 +207,7 @@ def test_overlaps_islands_and_emptiness_are_told(patient: Patient) -> None:
     assert ("organ.empty", Level.RED) in {(check.code, check.level) for check in empty if check.oar == "Brainstem"}
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_the_checks_do_not_depend_on_how_the_series_is_stored(patient: Patient) -> None:
     # The same patient with the rows running from back to front and the slices from head to foot.
     bits = np.ascontiguousarray(patient.masks.bits[::-1, ::-1])

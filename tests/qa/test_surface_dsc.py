@@ -160,7 +160,7 @@ COLUMNS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_the_reference_values_of_real_contours_agree_row_by_row(shared: Path, expert_sets: Sequence[ContourSet]) -> None:
     with (shared / "data/contours/expected.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -201,17 +201,17 @@ def expert(expert_contours: Path, tmp_path_factory: pytest.TempPathFactory) -> W
     return Written(path, files, header, cut, write_rtstruct(path, cut, header, AUTHORSHIP))
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_all_21_organs_of_an_expert_come_back_through_plastimatch(expert: Written, tmp_path: Path) -> None:
     assert_same(read_with_plastimatch(expert.path, expert.files[0].parent, tmp_path / "nrrd"), expert.masks)
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_all_21_organs_of_an_expert_come_back_through_dcmrtstruct2nii(expert: Written, tmp_path: Path) -> None:
     assert_same(read_with_dcmrtstruct2nii(expert.path, expert.files[0].parent, tmp_path / "nii"), expert.masks)
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_the_file_of_an_expert_passes_its_check_and_loads_in_rt_utils(expert: Written) -> None:
     assert check_rtstruct(expert.path, expert.header, expert.masks) == []
     assert judges.dciodvfy(expert.path) == []
@@ -221,7 +221,7 @@ def test_the_file_of_an_expert_passes_its_check_and_loads_in_rt_utils(expert: Wr
     assert loaded.get_roi_names() == [oar.name for oar in OARS]
 
 
-@pytest.mark.slow
+@pytest.mark.long("cohort")
 def test_volumes_of_all_organs_of_all_experts_are_those_of_their_voxels(expert_contours: Path) -> None:
     """Within 2 %, the promise; rounding to micrometres alone leaves 0.1 %."""
     for case in list(cases(expert_contours))[3::9]:

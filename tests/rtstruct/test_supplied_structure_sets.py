@@ -14,8 +14,8 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OARS
 from oarlock.rtstruct.placing import rois_to_masks
 from oarlock.rtstruct.reader import ROI, StructureSet, read_structure_set
-from tests.conftest import Unpacked
 from tests.fixtures.readers import read_with_dcmrtstruct2nii, read_with_plastimatch
+from tests.fixtures.real_data import Unpacked
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,18 @@ TOLD = {
     "monaco_box_overlap.dcm": [f"ROI number 1: 6 of 9 contour(s): {TWICE}.", f"ROI number 2: on 3 slice(s) {OVERLAP}."],
     "xio_lung1-001.dcm": [f"ROI number 5: 85 of 170 contour(s): {TWICE}."],
 }
+LARGE_MARKS = {"plastimatch": pytest.mark.slow, "dcmrtstruct2nii": pytest.mark.long("oracle")}
 READERS = {"plastimatch": read_with_plastimatch, "dcmrtstruct2nii": read_with_dcmrtstruct2nii}
 SINGLE_PRECISION = {"plastimatch": 1, "dcmrtstruct2nii": 0}
 """Voxels of one ROI that a reader may get wrong: plastimatch, a centre that lies 3 nm from an edge."""
 
 
 def pairs() -> list[object]:
-    """Files and the readers that read them; the large ones are slow."""
+    """Files and the readers that read them; of the large ones the second reader takes long."""
     found = [
         (name, reader) for name in sorted(LARGE | SMALL) for reader in READERS if reader == "plastimatch" or name not in NO_META
     ]
-    return [pytest.param(*pair, marks=pytest.mark.slow if pair[0] in LARGE else ()) for pair in found]
+    return [pytest.param(name, reader, marks=LARGE_MARKS[reader] if name in LARGE else ()) for name, reader in found]
 
 
 @pytest.mark.parametrize(("name", "reader"), pairs())

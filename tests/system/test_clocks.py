@@ -50,7 +50,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator
     made.close()
 
 
-@pytest.mark.parametrize("offset_s", [-2 * HOURS, 2 * HOURS])
+@pytest.mark.parametrize("offset_s", [-2 * HOURS, pytest.param(2 * HOURS, marks=pytest.mark.long("matrix"))])
 def test_a_step_of_the_clock_neither_holds_up_the_job_of_a_dead_worker_nor_takes_that_of_a_living_one(
     department: Department, clock: Clock, series: bytes, offset_s: int
 ) -> None:
@@ -65,6 +65,7 @@ def test_a_step_of_the_clock_neither_holds_up_the_job_of_a_dead_worker_nor_takes
     assert dying.attempts > 1
 
 
+@pytest.mark.long("matrix")
 def test_a_worker_whose_clock_is_wrong_works_like_any_other(department: Department, clock: Clock, series: bytes) -> None:
     department.worker.kill()
     late = department.program("worker", name="late", FAKETIME_TIMESTAMP_FILE="", FAKETIME=f"-{HOURS}")

@@ -23,6 +23,7 @@ def test_the_process_that_runs_a_job_is_killed(department: Department, series: b
     assert job.attempts > 1
 
 
+@pytest.mark.long("matrix")
 def test_the_whole_worker_is_killed(department: Department, series: bytes) -> None:
     job_id = department.post(series)
     department.caught(job_id)
@@ -32,6 +33,7 @@ def test_the_whole_worker_is_killed(department: Department, series: bytes) -> No
     assert job.attempts > 1
 
 
+@pytest.mark.long("matrix")
 def test_the_service_is_killed_after_it_accepted(department: Department, series: bytes) -> None:
     job_ids = [department.post(series) for _ in range(3)]
     department.service.kill()
@@ -48,7 +50,7 @@ def test_service_and_worker_are_killed_together(department: Department, series: 
     department.check_all_succeed(*job_ids)
 
 
-@pytest.mark.parametrize("with_its_files", [False, True])
+@pytest.mark.parametrize("with_its_files", [True, pytest.param(False, marks=pytest.mark.long("matrix"))])
 def test_redis_is_killed_with_jobs_queued(department: Department, series: bytes, with_its_files: bool) -> None:
     job_ids = [department.post(series) for _ in range(3)]
     department.kill_redis()
@@ -58,6 +60,7 @@ def test_redis_is_killed_with_jobs_queued(department: Department, series: bytes,
     department.check_all_succeed(*job_ids)
 
 
+@pytest.mark.long("matrix")
 def test_redis_is_away_when_a_job_ends(department: Department, series: bytes) -> None:
     job_id = department.post(series)
     department.caught(job_id)
@@ -83,6 +86,7 @@ def test_two_workers_take_the_same_message(department: Department, series: bytes
         assert other.end() == 0
 
 
+@pytest.mark.long("matrix")
 def test_a_worker_that_is_asked_to_end_hands_its_job_back_and_ends_in_order(department: Department, series: bytes) -> None:
     job_id = department.post(series)
     department.caught(job_id)
@@ -93,6 +97,7 @@ def test_a_worker_that_is_asked_to_end_hands_its_job_back_and_ends_in_order(depa
     department.check_all_succeed(job_id)
 
 
+@pytest.mark.long("matrix")
 def test_a_service_that_is_asked_to_end_ends_in_order_and_its_jobs_go_on(department: Department, series: bytes) -> None:
     job_id = department.post(series)
     assert department.service.end() == 0

@@ -32,6 +32,7 @@ def demo(out: Path, *arguments: str) -> "tuple[subprocess.CompletedProcess[str],
     return result, mark
 
 
+@pytest.mark.long("shipped")
 def test_the_demo_takes_a_phantom_through_the_whole_service_and_stops_everything(tmp_path: Path) -> None:
     result, mark = demo(tmp_path)
     assert result.returncode == 0, result.stderr

@@ -113,6 +113,7 @@ def test_the_disk_runs_full_while_results_are_written(cramped: Department, small
     assert cramped.worker.log.read_text().count("jobs are taken") == 1
 
 
+@pytest.mark.long("matrix")
 def test_the_data_folder_is_away_while_a_job_runs(cramped: Department, small_disk: Path, series: bytes) -> None:
     """As when a share is unmounted: nothing of a job is there, and no job is over for that."""
     running, waiting = (cramped.post(series) for _ in range(2))
@@ -147,6 +148,7 @@ def test_a_worker_whose_data_folder_is_not_mounted_takes_no_job_and_is_missed(cr
 # ── the schema ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long("matrix")
 def test_a_worker_takes_no_job_while_the_schema_is_not_its_own(department: Department, series: bytes) -> None:
     """As when one was forgotten in an upgrade (tests/worker/test_gate.py: newer and older)."""
     schema = "9999"
@@ -173,6 +175,7 @@ def test_a_worker_takes_no_job_while_the_schema_is_not_its_own(department: Depar
 # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long("matrix")
 def test_a_native_call_that_never_returns_ends_at_the_hard_limit_and_the_worker_goes_on(
     department: Department, series: bytes
 ) -> None:

@@ -47,6 +47,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory, postgresql_server: postgr
         yield machines
 
 
+@pytest.mark.long("matrix")
 def test_a_job_that_one_machine_took_in_is_done_by_another_whose_worker_is_then_killed(machines: Machines, series: bytes) -> None:
     machines.start_redis()
     machines.start_service()

@@ -48,6 +48,7 @@ def test_whoever_follows_a_job_at_one_service_learns_of_its_end_whichever_took_i
             assert "event: end" in "".join(stream.iter_text())
 
 
+@pytest.mark.long("matrix")
 def test_what_the_services_share_is_the_same_from_each_and_what_is_their_own_adds_up(group: Group) -> None:
     code = "oarlock_refusals_total", (("code", "job.not_found"),)
     before = sum(group.counted(port)[code] for port in group.ports)
@@ -66,6 +67,7 @@ def test_what_the_services_share_is_the_same_from_each_and_what_is_their_own_add
     assert table[0]["oarlock_jobs", (("state", "succeeded"),)] >= 6
 
 
+@pytest.mark.long("matrix")
 def test_jobs_whose_messages_are_lost_are_sent_by_two_sweepers_and_done_once(group: Group, series: bytes) -> None:
     group.worker.kill()
     jobs = [group.post(series) for _ in range(3)]

@@ -5,7 +5,7 @@ import pytest
 from tests.system.soak import soak
 
 
-@pytest.mark.slow
+@pytest.mark.long("soak")
 def test_a_short_soak_loses_nothing(tmp_path: Path) -> None:
     tally = soak(tmp_path, jobs=6, seconds=20, kills=5, seed=20)
     assert (tally.accepted, tally.lost, tally.wrong) == (6, 0, [])

@@ -19,6 +19,8 @@ STEPS = {
     "before the message is noted": ("service.broker:Broker.enqueue", "after"),
     "before the answer": ("oarlock.store.job_store:JobStore.marked_sent", "after"),
 }
+WORST = "before the message is on the queue"
+"""The job is in the table, and neither the sender nor a worker knows of it."""
 
 
 def test_the_service_is_killed_in_the_middle_of_an_upload(department: Department, series: bytes) -> None:
@@ -38,7 +40,9 @@ def test_the_service_is_killed_in_the_middle_of_an_upload(department: Department
     department.check_all_succeed(department.post(series))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [step if step == WORST else pytest.param(step, marks=pytest.mark.long("matrix")) for step in STEPS]
+)
 def test_the_service_is_killed_while_it_accepts_and_the_sender_posts_again(
     department: Department, series: bytes, step: str
 ) -> None:

@@ -85,10 +85,10 @@ import json
 from multiprocessing import get_context
 from pathlib import Path
 from tools.mutate.__main__ import survivors_loaded_anew
-from tools.mutate.collected import collect
+from tools.mutate import collected as trials
 from tools.mutate.guarded import HELD_BY
 from tools.mutate.mutants import Mutant
-from tools.mutate.trial import prepare
+from tools.mutate import trial
 
 source = Path("side.py").read_text()
 changes = [
@@ -102,9 +102,11 @@ mutants = [
 def work(collected):
     there.send(list(collected.survivors(mutants, jobs=2)))
 
-prepare()
+trials.LEAST_S = 1  # one of the mutants goes on for ever
+trial.LIBRARIES = ("hypothesis.extra.numpy",)  # what is changed needs no others
+trial.prepare()
 here, there = get_context("fork").Pipe()
-get_context("fork").Process(target=collect, args=(Path.cwd(), "side.py", [Path("test_side.py")], work)).start()
+get_context("fork").Process(target=trials.collect, args=(Path.cwd(), "side.py", [Path("test_side.py")], work)).start()
 found = here.recv()
 sure = [of.mutant.after for of in found if of.sure]
 Path("said.json").write_text(json.dumps([sure, [mutant.after for mutant in survivors_loaded_anew(found, jobs=2)]]))

@@ -14,7 +14,7 @@ from oarlock.store.files import QA_REPORT, RTSTRUCT
 from oarlock.store.jobs import JobId, JobState
 from tests.worker.conftest import House
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long("shipped")
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "models" / "oarlock-hn"

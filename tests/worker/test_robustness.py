@@ -1,7 +1,9 @@
 """The shipped model on a real scan that is changed as hospitals' scans differ: graceful, and nothing invented."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.robustness import VARIANTS, Scan, dice, differing_share, draw, read_scan
@@ -20,6 +22,8 @@ BY_A_BOX = {("noise 20 HU", "Parotid_L"): 0.95, ("noise 20 HU", "Parotid_R"): 0.
 PLAIN = ("Brain", "Brainstem", "Bone_Mandible", "Lung_L", "Lung_R", "Parotid_L", "Parotid_R", "SpinalCanal", "SpinalCord")
 """Organs that the model finds whole on this scan."""
 
+OF_THE_HEAD = ("Brain", "Brainstem", "Eye_L", "Eye_R", "Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R")
+
 
 @pytest.fixture(scope="module")
 def model() -> Model:
@@ -36,11 +40,13 @@ def base(scan: Scan, model: Model) -> OARMasks:
     return draw(scan, model)
 
 
+@pytest.mark.long("shipped")
 def test_a_mirrored_scan_gets_the_mirrored_contours(scan: Scan, model: Model, base: OARMasks) -> None:
     changed = VARIANTS["mirrored"](scan, base)
     assert differing_share(draw(changed.scan, model), changed.reference) <= 0.01
 
 
+@pytest.mark.long("shipped")
 @pytest.mark.parametrize(
     ("name", "least"), [("noise 20 HU", 0.97), ("+50 HU", 0.85), ("-50 HU", 0.75), ("5 mm", 0.9), ("couch", 0.95)]
 )
@@ -53,6 +59,7 @@ def test_what_hospitals_do_to_a_scan_moves_no_large_organ(
     assert {oar: value for oar, value in found.items() if value is None or value < BY_A_BOX.get((name, oar), least)} == {}
 
 
+@pytest.mark.long("shipped")
 def test_streaks_of_fillings_spoil_the_jaw_alone(scan: Scan, model: Model, base: OARMasks) -> None:
     changed = VARIANTS["streaks"](scan, base)
     masks = draw(changed.scan, model)
@@ -60,6 +67,7 @@ def test_streaks_of_fillings_spoil_the_jaw_alone(scan: Scan, model: Model, base:
         assert (dice(masks.mask(BY_NAME[name]), changed.reference(BY_NAME[name])) or 0.0) >= 0.9, name
 
 
+@pytest.mark.long("shipped")
 @pytest.mark.parametrize(
     ("name", "absent"),
     [("head alone", ("Lung_L", "Lung_R")), ("shoulders alone", ("Brain", "Eye_L", "Eye_R", "Lens_L", "Lens_R"))],
@@ -69,3 +77,13 @@ def test_an_organ_outside_the_scan_is_empty(name: str, absent: tuple[str, ...], 
     masks = draw(changed.scan, model)
     drawn = {oar: int(masks.mask(BY_NAME[oar]).sum()) for oar in absent if masks.mask(BY_NAME[oar]).any()}
     assert not drawn, drawn
+
+
+def test_in_the_lowest_10_cm_the_lungs_are_on_their_sides_and_nothing_of_the_head_is_invented(scan: Scan, model: Model) -> None:
+    lowest = slice(0, round(100 / scan.grid.spacing_mm[0]))
+    masks = draw(Scan(scan.hu[lowest], replace(scan.grid, origins_mm=scan.grid.origins_mm[lowest])), model)
+    assert [oar.name for oar in masks.oars if oar.name in OF_THE_HEAD and masks.mask(oar).any()] == []
+    left, right = (
+        scan.grid.to_points(np.argwhere(masks.mask(BY_NAME[lung])).astype(float))[:, 0].mean() for lung in ("Lung_L", "Lung_R")
+    )
+    assert left > right + 100  # x grows towards the patient's left; the lungs' centres lie 15 to 20 cm apart

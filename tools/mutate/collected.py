@@ -22,8 +22,21 @@ from tools.mutate.in_place import functions_of, put_in_place
 from tools.mutate.mutants import Mutant
 from tools.mutate.reach import Reach, Recorder
 
-OPTIONS = ("-q", "-s", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not delivered")
+OPTIONS = (
+    "-q",
+    "-s",
+    "--assert=plain",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "-m",
+    "not long and not slow and not delivered",
+)
 """Of every run of tests; assertions are not explained, as nobody reads them."""
+
+LEAST_S = 10.0
+"""Processor time that even the shortest tests of a mutant may take."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,7 @@ class Collected:
             self._run([self.items[test] for test in tests])
             return PASSED if sure else UNTRIED
 
-        return Trial(run, 10 + 5 * sum(self.reaches[test].seconds for test in tests))
+        return Trial(run, LEAST_S + 5 * sum(self.reaches[test].seconds for test in tests))
 
     def _run(self, items: Sequence[pytest.Item]) -> None:
         self._in_trial = True
