@@ -165,9 +165,10 @@ class Hall:
         for batch in (rows[i : i + 1_000] for i in range(0, len(rows), 1_000)):
             with self._database.writing() as connection:
                 connection.execute(insert(JOBS), batch)
+            jobs = store.several([one["id"] for one in batch])
             for one in batch:
                 (self.reached.data / "jobs" / one["id"] / "input").mkdir(parents=True)
-                self._broker.enqueue(store.get(JobId(one["id"])))
+                self._broker.enqueue(jobs[one["id"]])
         return [one["id"] for one in rows[-FOLLOWERS:]]
 
 

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 BEGINNING: Final = "0" * 64
 """What the first entry follows."""
 
+_LOCK_HEAD: Final = select(AUDIT_HEAD).with_for_update()
+_WRITE: Final = insert(AUDIT)
+_MOVE_HEAD: Final = update(AUDIT_HEAD)
+
 
 class Action(StrEnum):
     """What can be done."""
@@ -146,15 +150,15 @@ def append(connection: Connection, now: datetime, *events: Event) -> None:
     """
     if not events:
         return
-    row = connection.execute(select(AUDIT_HEAD).with_for_update()).one()
+    row = connection.execute(_LOCK_HEAD).one()
     head = Head(row.seq, row.hash)
     entries = []
     for event in events:
         entry = _entry(event, head.seq + 1, now)
         head = Head(entry.seq, entry.chained(head.hash))
         entries.append(replace(entry, hash=head.hash))
-    connection.execute(insert(AUDIT), [asdict(entry) for entry in entries])
-    connection.execute(update(AUDIT_HEAD).values(seq=head.seq, hash=head.hash))
+    connection.execute(_WRITE, [asdict(entry) for entry in entries])
+    connection.execute(_MOVE_HEAD, asdict(head))
 
 
 def record(database: Database, *events: Event, clock: Callable[[], datetime] = utc_now) -> None:

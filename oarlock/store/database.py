@@ -142,6 +142,17 @@ class Database:
             yield connection
 
     @contextmanager
+    def noting(self) -> Iterator[Connection]:
+        """A transaction as :meth:`writing` has it, that a loss of power may undo: signs of life, which soon come again.
+
+        SQLite lets one write at a time, and need not wait for the disk here. PostgreSQL waits for many at once.
+
+        :raises DatabaseUnavailable: if the database does not answer.
+        """
+        with _translated(), self._engine.connect().execution_options(oarlock_notes=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A transaction that only reads, of one moment.
 
@@ -225,8 +236,12 @@ def _set(connection: Any, pragma: str) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """A transaction that will write takes the write lock at once: upgrading a read lock can fail where waiting cannot."""
-    reads = connection.get_execution_options().get("oarlock_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get("oarlock_reads", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('oarlock_notes', False) else 'FULL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager

@@ -28,5 +28,9 @@ def rank_of(priority: Priority, waiting: int, furthest: int, share: int = 1) -> 
     :param furthest: the largest step at which one of them stands; 0 if there is none.
     :param share: how many times as many jobs of its site stand at a step as of a site whose share is 1.
     """
-    beyond = min((other for other in Priority if other > priority), default=LAST_STEP + 1)
-    return max(furthest, min(priority + bisect_right([share * step for step in STEPS], waiting), beyond - 1))
+    return max(furthest, min(priority + bisect_right([share * step for step in STEPS], waiting), steps_of(priority)[-1]))
+
+
+def steps_of(priority: Priority) -> range:
+    """The steps of the queue at which jobs of a priority stand."""
+    return range(priority, min((other for other in Priority if other > priority), default=LAST_STEP + 1))

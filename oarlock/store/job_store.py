@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Tuple,
     and_,
     case,
     delete,
@@ -36,7 +37,7 @@ from oarlock.store import audit
 from oarlock.store.audit import SYSTEM, Action, Actor, Event
 from oarlock.store.cursors import of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
-from oarlock.store.fairness import rank_of
+from oarlock.store.fairness import STEPS, rank_of, steps_of
 from oarlock.store.job_rows import (
     AGAIN,
     FRESH,
@@ -56,6 +57,7 @@ from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.retirement import Retirement
 from oarlock.store.reviews import forget_comments
 from oarlock.store.schema import JOBS, OF_A_JOB
+from oarlock.store.scores.write import count_findings
 from oarlock.store.shadows import ShadowStore
 from oarlock.store.stage_times import StageTimes
 from oarlock.store.workers import WorkerRegistry
@@ -133,6 +135,10 @@ class JobStore:
         :raises DatabaseNewer: or DatabaseOlder, if it has another schema.
         """
         self._database.check()
+
+    def count_findings(self) -> None:
+        """Count what jobs left to be counted (:func:`oarlock.store.scores.write.count_findings`)."""
+        count_findings(self._database)
 
     def checkpoint(self) -> None:
         """Remove purged rows from the database's files.
@@ -297,29 +303,29 @@ class JobStore:
 
         Among those of its site.
         """
-        mine = select(JOBS.c.site, *QUEUE_ORDER).where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
-        with self._database.reading() as connection:
-            row = connection.execute(mine).first()
-            if row is None:
-                return None
-            site, *place = row
-            bound = tuple_(*(literal(value, column.type) for value, column in zip(place, QUEUE_ORDER, strict=True)))
-            queued = (JOBS.c.state == JobState.QUEUED) & (JOBS.c.site == site)
-            before = select(func.count()).where(queued, tuple_(*QUEUE_ORDER) <= bound)
-            return connection.scalar(before)
+        return self.queue_positions([job_id]).get(job_id)
 
     def queue_positions(self, job_ids: Collection[JobId]) -> dict[JobId, int]:
         """The place, from 1, of each job that is queued.
 
-        Among those of its site.
+        Among those of its site. What stands before the first of them is counted in an index; only from there to the last are the
+        jobs read.
         """
         if not job_ids:
             return {}
-        place = func.row_number().over(partition_by=JOBS.c.site, order_by=QUEUE_ORDER).label("place")
-        queue = select(JOBS.c.id, place).where(JOBS.c.state == JobState.QUEUED).subquery()
+        queued = JOBS.c.state == JobState.QUEUED
+        places: dict[JobId, int] = {}
         with self._database.reading() as connection:
-            rows = connection.execute(select(queue).where(queue.c.id.in_(job_ids))).all()
-        return {JobId(row.id): row.place for row in rows}
+            asked: dict[str, list[tuple[object, ...]]] = {}
+            for site, *place in connection.execute(select(JOBS.c.site, *QUEUE_ORDER).where(JOBS.c.id.in_(job_ids), queued)):
+                asked.setdefault(site, []).append(tuple(place))
+            for site, found in asked.items():
+                first, last, of_site = _bound(min(found)), _bound(max(found)), queued & (JOBS.c.site == site)
+                before = connection.scalar(select(func.count()).where(of_site, tuple_(*QUEUE_ORDER) < first)) or 0
+                between = select(JOBS.c.id).where(of_site, tuple_(*QUEUE_ORDER) >= first, tuple_(*QUEUE_ORDER) <= last)
+                jobs = connection.scalars(between.order_by(*QUEUE_ORDER))
+                places |= {JobId(job_id): before + n for n, job_id in enumerate(jobs, 1)}
+        return {job_id: places[job_id] for job_id in job_ids if job_id in places}
 
     def request_cancel(self, job_id: JobId, *, by: Actor = SYSTEM) -> Job:
         """Cancel a queued job, or ask a running one to stop.
@@ -455,10 +461,17 @@ class JobStore:
         return {state: found.get(state, 0) for state in JobState}
 
     def _next_rank(self, connection: Connection, site: str, priority: Priority) -> int:
-        """Where a job that is queued now stands."""
-        waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.site == site, JOBS.c.priority == int(priority))
-        count, furthest = connection.execute(select(func.count(), func.max(JOBS.c.rank)).where(*waiting)).one()
-        return rank_of(priority, count, furthest or 0, self._shares.get(site, 1))
+        """Where a job that is queued now stands; of a long queue no more is looked at than its step depends on."""
+        share, steps = self._shares.get(site, 1), steps_of(priority)
+        waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.site == site, JOBS.c.rank.between(steps[0], steps[-1]))
+        enough = select(JOBS.c.id).where(*waiting).limit(share * STEPS[-1]).subquery()
+        count = connection.scalar(select(func.count()).select_from(enough)) or 0
+        furthest = connection.scalar(select(func.max(JOBS.c.rank)).where(*waiting)) or 0
+        return rank_of(priority, count, furthest, share)
+
+
+def _bound(place: tuple[object, ...]) -> Tuple:
+    return tuple_(*(literal(value, column.type) for value, column in zip(place, QUEUE_ORDER, strict=True)))
 
 
 def _replaced(row: Mapping[str, Any] | RowMapping, model: ModelFacts) -> Notice:

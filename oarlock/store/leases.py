@@ -9,11 +9,11 @@ seen no report under it for long enough, and takes the job back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, false, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, case, false, func, or_, select, update
 
 from oarlock.errors import AttemptsExhausted, JobError, OarlockError
 from oarlock.facts import ModelFacts, Notice
@@ -25,7 +25,48 @@ from oarlock.store.jobs import MAX_ATTEMPTS, JobId, JobState, Stage
 from oarlock.store.schema import JOBS, Time
 from oarlock.store.scores.write import Scored
 from oarlock.store.scores.write import append as append_scores
-from oarlock.store.stage_times import count_stage
+from oarlock.store.stage_times import count_stages
+
+# What each job does several times, of many workers at once, is one statement that is built once.
+
+_NOW: Final = bindparam("now", type_=Time())
+
+_HELD: Final = and_(
+    JOBS.c.id == bindparam("of_job"), JOBS.c.state == JobState.RUNNING, JOBS.c.lease_token == bindparam("of_token")
+)
+
+_CLAIM: Final = (
+    update(JOBS)
+    .where(JOBS.c.id == bindparam("of_job"), JOBS.c.state == JobState.QUEUED, migrations.is_current())
+    .values(
+        state=JobState.RUNNING,
+        stage=Stage.READING,
+        stage_since=_NOW,
+        worker=bindparam("by"),
+        attempts=JOBS.c.attempts + 1,
+        lease_token=JOBS.c.lease_token + 1,
+        lease_until=bindparam("until", type_=Time()),
+        started_at=func.coalesce(JOBS.c.started_at, _NOW),
+    )
+    .returning(JOBS.c.lease_token, JOBS.c.attempts)
+)
+
+_PROGRESS: Final = (
+    update(JOBS)
+    .where(_HELD)
+    .values(
+        progress=case((JOBS.c.progress < bindparam("share"), bindparam("share")), else_=JOBS.c.progress),
+        stage=bindparam("new_stage"),
+        stage_since=case((JOBS.c.stage == bindparam("new_stage"), JOBS.c.stage_since), else_=_NOW),
+        lease_until=bindparam("until", type_=Time()),
+    )
+    .returning(JOBS.c.cancel_requested)
+)
+
+_END: Final = (
+    update(JOBS).where(_HELD).returning(JOBS.c.id, JOBS.c.site, JOBS.c.model_name, JOBS.c.model_version, JOBS.c.model_sha256)
+)
+"""Sets what it is given values for."""
 
 
 class LeaseLost(JobError):
@@ -45,12 +86,15 @@ class Lease:
     """A worker's claim on a job.
 
     ``token`` grows with each claim of the job; ``attempt`` counts from 1.
+
+    :ivar stages: what its worker reported, and since when: they are counted when the job ends, in one go.
     """
 
     job_id: JobId
     token: int
     worker: str
     attempt: int
+    stages: list[tuple[Stage, datetime]] = field(default_factory=list, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +124,13 @@ class Leases:
         :raises DatabaseNewer: or DatabaseOlder, if the schema is not that of this version.
         """
         now = self._clock()
+        values = {"of_job": job_id, "now": now, "by": worker, "until": now + timedelta(seconds=lease_s)}
         with self._database.writing() as connection:
-            migrations.check(connection)
-            taken = (
-                update(JOBS)
-                .where(JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED)
-                .values(
-                    state=JobState.RUNNING,
-                    stage=Stage.READING,
-                    stage_since=now,
-                    worker=worker,
-                    attempts=JOBS.c.attempts + 1,
-                    lease_token=JOBS.c.lease_token + 1,
-                    lease_until=now + timedelta(seconds=lease_s),
-                    started_at=func.coalesce(JOBS.c.started_at, literal(now, Time())),
-                )
-                .returning(JOBS.c.lease_token, JOBS.c.attempts)
-            )
-            row = connection.execute(taken).first()
-        return None if row is None else Lease(job_id, token=row[0], worker=worker, attempt=row[1])
+            row = connection.execute(_CLAIM, values).first()
+            if row is None:
+                migrations.check(connection)
+                return None
+        return Lease(job_id, token=row[0], worker=worker, attempt=row[1], stages=[(Stage.READING, now)])
 
     def progress(self, lease: Lease, *, stage: Stage, progress: float, lease_s: float) -> bool:
         """Report how far a job is, and renew the lease.
@@ -108,15 +140,14 @@ class Leases:
         :raises LeaseLost: if the job is no longer this worker's.
         """
         now = self._clock()
-        higher = case((JOBS.c.progress < progress, min(progress, 1.0)), else_=JOBS.c.progress)
-        renewed = {"progress": higher, "lease_until": now + timedelta(seconds=lease_s)}
-        with self._database.writing() as connection:
-            before = _held(connection, lease)
-            if before["stage"] != stage:
-                count_stage(connection, before, now)
-                renewed |= {"stage": stage, "stage_since": now}
-            change(connection, lease.job_id, _is_held(lease), renewed)
-            return bool(before["cancel_requested"])
+        values = {"share": min(progress, 1.0), "new_stage": stage, "now": now, "until": now + timedelta(seconds=lease_s)}
+        with self._database.noting() as connection:
+            cancel_requested = connection.execute(_PROGRESS, _of(lease) | values).scalar()
+        if cancel_requested is None:
+            raise LeaseLost
+        if not lease.stages or lease.stages[-1][0] is not stage:
+            lease.stages.append((stage, now))
+        return bool(cancel_requested)
 
     def succeed(
         self,
@@ -180,9 +211,10 @@ class Leases:
     ) -> None:
         now = self._clock()
         with self._database.writing() as connection:
-            before = _held(connection, lease)
-            count_stage(connection, before, now)
-            change(connection, lease.job_id, _is_held(lease), IDLE | {"finished_at": now} | values)
+            before = connection.execute(_END, _of(lease) | IDLE | {"finished_at": now} | values).mappings().first()
+            if before is None:
+                raise LeaseLost
+            count_stages(connection, lease.stages, now)
             if scored is not None:
                 append_scores(connection, now, lease.job_id, model_of(before), scored, site=before["site"])
             if shadow is not None:
@@ -222,6 +254,10 @@ def _is_last(job_id: JobId, sign: SignOfLife) -> ColumnElement[bool]:
 
 def _is_held(lease: Lease) -> ColumnElement[bool]:
     return and_(JOBS.c.state == JobState.RUNNING, JOBS.c.lease_token == lease.token)
+
+
+def _of(lease: Lease) -> dict[str, Any]:
+    return {"of_job": lease.job_id, "of_token": lease.token}
 
 
 def _held(connection: Connection, lease: Lease) -> RowMapping:

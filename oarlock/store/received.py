@@ -138,6 +138,19 @@ class Received:
         seen = [one for one in found if one is not None and site in {"", one.about.sender.site}]
         return sorted(seen, key=lambda one: one.changed_at)
 
+    def counts(self) -> tuple[int, int]:
+        """How many series of all sites wait to become a job, and of how many none could be made.
+
+        No instance is looked at: thousands may wait.
+        """
+        waiting = refused = 0
+        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not folder.name.startswith(".") and (folder / _ABOUT).stat():
+                    is_refused = _is_refused(folder)
+                    refused, waiting = refused + is_refused, waiting + (not is_refused)
+        return waiting, refused
+
     def settle(self, collected: Collected) -> None:
         """Take away what has become a job.
 
@@ -218,6 +231,12 @@ class Received:
             yield
         finally:
             os.close(descriptor)
+
+
+def _is_refused(folder: Path) -> bool:
+    """Whether no job could be made, and nothing has come since."""
+    note = folder / _REFUSED
+    return note.is_file() and folder.stat().st_mtime <= Refusal(**orjson.loads(note.read_bytes())).at
 
 
 def key_of(sender: Sender, series_uid: str) -> str:

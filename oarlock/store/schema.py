@@ -129,7 +129,7 @@ JOBS: Final = Table(
     Index("jobs_by_series", "series_instance_uid", "created_at", "id"),
     Index("jobs_by_callback", "callback_pending", "state"),
     Index("jobs_by_site", "site", "created_at", "id"),
-    Index("jobs_by_queue", "state", "rank", "queued_at", "id"),
+    Index("jobs_by_place", "state", "site", "rank", "queued_at", "id"),
 )
 
 CALLBACKS: Final = Table(
@@ -446,3 +446,14 @@ QA_FINDINGS: Final = Table(
     Column("findings", BigInteger, nullable=False),
 )
 """The same by day (since 1970, UTC), model, scanner and site."""
+
+QA_UNCOUNTED: Final = Table(
+    "qa_uncounted",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("day", Integer, nullable=False),
+    Column("stream_id", Integer, ForeignKey("qa_streams.id"), nullable=False),
+    Column("shadow", Boolean, nullable=False),
+    Column("findings", Text, nullable=False),
+)
+"""What jobs left for the two tables before: a row is counted, and deleted, by whoever comes next."""

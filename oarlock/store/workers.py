@@ -36,7 +36,7 @@ class WorkerRegistry:
         :param models: name to sha256 of the models that it has loaded or can load.
         """
         values = {"models": json.dumps(dict(models)), "device": device, "seen_at": DatabaseNow()}
-        with self._database.writing() as connection:
+        with self._database.noting() as connection:
             if not connection.execute(update(WORKERS).where(WORKERS.c.name == worker).values(values)).rowcount:
                 connection.execute(insert(WORKERS).values(values | {"name": worker}))
 

@@ -82,6 +82,7 @@ class Sweeper:
         attempt(self.requeue)
         attempt(self.offer_shadows)
         attempt(self.retire)
+        attempt(self._store.count_findings)
         if monotonic() - self._cleaned_at > CLEAN_EVERY_S:
             self._cleaned_at = monotonic()
             attempt(self.clean)

@@ -151,9 +151,8 @@ class _Table(Collector):
     def _received(self) -> Metric:
         says = "Series that came by DICOMweb and are not a job, by state"
         series = GaugeMetricFamily("oarlock_received_series", says, labels=["state"])
-        refused = [one.refusal is not None and one.changed_at <= one.refusal.at for one in self._from.received.all()]
-        series.add_metric(["waiting"], refused.count(False))
-        series.add_metric(["refused"], refused.count(True))
+        for state, count in zip(("waiting", "refused"), self._from.received.counts(), strict=True):
+            series.add_metric([state], count)
         return series
 
     def _gateways(self) -> Metric:

@@ -163,9 +163,12 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running,
     with httpx.Client(base_url=alone.url, timeout=30) as client:
         job = client.post("/v1/jobs", files=parts(series[:5])).json()
         client.post("/v1/jobs", files=parts([b"no DICOM file"]))
-        alone.store.leases.progress(alone.claim(job), stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        lease = alone.claim(job)
+        alone.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        running = metrics(client)
+        alone.store.leases.succeed(lease)
         found = metrics(client)
-    assert value(found, "oarlock_jobs", state="running") == 1
+    assert value(running, "oarlock_jobs", state="running") == 1
     assert value(found, "oarlock_refusals_total", code="series.not_dicom") == 1
     assert value(found, "oarlock_stage_seconds_count", stage="reading") == 1
     assert value(found, "oarlock_stage_seconds_bucket", stage="reading", le="+Inf") == 1

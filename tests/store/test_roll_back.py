@@ -71,7 +71,12 @@ def test_what_came_after_an_upgrade_stays_for_the_older_version(database_url: st
         store = JobStore(database)
         create(store, "new")
         create(store, "drawn")
-        store.leases.succeed(claim(store, "drawn"), scored=Scored("CT1", [compared(score("Parotid_L", 0.9))]))
+        found = [("organ.volume", "Brain", "red"), ("organ.volume", "Brain", "red")]
+        store.leases.succeed(claim(store, "drawn"), scored=Scored("CT1", [compared(score("Parotid_L", 0.9))], checks=found))
+        database.roll_back("0020")
+        with database.reading() as connection:
+            left = "SELECT sum(findings) FROM qa_findings WHERE oar = 'Brain'"
+            assert connection.scalar(text(left)) == len(found)  # they waited to be counted
         database.roll_back("0007")
     with engine.connect() as connection:
         states = {row.id: row.state for row in connection.execute(text("SELECT id, state FROM jobs"))}

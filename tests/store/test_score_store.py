@@ -24,7 +24,7 @@ from oarlock.store.schema import METADATA, QA_CASES
 from oarlock.store.scores.baselines import Baseline
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
-from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, day_of, oar_ids
+from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, count_findings, day_of, oar_ids
 from tests.fixtures.clock import Clock
 from tests.fixtures.scores import compared, report, score
 from tests.store.test_job_store import SERIES
@@ -121,6 +121,19 @@ def test_levels_are_counted_by_organ_and_check(database: Database, store: ScoreS
         with database.writing() as connection:
             append(connection, NOW, "a", MODEL, Scored("CT1", checks=found))
     assert store.check_counts() == [("Brain", "organ.volume", "red", 4), ("Eye_L", "organ.volume", "red", 2)]
+
+
+def test_findings_of_many_jobs_are_counted_once_by_all_who_count_at_once(database: Database, store: ScoreStore) -> None:
+    def work(_: int) -> None:
+        for n in range(5):
+            with database.writing() as connection:
+                append(connection, NOW, f"job {n}", MODEL, Scored("CT1", checks=[("organ.volume", "Brain", "red")]))
+            count_findings(database)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert store.check_counts() == [("Brain", "organ.volume", "red", 20)]
+    assert [found.n for found in store.findings(Filters(site=""), part_of=None)] == [20]
 
 
 def test_the_histogram_counts_each_bucket_with_those_below(database: Database, store: ScoreStore) -> None:

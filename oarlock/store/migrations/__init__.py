@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import ColumnElement, Connection, Text, column, exists, inspect, select, table, text
 
 from oarlock.store.migrations.refused import RollBackRefused
 from oarlock.store.schema import WORKERS, lately
@@ -137,6 +137,12 @@ def check(connection: Connection) -> None:
     if version is not None and version > NEWEST:
         raise DatabaseNewer(version)
     raise DatabaseOlder(version)
+
+
+def is_current() -> ColumnElement[bool]:
+    """Whether a database has the schema of this version, to be asked within another statement."""
+    version = column("version_num", Text)
+    return exists(select(version).select_from(table("alembic_version", version)).where(version == NEWEST))
 
 
 def is_ours(connection: Connection) -> bool:

@@ -24,7 +24,7 @@ from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
 from oarlock.store.scores.findings import Findings, read_findings
 from oarlock.store.scores.summaries import OARSummary, read_turnaround_s, summarise
-from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve, is_shadow
+from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve, count_findings, is_shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,7 @@ class ScoreStore:
 
         Organ (empty for a whole set); code of a check, ``VERDICT`` or ``ACTION_LEVELS``; level; count.
         """
+        count_findings(self._database)
         order = (QA_CHECKS.c.oar, QA_CHECKS.c.code, QA_CHECKS.c.level)
         with self._database.reading() as connection:
             return [
@@ -184,6 +185,7 @@ class ScoreStore:
 
     def findings(self, filters: Filters, *, part_of: Callable[[int], int] | None) -> list[Findings]:
         """What the checks said, see :func:`oarlock.store.scores.findings.read_findings`."""
+        count_findings(self._database)
         with self._database.reading() as connection:
             return read_findings(connection, filters, part_of)
 

@@ -23,7 +23,9 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     cast,
+    delete,
     func,
     insert,
     literal,
@@ -37,6 +39,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from oarlock.facts import ComparisonRows, ModelFacts
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
+from oarlock.store.database import Database
 from oarlock.store.job_rows import check_alive
 from oarlock.store.jobs import Job
 from oarlock.store.schema import (
@@ -49,6 +52,7 @@ from oarlock.store.schema import (
     QA_OARS,
     QA_SCORES,
     QA_STREAMS,
+    QA_UNCOUNTED,
 )
 
 BUCKETS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
@@ -56,6 +60,16 @@ BUCKETS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99,
 
 PACKED: Final = struct.Struct("<BBdd")
 """An organ of a case in ``qa_days``: its id in ``qa_oars``, who drew it, surface and volumetric DSC or NaN."""
+
+_LEAVE: Final = insert(QA_UNCOUNTED)
+_TAKE: Final = (
+    delete(QA_UNCOUNTED)
+    .where(QA_UNCOUNTED.c.id <= bindparam("last"))
+    .returning(QA_UNCOUNTED.c.day, QA_UNCOUNTED.c.stream_id, QA_UNCOUNTED.c.shadow, QA_UNCOUNTED.c.findings)
+)
+_THOUSANDTH: Final = select(func.max(select(QA_UNCOUNTED.c.id).order_by(QA_UNCOUNTED.c.id).limit(1_000).subquery().c.id))
+_STREAM_KEY: Final = ("model", "model_version", "model_sha256", "scanner", "site", "shadow")
+_STREAM_OF: Final = select(QA_STREAMS.c.id).where(*(QA_STREAMS.c[name] == bindparam(f"of_{name}") for name in _STREAM_KEY))
 
 WHO: Final = {"both": 1, "reference_only": 2, "predicted_only": 3}
 """Who drew an organ, in packed scores; 0 stands for one side in those of versions that did not tell which."""
@@ -176,21 +190,48 @@ def _found(scored: Scored | ShadowScored) -> list[tuple[str, str, str]]:
 
 
 def _count_findings(connection: Connection, now: datetime, case: Case, found: Sequence[tuple[str, str, str]]) -> None:
-    """Count each finding; in the sums over all models only where the contours were delivered."""
+    """Leave findings to be counted: of 150 counters for each job, every other job that ends would wait for the locks."""
     stream_id = _stream(connection, case)
-    rows = [(oar, code, level, n) for (code, oar, level), n in sorted(Counter(found).items())]
-    if rows:
-        names = ("oar", "code", "level", "findings")
-        if not case.shadow:
-            _count_at_once(connection, QA_CHECKS, names, rows)
-        day = (day_of(now), stream_id)
-        _count_at_once(connection, QA_FINDINGS, ("day", "stream_id", *names), [(*day, *row) for row in rows])
+    if found:
+        rows = [(oar, code, level) for code, oar, level in found]
+        values = {"day": day_of(now), "stream_id": stream_id, "shadow": case.shadow, "findings": json.dumps(rows)}
+        connection.execute(_LEAVE, values)
+
+
+def count_findings(database: Database) -> None:
+    """Count what jobs left, a thousand jobs at a time; in the sums over all models only what was delivered.
+
+    Each row is deleted by one transaction, which counts it: readers do this before they read, and so does the sweeper.
+
+    :raises DatabaseUnavailable: if the database does not answer.
+    """
+    while True:
+        with database.reading() as connection:
+            last = connection.scalar(_THOUSANDTH)
+        if last is None:
+            return
+        with database.writing() as connection:
+            _count_up_to(connection, last)
+
+
+def _count_up_to(connection: Connection, last: int) -> None:
+    in_all: Counter[tuple[str, ...]] = Counter()
+    by_day: Counter[tuple[int | str, ...]] = Counter()
+    for row in connection.execute(_TAKE, {"last": last}):
+        found = [tuple(one) for one in json.loads(row.findings)]
+        by_day.update((row.day, row.stream_id, *one) for one in found)
+        in_all.update(() if row.shadow else found)
+    names = ("oar", "code", "level", "findings")
+    if in_all:
+        _count_at_once(connection, QA_CHECKS, names, [(*key, n) for key, n in sorted(in_all.items())])
+    if by_day:
+        _count_at_once(connection, QA_FINDINGS, ("day", "stream_id", *names), [(*key, n) for key, n in sorted(by_day.items())])
 
 
 def _count_at_once(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> None:
     """Add the last of each row's values to the counter of the row that has the others.
 
-    In one statement, whose rows come as JSON: a job has 150 findings, and every other job that ends waits for the locks on them.
+    In one statement, whose rows come as JSON, in the order of their keys: no two transactions wait for each other.
     """
     of_postgresql = connection.dialect.name == "postgresql"
     given = literal(json.dumps(rows), Text)
@@ -330,9 +371,9 @@ def _stream(connection: Connection, case: Case) -> int:
     model = case.model
     key: dict[str, Any] = {"model": model.name, "model_version": model.version, "model_sha256": model.sha256}
     key |= {"scanner": case.scanner, "site": case.site, "shadow": case.shadow}
-    connection.execute(insert_of(connection)(QA_STREAMS).values(key).on_conflict_do_nothing())
-    same = and_(*(QA_STREAMS.c[name] == value for name, value in key.items()))
-    return int(connection.execute(select(QA_STREAMS.c.id).where(same)).scalar_one())
+    while (found := connection.execute(_STREAM_OF, {f"of_{name}": value for name, value in key.items()}).scalar()) is None:
+        connection.execute(insert_of(connection)(QA_STREAMS).values(key).on_conflict_do_nothing())
+    return int(found)
 
 
 def _count(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *counters: str) -> None:
