@@ -1,4 +1,7 @@
-"""``python -m gateway``: receive; ``python -m gateway COMMAND``: look at what it holds, or tell it something."""
+"""``python -m gateway [COMMAND]``: receive, or look at what is held.
+
+A command may also tell the gateway something.
+"""
 
 import sys
 

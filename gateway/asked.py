@@ -1,4 +1,6 @@
-"""What people ask of the gateway through the service: fetch a series, count one as whole, send results again.
+"""What people ask of the gateway through the service.
+
+Fetch a series, count one as whole, send results again.
 
 The gateway reports every few seconds, and is answered with all that it holds. Nothing of this is kept here: after a restart the
 next report brings it again, and doing it again comes to the same, because the same bytes make no second job.
@@ -78,7 +80,10 @@ class Asked:
     # ── reporting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def report(self) -> None:
-        """Say what is here once it is time, and take what is asked; what takes no time is done at once."""
+        """Say what is here, and take what is asked.
+
+        The first once it is time; what is asked and takes no time is done at once.
+        """
         if self._inbox.now() < self._next_report:
             return
         self._next_report = self._inbox.now() + self._every_s
@@ -142,7 +147,10 @@ class Asked:
     # ── fetching ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def fetch(self) -> None:
-        """Go on with each retrieval: fetch it, wait for its job, tell the service."""
+        """Go on with each retrieval.
+
+        Fetch it, wait for its job, tell the service.
+        """
         for work in list(self._work.values()):
             if work.next_at <= self._inbox.now():
                 self._go_on(work)

@@ -1,4 +1,7 @@
-"""Is everything there that the configuration names? Each peer is asked what it takes, each place is tried, in words."""
+"""Is everything there that the configuration names?
+
+Each peer is asked what it takes, each place is tried; the answers are in words.
+"""
 
 import secrets
 from collections.abc import Callable, Iterator

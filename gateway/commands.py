@@ -142,7 +142,10 @@ def complete_series(settings: GatewaySettings, options: argparse.Namespace) -> i
 
 
 def resend_results(settings: GatewaySettings, options: argparse.Namespace) -> int:
-    """Deliver the results of a job once more; the running gateway does the rest."""
+    """Ask for the results of a job to be delivered again.
+
+    The running gateway does the rest.
+    """
     store = Store(settings.data)
     try:
         found = store.resend(options.job, time.time(), place=options.to)
@@ -162,7 +165,10 @@ def resend_results(settings: GatewaySettings, options: argparse.Namespace) -> in
 
 
 def fetch_series(settings: GatewaySettings, options: argparse.Namespace) -> int:
-    """Bring a series here; 0 when all of it came. With C-MOVE the gateway has to run, as the archive sends to it."""
+    """Bring a series here; 0 when all of it came.
+
+    With C-MOVE the gateway has to run, as the archive sends to it.
+    """
     configuration = read_configuration(settings.configuration)
     title = options.called or configuration.titles[0]
     store = Store(settings.data)

@@ -1,4 +1,6 @@
-"""When a series has come whole: a decision over what is known of it and the clock.
+"""When a series has come whole.
+
+A decision over what is known of it and the clock.
 
 No sender says so. A series that shows by itself that it is whole (one association brought all of it and was released, and its
 slices are a stack without a gap) waits only a moment. Any other waits for quiet: over all associations, because some senders open
@@ -44,7 +46,10 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds after the newest image: of a series that shows that it is whole, and of any other."""
+    """How long to wait after the newest image, in seconds.
+
+    Of a series that shows that it is whole, and of any other.
+    """
 
     settled_s: float
     quiet_s: float

@@ -1,4 +1,6 @@
-"""The configuration file: who may send, what happens to a series, where its results go. One TOML file, checked as a whole.
+"""The configuration file: one TOML file, checked as a whole.
+
+It says who may send, what happens to a series, and where its results go.
 
 ``docs/gateway.md`` describes it table by table.
 """
@@ -49,13 +51,16 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,62}$")]
 
 
 class Table(BaseModel):
-    """A table of the file; a key that it does not know is an error."""
+    """A table of the file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Peer(Table):
-    """A DICOM application that sends series here, takes results, or is asked for series."""
+    """A DICOM application beside the gateway.
+
+    It sends series here, takes results, or is asked for series.
+    """
 
     name: Name
     title: Title
@@ -124,7 +129,10 @@ class Thickness(Table):
 
 
 class Rule(Table):
-    """What a series has to be, and what then happens to it. Every condition that is given must hold."""
+    """What a series has to be, and what then happens to it.
+
+    Every condition that is given must hold.
+    """
 
     name: Name
     called: list[Title] = []
@@ -183,7 +191,10 @@ class Configuration(Table):
         return next((peer for peer in self.peer if peer.title == title), None)
 
     def place(self, name: str) -> Place | None:
-        """What takes results under a name; None where the file does not have it any more."""
+        """What takes results under a name.
+
+        None where the file does not have it any more.
+        """
         places: list[Place] = [*(peer for peer in self.peer if peer.listens), *self.web, *self.folder, *self.watch]
         return next((place for place in places if place.name == name), None)
 

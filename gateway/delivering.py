@@ -1,4 +1,7 @@
-"""Bringing results home: each result to each place until it is there, or until it is a dead letter that somebody sees."""
+"""Bringing results home: each result to each place.
+
+A delivery is tried until the result is there, or until it is a dead letter that somebody sees.
+"""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +24,9 @@ DEAD_KEPT_S: Final = 30 * 86_400.0
 
 
 class Delivering:
-    """Takes results from the service to their places, and tells the service what became of them.
+    """Takes results from the service to their places.
+
+    It tells the service what became of them.
 
     :param clock: seconds since 1970.
     :param attempts: how often a delivery is tried.
@@ -38,7 +43,7 @@ class Delivering:
         return {one.place for one in self._store.deliveries(states=("waiting",))}
 
     def step(self, place: str) -> None:
-        """Try what is due at a place; the others do not wait for it."""
+        """Try what is due at a place; others do not wait."""
         for delivery in self._store.deliveries(states=("waiting",), place=place, due=self._clock()):
             post = self._store.one_post(delivery.post)
             if post.job is None or not self._try(delivery, post, post.job):
@@ -106,7 +111,10 @@ class Delivering:
     # ── telling, and tidying ──────────────────────────────────────────────────────────────────────────────────────────
 
     def tell(self) -> None:
-        """Tell the service how each delivery stands, so that the job says when and where its results arrived."""
+        """Tell the service how each delivery stands.
+
+        So the job says when and where its results arrived.
+        """
         for delivery in self._store.untold():
             job = self._store.one_post(delivery.post).job
             if job is not None and delivery.state != "dropped":
@@ -119,7 +127,7 @@ class Delivering:
             self._store.told(delivery)
 
     def tidy(self) -> None:
-        """Purge jobs whose rule says so, and forget series whose time is over."""
+        """Purge jobs whose rule says so, and forget old series."""
         for post in self._store.posts(states=("succeeded", "superseded", "failed")):
             keep_s = post.route.keep_s
             if post.job is not None and keep_s is not None and post.note != PURGED and self._home_since(post, keep_s):
@@ -138,7 +146,9 @@ class Delivering:
         return (post.ended_at or self._clock()) + seconds <= self._clock()
 
     def forget(self, keep_s: float, known_s: float) -> None:
-        """Forget the images of series that are over for this long: their files are deleted when the inbox is tidied.
+        """Forget the images of series that are over for so long.
+
+        Their files are deleted when the inbox is tidied.
 
         :param known_s: how long their jobs are known, for contours that are approved later.
         """

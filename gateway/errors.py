@@ -1,12 +1,20 @@
-"""What the gateway says when it cannot go on; each message is a sentence without patient data."""
+"""What the gateway says when it cannot go on.
+
+Each message is a sentence without patient data.
+"""
 
 
 class SetupInvalid(ValueError):
-    """The settings or the configuration file cannot be used; the message has a sentence for each problem."""
+    """The settings or the configuration file cannot be used.
+
+    The message has a sentence for each problem.
+    """
 
 
 class ServiceAway(Exception):
-    """The service cannot be reached, or asks for patience; the same call may succeed later.
+    """The service cannot be reached, or asks for patience.
+
+    The same call may succeed later.
 
     :ivar retry_after_s: what the service asks to wait; None where it does not say.
     :ivar broken: whether the service is there, and failed at this very call (500).
@@ -29,7 +37,7 @@ class ServiceRefused(Exception):
 
 
 class PeerFailed(Exception):
-    """A peer, a server or a folder did not do what it was asked.
+    """A peer, server or folder did not do what it was asked.
 
     :ivar final: whether it would refuse the same again.
     """

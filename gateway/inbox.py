@@ -1,4 +1,6 @@
-"""The inbox: a received file is on the disk, and known, before anybody is told that it was taken.
+"""The inbox: what was received, on the disk.
+
+A file is on the disk, and known, before anybody is told that it was taken.
 
     DATA/incoming/RANDOM               a file that is still being written
     DATA/series/SERIES/IMAGE-BYTES     an image, after one rename; named by digests of its UID and of its bytes
@@ -64,7 +66,9 @@ class Inbox:
             raise DiskLow
 
     def take(self, content: bytes, sent: Sent, *, association: int | None) -> Taken:
-        """Keep a DICOM file; when this returns it survives any end of the process and of the machine.
+        """Keep a DICOM file.
+
+        When this returns, the file survives any end of the process and of the machine.
 
         :param content: the file with its meta information.
         :raises DiskLow: there is no room.
@@ -107,7 +111,10 @@ class Inbox:
         return str(path.relative_to(self.data))
 
     def sweep(self) -> None:
-        """Delete what a crash left half-written, and take in what it left whole; called before anything is received."""
+        """Delete what a crash left half-written; take in what is whole.
+
+        Called before anything is received.
+        """
         for part in (self.data / _INCOMING).iterdir():
             part.unlink()
         known = self._store.paths()
@@ -133,7 +140,10 @@ class Inbox:
         return True
 
     def tidy(self) -> None:
-        """Delete every file that nothing leads to any more. Run between looks: it does not meet a file that is being taken."""
+        """Delete every file that nothing leads to any more.
+
+        Run between looks: it does not meet a file that is being taken.
+        """
         known = self._store.paths()
         for folder in [self.data / _STRUCTURE_SETS, *(self.data / _SERIES).iterdir()]:
             for path in list(folder.iterdir()):

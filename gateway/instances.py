@@ -1,4 +1,7 @@
-"""What one received file is: its identity, the series that it belongs to, and the texts that rules ask for."""
+"""What one received file is.
+
+Its identity, the series that it belongs to, and the texts that rules ask for.
+"""
 
 import hashlib
 import re
@@ -125,7 +128,9 @@ def _is_uid(text: str) -> bool:
 
 
 def check_end(path: Path) -> None:
-    """Check that the pixel data of a file have their end: half of an image has a whole header.
+    """Check that the pixel data of a file have their end.
+
+    Half of an image has a whole header.
 
     :raises Unusable: the file is cut off.
     """
@@ -140,7 +145,10 @@ def check_end(path: Path) -> None:
 
 
 def read_texts(path: Path) -> Texts:
-    """What rules ask of a file of a series; nothing but empty texts where it cannot be read."""
+    """What rules ask of a file of a series.
+
+    Empty texts where it cannot be read.
+    """
     try:
         header = read_elements(path, _ROUTED_BY, keep=lambda _: True)
     except Unusable:
@@ -168,7 +176,10 @@ def _text(header: Header, tag: Tag) -> str:
 
 
 def is_gapless(files: Sequence[Path]) -> bool:
-    """Whether files are one complete stack of slices, by the same judge that the service asks."""
+    """Whether files are one complete stack of slices.
+
+    By the same judge that the service asks.
+    """
     try:
         check_headers(files, max_slices=len(files) + 16_384)
     except SeriesError:
@@ -178,7 +189,10 @@ def is_gapless(files: Sequence[Path]) -> bool:
 
 @lru_cache(256)
 def listed_by(path: Path, series_uid: str) -> frozenset[str]:
-    """SOP Instance UIDs that an RTSTRUCT lists for a series. A file in the inbox never changes, so it is read once."""
+    """SOP Instance UIDs that an RTSTRUCT lists for a series.
+
+    A file in the inbox never changes, so it is read once.
+    """
     return frozenset(listed_images(path, series_uid)) - {""}
 
 
@@ -193,5 +207,8 @@ def is_approved(path: Path) -> bool:
 
 
 def digest_of(text: str) -> str:
-    """A short name of a UID that says nothing of it: for folders, logs and idempotency keys."""
+    """A short name of a UID that says nothing of it.
+
+    For folders, logs and idempotency keys.
+    """
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,4 +1,7 @@
-"""The gateway's own numbers for Prometheus: counts and ages, nothing of a patient or of a series."""
+"""The gateway's own numbers for Prometheus: counts and ages.
+
+They say nothing of a patient or of a series.
+"""
 
 from collections.abc import Callable
 from typing import Final

@@ -1,4 +1,4 @@
-"""Places that results go to: a DICOM peer, a DICOMweb server, a folder."""
+"""Where results go: a DICOM peer, a DICOMweb server, a folder."""
 
 import base64
 import os
@@ -97,7 +97,9 @@ def _failed(answer: httpx.Response) -> bool:
 
 
 def write_into(folder: Path, finished: Finished) -> None:
-    """Write a result into a folder: it appears whole, under its name, by a rename within the folder.
+    """Write a result into a folder.
+
+    It appears whole, under its name, by a rename within the folder.
 
     :raises PeerFailed: the folder is away or full.
     """

@@ -1,4 +1,6 @@
-"""From series that came whole to jobs of the service, and from jobs to results that are to go home.
+"""From whole series to jobs, and from jobs to deliveries.
+
+The jobs are the service's; a delivery is a result that is to go home.
 
 Each step reads the table, does one thing, and writes what came of it; killed between any two, it is repeated. A post is repeated
 with the same key and the same files, so the service makes one job of it.
@@ -50,7 +52,10 @@ class Posting:
         self._rests: dict[str, float] = {}
 
     def step(self) -> None:
-        """Do what is due; what goes wrong with one series keeps no other waiting."""
+        """Do what is due; no series keeps another waiting.
+
+        Whatever goes wrong with it.
+        """
         for series in self._store.series(changed=True):
             self._attempt(f"series {series.id}", partial(self._look_at, series))
         for post in self._store.posts(states=("waiting",), due=self._clock()):
@@ -270,6 +275,9 @@ class Posting:
 
 
 def idempotency_key(series: Series, digests: list[str], chosen: Route) -> str:
-    """The same for the same bytes on the same route, in any order."""
+    """The idempotency key of some files.
+
+    The same for the same bytes on the same route, in any order.
+    """
     what = "|".join([*sorted(digests), chosen.model or "", chosen.profile or "", chosen.priority, *["qa"] * chosen.for_qa])
     return f"gateway-{series.id}-{hashlib.sha256(what.encode()).hexdigest()[:40]}"

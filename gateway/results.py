@@ -1,4 +1,4 @@
-"""Results as they leave: the DICOM file, and what is written into a folder."""
+"""Results as they leave: as DICOM, and in a folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Rules: from what a series says of itself, and who sent it where, to what happens to it. Values in, values out."""
+"""Rules: what happens to a series.
+
+From what it says of itself, and who sent it where. Values in, values out.
+"""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +48,10 @@ class Route:
 
 
 def kind_of(texts: Texts) -> Kind | None:
-    """What a series is that is usually not contoured; None for a plain one."""
+    """What a series is that is usually not contoured.
+
+    None for a plain one.
+    """
     described = f"{texts.series_description} {texts.protocol_name}"
     if "LOCALIZER" in texts.image_types or _SCOUT.search(texts.series_description):
         return "scout"
@@ -57,7 +63,10 @@ def kind_of(texts: Texts) -> Kind | None:
 
 
 def route(texts: Texts, sent: Sent, configuration: Configuration) -> Route:
-    """What the first rule that holds says; without any rule in the file every plain series is contoured and sent back."""
+    """What the first rule that holds says.
+
+    Without any rule in the file every plain series is contoured and sent back.
+    """
     kind = kind_of(texts)
     rules = configuration.rule or [Rule(name="every series")]
     for rule in rules:
@@ -93,7 +102,7 @@ def _route(rule: Rule, sent: Sent, configuration: Configuration) -> Route:
 
 
 def unmet(rule: Rule, texts: Texts, sent: Sent) -> Iterator[str]:
-    """The conditions of a rule that a series does not meet, in words."""
+    """The conditions of a rule that a series fails, in words."""
     for name, wanted, found in (("called", rule.called, sent.called), ("calling", rule.calling, sent.calling)):
         if wanted and found not in wanted:
             yield f"{name} is not {' or '.join(wanted)}"
@@ -108,7 +117,10 @@ def unmet(rule: Rule, texts: Texts, sent: Sent) -> Iterator[str]:
 
 
 def in_words(texts: Texts, sent: Sent, configuration: Configuration) -> str:
-    """What would happen to a series, and why no earlier rule was taken; several lines."""
+    """What would happen to a series, in several lines.
+
+    They say why no earlier rule was taken.
+    """
     lines = []
     for rule in configuration.rule:
         missing = list(unmet(rule, texts, sent))

@@ -1,4 +1,7 @@
-"""The gateway as a process: the receiver, and loops that each repeat one step for as long as it runs."""
+"""The gateway as a process: the receiver, and its loops.
+
+Each loop repeats one step for as long as the process runs.
+"""
 
 import fcntl
 import logging
@@ -33,7 +36,10 @@ TIDY_S: Final = 600.0
 
 
 class Loop:
-    """Repeats a step in a thread of its own. A step that fails is logged and repeated: nothing here may end in silence."""
+    """Repeats a step in a thread of its own.
+
+    A step that fails is logged and repeated: nothing here may end in silence.
+    """
 
     def __init__(self, name: str, step: Callable[[], None], every_s: float) -> None:
         self._step, self._every_s = step, every_s
@@ -79,7 +85,10 @@ class Gateway:
         self.store.close()
 
     def tidy(self) -> None:
-        """Let go of what is over, and report deliveries to places that the configuration does not have any more."""
+        """Release what is over, and report deliveries without a place.
+
+        Those to places that the configuration does not have any more.
+        """
         self.delivering.tidy()
         self.delivering.forget(self.settings.keep, self.settings.keep_known)
         self.inbox.tidy()

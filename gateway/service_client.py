@@ -1,4 +1,7 @@
-"""The service, as its API gives it. Every answer is a value, or one of two errors: come again, or never."""
+"""The service, as its API gives it.
+
+Every answer is a value, or one of two errors: come again, or never.
+"""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -55,7 +58,10 @@ class Task:
 
 
 class ServiceClient:
-    """Calls the service with the gateway's key. Safe to use from several threads."""
+    """Calls the service with the gateway's key.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, settings: GatewaySettings) -> None:
         secret = settings.secret
@@ -71,7 +77,10 @@ class ServiceClient:
         self._client.close()
 
     def post_series(self, files: Sequence[Path], fields: Mapping[str, str], key: str) -> Job:
-        """Post a series; the same key with the same files gives the same job."""
+        """Post a series; the job that it became.
+
+        The same key with the same files gives the same job.
+        """
         with ExitStack() as opened:
             parts = [
                 ("files", (f"{i}.dcm", opened.enter_context(path.open("rb")), "application/dicom"))
@@ -124,7 +133,10 @@ class ServiceClient:
         return [Task(wanted["id"], wanted["kind"], token, wanted) for token, wanted in tasks]
 
     def tell_task(self, name: str, task: Task, **outcome: Any) -> None:
-        """Tell how a task stands: ``state``, and what else the service knows of outcomes."""
+        """Tell how a task stands.
+
+        Its ``state``, and what else the service knows of outcomes.
+        """
         self._call("POST", f"/v1/gateways/{quote(name)}/requests/{task.id}", json={"token": task.token, **outcome})
 
     def retry(self, job_id: str) -> None:
@@ -171,7 +183,7 @@ def _problem(answer: httpx.Response) -> tuple[str, str]:
 
 
 def to_time(seconds: float) -> str:
-    """A time in seconds since 1970 as the API writes it (RFC 3339)."""
+    """Seconds since 1970 as the API writes a time (RFC 3339)."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,6 @@
-"""Settings of the gateway's process, from the environment: where it listens, where the service is, how long it waits.
+"""Settings of the gateway's process, from the environment.
+
+Where it listens, where the service is, how long it waits.
 
 Every field is a variable with the prefix ``OARLOCK_GATEWAY_``. What peers, rules and destinations are stands in one TOML file
 (:mod:`gateway.configuration`). ``docs/gateway.md`` lists the settings, and a test compares the two.
@@ -94,7 +96,9 @@ class GatewaySettings(BaseSettings):
 
     @property
     def secret(self) -> str | None:
-        """The key of the service's API; None where the service is open to this machine.
+        """The key of the service's API.
+
+        None where the service is open to this machine.
 
         :raises SetupInvalid: its file cannot be read, or is empty.
         """

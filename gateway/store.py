@@ -1,4 +1,6 @@
-"""The gateway's own table of what it holds: series, images, posts, deliveries. One SQLite file, which survives any end.
+"""The gateway's own table: series, images, posts, deliveries.
+
+One SQLite file, which survives any end.
 
 Whoever is answered "stored" is in here first: each step is one transaction, written through to the disk (``synchronous=FULL``)
 before it returns. Commands open the same file while the gateway runs.
@@ -58,7 +60,9 @@ VERSION: Final = len(_STEPS)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A series as it was sent to one of our AE titles; sent to another one it is another.
+    """A series as it was sent to one of our AE titles.
+
+    Sent to another one it is another series here.
 
     :ivar id: what it is called in logs and folders; says nothing of the UID.
     :ivar changed: whether there is something in it that no post holds.
@@ -86,7 +90,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One post of a series to the service: what was in it, and what became of it.
+    """One post of a series to the service.
+
+    What was in it, and what became of it.
 
     :ivar state: ``waiting``, ``posted`` (its job runs), ``succeeded``, ``failed``, ``refused``, ``superseded``.
     :ivar files: relative to the data folder.
@@ -132,7 +138,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Approved contours on their way back to the job that drew the first ones."""
+    """Approved contours on their way back to their job.
+
+    It is the one that drew the first ones.
+    """
 
     post: int
     structure_set: str
@@ -175,7 +184,10 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: whole and on the disk at the end of the block, or nothing."""
+        """One transaction, whole and on the disk, or nothing.
+
+        It is written at the end of the block.
+        """
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -208,12 +220,15 @@ class Store:
     # ── receiving ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def held(self, series: str, uid: str) -> tuple[str, str] | None:
-        """Path and SHA-256 of an image that is here; None where it is not."""
+        """Path and SHA-256 of an image; None where it is not here."""
         rows = self._all("SELECT path, sha256 FROM images WHERE series = ? AND uid = ?", series, uid)
         return (rows[0]["path"], rows[0]["sha256"]) if rows else None
 
     def came_again(self, series: str, uid: str, sha256: str, now: float) -> bool:
-        """Whether an image is here with these bytes; its series is then not forgotten soon."""
+        """Whether an image is here with these bytes.
+
+        If it is, its series is not forgotten soon.
+        """
         with self.writing() as connection:
             held = "SELECT 1 FROM images WHERE series = ? AND uid = ? AND sha256 = ?"
             if connection.execute(held, (series, uid, sha256)).fetchone() is None:
@@ -233,7 +248,9 @@ class Store:
         *,
         association: int | None,
     ) -> None:
-        """Put an image into its series, or in the place of the one with the same UID.
+        """Put an image into its series.
+
+        It takes the place of one with the same UID.
 
         :param file: path relative to the data folder, SHA-256, size in bytes.
         """
@@ -255,7 +272,10 @@ class Store:
                 )
 
     def add_structure_set(self, uid: str, file: tuple[str, str], names: frozenset[str], now: float) -> bool:
-        """Keep an RTSTRUCT with the UIDs of the series that it names; False if the same bytes are here."""
+        """Keep an RTSTRUCT with the UIDs of the series it names.
+
+        False if the same bytes are here.
+        """
         with self.writing() as connection:
             row = connection.execute("SELECT sha256 FROM structure_sets WHERE uid = ?", (uid,)).fetchone()
             if row is not None and row["sha256"] == file[1]:
@@ -270,12 +290,18 @@ class Store:
         return True
 
     def announce(self, series_uid: str, images: int, now: float) -> None:
-        """Note how many images a series has by somebody's word; the last word counts."""
+        """Note how many images a series has by somebody's word.
+
+        The last word counts.
+        """
         with self.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO announced VALUES (?, ?, ?)", (series_uid, images, now))
 
     def announced(self, series_uid: str) -> int | None:
-        """How many images a series was said to have; None where nothing was said."""
+        """How many images a series was said to have.
+
+        None where nothing was said.
+        """
         rows = self._all("SELECT images FROM announced WHERE series_uid = ?", series_uid)
         return int(rows[0]["images"]) if rows else None
 
@@ -297,7 +323,10 @@ class Store:
         return _series(rows[0]) if rows else None
 
     def images(self, series: str) -> dict[str, tuple[str, str]]:
-        """Path and SHA-256 of each image of a series, by SOP Instance UID, in the order of the UIDs."""
+        """Path and SHA-256 of each image of a series.
+
+        By SOP Instance UID, in the order of the UIDs.
+        """
         rows = self._all("SELECT uid, path, sha256 FROM images WHERE series = ? ORDER BY uid", series)
         return {row["uid"]: (row["path"], row["sha256"]) for row in rows}
 
@@ -311,7 +340,10 @@ class Store:
         return bool(row["n"] == 1 and row["released"])
 
     def structure_sets(self, series_uid: str) -> dict[str, tuple[str, str]]:
-        """Path and SHA-256 of each RTSTRUCT that names a series, by SOP Instance UID, without those that were set aside."""
+        """Path and SHA-256 of each RTSTRUCT that names a series.
+
+        By SOP Instance UID, without those that were set aside.
+        """
         query = (
             "SELECT s.uid, s.path, s.sha256 FROM structure_sets s JOIN names n ON n.structure_set = s.uid"
             " WHERE n.series_uid = ? AND s.note = '' ORDER BY s.uid"
@@ -319,13 +351,19 @@ class Store:
         return {row["uid"]: (row["path"], row["sha256"]) for row in self._all(query, series_uid)}
 
     def force(self, series: str) -> int:
-        """Count a series as whole now, by its UID or by its id; how many were still coming in."""
+        """Count a series as whole now, by its UID or id.
+
+        How many were still coming in.
+        """
         with self.writing() as connection:
             query = "UPDATE series SET forced = 1 WHERE ? IN (uid, id) AND changed AND note = ''"
             return connection.execute(query, (series,)).rowcount
 
     def without_job(self, most: int) -> list[tuple[Series, int, str]]:
-        """Series that are here and are not a job, newest first: how many images each has, and why it was refused, if it was."""
+        """Series that are here and are not a job, newest first.
+
+        How many images each has, and why it was refused, if it was.
+        """
         newest = "(SELECT {} FROM posts WHERE series = s.id ORDER BY id DESC LIMIT 1)"
         query = (
             "SELECT s.*, (SELECT count(*) FROM images WHERE series = s.id) AS images,"  # noqa: S608 — our own words
@@ -341,7 +379,10 @@ class Store:
     # ── series that are fetched for QA alone ──────────────────────────────────────────────────────────────────────────
 
     def mark_prior(self, series: str) -> None:
-        """Note that a series is about to come for QA alone: its next post is delivered nowhere."""
+        """Note that a series is about to come for QA alone.
+
+        Its next post is delivered nowhere.
+        """
         with self.writing() as connection:
             connection.execute("INSERT OR IGNORE INTO priors VALUES (?)", (series,))
 
@@ -350,7 +391,10 @@ class Store:
         return bool(self._all("SELECT 1 FROM priors WHERE series = ?", series))
 
     def forget_marks(self) -> None:
-        """Forget marks of series of which nothing new came: who sends one of them from now on wants its contours."""
+        """Forget marks of series of which nothing new came.
+
+        Who sends one of them from now on wants its contours.
+        """
         with self.writing() as connection:
             connection.execute("DELETE FROM priors WHERE series NOT IN (SELECT id FROM series WHERE changed AND note = '')")
 
@@ -360,21 +404,30 @@ class Store:
             connection.execute("UPDATE series SET changed = 1, revision = revision + 1 WHERE id = ?", (series,))
 
     def leave_alone(self, series: Series, why: str) -> None:
-        """Note why nothing is done with a series, unless it changed in the meantime."""
+        """Note why nothing is done with a series.
+
+        Unless it changed in the meantime.
+        """
         with self.writing() as connection:
             query = "UPDATE series SET note = ?, changed = 0, forced = 0 WHERE id = ? AND revision = ?"
             if connection.execute(query, (why, series.id, series.revision)).rowcount:
                 connection.execute("DELETE FROM priors WHERE series = ?", (series.id,))
 
     def leave_as_posted(self, series: Series) -> None:
-        """Note that a post holds just what a series is, unless it changed in the meantime."""
+        """Note that a post holds just what a series is.
+
+        Unless the series changed in the meantime.
+        """
         with self.writing() as connection:
             query = "UPDATE series SET changed = 0, forced = 0 WHERE id = ? AND revision = ?"
             if connection.execute(query, (series.id, series.revision)).rowcount:
                 connection.execute("DELETE FROM priors WHERE series = ?", (series.id,))
 
     def loose_structure_sets(self) -> dict[str, str]:
-        """Paths, by SOP Instance UID, of RTSTRUCTs that name a series which is here and were not set aside."""
+        """Paths, by SOP Instance UID, of RTSTRUCTs that name a series.
+
+        The series is here, and the RTSTRUCTs were not set aside.
+        """
         query = (
             "SELECT DISTINCT t.uid, t.path FROM structure_sets t JOIN names n ON n.structure_set = t.uid"
             " JOIN series s ON s.uid = n.series_uid WHERE t.note = ''"
@@ -394,7 +447,10 @@ class Store:
     # ── posts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def posts(self, *, series: str | None = None, states: Sequence[str] = (), due: float | None = None) -> list[Post]:
-        """Posts in their order: of a series, in some states, whose time has come."""
+        """Posts in their order.
+
+        Of a series, in some states, whose time has come.
+        """
         wanted: list[str] = ["1"]
         values: list[object] = []
         if series is not None:
@@ -414,7 +470,9 @@ class Store:
         return _post(self._all("SELECT * FROM posts WHERE id = ?", post)[0])
 
     def add_post(self, series: Series, route: Route, files: Sequence[str], key: str, now: float) -> int | None:
-        """Make a post of a series as it is, unless it changed in the meantime.
+        """Make a post of a series as it is.
+
+        Unless it changed in the meantime.
 
         An earlier post that was never tried is replaced; one that was is superseded when the service has taken this one.
         """
@@ -442,7 +500,10 @@ class Store:
             connection.execute(f"UPDATE posts SET {columns} WHERE id = ?", (*values.values(), post))  # noqa: S608 — our own words
 
     def supersede(self, post: int, now: float) -> None:
-        """Take a post out of the way of the one that holds the whole stack; what of it was not delivered will not be."""
+        """Set a post aside for one that holds the whole stack.
+
+        What of it was not delivered will not be.
+        """
         with self.writing() as connection:
             query = (
                 "UPDATE posts SET state = 'superseded', note = 'more slices came', ended_at = coalesce(ended_at, ?) WHERE id = ?"
@@ -452,7 +513,10 @@ class Store:
             connection.execute(f"{dropped} WHERE post = ? AND state IN ('waiting', 'dead')", (now, post))
 
     def succeed(self, post: Post, now: float) -> None:
-        """End a post whose job is done: its results are to be delivered from now on."""
+        """End a post whose job is done.
+
+        Its results are to be delivered from now on.
+        """
         rows = [(post.id, place, result, "waiting", now) for place in post.route.places for result in post.route.results]
         with self.writing() as connection:
             done = "UPDATE posts SET state = 'succeeded', note = '', ended_at = ? WHERE id = ? AND state = 'posted'"
@@ -463,7 +527,7 @@ class Store:
     # ── contours that come back ───────────────────────────────────────────────────────────────────────────────────────
 
     def give_back(self, post: int, structure_set: str, now: float) -> None:
-        """Note that approved contours are to be given to the job of a post."""
+        """Note that a post's job is to get approved contours."""
         with self.writing() as connection:
             query = "INSERT OR IGNORE INTO returned (post, structure_set, state, next_at) VALUES (?, ?, 'waiting', ?)"
             connection.execute(query, (post, structure_set, now))
@@ -481,7 +545,7 @@ class Store:
             connection.execute(f"{query} {where}", (state, note, next_at, back.post, back.structure_set))
 
     def is_giving_back(self, post: int) -> bool:
-        """Whether contours are on their way back to the job of a post."""
+        """Whether contours are on their way back to a post's job."""
         return bool(self._all("SELECT 1 FROM returned WHERE post = ? AND state = 'waiting' LIMIT 1", post))
 
     def structure_set_path(self, uid: str) -> str | None:
@@ -494,7 +558,10 @@ class Store:
     def deliveries(
         self, *, post: int | None = None, states: Sequence[str] = (), place: str | None = None, due: float | None = None
     ) -> list[Delivery]:
-        """Deliveries in their order: of a post, in some states, to a place, whose time has come."""
+        """Deliveries in their order.
+
+        Of a post, in some states, to a place, whose time has come.
+        """
         wanted: list[str] = ["1"]
         values: list[object] = []
         for column, value in (("post", post), ("place", place)):
@@ -511,14 +578,17 @@ class Store:
         return [_delivery(row) for row in rows]
 
     def change_delivery(self, delivery: int, **values: object) -> None:
-        """Set columns of a delivery, unless it was taken back in the meantime."""
+        """Set columns of a delivery.
+
+        Unless it was taken back in the meantime.
+        """
         columns = ", ".join(f"{name} = ?" for name in values)
         with self.writing() as connection:
             query = f"UPDATE deliveries SET {columns} WHERE id = ? AND state != 'dropped'"  # noqa: S608 — our own words
             connection.execute(query, (*values.values(), delivery))
 
     def resend(self, job: str, now: float, *, place: str | None = None) -> int:
-        """Deliver the results of a job once more; how many deliveries that are."""
+        """Deliver a job's results again; how many deliveries that are."""
         with self.writing() as connection:
             query = (
                 "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = ?, note = '', ended_at = NULL, told = 0"
@@ -535,19 +605,27 @@ class Store:
         ]
 
     def told(self, delivery: Delivery) -> None:
-        """Note that the service knows how a delivery stands, unless it changed in the meantime."""
+        """Note that the service knows how a delivery stands.
+
+        Unless it changed in the meantime.
+        """
         with self.writing() as connection:
             query = "UPDATE deliveries SET told = 1 WHERE id = ? AND state = ? AND attempts = ?"
             connection.execute(query, (delivery.id, delivery.state, delivery.attempts))
 
     def is_ours(self, sop_instance_uid: str) -> bool:
-        """Whether an RTSTRUCT is one that was delivered from here, and came back as it was."""
+        """Whether an RTSTRUCT is our own, come back unchanged.
+
+        One that was delivered from here.
+        """
         return bool(self._all("SELECT 1 FROM deliveries WHERE uid = ? LIMIT 1", sop_instance_uid))
 
     # ── tidying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def let_go(self, series: Series) -> None:
-        """Forget the images of a series unless it changed in the meantime; its posts are still known by their jobs.
+        """Forget the images of a series.
+
+        Unless it changed in the meantime; its posts are still known by their jobs.
 
         Sent once more it is a series of its own: a key is empty where the images are gone.
         """
@@ -557,7 +635,10 @@ class Store:
                 connection.execute("UPDATE posts SET key = '' WHERE series = ?", (series.id,))
 
     def forget(self, series: Series) -> None:
-        """Forget a series with all that came of it, unless it changed in the meantime."""
+        """Forget a series with all that came of it.
+
+        Unless it changed in the meantime.
+        """
         posts = "SELECT id FROM posts WHERE series = ?"
         with self.writing() as connection:
             if not _is_as_seen(connection, series):
@@ -568,7 +649,9 @@ class Store:
                 connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (series.id,))  # noqa: S608 — our own words
 
     def forget_loose_ends(self, before: float) -> int:
-        """Forget what is older than a time and belongs to no images that are here: RTSTRUCTs, associations, announcements.
+        """Forget what is old and belongs to no images here.
+
+        RTSTRUCTs, associations and announcements of before a time.
 
         How many RTSTRUCTs no series was there for.
         """
@@ -596,7 +679,10 @@ class Store:
         return found
 
     def counts(self) -> Mapping[str, int]:
-        """How many posts and deliveries stand in each state, and how many series are coming in."""
+        """How many posts and deliveries stand in each state.
+
+        And how many series are coming in.
+        """
         counts = {"series.receiving": self._all("SELECT count(*) FROM series WHERE changed AND note = ''")[0][0]}
         for table in ("posts", "deliveries"):
             rows = self._all(f"SELECT state, count(*) AS n FROM {table} GROUP BY state")  # noqa: S608 — our own words
@@ -610,7 +696,7 @@ class Store:
 
 
 def series_id(series_uid: str, called: str) -> str:
-    """The id of a series that was sent to one of our AE titles."""
+    """The id of a series sent to one of our AE titles."""
     return digest_of(f"{series_uid}|{called}")
 
 

@@ -1,4 +1,6 @@
-"""A watched folder: series that people drop, by SMB or NFS, in any order and as slowly as their network is.
+"""A watched folder: series that people drop.
+
+By SMB or NFS, in any order and as slowly as their network is.
 
     FOLDER/…                   what is dropped, in subfolders or not
     FOLDER/done/SERIES_UID/    what was taken in, with the results beside it
@@ -45,7 +47,10 @@ class WatchedFolder:
         self._seen: dict[Path, tuple[_Mark, int]] = {}
 
     def step(self) -> None:
-        """Look once: take what is whole, and put aside what was refused in the meantime."""
+        """Look once.
+
+        Take what is whole, and put aside what was refused in the meantime.
+        """
         try:
             self._look()
             for path, (_, looks) in list(self._seen.items()):
@@ -138,7 +143,9 @@ class WatchedFolder:
 
 
 def move(path: Path, to: Path) -> Path:
-    """Move a file to a new place, under another name if there is one already; where it is now.
+    """Move a file to a new place; where it is now.
+
+    Under another name if one is there already.
 
     Across file systems, where a rename fails, it is copied, written through and only then deleted.
     """

@@ -1,4 +1,7 @@
-"""What the gateway offers on associations: SOP classes, transfer syntaxes, roles. The conformance statement is made from it."""
+"""What is offered on associations: SOP classes, transfer syntaxes, roles.
+
+The conformance statement is made from it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +54,10 @@ class Offered:
 
 
 def offered() -> Iterator[Offered]:
-    """Everything that the gateway offers or asks for, in the order of a conformance statement."""
+    """Everything that the gateway offers or asks for.
+
+    In the order of a conformance statement.
+    """
     yield Offered("Verification", UID(Verification), "SCP and SCU", PLAIN)
     for uid in RECEIVED:
         yield Offered("Storage", UID(uid), "SCP", syntaxes_of(uid))

@@ -1,4 +1,7 @@
-"""Associations that we open: asking whether a peer is there, and sending results to it."""
+"""Associations that we open to a peer.
+
+They ask whether it is there, and send results to it.
+"""
 
 import ssl
 from collections.abc import Iterator, Sequence
@@ -27,7 +30,10 @@ _FINAL: Final = frozenset({0x0122, *range(0xA900, 0xAA00), *range(0xC000, 0xD000
 
 
 def asked(sop_classes: Sequence[UID]) -> list[PresentationContext]:
-    """A context for each SOP class and transfer syntax, so that a peer can take a file as it is."""
+    """A context for each SOP class and transfer syntax.
+
+    So a peer can take a file as it is.
+    """
     return [build_context(uid, syntax) for uid in sop_classes for syntax in contexts.PLAIN]
 
 

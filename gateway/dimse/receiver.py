@@ -1,4 +1,6 @@
-"""The receiver: associations that others open. C-ECHO, and C-STORE of CT images and RTSTRUCTs.
+"""The receiver: associations that others open.
+
+It answers C-ECHO, and C-STORE of CT images and RTSTRUCTs.
 
 The bytes of a data set are written as they came; nothing is decoded. "Success" is answered when they are on the disk.
 """
@@ -39,7 +41,10 @@ _CALLED_UNKNOWN: Final = 0x07
 
 
 class Receiver:
-    """Accepts associations on one port without TLS, on one with TLS, or on both."""
+    """Accepts associations, with TLS, without it, or both.
+
+    There is one port for each.
+    """
 
     def __init__(
         self, settings: GatewaySettings, configuration: Configuration, store: Store, inbox: Inbox, clock: Callable[[], float]

@@ -1,4 +1,7 @@
-"""Series out of an archive: C-FIND says what it has, C-MOVE or C-GET brings it here."""
+"""Series out of an archive.
+
+C-FIND says what it has, C-MOVE or C-GET brings it here.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +69,9 @@ class Brought:
 
 
 def fetch(archive: Peer, title: str, wanted: Wanted, store: Store, inbox: Inbox) -> Brought:
-    """Bring a series here, announced with the number of images that the archive says it has.
+    """Bring a series here, and announce it.
+
+    It is announced with the number of images that the archive says it has.
 
     Earlier series come after it; where they do not, the series itself is here all the same.
 
@@ -194,7 +199,9 @@ def _found(answer: Dataset) -> Found:
 
 
 def retrieve(archive: Peer, title: str, series: Found, store: Store, inbox: Inbox) -> int:
-    """Bring a series here, the way that the archive's ``retrieve`` names; how many images came.
+    """Bring a series here; how many images came.
+
+    The archive's ``retrieve`` names the way.
 
     :raises PeerFailed: some of it did not come.
     """
