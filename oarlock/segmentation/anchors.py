@@ -89,7 +89,9 @@ class AnchorFinder:
 
 
 def joined(pieces: Pieces) -> tuple[FloatArray, npt.NDArray[Any]]:
-    """The one box that holds some pieces, with the indices of its first voxel before it.
+    """The one box that holds some pieces.
+
+    Before it, the indices of its first voxel.
 
     :param pieces: at least one, of one type.
     """

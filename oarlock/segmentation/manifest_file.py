@@ -272,7 +272,10 @@ class PartTable(_Table):
 
 
 class FileOfParts(_Common):
-    """Schema version 2: several ONNX files, the owner of each organ, and what of it the owner leaves to its finder."""
+    """Schema version 2: several ONNX files, the owner of each organ.
+
+    And what of an organ its owner leaves to its finder.
+    """
 
     schema_version: Literal[2]
     model: ModelTable

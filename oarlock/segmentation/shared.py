@@ -51,7 +51,10 @@ class Claim:
         return volume
 
     def reach_mm(self, threshold: float) -> tuple[FloatArray, FloatArray] | None:
-        """Lowest and highest (z, y, x) of the voxels that reach a threshold and their neighbours; None if there are none."""
+        """Bounds (z, y, x) of the voxels that reach a threshold.
+
+        Lowest and highest index, of their neighbours too; None if there are none.
+        """
         box = bounding_box(np.asarray(self.values >= threshold))
         if box is None:
             return None
@@ -108,7 +111,9 @@ def share_slabs(
     shares: Mapping[OAR, float],
     thresholds: Sequence[float],
 ) -> tuple[Grid, Iterator[tuple[int, Volume]]]:
-    """A grid, and the probabilities of shared organs on it, slab by slab from foot to head.
+    """A grid, and the probabilities of shared organs on it.
+
+    Slab by slab, from foot to head.
 
     :param claims: what the finder says, as :meth:`ClaimKeeper.kept` gives it.
     :param answer: for each organ the (z, y, x) probabilities of the box; empty where no box was laid.
@@ -157,7 +162,9 @@ def _faded(shape: tuple[int, ...], grid: Grid) -> Volume:
 
 
 def faded(depths_mm: Sequence[FloatArray]) -> Volume:
-    """(z, y, x) weights in [0, 1]: the product over the axes of how far a voxel is on its way from the face to ``FADE_MM``.
+    """(z, y, x) weights in [0, 1], falling towards the faces.
+
+    The product over the axes of how far a voxel is on its way from the face to ``FADE_MM``.
 
     :param depths_mm: for each axis how far within the nearer face of the box the voxels lie.
     """

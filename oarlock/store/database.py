@@ -143,7 +143,9 @@ class Database:
 
     @contextmanager
     def noting(self) -> Iterator[Connection]:
-        """A transaction as :meth:`writing` has it, that a loss of power may undo: signs of life, which soon come again.
+        """A transaction that a loss of power may undo.
+
+        As :meth:`writing` has it otherwise; for signs of life, which soon come again.
 
         SQLite lets one write at a time, and need not wait for the disk here. PostgreSQL waits for many at once.
 

@@ -139,7 +139,9 @@ class Received:
         return sorted(seen, key=lambda one: one.changed_at)
 
     def counts(self) -> tuple[int, int]:
-        """How many series of all sites wait to become a job, and of how many none could be made.
+        """How many series of all sites wait to become a job.
+
+        And of how many no job could be made.
 
         No instance is looked at: thousands may wait.
         """

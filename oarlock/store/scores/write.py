@@ -199,7 +199,9 @@ def _count_findings(connection: Connection, now: datetime, case: Case, found: Se
 
 
 def count_findings(database: Database) -> None:
-    """Count what jobs left, a thousand jobs at a time; in the sums over all models only what was delivered.
+    """Count what jobs left, a thousand jobs at a time.
+
+    In the sums over all models there is only what was delivered.
 
     Each row is deleted by one transaction, which counts it: readers do this before they read, and so does the sweeper.
 

@@ -1,4 +1,6 @@
-"""Findings that wait to be counted, and the queue in the order in which it is asked for.
+"""Findings that wait to be counted; the queue in its order.
+
+The order is that in which the queue is asked for.
 
 Jobs that end at once no longer wait for each other's counters; a place in a long queue is read off an index.
 """
@@ -14,7 +16,10 @@ down_revision = "0020"
 
 
 def upgrade() -> None:
-    """Make the table, and leave room in the pages of jobs: rows change often, and then stay where they are."""
+    """Make the table, and leave room in the pages of jobs.
+
+    Rows change often, and then stay where they are.
+    """
     op.create_table(
         "qa_uncounted",
         sa.Column("id", sa.Integer, primary_key=True),
