@@ -75,6 +75,7 @@ class Asked:
         self._next_report, self._away = 0.0, False
         self._work: dict[str, Work] = {}
         self._ended: set[tuple[str, int]] = set()
+        self._done: dict[str, dict[str, Any]] = {}
         self._lock = Lock()
 
     # ── reporting ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,9 +116,11 @@ class Asked:
             retrievals = [task for task in tasks if task.kind == "retrieve" and (task.id, task.token) not in self._ended]
             known = self._work
             self._work = {task.id: replace(known[task.id], task=task) if task.id in known else Work(task) for task in retrievals}
-        for task in tasks:
-            if task.kind != "retrieve":
-                self._tell(task, self._do(task))
+        # What was done once is told again, not done again, where the answer to its outcome was lost.
+        at_once = [task for task in tasks if task.kind != "retrieve"]
+        self._done = {task.id: self._done.get(task.id) or self._do(task) for task in at_once}
+        for task in at_once:
+            self._tell(task, self._done[task.id])
 
     def _do(self, task: Task) -> dict[str, Any]:
         """Do what takes no time; its outcome."""

@@ -175,12 +175,16 @@ class GatewayStore:
 
     def _earlier(self, connection: Connection, wish: Wish, kept: str | None) -> Request | None:
         same = (_REQUESTS.site == wish.site) & (_REQUESTS.digest == wish.digest)
-        if kept is None:
-            row = connection.execute(select(GATEWAY_REQUESTS).where(same, _REQUESTS.state.in_(_OPEN))).mappings().first()
-        else:
+        row = None
+        if kept is not None:
             row = connection.execute(select(GATEWAY_REQUESTS).where(_REQUESTS.idempotency_key == kept)).mappings().first()
             if row is not None and row["digest"] != wish.digest:
                 raise IdempotencyConflict
+        if row is None:
+            row = connection.execute(select(GATEWAY_REQUESTS).where(same, _REQUESTS.state.in_(_OPEN))).mappings().first()
+            if row is not None and kept is not None and row["idempotency_key"] is None:  # from now on this key finds it
+                own = update(GATEWAY_REQUESTS).where(_REQUESTS.id == row["id"])
+                connection.execute(own.values(idempotency_key=kept))
         return None if row is None else _request(row)
 
     def cancel(self, request_id: str, *, site: str, by: Actor) -> Request:
@@ -247,9 +251,18 @@ class GatewayStore:
 
     # ── doing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def report(self, site: str, name: str, archives: Sequence[str], series: Sequence[Mapping[str, Any]]) -> list[Request]:
+    def report(
+        self,
+        site: str,
+        name: str,
+        archives: Sequence[str],
+        series: Sequence[Mapping[str, Any]],
+        *,
+        read: Callable[[bytes], object] = len,
+    ) -> list[Request]:
         """What a gateway has to do, once it said what it has.
 
+        :param read: reads what is asked (``wanted``); if it raises, nothing is taken, and nothing kept from others.
         :returns: all that it holds, with those that it has just taken, in the order in which they were asked.
         """
         now = self._clock()
@@ -274,7 +287,10 @@ class GatewayStore:
             }
             connection.execute(update(GATEWAY_REQUESTS).where(_REQUESTS.id.in_(ids)).values(taken))
             rows = connection.execute(select(GATEWAY_REQUESTS).where(mine).order_by(_REQUESTS.created_at, _REQUESTS.id))
-            return [_request(row) for row in rows.mappings()]
+            held = [_request(row) for row in rows.mappings()]
+            for one in held:
+                read(one.wanted)
+            return held
 
     def tell(self, request_id: str, outcome: Outcome, *, site: str, gateway: str, token: int, by: Actor) -> None:
         """Note how a request stands. Telling the same end again changes nothing.

@@ -328,7 +328,8 @@ def post_report(service: Here, caller: Caller, gateway: Name, report: GatewayRep
     """
     response.headers.update(PRIVATE)
     series = [one.model_dump(mode="json") for one in report.series]
-    held = service.gateways.report(caller.site, gateway, report.archives, series)
+    read = service.vault.unseal_words
+    held = service.gateways.report(caller.site, gateway, report.archives, series, read=read)
     return GatewayTasks(tasks=[GatewayTask(token=one.token, request=_document(service, one)) for one in held])
 
 

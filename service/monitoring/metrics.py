@@ -3,7 +3,7 @@
 So they hold across restarts and processes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -112,11 +112,7 @@ class _Table(Collector):
             self._surface_dsc,
             self._shadow_surface_dsc,
             self._shadows,
-            self._checks,
-            self._verdicts,
-            self._set_verdicts,
             self._reviews,
-            self._action_levels,
             self._disk_limit,
             self._callbacks,
             self._deliveries,
@@ -128,6 +124,9 @@ class _Table(Collector):
         for family in families:
             with suppress(TransientError):
                 yield family()
+        with suppress(TransientError):
+            counts = self._from.scores.check_counts()
+            yield from (_checks(counts), _verdicts(counts), _set_verdicts(counts), _action_levels(counts))
 
     def _jobs(self) -> Metric:
         jobs = GaugeMetricFamily("oarlock_jobs", "Jobs by state, without the purged ones", labels=["state"])
@@ -226,42 +225,51 @@ class _Table(Collector):
             runs.add_metric([state], count)
         return runs
 
-    def _checks(self) -> Metric:
-        labels = ["oar", "check", "level"]
-        checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=labels)
-        for oar, code, level, findings in self._from.scores.check_counts():
-            if code not in {VERDICT, ACTION_LEVELS}:
-                checks.add_metric([oar, code, level], findings)
-        return checks
-
     def _reviews(self) -> Metric:
         reviews = CounterMetricFamily("oarlock_reviews", "What people said of organs of jobs", labels=["organ", "verdict"])
         for oar, verdict, count in self._from.reviews.counts():
             reviews.add_metric([oar, verdict], count)
         return reviews
 
-    def _verdicts(self) -> Metric:
-        return self._of_organs(VERDICT, "oarlock_qa_verdicts", "Verdicts on organs of jobs", "verdict")
 
-    def _action_levels(self) -> Metric:
-        what = "Organs of comparisons, by whether they keep the site's action levels"
-        return self._of_organs(ACTION_LEVELS, "oarlock_qa_action_levels", what, "result")
+_Counts = Sequence[tuple[str, str, str, int]]
+"""Organ, code, level and count (:meth:`oarlock.store.scores.read.ScoreStore.check_counts`)."""
 
-    def _of_organs(self, code: str, name: str, what: str, label: str) -> Metric:
-        counted = CounterMetricFamily(name, what, labels=["oar", label])
-        for oar, found, level, organs in self._from.scores.check_counts():
-            if found == code and oar:
-                counted.add_metric([oar, level], organs)
-        return counted
 
-    def _set_verdicts(self) -> Metric:
-        verdicts = CounterMetricFamily(
-            "oarlock_qa_set_verdicts", "Verdicts on the contours of jobs as a whole", labels=["verdict"]
-        )
-        counts = {level: sets for oar, code, level, sets in self._from.scores.check_counts() if code == VERDICT and not oar}
-        for level in Level:  # from 0, or the first red one would not be an increase
-            verdicts.add_metric([level.value], counts.get(level.value, 0))
-        return verdicts
+def _checks(counts: _Counts) -> Metric:
+    labels = ["oar", "check", "level"]
+    checks = CounterMetricFamily("oarlock_qa_checks", "Findings of the checks without a reference", labels=labels)
+    for oar, code, level, findings in counts:
+        if code not in {VERDICT, ACTION_LEVELS}:
+            checks.add_metric([oar, code, level], findings)
+    return checks
+
+
+def _verdicts(counts: _Counts) -> Metric:
+    return _of_organs(
+        counts, VERDICT, CounterMetricFamily("oarlock_qa_verdicts", "Verdicts on organs of jobs", labels=["oar", "verdict"])
+    )
+
+
+def _action_levels(counts: _Counts) -> Metric:
+    what = "Organs of comparisons, by whether they keep the site's action levels"
+    return _of_organs(counts, ACTION_LEVELS, CounterMetricFamily("oarlock_qa_action_levels", what, labels=["oar", "result"]))
+
+
+def _of_organs(counts: _Counts, code: str, counted: CounterMetricFamily) -> Metric:
+    for oar, found, level, organs in counts:
+        if found == code and oar:
+            counted.add_metric([oar, level], organs)
+    return counted
+
+
+def _set_verdicts(counts: _Counts) -> Metric:
+    what = "Verdicts on the contours of jobs as a whole"
+    verdicts = CounterMetricFamily("oarlock_qa_set_verdicts", what, labels=["verdict"])
+    of_sets = {level: sets for oar, code, level, sets in counts if code == VERDICT and not oar}
+    for level in Level:  # from 0, or the first red one would not be an increase
+        verdicts.add_metric([level.value], of_sets.get(level.value, 0))
+    return verdicts
 
 
 def _labels(entry: ScoreHistogram) -> tuple[str, ...]:

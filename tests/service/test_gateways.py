@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from oarlock.errors import RequestNotHeld
+from oarlock.errors import IdentityLocked, RequestNotHeld
 from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import SYSTEM
@@ -299,6 +299,25 @@ def test_a_gateway_that_reports_keeps_what_it_holds_and_takes_no_more_than_its_s
         clock.now += LEASE
         assert len(store.report("", "busy", ["pacs"], [])) == 8
     assert len(store.report("", "idle", ["pacs"], [])) == 2
+
+
+def test_a_gateway_that_cannot_be_told_what_is_asked_holds_nothing(store: GatewayStore, clock: Clock) -> None:
+    store.ask(wish(), key=None, by=SYSTEM)
+
+    def locked(_: bytes) -> object:
+        raise IdentityLocked
+
+    with pytest.raises(IdentityLocked):
+        store.report("", "first", ["pacs"], [], read=locked)
+    assert [one.token for one in store.report("", "second", ["pacs"], [])] == [1]
+
+
+def test_a_wish_that_is_open_is_found_with_a_key_too_and_from_then_on_by_that_key(store: GatewayStore) -> None:
+    asked = store.ask(wish(), key=None, by=SYSTEM)
+    assert store.ask(wish(), key="mine", by=SYSTEM).id == asked.id
+    store.cancel(asked.id, site="", by=SYSTEM)
+    assert store.ask(wish(), key="mine", by=SYSTEM).id == asked.id
+    assert store.ask(wish(), key="new", by=SYSTEM).id != asked.id
 
 
 def test_a_request_that_no_gateway_takes_for_a_day_fails_and_says_so(store: GatewayStore, clock: Clock) -> None:
