@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from oarlock import __version__
 from oarlock.cli import administration, judging
-from oarlock.cli.contour import contents_of, installed_models, model_name
+from oarlock.cli.contour import chosen_model, contents_of
 from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.commissioning.cases import PastCase, find_cases
 from oarlock.commissioning.summary import METRICS, scored, summarise_cases, to_site_tables
@@ -59,11 +59,10 @@ def run(chosen: argparse.Namespace) -> int:
     """
     settings = read_settings()
     site = judging.site_of(chosen, settings.site)
-    models = installed_models(settings)
-    if models is None:
-        print("oarlock: commission needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
+    drawing = chosen_model("commission", chosen.model, settings)
+    if drawing is None:
         return UNUSABLE
-    name = model_name(chosen.model, models)
+    models, name = drawing
     earlier = _kept(chosen.against / CASES) if chosen.against else []
     if earlier is None:
         print(f"oarlock: {chosen.against} holds cases of several models, sites' files or versions", file=sys.stderr)

@@ -69,11 +69,10 @@ def run(chosen: argparse.Namespace) -> int:
     settings = read_settings()
     site = judging.site_of(chosen, settings.site)
     profile = profile_named(read_profiles(settings.profiles), chosen.profile or settings.profile)
-    models = installed_models(settings)
-    if models is None:
-        print("oarlock: contour needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
+    found = chosen_model("contour", chosen.model, settings)
+    if found is None:
         return UNUSABLE
-    name = model_name(chosen.model, models)
+    models, name = found
     files = sorted(path for path in chosen.folder.rglob("*") if path.is_file())
     if chosen.dicom_only:
         files = [path for path in files if _is_part_10(path)]
@@ -108,7 +107,21 @@ def _is_part_10(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def installed_models(settings: Settings) -> "Models | None":
+def chosen_model(command: str, chosen: str | None, settings: Settings) -> "tuple[Models, str] | None":
+    """The installed models, and the name of the chosen or default one.
+
+    None, which is said on the terminal, where ONNX Runtime is not installed.
+
+    :raises UnknownModel: if there is no model of that name.
+    """
+    models = _installed_models(settings)
+    if models is None:
+        print(f"oarlock: {command} needs ONNX Runtime. Install it: pip install 'oarlock[worker]'", file=sys.stderr)
+        return None
+    return models, _model_name(chosen, models)
+
+
+def _installed_models(settings: Settings) -> "Models | None":
     """The installed models; None where ONNX Runtime is not installed."""
     try:
         from oarlock.inference.models import Models
@@ -120,7 +133,7 @@ def installed_models(settings: Settings) -> "Models | None":
     return Models(lambda: installed, device=settings.device, threads=settings.threads)
 
 
-def model_name(chosen: str | None, models: "Models") -> str:
+def _model_name(chosen: str | None, models: "Models") -> str:
     """The model that was chosen, or the default one.
 
     :raises UnknownModel: if it is not installed.

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tools.mutate.collected import OPTIONS
 from tools.mutate.forks import NOTICED, PASSED, Trial
@@ -51,7 +51,14 @@ def prepare() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for library in LIBRARIES:
         importlib.import_module(library)
-    settings.register_profile("mutants", settings.default, database=None, derandomize=True)
+    settings.register_profile(
+        "mutants",
+        settings.default,
+        database=None,
+        derandomize=True,
+        deadline=None,  # as in tests/conftest.py: a busy machine fails none
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def loaded_anew(mutant: Mutant, tests: Sequence[str], limit_s: float) -> Trial:
