@@ -15,7 +15,7 @@ A leaf takes facts as keywords and writes its own sentence: what is wrong, where
 (``docs/api.md`` lists them all). No message ever holds a patient's name, identifier or date, nor bytes that a sender chose.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 _Kind = TypeVar("_Kind", bound="OarlockError")
@@ -430,6 +430,17 @@ class JobNotRetryable(JobError):
 
     def __init__(self, *, state: str) -> None:
         super().__init__(f"Only a failed or cancelled job can be retried; this one is {state}.")
+
+
+class ModelGone(JobError):
+    code = "job.model_gone"
+    title = "The job's model is not on this server any more"
+
+    def __init__(self, *, model: str, available: Collection[str]) -> None:
+        super().__init__(
+            f"The job was posted for {model}, which is not on this server any more, so it would fail again. "
+            f"Post the series anew, for one of: {', '.join(sorted(available))}."
+        )
 
 
 class IdempotencyConflict(JobError):

@@ -18,5 +18,6 @@ class Scope(StrEnum):
     JOBS_READ = "jobs:read"
     REVIEWS_WRITE = "reviews:write"
     QA_READ = "qa:read"
+    QA_WRITE = "qa:write"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"

@@ -80,8 +80,7 @@ class ShadowRuns:
                 return
             log.info("shadow run started", extra={"job_id": job_id, "model": shadow.model.name})
             try:
-                scored = self._draw(shadow)
-                self.store.shadows.finish(shadow, scored)
+                self._draw(shadow)
             except Exception as error:  # whatever happens, the run ends or waits again, and the job stays as it is
                 with suppress(ShadowLost, DatabaseUnavailable):  # then it is taken back when this worker is gone
                     self._end(shadow, error)
@@ -104,7 +103,8 @@ class ShadowRuns:
                 self.store.shadows.drop(shadow, code if isinstance(error, OarlockError) else "internal.error")
                 log.warning("shadow run dropped", extra=about)
 
-    def _draw(self, shadow: Shadow) -> ShadowScored:
+    def _draw(self, shadow: Shadow) -> None:
+        """Draw the job, score it and end the run."""
         job = self.store.get(shadow.job_id)
         files = self.storage.input_files(job.id)
         with self.storage.shadow_folder(job.id) as folder:
@@ -118,24 +118,31 @@ class ShadowRuns:
             walk.run(lambda: self.models(shadow.model))
             judged = {verdict.oar: verdict.level.value for verdict in walk.verdicts}
             supplied = [(Origin.SUPPLIED, one.to_rows(judged), None) for one in walk.reports]
-            report(Stage.COMPARING, 0.5)
-            compared = [*supplied, *self._compared(job, files, folder, judged)]
             self.storage.keep_returned(job.id, SHADOW_RTSTRUCT, (folder / RTSTRUCT).read_bytes())
-        checks = [(check.code, check.oar or "", check.level.value) for check in walk.checks]
-        return ShadowScored(walk.scanner, compared, checks, list(judged.items()), verdict_of_set(walk.verdicts).value)
+            checks = [(check.code, check.oar or "", check.level.value) for check in walk.checks]
+            done = False
+            while not done:  # again where an RTSTRUCT was approved meanwhile
+                report(Stage.COMPARING, 0.5)
+                approved = self._last_approved(job)
+                compared = [*supplied, *self._compared(job, files, folder, judged, approved)]
+                verdict = verdict_of_set(walk.verdicts).value
+                scored = ShadowScored(walk.scanner, compared, checks, list(judged.items()), verdict)
+                done = self.store.shadows.finish(shadow, scored, approved=approved)
+
+    def _last_approved(self, job: Job) -> str | None:
+        returns = self.scores.returns(job.id)
+        return returns[-1].content_sha256 if returns else None
 
     def _compared(
-        self, job: Job, files: list[Path], folder: Path, judged: dict[str, str]
+        self, job: Job, files: list[Path], folder: Path, judged: dict[str, str], approved: str | None
     ) -> Iterator[tuple[Origin, ComparisonRows, str | None]]:
         """What was drawn beside what was delivered and, where this worker can read it, what was approved last."""
         header = check_headers(files, max_slices=self.max_slices, refuse_gaps=False)
         drawn = Side(folder / RTSTRUCT, header)
         others: list[tuple[Origin, Path, str | None]] = [(Origin.DELIVERED, self.storage.result(job.id, RTSTRUCT), None)]
-        approved = self.scores.returns(job.id)
         if approved and job.identity is None:  # of a de-identified job it is sealed, and the service alone can open it
             with suppress(ResultNotFound):
-                digest = approved[-1].content_sha256
-                others.append((Origin.APPROVED, self.storage.returned_path(job.id, f"{digest}.dcm"), digest))
+                others.append((Origin.APPROVED, self.storage.returned_path(job.id, f"{approved}.dcm"), approved))
         for origin, path, content_sha256 in others:
             yield origin, compare_files(drawn, Side(path, header), self.site_of(job.site)).to_rows(judged), content_sha256
 

@@ -190,8 +190,10 @@ def _write(
         (chosen.out / "report.pdf").write_bytes(to_pdf(html))
     if chosen.baseline and done:
         scores = {organ["oar"]: organ["surface_dsc_scores"] for organ in organs}
+        by_scanner = {organ["oar"]: organ["surface_dsc_by_scanner"] for organ in organs}
+        baseline = Baseline(model.facts, len(done), scores, of_scanners=by_scanner)
         with administration.opened_database() as database:
-            ScoreStore(database).keep_baseline(Baseline(model.facts, len(done), scores), by=administration.administrator())
+            ScoreStore(database).keep_baseline(baseline, by=administration.administrator())
     print(f"{summary['approved']} of {len(done)} references are APPROVED")
     _print_table(organs)
     print("", *sorted(path for path in chosen.out.iterdir() if path.is_file()), sep="\n")

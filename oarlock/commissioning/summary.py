@@ -18,7 +18,7 @@ _TOLERANCES: Final = ("tolerance_mm", "tolerance_rounded_mm")
 """What two scores must have in common if they are subtracted."""
 
 Case = Mapping[str, Any]
-"""What is kept of one case: ``key``, ``oars`` (rows of a QA report), ``verdicts``, ``pictures``."""
+"""What is kept of one case: ``key``, ``scanner``, ``oars`` (rows of a QA report), ``verdicts``, ``pictures``."""
 
 
 def summarise_cases(cases: Sequence[Case], earlier: Sequence[Case] = ()) -> list[dict[str, Any]]:
@@ -50,10 +50,21 @@ def _organ(oar: str, cases: Sequence[Case], earlier: Sequence[Case]) -> dict[str
         "red": sum(case["verdicts"].get(oar) == "red" for case in cases),
         **{name: _json(one) for name, one in found.items()},
         "surface_dsc_scores": _defined(compared, "surface_dsc"),
+        "surface_dsc_by_scanner": _by_scanner(cases, rows),
         "action_levels": _levels(found),
         "change": _json(change),
         "missed_by": {"ours": _missed(rows, alike), "theirs": _missed(before, alike)} if alike else None,
     }
+
+
+def _by_scanner(cases: Sequence[Case], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The same scores by the scanner that the CT came from: charts are drawn for each."""
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        row = rows.get(case["key"])
+        if row is not None and row["presence"] == "both" and _has(row):
+            found.setdefault(case["scanner"], []).append(row["surface_dsc"])
+    return found
 
 
 def _levels(found: Mapping[str, Statistics | None]) -> dict[str, float]:

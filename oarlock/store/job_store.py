@@ -51,13 +51,13 @@ from oarlock.store.job_rows import (
     series_columns,
     with_notice,
 )
-from oarlock.store.jobs import Job, JobId, JobState, Priority
+from oarlock.store.jobs import Job, JobId, JobState, Priority, Stage
 from oarlock.store.leases import Leases
 from oarlock.store.retention import NO_OVERRIDE, Retention
 from oarlock.store.retirement import Retirement
 from oarlock.store.reviews import forget_comments
-from oarlock.store.schema import JOBS, OF_A_JOB
-from oarlock.store.scores.write import count_findings
+from oarlock.store.schema import AUDIT, AUDIT_HEAD, JOBS, OF_A_JOB, QA_CASES
+from oarlock.store.scores.write import Origin, count_findings
 from oarlock.store.shadows import ShadowStore
 from oarlock.store.stage_times import StageTimes
 from oarlock.store.workers import WorkerRegistry
@@ -95,6 +95,36 @@ class NewJob:
     supersedes: JobId | None = None
     site: str = ""
     label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Movements:
+    """What moved in the lists of jobs, by site.
+
+    :ivar until: how far the audit log was looked through.
+    :ivar changed: the sites of whose jobs something was noted; None if nobody asked what was before.
+    :ivar running: of each site id, stage and progress of the jobs that run, in the order of their ids.
+    """
+
+    until: int
+    changed: frozenset[str] | None
+    running: Mapping[str, tuple[tuple[JobId, Stage | None, float], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The jobs of one model that have one label.
+
+    :ivar jobs, waiting: how many there are, and have not ended.
+    :ivar first_at, last_at: when the first and the last of them came.
+    """
+
+    label: str
+    model: ModelFacts
+    jobs: int
+    waiting: int
+    first_at: datetime
+    last_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +261,28 @@ class JobStore:
             rows = connection.execute(select(JOBS.c.id, *columns).where(JOBS.c.id.in_(job_ids))).all()
         return {JobId(row[0]): tuple(row[1:]) for row in rows}
 
+    def movements(self, since: int | None) -> Movements:
+        """What moved in the lists of jobs.
+
+        All that is done to a job but its progress is in the audit log, whose newest entry is one row.
+
+        :param since: ``until`` of an earlier call; None to begin with.
+        """
+        running: dict[str, tuple[tuple[JobId, Stage | None, float], ...]] = {}
+        columns = (JOBS.c.site, JOBS.c.id, JOBS.c.stage, JOBS.c.progress)
+        noted = select(JOBS.c.site).distinct().join(AUDIT, AUDIT.c.job_id == JOBS.c.id)
+        with self._database.reading() as connection:
+            until = connection.scalar(select(AUDIT_HEAD.c.seq)) or 0
+            changed = None
+            if since is not None:
+                looked_at = (AUDIT.c.seq > since) & (AUDIT.c.action != Action.RESULT_READ)
+                changed = frozenset(connection.scalars(noted.where(looked_at)) if until > since else ())
+            for site, job_id, stage, progress in connection.execute(
+                select(*columns).where(JOBS.c.state == JobState.RUNNING).order_by(JOBS.c.id)
+            ):
+                running[site] = (*running.get(site, ()), (JobId(job_id), stage and Stage(stage), progress))
+        return Movements(until, changed, running)
+
     def several(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
         """Those of these jobs that exist; purged ones as :meth:`get` gives them."""
         query = select(JOBS).where(JOBS.c.id.in_(job_ids))
@@ -280,6 +332,37 @@ class JobStore:
             jobs = [job_of(row) for row in connection.execute(query).mappings()]
         following = to_cursor(jobs[limit - 1].created_at, jobs[limit - 1].id) if len(jobs) > limit else None
         return jobs[:limit], following
+
+    def labelled(self, *, site: str, limit: int) -> list[Labelled]:
+        """Groups of jobs that share label and model, the newest first.
+
+        Those of several series, some of which came with an RTSTRUCT.
+
+        :param site: whose jobs; empty for those of all sites.
+        """
+        group = (JOBS.c.label, JOBS.c.model_name, JOBS.c.model_version, JOBS.c.model_sha256)
+        waiting = func.sum(case((JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING]), 1), else_=0))
+        last = func.max(JOBS.c.created_at)
+        wanted = [JOBS.c.label.is_not(None), JOBS.c.purged_at.is_(None), *([JOBS.c.site == site] if site else [])]
+        compared = select(QA_CASES.c.job_id).where(QA_CASES.c.origin == Origin.SUPPLIED)
+        some = (func.count(JOBS.c.series_instance_uid.distinct()) > 1, func.sum(case((JOBS.c.id.in_(compared), 1), else_=0)) > 0)
+        query = select(*group, func.count(), waiting, func.min(JOBS.c.created_at), last).where(*wanted).group_by(*group)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.having(and_(*some)).order_by(last.desc(), JOBS.c.label).limit(limit)).all()
+        return [Labelled(row[0], ModelFacts(*row[1:4]), *row[4:]) for row in rows]
+
+    def of_label(self, label: str, model_sha256: str, *, site: str, limit: int) -> list[JobId]:
+        """The ids of a model's jobs with this very label.
+
+        The newest first.
+
+        :param site: whose jobs; empty for those of all sites.
+        """
+        same = [JOBS.c.label == label, JOBS.c.model_sha256 == model_sha256, JOBS.c.purged_at.is_(None)]
+        same += [JOBS.c.site == site] if site else []
+        query = select(JOBS.c.id).where(*same).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return [JobId(row) for row in connection.scalars(query)]
 
     def of_study(self, study_instance_uids: Collection[str], *, site: str) -> list[Job]:
         """The jobs that succeeded on a study, newest first.

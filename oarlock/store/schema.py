@@ -420,10 +420,11 @@ BASELINES: Final = Table(
     Column("model_sha256", Text, nullable=False),
     Column("patients", Integer, nullable=False),
     Column("scores", Text, nullable=False),
+    Column("of_scanners", Text, nullable=False, server_default="{}"),
     Column("actor", Text, nullable=False),
     Column("actor_name", Text, nullable=False),
 )
-"""What models scored on past patients (commissioning): surface DSC by organ, as JSON. No patient data."""
+"""What models scored on past patients (commissioning): surface DSC by organ, and by scanner too, as JSON. No patient data."""
 
 QA_CHECKS: Final = Table(
     "qa_checks",

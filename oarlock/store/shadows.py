@@ -19,7 +19,7 @@ from oarlock.store.database import Database
 from oarlock.store.job_rows import model_columns, model_of
 from oarlock.store.jobs import JobId, JobState
 from oarlock.store.schema import JOBS, SHADOWS
-from oarlock.store.scores.write import ShadowScored
+from oarlock.store.scores.write import ShadowScored, last_approved
 from oarlock.store.scores.write import append_shadow as append_scores
 
 MAX_ATTEMPTS: Final = 3
@@ -127,15 +127,22 @@ class ShadowStore:
         """
         self._change(shadow, {"state": ShadowState.DROPPED, "worker": None, "note": note})
 
-    def finish(self, shadow: Shadow, scored: ShadowScored) -> None:
+    def finish(self, shadow: Shadow, scored: ShadowScored, *, approved: str | None = None) -> bool:
         """End a run and write its scores.
 
-        :raises ShadowLost: if the run is no longer this worker's; then nothing is written.
+        What is approved after it is compared by whoever takes it in, so nothing may be approved unseen before.
+
+        :param approved: digest of the last RTSTRUCT that was approved for the job, as far as the run has seen.
+        :returns: False if another one was approved since; then nothing is written.
+        :raises ShadowLost: if the run is no longer this worker's, or the job was purged; then nothing is written.
         """
         now = self._clock()
         with self._database.writing() as connection:
+            if last_approved(connection, shadow.job_id) != approved:
+                return False
             self._change_in(connection, shadow, {"state": ShadowState.DONE, "worker": None})
             append_scores(connection, now, shadow.job_id, shadow.model, scored, site=shadow.site)
+        return True
 
     def take_back(self, live: Collection[str]) -> list[JobId]:
         """Let the runs of workers that are gone wait again.

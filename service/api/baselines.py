@@ -30,7 +30,13 @@ _ENTRY: Final = {
     "site": "",
     "drawn_by": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
     "patients": 3,
-    "organs": [{"oar": "Parotid_L", "surface_dsc_scores": [0.91, 0.94, 0.88]}],
+    "organs": [
+        {
+            "oar": "Parotid_L",
+            "surface_dsc_scores": [0.91, 0.94, 0.88],
+            "surface_dsc_by_scanner": {"SIEMENS SOMATOM Confidence CT1": [0.91, 0.94, 0.88]},
+        }
+    ],
 }
 _KEPT: Final[Call] = {
     "responses": {200: json_answer("The baselines that count now", {"baselines": [_ENTRY]}, "Baselines"), **problems(_unknown())}
@@ -38,17 +44,19 @@ _KEPT: Final[Call] = {
 _LIST: Final[Call] = {"responses": {200: json_answer("The baselines", {"baselines": [_ENTRY]}, "Baselines"), **problems()}}
 
 
-@baselines.post("", summary="Keep a baseline", response_model=Baselines, dependencies=[needs(Scope.ADMIN)], **_KEPT)
+@baselines.post("", summary="Keep a baseline", response_model=Baselines, dependencies=[needs(Scope.QA_WRITE)], **_KEPT)
 def post_baseline(service: Here, caller: Caller, by: By, told: BaselinePost) -> Response:
     """Begin a model's control charts with its scores on past patients.
 
-    The body is the `commissioning.json` of `oarlock commission`. The newest of a model and site counts.
+    The body is the `commissioning.json` of `oarlock commission`, or the answer of `POST /v1/commissionings`. The newest of a
+    model and site counts: a site's own for that site, an operator's for each site that has none.
     """
     if not all(organ.oar in BY_NAME for organ in told.organs):
         raise _unknown()
     model = ModelFacts(told.drawn_by.name, told.drawn_by.version, told.drawn_by.sha256)
     scores = {organ.oar: organ.surface_dsc_scores for organ in told.organs}
-    service.qa_store.keep_baseline(Baseline(model, told.patients, scores, caller.site), by=by)
+    by_scanner = {organ.oar: organ.surface_dsc_by_scanner for organ in told.organs}
+    service.qa_store.keep_baseline(Baseline(model, told.patients, scores, caller.site, by_scanner), by=by)
     return _answer(service.qa_store.baselines(caller.site))
 
 
@@ -69,8 +77,13 @@ def _answer(found: list[KeptBaseline]) -> Response:
             site=one.baseline.site,
             drawn_by=BaselineModel.model_validate(one.baseline.model, from_attributes=True),
             patients=one.baseline.patients,
-            organs=[BaselineOrgan(oar=oar, surface_dsc_scores=list(scores)) for oar, scores in one.baseline.scores.items()],
+            organs=[_organ(one.baseline, oar) for oar in one.baseline.scores],
         )
         for one in found
     ]
     return Response(Baselines(baselines=entries).model_dump_json(), media_type="application/json", headers=PRIVATE)
+
+
+def _organ(baseline: Baseline, oar: str) -> BaselineOrgan:
+    by_scanner = {scanner: list(scores) for scanner, scores in baseline.of_scanners.get(oar, {}).items()}
+    return BaselineOrgan(oar=oar, surface_dsc_scores=list(baseline.scores[oar]), surface_dsc_by_scanner=by_scanner)

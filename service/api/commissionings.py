@@ -8,12 +8,13 @@ is no second door for gigabytes, and queue, progress, retries and retention are 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO
 from typing import Annotated, Any, Final
 
 import anyio.to_thread
 import pydicom
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from oarlock.commissioning.cases import WANTED, choose, is_approved, key_of
@@ -26,6 +27,7 @@ from oarlock.reporting.commissioning import PICTURES, to_html
 from oarlock.reporting.contents import PIXELS, caption_of, data_url
 from oarlock.reporting.page import POLICY
 from oarlock.scopes import Scope
+from oarlock.store.audit import Actor
 from oarlock.store.files import RENDERING
 from oarlock.store.jobs import Job, JobId, JobState
 from oarlock.store.scores.write import Origin
@@ -34,8 +36,18 @@ from service.api.openapi import JOB_ID, NO_RESULT, Call, json_answer, problems
 from service.api.qa_report import qa_report, reference_file
 from service.api.reports import drawn_by_reference
 from service.api.results import note_read
-from service.api.schemas.commissioning import Commissioning, CommissioningPost
+from service.api.routing import reads
+from service.api.schemas.commissioning import (
+    MOST,
+    AskedCommissioning,
+    Commissioning,
+    CommissioningEntry,
+    CommissioningPost,
+    Commissionings,
+)
+from service.api.schemas.qa_report import DrawnBy
 from service.container import Service
+from service.delivery import kept_header
 
 commissionings = APIRouter(prefix="/v1/commissionings", tags=["qa"])
 
@@ -48,6 +60,7 @@ _ORGAN: Final = {
     "surface_dsc": _SPREAD | {"limit": 0.8379},
     **dict.fromkeys(("volumetric_dsc", "hausdorff_95_mm", "added_path_length_mm", "change", "missed_by")),
     "surface_dsc_scores": [0.91, 0.94, 0.88],
+    "surface_dsc_by_scanner": {"SIEMENS SOMATOM Confidence CT1": [0.91, 0.94, 0.88]},
     "action_levels": {"surface_dsc": 0.83},
 }
 _EXAMPLE: Final = {
@@ -93,21 +106,104 @@ async def post_commissioning(
     Scores by organ, their spread, limits and proposed action levels. Jobs that have not ended are counted in `waiting`; what
     cannot be used is named. Nothing is kept.
     """
+    answer = partial(_answer, service, asked, format_, site=caller.site, by=by)
+    return await anyio.to_thread.run_sync(answer, limiter=service.comparison_threads)
+
+
+_ENTRY: Final = {
+    "label": "commissioning 2026-03",
+    "drawn_by": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
+    "jobs": 27,
+    "waiting": 3,
+    "first_at": "2026-03-05T12:00:00.000Z",
+    "last_at": "2026-03-05T12:10:00.000Z",
+}
+_LIST: Final[Call] = {
+    "responses": {200: json_answer("The commissionings", {"commissionings": [_ENTRY]}, "Commissionings"), **problems()}
+}
+
+
+@reads(
+    commissionings,
+    "",
+    summary="List commissionings",
+    response_model=Commissionings,
+    dependencies=[needs(Scope.JOBS_READ)],
+    **_LIST,
+)
+def list_commissionings(service: Here, caller: Caller) -> Response:
+    """Past patients' jobs, by label and model.
+
+    A commissioning is jobs of several series with one label, some of which came with an RTSTRUCT.
+    """
+    entries = [
+        CommissioningEntry(
+            label=one.label,
+            drawn_by=DrawnBy.model_validate(asdict(one.model)),
+            **{name: getattr(one, name) for name in ("jobs", "waiting", "first_at", "last_at")},
+        )
+        for one in service.store.labelled(site=caller.site, limit=MOST)
+    ]
+    content = Commissionings(commissionings=entries).model_dump_json()
+    return Response(content, media_type="application/json", headers=PRIVATE)
+
+
+@reads(
+    commissionings,
+    "/{model_sha256}",
+    summary="Look at a commissioning",
+    response_model=Commissioning,
+    dependencies=[needs(Scope.JOBS_READ)],
+    **_CALL,
+)
+async def get_commissioning(
+    service: Here,
+    caller: Caller,
+    by: By,
+    model_sha256: Annotated[str, Path(description="SHA-256 of the model")],
+    asked: Annotated[AskedCommissioning, Query()],
+) -> Response:
+    """Say what the jobs of a model with one label come to.
+
+    As `POST /v1/commissionings` does of jobs by their ids; with the same report.
+    """
 
     def answer() -> Response:
-        ours = _judged(service, asked.jobs, caller.site, unapproved=asked.unapproved)
-        theirs = _judged(service, asked.against, caller.site, unapproved=asked.unapproved)
-        for case in (*ours.cases, *theirs.cases):
-            note_read(service, case.job, by, "commissioning", case.key.encode())
-        cases, earlier = ([one.to_json() for one in judged.cases] for judged in (ours, theirs))
-        summary = _summary(ours, summarise_cases(cases, earlier))
-        if format_ == "json":
-            content = Commissioning.model_validate(summary).model_dump_json()
-            return Response(content, media_type="application/json", headers=PRIVATE)
-        html = to_html(summary, list(_pictures(service, ours.cases)), [one["reason"] for one in ours.left_out])
-        return Response(html, media_type="text/html; charset=utf-8", headers=PRIVATE | {"Content-Security-Policy": POLICY})
+        jobs = _of_label(service, asked.label, model_sha256, caller.site)
+        if not jobs:
+            raise JobNotFound
+        label = asked.against_label or asked.label
+        against = _of_label(service, label, asked.against, caller.site) if asked.against else []
+        found = CommissioningPost(jobs=jobs, against=against, unapproved=asked.unapproved)
+        return _answer(service, found, asked.format, site=caller.site, by=by)
 
     return await anyio.to_thread.run_sync(answer, limiter=service.comparison_threads)
+
+
+def _of_label(service: Service, label: str, model_sha256: str, site: str) -> list[str]:
+    """The ids of the jobs of one commissioning.
+
+    :raises InvalidParameter: if they are too many to be judged in one go.
+    """
+    found = service.store.of_label(label, model_sha256, site=site, limit=MOST + 1)
+    if len(found) > MOST:
+        raise InvalidParameter(name="label", reason=f"must be one that at most {MOST} jobs of the model have")
+    return list(found)
+
+
+def _answer(service: Service, asked: CommissioningPost, kind: str, *, site: str, by: Actor) -> Response:
+    """What some jobs come to, as JSON or as the report."""
+    ours = _judged(service, asked.jobs, site, unapproved=asked.unapproved)
+    theirs = _judged(service, asked.against, site, unapproved=asked.unapproved)
+    for case in (*ours.cases, *theirs.cases):
+        note_read(service, case.job, by, "commissioning", case.key.encode())
+    cases, earlier = ([one.to_json() for one in judged.cases] for judged in (ours, theirs))
+    summary = _summary(ours, summarise_cases(cases, earlier))
+    if kind == "json":
+        content = Commissioning.model_validate(summary).model_dump_json()
+        return Response(content, media_type="application/json", headers=PRIVATE)
+    html = to_html(summary, list(_pictures(service, ours.cases)), [one["reason"] for one in ours.left_out])
+    return Response(html, media_type="text/html; charset=utf-8", headers=PRIVATE | {"Content-Security-Policy": POLICY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +218,7 @@ class _Case:
     comparison: Mapping[str, Any]
     verdicts: Mapping[str, str]
     approved: bool
+    scanner: str
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
@@ -129,7 +226,7 @@ class _Case:
 
     def to_json(self) -> dict[str, Any]:
         """As :func:`oarlock.commissioning.summary.summarise_cases` takes it."""
-        return {"key": self.key, "oars": self.rows, "verdicts": self.verdicts}
+        return {"key": self.key, "scanner": self.scanner, "oars": self.rows, "verdicts": self.verdicts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +249,15 @@ def _judged(service: Service, ids: Sequence[str], site: str, *, unapproved: bool
         raise JobNotFound
     if len({job.model.sha256 for job in jobs}) > 1:
         raise _several_models()
-    cases: list[_Case] = []
+    cases: dict[str, _Case] = {}
     left_out: list[dict[str, str]] = []
     for job in jobs:
         if job.state is JobState.SUCCEEDED:
             case = _case_or_reason(service, job, unapproved=unapproved)
+            if isinstance(case, _Case) and case.key in cases:
+                case = f"It is the same series and RTSTRUCT as job {cases[case.key].job.id}."
             if isinstance(case, _Case):
-                cases.append(case)
+                cases[case.key] = case
             else:
                 left_out.append({"job_id": job.id, "state": job.state, "reason": case})
         elif job.state.ended:
@@ -166,7 +265,7 @@ def _judged(service: Service, ids: Sequence[str], site: str, *, unapproved: bool
                 {"job_id": job.id, "state": job.state, "reason": job.error.detail if job.error else "It was cancelled."}
             )
     waiting = sum(not job.state.ended for job in jobs)
-    return _Judged(cases, left_out, waiting, jobs)
+    return _Judged(list(cases.values()), left_out, waiting, jobs)
 
 
 def _case_or_reason(service: Service, job: Job, *, unapproved: bool) -> _Case | str:
@@ -188,7 +287,8 @@ def _case(service: Service, job: Job, *, unapproved: bool) -> _Case | str:
         return reason
     verdicts = {organ["oar"]: organ["verdict"] for organ in report["organs"]}
     key = key_of(report["series_instance_uid"], heads[place])
-    return _Case(key, job, supplied[place], verdicts, is_approved(heads[place]))
+    scanner = kept_header(job.id, service.settings, service.storage).scanner
+    return _Case(key, job, supplied[place], verdicts, is_approved(heads[place]), scanner)
 
 
 def _head(content: bytes) -> Any:

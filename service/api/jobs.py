@@ -19,15 +19,16 @@ from service.api.dependencies import PRIVATE, AnyJob, By, Caller, Here, StillAll
 from service.api.examples import CANCELLED, QUEUED, RUNNING, SUCCEEDED
 from service.api.openapi import BINARY, NOT_FOUND, Call, files_of, form, json_answer, problems
 from service.api.routing import reads
-from service.api.schemas.jobs import JobDocument, JobPage
+from service.api.schemas.jobs import JobDocument, JobPage, JobsDocument
 from service.container import Service
 from service.facts import facts_of
 from service.intake import multipart
 from service.intake.forms import JOB
-from service.intake.submission import LABEL_LIMIT, Post, check_choices, check_idempotency_key, check_writable
+from service.intake.submission import LABEL_LIMIT, Post, check_choices, check_idempotency_key, check_model, check_writable
 
 POLL_AFTER_S: Final = 2
 
+_STREAM: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _READ: Final = [needs(Scope.JOBS_READ)]
 _WRITE: Final = [needs(Scope.JOBS_WRITE)]
 
@@ -199,6 +200,48 @@ def list_jobs(
     return Response(page.model_dump_json(), media_type="application/json", headers=PRIVATE)  # FastAPI would check it anew
 
 
+_LIST_EVENTS: Final[Call] = {
+    "responses": {
+        200: {
+            "description": "Events for as long as the caller listens, each of which this schema describes",
+            "content": {
+                "text/event-stream": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["event", "id", "data"],
+                        "properties": {
+                            "event": {"type": "string", "enum": ["jobs"]},
+                            "id": {"type": "string"},
+                            "data": {
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                                "contentSchema": {"$ref": "#/components/schemas/JobsDocument"},
+                            },
+                        },
+                    },
+                    "example": {"event": "jobs", "id": "1", "data": json.dumps({"changes": 7, "running": []})},
+                }
+            },
+        },
+        **problems(refusals.TooManyFollowers(limit=256)),
+    }
+}
+
+
+@reads(jobs, "/events", summary="Follow the list of jobs", response_model=JobsDocument, dependencies=_READ, **_LIST_EVENTS)
+async def get_list_events(request: Request, service: Here, caller: Caller, *, still_allowed: StillAllowed) -> Response:
+    """What moves in the list of jobs, as server-sent events.
+
+    At most one a second. Each tells how far the running jobs are, and whether the list has changed since the one before.
+    """
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=_STREAM)
+    service.followers.check_room(caller.id)
+    watching = service.followers.watching(caller.site, caller.id)
+    stream = events.listing(watching, still_allowed=partial(still_allowed, Scope.JOBS_READ))
+    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
+
+
 _GET: Final[Call] = {"responses": {200: json_answer("The job", RUNNING, "JobDocument"), **problems(*NOT_FOUND)}}
 
 
@@ -249,16 +292,15 @@ async def get_events(
     last_event_id: Annotated[str | None, Header(description="`id` of the last event that was received")] = None,
 ) -> Response:
     """The job as server-sent events, one for each change, until it ends."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if last_event_id == events.END and job.state.ended:
         return Response(status_code=204)
     if request.method == "HEAD":
-        return Response(media_type="text/event-stream", headers=headers)
+        return Response(media_type="text/event-stream", headers=_STREAM)
     service.followers.check_room(caller.id)
     following = service.followers.following(job, caller.id)
     to_document = partial(_document_of, service)
     stream = events.progress(following, to_document, still_allowed=partial(still_allowed, Scope.JOBS_READ))
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
 
 
 # ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -272,7 +314,11 @@ _CANCEL: Final[Call] = {
 _RETRY: Final[Call] = {
     "responses": {
         202: _accepted_answer("The job is queued again", QUEUED),
-        **problems(*NOT_FOUND, errors.JobNotRetryable(state="succeeded")),
+        **problems(
+            *NOT_FOUND,
+            errors.JobNotRetryable(state="succeeded"),
+            errors.ModelGone(model="oarlock-hn 1.0.0", available=["oarlock-hn"]),
+        ),
     }
 }
 _PURGE: Final[Call] = {"responses": {204: {"description": "Nothing of the series is left"}, **problems(*NOT_FOUND)}}
@@ -291,8 +337,9 @@ def cancel_job(service: Here, job: TheJob, by: By) -> Response:
 def retry_job(service: Here, job: TheJob, by: By) -> Response:
     """Queue a failed or cancelled job again.
 
-    With the series that was sent.
+    With the series that was sent, and the model that it was sent for.
     """
+    check_model(job, service.models)
     return _accepted(service, service.intake.retry(job.id, by=by))
 
 

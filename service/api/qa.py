@@ -163,6 +163,7 @@ _SCORE: Final[dict[str, Any]] = {
     "model_version": "1.0.0",
     "model_sha256": "9f" * 32,
     "scanner": "SIEMENS SOMATOM Confidence CT1",
+    "site": "",
     "oar": "Parotid_L",
     "presence": "both",
     "definition": "surface-dsc/1",
@@ -344,6 +345,7 @@ _DRIFT: Final[dict[str, Any]] = {
             "oar": "Parotid_L",
             "model": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
             "scanner": "SIEMENS SOMATOM Confidence CT1",
+            "site": "",
             "shadow": False,
             "metric": "surface_dsc",
             "baseline": {

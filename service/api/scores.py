@@ -16,6 +16,7 @@ from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.control_chart import BASELINE, MEANING
 from oarlock.qa.quantiles import Distribution
 from oarlock.store.schema import EPOCH
+from oarlock.store.scores.baselines import KeptBaseline
 from oarlock.store.scores.charts import Chart
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.findings import Findings
@@ -70,6 +71,7 @@ class Asked(BaseModel):
     model_version: _Word = Field(None, description="version of a model")
     scanner: _Word = Field(None, description="name of a scanner, as the rows have it")
     oar: _Word = Field(None, description="TG-263 name", json_schema_extra={"enum": list(BY_NAME)})
+    site: _Word = Field(None, description="an operator's: only of this site; a site's key is shown its own without it")
     shadow: bool | None = Field(
         None,
         description="true: of shadow runs; false: of what was delivered; without it that, and all of a model that is named",
@@ -81,6 +83,8 @@ class Asked(BaseModel):
         :param site: whose scores the caller sees; empty for those of all sites.
         :raises InvalidParameter: if one of them is not valid.
         """
+        if site and self.site not in {None, site}:
+            raise InvalidParameter(name="site", reason="must be the key's own site, or left out")
         if self.oar is not None and self.oar not in BY_NAME:
             raise InvalidParameter(
                 name="oar", reason="must be the TG-263 name of an organ that this server knows (GET /v1/models)"
@@ -89,7 +93,7 @@ class Asked(BaseModel):
         if since is not None and until is not None and since >= until:
             raise InvalidParameter(name="to", reason="must be later than 'from'")
         return Filters(
-            site=site,
+            site=site or self.site or "",
             since=since,
             until=until,
             model=self.model,
@@ -313,13 +317,13 @@ def _of_chart(chart: Chart) -> DriftChart:
         oar=chart.oar,
         model=DriftModel.model_validate(chart.model, from_attributes=True),
         scanner=chart.scanner,
+        site=chart.site,
         shadow=chart.shadow,
         metric="surface_dsc",
         baseline=DriftBaseline(n=len(chart.baseline), needed=BASELINE, since=first.at, to=last.at, points=base),
         centre=limits and limits.score_at(0),
         limits=between,
-        commissioned=past
-        and DriftCommissioned(at=past.at, patients=past.baseline.patients, n=len(past.baseline.scores[chart.oar])),
+        commissioned=past and _commissioned(past, chart),
         reason=None if limits else _no_limits(len(chart.baseline)),
         points=[
             DriftPoint(at=point.at, job_id=point.job_id, value=point.score, alarms=[alarm.rule for alarm in point.alarms])
@@ -331,6 +335,11 @@ def _of_chart(chart: Chart) -> DriftChart:
             for alarm in point.alarms
         ],
     )
+
+
+def _commissioned(past: KeptBaseline, chart: Chart) -> DriftCommissioned:
+    scores, own = past.baseline.scores_on(chart.scanner, chart.oar)
+    return DriftCommissioned(at=past.at, patients=past.baseline.patients, n=len(scores), own_scanner=own)
 
 
 def _no_limits(n: int) -> str:

@@ -17,15 +17,16 @@ from typing import Final, Literal
 from uuid import uuid4
 
 from oarlock.ct.series import SeriesHeader
-from oarlock.errors import InvalidParameter, UnknownModel
+from oarlock.errors import InvalidParameter, ModelGone, UnknownModel
 from oarlock.facts import ModelFacts, Notice
 from oarlock.rtstruct.profiles import Profile, profile_named
 from oarlock.rtstruct.writer import roi_names
 from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.model_folder import Installed
 from oarlock.store.audit import Actor
 from oarlock.store.files import Incoming, Storage
 from oarlock.store.job_store import JobStore, NewJob
-from oarlock.store.jobs import Job, JobId, Priority
+from oarlock.store.jobs import Job, JobId, JobState, Priority
 from oarlock.store.retention import Retention
 from service.background.webhooks.rules import Rules
 from service.broker import Broker
@@ -115,6 +116,16 @@ def _check_label(label: str | None, available: Available) -> str | None:
     if len(label) > LABEL_LIMIT or not label.isprintable():
         raise InvalidParameter(name="label", reason=f"must be at most {LABEL_LIMIT} printable characters")
     return label
+
+
+def check_model(job: Job, models: Installed) -> None:
+    """Check that an ended job's model is still there.
+
+    :raises ModelGone: if not. A server without any model says so by /readyz, and its jobs wait.
+    """
+    again = job.state in {JobState.FAILED, JobState.CANCELLED}
+    if again and models.offered and models.of(job.model) is None:
+        raise ModelGone(model=f"{job.model.name} {job.model.version}", available=models.offered)
 
 
 def check_writable(profile: Profile, header: SeriesHeader) -> None:

@@ -53,6 +53,12 @@ async def get_charts() -> Response:
     return show("charts.html", here="/charts")
 
 
+@reads(pages, "/commissionings")
+async def get_commissionings() -> Response:
+    """What past patients said of a model."""
+    return show("commissionings.html", here="/commissionings")
+
+
 @reads(pages, "/models")
 async def get_models() -> Response:
     """The models."""

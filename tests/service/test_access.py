@@ -23,13 +23,15 @@ from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
 SIGN_IN = {"/sign-in", "/sign-in/oidc", "/sign-in/callback", "/sign-out"}
-OPEN = {"/", "/charts", "/models", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
+OPEN = {"/", "/charts", "/commissionings", "/models", "/jobs/{job_id}", "/static/{name}", "/livez", "/readyz", "/docs"}
 NO_JOB = "/v1/jobs/0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"
 NO_STUDY = "/dicom-web/studies/1.2.3"
 NO_SERIES = f"{NO_STUDY}/series/1.2.4"
 NO_INSTANCE = f"{NO_SERIES}/instances/1.2.5"
 TEMPLATES = {
     NO_JOB: "/v1/jobs/{job_id}",
+    "?wrong": "",
+    "9f" * 32: "{model_sha256}",
     "/1.2.3": "/{study}",
     "/1.2.4": "/{series}",
     "/1.2.5": "/{instance}",
@@ -50,6 +52,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("POST", f"{NO_JOB}/retry"): {Scope.JOBS_WRITE},
     ("DELETE", NO_JOB): {Scope.JOBS_WRITE},
     ("GET", "/v1/jobs"): {Scope.JOBS_READ},
+    ("GET", "/v1/jobs/events?wrong"): {Scope.JOBS_READ},  # where the key is good it is refused: the stream has no end
     ("GET", NO_JOB): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/events"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/rtstruct"): {Scope.JOBS_READ},
@@ -69,8 +72,10 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("POST", f"{NO_JOB}/reference"): {Scope.JOBS_WRITE},
     ("GET", "/v1/qa/drift"): {Scope.QA_READ},
     ("GET", "/v1/qa/baselines"): {Scope.QA_READ},
-    ("POST", "/v1/qa/baselines"): {Scope.ADMIN},
+    ("POST", "/v1/qa/baselines"): {Scope.QA_WRITE},
     ("POST", "/v1/commissionings"): {Scope.JOBS_READ},
+    ("GET", "/v1/commissionings"): {Scope.JOBS_READ},
+    ("GET", f"/v1/commissionings/{'9f' * 32}"): {Scope.JOBS_READ},
     ("GET", "/v1/caller"): set(Scope),
     ("GET", "/v1/models"): set(Scope),
     ("GET", "/v1/profiles"): set(Scope),

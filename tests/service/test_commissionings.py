@@ -1,35 +1,25 @@
 """What jobs of past patients come to, by the service: the sums of the command, on results that jobs left."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import replace
-from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import pydicom
 import pytest
 
 from oarlock.commissioning.cases import NOT_APPROVED
 from oarlock.commissioning.statistics import statistics_of
-from oarlock.ct.series_geometry import write_series_geometry
 from oarlock.errors import InvalidParameter
-from oarlock.pictures.slice_archive import save_rendering
-from oarlock.qa.report import job_report
-from oarlock.rtstruct.writer import write_rtstruct
 from oarlock.store.audit import Action, read_entries
-from oarlock.store.files import GEOMETRY, QA_REPORT, RENDERING, RTSTRUCT, reference_name
 from oarlock.store.jobs import JobId
 from service.api.commissionings import _judged
-from tests.fixtures.crooked import crooked_hu
-from tests.fixtures.organs import AUTHORSHIP, write_series
-from tests.fixtures.scores import report, score
+from tests.fixtures.past_patients import LIMIT_S, PastPatients
 from tests.service.conftest import make_settings
-from tests.service.running import Running, parts, serve, write_model
+from tests.service.running import Running, serve, write_model
 
 SCORES = [0.9, 0.92, 0.85, 0.95, 0.88]
-LIMIT_S = 60
+LABEL = "commissioning 1"
 
 
 @pytest.fixture(scope="module")
@@ -37,33 +27,12 @@ def past(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[t
     """A service with five past patients, and one whose RTSTRUCT is not approved; one job waits."""
     folder = tmp_path_factory.mktemp("past")
     write_model(folder / "models")
-    series = write_series(folder / "ct")
-    write_series_geometry(folder / GEOMETRY, series.header)
-    save_rendering(folder / RENDERING, crooked_hu(), series.header.grid, series.masks, model="oarlock-hn 1.2.3")
-    kept = {name: (folder / name).read_bytes() for name in (GEOMETRY, RENDERING)}
     with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
-
-        def finished(number: int, value: float, approval: str) -> str:
-            job: dict[str, Any] = httpx.post(f"{running.url}/v1/jobs", files=parts(series.files), timeout=LIMIT_S).json()
-            write_rtstruct(folder / RTSTRUCT, series.masks, series.header, replace(AUTHORSHIP, job_id=f"reference {number}"))
-            qa = job_report(series.header.series_instance_uid, [report(score("Brain", value))], [])
-            reference = retouched((folder / RTSTRUCT).read_bytes(), approval)
-            results = {QA_REPORT: json.dumps(qa).encode(), reference_name(1): reference, RTSTRUCT: reference}
-            running.finish(job, kept | results)
-            return str(job["id"])
-
-        ids = [finished(i, value, "APPROVED") for i, value in enumerate(SCORES)]
-        draft = finished(9, 0.2, "UNAPPROVED")
-        waits = httpx.post(f"{running.url}/v1/jobs", files=parts(series.files), timeout=LIMIT_S).json()["id"]
+        patients = PastPatients(running, folder)
+        ids = [patients.finish(i, {"Brain": value}, label=LABEL) for i, value in enumerate(SCORES)]
+        draft = patients.finish(9, {"Brain": 0.2}, "UNAPPROVED", label=LABEL)
+        waits = patients.post(10, label=LABEL)["id"]
         yield running, [*ids, waits], draft
-
-
-def retouched(rtstruct: bytes, approval: str) -> bytes:
-    """The file as a planning system would have written it."""
-    dataset, file = pydicom.dcmread(BytesIO(rtstruct)), BytesIO()
-    dataset.Manufacturer, dataset.ApprovalStatus = "A planning system", approval
-    dataset.save_as(file)
-    return file.getvalue()
 
 
 def judge(running: Running, ids: list[str], more: str = "", **fields: object) -> httpx.Response:
@@ -89,6 +58,8 @@ def test_jobs_come_to_the_statistics_of_their_scores_and_to_a_baseline(past: tup
     assert brain["change"] is None
     kept = httpx.post(f"{running.url}/v1/qa/baselines", json=found, timeout=LIMIT_S).raise_for_status().json()
     assert kept["baselines"][0]["drawn_by"] == found["drawn_by"]
+    [organ] = kept["baselines"][0]["organs"]
+    assert [sorted(scores) for scores in organ["surface_dsc_by_scanner"].values()] == [sorted(SCORES)]
 
 
 def test_two_sets_of_jobs_are_compared_patient_by_patient(past: tuple[Running, list[str], str]) -> None:
@@ -97,6 +68,24 @@ def test_two_sets_of_jobs_are_compared_patient_by_patient(past: tuple[Running, l
     [brain] = judge(running, ids, against=ids[:3]).json()["organs"]
     assert reads(running) == before + len(SCORES) + 3  # the earlier jobs too: their scores are told as differences
     assert (brain["change"]["n"], brain["change"]["mean"]) == (3, 0.0)
+
+
+def test_jobs_of_one_label_are_a_commissioning_and_a_patient_who_was_sent_twice_counts_once(
+    past: tuple[Running, list[str], str], tmp_path: Path
+) -> None:
+    running, ids, draft = past
+    with httpx.Client(base_url=running.url, timeout=LIMIT_S) as client:
+        [one] = client.get("/v1/commissionings").json()["commissionings"]
+        assert (one["label"], one["jobs"], one["waiting"]) == (LABEL, 7, 1)
+        here = f"/v1/commissionings/{one['drawn_by']['sha256']}"
+        by_label, by_ids = client.get(here, params={"label": LABEL}).json(), judge(running, [*reversed(ids), draft]).json()
+        assert by_label["organs"][0]["surface_dsc"] == by_ids["organs"][0]["surface_dsc"]
+        PastPatients(running, tmp_path).finish(0, {"Brain": SCORES[0]}, label=LABEL)
+        again = client.get(here, params={"label": LABEL, "against": one["drawn_by"]["sha256"]}).json()
+        assert (again["patients"], again["organs"][0]["change"]["n"]) == (len(SCORES), len(SCORES))
+        assert any(left["reason"].startswith("It is the same series") for left in again["left_out"])
+        assert "Surface DSC 0.850 at" in client.get(here, params={"label": LABEL, "format": "html"}).text
+        assert client.get(here, params={"label": "another"}).status_code == 404
 
 
 def test_the_report_has_a_picture_of_the_worst_patient_and_a_place_to_sign(past: tuple[Running, list[str], str]) -> None:

@@ -1,6 +1,6 @@
 """Followers: one poll for all, a limit for each caller, and a key that is looked at again."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +10,15 @@ import anyio
 import httpx
 import pytest
 
+from oarlock.errors import InferenceFailed
 from oarlock.scopes import Scope
-from oarlock.store.jobs import Job, JobId, JobState
+from oarlock.store.job_store import Movements
+from oarlock.store.jobs import Job, JobId, JobState, Stage
 from oarlock.store.keys import KeyStore
 from service.api import events
 from service.api.schemas.jobs import JobDocument
 from service.background import followers
-from service.background.followers import Followers
+from service.background.followers import Followers, Listing
 from service.errors import TooManyFollowers
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
@@ -76,6 +78,45 @@ def test_two_hundred_followers_cost_one_poll_and_all_hear_the_end(queued: Job, m
 
     anyio.run(main)
     assert ends == 200
+
+
+def test_watchers_of_lists_share_the_poll_and_hear_of_their_own_site_alone(
+    running: Running, queued: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator hears of all; how far a job is makes no list worth reading again."""
+    monkeypatch.setattr(followers, "POLL_S", 0.02)
+    store, asked = running.store, list[int | None]()
+
+    def movements(since: int | None) -> Movements:
+        asked.append(since)
+        return store.movements(since)
+
+    async def main() -> None:
+        hub = Followers(SimpleNamespace(movements=movements))  # type: ignore[arg-type]
+        async with anyio.create_task_group() as polling:
+            polling.start_soon(hub.run)
+            with hub.watching("", "me") as all_sites, hub.watching("", "you"), hub.watching("north", "other") as north:
+
+                async def heard(change: Callable[[], object]) -> tuple[int, list[float]]:
+                    rung = all_sites.rung
+                    await anyio.to_thread.run_sync(change)
+                    with anyio.fail_after(10):
+                        await rung.wait()
+                    assert all_sites.news is not None
+                    return all_sites.news.changes, [job[2] for job in all_sites.news.running if job[0] == queued.id]
+
+                before, _ = await heard(lambda: None)
+                lease = store.leases.claim(queued.id, worker="w", lease_s=60)
+                assert lease is not None
+                begun = await heard(lambda: None)
+                moved = await heard(lambda: store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60))
+                ended = await heard(lambda: store.leases.fail(lease, InferenceFailed(reason="of a test")))
+                assert (begun, moved, ended) == ((before + 1, [0.0]), (before + 1, [0.5]), (before + 2, []))
+                assert north.news == Listing(1, ())
+            polling.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert asked.count(None) == 1
 
 
 def test_a_poll_that_takes_long_is_made_less_often(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from oarlock.errors import DatabaseUnavailable, InferenceFailed, JobExpired
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.pictures.slice_archive import load_rendering, save_rendering
+from oarlock.segmentation.model_folder import Installed
 from oarlock.store import audit
 from oarlock.store.files import PREVIEW, QA_REPORT, RENDERING, REVIEW, REVIEW_DATA, RTSTRUCT
 from oarlock.store.jobs import Job, JobId, JobState, Stage
@@ -218,6 +219,20 @@ def test_cancel_and_retry_and_what_they_answer_when_it_is_too_late(
     lease = running.claim(job)
     assert client.post(cancel).json()["state"] == "running"
     assert running.store.leases.progress(lease, stage=Stage.READING, progress=0, lease_s=60) is True
+
+
+def test_a_job_whose_model_is_gone_is_not_tried_again_but_says_what_to_do(
+    client: httpx.Client, running: Running, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post(job["links"]["cancel"]).raise_for_status()
+    here = running.service.models
+    others = Installed({"other": next(iter(here.offered.values()))}, {}, "other")
+    monkeypatch.setattr(running.service.model_folder, "now", lambda: others)
+    refused = client.post(job["links"]["retry"])
+    problem(refused, 409, "job.model_gone")
+    assert refused.json()["detail"].endswith("Post the series anew, for one of: other.")
+    monkeypatch.undo()
+    assert client.post(job["links"]["retry"]).json()["state"] == "queued"
 
 
 def test_a_purged_job_is_gone_with_every_byte_and_stays_gone(

@@ -253,4 +253,17 @@ def test_the_examples_in_the_contract_are_of_the_shape_of_real_answers(scored: h
     assert set(made["oars"][0]["over_time"][0]) == set(real["oars"][0]["over_time"][0])
     assert set(made["oars"][0]["surface_dsc"]) == set(real["oars"][0]["surface_dsc"])
     names = {parameter["name"] for parameter in paths["/v1/qa/scores"]["get"]["parameters"]}
-    assert names == {"from", "to", "model", "model_version", "scanner", "origin", "oar", "shadow", "limit", "cursor", "format"}
+    assert names == {
+        "from",
+        "to",
+        "model",
+        "model_version",
+        "scanner",
+        "origin",
+        "oar",
+        "shadow",
+        "site",
+        "limit",
+        "cursor",
+        "format",
+    }

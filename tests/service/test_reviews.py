@@ -116,7 +116,7 @@ def test_a_baseline_is_kept_as_the_command_leaves_it_and_the_audit_log_says_by_w
     running, client = reviewed
     [kept] = client.post("/v1/qa/baselines", json=COMMISSIONED).raise_for_status().json()["baselines"]
     assert (kept["by"], kept["patients"], kept["drawn_by"]) == ("marta", 2, COMMISSIONED["drawn_by"])
-    assert kept["organs"] == [{"oar": "Brain", "surface_dsc_scores": [0.9, 0.95]}]
+    assert kept["organs"] == [{"oar": "Brain", "surface_dsc_scores": [0.9, 0.95], "surface_dsc_by_scanner": {}}]
     assert client.get("/v1/qa/baselines").json()["baselines"] == [kept]
     *_, last = [entry for entry in audit.read_entries(running.service.database) if entry.action == "baseline.kept"]
     assert (last.actor_name, last.result) == ("marta", "2 patients, 1 organs")

@@ -102,7 +102,11 @@ def test_every_call_about_a_job_is_answered_to_another_site_as_if_there_were_no_
 def test_no_list_of_one_site_shows_or_counts_what_another_has(
     shared: Running, callers: dict[str, httpx.Client], of_north: dict[str, Any]
 ) -> None:
-    lists = [path for path, calls in shared.app.openapi()["paths"].items() if "get" in calls and "{" not in path]
+    lists = [
+        path
+        for path, calls in shared.app.openapi()["paths"].items()
+        if "get" in calls and "{" not in path and path != "/v1/jobs/events"
+    ]
     seen = {name: {path: client.get(path).text for path in lists if path != "/metrics"} for name, client in callers.items()}
     for path, text in seen["south"].items():
         assert not any(
@@ -129,6 +133,21 @@ def test_two_sites_may_use_the_same_idempotency_key(
     assert again.json()["id"] == of_north["id"]
     assert of_south.status_code == 202
     assert of_south.json()["id"] != of_north["id"]
+
+
+def test_a_site_keeps_its_own_baseline_and_an_operator_sees_of_which_site_a_chart_is(
+    callers: dict[str, httpx.Client], of_north: dict[str, Any]
+) -> None:
+    drawn_by = {name: of_north["model"][name] for name in ("name", "version", "sha256")}
+    told = {"drawn_by": drawn_by, "patients": 5, "organs": [{"oar": "Brain", "surface_dsc_scores": [0.9] * 5}]}
+    kept = callers["north"].post("/v1/qa/baselines", json=told).raise_for_status().json()["baselines"]
+    assert [one["site"] for one in kept] == ["north"]
+    assert httpx_json(callers["south"], "/v1/qa/baselines") == {"baselines": []}
+    rows = {site: httpx_json(callers["operator"], f"/v1/qa/scores?site={site}")["scores"] for site in ("north", "south")}
+    assert ([row["site"] for row in rows["north"]], rows["south"]) == (["north"], [])
+    for path in ("/v1/qa/scores", "/v1/qa/summary", "/v1/qa/checks", "/v1/qa/drift"):
+        refused = callers["south"].get(path, params={"site": "north"})
+        assert (refused.status_code, refused.json()["code"]) == (422, "request.invalid_parameter")
 
 
 @pytest.mark.parametrize("scope", sorted(OF_ALL_SITES))

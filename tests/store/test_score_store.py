@@ -330,6 +330,21 @@ def test_charts_begin_with_the_limits_of_past_patients_until_thirty_have_come_ba
     assert (whole.commissioned, whole.limits) == (None, ControlLimits.of(scores))
 
 
+def test_a_scanner_with_five_past_patients_begins_with_their_scores_and_another_with_those_of_all(
+    database: Database, store: ScoreStore
+) -> None:
+    own, other = [0.85, 0.9, 0.88, 0.93, 0.87], [0.5, 0.6, 0.55, 0.52]
+    of_scanners = {"Brain": {"CT 1": own, "CT 2": other}}
+    store.keep_baseline(Baseline(MODEL, 9, {"Brain": [*own, *other]}, of_scanners=of_scanners), by=audit.SYSTEM)
+    for scanner in ("CT 1", "CT 2"):
+        add(database, NOW, compared(score("Brain", 0.9)), scanner, origin=Origin.APPROVED, scanner=scanner)
+    limits = {chart.scanner: chart.limits for chart in store.charts(Filters(site=""), points=5)}
+    assert limits == {
+        "CT 1": ControlLimits.of_past_patients(own),
+        "CT 2": ControlLimits.of_past_patients([*own, *other]),
+    }
+
+
 def test_a_sites_own_past_patients_count_before_an_operators_and_are_seen_by_no_other_site(store: ScoreStore) -> None:
     for site in ("", "north", "south"):
         store.keep_baseline(Baseline(MODEL, 6, {"Brain": [0.9]}, site), by=audit.SYSTEM)

@@ -7,11 +7,14 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from oarlock.scopes import Scope
+from oarlock.store.jobs import JobId, Stage
 from oarlock.store.keys import KeyStore
+from oarlock.store.leases import Lease
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 from tests.web.conftest import Tab
 from tests.web.history import CENTRES, DRIFTING, SCANNER
+from tests.web.past_patients import BETTER, LABEL, commission
 from tests.web.planted import Planted
 from tests.web.test_review_page import PHONE, serious
 
@@ -47,6 +50,23 @@ def test_it_sees_what_is_not_ready_and_why_and_what_failed(tab: Tab, planted: Pl
     expect(page.locator("#count")).to_have_text("1 job")
     assert names(page) == ["planning running"]
     assert page.locator("progress").get_attribute("value") == "0.42"
+
+
+def test_the_list_moves_by_itself_and_is_read_again_only_when_it_changed(tab: Tab, planted: Planted) -> None:
+    job, leases, read = planted.others["running"], planted.running.store.leases, list[str]()
+    tab.page.on("request", lambda request: read.append(request.url) if "/v1/jobs?" in request.url else None)
+    page = tab.open(f"{planted.url}/")
+    state = page.locator(f"[id='job-{job}'] .state")
+    while len(read) < 2:  # once by itself, once when the stream has told of itself
+        page.wait_for_timeout(50)
+    for stage in (Stage.COMPARING, Stage.INFERRING):
+        leases.progress(Lease(JobId(job), 1, "worker", 1), stage=stage, progress=0.42, lease_s=3600)
+        expect(state).to_have_text(stage)
+    page.wait_for_timeout(3_000)  # longer than a list that is polled is left alone
+    assert len(read) == 2
+    for verb, button in (("retry", "Cancel"), ("cancel", "Retry")):
+        httpx.post(f"{planted.url}/v1/jobs/{planted.others['cancelled']}/{verb}").raise_for_status()
+        expect(page.get_by_role("button", name=f"{button} job planning cancelled")).to_be_visible()
 
 
 def test_it_cancels_a_job_and_purges_it_only_when_sure(tab: Tab, planted: Planted) -> None:
@@ -101,6 +121,41 @@ def test_supplied_contours_have_points_but_no_limits(tab: Tab, planted: Planted)
     page.wait_for_selector("text=no limits")
     assert page.locator(".chart .point").count() >= 20
     assert page.locator(".limit").count() == 0
+
+
+@pytest.fixture(scope="module")
+def commissioned(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Running]:
+    """A service with the same past patients drawn by two models."""
+    folder = tmp_path_factory.mktemp("commissioned")
+    write_model(folder / "models")
+    with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
+        commission(running, folder / "past", patients=6)
+        yield running
+
+
+def test_a_physicist_compares_two_models_on_past_patients_and_keeps_the_better_one_as_baseline(
+    tab: Tab, commissioned: Running
+) -> None:
+    tab.own.append(commissioned.url)
+    page = tab.open(f"{commissioned.url}/commissionings")
+    assert page.locator("tbody tr").count() == 2
+    page.locator("tr", has_text="second").get_by_role("link", name=LABEL).click()
+    page.wait_for_selector("body[data-ready=true]")
+    expect(page.get_by_role("button", name="Keep as baseline")).to_be_disabled()  # one patient still waits
+    assert "1 not drawn yet" in page.locator("main").inner_text()
+    [last, *_] = httpx.get(f"{commissioned.url}/v1/jobs?state=queued").json()["jobs"]
+    httpx.post(f"{commissioned.url}{last['links']['cancel']}").raise_for_status()
+    page.locator("#against").select_option(label=f"oarlock-hn 1.2.3, {LABEL}")
+    better = page.locator("tr", has_text="Parotid_L")
+    expect(better).to_contain_text(f"+{BETTER:.3f} (6)")
+    expect(better).to_contain_text("better")
+    expect(page.locator("tr", has_text="SpinalCord")).to_contain_text("no difference seen")
+    assert serious(page) == []
+    page.get_by_role("button", name="Keep as baseline").click()
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator("#toast")).to_contain_text("The baseline is kept")
+    page.get_by_role("link", name="All commissionings").click()
+    expect(page.get_by_role("region", name="Baselines").locator("tbody tr")).to_have_count(1)
 
 
 def test_a_model_says_what_it_is_not_for(tab: Tab, planted: Planted) -> None:

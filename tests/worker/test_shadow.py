@@ -15,7 +15,7 @@ from oarlock.rtstruct.reader import read_structure_set
 from oarlock.segmentation.segment import Model
 from oarlock.store.audit import SYSTEM
 from oarlock.store.files import RTSTRUCT, SHADOW_RTSTRUCT
-from oarlock.store.jobs import JobId, JobState
+from oarlock.store.jobs import Job, JobId, JobState
 from oarlock.store.schema import SHADOWS
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
@@ -138,6 +138,23 @@ def test_what_is_approved_is_compared_with_both_whichever_came_first(shadows: Sh
     }
     assert found == {(job_id, model) for job_id in (early, late) for model in ("tiny", "second")}
     assert [one.position for one in shadows.scores.returns(late)] == [1]  # that of the shadow is not listed with the job's
+
+
+def test_what_is_approved_while_a_run_is_under_way_is_not_missed(
+    shadows: Shadows, series: Path, supplied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = shadows.finished(series)
+    shadows.house.storage.keep_returned(job_id, "aa.dcm", supplied.read_bytes())
+    seen = ShadowRuns._last_approved
+
+    def approve_behind_its_back(runs: ShadowRuns, job: Job) -> str | None:
+        found = seen(runs, job)
+        shadows.scores.approve(job, "CT", compared(score("Brain", 0.9)), "aa", by=SYSTEM)
+        return found
+
+    monkeypatch.setattr(ShadowRuns, "_last_approved", approve_behind_its_back)
+    assert shadows.run(job_id)[0] is ShadowState.DONE
+    assert {row["model"] for row in shadows.rows(origin="approved", shadow=True)} == {"second"}
 
 
 def test_a_run_makes_room_for_every_job_and_is_not_blamed_for_it(shadows: Shadows, series: Path) -> None:

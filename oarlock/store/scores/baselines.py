@@ -8,12 +8,13 @@ site takes the place of an earlier one, which stays.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
 from oarlock.facts import ModelFacts
+from oarlock.qa.control_chart import FEWEST
 from oarlock.store import audit
 from oarlock.store.audit import Action, Actor, Event
 from oarlock.store.schema import BASELINES
@@ -24,7 +25,8 @@ class Baseline:
     """What a model scored on past patients.
 
     :ivar patients: how many there were.
-    :ivar scores: surface DSC of each organ, in [0, 1], in any order.
+    :ivar scores: surface DSC of each organ, in [0, 1], in any order, of all scanners together.
+    :ivar of_scanners: those whose scanner is known, by organ and scanner.
     :ivar site: whose patients they were; empty for an operator's, whose baseline holds for each site without one of its own.
     """
 
@@ -32,6 +34,15 @@ class Baseline:
     patients: int
     scores: Mapping[str, Sequence[float]]
     site: str = ""
+    of_scanners: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+
+    def scores_on(self, scanner: str, oar: str) -> tuple[Sequence[float], bool]:
+        """What limits of an organ on a scanner are made of.
+
+        And whether it is that scanner's alone, or that of all together, where it has too few.
+        """
+        own = self.of_scanners.get(oar, {}).get(scanner, ())
+        return (own, True) if len(own) >= FEWEST else (self.scores.get(oar, ()), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ def keep(connection: Connection, now: datetime, baseline: Baseline, *, by: Actor
         "model_sha256": model.sha256,
         "patients": baseline.patients,
         "scores": json.dumps({oar: list(scores) for oar, scores in baseline.scores.items()}),
+        "of_scanners": json.dumps(baseline.of_scanners, default=list),
         "actor": by.id,
         "actor_name": by.name,
     }
@@ -76,7 +88,13 @@ def newest(connection: Connection, site: str = "") -> dict[tuple[str, str], Kept
         (row.site, row.model_sha256): KeptBaseline(
             row.at,
             row.actor_name,
-            Baseline(ModelFacts(row.model, row.model_version, row.model_sha256), row.patients, json.loads(row.scores), row.site),
+            Baseline(
+                ModelFacts(row.model, row.model_version, row.model_sha256),
+                row.patients,
+                json.loads(row.scores),
+                row.site,
+                json.loads(row.of_scanners),
+            ),
         )
         for row in rows
     }

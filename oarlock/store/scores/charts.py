@@ -39,6 +39,7 @@ class Chart:
     :ivar points: the newest ones behind the baseline, in their order. While the limits are those of past patients, those of the
         baseline are judged too, and are among them.
     :ivar commissioned: what was scored on past patients, while the limits are made of it.
+    :ivar site: whose jobs they were; empty for an operator's.
     """
 
     oar: str
@@ -49,6 +50,7 @@ class Chart:
     limits: ControlLimits | None
     points: Sequence[Point]
     commissioned: KeptBaseline | None = None
+    site: str = ""
 
 
 def read_charts(connection: Connection, filters: Filters, points: int) -> list[Chart]:
@@ -87,14 +89,15 @@ def _chart(oar: str, stream: Row[Any], baseline: Sequence["_DatedPoint"], latest
     limits = ControlLimits.of([place.point.score for place in baseline])
     after = _judged([place.point for place in latest if place.order > baseline[-1].order], limits)
     model = ModelFacts(stream.model, stream.model_version, stream.model_sha256)
-    return Chart(oar, model, stream.scanner, stream.shadow, [place.point for place in baseline], limits, after[-points:])
+    base = [place.point for place in baseline]
+    return Chart(oar, model, stream.scanner, stream.shadow, base, limits, after[-points:], site=stream.site)
 
 
 def _begun(chart: Chart, past: KeptBaseline | None, points: int) -> Chart:
     """The chart; as long as its baseline is not whole, with the limits of past patients, by which all points are judged."""
     if past is None or len(chart.baseline) >= BASELINE:
         return chart
-    limits = ControlLimits.of_past_patients(past.baseline.scores.get(chart.oar, ()))
+    limits = ControlLimits.of_past_patients(past.baseline.scores_on(chart.scanner, chart.oar)[0])
     if limits is None:
         return chart
     return replace(chart, limits=limits, points=_judged(chart.baseline, limits)[-points:], commissioned=past)

@@ -217,7 +217,7 @@ def _place_of(cursor: str) -> tuple[datetime, int, str]:
 
 def _row(found: Mapping[Any, Any], stream: Row[Any]) -> dict[str, Any]:
     origin = {name: found[name] for name in ("at", "job_id", "origin", "position")}
-    source = {name: getattr(stream, name) for name in ("model", "model_version", "model_sha256", "scanner", "shadow")}
+    source = {name: getattr(stream, name) for name in ("model", "model_version", "model_sha256", "scanner", "site", "shadow")}
     numbers = {name: found[name] for name in ("oar", "presence", "definition", "tolerance_mm", *NUMBERS, *SAID)}
     return origin | source | numbers
 

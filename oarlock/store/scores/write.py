@@ -44,6 +44,7 @@ from oarlock.store.job_rows import check_alive
 from oarlock.store.jobs import Job
 from oarlock.store.schema import (
     EPOCH,
+    JOBS,
     QA_CASES,
     QA_CHECKS,
     QA_DAYS,
@@ -321,6 +322,16 @@ def approve(
     result = f"approved {case.position} sha256:{content_sha256}"
     audit.append(connection, now, Event(Action.REFERENCE_RETURNED, by, job.id, audit.to_text(job.model), result))
     return True
+
+
+def last_approved(connection: Connection, job_id: str) -> str | None:
+    """The digest of a job's last approved RTSTRUCT, if any.
+
+    No other one is approved until the transaction ends.
+    """
+    connection.execute(select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update())
+    mine = (QA_CASES.c.job_id == job_id) & (QA_CASES.c.origin == Origin.APPROVED) & is_shadow(QA_CASES.c.stream_id, wanted=False)
+    return connection.scalar(select(QA_CASES.c.content_sha256).where(mine).order_by(QA_CASES.c.id.desc()).limit(1))
 
 
 def is_shadow(column: ColumnElement[int], *, wanted: bool) -> ColumnElement[bool]:

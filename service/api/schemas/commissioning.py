@@ -3,10 +3,15 @@
 What the jobs of past patients come to.
 """
 
-from pydantic import Field
+from typing import Annotated, Final
 
-from service.api.schemas.base import Schema
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.schemas.base import Schema, Time
 from service.api.schemas.qa_report import DrawnBy
+
+MOST: Final = 500
+"""Jobs of one commissioning, and commissionings of a list, at most."""
 
 
 class CommissioningPost(Schema):
@@ -14,9 +19,41 @@ class CommissioningPost(Schema):
 
     model_config = Schema.model_config | {"extra": "forbid"}
 
-    jobs: list[str] = Field(min_length=1, max_length=500, description="ids of jobs of one model, each posted with its RTSTRUCT")
-    against: list[str] = Field([], max_length=500, description="ids of the same patients' jobs by an earlier model")
+    jobs: list[str] = Field(min_length=1, max_length=MOST, description="ids of jobs of one model, each posted with its RTSTRUCT")
+    against: list[str] = Field([], max_length=MOST, description="ids of the same patients' jobs by an earlier model")
     unapproved: bool = Field(False, description="whether RTSTRUCTs count that are not approved")
+
+
+_SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class AskedCommissioning(BaseModel):
+    """Which jobs of a model, and what they are compared with."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    label: str = Field(min_length=1, max_length=64, description="of the jobs, as it was posted")
+    against: _SHA256 | None = Field(None, description="the earlier model that it is compared with in pairs, by its SHA-256")
+    against_label: str | None = Field(None, max_length=64, description="label of that model's jobs; without it the same")
+    unapproved: bool = Field(False, description="whether RTSTRUCTs count that are not approved")
+    format: str = Field("json", pattern="^(json|html)$", description="json, or html for the report with pictures")
+
+
+class CommissioningEntry(Schema):
+    """Jobs that share a label and a model."""
+
+    label: str
+    drawn_by: DrawnBy
+    jobs: int
+    waiting: int = Field(description="that are queued or running")
+    first_at: Time
+    last_at: Time
+
+
+class Commissionings(Schema):
+    """Commissionings, the newest first."""
+
+    commissionings: list[CommissioningEntry]
 
 
 class Spread(Schema):
@@ -51,6 +88,9 @@ class CommissionedOrgan(Schema):
     hausdorff_95_mm: Spread | None
     added_path_length_mm: Spread | None
     surface_dsc_scores: list[float]
+    surface_dsc_by_scanner: dict[str, list[float]] = Field(
+        description="the same scores by scanner, as the rows of scores name it"
+    )
     action_levels: dict[str, float] = Field(description="proposed; a physicist decides")
     change: Spread | None = Field(description="surface DSC less that of the earlier model, patient by patient")
     missed_by: MissedBy | None

@@ -146,6 +146,23 @@ class JobDocument(Schema):
         )
 
 
+class RunningJob(Schema):
+    """How far a job is that runs."""
+
+    id: str
+    stage: Stage | None
+    progress: float = Field(description="0 to 1")
+
+
+class JobsDocument(Schema):
+    """How the list of jobs stands."""
+
+    changes: int = Field(
+        description="is another one when a job came, began, ended or went, or something was noted of one: read the list again"
+    )
+    running: list[RunningJob] = Field(description="the jobs that run now; of their progress the list need not be read")
+
+
 class JobPage(Schema):
     """Some jobs, newest first."""
 

@@ -25,6 +25,7 @@ class ScoreRow(Schema):
     model_version: str
     model_sha256: str
     scanner: str = Field(description="Manufacturer, Manufacturer's Model Name and Station Name of the CT, in plain letters")
+    site: str = Field(description="whose job it was; empty for an operator's")
     oar: str = Field(description="TG-263 name")
     presence: Literal["both", "predicted_only", "reference_only", "read_in_part"] = Field(
         description="who drew the organ; read_in_part: a side could not be read as a whole, so nothing compares"
@@ -228,7 +229,8 @@ class DriftCommissioned(Schema):
 
     at: Time = Field(description="when they were kept")
     patients: int
-    n: int = Field(description="scores of this organ")
+    n: int = Field(description="scores of this organ that the limits are made of")
+    own_scanner: bool = Field(description="whether they are those of this scanner alone, or of all together")
 
 
 class DriftChart(Schema):
@@ -240,6 +242,7 @@ class DriftChart(Schema):
     oar: str
     model: DriftModel
     scanner: str
+    site: str = Field(description="whose jobs they were; empty for an operator's")
     shadow: bool = Field(description="whether the model delivered nothing of it")
     metric: Literal["surface_dsc"]
     baseline: DriftBaseline
@@ -274,6 +277,9 @@ class BaselineOrgan(Schema):
 
     oar: str = Field(description="TG-263 name")
     surface_dsc_scores: list[_Share] = Field(max_length=10_000, description="of each patient, 0 to 1")
+    surface_dsc_by_scanner: dict[Annotated[str, Field(max_length=200)], list[_Share]] = Field(
+        {}, max_length=200, description="the same by scanner: its charts begin with its own where it has five"
+    )
 
 
 class BaselinePost(Schema):

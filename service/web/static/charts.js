@@ -10,7 +10,7 @@ const ABOUT = {
   supplied: "Each point is a job that came with an RTSTRUCT. Who drew that is not known here, so there are no limits; the line is the median.",
   shadow: "Each point is a job that a second model drew too, without delivering it. What it is compared with stands beside each chart: what was delivered, came with the series, or was approved. The line is the median.",
 };
-const chosen = { origin: "approved", model: "", scanner: "", organ: "" };
+const chosen = { origin: "approved", site: "", model: "", scanner: "", organ: "" };
 let rules = new Map();
 
 /** An element of an SVG picture. */
@@ -27,7 +27,7 @@ function chart(one) {
   const low = Math.max(0, Math.floor((Math.min(...bounds) - 0.02) * 20) / 20), high = Math.min(1, Math.ceil((Math.max(...bounds) + 0.01) * 20) / 20);
   const x = (i) => LEFT + ((i + 0.5) / Math.max(1, values.length)) * (W - LEFT - RIGHT), y = (value) => TOP + ((high - value) / Math.max(0.05, high - low)) * (H - TOP - BOTTOM);
   const picture = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${one.oar}: surface DSC of ${values.length} jobs, last ${figure(values.at(-1))}` });
-  for (const mark of [low, (low + high) / 2, high]) picture.append(draw("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(mark), y2: y(mark) }), draw("text", { class: "axis", x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, mark.toFixed(2)));
+  for (const mark of [low, (low + high) / 2, high]) picture.append(draw("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(mark), y2: y(mark) }), draw("text", { class: "axis", x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, mark.toFixed(3).replace(/0$/, "")));
   if (one.limits) {
     picture.append(draw("rect", { class: "within", x: LEFT, width: W - LEFT - RIGHT, y: y(one.limits.upper ?? high), height: Math.max(0, y(one.limits.lower) - y(one.limits.upper ?? high)) }));
     for (const [name, value] of Object.entries(one.limits)) if (value !== null) picture.append(draw("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(value), y2: y(value) }), draw("text", { class: "limit-name", x: LEFT + 3, y: y(value) + (name === "upper" ? -4 : 12) }, `${name} limit ${figure(value, 3)}`));
@@ -42,8 +42,8 @@ function chart(one) {
     picture.append(link);
   });
   if (values.length) picture.append(draw("text", { class: "axis", x: LEFT, y: H - 6 }, new Date(one.points[0].at).toLocaleDateString()), draw("text", { class: "axis", x: W - RIGHT, y: H - 6, "text-anchor": "end" }, new Date(one.points.at(-1).at).toLocaleDateString()));
-  const facts = [one.centre !== null && one.centre !== undefined ? `${one.limits ? "centre" : "median"} ${figure(one.centre, 3)}` : null, one.reason, one.commissioned && `limit of ${one.commissioned.n} past patients (commissioned ${new Date(one.commissioned.at).toLocaleDateString()}), until ${one.baseline.needed} contours have come back; ${one.baseline.n} have`].filter(Boolean).join(" · ");
-  return el("figure.chart", {}, el("figcaption", {}, el("strong", {}, one.oar), el("span.quiet", {}, [one.model && `${one.model.name} ${one.model.version}`, one.scanner].filter(Boolean).join(" · "))), values.length ? picture : "", el("p.quiet.small", {}, facts));
+  const facts = [one.centre !== null && one.centre !== undefined ? `${one.limits ? "centre" : "median"} ${figure(one.centre, 3)}` : null, one.reason, one.commissioned && `limit of ${one.commissioned.n} past patients${one.commissioned.own_scanner ? " on this scanner" : ""} (commissioned ${new Date(one.commissioned.at).toLocaleDateString()}), until ${one.baseline.needed} contours have come back; ${one.baseline.n} have`].filter(Boolean).join(" · ");
+  return el("figure.chart", {}, el("figcaption", {}, el("strong", {}, one.oar), el("span.quiet", {}, [one.model && `${one.model.name} ${one.model.version}`, one.scanner, one.site && `site ${one.site}`].filter(Boolean).join(" · "))), values.length ? picture : "", el("p.quiet.small", {}, facts));
 }
 
 const median = (values) => { const sorted = [...values].sort((a, b) => a - b), middle = sorted.length >> 1; return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2; };
@@ -53,8 +53,8 @@ function ofScores(rows) {
   const groups = new Map();
   for (const row of [...rows].reverse()) {
     if (row.surface_dsc === null) continue;
-    const key = `${row.oar} ${row.model} ${row.model_version} ${row.scanner} ${row.shadow ? row.origin : ""}`;
-    if (!groups.has(key)) groups.set(key, { oar: row.oar, model: { name: row.model, version: row.model_version }, scanner: row.scanner, limits: null, reason: row.shadow ? `against ${row.origin} contours` : null, points: [] });
+    const key = `${row.oar} ${row.model} ${row.model_version} ${row.scanner} ${row.site} ${row.shadow ? row.origin : ""}`;
+    if (!groups.has(key)) groups.set(key, { oar: row.oar, model: { name: row.model, version: row.model_version }, scanner: row.scanner, site: row.site, limits: null, reason: row.shadow ? `against ${row.origin} contours` : null, points: [] });
     groups.get(key).points.push({ at: row.at, job_id: row.job_id, value: row.surface_dsc, alarms: [] });
   }
   return [...groups.values()].map((one) => ({ ...one, centre: median(one.points.map((point) => point.value)) }));
@@ -77,17 +77,18 @@ function signals(charts) {
 }
 
 function fillChoices(all) {
-  for (const [name, values] of [["model", all.map((one) => `${one.model.name} ${one.model.version}`)], ["scanner", all.map((one) => one.scanner)], ["organ", all.map((one) => one.oar)]]) {
+  for (const [name, values] of [["model", all.map((one) => `${one.model.name} ${one.model.version}`)], ["scanner", all.map((one) => one.scanner)], ["site", all.map((one) => one.site)], ["organ", all.map((one) => one.oar)]]) {
     const select = byId(name), list = [...new Set(values)].sort();
     select.replaceChildren(el("option", { value: "" }, "all"), ...list.map((value) => el("option", { value }, value || "unknown")));
     select.value = list.includes(chosen[name]) ? chosen[name] : "";
     chosen[name] = select.value;
+    if (name === "site") select.parentElement.hidden = list.length < 2; // an operator's choice: a site sees itself alone
   }
 }
 
 let all = [];
 function show() {
-  const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.organ || one.oar === chosen.organ));
+  const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.site || one.site === chosen.site) && (!chosen.organ || one.oar === chosen.organ));
   byId("about").textContent = ABOUT[chosen.origin];
   byId("signals").replaceChildren(...signals(wanted));
   const rank = (one) => (one.points.some((point) => point.alarms.length) ? 0 : one.limits ? 1 : 2); // what has something to say comes first
@@ -106,6 +107,6 @@ byId("origins").append(...Object.entries(ORIGINS).map(([name, title]) => el("but
   for (const button of byId("origins").children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
   refresh().catch((error) => toast(error.message));
 } }, title)));
-for (const name of ["model", "scanner", "organ"]) byId(name).addEventListener("change", (event) => { chosen[name] = event.target.value; show(); });
+for (const name of ["site", "model", "scanner", "organ"]) byId(name).addEventListener("change", (event) => { chosen[name] = event.target.value; show(); });
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 whoIsIt().then(refresh).catch((error) => toast(error.message));

@@ -3,7 +3,7 @@ import { byId, call, el, toast, when } from "./api.js";
 import { showGateways } from "./gateways.js";
 import { whoIsIt } from "./page.js";
 
-const EVERY_MS = 3000;
+const EVERY_MS = 3000, HEALTH_MS = 9000;
 const STATES = ["all", "queued", "running", "succeeded", "failed", "cancelled"];
 const chosen = { state: "all", label: "", pages: 1 };
 let caller = null, shown = "";
@@ -69,11 +69,13 @@ function remarks(job) {
   return told.join(" · ");
 }
 
+const stageOf = (job) => job.stage ?? "running";
+
 function row(job) {
   const running = job.state === "running";
-  return el("tr", {},
+  return el("tr", { id: `job-${job.id}` },
     el("td", {}, el("a", { href: `/jobs/${job.id}` }, job.label ?? job.id.slice(0, 8)), job.label ? el("span.quiet.small", {}, ` ${job.id.slice(0, 8)}`) : ""),
-    el("td", {}, el(`span.state.${job.state}`, {}, running && job.stage ? job.stage : job.state), running ? el("progress", { max: "1", value: String(job.progress), "aria-label": "progress" }) : ""),
+    el("td", {}, el(`span.state.${job.state}`, {}, running ? stageOf(job) : job.state), running ? el("progress", { max: "1", value: String(job.progress), "aria-label": "progress" }) : ""),
     el("td", {}, when(job.created_at)),
     el("td", {}, `${job.series.slices} × ${job.series.spacing_mm[0].toFixed(1)} mm`),
     el("td", {}, `${job.model.name} ${job.model.version}`),
@@ -120,14 +122,59 @@ function prepare() {
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
 }
 
+// ── live ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+let stream = null, due = false, busy = false;
+
+/** Read the list now, or as soon as the last reading is three seconds old: however much moves, it is read no more often than that. */
+async function again() {
+  due = true;
+  if (busy) return;
+  busy = true;
+  for (; due; await pause(EVERY_MS)) {
+    due = false;
+    await refresh().catch((error) => toast(error.message));
+  }
+  busy = false;
+}
+
+/** How far the running jobs are; what else changes is read anew. */
+function move(jobs) {
+  for (const job of jobs) {
+    const line = byId(`job-${job.id}`), bar = line?.querySelector("progress");
+    if (!bar) continue;
+    bar.value = job.progress;
+    line.querySelector(".state").textContent = stageOf(job);
+  }
+}
+
+/** Listen to the list while somebody looks at it. Where that is refused, it is read every three seconds. */
+function listen() {
+  if (document.hidden) return stream = stream?.close() ?? null;
+  if (stream && stream.readyState !== EventSource.CLOSED) return;
+  let changes = null;
+  stream = new EventSource("/v1/jobs/events");
+  stream.addEventListener("open", () => (changes = null));
+  stream.addEventListener("jobs", (event) => {
+    const now = JSON.parse(event.data);
+    if (now.changes !== changes) again();
+    changes = now.changes;
+    move(now.running);
+  });
+}
+
 async function live() {
+  await refresh();
+  document.addEventListener("visibilitychange", listen);
   for (let round = 0; ; round++) {
-    if (!document.hidden) {
-      await refresh().catch((error) => toast(error.message));
-      if (round % 3 === 0) await Promise.all([showHealth(), caller.may("jobs:read") && showGateways(caller.may("jobs:write"))]).catch((error) => toast(error.message));
+    if (!document.hidden && round % (HEALTH_MS / EVERY_MS) === 0) {
+      await Promise.all([showHealth(), showGateways(caller.may("jobs:write"))]).catch((error) => toast(error.message));
+      listen();
     }
+    if (round > 0 && !document.hidden && stream?.readyState !== EventSource.OPEN) again();
     document.body.dataset.ready = "true";
-    await new Promise((done) => setTimeout(done, EVERY_MS));
+    await pause(EVERY_MS);
   }
 }
 
