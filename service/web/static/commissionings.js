@@ -73,7 +73,7 @@ function changed(change) {
   return [el("span", { title: `95 % interval: ${interval(change, 3)}` }, `${change.mean > 0 ? "+" : ""}${figure(change.mean, 3)} (${change.n})`), el(verdict === "worse" ? "span.bad" : "span.quiet", {}, verdict)];
 }
 
-const HEAD = ["Organ", "n", "Missed", "Red"], CHANGE = ["Change (pairs)", ""], SCORES = ["Mean ± SD", "Mean, 95 % interval", "Limit", "HD95", "HD95 limit", "Proposed levels"];
+const HEAD = ["Organ", "n", "Missed", "Red"], CHANGE = ["Change (pairs)", ""], SCORES = ["Mean ± SD", "Mean, 95 % interval", "Limit", "HD95", "HD95 limit", "Proposed"];
 
 function sure(question) {
   const dialog = byId("sure");
