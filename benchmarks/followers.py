@@ -33,6 +33,12 @@ CALLS: Final = 40
 ROOT: Final = Path(__file__).parents[1]
 
 
+def cpu_of(pid: int) -> float:
+    """CPU time of a process until now, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass
 class Server:
     """A service in a process of its own."""
@@ -47,8 +53,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """CPU time until now, in seconds."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_of(self.process.pid)
 
 
 @contextmanager
