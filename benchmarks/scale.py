@@ -8,8 +8,8 @@ message, claim the job, renew its lease, report its stages, write results, count
 ``--calls`` each call is timed while the workers work, 200 streams of events are open and 20 series are uploaded at once.
 
 What is measured is the service's own limit. On a machine with few cores that is the machine's: the table says what share of the
-workers' time was work, and how many milliseconds of CPU a job cost the service, the workers and the whole machine, database and queue
-included; two cores have 2,000 a second.
+workers' time was work, and how many milliseconds of CPU a job cost the service, the workers and the whole machine, with database
+and queue. Two cores have 2,000 of them a second.
 """
 
 import argparse
