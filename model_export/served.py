@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_export.network import Network
 from model_export.sampling import MIRRORED
@@ -29,6 +30,18 @@ class Served(nn.Module):
             return torch.sigmoid(cast("Tensor", self.network(ct_hu)).float())
         # one pass over both: the file then holds the weights once
         both = torch.stack([ct_hu, ct_hu.flip(-1)], dim=1).flatten(0, 1)  # (2 N, 1, Z, Y, X)
-        found = torch.sigmoid(cast("Tensor", self.network(both)).float())
-        views = found.reshape(-1, 2, *found.shape[1:])  # (N, 2, OARs, Z - 20, Y · upscale, X · upscale)
-        return (views[:, 0] + views[:, 1].flip(-1)[:, list(MIRRORED)]) / 2
+        head = self.network.head
+        features = torch.relu(head.norm(self.network.features(both)))  # ((Z - 20) · 2 N, C, Y, X)
+        # the mirror image is turned back before the head, and the mean taken before the shuffle: a fifth of the voxels to move
+        rows = mirrored_subpixels(head.upscale)
+        straight = head.conv(features[0::2])
+        turned = functional.conv2d(features[1::2].flip(-1), head.conv.weight[rows], cast("Tensor", head.conv.bias)[rows])
+        found = (torch.sigmoid(straight.float()) + torch.sigmoid(turned.float())) / 2
+        found = functional.pixel_shuffle(found, head.upscale)  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)
+        return found.reshape(-1, ct_hu.shape[0], *found.shape[1:]).permute(1, 2, 0, 3, 4)
+
+
+def mirrored_subpixels(upscale: int) -> list[int]:
+    """For each output of the head, (OAR, row, column) of the pixel shuffle, that of the mirror image."""
+    places = [(oar, y, upscale - 1 - x) for oar in MIRRORED for y in range(upscale) for x in range(upscale)]
+    return [(oar * upscale + y) * upscale + x for oar, y, x in places]

@@ -82,18 +82,18 @@ def exported_weights(path: Path) -> dict[str, Tensor]:
         for name, part in zip(used, ("weight", "bias"), strict=False):
             if not name.startswith("onnx::"):
                 found[name.removeprefix("network.")] = arrays[name]
-            elif node.op_type in ("Conv", "MatMul"):
+            elif node.op_type in ("Conv", "MatMul") and (module := module_of_node(node.name)):  # none: the head's, mirrored
                 value = arrays[name].t().contiguous() if node.op_type == "MatMul" else arrays[name]
-                found[f"{module_of_node(node.name)}.{part}"] = value
+                found[f"{module}.{part}"] = value
         if node.op_type == "BatchNormalization":
             found |= {name.removeprefix("network."): arrays[name] for name in used[2:]}
     return found
 
 
 def module_of_node(name: str) -> str:
-    """``/network/up.6/block/convs/convs.0/conv/Conv`` is ``up.6.block.convs.0.conv``."""
-    scopes = name.strip("/").split("/")[1:-1]
-    following = [*scopes[1:], ""]
+    """``/network/up.6/block/convs/convs.0/conv/Conv``, or without ``network``, is ``up.6.block.convs.0.conv``."""
+    scopes = name.strip("/").removeprefix("network/").split("/")[:-1]
+    following = [*scopes[1:], ""][: len(scopes)]
     return ".".join(scope for scope, after in zip(scopes, following, strict=True) if not after.startswith(f"{scope}."))
 
 

@@ -67,6 +67,7 @@ def add_box_commands(commands: Any) -> None:
     compose.add_argument("--whole", type=Path, default=Path("models/oarlock-hn"), help="the model that finds; it stays as it is")
     compose.add_argument("--boxes", type=Path, nargs="+", required=True, help="what box-export wrote")
     compose.add_argument("--keep", nargs="*", default=[], help="organs that the whole-scan network draws all the same")
+    compose.add_argument("--thresholds", nargs="*", default=[], metavar="ORGAN=P", help="other ones of the whole-scan network")
     compose.add_argument("--release", required=True, help="the composed model's version")
     compose.add_argument("--out", type=Path, required=True, help="another folder")
     compose.set_defaults(run=_compose)
@@ -231,5 +232,8 @@ def _export(options: argparse.Namespace) -> None:
 def _compose(options: argparse.Namespace) -> None:
     from model_export.boxes.compose import compose
 
-    manifest = compose(options.whole, options.boxes, options.out, version=options.release, kept=options.keep)
+    thresholds = {organ: float(p) for organ, p in (pair.split("=") for pair in options.thresholds)}
+    manifest = compose(
+        options.whole, options.boxes, options.out, version=options.release, kept=options.keep, thresholds=thresholds
+    )
     print(f"{manifest.identity}: {', '.join(part.name for part in manifest.parts)}")

@@ -19,15 +19,25 @@ SECTION: Final = "## Parts"
 PART_SUFFIX: Final = ".part.toml"
 
 
-def compose(whole: Path, boxes: Sequence[Path], folder: Path, *, version: str, kept: Collection[str] = ()) -> ModelManifest:
+def compose(
+    whole: Path,
+    boxes: Sequence[Path],
+    folder: Path,
+    *,
+    version: str,
+    kept: Collection[str] = (),
+    thresholds: Mapping[str, float] | None = None,
+) -> ModelManifest:
     """Write the folder of a composed model.
 
     :param whole: the folder of a model of one part, which stays as it is, or of a composed one, whose boxes are left out.
     :param boxes: folders or ``NAME.part.toml`` files that `box-export` wrote.
     :param kept: organs that the whole-scan network draws although a box has a channel for them.
+    :param thresholds: of the whole-scan network's organs, where they differ from its manifest's.
     """
     tables = tomllib.loads((whole / MANIFEST_NAME).read_text(encoding="utf-8"))
     parts = [_whole_part(tables)]
+    parts[0]["oar"] = [oar | {"threshold": (thresholds or {}).get(oar["name"], oar["threshold"])} for oar in parts[0]["oar"]]
     owners = {oar["name"]: FINDER for oar in parts[0]["oar"]}
     shares: dict[str, float] = {}
     folder.mkdir(parents=True, exist_ok=True)

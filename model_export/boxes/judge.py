@@ -24,7 +24,7 @@ from model_export.boxes.served import ServedBox
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import AIR_HU, to_codes
 from model_export.evaluate import volumetric_dsc
-from model_export.prepare import Match, cut
+from model_export.prepare import OPEN_ENDED, Match, cut
 from model_export.transferred.atlases import native_ranges
 from model_export.transferred.coarse import CoarseModel
 from model_export.transferred.scans import NATIVE_PER_VOXEL, Point, Scan, to_mm
@@ -134,28 +134,41 @@ def judge(
     voxel_ml = float(np.prod(scan.spacing_mm)) / NATIVE_PER_VOXEL**2 / 1000.0
     for index, organ in enumerate(served.box.drawn_organs):
         masks = [cut(rater[organ].mask, *native_ranges(scan, match)) if organ in rater else None for rater in raters]
-        if masks[0] is None or not masks[0].any() or (masks[0] & known).sum() < LEAST_KNOWN * masks[0].sum():
+        counted = None if masks[0] is None else where_it_judges(organ, masks[0], known)
+        if masks[0] is None or counted is None:
             continue
-        reference = masks[0] & known
+        reference = masks[0] & counted
         probability = np.zeros(reference.shape, np.float32)
         share: F32 | float = 1.0
         if organ in served.box.shares:
             probability, share = coarse_drawing.native_probability(organ), served.box.shares[organ] * fade
         probability[spans] += share * (found[index] - probability[spans])
         drawn = (probability >= thresholds.get(organ, 0.5)) & known
-        drawn = largest_piece(drawn) if BY_NAME[organ].single else drawn
+        drawn = (largest_piece(drawn) if BY_NAME[organ].single else drawn) & counted
         rows.append(
             BoxScore(
                 case=match.case,
                 organ=organ,
                 dsc=volumetric_dsc(drawn, reference),
-                coarse_dsc=volumetric_dsc(coarse_drawing.native_mask(organ) & known, reference),
-                human_dsc=None if masks[1] is None else volumetric_dsc(masks[1] & known, reference),
+                coarse_dsc=volumetric_dsc(coarse_drawing.native_mask(organ) & counted, reference),
+                human_dsc=None if masks[1] is None else volumetric_dsc(masks[1] & counted, reference),
                 predicted_ml=round(float(drawn.sum()) * voxel_ml, 3),
                 reference_ml=round(float(reference.sum()) * voxel_ml, 3),
             )
         )
     return rows
+
+
+def where_it_judges(organ: str, reference: Mask, known: Mask) -> Mask | None:
+    """The voxels in which a drawing is compared with a reference; None if too little of that is known.
+
+    A cord is drawn down to some level: of it what is known counts, from its lowest slice upwards.
+    """
+    shown = reference & known
+    if organ in OPEN_ENDED and shown.any():
+        lowest = int(np.flatnonzero(shown.any(axis=(1, 2)))[0])
+        return np.asarray(known & (np.arange(len(known)) >= lowest)[:, None, None])
+    return known if reference.any() and shown.sum() >= LEAST_KNOWN * reference.sum() else None
 
 
 def read_judged(path: Path) -> list[BoxScore]:

@@ -12,7 +12,7 @@ from model_export.boxes.compose import compose
 from model_export.boxes.config import BoxRun, read_box_run
 from model_export.boxes.data import EXPERT, TRANSFERRED, BoxCase, BoxLabel, box_data_hash, read_box_cases, write_box_cases
 from model_export.boxes.export import Facts, export_box, run_box
-from model_export.boxes.judge import box_middle, on_native_grid
+from model_export.boxes.judge import box_middle, faded_on_native_grid, on_native_grid, where_it_judges
 from model_export.boxes.network import BoxNetwork
 from model_export.boxes.sampling import draw_box, labelled_outputs, no_placement, see, shares_at
 from model_export.boxes.served import ServedBox
@@ -64,7 +64,7 @@ def made_case(labels: Sequence[BoxLabel], *, name: str = "made") -> BoxCase:
     )
 
 
-@pytest.mark.parametrize("name", ["orbits", "ears", "jaw"])
+@pytest.mark.parametrize("name", ["orbits", "ears", "jaw", "axis"])
 def test_each_shipped_box_can_be_built_and_names_both_sides(name: str) -> None:
     run = read_box_run(CONFIGS / f"{name}.toml")
     slices, rows, columns = run.box.size
@@ -217,8 +217,11 @@ def test_an_export_answers_as_torch_does_and_states_its_shape(run: BoxRun, tmp_p
 def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_organs(run: BoxRun, tmp_path: Path) -> None:
     export_box(BoxNetwork(run.network), run, tmp_path / "boxes", Facts({}, {"steps": 7}, {}))
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
-    manifest = compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", kept=["Eye_L", "Eye_R"])
+    manifest = compose(
+        whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", kept=["Eye_L", "Eye_R"], thresholds={"Brain": 0.61}
+    )
     assert [part.name for part in manifest.parts] == ["whole", "orbits"]
+    assert manifest.parts[0].thresholds[:2] == (0.61, 0.5)  # brain, and the brainstem as it was
     owners = {oar.name: owner for oar, owner in manifest.owners.items()}
     assert owners["Lens_R"] == "orbits"
     assert owners["Brain"] == owners["Eye_L"] == "whole"
@@ -252,6 +255,29 @@ def test_a_drawing_comes_back_to_the_place_that_it_was_drawn_at(run: BoxRun) -> 
     x_mm = ((np.arange(160) + 0.5) / 4 - 0.5)[spans[2]] * 4.0 - 80.0
     inside = np.abs(x_mm) < 30.0
     assert np.allclose(found[0, 2, 10, inside], x_mm[inside], atol=1e-3)
+
+
+def test_a_share_fades_on_the_native_grid_as_in_the_product(run: BoxRun) -> None:
+    """1 at 10 mm and more from each face; half-way there at 5 mm, and a quarter where two faces are 5 mm away."""
+    box = replace(run.box, size=(10, 8, 8), hidden_columns=0)
+    hu = np.zeros((20, 30, 40), np.float32)
+    scan = Scan("made", "train", hu, np.ones(hu.shape, np.bool_), (2.5, 4.0, 4.0), {})
+    fade = faded_on_native_grid(box, (25.0, 60.0, 80.0), scan)  # 25 x 32 x 32 mm, voxels of 2.5 x 1 x 1 mm
+    z, y, x = (int(n) for n in np.argwhere(fade == fade.max())[0])
+    assert fade.max() == 1.0
+    assert np.allclose(np.diff(fade[z, y, :8]), 0.1)
+    assert fade[z, 3, 3] == pytest.approx(fade[z, y, 3] * fade[z, 3, x])
+
+
+def test_a_cord_is_judged_from_its_lowest_drawn_slice_and_other_organs_where_they_are_known() -> None:
+    reference, known = np.zeros((8, 4, 4), np.bool_), np.ones((8, 4, 4), np.bool_)
+    reference[3:, 1:3, 1:3], known[6:] = True, False
+    counted = where_it_judges("SpinalCord", reference, known)
+    assert counted is not None
+    assert counted.any(axis=(1, 2)).tolist() == [False] * 3 + [True] * 3 + [False] * 2
+    assert where_it_judges("Brainstem", reference, known) is None  # three of its five slices are known
+    known[6:] = True
+    assert where_it_judges("Brainstem", reference, known) is known
 
 
 def test_things_touch_the_skin_and_change_nothing_within_it() -> None:
