@@ -23,6 +23,7 @@ from pydicom.uid import (
 )
 
 from oarlock import errors
+from oarlock.ct import sorting
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.dicom.elements import read_elements
 from oarlock.organs.catalogue import OAR
@@ -380,7 +381,10 @@ def test_frames_count_as_slices(series: Series, tmp_path: Path) -> None:
 def test_what_several_files_hold_counts_together(series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames, and elements in sequences of defined length, which the first look at a file passes over unread."""
     files = [write_multi_frame(tmp_path / f"{i}.dcm", series.files[3 * i : 3 * i + 3], uid=f"2.25.{i + 1}") for i in range(3)]
-    monkeypatch.setattr("oarlock.ct.sorting.MAX_UPLOAD_FRAMES", 8)
+    assert sorting.MAX_UPLOAD_FRAMES == 16_384
+    monkeypatch.setattr(sorting, "MAX_UPLOAD_FRAMES", 9)
+    check_headers(files)
+    monkeypatch.setattr(sorting, "MAX_UPLOAD_FRAMES", 8)
     with pytest.raises(errors.MultiFrameCT, match=r"File 3 .* claims 3 frames, and an upload may hold 8"):
         check_headers(files)
     monkeypatch.undo()

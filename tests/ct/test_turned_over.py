@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from oarlock.ct.turned_over import turned_over
@@ -92,3 +93,49 @@ def test_a_short_scan_is_not_judged(coarse: Phantom) -> None:
         whole.column_spacing_mm,
     )
     assert found(replace(coarse, grid=short), coarse.hu[30:47, ::-1]) == ""
+
+
+# ── the limits of the page ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def block(shape: tuple[int, int, int], pixel_mm: float, *, down: int = 0, left: int = 0) -> tuple[npt.NDArray[np.int16], Grid]:
+    """A block of water in air on slices 4 mm apart, with a square tube of air so many pixels off its middle."""
+    slices, rows, columns = shape
+    hu = np.full((slices, rows + 10, columns + 10), -1000, dtype=np.int16)
+    hu[:, 5:-5, 5:-5] = 0
+    middle = 5 + rows // 2 + down, 5 + columns // 2 + left
+    hu[:, middle[0] - 3 : middle[0] + 4, middle[1] - 3 : middle[1] + 4] = -1000
+    origins = np.array([[0.0, 0.0, 4.0 * z] for z in range(slices)])
+    return hu, Grid(*hu.shape[1:], origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), pixel_mm, pixel_mm)
+
+
+def told(hu: npt.NDArray[np.int16], grid: Grid) -> str:
+    return " ".join(notice.detail for notice in turned_over(hu, grid))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "limit_mm", "sentence"),
+    [({"down": 2}, 8, "behind the middle"), ({"left": 4}, 15, "beside the middle"), ({"left": -4}, 15, "beside the middle")],
+)
+def test_air_is_told_from_its_limit_on(pixels: dict[str, int], limit_mm: float, sentence: str) -> None:
+    share = limit_mm / abs(sum(pixels.values()))
+    assert sentence not in told(*block((27, 41, 41), share - 0.01, **pixels))
+    assert sentence in told(*block((27, 41, 41), share + 0.01, **pixels))
+
+
+def test_a_scan_is_judged_from_100_mm_on() -> None:
+    assert told(*block((25, 41, 41), 4.0, down=5)) == ""  # its planes are 96 mm apart
+    assert "behind the middle" in told(*block((26, 41, 41), 4.0, down=5))
+
+
+@pytest.mark.parametrize(("wave", "is_told"), [(36, False), (34, True)])
+def test_bone_is_told_where_it_falls_towards_the_head_by_a_correlation_of_0_55(wave: int, is_told: bool) -> None:
+    """Pixels of bone: a fall by one a slice, and a wave by turns on it that takes the correlation to either side."""
+    hu, grid = block((41, 41, 41), 4.0)
+    counts = np.arange(41)[::-1] + wave * (np.arange(41) % 2)
+    for image, count in zip(hu, counts, strict=True):
+        image[6:8, 6:46].flat[:count] = 1000
+    correlation = np.corrcoef(np.arange(41), counts)[0, 1]
+    assert abs(correlation + 0.55) < 0.03
+    assert bool(correlation < -0.55) is is_told
+    assert ("the lower end" in told(hu, grid)) is is_told
