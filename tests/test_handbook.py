@@ -93,3 +93,15 @@ def test_every_hazard_of_the_safety_file_has_a_control_in_make_test() -> None:
             name for name, before in decorated if whole or "\n@pytest.mark.long(" in before.rpartition("\n\n\n")[2].join("\n\n")
         }
     assert [line for line, names in controls.items() if long.issuperset(names)] == []
+
+
+def test_every_limit_of_the_handbook_has_its_place_in_the_code_and_its_tests() -> None:
+    page = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| `(\S+)` `(\S+)` \| (.*) \|$", page, flags=re.MULTILINE)
+    assert len(rows) == sum(line.startswith("| ") for line in page.splitlines()) - 2 * page.count("| limit |")
+    assert [
+        row[0] for row in rows if not re.search(rf"(?<!\w){re.escape(row[2])}(?!\w)", (ROOT / row[1]).read_text(encoding="utf-8"))
+    ] == []
+    tests = "".join(path.read_text(encoding="utf-8") for path in tracked("tests/**.py", "tests/**/*.py"))
+    assert [row[0] for row in rows if not re.findall(r"`(test_\w+)`", row[3])] == []
+    assert [name for name in re.findall(r"`(test_\w+)`", page) if f"def {name}(" not in tests] == []
