@@ -1,4 +1,6 @@
-"""Random deformations and intensity changes (Nikolov et al. 2021, Methods), and what the shipped model adds.
+"""Random deformations and intensity changes.
+
+Those of Nikolov et al. 2021, Methods, and what the shipped model adds.
 
 All spatial changes become one dense deformation, applied once. Deformations are in plane, as in the paper; the stretch along z
 is ours. Positions are millimetres from the middle of the field of view, x to the patient's left, y to the back.
@@ -21,7 +23,10 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Half-widths of uniform draws, standard deviations, and probabilities. The paper's values are in ``configs/paper.toml``."""
+    """Half-widths of uniform draws, standard deviations, and probabilities.
+
+    The paper's values are in ``configs/paper.toml``.
+    """
 
     translation_mm: float = 0.0
     rotation_deg: float = 0.0
@@ -40,7 +45,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Deformation:
-    """Where in the source each place of the output comes from: an affine map in plane plus a cubic B-spline field."""
+    """Where in the source each place of the output comes from.
+
+    An affine map in plane plus a cubic B-spline field.
+    """
 
     matrix: F32  # (2, 2), applied to (y, x)
     translation_mm: F32  # (2,)
@@ -50,7 +58,10 @@ class Deformation:
     mirror: bool
 
     def in_plane(self, z_mm: F32, y_mm: F32, x_mm: F32, device: torch.device = CPU) -> Tensor:
-        """Source positions (y, x) in mm of a grid of output positions: (2, Z, Y, X), computed on a device."""
+        """Source positions (y, x) in mm of a grid of output positions.
+
+        (2, Z, Y, X), computed on a device.
+        """
         y, x = np.meshgrid(y_mm, -x_mm if self.mirror else x_mm, indexing="ij")
         affine = np.einsum("ij,jyx->iyx", self.matrix, np.stack([y, x])) + self.translation_mm[:, None, None]
         placed = torch.from_numpy(affine.astype(np.float32)).to(device)[:, None].expand(-1, len(z_mm), -1, -1)
@@ -66,7 +77,10 @@ class Deformation:
 
 
 def draw_deformation(config: AugmentConfig, rng: Generator, *, extent_mm: tuple[float, float, float]) -> Deformation:
-    """One random deformation for a field of view of (z, y, x) mm."""
+    """One random deformation for a field of view.
+
+    The field is (z, y, x) mm.
+    """
     angle = math.radians(rng.uniform(-config.rotation_deg, config.rotation_deg))
     shear_y, shear_x = rng.uniform(-config.shear, config.shear, 2)
     rotate = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -83,7 +97,10 @@ def draw_deformation(config: AugmentConfig, rng: Generator, *, extent_mm: tuple[
 
 
 def spline_basis(positions: F32, points: int) -> F32:
-    """Weights (positions, points) of a uniform cubic B-spline; positions count control points from the middle one."""
+    """Weights (positions, points) of a uniform cubic B-spline.
+
+    Positions count control points from the middle one.
+    """
     distance = np.abs(positions[:, None] + (points - 1) / 2 - np.arange(points)[None, :])
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.clip(2.0 - distance, 0.0, None) ** 3 / 6
@@ -92,7 +109,10 @@ def spline_basis(positions: F32, points: int) -> F32:
 
 
 def change_intensities(hu: Tensor, config: AugmentConfig, rng: Generator) -> Tensor:
-    """Blur, shift and noise, in that order; (z, y, x) HU. The noise depends on the generator and on the kind of device."""
+    """Blur, shift and noise, in that order.
+
+    (z, y, x) HU. The noise depends on the generator and on the kind of device.
+    """
     if rng.random() < config.blur_probability:
         hu = blur(hu, rng.uniform(0.0, config.blur_sd_voxels))
     shift = rng.uniform(-config.shift_hu, config.shift_hu)
@@ -102,7 +122,10 @@ def change_intensities(hu: Tensor, config: AugmentConfig, rng: Generator) -> Ten
 
 
 def blur(hu: Tensor, sd_voxels: float) -> Tensor:
-    """A three-tap smoothing along y and x with the variance of a Gaussian of this width."""
+    """A three-tap smoothing along y and x.
+
+    With the variance of a Gaussian of this width.
+    """
     side = min(sd_voxels**2 / 2, 0.25)
     for axis in (1, 2):
         count = hu.shape[axis]
@@ -112,7 +135,10 @@ def blur(hu: Tensor, sd_voxels: float) -> Tensor:
 
 
 def draw_cut(shape: tuple[int, int, int], config: AugmentConfig, rng: Generator) -> npt.NDArray[np.bool_] | None:
-    """What stays known when a part of a scan is taken away, as OpenKBP did: half-spaces along one to three axes."""
+    """What stays known when a part of a scan is taken away.
+
+    Half-spaces along one to three axes, as OpenKBP took them away.
+    """
     if rng.random() >= config.cut_probability:
         return None
     kept = np.ones(shape, np.bool_)

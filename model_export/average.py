@@ -1,4 +1,6 @@
-"""Several runs from one start to one: the mean of their weights, which errs less than each of them.
+"""The mean of several runs from one start.
+
+Its weights are the mean of theirs; it errs less than each of them.
 
 Runs that begin at the same trained network and see different slabs stay close enough together for the mean of their weights
 to be a network like them (Wortsman et al. 2022). So two cores train two runs, each at full speed.
@@ -17,7 +19,9 @@ class NotOneStart(ValueError):
 
 
 def mean_of_runs(runs: Sequence[Run], config: Config) -> Run:
-    """A run whose averaged weights are the mean of the runs', with the steps and the hours of them all.
+    """A run whose averaged weights are the mean of the runs'.
+
+    With the steps and the hours of them all.
 
     :raises NotOneStart: if there are none, or they did not all start from the same model: such weights have no mean.
     """

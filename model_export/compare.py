@@ -1,4 +1,6 @@
-"""Two models on the same scans: by how much the one draws each organ better than the other.
+"""Two models on the same scans.
+
+By how much the one draws each organ better than the other.
 
 Both draw every scan; what counts is the difference on each scan, for scans differ more from each other than models do. A decision
 to upgrade rests on the mean of these differences and its confidence interval, not on two means.

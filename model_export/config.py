@@ -1,4 +1,7 @@
-"""A training run, read from TOML: every number that shapes the network or its training is in ``configs/*.toml``."""
+"""A training run, read from TOML.
+
+Every number that shapes the network or its training is in ``configs/*.toml``.
+"""
 
 import tomllib
 from dataclasses import dataclass
@@ -14,7 +17,10 @@ from oarlock.organs.catalogue import OARS
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One optimisation. `milestones` are (step, factor) pairs; without any the rate warms up and follows a cosine to zero."""
+    """One optimisation. `milestones` are (step, factor) pairs.
+
+    Without any the rate warms up and follows a cosine to zero.
+    """
 
     slices: int  # predicted slices per slab
     slabs_per_step: int
@@ -35,7 +41,10 @@ class TrainingConfig:
     seed: int = 1
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate at a step, and at a share of the schedule in [0, 1]."""
+        """Learning rate at a step and a share of the schedule.
+
+        The share is in [0, 1].
+        """
         if self.milestones:
             factors = [factor for start, factor in self.milestones if step >= start]
             return self.learning_rate * (factors[-1] if factors else 1.0)
@@ -55,7 +64,10 @@ class Config:
 
 
 def read_config(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Config:
-    """A run from TOML; `overrides` replaces single keys by table, so that a test can shrink a run."""
+    """A run from TOML.
+
+    `overrides` replaces single keys by table, so that a test can shrink a run.
+    """
     tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))
     for table, keys in (overrides or {}).items():
         tables[table].update(keys)
@@ -63,7 +75,10 @@ def read_config(path: Path, overrides: dict[str, dict[str, Any]] | None = None) 
 
 
 def to_config(tables: dict[str, dict[str, Any]]) -> Config:
-    """Tables of a TOML file to a run; an unknown key is a TypeError."""
+    """Tables of a TOML file to a run.
+
+    An unknown key is a TypeError.
+    """
     parts = {name: {key: _frozen(value) for key, value in table.items()} for name, table in tables.items()}
     size, upscale = parts["grid"]["size"], parts["grid"]["upscale"]
     network = NetworkConfig(size=size, upscale=upscale, outputs=len(OARS), **parts["network"])

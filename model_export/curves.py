@@ -1,4 +1,7 @@
-"""The curves of a run as a picture: loss and learning rate, and what the evaluations of its checkpoints found."""
+"""The curves of a run as a picture.
+
+Loss and learning rate, and what the evaluations of its checkpoints found.
+"""
 
 import json
 from pathlib import Path

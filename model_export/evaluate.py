@@ -1,4 +1,6 @@
-"""How well a checkpoint draws the tuning split: per OAR, left and right apart, on the data's own grid.
+"""How well a checkpoint draws the tuning split.
+
+Per OAR, left and right apart, on the data's own grid.
 
 The reference is OpenKBP's drawing, or the oncologist's on the matched scans, where the radiographer's drawing of the same scan
 is scored beside it. Only voxels whose CT is known, in slices where the organ is labelled, are compared.
@@ -44,7 +46,10 @@ SurfaceScore = Callable[[Mask, Mask, tuple[float, float, float], float], float |
 
 @dataclass(frozen=True, slots=True)
 class OrganResult:
-    """One organ in one scan. `dsc` is None where the reference holds nothing in the known CT; volumes in cm³."""
+    """One organ in one scan.
+
+    `dsc` is None where the reference holds nothing in the known CT; volumes in cm³.
+    """
 
     case: str
     source: str
@@ -83,7 +88,10 @@ def evaluate(
     thresholds: Mapping[str, float] = MappingProxyType({}),
     kept: Kept | None = None,
 ) -> list[OrganResult]:
-    """Every labelled organ of every case; `thresholds` by OAR, else 0.5. Cases that are `kept` are not drawn again."""
+    """Every labelled organ of every case.
+
+    `thresholds` by OAR, else 0.5. Cases that are `kept` are not drawn again.
+    """
     served, kept = Served(network).eval(), kept or Kept()
 
     def judge(case: Case) -> list[dict[str, Any]]:
@@ -95,7 +103,10 @@ def evaluate(
 
 
 def predict_case(served: Served, case: Case, grid: GridConfig, *, bfloat16: bool) -> Tensor:
-    """Probabilities (labelled channels, Z, Y · upscale, X · upscale) on the network's grid, centred on the case."""
+    """Probabilities on the network's grid, centred on the case.
+
+    (labelled channels, Z, Y · upscale, X · upscale).
+    """
     slices = case_slices(case, grid)
     middle_mm = case.ct.shape[0] * case.spacing_mm[0] / 2
     rng = np.random.default_rng(0)  # asked, but nothing is random without augmentation
@@ -116,7 +127,10 @@ def case_slices(case: Case, grid: GridConfig) -> int:
 
 
 def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
-    """Probabilities on the network's grid to those at the voxels of the case's labels, (channels, z, y, x)."""
+    """Probabilities at the voxels of the case's labels.
+
+    From those on the network's grid, (channels, z, y, x).
+    """
     _, slices, rows, columns = case.labels.shape
     z_mm, y_mm, x_mm = (
         (np.arange(count) + 0.5) * spacing - middle
@@ -138,7 +152,9 @@ def to_label_grid(probabilities: Tensor, case: Case, grid: GridConfig) -> F32:
 def choose_thresholds(
     network: Network, grid: GridConfig, cases: Sequence[Case], *, bfloat16: bool = True, kept: Kept | None = None
 ) -> dict[str, float]:
-    """For each OAR the threshold with the highest mean volumetric DSC on some cases: training cases, never those that judge.
+    """The threshold with the highest mean volumetric DSC, by OAR.
+
+    On some cases: training cases, never those that judge.
 
     An OAR that at least `ENOUGH` cases of OpenKBP show is judged on those, for the matched ones are few; any other on all. A
     threshold other than 0.5 is taken only where it is better by `CLEARLY_BETTER`. Both sides of an organ share one: the network
@@ -212,14 +228,20 @@ def compare_case(
 
 
 def volumetric_dsc(predicted: Mask, reference: Mask) -> float | None:
-    """Twice the overlap over the sum of the volumes; None without a reference."""
+    """Twice the overlap over the sum of the volumes.
+
+    None without a reference.
+    """
     if not reference.any():
         return None
     return float(2.0 * (predicted & reference).sum() / (predicted.sum() + reference.sum()))
 
 
 def surface_dsc(predicted: Mask, reference: Mask, spacing_mm: tuple[float, float, float], tolerance_mm: float) -> float | None:
-    """Surface DSC at the tolerance, rounded as the paper says; None if a mask is empty in the reference, 0 if ours is."""
+    """Surface DSC at the tolerance, rounded as the paper says.
+
+    None if a mask is empty in the reference, 0 if ours is.
+    """
     if not reference.any():
         return None
     if not predicted.any():
@@ -232,7 +254,10 @@ def surface_dsc(predicted: Mask, reference: Mask, spacing_mm: tuple[float, float
 
 
 def summarise(results: Sequence[OrganResult]) -> list[Summary]:
-    """Mean, spread and worst case of each OAR in each source, in the order of the house's table."""
+    """Mean, spread and worst case of each OAR in each source.
+
+    In the order of the house's table.
+    """
     lines = []
     for source in ("openkbp", "matched"):
         for name in CHANNEL:

@@ -1,4 +1,6 @@
-"""From a checkpoint to a model folder: the ONNX file, its manifest, its card. The export runs what it wrote.
+"""From a checkpoint to a model folder.
+
+The ONNX file, its manifest, its card. The export runs what it wrote.
 
 The exporter folds every norm that follows a convolution into it; a norm that follows a residual sum stays a
 BatchNormalization. The sigmoid is in the graph, as is the Hounsfield window: HU in, probabilities out.
@@ -42,7 +44,10 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was looked at: the picture that `look` made (a PNG), and the table of ``benchmarks.robustness`` (Markdown)."""
+    """What was looked at.
+
+    The picture that `look` made (a PNG), and the table of ``benchmarks.robustness`` (Markdown).
+    """
 
     picture: Path | None = None
     robustness: Path | None = None
@@ -50,7 +55,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far ONNX Runtime and torch are apart: the largest difference of a probability, the share of mask voxels."""
+    """How far ONNX Runtime and torch are apart.
+
+    The largest difference of a probability, the share of mask voxels.
+    """
 
     probability: float
     mask_share: float
@@ -112,7 +120,10 @@ def write_onnx(served: nn.Module, path: Path, config: Config) -> None:
 
 
 def fix_output_shape(path: Path, config: Config) -> None:
-    """State the output's channels, rows and columns, which the exporter leaves open after the pixel shuffle."""
+    """State the output's channels, rows and columns.
+
+    The exporter leaves them open after the pixel shuffle.
+    """
     import onnx
 
     model = onnx.load(str(path))
@@ -138,7 +149,10 @@ def run_onnx(path: Path, ct_hu: F32) -> F32:
 
 
 def compare_with_torch(served: nn.Module, path: Path, config: Config) -> Agreement:
-    """Both on the self-check's picture and on noise, two slabs of a length that the export never saw."""
+    """Both on the self-check's picture and on noise.
+
+    Two slabs of a length that the export never saw.
+    """
     slices = SELF_CHECK_SLICES + 5
     picture = self_check_input(slices, (config.grid.size, config.grid.size))
     noisy = picture + np.random.default_rng(1).normal(0.0, 100.0, picture.shape).astype(np.float32)
@@ -204,7 +218,10 @@ LIMITS: Final = (
 
 
 def to_card(folder: Path, version: str, facts: dict[str, Any], results: dict[str, Any], seen: Seen) -> str:
-    """The model card: what it was made from, how well it does, what it is not for. The picture is copied beside it."""
+    """The model card.
+
+    What it was made from, how well it does, what it is not for. The picture is copied beside it.
+    """
     if seen.picture:
         (folder / PICTURE).write_bytes(seen.picture.read_bytes())
     lines = [Summary(**line) for line in results.get("summary", [])]

@@ -1,4 +1,6 @@
-"""A model folder of half the size: the same graph with 16-bit weights and arithmetic, measured against the one it comes from.
+"""A model folder of half the size.
+
+The same graph with 16-bit weights and arithmetic, measured against the one it comes from.
 
 Input and output stay 32-bit, so the runtime sees no difference. It is meant for GPUs with half-precision units; a CPU computes it
 in 32 bit with casts in between, and is slower for it. Layouts other than the graph's own must stay off: with the CUDA provider's
@@ -20,7 +22,9 @@ HALF_TOLERANCE = 1e-2
 
 
 def halve(source: Path, folder: Path, *, slabs: F32 | None = None) -> Agreement:
-    """Write the half-size twin of a model folder and say how far the two are apart.
+    """Write the half-size twin of a model folder.
+
+    And say how far the two are apart.
 
     :param slabs: (N, 1, Z, Y, X) HU to compare on; the self-check's picture where there are none.
     """
@@ -38,7 +42,10 @@ def halve(source: Path, folder: Path, *, slabs: F32 | None = None) -> Agreement:
 
 
 def write_half(source: Path, path: Path) -> None:
-    """The graph in half precision; what goes in and comes out stays float32."""
+    """The graph in half precision.
+
+    What goes in and comes out stays float32.
+    """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -65,7 +72,10 @@ def half_manifest(text: str, manifest: ModelManifest, path: Path, answer: F32) -
 
 
 def agreement_of(manifest: ModelManifest, path: Path, slabs: F32) -> Agreement:
-    """Largest difference of a probability, and the share of mask voxels (of those that either draws) that differ."""
+    """Largest difference of a probability, and share of differing mask voxels.
+
+    Of those voxels that either draws.
+    """
     thresholds = np.array(manifest.parts[0].thresholds, np.float32)[:, None, None, None]
     whole, half = run_onnx(manifest.parts[0].path, slabs), run_onnx(path, slabs)
     drawn, drawn_half = whole >= thresholds, half >= thresholds

@@ -1,4 +1,7 @@
-"""Pictures of what a checkpoint draws on a real DICOM series, in all three planes: for a person's eye, on CT of full extent."""
+"""Pictures of what a checkpoint draws on a real series.
+
+In all three planes, for a person's eye, on CT of full extent.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,13 +47,19 @@ def input_of(grid: GridConfig) -> InputSpec:
 
 
 def read_on_grid(series: Path, spec: InputSpec) -> F32:
-    """The CT of a folder of DICOM files on the network's grid, (z, y, x) HU, as the worker prepares it."""
+    """The CT of a folder of DICOM files on the network's grid.
+
+    (z, y, x) HU, as the worker prepares it.
+    """
     ct = read_ct_series(check_headers(sorted(path for path in series.iterdir() if path.is_file())))
     return to_model_grid(ct.hu, ct.header.grid, spec).volume
 
 
 def slabs_of_series(series: Path, spec: InputSpec) -> F32:
-    """The same in slabs of `SLAB_SLICES` and their context, (N, 1, Z, Y, X) HU; what is over at the head end is left out."""
+    """The same in slabs of `SLAB_SLICES` and their context.
+
+    (N, 1, Z, Y, X) HU; what is over at the head end is left out.
+    """
     volume, length = read_on_grid(series, spec), SLAB_SLICES + spec.context_slices - 1
     return np.stack([volume[first : first + length] for first in range(0, len(volume) - length + 1, SLAB_SLICES)])[:, None]
 
@@ -58,7 +67,10 @@ def slabs_of_series(series: Path, spec: InputSpec) -> F32:
 def predict_volume(
     network: Network, ct_hu: F32, grid: GridConfig, thresholds: Mapping[str, float] = MappingProxyType({})
 ) -> Mask:
-    """Masks (OARs, Z, Y · upscale, X · upscale) of a whole volume."""
+    """Masks of a whole volume.
+
+    (OARs, Z, Y · upscale, X · upscale).
+    """
     served = Served(network).eval()
     limits = np.array([thresholds.get(oar.name, THRESHOLD) for oar in OARS], np.float32)[:, None, None, None]
 
@@ -72,7 +84,10 @@ def predict_volume(
 
 
 def draw(ct_hu: F32, masks: Mask, grid: GridConfig, path: Path) -> None:
-    """Axial slices from foot to head, then coronal and sagittal ones; the patient's right is on the left."""
+    """Axial slices from foot to head, then coronal and sagittal ones.
+
+    The patient's right is on the left.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -21,7 +21,9 @@ _NEVER: Final = -30.0  # a logit whose probability, loss and gradient are nothin
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """`top_k_percent` of the voxels of a channel count, or `top_k_volumes` times the organ's own volume where that is more.
+    """How many voxels of a channel count.
+
+    `top_k_percent` of them, or `top_k_volumes` times the organ's own volume where that is more.
 
     `absent_percent` counts where the organ is not in the slab, if it is not 0: fewer would let each voxel of a slab without a
     lung weigh more than a voxel of a lung does. `dice` weighs the Dice term, 0 leaves it out. A sample's loss is the mean over
@@ -47,7 +49,9 @@ def loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: LossC
 
 
 def fast_loss_of_sample(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
-    """The same number and gradient, one channel at a time and without a graph: a third of the training step's time less.
+    """The same number and gradient, one channel at a time.
+
+    Without a graph: a third of the training step's time less.
 
     `target` and `counts` need only broadcast to the shape of `logits`, (channels, …).
     """
@@ -106,7 +110,10 @@ def _dice(probability: Tensor, target: Tensor, smoothing: float) -> tuple[float,
 
 
 def top_k_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor, config: LossConfig) -> Tensor:
-    """(channels, voxels) to the mean cross-entropy of the hardest of the voxels that count, per channel."""
+    """Mean cross-entropy of the hardest voxels that count, per channel.
+
+    Of (channels, voxels).
+    """
     losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * counts
     stride = config.threshold_stride
     threshold = torch.stack(
@@ -120,7 +127,10 @@ def top_k_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor, config: 
 
 
 def hardest_share(target: Tensor, counts: Tensor, config: LossConfig) -> float:
-    """Which share of the voxels of one channel counts: the k % or the organ's volumes, whichever is more."""
+    """Which share of the voxels of one channel counts.
+
+    The k % or the organ's volumes, whichever is more.
+    """
     share, volume = config.top_k_percent / 100.0, float(target.sum())
     if config.absent_percent and not volume:
         share = config.absent_percent / 100.0
@@ -136,7 +146,10 @@ def _threshold(losses: Tensor, counts: Tensor, share: float) -> Tensor:
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, counts: Tensor, *, smoothing: float) -> Tensor:
-    """One minus the soft Dice, 2 Σpt / (Σp² + Σt²), of each channel; 0 where the organ is not in the slab."""
+    """One minus the soft Dice of each channel.
+
+    The soft Dice is 2 Σpt / (Σp² + Σt²); 0 where the organ is not in the slab.
+    """
     probability, target = torch.sigmoid(logits) * counts, target * counts
     overlap = 2.0 * (probability * target).sum(dim=1) + smoothing
     total = (probability * probability).sum(dim=1) + (target * target).sum(dim=1) + smoothing

@@ -1,4 +1,6 @@
-"""The residual 3D U-Net of Nikolov et al. 2021 (Methods, "Model Architecture"; Figure 4), read from top to bottom.
+"""The residual 3D U-Net of Nikolov et al. 2021.
+
+Methods, "Model Architecture", and Figure 4; it reads from top to bottom.
 
 Seven residual blocks down, a residual fully connected block that sees the whole field of view of one
 slice, seven residual blocks up, a 1x1x1 convolution to one logit per OAR. Pooling is in plane only.
@@ -65,7 +67,10 @@ class NetworkConfig:
 
 
 class HUWindows(nn.Module):
-    """Hounsfield units to one feature in [-1, 1] per window: the network takes HU and normalises them itself."""
+    """Hounsfield units to one feature in [-1, 1] per window.
+
+    The network takes HU and normalises them itself.
+    """
 
     low: Tensor
     high: Tensor
@@ -82,7 +87,9 @@ class HUWindows(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch renormalisation (Ioffe 2017): batch norm whose training output agrees with its running statistics.
+    """Batch renormalisation (Ioffe 2017).
+
+    Batch norm whose training output agrees with its running statistics.
 
     One step holds one slab, and the share of air in a slab differs much between scans. Plain batch norm
     would train on statistics that inference never sees. Once `limit` has been raised above 1, a training
@@ -121,7 +128,9 @@ class Norm(nn.Module):
         )
 
     def correction(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Factor and shift per channel from the batch's statistics to the running ones, clipped; 1 and 0 at first.
+        """Factor and shift per channel from batch to running statistics.
+
+        Clipped; 1 and 0 at first.
 
         They are constants to the gradient, so a regular sample of the voxels is enough to estimate them.
         """
@@ -136,7 +145,10 @@ class Norm(nn.Module):
 
 
 class NormReLUConv(nn.Module):
-    """Pre-activation convolution, padded in plane: 1x3x3 or, with context, 3x3x3 and one slice less at both ends."""
+    """Pre-activation convolution, padded in plane.
+
+    1x3x3 or, with context, 3x3x3 and one slice less at both ends.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, context: bool, momentum: float) -> None:
         super().__init__()
@@ -153,7 +165,10 @@ class NormReLUConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block, with a 1x1 projection on the identity path where the width changes."""
+    """Pre-activation residual block.
+
+    With a 1x1 projection on the identity path where the width changes.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, convs: int, context_convs: int, momentum: float) -> None:
         super().__init__()
@@ -172,7 +187,10 @@ class ResidualBlock(nn.Module):
 
 
 class FullyConnectedBlock(nn.Module):
-    """The residual fully connected block at the bottom: each slice alone, its whole field of view at once."""
+    """The residual fully connected block at the bottom.
+
+    Each slice alone, its whole field of view at once.
+    """
 
     def __init__(self, channels: int, *, size: int, width: int, layers: int, momentum: float) -> None:
         super().__init__()
@@ -191,7 +209,10 @@ class FullyConnectedBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Join the coarser features with the skip of the same level, then one residual block in plane."""
+    """Join the coarser features with the skip of their level.
+
+    Then one residual block in plane.
+    """
 
     def __init__(self, below: int, outputs: int, *, convs: int, pooled: bool, momentum: float) -> None:
         super().__init__()
@@ -207,7 +228,10 @@ class UpBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """One logit per OAR and output voxel: a 1x1 convolution, then a pixel shuffle in plane (Shi et al. 2016)."""
+    """One logit per OAR and output voxel.
+
+    A 1x1 convolution, then a pixel shuffle in plane (Shi et al. 2016).
+    """
 
     def __init__(self, inputs: int, outputs: int, *, upscale: int, momentum: float) -> None:
         super().__init__()
@@ -217,12 +241,17 @@ class Head(nn.Module):
         nn.init.constant_(cast("Tensor", self.conv.bias), -2.0)  # organs are rare: start from "none"
 
     def forward(self, features: Tensor) -> Tensor:
-        """(Z · N, C, Y, X) to logits (Z · N, OARs, Y · upscale, X · upscale)."""
+        """Features to logits.
+
+        (Z · N, C, Y, X) to (Z · N, OARs, Y · upscale, X · upscale).
+        """
         logits = self.conv(torch.relu(self.norm(features)))
         return functional.pixel_shuffle(logits, self.upscale) if self.upscale > 1 else cast("Tensor", logits)
 
     def subpixels(self, features: Tensor, oars: Sequence[int]) -> Tensor:
-        """The same logits before the shuffle, for some OARs only: (Z, C, Y, X) to (oars, u, u, Z, Y, X).
+        """The same logits before the shuffle, for some OARs only.
+
+        (Z, C, Y, X) to (oars, u, u, Z, Y, X).
 
         A partly labelled scan needs only its own channels in training, and a loss does not care where a voxel lies.
         """
@@ -235,7 +264,10 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """CT in HU, (N, 1, Z, Y, X), to logits, (N, OARs, Z - 20, Y * upscale, X * upscale)."""
+    """CT in HU to logits.
+
+    (N, 1, Z, Y, X) to (N, OARs, Z - 20, Y * upscale, X * upscale).
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -264,7 +296,10 @@ class Network(nn.Module):
         self.head = Head(widths[0], config.outputs, upscale=config.upscale, momentum=momentum)
 
     def features(self, ct_hu: Tensor) -> Tensor:
-        """Everything but the head: (N, 1, Z, Y, X) in HU to ((Z - 20) · N, C, Y, X), slice by slice."""
+        """Everything but the head.
+
+        (N, 1, Z, Y, X) in HU to ((Z - 20) · N, C, Y, X), slice by slice.
+        """
         slabs = ct_hu.shape[0]
         pictures = ct_hu.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (Z · N, 1, Y, X)
         features, skips = self.stem(self.hu_windows(pictures)), []
@@ -285,12 +320,18 @@ class Network(nn.Module):
         return logits.reshape(-1, ct_hu.shape[0], *logits.shape[1:]).permute(1, 2, 0, 3, 4)
 
     def set_norm_limit(self, limit: float) -> None:
-        """How far a training step may correct towards the running statistics; 1 is plain batch norm."""
+        """How far a training step may correct towards the running statistics.
+
+        1 is plain batch norm.
+        """
         for module in self.modules():
             if isinstance(module, Norm):
                 module.limit = limit
 
 
 def crop_slices(features: Tensor, count: int, slabs: int) -> Tensor:
-    """Drop `count` slices at both ends of z, from (Z · N, …)."""
+    """Drop `count` slices at both ends of z.
+
+    From (Z · N, …).
+    """
     return features[count * slabs : -count * slabs] if count else features

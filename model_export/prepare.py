@@ -35,7 +35,10 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One scan of the released contours that is an OpenKBP patient, and the offsets that lay one on the other."""
+    """One scan of the released contours that is an OpenKBP patient.
+
+    With the offsets that lay one on the other.
+    """
 
     case: str
     patient: str
@@ -57,7 +60,10 @@ def read_matches(path: Path) -> dict[str, Match]:
 
 
 def prepare(openkbp: Path, contours: Path, matched: Path, out: Path) -> list[Case]:
-    """Write the training file and return its cases. Patients that an earlier call got through are not read again."""
+    """Write the training file and return its cases.
+
+    Patients that an earlier call got through are not read again.
+    """
     matches = read_matches(matched)
     parts = open_parts(out.with_suffix(".parts"), work=[str(openkbp.resolve()), str(contours.resolve()), matched.read_text()])
     cases, digest = [], hashlib.sha256()
@@ -74,7 +80,10 @@ def prepare(openkbp: Path, contours: Path, matched: Path, out: Path) -> list[Cas
 
 
 def open_parts(folder: Path, work: list[str]) -> Path:
-    """A folder for what is done, patient by patient; emptied where it belongs to other work."""
+    """A folder for what is done, patient by patient.
+
+    Emptied where it belongs to other work.
+    """
     note, text = folder / "work.json", json.dumps(work)
     if not (note.is_file() and note.read_text(encoding="utf-8") == text):
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,7 +93,10 @@ def open_parts(folder: Path, work: list[str]) -> Path:
 
 
 def made_once(part: Path, make: Callable[[], Case | None]) -> list[Case]:
-    """What there is of one patient, kept in a file: one case, or none."""
+    """What there is of one patient, kept in a file.
+
+    One case, or none.
+    """
     if not part.is_file():
         case = make()
         aside = part.with_name("unfinished.npz")
@@ -94,7 +106,10 @@ def made_once(part: Path, make: Callable[[], Case | None]) -> list[Case]:
 
 
 def to_case(path: Path, matches: Mapping[str, Match], contours: Path) -> Case | None:
-    """A patient of OpenKBP under the released contours, where there are any, or its own; None without an OAR of ours."""
+    """A patient of OpenKBP under the best contours.
+
+    The released ones, where there are any, or its own; None without an OAR of ours.
+    """
     patient = read_patient(path)
     if match := matches.get(patient.name):
         return to_matched_case(patient, match, contours)
@@ -105,7 +120,10 @@ def to_case(path: Path, matches: Mapping[str, Match], contours: Path) -> Case | 
 
 
 def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:
-    """A patient with OpenKBP's own labels; None if no OAR of ours was drawn."""
+    """A patient with OpenKBP's own labels.
+
+    None if no OAR of ours was drawn.
+    """
     if not patient.masks:
         return None
     box = known_box(patient.raw > 0)
@@ -129,7 +147,10 @@ def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:
 
 
 def to_matched_case(patient: OpenKBPPatient, match: Match, contours: Path) -> Case:
-    """A patient's CT under the released contours of both raters, averaged down from the native grid."""
+    """A patient's CT under the released contours of both raters.
+
+    Averaged down from the native grid.
+    """
     box = known_box(patient.raw > 0)
     ct = cropped_codes(patient, box)
     organs = [read_case(contours, match.case, rater) for rater in RATERS]
@@ -174,7 +195,10 @@ def cropped_codes(patient: OpenKBPPatient, box: Box) -> U8:
 
 
 def labelled_slices(name: str, mask: npt.NDArray[np.bool_], *, top_is_known: bool) -> tuple[int, int]:
-    """First and last slice in which an undrawn voxel means that the organ is not there."""
+    """First and last slice in which undrawn means absent.
+
+    There an undrawn voxel means that the organ is not in it.
+    """
     slices = mask.shape[0]
     drawn = np.flatnonzero(mask.any(axis=(1, 2)))
     if name not in OPEN_ENDED or not len(drawn):
@@ -183,7 +207,10 @@ def labelled_slices(name: str, mask: npt.NDArray[np.bool_], *, top_is_known: boo
 
 
 def count_inside(mask: npt.NDArray[np.bool_], match: Match, box: Box) -> U8:
-    """Native mask (z, 512, 512) to counts of native pixels inside each label voxel of the boxed OpenKBP grid."""
+    """Counts of native pixels inside each label voxel.
+
+    From a native mask (z, 512, 512) to the boxed OpenKBP grid.
+    """
     z, y, x = box
     wide = NATIVE_PER_VOXEL // LABEL_FACTOR
     native = cut(
@@ -210,7 +237,10 @@ def cut(mask: npt.NDArray[np.bool_], *ranges: tuple[int, int]) -> npt.NDArray[np
 
 
 def count_labels(cases: list[Case]) -> Iterator[tuple[str, int, int]]:
-    """(OAR, training cases, tuning cases) that show at least half of it in their known CT."""
+    """How many cases show each OAR: (OAR, training, tuning).
+
+    At least half of it in their known CT.
+    """
     for name, channel in CHANNEL.items():
         counts = {"train": 0, "tuning": 0}
         for case in cases:

@@ -1,4 +1,7 @@
-"""Long work shows how far it is, and can be stopped: what is done is kept until all of it is, and not done again."""
+"""Long work shows how far it is, and can be stopped.
+
+What is done is kept until all of it is, and not done again.
+"""
 
 import hashlib
 import json
@@ -14,14 +17,20 @@ T = TypeVar("T")
 
 
 def shown(items: Iterable[T], what: str) -> Iterator[T]:
-    """The items, with a bar on a terminal; what is logged meanwhile stands above it."""
+    """The items, with a bar on a terminal.
+
+    What is logged meanwhile stands above it.
+    """
     with logging_redirect_tqdm():
         yield from tqdm(items, desc=what, disable=None, dynamic_ncols=True)
 
 
 @contextmanager
 def bar_to(total: float, what: str, unit: str) -> Iterator[Callable[[float], None]]:
-    """A bar on a terminal, for work whose steps are not counted beforehand: it is told how far the work is."""
+    """A bar on a terminal, told how far the work is.
+
+    For work whose steps are not counted beforehand.
+    """
     with logging_redirect_tqdm(), tqdm(desc=what, total=total, unit=unit, disable=None, dynamic_ncols=True) as bar:
 
         def tell(done: float) -> None:
@@ -31,7 +40,9 @@ def bar_to(total: float, what: str, unit: str) -> Iterator[Callable[[float], Non
 
 
 class Kept:
-    """What was found out so far, a line of JSON for each name; taken up again by the same work alone.
+    """What was found out so far, by name.
+
+    A line of JSON for each; taken up again by the same work alone.
 
     `work` says all that the answers depend on. Without a path nothing is kept.
     """
@@ -61,13 +72,19 @@ class Kept:
 
 
 def whole_lines(path: Path) -> list[Any]:
-    """The lines of JSON of a file, but for one that was being written when the work was stopped; none without a file."""
+    """The whole lines of JSON of a file; none without one.
+
+    One that was being written when the work was stopped is left out.
+    """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def fingerprint(path: Path, *settings: object) -> str:
-    """What work on a file depends on: the file's bytes and the settings."""
+    """What work on a file depends on.
+
+    The file's bytes and the settings.
+    """
     digest = hashlib.sha256(path.read_bytes())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()

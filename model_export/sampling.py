@@ -1,4 +1,6 @@
-"""From a case to what one training step sees: a deformed slab on the network's grid, its labels, and where they count.
+"""From a case to what one training step sees.
+
+A deformed slab on the network's grid, its labels, and where they count.
 
 Unknown CT becomes air and takes no part in the loss near the known region, where an organ may have been cut. Far from it (at
 least `FAR_VOXELS` in plane) the network sees nothing but air, and there every organ is absent: a network must not invent.
@@ -41,7 +43,10 @@ MARGIN_VOXELS: Final = 6
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """The network's grid: spacing (z, y, x) in mm, rows and columns, slices of context, output voxels per input voxel."""
+    """The network's grid.
+
+    Spacing (z, y, x) in mm, rows and columns, slices of context, output voxels per input voxel.
+    """
 
     spacing_mm: tuple[float, float, float]
     size: int
@@ -49,7 +54,10 @@ class GridConfig:
     upscale: int
 
     def positions(self, slices: int, upscale: int = 1) -> tuple[F32, F32, F32]:
-        """Centres of the voxels along z, y and x, in mm from the middle."""
+        """Centres of the voxels along z, y and x.
+
+        In mm from the middle.
+        """
         return (
             _centred(slices, self.spacing_mm[0]),
             _centred(self.size * upscale, self.spacing_mm[1] / upscale),
@@ -76,7 +84,9 @@ class Sample:
 def draw_case(
     cases: Sequence[Case], oar_first: float, rng: Generator, *, emphasis: Sequence[str] = ()
 ) -> tuple[Case, int | None]:
-    """A scan, and the labelled OAR (its place among the scan's channels) that the slab should show, if any.
+    """A scan, and the labelled OAR that the slab should show.
+
+    The OAR's place among the scan's channels, if any.
 
     With the probability `oar_first` an OAR is drawn, a pair counting once, and then one of the scans that show it. Otherwise an
     orbit, which two scans show, would hardly ever be seen. The OARs of `emphasis` are drawn three times as often.
@@ -106,7 +116,9 @@ def draw_sample(
     oar: int | None = None,
     device: torch.device = CPU,
 ) -> Sample:
-    """A random slab of a case, `slices` predicted slices thick, on a device; `oar` is the labelled OAR to show, if any.
+    """A random slab of a case, on a device.
+
+    `slices` predicted slices thick; `oar` is the labelled OAR to show, if any.
 
     All that is random but the noise is drawn here on the CPU; what costs time, the resampling, is done where the slab is wanted.
     """
@@ -119,7 +131,10 @@ def draw_sample(
 
 
 def draw_middle(case: Case, slab_mm: float, rng: Generator, *, oar: int | None = None) -> float:
-    """The middle of a slab in mm from the foot end: three times in ten anywhere, else near a slice of a labelled OAR."""
+    """The middle of a slab in mm from the foot end.
+
+    Three times in ten anywhere, else near a slice of a labelled OAR.
+    """
     slice_mm = case.spacing_mm[0]
     length_mm = case.ct.shape[0] * slice_mm
     if rng.random() < 0.3:
@@ -174,7 +189,10 @@ def sample_slab(
 
 
 def loss_window(known: Tensor) -> tuple[slice, slice]:
-    """Rows and columns around what is known of a slab (Z, Y, X), with a margin."""
+    """Rows and columns around what is known, with a margin.
+
+    Of a slab (Z, Y, X).
+    """
     size = known.shape[1]
     spans = []
     for axis in (1, 2):
@@ -261,12 +279,18 @@ def _labelled(case: Case, slices: F32) -> Tensor:
 
 
 def enlarged(mask: Tensor, factor: int) -> Tensor:
-    """Each voxel of (…, Y, X) to factor x factor voxels in plane."""
+    """Each voxel to factor x factor voxels in plane.
+
+    Of (…, Y, X).
+    """
     return mask.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
 
 
 def to_subpixels(fine: Tensor, factor: int) -> Tensor:
-    """(C, Z, Y · factor, X · factor) to (C, factor, factor, Z, Y, X): the order of `Head.subpixels`."""
+    """Voxels in the order of `Head.subpixels`.
+
+    (C, Z, Y · factor, X · factor) to (C, factor, factor, Z, Y, X).
+    """
     channels, slices, rows, columns = fine.shape
     split = fine.reshape(channels, slices, rows // factor, factor, columns // factor, factor)
     return split.permute(0, 3, 5, 1, 2, 4)

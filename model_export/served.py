@@ -1,4 +1,7 @@
-"""What a trained network becomes when it is served: HU in, probabilities out, and the two sides of the body treated alike."""
+"""What a trained network becomes when it is served.
+
+HU in, probabilities out, and the two sides of the body treated alike.
+"""
 
 # mypy: allow-subclassing-any
 # (torch is not there where the types are checked without it)
@@ -14,7 +17,9 @@ from model_export.sampling import MIRRORED
 
 
 class Served(nn.Module):
-    """(N, 1, Z, Y, X) HU to (N, OARs, Z - 20, Y · upscale, X · upscale) probabilities.
+    """HU to probabilities.
+
+    (N, 1, Z, Y, X) to (N, OARs, Z - 20, Y · upscale, X · upscale).
 
     Where the config says ``both_sides``, they are the mean of what the network says of a scan and of its mirror image (left and
     right exchanged back). A mirrored patient then gets the mirrored contours, and the errors of the two views average out.
@@ -42,6 +47,9 @@ class Served(nn.Module):
 
 
 def mirrored_subpixels(upscale: int) -> list[int]:
-    """For each output of the head, (OAR, row, column) of the pixel shuffle, that of the mirror image."""
+    """For each output of the head, that of the mirror image.
+
+    An output is (OAR, row, column) of the pixel shuffle.
+    """
     places = [(oar, y, upscale - 1 - x) for oar in MIRRORED for y in range(upscale) for x in range(upscale)]
     return [(oar * upscale + y) * upscale + x for oar, y, x in places]

@@ -1,4 +1,6 @@
-"""To go on from a model that has been shipped: its ONNX file gives back a network that can be trained.
+"""To go on from a model that has been shipped.
+
+Its ONNX file gives back a network that can be trained.
 
 The export folded each norm that follows a convolution into it, and with it the statistics that training needs. They are measured
 anew on some slabs, and the norms set so that the network's answers stay what they were.
@@ -41,12 +43,17 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
 
 
 def all_before(training: Mapping[str, Any]) -> dict[str, float]:
-    """The steps and hours behind a model, from its manifest: its own, and those of what it started from."""
+    """The steps and hours behind a model, from its manifest.
+
+    Its own, and those of what it started from.
+    """
     return {f"{key}_before": training.get(key, 0) + training.get(f"{key}_before", 0) for key in ("steps", "hours")}
 
 
 def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
-    """Copy the weights of an exported file into a network of the same shape.
+    """Copy an exported file's weights into a network.
+
+    One of the same shape.
 
     The network then answers as the file does. Returns the blocks whose norm was folded into the convolution before it: they hold
     its bias, and no statistics as yet.
@@ -70,7 +77,10 @@ def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
 
 
 def exported_weights(path: Path) -> dict[str, Tensor]:
-    """The file's weights under torch's names; those that the exporter renamed are found by the node that uses them."""
+    """The file's weights under torch's names.
+
+    Those that the exporter renamed are found by the node that uses them.
+    """
     import onnx
     from onnx import numpy_helper
 
@@ -104,7 +114,9 @@ def next_norm_bias(name: str) -> str:
 
 
 def measure_norms(network: Network, blocks: Iterable[NormReLUConv], slabs: Iterable[Tensor]) -> None:
-    """Give folded norms the statistics of their input over some slabs (each (Z, Y, X) in HU), and scale what comes before to 1.
+    """Give folded norms the statistics of their input.
+
+    Over some slabs (each (Z, Y, X) in HU); what comes before is scaled to 1.
 
     What the network answers does not change: y = x + b becomes y = s (x - m) / s + (b + m).
     """

@@ -1,4 +1,7 @@
-"""One optimisation that can be stopped at any time and goes on bit for bit from its last checkpoint."""
+"""One optimisation, which can be stopped at any time.
+
+It goes on bit for bit from its last checkpoint.
+"""
 
 import ctypes
 import json
@@ -50,7 +53,10 @@ class Run:
 
 
 def slabs_of_step(step: int, cases: Sequence[Case], config: Config, device: torch.device = CPU) -> list[Sample]:
-    """What a step sees, drawn on a device: it depends on the seed and on the step's number alone."""
+    """What a step sees, drawn on a device.
+
+    It depends on the seed and on the step's number alone.
+    """
     training = config.training
     rng = np.random.default_rng([training.seed, step])
     drawn = [draw_case(cases, training.oar_first, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)]
@@ -58,7 +64,10 @@ def slabs_of_step(step: int, cases: Sequence[Case], config: Config, device: torc
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep large arrays that were freed: the kernel clears each page of a new one, 0.06 of the CPU time of a step."""
+    """Have glibc keep large arrays that were freed.
+
+    The kernel clears each page of a new one, 0.06 of the CPU time of a step.
+    """
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator:  # another C library has none
         for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
@@ -66,7 +75,10 @@ def keep_freed_memory() -> None:
 
 
 def start_run(config: Config, *, device: str = "cpu", network: Network | None = None) -> Run:
-    """A fresh run, of a fresh network or a given one; the same seed gives the same run."""
+    """A fresh run, of a fresh network or a given one.
+
+    The same seed gives the same run.
+    """
     torch.manual_seed(config.training.seed)
     network = network or Network(config.network)
     cast("Any", network).to(device=device, memory_format=torch.channels_last)  # torch's types do not know it here
@@ -79,7 +91,9 @@ def start_run(config: Config, *, device: str = "cpu", network: Network | None = 
 
 
 def to_optimiser(network: nn.Module, last_layer: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam with L2 in the loss as in the paper, or AdamW; norms and biases are not decayed by the latter.
+    """Adam with L2 in the loss as in the paper, or AdamW.
+
+    Norms and biases are not decayed by the latter.
 
     Adam moves a parameter by at most the rate in a step, whatever its gradient. The last convolution's weights and biases are a
     hundred times larger than the others, and an organ that is rarely seen moves them rarely: they get a rate of their own.
@@ -106,7 +120,9 @@ def train(
     steps: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train until the schedule ends: after `hours` of training in all, or after the config's `steps`.
+    """Train until the schedule ends.
+
+    After `hours` of training in all, or after the config's `steps`.
 
     `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule.
     """
@@ -129,7 +145,10 @@ def train(
 
 
 def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
-    """One step of the optimiser on some slabs at a share of the schedule; returns the loss."""
+    """One step of the optimiser on some slabs; the loss.
+
+    At a share of the schedule.
+    """
     config, training = run.config, run.config.training
     run.network.train(not training.fixed_norms)
     run.network.set_norm_limit(norm_limit(training, progress))
@@ -166,7 +185,10 @@ def follow(average: nn.Module, network: nn.Module, *, decay: float, step: int) -
 
 
 def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) -> Tensor:
-    """Mean loss over the slabs of a step; logits are made only for the labelled channels, where the loss looks."""
+    """Mean loss over the slabs of a step.
+
+    Logits are made only for the labelled channels, where the loss looks.
+    """
     ct_hu = torch.stack([sample.ct_hu for sample in samples])[:, None]  # (N, 1, Z + 20, Y, X)
     device = ct_hu.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bfloat16(config.training, device)):
@@ -183,7 +205,10 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) ->
 
 
 def computes_in_bfloat16(training: TrainingConfig, device: str = "cpu") -> bool:
-    """Whether to compute in bfloat16: where a CPU has no units for it, it is many times slower than float32."""
+    """Whether to compute in bfloat16.
+
+    Where a CPU has no units for it, it is many times slower than float32.
+    """
     return training.bfloat16 and (device != "cpu" or cpu_has_bfloat16())
 
 
@@ -193,7 +218,10 @@ def cpu_has_bfloat16() -> bool:
 
 
 def norm_limit(training: TrainingConfig, progress: float) -> float:
-    """Plain batch norm for the first 5 % of the schedule, then a linear rise to the full limit at 20 %."""
+    """The limit of the norm correction at a time.
+
+    Plain batch norm for the first 5 % of the schedule, then a linear rise to the full limit at 20 %.
+    """
     share = min(max((progress - 0.05) / 0.15, 0.0), 1.0)
     return 1.0 + share * (training.norm_limit - 1.0)
 
@@ -215,7 +243,10 @@ def write_point(run: Run, folder: Path, progress: float) -> None:
 
 
 def write_checkpoint(run: Run, path: Path) -> None:
-    """All of a run in one file, written aside and then moved into place."""
+    """All of a run in one file.
+
+    Written aside and then moved into place.
+    """
     state: dict[str, Any] = {
         "config": asdict(run.config),
         "network": run.network.state_dict(),
@@ -232,7 +263,10 @@ def write_checkpoint(run: Run, path: Path) -> None:
 
 
 def resume_run(config: Config, path: Path, *, device: str = "cpu") -> Run:
-    """The run that a checkpoint holds. The config may differ in all that does not change the network's shape."""
+    """The run that a checkpoint holds.
+
+    The config may differ in all that does not change the network's shape.
+    """
     run = start_run(config, device=device)
     state = torch.load(path, weights_only=True, map_location=device)
     run.network.load_state_dict(state["network"])

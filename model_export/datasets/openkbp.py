@@ -1,4 +1,6 @@
-"""OpenKBP (Babier et al. 2021, github.com/ababier/open-kbp, MIT): head and neck CT on 128³ grids with a few OARs.
+"""OpenKBP (Babier et al. 2021, github.com/ababier/open-kbp, MIT).
+
+Head and neck CT on 128³ grids with a few OARs.
 
 A patient is a folder of sparse CSV files, or one ``.npz`` with the same content. The raw order is [y, x, z from head to foot];
 everything here returns (z from foot to head, y from front to back, x from the patient's right to left). The CT is known only
@@ -29,7 +31,10 @@ OAR_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class OpenKBPPatient:
-    """One patient: raw CT (z, y, x) int16 with 0 for unknown, spacing (z, y, x) in mm, masks of the OARs that were drawn."""
+    """One patient: raw CT, spacing and the masks that were drawn.
+
+    The CT is (z, y, x) int16 with 0 for unknown, the spacing (z, y, x) in mm.
+    """
 
     name: str
     split: str
@@ -39,7 +44,10 @@ class OpenKBPPatient:
 
 
 def find_patients(root: Path) -> list[Path]:
-    """Every patient below a clone of the public repository, or below a folder of ``SPLIT/pt_N.npz`` files."""
+    """Every patient below a folder.
+
+    A clone of the public repository, or a folder of ``SPLIT/pt_N.npz`` files.
+    """
     provided = root / "provided-data"
     if provided.is_dir():
         return [folder for folder in sorted(provided.glob("*-pats/pt_*")) if (folder / "ct.csv").is_file()]
@@ -52,7 +60,10 @@ def read_patients(root: Path) -> Iterator[OpenKBPPatient]:
 
 
 def read_patient(path: Path) -> OpenKBPPatient:
-    """One patient that was found: a folder of sparse CSV files, as the public layout has it, or one packed file."""
+    """One patient that was found.
+
+    A folder of sparse CSV files, as the public layout has it, or one packed file.
+    """
     return read_public_patient(path) if path.is_dir() else read_packed_patient(path)
 
 
@@ -78,7 +89,10 @@ def read_public_patient(folder: Path) -> OpenKBPPatient:
 
 
 def read_packed_patient(path: Path) -> OpenKBPPatient:
-    """One patient as ``ct``, ``spacing_mm`` (x, y, z) and one packed bit mask per organ in an ``.npz``."""
+    """One patient as an ``.npz``.
+
+    ``ct``, ``spacing_mm`` (x, y, z) and one packed bit mask for each organ.
+    """
     with np.load(path) as arrays:
         x_mm, y_mm, z_mm = (float(value) for value in arrays["spacing_mm"])
         masks = {

@@ -1,4 +1,6 @@
-"""The brain where it is plain to see: in the slices above the orbits, where it is all that the skull encloses.
+"""The brain where it is plain to see.
+
+In the slices above the orbits, where it is all that the skull encloses.
 
 Three training scans show the whole brain under an expert's contour, and none of OpenKBP's own labels says what the top of a head
 is. Where a closed ring of bone and what is in it make up the head, the soft tissue within becomes a label of a training scan in
@@ -29,13 +31,19 @@ Mask = npt.NDArray[np.bool_]
 
 
 def with_plain_brain(case: Case) -> Case:
-    """The case with the upper brain labelled where the rule finds it, else the case as it is."""
+    """The case with the upper brain labelled.
+
+    Where the rule finds it, else the case as it is.
+    """
     found = None if CHANNEL["Brain"] in case.channels else plain_brain(case)
     return case.with_label("Brain", *found) if found else case
 
 
 def plain_brain(case: Case) -> tuple[Mask, tuple[int, int]] | None:
-    """The brain on the CT's grid (z, y, x), and the first and last slice where it is plain; None if they are too few."""
+    """The brain on the CT's grid (z, y, x), where plain.
+
+    With the first and last slice where it is; None if they are too few.
+    """
     hu = case.hu()
     brain = np.zeros(hu.shape, np.bool_)
     plain: list[int] = []
@@ -52,7 +60,10 @@ def plain_brain(case: Case) -> tuple[Mask, tuple[int, int]] | None:
 
 
 def brain_of_slice(hu: npt.NDArray[np.float32], known: Mask, voxel_cm2: float) -> Mask | None:
-    """What the skull encloses in one slice (y, x), or None where that is small, not the whole head, or not brain."""
+    """What the skull encloses in one slice (y, x).
+
+    None where that is small, not the whole head, or not brain.
+    """
     head = ndimage.binary_fill_holes(largest_piece((hu > BODY_HU) & known))
     ring = ndimage.binary_closing(np.pad(hu > BONE_HU, 1), CROSS)[1:-1, 1:-1]
     skull = ndimage.binary_fill_holes(ring)

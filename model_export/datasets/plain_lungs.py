@@ -1,4 +1,6 @@
-"""Lungs where they are plain to see: two bodies of aerated tissue, one on each side, that run out of the scan at its foot end.
+"""Lungs where they are plain to see.
+
+Two bodies of aerated tissue, one on each side, that run out of the scan at its foot end.
 
 OpenKBP did not draw lungs, and five scans are too few to learn them from. Where a threshold finds two such bodies and nothing
 doubtful they become labels of a training scan; everywhere else lungs stay unlabelled. How well the rule draws what the experts
@@ -24,13 +26,19 @@ Mask = npt.NDArray[np.bool_]
 
 
 def with_plain_lungs(case: Case) -> Case:
-    """The case with both lungs labelled where the rule finds them, else the case as it is."""
+    """The case with both lungs labelled.
+
+    Where the rule finds them, else the case as it is.
+    """
     lungs = None if CHANNEL["Lung_L"] in case.channels else plain_lungs(case)
     return case.with_label("Lung_L", lungs[0]).with_label("Lung_R", lungs[1]) if lungs else case
 
 
 def plain_lungs(case: Case) -> tuple[Mask, Mask] | None:
-    """Left and right lung on the CT's grid (z, y, x), or None where anything is doubtful."""
+    """Left and right lung on the CT's grid (z, y, x).
+
+    None where anything is doubtful.
+    """
     hu = case.hu()
     aerated = (hu > AERATED_HU[0]) & (hu < AERATED_HU[1]) & case.known
     opened = ndimage.binary_opening(aerated, np.ones((1, 3, 3), np.bool_))  # cuts off the trachea's wall and the skin's edge

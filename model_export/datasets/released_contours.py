@@ -1,4 +1,6 @@
-"""The contours released with the paper (github.com/google-deepmind/tcia-ct-scan-dataset, CC BY 4.0): 21 OARs, two raters.
+"""The contours released with the paper (github.com/google-deepmind/tcia-ct-scan-dataset, CC BY 4.0).
+
+21 OARs, two raters.
 
 ``SPLIT/RATER/CASE/ORGAN.nrrd``: uint8 0 or 1, x fastest, x to the patient's left, y to the back, z to the head; some files
 write underscores for hyphens. The CT is not part of the release.
@@ -20,7 +22,10 @@ RATERS: Final = ("oncologist", "radiographer")
 
 @dataclass(frozen=True, slots=True)
 class NRRDMask:
-    """One organ: mask (z, y, x) and spacing (z, y, x) in mm."""
+    """One organ: its mask and its spacing.
+
+    Both (z, y, x); the spacing in mm.
+    """
 
     mask: npt.NDArray[np.bool_]
     spacing_mm: tuple[float, float, float]
@@ -37,7 +42,10 @@ def find_case(root: Path, case: str, rater: str) -> Path:
 
 
 def read_case(root: Path, case: str, rater: str, organs: Collection[str] | None = None) -> dict[str, NRRDMask]:
-    """What one rater drew of some OARs or of all, by the house's name; an empty file is an organ that was not drawn."""
+    """What one rater drew, by the name of the OAR.
+
+    Of some OARs or of all; an empty file is an organ that was not drawn.
+    """
     folder = find_case(root, case, rater)
     found = {}
     for oar in [oar for oar in OARS if organs is None or oar.name in organs]:
@@ -50,7 +58,9 @@ def read_case(root: Path, case: str, rater: str, organs: Collection[str] | None 
 
 
 def read_nrrd(path: Path) -> NRRDMask:
-    """A uint8 NRRD volume with an attached header, raw or gzip, axes along x, y, z (nrrd format, version 5).
+    """A uint8 NRRD volume with an attached header, raw or gzip.
+
+    Axes along x, y, z (nrrd format, version 5).
 
     :raises ValueError: for any other kind of NRRD.
     """

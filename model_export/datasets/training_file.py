@@ -1,4 +1,6 @@
-"""The one compact file that training reads: windowed 8-bit CT, labels as fractions, what is known and what is not.
+"""The one compact file that training reads.
+
+Windowed 8-bit CT, labels as fractions, what is known and what is not.
 
 A case keeps its own grid, cropped to where its CT is known. CT is one byte per voxel: 0 is unknown, 1 to 255 are Hounsfield
 units through ``HU_KNOTS`` (4 HU a step in soft tissue, coarser in lung and bone). Labels are one byte per voxel and channel, on
@@ -67,7 +69,10 @@ class Case:
         return HU_OF_CODE[self.ct]
 
     def with_label(self, oar: str, mask: npt.NDArray[np.bool_], slices: tuple[int, int] | None = None) -> "Case":
-        """The case with one more organ labelled, (z, y, x) on the CT's grid: in the slices from first to last, or in all."""
+        """The case with one more organ labelled.
+
+        (z, y, x) on the CT's grid; in the slices from first to last, or in all.
+        """
         fine = mask.repeat(self.label_factor, axis=1).repeat(self.label_factor, axis=2)
         return replace(
             self,
@@ -77,7 +82,10 @@ class Case:
         )
 
     def fraction_of_label(self, rater: int | None = None) -> npt.NDArray[np.float32]:
-        """The share inside, for each of the 256 label bytes: of one rater, or the mean of both."""
+        """The share inside, for each of the 256 label bytes.
+
+        Of one rater, or the mean of both.
+        """
         high, low = np.divmod(np.arange(256), 16)
         counts = (high + low) / 2 if rater is None else (high, low)[rater]
         return np.clip(counts / self.label_full, 0.0, 1.0).astype(np.float32)
@@ -100,14 +108,20 @@ def to_codes(hu: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> U8:
 
 
 def shown_channels(ct: U8, labels: U8, label_factor: int, channels: tuple[int, ...]) -> tuple[int, ...]:
-    """The channels of which at least half of what is drawn lies in the known CT."""
+    """The channels that lie at least half in the known CT.
+
+    Half of what is drawn of them.
+    """
     known = (ct > 0).repeat(label_factor, axis=1).repeat(label_factor, axis=2)
     shares = [(int((mask & known).sum()), int(mask.sum())) for mask in (labels[index] > 0 for index in range(len(channels)))]
     return tuple(channel for channel, (inside, drawn) in zip(channels, shares, strict=True) if drawn and 2 * inside >= drawn)
 
 
 def body_centre_mm(ct: U8, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
-    """Middle (y, x) of the bounding box in plane of all that is denser than fat, in mm from the edge of the grid."""
+    """Middle (y, x) of the body in mm from the grid's edge.
+
+    Of the bounding box in plane of all that is denser than fat.
+    """
     body = HU_OF_CODE[ct] > BODY_HU
     rows, columns = np.flatnonzero(body.any(axis=(0, 2))), np.flatnonzero(body.any(axis=(0, 1)))
     return float(rows[0] + rows[-1] + 1) / 2 * spacing_mm[1], float(columns[0] + columns[-1] + 1) / 2 * spacing_mm[2]

@@ -89,7 +89,7 @@ class Drawn:
         return np.asarray(self.fed.grid.to_points(indices.astype(np.float64)).mean(axis=0))
 
     def middles_mm(self, of_names: Mapping[str, Collection[int]]) -> dict[str, FloatArray]:
-        """The middle of what each name stands for, as far as it is drawn."""
+        """The middle of what each name stands for, where drawn."""
         found = ((name, self.middle_mm(labels)) for name, labels in of_names.items())
         return {name: middle for name, middle in found if middle is not None}
 
@@ -102,7 +102,9 @@ def draw(model: Model, scan: Scan) -> Drawn:
 
 
 def draw_turned(model: Model, drawn: Drawn, axes: tuple[int, ...]) -> Drawn:
-    """What the first part gives the same scan mirrored along some patient axes, mirrored back.
+    """What the first part gives the mirrored scan, mirrored back.
+
+    Mirrored along some patient axes.
 
     Patches lie side by side and no mirror images are averaged: it says whether organs are found, not exactly where.
 
@@ -132,7 +134,7 @@ def compare(results: Results, model: Model, drawn: Drawn) -> Comparison:
 def label_map(
     model: Model, part: Part, hu: npt.NDArray[np.float32], spacing_mm: tuple[float, float, float], *, half: bool = True
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """(z, y, x) label of each voxel, and the margin that decides it.
+    """Label (z, y, x) of each voxel, and its deciding margin.
 
     In canonical axes; margins are in logits.
 

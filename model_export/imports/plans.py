@@ -167,7 +167,9 @@ def _check(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: 
 
 
 def check_patch(size: Sequence[Any]) -> None:
-    """Check that a patch can be held in memory: a file may say what it likes.
+    """Check that a patch can be held in memory.
+
+    A file may say what it likes.
 
     :raises CannotImport: if not.
     """
@@ -272,7 +274,10 @@ def build_network(results: Results, weights: Mapping[str, torch.Tensor]) -> nn.M
 
 
 def largest(value: Any) -> float:
-    """The largest number in a value, or the length of its longest list; 0 where there is none."""
+    """The largest number in a value, or its longest list's length.
+
+    0 where there is none.
+    """
     if isinstance(value, dict):
         return max(map(largest, value.values()), default=0)
     if isinstance(value, list):

@@ -92,7 +92,9 @@ def _side(name: str, middles: Mapping[str, FloatArray], middle_mm: float) -> str
 
 
 def turns(names: Collection[str], mirror: Collection[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The ways in which a patient may have been turned round, each as the patient axes (z, y, x) that are mirrored.
+    """The ways in which a patient may have been turned round.
+
+    Each as the patient axes (z, y, x) that are mirrored.
 
     :param names: of the organs and labels of the network; where none has a side, left for right is among the ways.
     :param mirror: axes along which the network's mirror images are averaged, so that it cannot tell them.
@@ -104,7 +106,7 @@ def turns(names: Collection[str], mirror: Collection[int]) -> Iterator[tuple[str
 
 
 def check_turned(as_said: npt.NDArray[np.int64], turned: npt.NDArray[np.int64], how: str) -> str:
-    """Check that the network does not draw a patient better who was turned round.
+    """Check that the network draws no turned patient better.
 
     Where it draws the same, it does not matter which way round the training files lay.
 

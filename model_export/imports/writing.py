@@ -33,7 +33,7 @@ PATIENT: Final = {"S": 0, "I": 0, "P": 1, "A": 1, "L": 2, "R": 2}
 
 
 def in_patient_order(values: Sequence[Any], axes: str) -> list[Any]:
-    """One value for each axis, in the order (z, y, x) of the patient.
+    """One value for each patient axis, in the order (z, y, x).
 
     :param values: in the order of the network's axes.
     """
@@ -42,7 +42,7 @@ def in_patient_order(values: Sequence[Any], axes: str) -> list[Any]:
 
 
 def write_onnx(network: nn.Module, path: Path, patch: Sequence[int]) -> None:
-    """Write a network as one ONNX file, and ask it what torch says.
+    """Write a network as one ONNX file, and compare with torch.
 
     It has one channel and one size of patch.
 
@@ -81,7 +81,10 @@ def _answer(path: Path, patch: Any) -> Any:
 
 
 def expected_means(folder: Path, part: Part) -> list[float]:
-    """The mean probability of each head in a part's answer to its self-check."""
+    """The mean probability of each head in a self-check.
+
+    In the answer of one part.
+    """
     assert part.patches is not None
     asked = question(part)
     logits = np.mean([_answer(file.path, asked) for file in part.files], axis=0)

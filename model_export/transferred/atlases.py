@@ -1,4 +1,7 @@
-"""The atlases: matched scans whose released contours are carried over, each also as its mirror image."""
+"""The atlases: matched scans whose released contours are carried over.
+
+Each also as its mirror image.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,10 @@ WHOLE: Final = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One organ on the native grid of a scan: shares (z, y, x) of both raters' drawings, cut close, from a first index on."""
+    """One organ on the native grid of a scan.
+
+    Shares (z, y, x) of both raters' drawings, cut close, from a first index on.
+    """
 
     values: F32
     first: tuple[int, int, int]
@@ -59,7 +65,10 @@ class Atlas:
 
 
 def read_atlases(scans: Mapping[str, Scan], matches: Mapping[str, Match], contours: Path, near: Neighbourhood) -> list[Atlas]:
-    """Every matched scan that shows the landmarks of a neighbourhood whole, and its mirror image; `scans` by patient."""
+    """Every matched scan that shows the landmarks, and its mirror image.
+
+    Those of a neighbourhood, whole; `scans` by patient.
+    """
     atlases = []
     for patient, match in matches.items():
         if patient not in scans:
@@ -89,7 +98,10 @@ def mirror_image(atlas: Atlas) -> Atlas:
 
 
 def read_shares(scan: Scan, match: Match, contours: Path, organs: Sequence[str]) -> dict[str, Share]:
-    """Organs of a matched scan: the mean of both raters, on its native grid."""
+    """Organs of a matched scan.
+
+    The mean of both raters, on its native grid.
+    """
     raters = [read_case(contours, match.case, rater, organs) for rater in RATERS]
     found = {}
     for name in dict.fromkeys(organs):
@@ -100,7 +112,10 @@ def read_shares(scan: Scan, match: Match, contours: Path, organs: Sequence[str])
 
 
 def native_ranges(scan: Scan, match: Match) -> tuple[tuple[int, int], ...]:
-    """Which slices, rows and columns of the released contours lie over the whole grid of their scan."""
+    """Which part of the released contours lies over their scan.
+
+    Slices, rows and columns over its whole grid.
+    """
     starts = (match.slice_offset, match.row_offset, match.column_offset)
     sizes = (scan.hu.shape[0], *(NATIVE_PER_VOXEL * count for count in scan.hu.shape[1:]))
     return tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))

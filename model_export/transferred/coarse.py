@@ -1,4 +1,7 @@
-"""Where a shipped model sees an organ: its centre and volume, for the first landmarks of a scan without labels."""
+"""Where a shipped model sees an organ.
+
+Its centre and volume, for the first landmarks of a scan without labels.
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,11 +48,17 @@ class CoarseModel:
         )
 
     def centres(self, scan: Scan) -> dict[str, tuple[Point, float]]:
-        """Centre (x, y, z) in mm and volume in ml of each organ that is seen, by name."""
+        """Centre and volume of each organ that is seen, by name.
+
+        The centre (x, y, z) in mm, the volume in ml.
+        """
         return self.draw(scan).centres
 
     def draw(self, scan: Scan, *, whole: bool = False) -> "CoarseDrawing":
-        """What the model says of a scan around its brainstem, or of all that is known of it."""
+        """What the model says of a scan.
+
+        Around its brainstem, or of all that is known of it.
+        """
         box = known_box(scan.known) if whole else interesting_box(scan)
         case = _unlabelled_case(scan, box)
         return CoarseDrawing(self, scan, box, case, self._draw(case))
@@ -74,7 +83,10 @@ class CoarseModel:
 
 @dataclass(frozen=True)
 class CoarseDrawing:
-    """The model's probabilities (OARs, Z, Y, X) on its own grid around a part of a scan."""
+    """The model's probabilities around a part of a scan.
+
+    (OARs, Z, Y, X) on its own grid.
+    """
 
     model: CoarseModel
     scan: Scan
@@ -84,7 +96,10 @@ class CoarseDrawing:
 
     @cached_property
     def centres(self) -> dict[str, tuple[Point, float]]:
-        """Centre (x, y, z) in mm and volume in ml of the largest piece of each organ that is seen, by name."""
+        """Centre and volume of each organ's largest piece, by name.
+
+        Of organs that are seen; (x, y, z) in mm, and ml.
+        """
         grid = self.model.grid
         voxel_ml = float(np.prod(grid.spacing_mm)) / grid.upscale**2 / 1000.0
         centres = {}
@@ -96,13 +111,19 @@ class CoarseDrawing:
         return centres
 
     def native_mask(self, organ: str) -> Mask:
-        """An organ at the manifest's threshold on the native grid of the whole scan (z, 4y, 4x); the largest piece."""
+        """An organ's largest piece on the native grid (z, 4y, 4x).
+
+        At the manifest's threshold, of the whole scan.
+        """
         part = self.model.part
         index = [oar.name for oar in part.oars].index(organ)
         return largest_piece(self.native_probability(organ) >= part.thresholds[index])
 
     def native_probability(self, organ: str) -> F32:
-        """An organ on the native grid of the whole scan (z, 4y, 4x); 0 where the model was not asked."""
+        """An organ on the native grid (z, 4y, 4x).
+
+        Of the whole scan; 0 where the model was not asked.
+        """
         index = [oar.name for oar in self.model.part.oars].index(organ)
         fine = replace(
             self.case, labels=np.zeros((1, *self._native_shape(self.case.ct.shape)), np.uint8), label_factor=NATIVE_PER_VOXEL
@@ -123,7 +144,10 @@ def _finer(span: slice) -> slice:
 
 
 def interesting_box(scan: Scan) -> tuple[slice, slice, slice]:
-    """The known part of a scan, along z only around the brainstem where one is drawn."""
+    """The known part of a scan.
+
+    Along z only around the brainstem where one is drawn.
+    """
     z, y, x = known_box(scan.known)
     if "Brainstem" in scan.masks:
         slices = np.flatnonzero(scan.masks["Brainstem"].any(axis=(1, 2)))

@@ -1,4 +1,6 @@
-"""The centre of an eye: where the CT looks most like the mean picture of an expert's eyes.
+"""The centre of an eye.
+
+Where the CT looks most like the mean picture of an expert's eyes.
 
 A network that has seen three pairs of eyes finds an eye but not its middle. The picture of an eye, a sphere of water in fat
 with bone on one side, is much the same in everybody: the mean over the matched scans' eyes, each about the middle of its
@@ -27,14 +29,20 @@ _EVERY: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class EyePicture:
-    """The mean CT around a left eye: offsets (n, 3) in mm, z, y, x, and the normalised values there."""
+    """The mean CT around a left eye.
+
+    Offsets (n, 3) in mm, z, y, x, and the normalised values there.
+    """
 
     offsets: npt.NDArray[np.intp]
     values: F32
 
 
 def mean_eye(eyes: Iterable[tuple[Scan, Point, str]]) -> EyePicture:
-    """The mean picture of some eyes, each with its middle and "Eye_L" or "Eye_R"."""
+    """The mean picture of some eyes.
+
+    Each comes with its middle and "Eye_L" or "Eye_R".
+    """
     pictures = [_around(scan, middle, RADIUS_MM, flip=name == "Eye_R") for scan, middle, name in eyes]
     axis = np.arange(-RADIUS_MM, RADIUS_MM + 1)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -44,7 +52,10 @@ def mean_eye(eyes: Iterable[tuple[Scan, Point, str]]) -> EyePicture:
 
 
 def refined_eye(scan: Scan, guess: Point, name: str, picture: EyePicture) -> tuple[Point, float] | None:
-    """The middle of the eye near a guess and its correlation; None where the CT shows no eye there, or not all of it."""
+    """The middle of the eye near a guess and its correlation.
+
+    None where the CT shows no eye there, or not all of it.
+    """
     place, best = np.asarray(guess[::-1]), -1.0
     flip = name == "Eye_R"
     for reach, step in SEARCHES_MM:

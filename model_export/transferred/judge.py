@@ -1,4 +1,7 @@
-"""How good transferred labels are: each matched scan's organs from the other patients' contours alone."""
+"""How good transferred labels are.
+
+Each matched scan's organs from the other patients' contours alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +26,10 @@ GIVEN, FOUND = "true", "found"
 
 @dataclass(frozen=True, slots=True)
 class TransferScore:
-    """One organ of one scan: volumetric DSC with what both raters drew on the mean; None where the label was refused."""
+    """One organ of one scan.
+
+    Volumetric DSC with what both raters drew on the mean; None where the label was refused.
+    """
 
     case: str
     organ: str
@@ -32,7 +38,10 @@ class TransferScore:
 
 
 def judge_transfer(openkbp: Path, contours: Path, matched: Path, model: Path) -> list[TransferScore]:
-    """Every atlas as the target of the others, with the experts' landmarks and with those that are found."""
+    """Every atlas as the target of the others.
+
+    With the experts' landmarks and with those that are found.
+    """
     matches = read_matches(matched)
     scans = {path.stem: read_scan(path) for path in find_patients(openkbp) if path.stem in matches}
     atlases, coarse = read_atlases(scans, matches, contours, ORBITS), CoarseModel(model)
@@ -76,7 +85,10 @@ def _reference(share: Share, votes: Votes) -> Mask:
 
 
 def to_table(rows: Sequence[TransferScore]) -> str:
-    """Markdown: a line for each organ, a column for each scan with each kind of landmarks."""
+    """The judgements as Markdown, a line for each organ.
+
+    A column for each scan with each kind of landmarks.
+    """
     columns: Final = list(dict.fromkeys((row.case, row.landmarks) for row in rows))
     scores = {(row.organ, row.case, row.landmarks): row.dsc for row in rows}
     lines = ["| organ | " + " | ".join(f"{case}, {how}" for case, how in columns) + " |", "| --- |" + " ---: |" * len(columns)]

@@ -1,4 +1,7 @@
-"""From public scans and released contours to transferred labels, one file a scan; what is done is not done again."""
+"""Transferred labels from public scans and released contours.
+
+One file a scan; what is done is not done again.
+"""
 
 import json
 import logging
@@ -27,7 +30,10 @@ REFUSED: Final = "refused.json"
 
 
 def transfer(openkbp: Path, contours: Path, matched: Path, model: Path, out: Path) -> None:
-    """Write ``pt_N.npz`` for each scan that shows both eyes, and ``refused.json`` with a reason for each of the others."""
+    """Write ``pt_N.npz`` for each scan that shows both eyes.
+
+    And ``refused.json`` with a reason for each of the others.
+    """
     out.mkdir(parents=True, exist_ok=True)
     matches, paths = read_matches(matched), find_patients(openkbp)
     atlases = read_atlases({path.stem: read_scan(path) for path in paths if path.stem in matches}, matches, contours, ORBITS)
@@ -49,7 +55,10 @@ def transfer(openkbp: Path, contours: Path, matched: Path, model: Path, out: Pat
 
 
 def picture_of(atlases: Sequence[Atlas]) -> EyePicture:
-    """The mean picture of the atlases' eyes; a mirror image shows nothing new."""
+    """The mean picture of the atlases' eyes.
+
+    A mirror image shows nothing new.
+    """
     plain = [atlas for atlas in atlases if not atlas.is_mirrored]
     return mean_eye((atlas.scan, atlas.centres[eye], eye) for atlas in plain for eye in ("Eye_L", "Eye_R"))
 
@@ -77,7 +86,10 @@ def landmarks_of(scan: Scan, centres: Mapping[str, Point], picture: EyePicture) 
 
 
 def carry_over(scan: Scan, landmarks: Mapping[str, Point], atlases: Sequence[Atlas], near: Neighbourhood) -> TransferredScan:
-    """Every atlas of another patient laid on a scan, and its organs moved to the scan's own anchors."""
+    """Every atlas of another patient laid on a scan.
+
+    Its organs are moved to the scan's own anchors.
+    """
     fixed = to_fixed(scan, [landmarks[name] for name in near.landmarks], near.margin_mm)
     grids = {organ: vote_grid(scan, landmarks[anchor], near.reach_of(organ)) for organ, anchor in near.anchors.items()}
     shares: dict[str, list[tuple[str, float, np.ndarray]]] = {organ: [] for organ in near.organs}
@@ -101,7 +113,10 @@ def carry_over(scan: Scan, landmarks: Mapping[str, Point], atlases: Sequence[Atl
 
 
 def vote_grid(scan: Scan, anchor: Point, reach_mm: tuple[Point, Point]) -> tuple[Image, tuple[int, int, int]]:
-    """A part of the scan's native grid around an anchor: an image to resample onto, and its first index (z, y, x)."""
+    """A part of the scan's native grid around an anchor.
+
+    An image to resample onto, and its first index (z, y, x).
+    """
     factors = (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL)
     spans = []
     for axis, (factor, step, count) in enumerate(zip(factors, scan.spacing_mm, scan.hu.shape, strict=True)):

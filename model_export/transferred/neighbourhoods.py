@@ -1,4 +1,6 @@
-"""Which organs are carried over together, by which landmarks, and around which of them they are put right.
+"""Which organs are carried over together, by which landmarks.
+
+And around which of them they are put right.
 
 Each organ wants its own neighbourhood: one affine map does not fit a whole head, and a map of less than an orbit drifts at 4 mm.
 """
@@ -11,7 +13,9 @@ from model_export.transferred.scans import Point
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """`landmarks` start the registration; `margin_mm` (below, above; x, y, z) around them is compared.
+    """`landmarks` start the registration.
+
+    `margin_mm` (below, above; x, y, z) around them is compared.
 
     `anchors` names, for each organ that is carried over, the landmark whose middle is laid on the target's.
     """
@@ -29,7 +33,10 @@ class Neighbourhood:
         return tuple(self.anchors)
 
     def reach_of(self, organ: str) -> tuple[Point, Point]:
-        """Lowest and highest offset (x, y, z) in mm from the anchor of an organ."""
+        """Lowest and highest offset (x, y, z) of an organ.
+
+        In mm from its anchor.
+        """
         low, high = self.reach_mm
         return ((-high[0], low[1], low[2]), (-low[0], high[1], high[2])) if organ.endswith("_R") else (low, high)
 

@@ -1,4 +1,7 @@
-"""One scan laid on another: an affine map found by the correlation of their CT around some landmarks."""
+"""One scan laid on another.
+
+An affine map found by the correlation of their CT around some landmarks.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +21,10 @@ Transform = Any  # SimpleITK's
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A scan that others are laid on: its CT and known part in the neighbourhood of its landmarks."""
+    """A scan that others are laid on.
+
+    Its CT and known part in the neighbourhood of its landmarks.
+    """
 
     image: Image
     mask: Image
@@ -41,7 +47,9 @@ def to_moving(scan: Scan, landmarks: Sequence[Point]) -> Moving:
 
 
 def to_fixed(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Fixed:
-    """The part of a scan from so far below its landmarks to so far above, x, y and z each.
+    """The part of a scan around its landmarks.
+
+    From so far below them to so far above, x, y and z each.
 
     :raises ValueError: where none of it is known.
     """
@@ -63,7 +71,10 @@ def _windowed(hu: F32) -> F32:
 
 
 def lay_on(fixed: Fixed, moving: Moving) -> tuple[Transform, float]:
-    """The affine map from places of the fixed scan to places of the moving one, and the correlation that it reaches."""
+    """The affine map from the fixed scan to the moving one.
+
+    From place to place, with the correlation that it reaches.
+    """
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
     transform = _first_guess(fixed.landmarks, moving.landmarks)
@@ -97,7 +108,10 @@ def _first_guess(fixed: Sequence[Point], moving: Sequence[Point]) -> Transform:
 
 
 def anchored(transform: Transform, here: Point, there: Point) -> Transform:
-    """The same turn and stretch, moved so that one place of the fixed scan falls on one of the moving scan."""
+    """The same turn and stretch, moved to join two places.
+
+    One of the fixed scan falls on one of the moving scan.
+    """
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
     moved = sitk.AffineTransform(3)
@@ -108,7 +122,10 @@ def anchored(transform: Transform, here: Point, there: Point) -> Transform:
 
 
 def carried(labels: Mapping[str, Image], transform: Transform, grid: Image) -> dict[str, F32]:
-    """Labels of the moving scan on a grid of the fixed one, as shares in [0, 1], (z, y, x)."""
+    """Labels of the moving scan on the fixed one's grid.
+
+    As shares in [0, 1], (z, y, x).
+    """
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
     return {

@@ -1,4 +1,6 @@
-"""A public scan as registration needs it: HU, what is known of it, and its place in millimetres.
+"""A public scan as registration needs it.
+
+HU, what is known of it, and its place in millimetres.
 
 Points are (x, y, z) in mm from the centre of voxel 0 of the whole public grid, x to the patient's left, y to the back, z to the
 head. SimpleITK's images of a scan use the same frame.
@@ -25,7 +27,10 @@ Image: TypeAlias = Any  # SimpleITK's; the library has types of its own for noth
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """HU (z, y, x) with air where the CT is unknown, the known part, spacing (z, y, x) in mm, the organs that were drawn."""
+    """A scan: HU, its known part, spacing and drawn organs.
+
+    HU (z, y, x) with air where the CT is unknown; spacing (z, y, x) in mm.
+    """
 
     name: str
     split: str
@@ -52,7 +57,10 @@ def to_scan(patient: OpenKBPPatient) -> Scan:
 
 
 def centre_mm(mask: npt.NDArray[Any], spacing_mm: tuple[float, float, float], factor: int = 1) -> Point:
-    """Centre of mass; `factor` voxels of the mask make one voxel of the scan along y and along x."""
+    """Centre of mass.
+
+    `factor` voxels of the mask make one voxel of the scan along y and along x.
+    """
     index = np.nonzero(mask)
     weights = np.asarray(mask[index], np.float64)
     z, y, x = (float(np.dot(places, weights) / weights.sum()) for places in index)
@@ -60,7 +68,10 @@ def centre_mm(mask: npt.NDArray[Any], spacing_mm: tuple[float, float, float], fa
 
 
 def to_mm(index: float, factor: int) -> float:
-    """An index of voxels that are `factor` times finer, in voxels of the scan."""
+    """An index of finer voxels, in voxels of the scan.
+
+    They are `factor` times finer.
+    """
     return (index + 0.5) / factor - 0.5
 
 

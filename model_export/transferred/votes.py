@@ -1,4 +1,6 @@
-"""What several atlases say of one organ, kept apart, and fused when it is read.
+"""What several atlases say of one organ.
+
+Kept apart, and fused when it is read.
 
 They are kept apart so that a scan whose contours judge a model can be left out of the labels that the model learns from.
 """
@@ -25,7 +27,10 @@ U8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """One organ of one scan: shares (atlases, z, y, x) as bytes, from a first index on the native grid of the scan."""
+    """One organ of one scan.
+
+    Shares (atlases, z, y, x) as bytes, from a first index on the native grid of the scan.
+    """
 
     shares: U8
     first: tuple[int, int, int]
@@ -40,7 +45,10 @@ class Votes:
 
 @dataclass(frozen=True, slots=True)
 class TransferredScan:
-    """All that was carried over to one scan: its landmarks (x, y, z) in mm, and the votes by organ."""
+    """All that was carried over to one scan.
+
+    Its landmarks (x, y, z) in mm, and the votes by organ.
+    """
 
     name: str
     landmarks: dict[str, tuple[float, float, float]]
@@ -48,7 +56,9 @@ class TransferredScan:
 
 
 def fused(votes: Votes) -> F32 | None:
-    """A soft label (z, y, x): the weighted mean of the votes, with 0.5 where it encloses their median volume.
+    """A soft label (z, y, x).
+
+    The weighted mean of the votes, with 0.5 where it encloses their median volume.
 
     None where the atlases fit too badly or disagree: such an organ stays unlabelled.
     """
