@@ -69,9 +69,9 @@ def _place(file: str) -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for a process that they have started."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: many tests wait for a process that they have started, but none of the fast ones."""
+    return (os.cpu_count() or 1) + ("not slow" not in config.option.markexpr)
 
 
 @pytest.fixture(scope="session", autouse=True)

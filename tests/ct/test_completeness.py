@@ -263,6 +263,7 @@ def test_a_list_of_images_is_read_to_its_hundred_thousandth_element_and_no_furth
     assert read_listing(tmp_path / "endless") == Listing(visited=100_000)
 
 
+@pytest.mark.slow
 def test_lists_of_many_structure_sets_cost_no_more_than_a_second_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def fragmented(pieces: int, *, table: bool) -> Edit:
     return edit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [True, False], ids=["offset table", "none"])
 @pytest.mark.parametrize(
     ("syntax", "pieces"), [(JPEGLSLossless, 1), (JPEGLSLossless, 3), (JPEG2000Lossless, 4), (RLELossless, 1)]

@@ -296,6 +296,7 @@ def test_an_unknown_transfer_syntax_is_refused(files: list[Path]) -> None:
 # ── refused by the decoder ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.name)
 @pytest.mark.parametrize("damage", ["file cut", "fragment cut", "other size", "noise"])
 def test_damaged_compressed_pixels_are_refused(files: list[Path], syntax: pydicom.uid.UID, damage: str) -> None:

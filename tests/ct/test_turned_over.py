@@ -65,6 +65,7 @@ def test_left_and_right_are_not_judged(coarse: Phantom) -> None:
     assert found(coarse, coarse.hu[:, :, ::-1]) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["prone", "feet first", "decubitus"])
 def test_another_position_on_the_couch_is_not_turned_over(coarse: Phantom, position: str) -> None:
     """The same body as a scanner sees it whose image axes run the other way; its header says so."""

@@ -124,6 +124,7 @@ def shuffled(things: list[Thing], seed: int) -> list[Thing]:
     return random.Random(seed).sample(things, len(things))
 
 
+@pytest.mark.slow
 @given(scan=SCANS, seed=st.integers(0, 2**16))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_voxel_of_any_scan_comes_back_from_contours_in_the_planes_of_their_own_slices(scan: Scan, seed: int) -> None:

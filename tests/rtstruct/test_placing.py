@@ -575,6 +575,7 @@ HOSTILE: Final = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", HOSTILE)
 def test_no_shape_of_contours_takes_seconds(shape: str, header: SeriesHeader) -> None:
     """CPU time; they take up to 1.5 s, and took up to 40 s when each contour was compared with every other one."""

@@ -244,6 +244,7 @@ REAL = {
 """Closed contours of each ROI number, counted with pydicom."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_files_of_real_planning_systems_are_read(name: str, unpacked: Callable[[str], Path]) -> None:
     path = unpacked("data/dicom/rtstruct_without_ct/files.tar.xz") / name

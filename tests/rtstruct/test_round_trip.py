@@ -170,6 +170,7 @@ ITK_GRIDS = [name for name in orientations.ALL if "gantry" not in name and name 
 """An image of ITK has one spacing between slices and no shear."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ITK_GRIDS)
 @pytest.mark.parametrize("reader", ["plastimatch", "dcmrtstruct2nii"])
 def test_other_readers_give_the_masks_back_however_the_patient_lies(position: str, reader: str, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_on_loopback_a_service_without_keys_is_open_and_the_first_key_closes_it_
         assert httpx.get(f"{running.url}/v1/jobs").status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", Scope)
 def test_each_scope_opens_its_calls_and_no_others(closed: Running, tokens: dict[Scope, str], scope: Scope) -> None:
     for (method, path), allowed in CALLS.items():

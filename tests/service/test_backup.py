@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from oarlock.store.files import RTSTRUCT
 from tests.service.conftest import make_settings
@@ -29,6 +30,7 @@ def follow(which: str, data: Path, backup: Path) -> None:
     subprocess.run(["bash", "-euc", commands(which)], check=True, env=environment, cwd=data.parent)
 
 
+@pytest.mark.slow
 def test_what_was_backed_up_while_the_service_ran_is_there_after_the_restore(
     tmp_path: Path, redis_url: str, series: list[Path]
 ) -> None:

@@ -54,6 +54,7 @@ def without_end(head: bytes, more: bytes, total: int = 20_000_000) -> Iterator[b
         yield more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "more"),
     [

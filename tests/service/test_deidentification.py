@@ -52,6 +52,7 @@ def test_a_label_is_refused_since_it_may_name_the_patient(closed: Running, files
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid_parameter")
 
 
+@pytest.mark.slow
 def test_a_worker_sees_nothing_of_the_patient_and_the_result_is_that_of_the_true_series(
     closed: Running, files: list[Path], tmp_path: Path
 ) -> None:

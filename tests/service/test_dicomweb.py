@@ -112,6 +112,7 @@ def values(entry: dict[str, Any], keyword: str) -> list[Any]:
 # ── searching ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_study_is_found_by_its_patient_whether_or_not_it_was_de_identified(either: Contoured) -> None:
     (study,) = either.client.search_for_studies(search_filters={"PatientID": "CANARY-ID-4711*"})
     assert values(study, "StudyInstanceUID") == [either.study]
@@ -343,6 +344,7 @@ def deflated(content: bytes, zeros: int) -> bytes:
     return costly.part_10(b"1.2.840.10008.5.1.4.1.1.2", content[start:] + bytes(zeros), deflated=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "is_costly"),
     [

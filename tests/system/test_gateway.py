@@ -412,6 +412,7 @@ def _uids(series: Series) -> set[str]:
 # ── the end of the gateway itself ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long("soak")
 def test_a_gateway_that_is_killed_again_and_again_while_series_come_loses_none_and_doubles_none(
     service: Running, tmp_path: Path
 ) -> None:
