@@ -230,6 +230,34 @@ class Settings(BaseSettings):
         """
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None and re.match(r"(rediss?|unix)://", value) is None:
+            raise ValueError("must be the URL of a Redis, as redis://HOST:6379/0, rediss://… or unix://…")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database(cls, value: str | None) -> str | None:
+        if value is not None and re.match(r"(postgres(ql)?(\+psycopg)?|sqlite)://", value) is None:
+            raise ValueError("must be the URL of a PostgreSQL, as postgresql://USER@HOST/NAME")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str) -> str:
+        if value not in {"auto", "cpu", "cuda"}:
+            raise ValueError("must be one of auto, cpu, cuda")
+        return value
+
+    @field_validator("backend_scan")
+    @classmethod
+    def _is_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("must be a folder that exists")
+        return value
+
     @field_validator("backends")
     @classmethod
     def _are_backends(cls, value: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ from oarlock.segmentation.model_folder import ModelFolder
 from oarlock.settings import SECRETS, Settings, read_settings, variables
 from oarlock.store.database import Database, DatabaseMissing, utc_now
 from oarlock.store.keys import Key, KeyStore
+from oarlock.store.migrations import DatabaseOlder
 
 KEY_AGE: Final = timedelta(days=365)
 """A valid key that is older is odd: nobody has replaced it for a year."""
@@ -41,7 +42,7 @@ def _check(chosen: argparse.Namespace) -> int:
     ModelFolder(settings.models, settings.model).check()
     for row in in_force(settings):
         print(row)
-    oddities = [*odd_settings(settings), *odd_keys(_keys(settings), utc_now())]
+    oddities = [*odd_settings(settings), *_odd_database(settings)]
     for sentence in oddities:
         print(f"odd: {sentence}")
     return FINDINGS if oddities else GOOD
@@ -105,6 +106,13 @@ def odd_keys(keys: Sequence[Key] | None, now: datetime) -> Iterator[str]:
             yield f"The key '{key.name}' expires on {key.expires_at:%Y-%m-%d}. Make its successor now."
         elif key.expires_at is None and now - key.created_at > KEY_AGE:
             yield f"The key '{key.name}' is of {key.created_at:%Y-%m-%d} and never expires. Replace it, with --expires."
+
+
+def _odd_database(settings: Settings) -> list[str]:
+    try:
+        return list(odd_keys(_keys(settings), utc_now()))
+    except DatabaseOlder as error:  # before an upgrade the settings are looked at too
+        return [f"{str(error)[0].upper()}{str(error)[1:]}."]
 
 
 def _keys(settings: Settings) -> list[Key] | None:

@@ -1,5 +1,6 @@
 """oarlock config check: what is in force, where it comes from, and what is odd."""
 
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ def test_it_makes_no_database_and_says_that_there_is_none(site: Path, capsys: py
     assert main(["config", "check"]) == 1
     assert "odd: There is no database yet" in capsys.readouterr().out
     assert not (site / "data").exists()
+
+
+def test_before_an_upgrade_all_is_printed_and_the_older_database_is_odd(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "data").mkdir()
+    with closing(Database(f"sqlite:///{site / 'data' / 'oarlock.sqlite'}")) as database:
+        database.roll_back("0020")
+    assert main(["config", "check"]) == 1
+    printed = capsys.readouterr().out
+    assert row_of("OARLOCK_PORT", printed)
+    assert "odd: The database has schema 0020" in printed
 
 
 def test_the_status_is_0_where_nothing_is_odd(site: Path) -> None:
