@@ -59,6 +59,13 @@ MAX_CUT_SHARE: Final = 0.002
 """Of what is denser than air, the share that may have the highest value of all where that is no higher than enamel. In 202
 patients it is a voxel or two, but for metal at the end of the scanner's scale."""
 
+BULK_DENSITIES: Final = 4
+BULK_SHARE: Final = 0.6
+"""Where so few values, beside the highest, are so much of what is denser than air, each tissue was given a density of its own."""
+
+EMPTY_SHARE: Final = 0.05
+"""Of the body in slices before and behind it, what a slice must show of one; a neck shows a fifth of the head's and more."""
+
 ALL_AIR_HU: Final = (-1100, -900)
 ALL_AIR_SHARE: Final = 0.95
 """A slice of which so much is air lies beyond the end of what was scanned, and may differ from its neighbour as it likes."""
@@ -77,6 +84,7 @@ def check_hounsfield(header: SeriesHeader) -> None:
     """
     if min(header.grid.rows, header.grid.columns) < MIN_MATRIX:
         return
+    _check_range(header)
     try:
         values = _read(header, spread(len(header.instances), LOOKED_AT))
         check_values(values)
@@ -85,6 +93,13 @@ def check_hounsfield(header: SeriesHeader) -> None:
             check_step(_read(header, [z, neighbour]), header.instances[z].position)
     except UnsupportedPixelData:
         return
+
+
+def _check_range(header: SeriesHeader) -> None:
+    """Bits, sign and rescale must leave room for bone: a wrong sign turns its values round into those far below air."""
+    highest = max((one.pixels.highest_hu for one in header.instances if one.pixels), default=float(MAX_CUT_HU))
+    if highest < MAX_CUT_HU:
+        raise NotHounsfield(reason=f"by its header no value can be over {highest:.0f} HU, so bone is turned round or cut off")
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -105,7 +120,7 @@ def _odd_ones(instances: Sequence[Instance]) -> list[tuple[int, int]]:
     """Slices whose rescale is not that of most, each with its nearest neighbour that has the usual one."""
     kinds = [(one.pixels.slope, one.pixels.intercept, one.pixels.signed) if one.pixels else None for one in instances]
     usual, count = Counter(kinds).most_common(1)[0]
-    if count <= len(kinds) // 2:  # every slice has its own, as some scanners rescale each slice to its own range
+    if count <= len(kinds) // 2 and len(set(kinds)) > 3:  # some scanners rescale each slice to its own range
         return []
     odd = [z for z, kind in enumerate(kinds) if kind != usual]
     plain = np.array([z for z, kind in enumerate(kinds) if kind == usual])
@@ -150,8 +165,14 @@ def check_not_cut(hu: Int16Array) -> None:
     """
     dense = hu[hu > AIR_HU]
     highest = int(dense.max(initial=AIR_HU))
-    if highest < MAX_CUT_HU and np.mean(dense == highest) > MAX_CUT_SHARE:
+    if highest < MAX_CUT_HU and np.mean(dense == highest) > MAX_CUT_SHARE and not _is_bulk(dense[dense != highest]):
         raise NotHounsfield(reason=f"they are cut off at {highest} HU, so bone is not told from what is denser or lighter")
+
+
+def _is_bulk(values: Int16Array) -> bool:
+    """Whether nearly all of the values are a few densities, as some synthetic CTs give one to each tissue."""
+    counts = np.sort(np.unique(values, return_counts=True)[1])
+    return bool(counts[-BULK_DENSITIES:].sum() >= BULK_SHARE * values.size)
 
 
 def check_step(pair: Int16Array, position: int) -> None:
@@ -167,7 +188,7 @@ def check_step(pair: Int16Array, position: int) -> None:
 
 
 def check_steps(hu: Int16Array) -> None:
-    """Check that no slice jumps away from its neighbours.
+    """Check that no slice jumps away from its neighbours, or is empty.
 
     ``hu`` is the whole series, (z, y, x).
 
@@ -177,23 +198,53 @@ def check_steps(hu: Int16Array) -> None:
         return
     step = max(1, min(hu.shape[1:]) // _THINNED)
     thin = hu[:, ::step, ::step]
+    _check_none_empty(thin)
     for z in range(1, len(thin)):
-        found = _step(thin[z - 1], thin[z])
+        found = 0.0 if _is_air(thin[z - 1]) or _is_air(thin[z]) else _step(thin[z - 1], thin[z])
         if found > MAX_STEP_HU:
             raise NotHounsfield(reason=f"from slice {z} to slice {z + 1} they change by {found:.0f} in the median")
+    for z in range(1, len(thin) - 1):
+        found = _sunk(*thin[z - 1 : z + 2])
+        if found > MAX_BODY_STEP_HU:
+            raise NotHounsfield(reason=f"those of slice {z + 1} lie {found:.0f} below those of both its neighbours in the median")
+
+
+def _check_none_empty(hu: Int16Array) -> None:
+    """An image that came out blank leaves a hole in every organ: no slice within a patient shows nothing of them."""
+    shown = np.mean(hu > BODY_HU, axis=(1, 2))
+    before, behind = np.maximum.accumulate(shown), np.maximum.accumulate(shown[::-1])[::-1]
+    empty = np.flatnonzero(shown < EMPTY_SHARE * np.minimum(before, behind))
+    if empty.size:
+        raise NotHounsfield(reason=f"slice {empty[0] + 1} is empty, and slices on both sides of it show a patient")
+
+
+def _sunk(before: Int16Array, hu: Int16Array, behind: Int16Array) -> float:
+    """How far a slice lies below both of its neighbours, where they show body; bone may rise between them, nothing sinks."""
+    if not _is_shared(before, behind):
+        return 0.0
+    body = (before > BODY_HU) & (behind > BODY_HU)
+    return float(np.median(np.minimum(before[body], behind[body]).astype(np.int32) - hu[body]))
+
+
+def _is_air(hu: Int16Array) -> bool:
+    """Whether a slice is nothing but air, as beyond the end of a phantom: then it may differ from its neighbour as it likes."""
+    return bool(np.mean((hu >= ALL_AIR_HU[0]) & (hu <= ALL_AIR_HU[1])) >= ALL_AIR_SHARE)
+
+
+def _is_shared(one: Int16Array, other: Int16Array) -> bool:
+    """Whether two slices show a body that is nearly the same in both."""
+    body, either = (one > BODY_HU) & (other > BODY_HU), (one > BODY_HU) | (other > BODY_HU)
+    return bool(np.mean(body) > MIN_BODY_SHARE and np.sum(body) >= MIN_BODY_SHARED * np.sum(either))
 
 
 def _step(one: Int16Array, other: Int16Array) -> float:
-    """Median change of a pixel between two slices; 0 where one of them is nothing but air, as beyond the end of a phantom.
+    """Median change of a pixel between two slices.
 
     A patient may fill less than half of a slice, and a wrong slope leaves air where it is: so the body is looked at too, but not
     where it ends.
     """
-    if any(np.mean((hu >= ALL_AIR_HU[0]) & (hu <= ALL_AIR_HU[1])) >= ALL_AIR_SHARE for hu in (one, other)):
-        return 0.0
     change, body = np.abs(one.astype(np.int32) - other), (one > BODY_HU) & (other > BODY_HU)
-    shared = np.mean(body) > MIN_BODY_SHARE and np.sum(body) >= MIN_BODY_SHARED * np.sum((one > BODY_HU) | (other > BODY_HU))
-    inside = float(np.median(change[body])) if shared else 0.0
+    inside = float(np.median(change[body])) if _is_shared(one, other) else 0.0
     return max(float(np.median(change)), inside if inside > MAX_BODY_STEP_HU else 0.0)
 
 

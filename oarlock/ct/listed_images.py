@@ -5,7 +5,7 @@ The planning system had all of them when the RTSTRUCT was made.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,21 +22,26 @@ class Listing:
 
     :param images: SOP Instance UIDs, by Series Instance UID.
     :param visited: how many elements were looked at for it.
+    :param complete: whether the list could be read to its end.
     """
 
     images: Mapping[str, frozenset[str]] = field(default_factory=dict)
     visited: int = 0
+    complete: bool = True
+
+
+UNREAD: Final = Listing(complete=False)
 
 
 def read_listing(path: Path) -> Listing:
     """The images that an RTSTRUCT lists.
 
-    None where the file cannot be read, which the job reports.
+    None where the list cannot be read, which the job reports too.
     """
     try:
         root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET) or Item()
     except Unusable:
-        return Listing(visited=MAX_ELEMENTS_UNTIL)
+        return replace(UNREAD, visited=MAX_ELEMENTS_UNTIL)
     found: defaultdict[str, set[str]] = defaultdict(set)
     for frame in root.items(Tag.REFERENCED_FRAME_OF_REFERENCE_SEQUENCE):
         for study in frame.items(Tag.RT_REFERENCED_STUDY_SEQUENCE):

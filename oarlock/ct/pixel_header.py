@@ -21,6 +21,10 @@ GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 TISSUE_HU: Final = (-900, 3071)
 """From above air to the end of a 12-bit CT scale: padding in there cannot be told from tissue."""
 
+PLAIN_TYPES: Final = frozenset({"", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
+UNPLAIN_TYPES: Final = frozenset({"US", "HU_MOD"})
+"""Rescale Types that are read, in capitals (PS3.3 C.11.1.1.2); those of the second kind are told."""
+
 MAX_MATRIX: Final = 4_096
 """Most rows or columns: twice the largest matrix that scanners reconstruct."""
 
@@ -75,6 +79,12 @@ class StoredPixels:
     padding: tuple[int, int] | None
     fragments: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def highest_hu(self) -> float:
+        """The highest value in HU that the bits, their sign and the rescale allow."""
+        low = -(1 << self.bits_stored - 1) if self.signed else 0
+        return max(end * self.slope + self.intercept for end in (low, low + (1 << self.bits_stored) - 1))
+
 
 def check_pixels(header: Header, position: int) -> StoredPixels:
     """The storage of a slice's pixels, from its header alone.
@@ -103,8 +113,12 @@ def _check_kind(header: Header) -> None:
         raise Unusable("the high bit is not the highest of the stored bits")
     if header.unsigned(Tag.PIXEL_REPRESENTATION) not in (0, 1):
         raise Unusable("it does not say whether its values are signed")
-    if header.text(Tag.RESCALE_TYPE) not in ("", "HU", "US", "HU_MOD"):
+    if _rescale_type(header) not in PLAIN_TYPES | UNPLAIN_TYPES:
         raise Unusable("its values are not Hounsfield units (Rescale Type)")
+
+
+def _rescale_type(header: Header) -> str:
+    return header.text(Tag.RESCALE_TYPE).upper()
 
 
 def _stored(header: Header) -> StoredPixels:
@@ -206,7 +220,7 @@ def warnings_for(header: Header, pixels: StoredPixels) -> Iterator[str]:
     """
     if pixels.transfer_syntax in MAYBE_LOSSY or header.text(Tag.LOSSY_IMAGE_COMPRESSION) == "01":
         yield "series.lossy_compression"
-    if header.text(Tag.RESCALE_TYPE) in ("US", "HU_MOD"):
+    if _rescale_type(header) in UNPLAIN_TYPES:
         yield "series.rescale_type"
     if pixels.length is not None and pixels.length > pixels.rows * pixels.columns * 2:
         yield "series.excess_pixel_data"

@@ -21,7 +21,7 @@ import pydicom
 from oarlock.ct import pixel_header, sorting, statements
 from oarlock.ct.completeness import check_complete
 from oarlock.ct.derived import derived_kinds, derived_notice
-from oarlock.ct.listed_images import read_listing
+from oarlock.ct.listed_images import UNREAD, read_listing
 from oarlock.ct.pixel_header import StoredPixels, check_pixels
 from oarlock.ct.pixel_reader import read_volume
 from oarlock.ct.slice_spacing import Plane, to_grid
@@ -334,18 +334,20 @@ def _not_sent(structure_sets: Sequence[Path], series_uid: str, instances: Sequen
     """Images of the series that a supplied RTSTRUCT lists and that were not sent: the planning system has them."""
     sent = {instance.sop_instance_uid for instance in instances}
     listed: set[str] = set()
-    visited = 0
+    visited = unread = 0
     for path in structure_sets:
-        if visited > MAX_LISTING_ELEMENTS:
-            break
-        listing = read_listing(path)
+        listing = read_listing(path) if visited <= MAX_LISTING_ELEMENTS else UNREAD
         visited += listing.visited
+        unread += not listing.complete
         listed |= listing.images.get(series_uid, frozenset())
-    missing = listed - sent
-    if not missing:
-        return []
-    detail = f"A supplied RTSTRUCT lists {len(missing)} image(s) of this series that were not sent."
-    return [Notice("series.maybe_incomplete", detail + " Organs get no contours there.")]
+    found = []
+    if missing := listed - sent:
+        detail = f"A supplied RTSTRUCT lists {len(missing)} image(s) of this series that were not sent."
+        found.append(Notice("series.maybe_incomplete", detail + " Organs get no contours there."))
+    if unread:
+        detail = f"The lists of images of {unread} supplied RTSTRUCT(s) are too long, or cannot be read, so they were not held "
+        found.append(Notice("series.lists_not_read", detail + "against the images that were sent."))
+    return found
 
 
 def _skipped_elements(slices: Sequence[DicomFile]) -> list[Notice]:
@@ -362,10 +364,11 @@ def _skipped_elements(slices: Sequence[DicomFile]) -> list[Notice]:
 def _derived(slices: Sequence[DicomFile]) -> list[Notice]:
     headers = [file.header for file in slices]
     said = {value for header in headers for value in header.text(Tag.IMAGE_TYPE).split("\\")}
-    said |= {header.text(tag) for header in headers for tag in (Tag.SERIES_DESCRIPTION, Tag.DERIVATION_DESCRIPTION)}
+    said |= {header.text(Tag.SERIES_DESCRIPTION) for header in headers}
     first = headers[0]
     kinds = derived_kinds(
         sorted(said),
+        derivations=sorted({header.text(Tag.DERIVATION_DESCRIPTION) for header in headers}),
         device=f"{first.text(Tag.MANUFACTURER)} {first.text(Tag.MANUFACTURER_MODEL_NAME)}",
         kv=max((value for header in headers for value in header.numbers(Tag.KVP)), default=None),
         multi_energy=any(header.text(Tag.MULTIENERGY_CT_ACQUISITION) == "YES" for header in headers),

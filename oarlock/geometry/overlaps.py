@@ -90,25 +90,28 @@ def voxels_of(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
 
 
 def overlap_in_part(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-    """How many voxels of a slice two polygons share in part.
+    """How many voxels of a slice two polygons share in part, or altogether.
 
-    Each of the two has voxels that the other one has not.
+    Each of the two has voxels that the other one has not, or neither has: even-odd makes these two cancel each other.
 
     The polygons are painted over one another, large ones first, and one at a time. One that lies wholly within or wholly outside
-    of all others finds a single colour where it is painted.
+    of all others finds a single colour where it is painted, and more of it around.
 
     :param polygons: (n, 2) fractional row and column indices each.
     :param shape: (rows, columns).
     """
     whole = box_of([(0, yx) for yx in polygons], (1, *shape))
     painted = np.zeros([s.stop - s.start for s in whole[1:]], dtype=np.int32)
-    shared = 0
+    shared, sizes = 0, [0]
     for colour, yx in enumerate(sorted(polygons, key=lambda yx: -abs(area(yx))), start=1):
         box, mask = _filled(yx, shape)
         place = painted[tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box[1:], whole[1:], strict=True))]
         found = place[mask]
         if found.size and found.min() != found.max():
             shared += int(np.count_nonzero(found != found.min()))  # what was painted first surrounds the rest
+        elif found.size and found.size == sizes[found[0]]:
+            shared += found.size
+        sizes.append(found.size)
         place[mask] = colour
     return shared
 

@@ -223,7 +223,7 @@ class _Placing:
             return
         self._compare_overlaps(masks, polygons)
         self.hollow = bool(self.roi.contours) and self._voxels == 0
-        if self.hollow and kept:
+        if self.hollow and kept and not self.why_not:
             self.findings.append(f"its {len(self.roi.contours)} contour(s) enclose no voxel of the CT")
 
     def _on_slice(self, z: int, i: int) -> FloatArray:
@@ -338,16 +338,16 @@ class _Placing:
     # ── overlaps ──
 
     def _compare_overlaps(self, masks: OARMasks, polygons: list[tuple[int, FloatArray]]) -> None:
-        """XOR is what the standard says of holes. Of contours that overlap in part it says nothing, and some take their union."""
+        """XOR is what the standard says of holes. Of contours that overlap it says nothing, and some take their union."""
         _, rows, columns = masks.shape
         overlaps = [self._overlap(on_slice, (rows, columns)) for on_slice in _by_slice(polygons).values()]
         shared, slices = sum(overlaps), sum(overlap > 0 for overlap in overlaps)
         if not slices:
             return
-        what = "its contours overlap in part; what two of them share counts as outside (XOR)"
+        what = "its contours overlap; what two of them share counts as outside (XOR)"
         self.findings.append(f"on {slices} slice(s) {what}")
         if shared > LARGEST_DISPUTED_SHARE * (self._voxels + shared):
-            self.why_not = self.why_not or "its contours overlap in part, so what they enclose is not certain"
+            self.why_not = self.why_not or "its contours overlap, so what they enclose is not certain"
 
     def _overlap(self, polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
         """Voxels that polygons of one slice share in part; 0 where there is too much to compare, which is told."""

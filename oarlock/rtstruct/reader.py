@@ -253,14 +253,16 @@ class _Rois:
         :raises _Lost: it may enclose tissue, and cannot be used.
         """
         kind = re.sub("[^A-Z]", "", item.text(Tag.CONTOUR_GEOMETRIC_TYPE).upper())
-        if kind == "POINT":
-            return None, "left out: a point, which has no area"
-        if kind not in _CLOSED:
+        if kind != "POINT" and kind not in _CLOSED:
             raise _Lost("left out: an open line" if kind in _LINES else "left out: its geometric type is not known")
         raw = item.values.get(Tag.CONTOUR_DATA, b"").strip(b" \0")
         self._points += raw.count(b"\\") // 3 + 1
         if self._points > MAX_POINTS:
             raise StructureSetUnreadable(reason=f"it holds more than {MAX_POINTS:,} points")
+        if kind == "POINT":
+            if raw.count(b"\\") >= 8:
+                raise _Lost("left out: it is called a point, and has several")
+            return None, "left out: a point, which has no area"
         points = _points(raw)
         if points is None:
             raise _Lost("left out: its points are not triples of finite numbers")

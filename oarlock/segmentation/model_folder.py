@@ -93,11 +93,12 @@ class ModelFolder:
     def now(self) -> Installed:
         """What counts now.
 
-        A few questions to the file system where nothing has changed.
+        A few questions to the file system where nothing has changed; what could not be used is tried again each time, as an error
+        in reading it may pass.
         """
         with self._lock:
             signature = tuple(self._looks())
-            if signature != self._signature:
+            if signature != self._signature or self._installed.problem is not None:
                 self._signature, self._installed = signature, self._next()
             return self._installed
 

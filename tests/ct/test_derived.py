@@ -58,6 +58,23 @@ def test_an_ordinary_series_is_not_named(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "kinds"),
+    [
+        ("mean error of the compression 0.1", []),
+        ("Ave Maria hospital, average beam hardening", []),
+        ("filtered back projection", []),
+        ("interpolation of projection data", []),
+        ("average of 10 phases", ["an average of phases"]),
+        ("Mean of 4D-CT", ["an average of phases"]),
+        ("respiratory AVG", ["an average of phases"]),
+        ("maximum intensity projection", ["an intensity projection"]),
+    ],
+)
+def test_how_an_image_was_derived_tells_of_an_average_of_phases_only_beside_phases(told: str, kinds: list[str]) -> None:
+    assert derived_kinds(["ORIGINAL"], derivations=[told]) == kinds
+
+
+@pytest.mark.parametrize(
     ("device", "kv", "kinds"),
     [
         ("Varian Medical Systems On-Board Imager", 100, ["a cone beam CT"]),

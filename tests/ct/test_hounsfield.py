@@ -190,6 +190,64 @@ def test_values_that_are_cut_below_what_bone_has_are_refused(top: int, refused: 
         take_in(files, IntakeRules())
 
 
+def bulk(hu: HU) -> HU:
+    """A synthetic CT: air, fat, water and bone have one value each."""
+    return np.select([hu < -400, hu < -30, hu < 250], [-1000, -100, 0], 700).astype(np.int16)
+
+
+def test_bulk_densities_are_not_values_that_are_cut_and_a_window_is_though_it_has_few_levels(tmp_path: Path) -> None:
+    densities = bulk(patient())
+    take_in(write(tmp_path / "bulk", densities), IntakeRules())
+    densities[:, ::9] = patient()[:, ::9]  # as edges are interpolated
+    take_in(write(tmp_path / "blurred", np.minimum(densities, 700)), IntakeRules())
+    levels = (np.rint((np.clip(patient(), -1350, 150) + 1350) / 1500 * 255) * 1500 / 255 - 1350).astype(np.int16)
+    with pytest.raises(NotHounsfield, match="cut off at 150 HU"):
+        take_in(write(tmp_path / "levels", levels), IntakeRules())
+
+
+@pytest.mark.parametrize(("signed", "bits", "intercept", "top"), [(1, 12, -1024, 1023), (1, 12, -548, 1499), (1, 12, -547, None)])
+def test_a_header_that_allows_no_bone_is_refused(signed: int, bits: int, intercept: int, top: int | None, tmp_path: Path) -> None:
+    """The largest signed number of 12 bits is 2047."""
+    header = {"PixelRepresentation": signed, "BitsStored": bits, "HighBit": bits - 1, "RescaleIntercept": intercept}
+    hu = patient() + np.int16(intercept + 1024)  # stored as it is
+    files = write(tmp_path, np.clip(hu - np.int16(intercept + 1024), -1024, 1000), **header)
+    if top is not None:
+        with pytest.raises(NotHounsfield, match=f"by its header no value can be over {top} HU"):
+            take_in(files, IntakeRules())
+    else:
+        assert check_headers(files).instances[0].pixels.highest_hu == 1500  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("blank", [-1000, -1024])
+def test_an_empty_slice_within_a_patient_is_refused_and_one_behind_the_head_is_not(blank: int) -> None:
+    hu = patient()
+    hu[7:] = blank
+    check_steps(hu)
+    hu[3] = blank
+    with pytest.raises(NotHounsfield, match="slice 4 is empty, and slices on both sides of it show a patient"):
+        check_steps(hu)
+
+
+@pytest.mark.parametrize(("lower", "refused"), [(380, True), (330, False), (1024, True)])
+def test_a_slice_that_lies_below_both_of_its_neighbours_is_refused(lower: int, refused: bool) -> None:
+    """As if its intercept had been applied once more by whoever wrote it; air cannot go below -1024. Noise takes 15 HU off."""
+    hu = patient()
+    hu[4] = np.maximum(hu[4] - lower, -1024)
+    with pytest.raises(NotHounsfield, match=r"those of slice 5 lie|from slice 4 to") if refused else nullcontext():
+        check_steps(hu)
+
+
+def test_a_neck_between_head_and_shoulders_is_not_empty() -> None:
+    """A twentieth of the head is the limit; 5.1 % and 4.9 % of 10,000 pixels here."""
+    hu = np.full((4, 100, 200), -1000, dtype=np.int16)
+    hu[0, :50], hu[3, :90] = 30, 30
+    inside, outside = hu.copy(), hu.copy()
+    inside[1:3].reshape(2, -1)[:, :510] = outside[1:3].reshape(2, -1)[:, :490] = 30
+    check_steps(inside)
+    with pytest.raises(NotHounsfield, match="slice 2 is empty"):
+        check_steps(outside)
+
+
 def test_a_small_matrix_is_not_judged() -> None:
     check_steps(np.arange(3 * 63 * 63, dtype=np.int16).reshape(3, 63, 63))
 
@@ -207,6 +265,29 @@ def test_a_lost_intercept_is_refused_at_the_door_and_not_by_the_headers(tmp_path
     files = write(tmp_path, patient(), RescaleIntercept=0)
     check_headers(files)
     with pytest.raises(NotHounsfield, match="no air"):
+        take_in(files, IntakeRules())
+
+
+@pytest.mark.parametrize("lost", [range(0, 30, 2), range(15)], ids=["every other one", "the lower half"])
+def test_an_intercept_lost_in_half_of_the_slices_is_refused_at_the_door(lost: range, tmp_path: Path) -> None:
+    files = write(tmp_path, patient(slices=30))
+    for z in lost:
+        dataset = pydicom.dcmread(files[z])
+        dataset.RescaleIntercept = 0
+        dataset.save_as(files[z])
+    with pytest.raises(NotHounsfield, match="differ from its neighbour's by 102"):
+        take_in(files, IntakeRules())
+
+
+def test_an_intercept_lost_in_slices_of_air_beyond_the_head_is_refused_at_the_door(tmp_path: Path) -> None:
+    hu = patient(slices=30)
+    hu[25:] = -1000
+    files = write(tmp_path, hu)
+    for path in files[27:]:
+        dataset = pydicom.dcmread(path)
+        dataset.RescaleIntercept = 0
+        dataset.save_as(path)
+    with pytest.raises(NotHounsfield, match="differ from its neighbour's by 1024"):
         take_in(files, IntakeRules())
 
 

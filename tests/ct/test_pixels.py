@@ -222,6 +222,17 @@ def test_reading_needs_the_volume_and_hardly_more(tmp_path: Path) -> None:
     assert peak < hu.nbytes + 8 * hu[0].nbytes
 
 
+@pytest.mark.parametrize(
+    ("rescale_type", "warnings"),
+    [("", []), ("hu", []), ("Hounsfield Units", []), ("US", ["series.rescale_type"]), ("hu_mod", ["series.rescale_type"])],
+)
+def test_a_rescale_type_is_read_in_any_case_and_told_if_it_is_not_plainly_hu(
+    rescale_type: str, warnings: list[str], tmp_path: Path
+) -> None:
+    files = write_ct_series(tmp_path, crooked_hu(), crooked_grid(), overrides={"RescaleType": rescale_type})
+    assert [warning.code for warning in check_headers(files).warnings] == warnings
+
+
 # ── refused by the header ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -36,6 +37,7 @@ class Run:
     """What was done with a target."""
 
     executions: int = 0
+    cpu_s: float = 0.0
     slowest_s: int = 0
     peak_mb: int = 0
     inputs: int = 0
@@ -93,13 +95,21 @@ def _take_turn(name: str, run: Run, seconds: int) -> None:
     findings = WORK / "findings" / name
     findings.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={seconds}", f"-timeout={INPUT_LIMIT_S}", f"-rss_limit_mb={PROCESS_LIMIT_MB}"]
+    before_s = _children_cpu_s()
     said = _fuzzer(name, *limits, "-print_final_stats=1", f"-artifact_prefix={findings}/", WORK / "corpus" / name)
+    run.cpu_s += _children_cpu_s() - before_s
     counted = {key: int(value) for key, value in re.findall(r"stat::(\w+):\s+(\d+)", said)}
     run.executions += counted.get("number_of_executed_units", 0)
     run.slowest_s = max(run.slowest_s, counted.get("slowest_unit_time_sec", 0))
     run.peak_mb = max(run.peak_mb, counted.get("peak_rss_mb", 0))
     if "number_of_executed_units" not in counted:
         print(f"{name}: ended early\n{said[-3_000:]}", file=sys.stderr)
+
+
+def _children_cpu_s() -> float:
+    """CPU time of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _keep(name: str) -> int:
@@ -131,10 +141,10 @@ def _fill(folder: Path, inputs: Iterable[bytes]) -> None:
 def _table(runs: dict[str, Run], calls: int, minutes: float) -> str:
     total = sum(run.executions for run in runs.values())
     lines = [f"{total:,} inputs and {calls:,} calls in {minutes:g} minutes on one core (`make fuzz`):", ""]
-    lines += ["| target | inputs tried | slowest | most memory | kept |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| target | CPU | inputs tried | slowest | most memory | kept |", "| --- | --- | --- | --- | --- | --- |"]
     for name, run in runs.items():
-        slowest = f"{run.slowest_s} s" if run.slowest_s else "under 1 s"
-        lines.append(f"| `{name}` | {run.executions:,} | {slowest} | {run.peak_mb} MB | {run.inputs} |")
+        slowest, cpu = f"{run.slowest_s} s" if run.slowest_s else "under 1 s", f"{run.cpu_s / 60:.1f} min"
+        lines.append(f"| `{name}` | {cpu} | {run.executions:,} | {slowest} | {run.peak_mb} MB | {run.inputs} |")
     return "\n".join(lines) + "\n"
 
 

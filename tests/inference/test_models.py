@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import shutil
 from dataclasses import replace
@@ -152,6 +153,22 @@ def test_a_model_that_is_added_made_the_default_and_retired_is_met_as_it_is_then
     shutil.rmtree(tmp_path / "old")
     with pytest.raises(ManifestInvalid, match=r"was given to .* and this worker has"):
         models(given)
+
+
+def test_an_error_in_reading_that_passes_is_forgotten_though_no_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ModelFolder(tmp_path, "tiny")
+    write_tiny_model(tmp_path / "tiny")
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_text", _stale)
+        assert "cannot be read" in str(folder.now().problem)
+    assert folder.now().problem is None
+    assert list(folder.now().offered) == ["tiny"]
+
+
+def _stale(*_: object, **__: object) -> str:
+    raise OSError(errno.ESTALE, "stale file handle")
 
 
 def test_what_cannot_be_used_leaves_the_models_as_they_were_and_says_why(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_contours_that_overlap_in_part_are_told(
     """What both enclose is outside by XOR, which a system that takes their union does not mean; a hole or an island is none."""
     hole_in_first = contour(square_mm(header, 3, 1.5, 1.5, 2))
     _, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 10)), hole_in_first, contour(square_mm(header, 3, *second)))
-    told = "ROI number 7: on 1 slice(s) its contours overlap in part; what two of them share counts as outside (XOR)."
+    told = "ROI number 7: on 1 slice(s) its contours overlap; what two of them share counts as outside (XOR)."
     assert (told in warnings) == overlap
 
 
@@ -169,8 +169,8 @@ def test_contours_further_beside_each_other_are_told_and_not_scored(
     points = square_mm(header, 3, 0.6, 0.6, 20)
     placed = place(contour(points), contour(np.add(points, [0.6, 0, 0])))
     assert len(placed.warnings) == 1
-    assert "overlap in part" in placed.warnings[0].detail
-    assert placed.not_scored == {BRAIN: "its contours overlap in part, so what they enclose is not certain"}
+    assert "its contours overlap" in placed.warnings[0].detail
+    assert placed.not_scored == {BRAIN: "its contours overlap, so what they enclose is not certain"}
 
 
 @pytest.mark.parametrize(("columns", "scored"), [(3, True), (4, False)])
@@ -181,6 +181,18 @@ def test_contours_that_overlap_in_part_are_scored_up_to_two_percent(
     placed = place(contour(square_mm(header, 3, 0.5, 0.5, 40)), contour(square_mm(header, 3, 20.5, 40.5 - columns, 10)))
     assert placed.masks.mask(BRAIN).sum() == 1700 - 20 * columns
     assert (BRAIN not in placed.not_scored) == scored
+
+
+def test_contours_that_enclose_the_same_voxels_and_cancel_each_other_are_told_and_not_scored(
+    header: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    """0.7 mm apart, which is too far to be one drawn twice, but between the same centres of voxels; a second slice is whole."""
+    one, other = square_mm(header, 3, 0.1, 0.1, 20), square_mm(header, 3, 0.1, 0.1, 20)
+    other[other[:, 0] > other[:, 0].mean(), 0] += 0.7
+    placed = place(contour(one), contour(other), contour(square_mm(header, 4, 0.5, 0.5, 4)))
+    assert placed.masks.mask(BRAIN).sum() == 16
+    assert [warning.detail[14:42] for warning in placed.warnings] == ["on 1 slice(s) its contours o"]
+    assert placed.not_scored == {BRAIN: "its contours overlap, so what they enclose is not certain"}
 
 
 def test_an_roi_whose_contours_enclose_nothing_says_that_it_has_contours(
@@ -203,10 +215,19 @@ def test_an_roi_whose_contours_enclose_nothing_says_that_it_has_contours(
         (contour(np.eye(3)[:2]), True),
         (contour(np.eye(3), "OPEN_PLANAR"), False),
         (contour(np.eye(3), "CLOSED_SOMETHING"), False),
+        (contour(np.eye(3), "POINT"), False),
         (contour(np.eye(3), ContourData=["1", "2", "3", "4"]), False),
         (contour(np.eye(3) * 100), False),
     ],
-    ids=["a point", "two points", "an open line", "an unknown type", "damaged points", "a leaning plane"],
+    ids=[
+        "a point",
+        "two points",
+        "an open line",
+        "an unknown type",
+        "three points",
+        "damaged points",
+        "a leaning plane",
+    ],
 )
 def test_an_roi_that_is_read_in_part_is_not_scored(
     item: Dataset, scored: bool, header: SeriesHeader, place: Callable[..., PlacedROIs]

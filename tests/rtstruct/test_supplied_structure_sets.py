@@ -80,7 +80,7 @@ def plain(name: str) -> str:
 
 
 TWICE = "left out: drawn twice"
-OVERLAP = "its contours overlap in part; what two of them share counts as outside (XOR)"
+OVERLAP = "its contours overlap; what two of them share counts as outside (XOR)"
 TOLD = {
     # Its box is drawn three times on each slice, which XOR alone reads as once; a second time would have emptied it.
     "monaco_box_overlap.dcm": [f"ROI number 1: 6 of 9 contour(s): {TWICE}.", f"ROI number 2: on 3 slice(s) {OVERLAP}."],
