@@ -115,7 +115,9 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     deliveries, received, gateways = DeliveryStore(database), Received(settings.data), GatewayStore(database)
     broker = Broker(settings)
     health = Health(settings, store, storage, broker, model_folder.now, embedded=embedded)
-    sources = Sources(store, qa_store, broker, health, model_folder.now, callbacks, deliveries, reviews, received, gateways)
+    sources = Sources(
+        store, qa_store, broker, health, model_folder.now, callbacks, deliveries, reviews, received, gateways, settings.rules
+    )
     try:
         yield Service(
             settings=settings,

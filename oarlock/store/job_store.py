@@ -543,6 +543,17 @@ class JobStore:
             found = {JobState(row[0]): int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in JobState}
 
+    def open_by_site(self) -> dict[tuple[str, JobState], int]:
+        """How many jobs of each site wait, and how many run; read off an index, however many have ended."""
+        open_ = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+        query = select(JOBS.c.site, JOBS.c.state, func.count()).where(open_).group_by(JOBS.c.state, JOBS.c.site)
+        with self._database.reading() as connection:
+            return {(site, JobState(state)): int(count) for site, state, count in connection.execute(query)}
+
+    def waiting(self) -> int:
+        """How many jobs wait for a worker."""
+        return sum(count for (_, state), count in self.open_by_site().items() if state is JobState.QUEUED)
+
     def _next_rank(self, connection: Connection, site: str, priority: Priority) -> int:
         """Where a job that is queued now stands; of a long queue no more is looked at than its step depends on."""
         share, steps = self._shares.get(site, 1), steps_of(priority)

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 from oarlock.settings import Settings
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore, Queued
-from oarlock.store.jobs import JobId, JobState
+from oarlock.store.jobs import JobId
 from oarlock.store.leases import SignOfLife
 from oarlock.store.shadows import ShadowState
 from service.background.periodic import attempt, every
@@ -107,7 +107,7 @@ class Sweeper:
         With as many messages as jobs the queue is just long: sending again would make it longer with every sweep, and reading ten
         thousand rows each time would keep calls waiting.
         """
-        all_have_one = self._broker.depth() >= self._store.counts()[JobState.QUEUED]
+        all_have_one = self._broker.depth() >= self._store.waiting()
         return list(self._late.of(self._store.queued(unsent=all_have_one)))
 
     def _send(self, job_id: JobId) -> None:
@@ -122,7 +122,7 @@ class Sweeper:
         live = {worker.name for worker in self._store.workers.live(self._silence_s)}
         for job_id in self._store.shadows.take_back(live):
             log.warning("shadow run taken back from a silent worker", extra={"job_id": job_id})
-        busy = self._store.counts()[JobState.RUNNING] + self._store.shadows.counts()[ShadowState.RUNNING]
+        busy = len(self._store.leases.signs_of_life()) + self._store.shadows.counts()[ShadowState.RUNNING]
         due = self._store.shadows.due(len(live) - busy) if len(live) > busy else []
         if due and self._broker.depth() == 0:
             for job_id in due:

@@ -11,7 +11,6 @@ from oarlock.segmentation.model_folder import Installed
 from oarlock.settings import Settings
 from oarlock.store.files import Storage
 from oarlock.store.job_store import JobStore
-from oarlock.store.jobs import JobState
 from oarlock.store.migrations import DatabaseNewer, DatabaseOlder
 from oarlock.store.workers import Worker
 from service.broker import Broker
@@ -111,7 +110,7 @@ class Health:
     def _any_worker(self) -> str | None:
         if self.live_workers():
             return None
-        waiting = self._store.counts()[JobState.QUEUED]
+        waiting = self._store.waiting()
         why = self._embedded()
         return f"no worker reported in the last {self._silence_s:g} s, and {waiting} job(s) wait" + (f"; {why}" if why else "")
 

@@ -3,7 +3,7 @@
 So they hold across restarts and processes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -23,6 +23,7 @@ from oarlock.store.callbacks import CallbackStore
 from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.gateways import GatewayStore
 from oarlock.store.job_store import JobStore
+from oarlock.store.jobs import JobState
 from oarlock.store.received import Received
 from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.read import Histogram as ScoreHistogram
@@ -60,6 +61,7 @@ class Sources:
     reviews: ReviewStore
     received: Received
     gateways: GatewayStore
+    sites: Collection[str] = ()
 
 
 class Metrics:
@@ -105,6 +107,7 @@ class _Table(Collector):
         """
         families = (
             self._jobs,
+            self._site_jobs,
             self._depth,
             self._workers,
             self._stages,
@@ -132,6 +135,15 @@ class _Table(Collector):
         jobs = GaugeMetricFamily("oarlock_jobs", "Jobs by state, without the purged ones", labels=["state"])
         for state, count in self._from.store.counts().items():
             jobs.add_metric([state], count)
+        return jobs
+
+    def _site_jobs(self) -> Metric:
+        says = "Jobs that wait or run, by the site that posted them; an operator's have none"
+        jobs = GaugeMetricFamily("oarlock_site_jobs", says, labels=["site", "state"])
+        counted = self._from.store.open_by_site()
+        sites = {site for site, _ in counted} | set(self._from.sites)
+        for site, state in product(sorted(sites), (JobState.QUEUED, JobState.RUNNING)):
+            jobs.add_metric([site, state], counted.get((site, state), 0))
         return jobs
 
     def _callbacks(self) -> Metric:

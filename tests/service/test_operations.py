@@ -169,6 +169,7 @@ def test_metrics_count_jobs_refusals_stages_workers_and_messages(alone: Running,
         alone.store.leases.succeed(lease)
         found = metrics(client)
     assert value(running, "oarlock_jobs", state="running") == 1
+    assert value(running, "oarlock_site_jobs", site="", state="running") == 1
     assert value(found, "oarlock_refusals_total", code="series.not_dicom") == 1
     assert value(found, "oarlock_stage_seconds_count", stage="reading") == 1
     assert value(found, "oarlock_stage_seconds_bucket", stage="reading", le="+Inf") == 1

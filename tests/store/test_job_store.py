@@ -411,6 +411,8 @@ def test_jobs_are_counted_by_state_and_purged_ones_are_not(store: JobStore) -> N
         create(store, job_id)
     claim(store, "a")
     store.purge(JobId("c"))
+    assert store.open_by_site() == {("", JobState.QUEUED): 1, ("", JobState.RUNNING): 1}
+    assert store.waiting() == 1
     assert dict(store.counts()) == {state: int(state in {JobState.QUEUED, JobState.RUNNING}) for state in JobState}
 
 
