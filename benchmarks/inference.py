@@ -25,7 +25,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.own_predictor import print_table
-from benchmarks.robustness import read_scan
 from model_export.config import Config, read_config
 from model_export.export import export_model
 from model_export.halve import write_half
@@ -37,6 +36,7 @@ from oarlock.inference.models import load
 from oarlock.segmentation.manifest import ModelManifest, read_manifest
 from oarlock.segmentation.resampling import to_model_grid
 from oarlock.segmentation.slabs import Predictor, Volume, predict_in_slabs, slab_for
+from tools.studies.robustness import read_scan
 
 CONFIGS = Path(__file__).parents[1] / "model_export" / "configs"
 PAPER_SLICES = 150

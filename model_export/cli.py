@@ -96,7 +96,7 @@ def _add_writing(commands: Commands) -> None:
     export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
     export.add_argument("--commit", default="", help="of this repository; goes into the manifest")
     export.add_argument("--picture", type=Path, help="what `look` made, for the card")
-    export.add_argument("--robustness", type=Path, help="the table of benchmarks.robustness, for the card")
+    export.add_argument("--robustness", type=Path, help="the table of tools.studies.robustness, for the card")
     export.add_argument("--release", default="0.1.0", help="the model's version")
     export.set_defaults(run=_export)
 

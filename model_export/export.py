@@ -46,7 +46,7 @@ F32 = npt.NDArray[np.float32]
 class Seen:
     """What was looked at.
 
-    The picture that `look` made (a PNG), and the table of ``benchmarks.robustness`` (Markdown).
+    The picture that `look` made (a PNG), and the table of ``tools.studies.robustness`` (Markdown).
     """
 
     picture: Path | None = None

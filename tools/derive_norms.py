@@ -5,7 +5,7 @@ From the expert contours.
     python -m tools.derive_norms FOLDER --openkbp OPENKBP --matched matched.csv
 
 FOLDER holds the contours in their public layout (see expert_contours.py), OPENKBP the planning CTs (see planning_ct.py). The
-method is in docs/qa.md; how often checks with these limits are wrong is measured by benchmarks/faults.py.
+method is in docs/qa.md; how often checks with these limits are wrong is measured by tools/studies/faults.py.
 """
 
 import argparse

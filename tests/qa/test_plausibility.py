@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from benchmarks.faults import anatomy, level, shifted, shifted_set
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS, Laterality, other_side
@@ -25,6 +24,7 @@ from tests.fixtures.crooked import SHAPE, oblique_grid
 from tests.fixtures.crooked import crooked_grid as crooked_grid_
 from tests.qa.mean_patient import of_any_size
 from tools.derive_norms import ContourSet, halved, limits, printed
+from tools.studies.faults import anatomy, level, shifted, shifted_set
 
 DENSITY_RED = ("organ.density", Level.RED)
 LEFTS = [oar for oar in OARS if oar.laterality is Laterality.LEFT]

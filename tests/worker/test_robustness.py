@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.robustness import VARIANTS, Scan, dice, differing_share, draw, read_scan
 from oarlock.geometry.masks import OARMasks
 from oarlock.inference.models import load
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.segment import Model
+from tools.studies.robustness import VARIANTS, Scan, dice, differing_share, draw, read_scan
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,6 @@
-"""Fairness, simulated: who waits how long when one site posts a hundred jobs: ``python -m benchmarks.fairness``.
+"""Fairness, simulated: ``python -m tools.studies.fairness``.
+
+Who waits how long when one site posts a hundred jobs.
 
 Two workers take a minute a job. At the same moment a large site has posted 100 jobs, a middle one 10, a small one 1; a minute
 later the small one posts an urgent job, and ten minutes later another plain one.
@@ -18,7 +20,10 @@ JOB_MIN: Final = 1.0
 
 @dataclass(frozen=True)
 class Post:
-    """A job of a site: when it was posted, in minutes, and how urgent it is."""
+    """A job of a site.
+
+    When it was posted, in minutes, and how urgent it is.
+    """
 
     site: str
     at_min: float = 0.0

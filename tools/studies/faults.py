@@ -1,6 +1,8 @@
-"""Faults done to real contours: how many the checks without a reference find, and how often they are red without one.
+"""Faults done to real contours, and false alarms.
 
-    python -m benchmarks.faults FOLDER --openkbp OPENKBP --matched matched.csv [--on-ct] [--honest] [--skin]
+How many the checks without a reference find, and how often they are red without one.
+
+    python -m tools.studies.faults FOLDER --openkbp OPENKBP --matched matched.csv [--on-ct] [--honest] [--skin]
 
 FOLDER holds the expert contours in their public layout (see expert_contours.py). For every scan and rater, one organ at a time is
 halved at its middle and shifted by 2 cm in the six directions, deleted, and exchanged with the other side; then the whole scan is
@@ -38,7 +40,10 @@ WORST = (Level.RED, Level.AMBER, Level.GREEN)
 
 
 def anatomy(drawn: ContourSet, table: NormTables, change: Change | None = None, ct: LaidCT | None = None) -> Anatomy:
-    """A set of contours as the checks see it, with some organs replaced or (None) deleted, on its CT where that is known."""
+    """A set of contours as the checks see it.
+
+    With some organs replaced or (None) deleted, on its CT where that is known.
+    """
     change = change or {}
     crops = {oar: crop for oar, crop in {**drawn.crops, **change}.items() if crop is not None}
     shapes = {oar: shape_of(crop, drawn.grid, oar) if oar in change else drawn.shapes[oar] for oar, crop in crops.items()}
@@ -77,7 +82,7 @@ def shifted_set(drawn: ContourSet, axis: int, shift_mm: float) -> Change:
 
 
 def mirrored_scan(drawn: ContourSet) -> Change:
-    """Every organ at the place that it has in the mirror image of the scan."""
+    """Every organ at its place in the scan's mirror image."""
     columns = drawn.grid.shape[2]
     return {
         oar: ((box[0], box[1], slice(columns - box[2].stop, columns - box[2].start)), np.ascontiguousarray(mask[:, :, ::-1]))
@@ -92,7 +97,7 @@ def level(checks: Sequence[Finding], *oars: OAR) -> Level:
 
 
 def worst(checks: Iterable[Finding]) -> Level:
-    """The worst level of some checks, of which there is at least one."""
+    """The worst level of some checks, at least one."""
     found = {check.level for check in checks}
     return next(one for one in WORST if one in found)
 
@@ -100,7 +105,10 @@ def worst(checks: Iterable[Finding]) -> Level:
 def tallied(
     sets: Sequence[ContourSet], cts: PlanningCTs, *, on_ct: bool, honest: bool
 ) -> tuple[Tally, list[tuple[ContourSet, list[str]]]]:
-    """The levels of every fault by kind and organ, and the red checks of every untouched set."""
+    """The levels of every fault by kind and organ.
+
+    And the red checks of every untouched set.
+    """
     tally: Tally = defaultdict(lambda: defaultdict(Counter))
     alarms = []
     tables: dict[str, NormTables] = {}
@@ -146,7 +154,9 @@ def _tally_on_ct(drawn: ContourSet, table: NormTables, ct: LaidCT, tally: Tally)
 
 
 def skin_levels(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, Counter[Level]]:
-    """The levels of the skin check on untouched contours whose CT is known.
+    """The levels of the skin check on untouched contours.
+
+    Those whose CT is known.
 
     Its limits come from no patient, so there is nobody to leave out.
     """
@@ -173,19 +183,25 @@ def skin_levels(sets: Sequence[ContourSet], cts: PlanningCTs) -> dict[str, Count
 
 
 def percent(levels: Counter[Level]) -> str:
-    """Shares of red, amber and green in per cent, and how many there are."""
+    """Shares of red, amber and green in per cent, and their number."""
     total = levels.total()
     return "" if not total else " / ".join(f"{levels[one] / total:.0%}".rstrip("%") for one in WORST) + f" ({total})"
 
 
 def said_of(what: str, levels: Iterable[Counter[Level]]) -> str:
-    """How many of some organs are red: of untouched ones the false alarms."""
+    """How many of some organs are red.
+
+    Of untouched ones: the false alarms.
+    """
     counted = sum(levels, Counter[Level]())
     return f"{what} that are red: {counted[Level.RED]} of {counted.total()} ({counted[Level.RED] / max(1, counted.total()):.2%})"
 
 
 def found_of(kind: str, by_organ: Mapping[str, Counter[Level]]) -> str:
-    """How many of the faults of one kind are not green, without and with the lungs."""
+    """How many faults of one kind are not green.
+
+    Without and with the lungs.
+    """
     shares = []
     for what, names in (("without lungs", [name for name in by_organ if not name.startswith("Lung")]), ("with lungs", by_organ)):
         counted = sum((by_organ[name] for name in names), Counter[Level]())
@@ -203,7 +219,7 @@ def table_of(tally: Tally) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.studies.faults", description=__doc__.splitlines()[0])
     add_data(parser)
     parser.add_argument("--on-ct", action="store_true", help="judge with the CT, where it is known")
     parser.add_argument("--honest", action="store_true", help="judge every patient by the others' limits")

@@ -1,4 +1,6 @@
-"""What the shipped model draws on a real scan when the scan is changed: ``python -m benchmarks.robustness SERIES``.
+"""What the shipped model draws on a changed scan.
+
+``python -m tools.studies.robustness SERIES``; the scan is a real one.
 
 Each change is one that a hospital sees: the patient mirrored (as a file read the wrong way would show them), a noisier tube
 current, another HU scale, slices of 1 to 5 mm, streaks from dental fillings, a head without shoulders, shoulders without head, a
@@ -41,7 +43,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Changed:
-    """A changed scan, and what its masks are compared with: for an OAR drawn on it, the reference's mask on the same voxels."""
+    """A changed scan, and what its masks are compared with.
+
+    For an OAR drawn on it, the reference's mask on the same voxels.
+    """
 
     scan: Scan
     reference: Callable[[OAR], Mask]
@@ -71,12 +76,18 @@ def noisy(hu: HU) -> npt.NDArray[Any]:
 
 
 def mirrored_scan(scan: Scan, masks: OARMasks) -> Changed:
-    """Left and right exchanged: what is drawn must be the mirror image, on the other side."""
+    """Left and right exchanged.
+
+    What is drawn must be the mirror image, on the other side.
+    """
     return Changed(replace(scan, hu=scan.hu[:, :, ::-1]), lambda oar: masks.mask(other_side(oar))[:, :, ::-1])
 
 
 def resliced(spacing_mm: float) -> Callable[[Scan, OARMasks], Changed]:
-    """Slices of another thickness: the mean over a slice's extent where it is thicker, interpolated where it is thinner."""
+    """Slices of another thickness.
+
+    The mean over a slice's extent where it is thicker, interpolated where it is thinner.
+    """
 
     def changed(scan: Scan, masks: OARMasks) -> Changed:
         origins = scan.grid.origins_mm
@@ -103,7 +114,10 @@ def _mean_of_slices(hu: HU, indices: npt.NDArray[np.float64]) -> HU:
 
 
 def streaked(scan: Scan, masks: OARMasks) -> Changed:
-    """Two fillings in the upper part of the mandible and, in the slices around them, streaks that fade with the distance."""
+    """Two fillings in the mandible, and their streaks.
+
+    In its upper part; the streaks are in the slices around them and fade with the distance.
+    """
     jaw = np.argwhere(masks.mask(BY_NAME["Bone_Mandible"]))
     level = int(np.percentile(jaw[:, 0], 60))
     reach = max(1, round(6.0 / scan.grid.spacing_mm[0]))
@@ -144,7 +158,10 @@ def _lowest(masks: OARMasks, name: str) -> int:
 
 
 def on_a_couch(scan: Scan, masks: OARMasks) -> Changed:
-    """A carbon shell of 3 mm around 50 mm of foam, 1 cm behind the back, as wide as the scan."""
+    """A couch: a carbon shell around 50 mm of foam.
+
+    The shell is 3 mm thick; 1 cm behind the back, as wide as the scan.
+    """
     box = body_box_mm(scan.hu, scan.grid)
     assert box is not None
     back = int(np.ceil((box[1][1] - scan.grid.origins_mm[0, 1]) / scan.grid.row_spacing_mm)) + round(
@@ -180,7 +197,10 @@ def dice(a: Mask, b: Mask) -> float | None:
 
 
 def differing_share(masks: OARMasks, reference: Callable[[OAR], Mask]) -> float:
-    """Of all voxels that either draws, over all OARs, the share that only one draws."""
+    """The share of voxels that only one of two draws.
+
+    Of all that either draws, over all OARs.
+    """
     pairs = [(masks.mask(oar), reference(oar)) for oar in masks.oars]
     either = sum(int((a | b).sum()) for a, b in pairs)
     return sum(int((a ^ b).sum()) for a, b in pairs) / max(either, 1)
@@ -215,7 +235,7 @@ def _cell(drawn: Mask, reference: Mask) -> str:
 
 def main() -> None:
     """Print the table for one series."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.studies.robustness", description=__doc__)
     parser.add_argument("series", type=Path, help="folder of one CT series that shows head and shoulders")
     parser.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="folder of a model")
     options = parser.parse_args()
