@@ -530,7 +530,7 @@ class DefaultModelMissing(OperatorError):
     title = "The model that jobs get by default is missing"
 
     def __init__(self, *, model: str, folder: str, found: str) -> None:
-        super().__init__(f"{folder} has no model '{model}' (found: {found}). OARLOCK_MODEL names one of {folder}'s models.")
+        super().__init__(f"{folder} has no model '{model}' (found: {found}). Set OARLOCK_MODEL to one of them.")
 
 
 class SiteFileInvalid(OperatorError):

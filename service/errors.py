@@ -114,7 +114,7 @@ class InvalidToken(AccessError):
     title = "The key is not valid"
 
     def __init__(self) -> None:
-        super().__init__("The bearer token is not valid here: it is unknown, revoked or expired.")
+        super().__init__("The key or token is not valid here: it is unknown, revoked or expired.")
 
 
 class Forbidden(AccessError):

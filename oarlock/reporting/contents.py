@@ -52,7 +52,7 @@ def subject_of(rtstruct: bytes, label: str | None = None) -> Subject:
     found = pydicom.dcmread(BytesIO(rtstruct), specific_tags=list(_NAMED))
     name, date = found.get("PatientName"), str(found.get("StudyDate") or "")
     return Subject(
-        patient_name=name.family_comma_given() if isinstance(name, PersonName) and name else "",
+        patient_name=name.family_comma_given().rstrip(", ") if isinstance(name, PersonName) and name else "",
         patient_id=str(found.get("PatientID") or ""),
         study_date=f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else date,
         structure_set=str(found.get("StructureSetLabel") or ""),

@@ -4,11 +4,11 @@ By a key, or an identity provider (authorization code flow with PKCE).
 """
 
 import secrets
+import warnings
 from typing import Annotated, Final
 from urllib.parse import parse_qs, urlencode
 
 from authlib.integrations.base_client.errors import OAuthError
-from authlib.integrations.httpx_client import AsyncOAuth2Client
 from fastapi import APIRouter, Query, Request
 from httpx import HTTPError
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +26,9 @@ from service.container import Service
 from service.errors import CrossSite, IssuerUnavailable, UploadMalformed
 from service.facts import facts_of
 from service.web.pages import show
+
+with warnings.catch_warnings(record=True):  # it would rather have another HTTP client, which is nothing that an operator can mend
+    from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 LARGEST_FORM_BYTES: Final = 8_192
 ON_THE_WAY: Final = "oarlock-on-the-way"

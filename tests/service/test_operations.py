@@ -517,6 +517,18 @@ def test_the_documentation_needs_nothing_from_outside_and_leads_to_every_error(c
     assert "/v1/jobs/{job_id}/preview.png" in answer.text
 
 
+def test_the_documentation_leads_to_every_call_and_says_who_may_make_it_and_how(client: httpx.Client) -> None:
+    text, paths = client.get("/docs").text, client.get("/openapi.json").json()["paths"]
+    for operation in (one for operations in paths.values() for one in operations.values()):
+        assert f'href="#{operation["operationId"]}"' in text
+        assert f'id="{operation["operationId"]}"' in text
+    post, keep, cancel = (text.split(f'id="{name}"')[1] for name in ("post_job", "post_baseline", "cancel_job"))
+    assert "Needs a key with <code>jobs:write</code>." in post
+    assert "-F files=@series.zip &quot;$S/v1/jobs&quot;</pre>" in post
+    assert "Needs a key with <code>qa:write</code>." in keep
+    assert "-X POST &quot;$S/v1/jobs/$JOB_ID/cancel&quot;</pre>" in cancel
+
+
 def test_every_error_has_a_status_and_the_documents_list_them_all() -> None:
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z_.]+)` \| (\d{3}) \| ([^|]+) \|", text, flags=re.MULTILINE)
