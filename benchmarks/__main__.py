@@ -1,4 +1,7 @@
-"""``make bench``: every benchmark, each in a process of its own, so that one's memory does not count as another's."""
+"""``make bench``: every benchmark, each in a process of its own.
+
+So one's memory does not count as another's.
+"""
 
 import argparse
 import subprocess
@@ -7,7 +10,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run them all; the exit status is that of the first one that failed."""
+    """Run them all; the exit status of the first failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("series", type=Path, help="folder of one real CT series")
     parser.add_argument("--contours", type=Path, help="folder of the contours released with the paper")

@@ -1,4 +1,6 @@
-"""python -m benchmarks.apart: what it costs to judge a stranger's file in a process of its own.
+"""python -m benchmarks.apart: judging a stranger's file in a process.
+
+What it costs that the process is one of its own.
 
 Ours is :func:`oarlock.pipeline.apart.run_apart` once its first call was made; the peer is a process pool of the standard library
 with one task a process, which confines nothing; the floor is a fork that ends at once.

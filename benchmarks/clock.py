@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 
 def least_cpu_s(work: Callable[[], object], repeats: int) -> float:
-    """The least CPU time, in seconds, of a few runs: what others on the machine added is in the larger ones."""
+    """The least CPU time of a few runs, in seconds.
+
+    What others on the machine added is in the larger ones.
+    """
     times = []
     for _ in range(repeats):
         start = time.process_time()

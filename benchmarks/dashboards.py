@@ -1,4 +1,6 @@
-"""What dashboards wait for: pages and summaries over 100,000 stored jobs, over HTTP: ``python -m benchmarks.dashboards``.
+"""What dashboards wait for: ``python -m benchmarks.dashboards``.
+
+Pages and summaries over 100,000 stored jobs, over HTTP.
 
 A SQLite file is filled with finished jobs over three years, of two models and four scanners; one RTSTRUCT was supplied with each,
 and approved ones came back for a fourth of them. Then a real service on that file is asked, each call a few times. Of the fastest
@@ -85,7 +87,10 @@ SCORE: Final[dict[str, Any]] = {
 
 
 class Filler:
-    """Writes what so many jobs leave, in bulk; scores are spread over 0.75 to 1 without chance."""
+    """Writes what so many jobs leave, in bulk.
+
+    Scores are spread over 0.75 to 1 without chance.
+    """
 
     def __init__(self, connection: Connection, jobs: int) -> None:
         self._connection, self._jobs = connection, jobs
@@ -204,7 +209,10 @@ def calls() -> dict[str, str]:
 
 
 def time_ms(client: httpx.Client, path: str) -> tuple[float, float, int]:
-    """The fastest of some answers, the CPU time of that call in service and client, and the bytes of an answer."""
+    """The fastest of some answers.
+
+    With the CPU time of that call in service and client, and the bytes of an answer.
+    """
     took = []
     for _ in range(ROUNDS):
         began, cpu_began = time.perf_counter(), time.process_time()

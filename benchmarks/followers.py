@@ -1,4 +1,6 @@
-"""What followers cost the others: 2,000 queued jobs, and 0, 100 and 200 streams of events.
+"""What followers cost the others.
+
+2,000 queued jobs, and 0, 100 and 200 streams of events.
 
 python -m benchmarks.followers [FOLDER]     a checkout whose service is measured; this one without it
 
@@ -58,7 +60,10 @@ class Server:
 
 @contextmanager
 def serving(checkout: Path, data: Path, **settings: str) -> Iterator[Server]:
-    """``python -m service`` of a checkout, without a worker; with other settings where they are given."""
+    """``python -m service`` of a checkout, without a worker.
+
+    With other settings where they are given.
+    """
     changes = {"OARLOCK_DATA": str(data), "OARLOCK_PORT": "0", "OARLOCK_EMBEDDED_WORKER": "false", "PYTHONPATH": str(checkout)}
     changes |= {"OARLOCK_MIN_FREE_BYTES": "0", "OARLOCK_MODELS": str(checkout / "models")}
     process = subprocess.Popen(
@@ -88,7 +93,10 @@ def small_series(folder: Path) -> list[tuple[str, tuple[str, bytes]]]:
 
 
 def fill(server: Server, parts: Any) -> list[str]:
-    """Post a job, and copy its row until the queue is full; the ids in the order of the queue."""
+    """Fill the queue; the ids of its jobs in order.
+
+    One job is posted, and its row copied.
+    """
     first: str = httpx.post(f"{server.url}/v1/jobs", files=parts, timeout=60).raise_for_status().json()["id"]
     with sqlite3.connect(server.data / "oarlock.sqlite", timeout=20) as table:
         columns = [row[1] for row in table.execute("PRAGMA table_info(jobs)")]
@@ -104,7 +112,10 @@ def fill(server: Server, parts: Any) -> list[str]:
 
 @contextmanager
 def following(server: Server, ids: list[str]) -> Iterator[None]:
-    """A stream of events for each of these jobs, read as fast as it comes."""
+    """A stream of events for each of these jobs.
+
+    Read as fast as it comes.
+    """
     stop, begun = Event(), Event()
 
     async def follow(job_id: str) -> bool:

@@ -1,4 +1,6 @@
-"""What receiving a series by C-STORE costs: ours, dcmtk's storescp and Orthanc, one after the other; dcmtk's storescu sends.
+"""What receiving a series by C-STORE costs.
+
+Ours, dcmtk's storescp and Orthanc, one after the other; dcmtk's storescu sends.
 
 python -m benchmarks.gateway SERIES [--repeats 3]      folder of a CT series
 python -m benchmarks.gateway SERIES --memory 100       the memory of ours over as many small series
@@ -113,7 +115,10 @@ RECEIVERS: Final[dict[str, Callable[[Path, int], tuple[list[str], dict[str, str]
 
 
 def measure(name: str, series: Path, repeats: int) -> str:
-    """A row of the table: median of some runs, each into an empty receiver."""
+    """A row of the table: the median of some runs.
+
+    Each is into an empty receiver.
+    """
     size = sum(path.stat().st_size for path in series.iterdir())
     seconds, cpu, peak = [], [], 0.0
     for _ in range(repeats):
@@ -131,7 +136,10 @@ def measure(name: str, series: Path, repeats: int) -> str:
 
 
 def memory(series: int) -> str:
-    """The memory of ours after each tenth of some series, each of 37 slices over an association of its own."""
+    """The memory of ours after each tenth of some series.
+
+    Each series has 37 slices and an association of its own.
+    """
     seen = []
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()

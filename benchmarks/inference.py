@@ -1,4 +1,6 @@
-"""The network on the CPU under three runtimes, and the paper's size: ``python -m benchmarks.inference SERIES``.
+"""The network on the CPU: ``python -m benchmarks.inference SERIES``.
+
+Under three runtimes, and at the paper's size.
 
 The same slabs of one real scan go through torch, ONNX Runtime (what the worker uses; also the half-precision twin) and OpenVINO:
 wall and CPU seconds a scan (median of a few rounds, the runtimes in turn), and how many mask voxels differ from torch's. Then a
@@ -44,7 +46,10 @@ PAPER_SLICES = 150
 
 @dataclass
 class Row:
-    """One runtime: seconds of its rounds, and the share of the drawn voxels that differ from torch's."""
+    """One runtime: seconds of its rounds, and its differing voxels.
+
+    The share of the drawn voxels that differ from torch's.
+    """
 
     name: str
     wall_s: list[float]
@@ -150,7 +155,10 @@ def gflop(config: Config, slab: Volume) -> float:
 
 
 def paper_size(folder: Path, slabs: int) -> None:
-    """The paper's network with random weights under the worker's runtime, in a process that holds nothing else."""
+    """The paper's network with random weights under the worker's runtime.
+
+    In a process that holds nothing else.
+    """
     config = read_config(CONFIGS / "paper.toml")
     torch.manual_seed(1)
     model = folder / "paper-size"
@@ -167,7 +175,10 @@ def paper_size(folder: Path, slabs: int) -> None:
 
 
 def run_paper_size(model: Path, slabs: int) -> tuple[int, float, float, float]:
-    """Slabs of a scan, wall and CPU seconds for all of them (from the median of some), and the peak of resident memory in GiB."""
+    """Slabs of a scan, their seconds and peak memory.
+
+    Wall and CPU seconds for all of them, from the median of some; resident memory in GiB.
+    """
     manifest = read_manifest(model)
     slab = slab_for((512, 512), manifest.parts[0].input.context_slices)
     volume = np.random.default_rng(1).standard_normal((PAPER_SLICES, 512, 512), np.float32) * 300

@@ -1,4 +1,6 @@
-"""A network of real size under ours, torch and nnU-Net's own predictor; `python -m benchmarks.inference --nnunet` prints it.
+"""A network under ours, torch and nnU-Net's own predictor.
+
+It has real size; `python -m benchmarks.inference --nnunet` prints it.
 
 The network is nnU-Net's PlainConvUNet with the widths that its planner gives (31 million weights) and random values; the scan is
 a head of water. Each runs in a process of its own, which imports, loads, and draws the whole scan once: seconds are those of
@@ -49,7 +51,7 @@ class Ran:
 
 
 def print_table(folder: Path, patch: int, threads: int) -> None:
-    """Draw the scan with each, in turn, and print a row for each.
+    """Draw the scan with each in turn; print a row for each.
 
     :param patch: side of the network's cubic patches, in voxels; the scan has two of them along y and x.
     """
@@ -115,7 +117,10 @@ RUNTIMES: Final = {
 
 
 def head(patch: int) -> npt.NDArray[np.float32]:
-    """(z, y, x) HU: an ellipse of water with noise in air, one patch high and one and a half wide."""
+    """An ellipse of water with noise in air, HU (z, y, x).
+
+    One patch high and one and a half wide.
+    """
     y, x = np.ogrid[-1 : 1 : (patch * 3 // 2) * 1j, -1 : 1 : (patch * 3 // 2) * 1j]
     inside = (y / 0.9) ** 2 + (x / 0.7) ** 2 < 1
     noise = np.random.default_rng(1).normal(0, 30, (patch, *inside.shape))
@@ -123,7 +128,10 @@ def head(patch: int) -> npt.NDArray[np.float32]:
 
 
 def make_results(folder: Path, patch: int) -> None:
-    """A results folder as nnU-Net's trainer leaves it, with weights that nobody trained."""
+    """A results folder as nnU-Net's trainer leaves it.
+
+    With weights that nobody trained.
+    """
     stages = len(FEATURES)
     kwargs: dict[str, Any] = {
         "n_stages": stages,

@@ -1,4 +1,6 @@
-"""Memory and time of a network that goes in patches, on a scan of 512 × 512 × 186: ``python -m benchmarks.patches [MODEL]``.
+"""Memory and time in patches: ``python -m benchmarks.patches [MODEL]``.
+
+A network that goes in patches, on a scan of 512 × 512 × 186.
 
 Without a model a pretended network answers at once: what is printed is the cost of everything around the network. With a model
 folder its first part in patches is run, each ONNX file in its session.
@@ -53,7 +55,10 @@ def main() -> None:
 
 
 def scan() -> tuple[np.ndarray, Grid]:
-    """A head and shoulders of water in air, 0.98 × 0.98 × 2.5 mm."""
+    """A head and shoulders of water in air.
+
+    Voxels of 0.98 × 0.98 × 2.5 mm.
+    """
     y, x = np.ogrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     hu = np.full((SLICES, SIDE, SIDE), -1000, np.int16)
     for z, plane in enumerate(hu):
@@ -64,7 +69,10 @@ def scan() -> tuple[np.ndarray, Grid]:
 
 
 def pretended(options: argparse.Namespace) -> Model:
-    """A network whose heads win in turn; each of the 21 organs is one of them."""
+    """A network whose heads win in turn.
+
+    Each of the 21 organs is one of them.
+    """
     patch, heads = options.patch, options.heads
     part = Part(
         name="pretended",

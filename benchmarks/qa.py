@@ -1,4 +1,6 @@
-"""The metrics of 21 OARs: ours, the reference implementation, and the floor, in one run on real contours.
+"""The metrics of 21 OARs: ours, the reference implementation, the floor.
+
+In one run on real contours.
 
     python -m benchmarks.qa CONTOURS [--case NAME ...] [--expected FILE]
 

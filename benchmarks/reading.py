@@ -1,4 +1,6 @@
-"""Reading a CT series: ours, pydicom, SimpleITK, and the floor of reading the bytes alone, side by side in one run.
+"""Reading a CT series: ours, pydicom, SimpleITK, and the floor.
+
+The floor is reading the bytes alone; side by side in one run.
 
     python -m benchmarks.reading FOLDER [--rounds 7]
 
@@ -34,7 +36,7 @@ def ours_headers(files: Sequence[Path]) -> None:
 
 
 def ours_at_the_door(files: Sequence[Path]) -> None:
-    """With the values of a few slices, as the service answers a post."""
+    """With a few slices' values, as the service answers a post."""
     take_in(files, IntakeRules())
 
 
@@ -45,7 +47,10 @@ def pydicom_bare(files: Sequence[Path]) -> None:
 
 
 def pydicom_volume(files: Sequence[Path]) -> Volume:
-    """What one has to write with pydicom to get the same volume, without any check."""
+    """What one writes with pydicom to get the same volume.
+
+    Without any check.
+    """
     slices = sorted((pydicom.dcmread(path) for path in files), key=lambda dataset: float(dataset.ImagePositionPatient[2]))
     return np.stack([apply_modality_lut(dataset.pixel_array, dataset) for dataset in slices]).astype(np.int16)
 
@@ -73,7 +78,10 @@ WAYS: dict[str, Callable[[Sequence[Path]], Volume | None]] = {
 
 
 def measure(files: Sequence[Path], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median wall and CPU seconds of every way, after one round that warms the page cache."""
+    """Median wall and CPU seconds of every way.
+
+    After one round that warms the page cache.
+    """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for _ in range(rounds + 1):
         for name, way in WAYS.items():

@@ -1,4 +1,6 @@
-"""What the review page costs: the worker's files, the first slice, and the time of a slice, in headless Chromium.
+"""What the review page costs, in headless Chromium.
+
+The worker's files, the first slice, and the time of a slice.
 
     python -m benchmarks.review FOLDER_OF_A_CT_SERIES
 
@@ -65,7 +67,10 @@ def run(folder: Path, files: list[Path]) -> None:
 
 
 def ellipsoids(series: CTSeries) -> OARMasks:
-    """As many organs as the catalogue has, the largest like a brain, on a ring around the middle."""
+    """As many organs as the catalogue has, on a ring.
+
+    The largest is like a brain; the ring is around the middle.
+    """
     grid, rng = series.header.grid, np.random.default_rng(1)
     masks = OARMasks.empty(OARS, grid.shape)
     for number, oar in enumerate(OARS):

@@ -1,4 +1,6 @@
-"""What the contours and the file of 21 OARs cost, and how exact they are: ours, rt-utils, and the floor, in one run.
+"""What the contours and the file of 21 OARs cost.
+
+And how exact they are: ours, rt-utils, and the floor, in one run.
 
     python -m benchmarks.rtstruct FOLDER_OF_EXPERT_CONTOURS [--case 0522c0017] [--all]
 
@@ -80,7 +82,10 @@ def compare_writers(masks: OARMasks, grid: Grid, folder: Path) -> None:
 
 
 def write_with_rt_utils(path: Path, ct: Path, masks: OARMasks) -> float:
-    """CPU seconds of rt-utils for adding all organs and saving, without its reading of the CT; one run."""
+    """CPU seconds of rt-utils for adding all organs and saving.
+
+    Without its reading of the CT; one run.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from rt_utils import RTStructBuilder
@@ -104,7 +109,7 @@ def judged(row: Row, masks: OARMasks, header: SeriesHeader, folder: Path) -> str
 
 
 def read_polygons(path: Path, header: SeriesHeader) -> dict[str, list[tuple[int, FloatArray]]]:
-    """Slice and fractional indices of every contour, by the name of the ROI."""
+    """Slice and fractional indices of every contour, by ROI name."""
     dataset = pydicom.dcmread(path)
     names = {roi.ROINumber: str(roi.ROIName) for roi in dataset.StructureSetROISequence}
     found: dict[str, list[tuple[int, FloatArray]]] = {}
@@ -167,7 +172,10 @@ def dciodvfy_errors(path: Path) -> str:
 
 @dataclass
 class Totals:
-    """What is found over all scans and raters; volumes and distances are the worst."""
+    """What is found over all scans and raters.
+
+    Volumes and distances are the worst.
+    """
 
     organs: int = 0
     points: int = 0
@@ -178,7 +186,7 @@ class Totals:
 
 
 def measure_all(folder: Path) -> None:
-    """Our file of every organ that every rater drew, as plastimatch reads it."""
+    """Our file of every rater's organs, as plastimatch reads it."""
     totals = Totals()
     for case in cases(folder):
         for rater in RATERS:
@@ -209,7 +217,10 @@ def measure_case(masks: OARMasks, grid: Grid, folder: Path, totals: Totals) -> N
 
 
 def furthest(kept: list[PlanarContour], whole: list[PlanarContour], bound_mm: float) -> float:
-    """The largest distance of the undecimated contours' points from the decimated contours, as a share of the bound."""
+    """The largest distance that thinning made, as a share of its bound.
+
+    Of the undecimated contours' points from the decimated contours.
+    """
     largest = 0.0
     for less, more in zip(kept, whole, strict=True):
         a, along = less.points_mm, np.roll(less.points_mm, -1, axis=0) - less.points_mm

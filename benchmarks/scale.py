@@ -1,4 +1,6 @@
-"""Where the ceiling is: jobs per hour against the number of workers, and what callers wait meanwhile.
+"""Where the ceiling is: jobs per hour, and callers' waits.
+
+Against the number of workers.
 
 python -m benchmarks.scale [--database URL] [--workers 1 4 16 64] [--seconds 0.5 2 10] [--calls]
 
@@ -86,7 +88,10 @@ class Reached:
 
 
 def work(reached: Reached, workers: int, seconds: float, stop: ProcessEvent, ends: "multiprocessing.Queue[float]") -> None:
-    """Run workers as threads until told to stop; tells when each job ended."""
+    """Run workers as threads until told to stop.
+
+    It tells when each job ended.
+    """
     threads = [threading.Thread(target=_worker, args=(reached, f"scale-{n}", seconds, stop, ends)) for n in range(workers)]
     for thread in threads:
         thread.start()
@@ -222,7 +227,10 @@ def _machine_cpu_s() -> float:
 
 
 def throughput(made: Hall, workers: int, seconds: float) -> tuple[float, list[float]]:
-    """Jobs an hour, and the CPU time that each cost the service, the workers and the machine, in ms."""
+    """Jobs an hour, and the CPU time of each in ms.
+
+    What it cost the service, the workers and the machine.
+    """
     lasts_s = max(LEAST_S, 2.5 * seconds)
     with working(made.reached, workers, seconds) as at_work:
         at_work.ends.get(timeout=600)  # from the first end on
@@ -242,7 +250,10 @@ def throughput(made: Hall, workers: int, seconds: float) -> tuple[float, list[fl
 
 
 def time_calls(made: Hall, rounds: int) -> dict[str, list[float]]:
-    """How long each call took, in ms, sorted: one after the other, round and round."""
+    """How long each call took, in ms, sorted.
+
+    The calls come one after the other, round and round.
+    """
     with httpx.Client(base_url=made.server.url, timeout=120) as client:
         job_id = client.get("/v1/jobs?state=succeeded&limit=1").raise_for_status().json()["jobs"][0]["id"]
         calls: dict[str, Callable[[], httpx.Response]] = {
@@ -266,7 +277,10 @@ def time_calls(made: Hall, rounds: int) -> dict[str, list[float]]:
 
 
 def upload_at_once(made: Hall) -> float:
-    """Post 20 series of 60 slices at the same moment; the seconds until the last is answered."""
+    """Seconds until the last of 20 posts is answered.
+
+    Series of 60 slices, posted at the same moment.
+    """
     parts = [("files", (f"{n}.dcm", content)) for n, content in enumerate(_slices(made.reached.data.parent / "large", 60))]
 
     def post(_: int) -> None:

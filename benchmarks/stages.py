@@ -1,4 +1,6 @@
-"""What each stage of a job costs on a real series, beside a floor and a peer: ``python -m benchmarks.stages FOLDER``.
+"""What each stage costs: ``python -m benchmarks.stages FOLDER``.
+
+The stages of a job on a real series, beside a floor and a peer.
 
 Wall and CPU seconds, and the highest resident memory of this process while the stage ran (with what it holds from the stages
 before it). One run, one process, one machine: the ratios count. A peer gets the same input in the same run.

@@ -1,4 +1,6 @@
-"""What an upload costs the service, beside the floor and beside FastAPI's UploadFile: ``python -m benchmarks.upload``.
+"""What an upload costs the service: ``python -m benchmarks.upload``.
+
+Beside the floor and beside FastAPI's UploadFile.
 
 Each way runs in a uvicorn process of its own. One series of 150 slices of 512 × 512 (79 MB) is posted over loopback, first alone
 and then eight times at once. CPU is the server's user and system time for one upload; memory is how far the process' peak
@@ -150,7 +152,10 @@ class Body:
 
 
 def measure(server: Server, body: Body) -> tuple[float, float, float, float, float]:
-    """CPU s, wall s and MB of one upload, then wall s and MB of eight at once."""
+    """What one upload costs, then eight at once.
+
+    CPU s, wall s and MB of one, wall s and MB of eight.
+    """
     body.post(server.port)  # imports, pools and caches are not the upload's
     cpu_s = server.cpu_s()
     one_s, one_mb = _peak(server, body, 1)
@@ -183,7 +188,10 @@ def _peak(server: Server, body: Body, count: int) -> tuple[float, float]:
 
 
 def series_files(folder: Path) -> list[tuple[str, bytes]]:
-    """Names and contents of a series of noise, which no packing makes smaller: air around a patient of tissue and some bone."""
+    """Names and contents of a series that no packing makes smaller.
+
+    Noise: air around a patient of tissue and some bone.
+    """
     rng = np.random.default_rng(0)
     hu = rng.integers(-1020, -980, (SLICES, 512, 512), dtype=np.int16)
     hu[:, 128:384, 128:384] = rng.integers(-150, 150, (SLICES, 256, 256), dtype=np.int16)
