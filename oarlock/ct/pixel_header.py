@@ -81,7 +81,7 @@ class StoredPixels:
 
     @property
     def highest_hu(self) -> float:
-        """The highest value in HU that the bits, their sign and the rescale allow."""
+        """The highest HU that the bits, sign and rescale allow."""
         low = -(1 << self.bits_stored - 1) if self.signed else 0
         return max(end * self.slope + self.intercept for end in (low, low + (1 << self.bits_stored) - 1))
 

@@ -90,7 +90,9 @@ def voxels_of(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
 
 
 def overlap_in_part(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-    """How many voxels of a slice two polygons share in part, or altogether.
+    """How many voxels of a slice two polygons share.
+
+    In part, or altogether.
 
     Each of the two has voxels that the other one has not, or neither has: even-odd makes these two cancel each other.
 

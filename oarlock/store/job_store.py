@@ -544,7 +544,10 @@ class JobStore:
         return {state: found.get(state, 0) for state in JobState}
 
     def open_by_site(self) -> dict[tuple[str, JobState], int]:
-        """How many jobs of each site wait, and how many run; read off an index, however many have ended."""
+        """How many jobs of each site wait, and how many run.
+
+        Read off an index, however many have ended.
+        """
         open_ = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
         query = select(JOBS.c.site, JOBS.c.state, func.count()).where(open_).group_by(JOBS.c.state, JOBS.c.site)
         with self._database.reading() as connection:
