@@ -11,8 +11,6 @@ import sys
 from contextlib import closing, suppress
 from typing import Final
 
-import uvicorn
-
 from oarlock.errors import ManifestInvalid, OarlockError
 from oarlock.rtstruct.profiles import check_default, read_profiles
 from oarlock.segmentation.model_folder import ModelFolder
@@ -25,7 +23,7 @@ from service.access.hosts import is_loopback
 from service.app import create_app
 from service.embedded.redis_server import RedisServerNotFound
 from service.embedded.supervisor import DataFolderInUse, companions
-from service.server import configuration, scheme
+from service.server import Server, configuration, scheme
 
 
 class NotPrivate(RuntimeError):
@@ -70,7 +68,7 @@ def main() -> int:
             address = f"{scheme(settings)}://{host}:{port}"
             print(f"Oarlock listens on {address} (open it in a browser; every call is described at {address}/docs)", flush=True)
             app = create_app(beside.settings, worker_problem=beside.worker_problem)
-            uvicorn.Server(configuration(app, settings)).run(sockets=[listener])
+            Server(app, configuration(app, settings)).run(sockets=[listener])
     except (*REASONS, OarlockError, OSError) as error:
         print(f"Oarlock cannot start: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """How the application is served: TLS, stated proxies, limits of connections."""
 
+import socket
 import ssl
 from typing import Any, Final
 
@@ -10,6 +11,23 @@ from oarlock.settings import Settings
 from service.connection import limited
 
 GRACE_S: Final = 10
+
+
+class Server(uvicorn.Server):
+    """A server that ends event streams when it stops.
+
+    They have no end of their own: it would wait for all of its grace, and then log each as a fault.
+    """
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        service = getattr(self._app.state, "service", None)
+        if service is not None:
+            service.followers.close()
+        await super().shutdown(sockets)
 
 
 def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:

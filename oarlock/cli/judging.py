@@ -4,6 +4,7 @@ Thresholds, what is printed, and the exit status that comes of it.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def site_of(chosen: argparse.Namespace, otherwise: Site) -> Site:
     :raises InvalidParameter: if a threshold has no meaning.
     """
     site = read_site(chosen.site) if chosen.site else otherwise
-    asked = {name: getattr(chosen, option.strip("-").replace("-", "_")) for option, name in _THRESHOLDS.items()}
+    asked = {name: getattr(chosen, _attribute(option)) for option, name in _THRESHOLDS.items()}
     given = {name: value for name, value in asked.items() if value is not None}
     for option, name in _THRESHOLDS.items():
         if name in given and not 0 <= given[name] <= (1 if name in LEAST else 1_000):
@@ -84,12 +85,20 @@ def site_of(chosen: argparse.Namespace, otherwise: Site) -> Site:
     return replace(site, action_levels=levels) if given else site
 
 
+def _attribute(option: str) -> str:
+    return option.strip("-").replace("-", "_")
+
+
 def exit_status(report: Mapping[str, Any], chosen: argparse.Namespace) -> int:
     """1 if a comparison fails or a verdict is too bad.
 
-    As bad as ``--fail-on``.
+    As bad as ``--fail-on``. A threshold that nothing was held against is not kept: a script would take silence for a pass.
 
     :param report: a job's QA report.
     """
-    failed = any(comparison["passed"] is False for comparison in report["comparisons"])
+    passed = [comparison["passed"] for comparison in report["comparisons"] if comparison["passed"] is not None]
+    if not passed and any(getattr(chosen, _attribute(option)) is not None for option in _THRESHOLDS):
+        sys.stderr.write("warning: nothing was compared, so no threshold is kept\n")
+        return FINDINGS
+    failed = not all(passed)
     return FINDINGS if failed or report["verdict"] in _WORSE.get(chosen.fail_on, ()) else GOOD

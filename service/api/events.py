@@ -39,7 +39,7 @@ async def progress(
     told: JobDocument | None = None
     count, asked_at = 0, monotonic()
     with following as follower:
-        while told is None or not told.state.ended:
+        while not follower.over and (told is None or not told.state.ended):
             rung, standing = follower.rung, follower.news
             if standing is not None and (document := to_document(*standing)) != told:
                 count, told = count + 1, document
@@ -69,7 +69,7 @@ async def listing(
     told: Listing | None = None
     count, asked_at = 0, monotonic()
     with watching as watcher:
-        while True:
+        while not watcher.over:
             rung, found = watcher.rung, watcher.news
             if found is not None and found != told:
                 count, told = count + 1, found

@@ -59,18 +59,28 @@ class Follower(Generic[News]):
     The bell rings for something new.
 
     :ivar of: the job's id, or the site whose list it is; empty for that of all sites.
+    :ivar over: whether the service stops.
     """
 
     of: str
     news: News | None = None
     rung: anyio.Event = field(default_factory=anyio.Event)
+    over: bool = False
 
     def tell(self, news: News) -> None:
         """Ring if it stands otherwise than before."""
         if news != self.news:
             self.news = news
-            self.rung.set()
-            self.rung = anyio.Event()
+            self._ring()
+
+    def end(self) -> None:
+        """Ring for the last time."""
+        self.over = True
+        self._ring()
+
+    def _ring(self) -> None:
+        self.rung.set()
+        self.rung = anyio.Event()
 
 
 class Followers:
@@ -124,6 +134,11 @@ class Followers:
             self._of[caller_id] -= 1
             if not self._of[caller_id]:
                 del self._of[caller_id]
+
+    def close(self) -> None:
+        """End every stream: the service stops, and would wait for them."""
+        for follower in (*self._followers, *self._watchers):
+            follower.end()
 
     async def run(self) -> None:
         """Poll for as long as anybody follows, until cancelled."""

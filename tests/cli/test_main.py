@@ -2,6 +2,7 @@
 
 import csv
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from oarlock.cli.judging import exit_status
 from oarlock.cli.main import main
 from oarlock.geometry.masks import OARMasks, volume_ml
 from oarlock.organs.catalogue import BY_NAME
@@ -145,6 +147,13 @@ def test_without_a_reference_the_checks_still_stand(rtstruct: Path, tmp_path: Pa
     assert "Parotid_R" in {check["oar"] for check in report["checks"] if check["code"] == "organ.volume"}
     assert main(["qa", str(rtstruct), "--ct", str(tmp_path / "ct")]) == 0
     assert "Parotid_R: leaves the patient" in capsys.readouterr().out
+
+
+def test_a_threshold_that_nothing_was_held_against_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = Namespace(min_surface_dsc=0.8, min_dsc=None, max_hd95_mm=None, fail_on=None)
+    assert exit_status({"comparisons": [], "verdict": "green"}, chosen) == 1
+    assert "nothing was compared" in capsys.readouterr().err
+    assert exit_status({"comparisons": [{"passed": True}], "verdict": "green"}, chosen) == 0
 
 
 def test_a_site_file_gives_names_and_tolerances(rtstruct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

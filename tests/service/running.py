@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
 from oarlock.organs.catalogue import OARS
@@ -23,7 +22,7 @@ from oarlock.store.jobs import JobId
 from oarlock.store.leases import Lease
 from service.app import create_app
 from service.container import Service
-from service.server import configuration, scheme
+from service.server import Server, configuration, scheme
 from tests.fixtures.migrated import write_migrated
 
 Parts = list[tuple[str, tuple[str, bytes, str]]]
@@ -84,7 +83,7 @@ def serve(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = configuration(app, settings)
         config.timeout_graceful_shutdown = 2
-        server = uvicorn.Server(config)
+        server = Server(app, config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
