@@ -8,6 +8,7 @@ from typing import Any
 
 from billiard.process import active_children
 from celery import Celery, signals
+from kombu import compression
 
 from oarlock import logs
 from oarlock.settings import Settings
@@ -46,6 +47,14 @@ def to_configuration(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
     }
 
+
+def _refuse_compressed(_: bytes) -> bytes:
+    """Ours hold an id, and are not compressed: 284 KiB could become gigabytes in the worker."""
+    raise ValueError("a compressed message is not read")
+
+
+for kind in compression.encoders():
+    compression.register(_refuse_compressed, _refuse_compressed, kind)
 
 app = Celery("oarlock")
 app.add_defaults(lambda: to_configuration(settings()))  # read when Celery first needs it, not at import

@@ -262,7 +262,7 @@ class OIDC:
                 issuer=self._issuer,
                 audience=self._audience,
                 leeway=_LEEWAY_S,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options={"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True},  # RSA of 2,048 bits
             )
         except jwt.PyJWTError as error:
             raise InvalidToken from error

@@ -25,6 +25,8 @@ from service.errors import NotAcceptable, NotKept
 DICOM: Final = "application/dicom"
 OCTETS: Final = "application/octet-stream"
 MULTIPART: Final = "multipart/related"
+FRAMES: Final = "must be numbers of frames from 1, by commas, each once"
+"""What a list of frames that is refused should have been."""
 
 NATIVE: Final = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 _RLE: Final = "1.2.840.10008.1.2.5"
@@ -140,13 +142,15 @@ def transfer_syntax_of(dataset: Dataset) -> str:
 def frame_numbers(text: str, dataset: Dataset) -> list[int]:
     """Frame numbers of an address.
 
-    :raises InvalidParameter: if they are not numbers by commas.
+    Each counts once (PS3.18 8.3.2): repeated, a short address would ask for gigabytes.
+
+    :raises InvalidParameter: if they are not different numbers by commas.
     :raises NotKept: if there is no such frame.
     """
     parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise InvalidParameter(name="frames", reason="must be numbers of frames from 1, by commas")
-    numbers = [int(part) for part in parts]
+    numbers = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 10]
+    if len(set(numbers)) < len(parts):
+        raise InvalidParameter(name="frames", reason=FRAMES)
     if "PixelData" not in dataset or not all(1 <= number <= count_of(dataset) for number in numbers):
         raise NotKept(what="frame")
     return numbers

@@ -26,6 +26,7 @@ from service.dicomweb.documents import JSON, to_json
 from service.dicomweb.kept import BULK, Archive, Kept, KeptSeries, Memory
 from service.dicomweb.retrieve import (
     DICOM,
+    FRAMES,
     MULTIPART,
     OCTETS,
     Parts,
@@ -219,7 +220,7 @@ _METADATA: Final[Call] = {
 _FRAMES: Final[Call] = {
     "responses": {
         200: {"description": "Frames, one a part", "content": {MULTIPART: _PARTS}},
-        **problems(*_NOT_KEPT, errors.InvalidParameter(name="frames", reason="must be numbers of frames from 1, by commas")),
+        **problems(*_NOT_KEPT, errors.InvalidParameter(name="frames", reason=FRAMES)),
     }
 }
 _BULK: Final[Call] = {
@@ -339,7 +340,7 @@ def retrieve_frames(
     request: Request,
     service: Here,
     asked: TheInstance,
-    numbers: Annotated[str, Path(description="numbers of frames from 1, by commas")],
+    numbers: Annotated[str, Path(description="numbers of frames from 1, by commas, each once")],
 ) -> Response:
     """Frames of an image (WADO-RS).
 

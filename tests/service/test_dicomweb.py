@@ -255,7 +255,7 @@ def test_frames_come_compressed_or_as_pixels_as_the_caller_takes_them(kept: Cont
     answer = kept.get(path, 'multipart/related; type="application/octet-stream"; transfer-syntax=*')
     assert f"Content-Type: image/jls; transfer-syntax={JPEGLSLossless}".encode() in answer.content
     assert kept.get(path, 'multipart/related; type="image/png"').json()["code"] == "request.not_acceptable"
-    for wrong, status in (("2", 404), ("0", 404), ("1,x", 422)):
+    for wrong, status in (("2", 404), ("0", 404), ("1,x", 422), ("1,1", 422)):
         assert kept.get(f"{path[:-1]}{wrong}").status_code == status
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -128,6 +129,9 @@ def issuer() -> Iterator[Issuer]:
     made.publish("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048), RSAAlgorithm, "RS256")
     made.publish("ec", ec.generate_private_key(ec.SECP256R1()), ECAlgorithm, "ES256")
     made.publish("ed", ed25519.Ed25519PrivateKey.generate(), OKPAlgorithm, "EdDSA")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cryptography and PyJWT warn of such keys
+        made.publish("weak", rsa.generate_private_key(public_exponent=65537, key_size=1024), RSAAlgorithm, "RS256")
     made.published.append({"kty": "of the future", "kid": "strange"})
     yield made
     stop(made)
@@ -242,6 +246,13 @@ def test_a_token_that_is_expired_or_for_somebody_else_or_incomplete_is_refused(
     answer = ask(trusting, issuer.token(**changes))
     assert (answer.status_code, answer.json()["code"]) == (401, "access.invalid_token")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits long")
+def test_a_token_of_an_rsa_key_that_is_too_short_is_refused_though_its_issuer_publishes_it(
+    trusting: Running, issuer: Issuer
+) -> None:
+    assert ask(trusting, issuer.token("weak")).status_code == 401
 
 
 def encoded(part: dict[str, Any]) -> str:

@@ -2,9 +2,12 @@ import json
 import logging
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kombu.message import Message
 
 from oarlock.logs import JSONFormatter
 from oarlock.settings import Settings
@@ -103,3 +106,11 @@ logs.set_up(replace=True)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "Canary" not in done.stderr
     assert [json.loads(line)["error"] for line in done.stderr.splitlines()] == ["KeyError"]
+
+
+def test_a_compressed_message_is_refused_before_it_is_inflated() -> None:
+    content = zlib.compress(bytes(1_000_000))
+    sent: dict[str, Any] = {"body": content, "headers": {"compression": "application/x-gzip"}}
+    message = Message(**sent)
+    assert [str(error) for _, error, _ in message.errors or []] == ["a compressed message is not read"]
+    assert len(message.body or "") == len(content)
