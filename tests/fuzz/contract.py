@@ -81,7 +81,7 @@ def service(folder: Path, redis_url: str) -> Iterator[Called]:
     results = _results(files, folder / "results")
     with serve(make_settings(folder, redis_url, rate_per_minute=0)) as running:
         token = KeyStore(running.service.database).create("fuzzer", [Scope.ADMIN])[1]
-        with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        with httpx.Client(base_url=running.url, timeout=60, headers={"Authorization": f"Bearer {token}"}) as client:
             posted = [client.post("/v1/jobs", files=parts(files)).json() for _ in range(8)]
             finished, again, failed, cancelled, purged, started, *doomed = posted
             running.finish(finished, results)
@@ -90,6 +90,7 @@ def service(folder: Path, redis_url: str) -> Iterator[Called]:
             client.post(cancelled["links"]["cancel"]).raise_for_status()
             client.delete(purged["links"]["self"]).raise_for_status()
             running.claim(started)
+            client.get("/openapi.json").raise_for_status()  # it is made once; schemathesis would wait 10 s for it, busy or not
         yield Called(running, token, [job["id"] for job in posted[:6]], [job["id"] for job in doomed])
 
 
