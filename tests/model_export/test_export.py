@@ -33,6 +33,7 @@ def exported(tiny: Config, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_file_takes_any_batch_and_any_number_of_slices(tiny: Config, exported: Path) -> None:
     from model_export.export import run_onnx
 

@@ -146,6 +146,7 @@ def test_a_network_that_could_fetch_its_weights_and_what_is_none_is_not_built_un
         build_network(read_bundle(bundle), evaluate=False)
 
 
+@pytest.mark.slow
 @needs_monai
 def test_a_network_that_no_machine_could_hold_is_refused(bundle: Path) -> None:
     change(bundle, lambda told: told["network_def"].update(channels=[10**9, 8]))

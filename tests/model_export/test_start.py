@@ -32,6 +32,7 @@ def shipped(tiny: Config, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_network_answers_as_the_file_it_came_from(tiny: Config, shipped: Path) -> None:
     from model_export.start import start_from_model
 
