@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PACKAGES: Final = ("oarlock", "service", "worker", "gateway", "benchmarks", "tools")
+PACKAGES: Final = ("oarlock", "service", "worker", "gateway", "model_export", "benchmarks", "tools")
 MAX_WORDS: Final = 12
 """As CONTRIBUTING has it; a package's own line also says what may not live there, and may be longer."""
 

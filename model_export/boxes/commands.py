@@ -1,4 +1,7 @@
-"""The commands of box networks, each a thin layer over one module; `model_export.cli` adds them to its own."""
+"""The commands of box networks.
+
+Each is a thin layer over one module; `model_export.cli` adds them to its own.
+"""
 
 import argparse
 import json

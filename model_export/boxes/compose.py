@@ -1,4 +1,6 @@
-"""A model of several parts: the whole-scan network that finds, and box networks that draw what is theirs.
+"""A model of several parts.
+
+The whole-scan network that finds, and box networks that draw what is theirs.
 
 The whole-scan model keeps its file and its channels; an organ that a box network draws better is owned by that one, and the
 whole-scan network only finds it.
@@ -105,7 +107,10 @@ def to_composed_card(
     owners: Mapping[str, str],
     shares: Mapping[str, float],
 ) -> str:
-    """The whole-scan model's card with another version and, at its end, what the box networks are worth on their organs."""
+    """The whole-scan model's card with another version.
+
+    At its end, what the box networks are worth on their organs.
+    """
     _, _, rest = card.partition("\n")
     lines = [f"# {model['name']} {model['version']}", rest.partition(f"\n{SECTION}\n")[0].rstrip(), "", SECTION, ""]
     lines += [

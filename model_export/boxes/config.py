@@ -1,4 +1,7 @@
-"""A box network's run, read from TOML: where its box lies, what it draws, how it is trained."""
+"""A box network's run, read from TOML.
+
+Where its box lies, what it draws, how it is trained.
+"""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -21,7 +24,9 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class BoxConfig:
-    """A box on the patient's axes, (z, y, x) from foot to head, front to back, the patient's right to left.
+    """A box on the patient's axes (z, y, x).
+
+    From foot to head, front to back, the patient's right to left.
 
     ``organs`` are those that the network draws: the left one of each pair, and unpaired ones. The right ones are drawn on the
     mirror image of the box. ``anchors`` gives, for each organ that the box is laid by, the offset (z, y, x) in mm from the
@@ -47,12 +52,18 @@ class BoxConfig:
 
     @cached_property
     def drawn_organs(self) -> tuple[str, ...]:
-        """What a served network gives, in the order of its channels: the left of a pair, then its right."""
+        """What a served network gives, in the order of its channels.
+
+        The left of a pair, then its right.
+        """
         pairs = zip(self.organs, self.mirrored_organs, strict=True)
         return tuple(dict.fromkeys(name for pair in pairs for name in pair))
 
     def positions_mm(self, *, fine: bool, shown: bool = False) -> tuple[F32, F32, F32]:
-        """Voxel centres along z, y and x in mm from the middle of the box; of the shown columns, or of all."""
+        """Voxel centres along z, y and x.
+
+        In mm from the middle of the box; of the shown columns, or of all.
+        """
         factors = (1, self.upscale, self.upscale) if fine else (1, 1, 1)
         found = []
         for axis, (count, step, factor) in enumerate(zip(self.size, self.spacing_mm, factors, strict=True)):
@@ -93,7 +104,10 @@ class BoxRun:
 
 
 def read_box_run(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> BoxRun:
-    """A run from TOML; `overrides` replaces single keys by table, so that a test can shrink a run."""
+    """A run from TOML.
+
+    `overrides` replaces single keys by table, so that a test can shrink a run.
+    """
     tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))
     for table, keys in (overrides or {}).items():
         tables[table].update(keys)
@@ -101,7 +115,10 @@ def read_box_run(path: Path, overrides: dict[str, dict[str, Any]] | None = None)
 
 
 def to_box_run(tables: dict[str, dict[str, Any]]) -> BoxRun:
-    """Tables of a TOML file to a run; an unknown key is a TypeError."""
+    """Tables of a TOML file to a run.
+
+    An unknown key is a TypeError.
+    """
     parts = {name: {key: _frozen(value) for key, value in table.items()} for name, table in tables.items()}
     box = BoxConfig(**parts["box"])
     return BoxRun(

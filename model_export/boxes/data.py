@@ -1,4 +1,6 @@
-"""The compact file that a box network is trained from: the CT around each scan's box, and labels of any fineness.
+"""The compact file that a box network is trained from.
+
+The CT around each scan's box, and labels of any fineness.
 
 A label comes from an expert (the released contours, on the native grid), from OpenKBP, or was transferred. Each keeps its own
 lattice; a step resamples it once.
@@ -36,7 +38,9 @@ ZYX = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class BoxLabel:
-    """One organ: shares (z, y, x) as bytes on a lattice `factor` times finer than the CT along y and x.
+    """One organ: shares (z, y, x) as bytes.
+
+    On a lattice `factor` times finer than the CT along y and x.
 
     ``first`` is the index of the first voxel on that lattice, counted from the first voxel of the case's CT; ``slices`` are the
     first and last slice of the CT in which the organ's absence means absence.
@@ -52,7 +56,10 @@ class BoxLabel:
 
 @dataclass(frozen=True)
 class BoxCase:
-    """One scan around one box: CT bytes (z, y, x), where the box's middle is (z, y, x) in mm from the outer corner, labels."""
+    """One scan around one box, with its labels.
+
+    CT bytes (z, y, x), and where the box's middle is, (z, y, x) in mm from the outer corner.
+    """
 
     name: str
     case: str  # of the released contours, or ""
@@ -98,7 +105,7 @@ class Sources:
 def make_cases(
     box: BoxConfig, sources: Sources, centres: Mapping[str, Mapping[str, tuple[float, float, float]]]
 ) -> list[BoxCase]:
-    """Every scan that has a label for the box and in which the box can be laid.
+    """Every scan with a label and a place for the box.
 
     :param centres: middles (x, y, z) in mm of organs as a coarse model found them, by scan; used where no label gives one.
     """
@@ -120,7 +127,7 @@ def make_cases(
 def make_case(
     box: BoxConfig, scan: Scan, match: Match | None, sources: Sources, centres: Mapping[str, tuple[float, float, float]]
 ) -> BoxCase | None:
-    """One scan's box, or None where it has no label or no place."""
+    """One scan's box; None without a label or a place."""
     labels: dict[str, BoxLabel] = {}
     places = dict(centres)
     for folder in sources.transferred:

@@ -1,4 +1,7 @@
-"""From a box network's checkpoint to its ONNX file and its part of a manifest. The export runs what it wrote."""
+"""From a box network's checkpoint to its ONNX file.
+
+And its part of a manifest. The export runs what it wrote.
+"""
 
 import hashlib
 import json
@@ -39,7 +42,10 @@ LARGEST_BYTES: Final = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a manifest says of a part beside its shape: a threshold by organ (else 0.5), training, results."""
+    """What a manifest says of a part beside its shape.
+
+    A threshold by organ (else 0.5), training, results.
+    """
 
     thresholds: Mapping[str, float]
     training: Mapping[str, Any]

@@ -1,4 +1,6 @@
-"""How well a box network draws scans that it has never seen: per organ, on the native grid of the released contours.
+"""How well a box network draws unseen scans.
+
+Per organ, on the native grid of the released contours.
 
 The box is laid as it is when it is served, by what the coarse model found; an organ that is shared is drawn by both, and one that
 is one piece keeps its largest piece. The reference is the oncologist's drawing; the
@@ -41,7 +43,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class BoxScore:
-    """One organ in one scan: volumetric DSC of the box network, of the coarse model and of the radiographer; volumes in ml."""
+    """One organ in one scan: volumetric DSC and volumes.
+
+    Of the box network, of the coarse model and of the radiographer; volumes in ml.
+    """
 
     case: str
     organ: str
@@ -53,7 +58,10 @@ class BoxScore:
 
 
 def box_middle(box: BoxConfig, centres: Mapping[str, Point]) -> tuple[float, float, float] | None:
-    """Where the box lies, (z, y, x) in mm from the centre of voxel 0; None where none of its anchors was found."""
+    """Where the box lies (z, y, x).
+
+    In mm from the centre of voxel 0; None where none of its anchors was found.
+    """
     found = [np.add(centres[name][::-1], offset) for name, offset in box.anchors.items() if name in centres]
     if not found:
         return None
@@ -62,7 +70,10 @@ def box_middle(box: BoxConfig, centres: Mapping[str, Point]) -> tuple[float, flo
 
 
 def draw_box_on(served: ServedBox, scan: Scan, middle: Sequence[float], shown: Mask | None = None) -> F32:
-    """Probabilities (organs, Z, Y · upscale, X · upscale) in the box around a place of a scan."""
+    """Probabilities in the box around a place of a scan.
+
+    (organs, Z, Y · upscale, X · upscale).
+    """
     case = whole_case(scan, middle)
     hu, _, _ = see(case, no_placement(case).in_scan(served.box.positions_mm(fine=False)))
     if shown is not None:
@@ -73,7 +84,10 @@ def draw_box_on(served: ServedBox, scan: Scan, middle: Sequence[float], shown: M
 
 
 def whole_case(scan: Scan, middle: Sequence[float]) -> BoxCase:
-    """A scan as it is, without labels, with a box's middle (z, y, x) in mm from the centre of voxel 0."""
+    """A scan as it is, without labels, with a box's middle.
+
+    The middle is (z, y, x) in mm from the centre of voxel 0.
+    """
     z, y, x = (place + step / 2 for place, step in zip(middle, scan.spacing_mm, strict=True))
     return BoxCase(scan.name, "", scan.split, scan.spacing_mm, to_codes(scan.hu, scan.known), (z, y, x), ())
 
@@ -81,7 +95,10 @@ def whole_case(scan: Scan, middle: Sequence[float]) -> BoxCase:
 def on_native_grid(
     probabilities: F32, box: BoxConfig, middle: Sequence[float], scan: Scan
 ) -> tuple[F32, tuple[slice, slice, slice]]:
-    """Probabilities at the voxels of the native grid that lie in the box, and which those are."""
+    """Probabilities at the native grid's voxels in the box.
+
+    And which voxels those are.
+    """
     spans, places = [], []
     for span, at, half in _native_places(box, middle, scan):
         spans.append(span)
@@ -95,7 +112,10 @@ def on_native_grid(
 
 
 def faded_on_native_grid(box: BoxConfig, middle: Sequence[float], scan: Scan) -> F32:
-    """How much of a share counts at the same voxels: all of it, and less towards the faces of the box."""
+    """How much of a share counts at the same voxels.
+
+    All of it, and less towards the faces of the box.
+    """
     return faded([half - np.abs(at) for _, at, half in _native_places(box, middle, scan)])
 
 
@@ -160,7 +180,9 @@ def judge(
 
 
 def where_it_judges(organ: str, reference: Mask, known: Mask) -> Mask | None:
-    """The voxels in which a drawing is compared with a reference; None if too little of that is known.
+    """The voxels in which a drawing is compared with a reference.
+
+    None if too little of the reference is known.
 
     A cord is drawn down to some level: of it what is known counts, from its lowest slice upwards.
     """

@@ -1,4 +1,6 @@
-"""A residual 3D U-Net of three levels for a box, read from top to bottom.
+"""A residual 3D U-Net of three levels for a box.
+
+It reads from top to bottom.
 
 As in the whole-scan network (`model_export.network`) the slices of all boxes are one batch of pictures, (Z · N, C, Y, X), for
 which runtimes have far better kernels than for volumes; a 3x3x3 convolution is a 3x3 one over three neighbouring slices laid over
@@ -23,7 +25,7 @@ POOLED: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (2, 2, 2))
 
 @dataclass(frozen=True, kw_only=True)
 class BoxNetworkConfig:
-    """Everything that fixes the shape of the network but the size of its box."""
+    """What fixes the network's shape, but the size of its box."""
 
     channels: tuple[int, int, int]
     blocks: tuple[int, int, int]  # residual blocks at each level on the way down
@@ -52,7 +54,10 @@ class BoxConv(nn.Module):
 
 
 class BoxBlock(nn.Module):
-    """Two convolutions, the first over three slices, and what goes past them; a 1x1 projection where the width changes."""
+    """Two convolutions, and what goes past them.
+
+    The first is over three slices; a 1x1 projection where the width changes.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, momentum: float) -> None:
         super().__init__()
@@ -80,7 +85,10 @@ class BoxLevel(nn.Module):
 
 
 class BoxNetwork(nn.Module):
-    """CT in HU, (N, 1, Z, Y, X), to logits, (N, organs, Z, Y · upscale, X · upscale). Z must be even, Y and X divisible by 4."""
+    """CT in HU to logits.
+
+    (N, 1, Z, Y, X) to (N, organs, Z, Y · upscale, X · upscale). Z must be even, Y and X divisible by 4.
+    """
 
     def __init__(self, config: BoxNetworkConfig) -> None:
         super().__init__()
@@ -110,14 +118,20 @@ class BoxNetwork(nn.Module):
         return logits.reshape(-1, boxes, *logits.shape[1:]).permute(1, 2, 0, 3, 4)
 
     def set_norm_limit(self, limit: float) -> None:
-        """How far a training step may correct towards the running statistics; 1 is plain batch norm."""
+        """How far a training step may correct towards the running statistics.
+
+        1 is plain batch norm.
+        """
         for module in self.modules():
             if isinstance(module, Norm):
                 module.limit = limit
 
 
 def pool(features: Tensor, factors: tuple[int, int, int], boxes: int) -> Tensor:
-    """The largest of each (z, y, x) block, (Z · N, C, Y, X) to (Z / z · N, C, Y / y, X / x)."""
+    """The largest of each (z, y, x) block.
+
+    (Z · N, C, Y, X) to (Z / z · N, C, Y / y, X / x).
+    """
     features = functional.max_pool2d(features, factors[1:])
     if factors[0] == 1:
         return features

@@ -47,7 +47,10 @@ Drawer = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Relabelled:
-    """The cases of the second round, and what was done, a line each."""
+    """The cases of the second round, and what was done.
+
+    A line each.
+    """
 
     cases: list[BoxCase]
     told: list[str]

@@ -1,4 +1,7 @@
-"""What one step sees of a scan: a turned, stretched, bent and shifted box, with its labels at the output's fineness."""
+"""What one step sees of a scan.
+
+A turned, stretched, bent and shifted box, with its labels at the output's fineness.
+"""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +28,9 @@ BESIDE_SKIN_MM: Final = 2.0
 
 @dataclass(frozen=True)
 class BoxSample:
-    """One box as its network is shown it: the left side, whichever it was.
+    """One box as its network is shown it.
+
+    The left side, whichever it was.
 
     ``ct_hu`` (Z, Y, X); ``organs`` the places among the network's outputs of those that are labelled, ``weights`` what they
     weigh; ``target`` (organs, Z, y, x) shares on the output's lattice and ``counts`` where they count.
@@ -40,7 +45,10 @@ class BoxSample:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where in a scan a box lies: a place is its offset from the box's middle, mirrored if asked, turned, bent, and moved."""
+    """Where in a scan a box lies.
+
+    A place is its offset from the box's middle, mirrored if asked, turned, bent, and moved.
+    """
 
     middle_mm: F32  # (3,)
     matrix: F32  # (3, 3)
@@ -49,7 +57,10 @@ class Placement:
     mirror: bool
 
     def in_scan(self, axes_mm: Sequence[F32]) -> Tensor:
-        """Places (3, Z, Y, X) in mm from the scan's outer corner of a lattice of offsets."""
+        """Places (3, Z, Y, X) of a lattice of offsets.
+
+        In mm from the scan's outer corner.
+        """
         z, y, x = axes_mm
         grid = torch.from_numpy(np.stack(np.meshgrid(z, y, -x if self.mirror else x, indexing="ij")))
         places = torch.einsum("ij,jzyx->izyx", torch.from_numpy(self.matrix), grid)
@@ -65,14 +76,14 @@ class Placement:
 
 
 def draw_box_case(cases: Sequence[BoxCase], expert_share: float, rng: Generator) -> BoxCase:
-    """A scan: one of the experts' in a share of the draws, else any."""
+    """A scan, in a share of the draws one of the experts'."""
     experts = [case for case in cases if case.is_expert]
     pool = experts if experts and rng.random() < expert_share else cases
     return pool[int(rng.integers(len(pool)))]
 
 
 def draw_placement(case: BoxCase, run: BoxRun, rng: Generator) -> Placement:
-    """A random place near the box of a case, as a finder errs."""
+    """A random place near a case's box, as a finder errs."""
     sampling, augment = run.sampling, run.augment
     middle = np.array(case.middle_mm) + rng.normal(0.0, sampling.jitter_sd_mm)
     if rng.random() < sampling.lost_probability:
@@ -131,7 +142,10 @@ def draw_box(case: BoxCase, run: BoxRun, rng: Generator) -> BoxSample:
 
 
 def see(case: BoxCase, places: Tensor, *, with_skin: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """HU, the known share and the distance to the skin in mm at some places (3, Z, Y, X); air outside."""
+    """HU, known share and distance to the skin at some places.
+
+    Places are (3, Z, Y, X), distances mm; air outside.
+    """
     codes = torch.from_numpy(case.ct)
     layers = [torch.from_numpy(HU_OF_CODE - np.float32(AIR_HU))[codes.long()], (codes > 0).float()]
     if with_skin:
@@ -164,13 +178,19 @@ def _labelled_box(case: BoxCase, run: BoxRun, placement: Placement, ct_hu: Tenso
 
 
 def labelled_outputs(case: BoxCase, run: BoxRun, *, mirror: bool) -> list[tuple[int, BoxLabel]]:
-    """The network's outputs that a case has a label for, on the side that it is shown."""
+    """The network's outputs that a case has a label for.
+
+    On the side that it is shown.
+    """
     names = run.box.mirrored_organs if mirror else run.box.organs
     return [(index, case.by_organ[name]) for index, name in enumerate(names) if name in case.by_organ]
 
 
 def shares_at(label: BoxLabel, case: BoxCase, places: Tensor) -> Tensor:
-    """The organ's shares at some places (3, Z, Y, X), interpolated; computed only where it is."""
+    """The organ's shares at some places (3, Z, Y, X).
+
+    Interpolated; computed only where it is.
+    """
     steps = [case.spacing_mm[0], case.spacing_mm[1] / label.factor, case.spacing_mm[2] / label.factor]
     low = [first * step for first, step in zip(label.first, steps, strict=True)]
     extents = [count * step for count, step in zip(label.shares.shape, steps, strict=True)]

@@ -1,4 +1,7 @@
-"""What a trained box network becomes when it is served: one box in, the organs of both sides out."""
+"""What a trained box network becomes when it is served.
+
+One box in, the organs of both sides out.
+"""
 
 # mypy: allow-subclassing-any
 # (torch is not there where the types are checked without it)
@@ -12,7 +15,9 @@ from model_export.boxes.network import BoxNetwork
 
 
 class ServedBox(nn.Module):
-    """(1, 1, Z, Y, X) HU to (1, organs, Z, Y · upscale, X · upscale) probabilities, in the order of ``BoxConfig.drawn_organs``.
+    """HU to probabilities, in the order of ``BoxConfig.drawn_organs``.
+
+    (1, 1, Z, Y, X) to (1, organs, Z, Y · upscale, X · upscale).
 
     The network draws the left organs on the box and the right ones on its mirror image, so that a mirrored patient gets the
     mirrored contours. An unpaired organ is the mean of both where both are shown it, else what the one says.

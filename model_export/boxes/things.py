@@ -1,4 +1,6 @@
-"""What lies on and around a patient and is in no training scan: painted onto the air of a box, touching the skin.
+"""What lies on and around a patient.
+
+It is in no training scan: it is painted onto the air of a box, touching the skin.
 
 Thermoplastic masks, bolus, gel pads, tubes, head rests and hands come in all shapes; what a network has to learn is that nothing
 outside of the skin is an organ, whatever its density. So the shapes are simple and their HU vary widely.
@@ -31,7 +33,10 @@ class ThingsConfig:
 
 
 def distance_to_skin(hu: F32, spacing_mm: tuple[float, float, float]) -> F32:
-    """Distance of each voxel (z, y, x) to the body in mm; 0 in the body and in what it encloses within a slice."""
+    """Distance of each voxel (z, y, x) to the body, mm.
+
+    0 in the body and in what it encloses within a slice.
+    """
     body = largest_piece(hu > BODY_HU)
     if not body.any():
         return np.full(hu.shape, FARTHEST_MM, np.float32)
@@ -42,19 +47,25 @@ def distance_to_skin(hu: F32, spacing_mm: tuple[float, float, float]) -> F32:
 
 @dataclass(frozen=True)
 class Scene:
-    """A box's air and skin: the distance to the skin (z, y, x) in mm, 0 in the body, and where its voxels lie in mm."""
+    """A box's air and skin.
+
+    The distance to the skin (z, y, x) in mm, 0 in the body, and where its voxels lie in mm.
+    """
 
     skin_mm: Tensor
     places: tuple[F32, F32, F32]
 
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The places along z, y and x, each to be spread over the other two axes."""
+        """The places along z, y and x.
+
+        Each is to be spread over the other two axes.
+        """
         z, y, x = (torch.from_numpy(place) for place in self.places)
         return z.view(-1, 1, 1), y.view(1, -1, 1), x.view(1, 1, -1)
 
     def soft(self, depth_mm: Tensor) -> Tensor:
-        """The share of a voxel that lies within an edge: 0.5 on it."""
+        """The share of a voxel within an edge: 0.5 on it."""
         return (depth_mm / float(self.places[2][1] - self.places[2][0]) + 0.5).clamp(0.0, 1.0)
 
     def mixed(self, hu: Tensor, cover: Tensor, value: float) -> Tensor:
@@ -62,7 +73,7 @@ class Scene:
         return torch.where(self.skin_mm > 0, torch.lerp(hu, torch.full_like(hu, value), cover.expand_as(hu)), hu)
 
     def offsets_from_skin(self, rng: Generator) -> list[Tensor]:
-        """Offsets along z, y and x from a random place of the skin."""
+        """Offsets (z, y, x) from a random place of the skin."""
         at = _on_skin(self.skin_mm, rng)
         return [axis - float(place[index]) for axis, place, index in zip(self.axes, self.places, at, strict=True)]
 

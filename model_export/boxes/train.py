@@ -1,4 +1,7 @@
-"""One optimisation of a box network that can be stopped at any time and goes on bit for bit from its last checkpoint."""
+"""One optimisation of a box network.
+
+It can be stopped at any time and goes on bit for bit from its last checkpoint.
+"""
 
 import json
 import logging
@@ -59,7 +62,10 @@ def start_box_training(run: BoxRun, *, device: str = "cpu") -> BoxTraining:
 
 
 def boxes_of_step(step: int, cases: Sequence[BoxCase], run: BoxRun) -> list[BoxSample]:
-    """What a step sees: it depends on the seed and on the step's number alone."""
+    """What a step sees.
+
+    It depends on the seed and on the step's number alone.
+    """
     rng = np.random.default_rng([run.training.seed, step])
     count = run.training.slabs_per_step
     return [draw_box(draw_box_case(cases, run.sampling.expert_share, rng), run, rng) for _ in range(count)]
@@ -68,7 +74,10 @@ def boxes_of_step(step: int, cases: Sequence[BoxCase], run: BoxRun) -> list[BoxS
 def drawn_ahead(
     first: int, last: int, cases: Sequence[BoxCase], run: BoxRun, workers: int
 ) -> Generator[list[BoxSample], None, None]:
-    """The boxes of each step in turn; with workers, threads draw some steps ahead while a GPU computes."""
+    """The boxes of each step in turn.
+
+    With workers, threads draw some steps ahead while a GPU computes.
+    """
     if not workers:
         yield from (boxes_of_step(step, cases, run) for step in range(first, last))
         return
@@ -90,7 +99,9 @@ def train_boxes(
     until: int | None = None,
     workers: int = 0,
 ) -> None:
-    """Train until the config's last step, or a step before it; `stop` may end it between two steps.
+    """Train until the config's last step, or one before it.
+
+    `stop` may end it between two steps.
 
     :param workers: threads that draw boxes ahead; without any they are drawn between two steps.
     """
@@ -154,7 +165,10 @@ def _write_point(training: BoxTraining, folder: Path) -> None:
 
 
 def write_box_checkpoint(training: BoxTraining, path: Path) -> None:
-    """All of a training in one file, written aside and then moved into place."""
+    """All of a training in one file.
+
+    Written aside and then moved into place.
+    """
     state: dict[str, Any] = {
         "run": asdict(training.run),
         "network": training.network.state_dict(),
@@ -171,7 +185,10 @@ def write_box_checkpoint(training: BoxTraining, path: Path) -> None:
 
 
 def resume_box_training(run: BoxRun, path: Path, *, device: str = "cpu", afresh: bool = False) -> BoxTraining:
-    """The training that a checkpoint holds; `afresh` keeps its weights and their optimiser but begins the schedule again."""
+    """The training that a checkpoint holds.
+
+    `afresh` keeps its weights and their optimiser but begins the schedule again.
+    """
     training = start_box_training(run, device=device)
     state = torch.load(path, weights_only=True, map_location=device)
     training.network.load_state_dict(state["network"])
