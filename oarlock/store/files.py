@@ -20,13 +20,16 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from oarlock.errors import JobExpired, OarlockError, ResultNotFound, StorageFull, StorageUnavailable
 from oarlock.store.jobs import JobId
+
+FLUSHED_AT_ONCE: Final = 8
 
 RTSTRUCT: Final = "rtstruct.dcm"
 QA_REPORT: Final = "qa.json"
@@ -138,8 +141,7 @@ class Storage:
 
         When this returns, its files survive a power cut.
         """
-        for path in incoming.files:
-            flush(path)
+        flush_all(incoming.files)
         flush(incoming.folder / _INPUT)
         flush(incoming.folder)
         incoming.folder = incoming.folder.rename(self._job(job_id))
@@ -415,6 +417,13 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_all(paths: Sequence[Path]) -> None:
+    """Wait until files are on disk; of many, several at once: a disk, or a server of files, writes them together."""
+    with ThreadPoolExecutor(min(len(paths), FLUSHED_AT_ONCE) or 1, thread_name_prefix="flush") as pool:
+        for _ in pool.map(flush, paths):
+            pass
 
 
 @contextmanager

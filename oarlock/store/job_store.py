@@ -531,9 +531,9 @@ class JobStore:
     def marked_sent(self, job_id: JobId) -> bool:
         """Note that a job's message is on the queue.
 
-        The message's id is this one; False if the job is gone.
+        The message's id is this one; False if the job is gone. Where a loss of power undoes it, the message is sent again.
         """
-        with self._database.writing() as connection:
+        with self._database.noting() as connection:
             return change(connection, job_id, JOBS.c.purged_at.is_(None), {"sent_at": self._clock()})
 
     def counts(self) -> Mapping[JobState, int]:
