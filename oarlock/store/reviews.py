@@ -82,6 +82,10 @@ class ReviewStore:
                 found.setdefault(JobId(row["job_id"]), []).append(_review(row))
         return found
 
+    def opinions(self, job_ids: Collection[JobId]) -> dict[tuple[str, str], Opinion]:
+        """The newest verdict on each organ of these jobs, by the job's id and the organ."""
+        return {(job_id, one.oar): one.verdict for job_id, said in self.latest(job_ids).items() for one in said}
+
     def page(self, *, site: str, oar: str | None = None, before: int | None = None, limit: int = 500) -> list[Review]:
         """Reviews, newest first.
 

@@ -14,6 +14,7 @@ from oarlock import errors
 from oarlock.pipeline.csv_text import to_csv
 from oarlock.qa.control_chart import MEANING
 from oarlock.scopes import Scope
+from oarlock.store.jobs import JobId
 from oarlock.store.scores.summaries import AMOUNTS
 from service import errors as refusals
 from service.api import scores
@@ -180,6 +181,7 @@ _SCORE: Final[dict[str, Any]] = {
     "undefined_reason": None,
     "verdict": "green",
     "shadow": False,
+    "review": "usable",
 }
 _DISTRIBUTION: Final = {
     "n": 2,
@@ -227,7 +229,9 @@ def list_scores(request: Request, service: Here, caller: Caller, asked: Annotate
     One row for each organ of each comparison. ``format=csv`` gives CSV.
     """
     found, following = service.qa_store.scores(asked.filters(caller.site), limit=asked.limit, cursor=asked.cursor)
-    page = ScorePage(scores=[ScoreRow.model_validate(row) for row in found], next=following)
+    said = service.reviews.opinions({row["job_id"] for row in found})
+    rows = [row | {"review": None if row["shadow"] else said.get((row["job_id"], row["oar"]))} for row in found]
+    page = ScorePage(scores=[ScoreRow.model_validate(row) for row in rows], next=following)
     headers = PRIVATE | {"Vary": "Accept"}
     if following is not None:
         url = request.url.include_query_params(cursor=following)
@@ -353,13 +357,21 @@ _DRIFT: Final[dict[str, Any]] = {
                 "needed": 30,
                 "from": "2026-01-07T09:12:00.000Z",
                 "to": "2026-03-04T16:40:00.000Z",
-                "points": [{"at": "2026-01-07T09:12:00.000Z", "job_id": JOB_ID, "value": 0.958}],
+                "points": [{"at": "2026-01-07T09:12:00.000Z", "job_id": JOB_ID, "value": 0.958, "review": None}],
             },
             "centre": 0.962,
             "limits": {"lower": 0.871, "upper": 0.999},
             "commissioned": None,
             "reason": None,
-            "points": [{"at": "2026-03-05T12:00:31.000Z", "job_id": JOB_ID, "value": 0.84, "alarms": ["beyond_limit"]}],
+            "points": [
+                {
+                    "at": "2026-03-05T12:00:31.000Z",
+                    "job_id": JOB_ID,
+                    "value": 0.84,
+                    "review": None,
+                    "alarms": ["beyond_limit"],
+                }
+            ],
             "alarms": [{"at": "2026-03-05T12:00:31.000Z", "job_id": JOB_ID, "rule": "beyond_limit", "side": "lower"}],
         }
     ],
@@ -373,5 +385,7 @@ def get_drift(service: Here, caller: Caller, asked: Annotated[scores.AskedCharts
 
     One chart for each organ, model and scanner, with limits and alarms.
     """
-    drift = scores.to_drift(service.qa_store.charts(asked.filters(caller.site), points=asked.points))
+    charts = service.qa_store.charts(asked.filters(caller.site), points=asked.points)
+    said = service.reviews.opinions({JobId(point.job_id) for chart in charts for point in (*chart.baseline, *chart.points)})
+    drift = scores.to_drift(charts, said)
     return Response(drift.model_dump_json(by_alias=True), media_type="application/json", headers=PRIVATE)

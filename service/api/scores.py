@@ -15,6 +15,7 @@ from oarlock.errors import InvalidParameter
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.control_chart import BASELINE, MEANING
 from oarlock.qa.quantiles import Distribution
+from oarlock.store.reviews import Opinion
 from oarlock.store.schema import EPOCH
 from oarlock.store.scores.baselines import KeptBaseline
 from oarlock.store.scores.charts import Chart
@@ -300,15 +301,21 @@ def _members(summary: Summary) -> dict[str, Any]:
 # ── drift ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def to_drift(charts: Iterable[Chart]) -> Drift:
-    """The answer of ``GET /v1/qa/drift``."""
+def to_drift(charts: Iterable[Chart], said: Mapping[tuple[str, str], Opinion]) -> Drift:
+    """The answer of ``GET /v1/qa/drift``.
+
+    :param said: the newest verdict on an organ of a job, by the job's id and the organ.
+    """
     rules = [DriftRule(rule=rule, meaning=meaning) for rule, meaning in MEANING.items()]
-    return Drift(rules=rules, charts=[_of_chart(chart) for chart in charts])
+    return Drift(rules=rules, charts=[_of_chart(chart, {} if chart.shadow else said) for chart in charts])
 
 
-def _of_chart(chart: Chart) -> DriftChart:
+def _of_chart(chart: Chart, said: Mapping[tuple[str, str], Opinion]) -> DriftChart:
     first, last, limits = chart.baseline[0], chart.baseline[-1], chart.limits
-    base = [DriftBasePoint(at=point.at, job_id=point.job_id, value=point.score) for point in chart.baseline]
+    base = [
+        DriftBasePoint(at=point.at, job_id=point.job_id, value=point.score, review=said.get((point.job_id, chart.oar)))
+        for point in chart.baseline
+    ]
     between = limits and DriftLimits(
         lower=limits.score_at(-limits.limit), upper=None if limits.lower_only else limits.score_at(limits.limit)
     )
@@ -326,7 +333,13 @@ def _of_chart(chart: Chart) -> DriftChart:
         commissioned=past and _commissioned(past, chart),
         reason=None if limits else _no_limits(len(chart.baseline)),
         points=[
-            DriftPoint(at=point.at, job_id=point.job_id, value=point.score, alarms=[alarm.rule for alarm in point.alarms])
+            DriftPoint(
+                at=point.at,
+                job_id=point.job_id,
+                value=point.score,
+                review=said.get((point.job_id, chart.oar)),
+                alarms=[alarm.rule for alarm in point.alarms],
+            )
             for point in chart.points
         ],
         alarms=[

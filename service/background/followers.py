@@ -137,8 +137,10 @@ class Followers:
 
     def close(self) -> None:
         """End every stream: the service stops, and would wait for them."""
-        for follower in (*self._followers, *self._watchers):
+        for follower in self._followers:
             follower.end()
+        for watcher in self._watchers:
+            watcher.end()
 
     async def run(self) -> None:
         """Poll for as long as anybody follows, until cancelled."""

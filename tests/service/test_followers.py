@@ -66,7 +66,7 @@ def test_two_hundred_followers_cost_one_poll_and_all_hear_the_end(queued: Job, m
                 for i in range(200):
                     streams.start_soon(follow, hub, jobs[i % 50])
                 with anyio.fail_after(30):
-                    while not table.asked:
+                    while not table.asked:  # noqa: ASYNC110 - it is asked in a thread
                         await anyio.sleep(0.02)
                 await anyio.sleep(0.3)
                 asked_in_the_meantime = len(table.asked)

@@ -1,16 +1,20 @@
 """What people say of organs: kept, counted, handed on, and silent about patients once the job is purged."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from oarlock.facts import ModelFacts
 from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.files import QA_REPORT
 from oarlock.store.keys import KeyStore
+from oarlock.store.scores.write import Case, Origin, add_case
+from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
@@ -31,7 +35,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory, redis_url: str, series: l
     write_model(folder / "models")
     with serve(make_settings(folder, redis_url, lease_s=3600)) as running:
         token = KeyStore(running.service.database).create("marta", [Scope.ADMIN])[1]
-        with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
             yield running, client
 
 
@@ -66,6 +70,23 @@ def test_the_newest_word_on_an_organ_counts_and_every_word_is_kept(
     said = [(entry.actor_name, entry.result) for entry in entries if entry.action == "job.reviewed"]
     assert said == [("marta", "Brain usable"), ("marta", "Lens_L unusable"), ("marta", "Brain needs_edits")]
     assert 'oarlock_reviews_total{organ="Lens_L",verdict="unusable"} 1.0' in client.get("/metrics").text
+
+
+def test_what_somebody_said_stands_beside_the_scores_and_on_the_charts_of_what_was_delivered(
+    reviewed: tuple[Running, httpx.Client], job: dict[str, Any]
+) -> None:
+    running, client = reviewed
+    model = ModelFacts("oarlock-hn", "1.2.3", "ab" * 32)
+    for shadow in (False, True):
+        case = Case(job["id"], model, "CT of a test", Origin.APPROVED, 1, "aa", shadow=shadow)
+        with running.service.database.writing() as connection:
+            add_case(connection, datetime(2026, 3, 5, 12, tzinfo=UTC), case, compared(score("Brain", 0.9), score("Lens_L", 0.8)))
+    say(client, job, {"oar": "Brain", "verdict": "needs_edits"})
+    for asked, brain in (("", "needs_edits"), ("&shadow=true", None)):
+        rows = client.get(f"/v1/qa/scores?scanner=CT of a test{asked}").json()["scores"]
+        assert {row["oar"]: row["review"] for row in rows} == {"Brain": brain, "Lens_L": None}
+        charts = client.get(f"/v1/qa/drift?scanner=CT of a test{asked}").json()["charts"]
+        assert {chart["oar"]: chart["baseline"]["points"][0]["review"] for chart in charts} == {"Brain": brain, "Lens_L": None}
 
 
 def test_a_comment_is_for_those_who_may_see_the_job_and_goes_with_it(

@@ -185,7 +185,7 @@ def test_somebody_signs_in_with_a_key_and_sees_no_more_than_it_allows(tab: Tab, 
 
 
 @pytest.mark.parametrize("tab", [{}, DARK, PHONE], indirect=True, ids=["light", "dark", "phone"])
-@pytest.mark.parametrize("path", ["/", "/charts", "/models"])
+@pytest.mark.parametrize("path", ["/", "/charts", "/commissionings", "/models"])
 def test_every_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted, path: str) -> None:
     page = tab.open(f"{planted.url}{path}")
     assert serious(page) == []

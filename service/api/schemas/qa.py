@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from oarlock.qa.control_chart import Rule
+from oarlock.store.reviews import Opinion
 from oarlock.store.scores.write import Origin
 from service.api.schemas.base import Schema, Time
 
@@ -46,6 +47,7 @@ class ScoreRow(Schema):
         description="of the checks on what was drawn; null where nothing was, and for jobs of versions before there were verdicts"
     )
     shadow: bool = Field(description="whether a model drew it that delivered nothing")
+    review: Opinion | None = Field(description="what somebody last said of the organ as it was delivered; null where nobody did")
 
 
 class ScorePage(Schema):
@@ -193,6 +195,7 @@ class DriftPoint(Schema):
     at: Time
     job_id: str
     value: float
+    review: Opinion | None = Field(description="what somebody last said of the organ of this job")
     alarms: list[Rule] = Field(description="rules whose pattern this point completes")
 
 
@@ -202,6 +205,7 @@ class DriftBasePoint(Schema):
     at: Time
     job_id: str
     value: float
+    review: Opinion | None = Field(description="what somebody last said of the organ of this job")
 
 
 class DriftBaseline(Schema):

@@ -10,6 +10,8 @@ const ABOUT = {
   supplied: "Each point is a job that came with an RTSTRUCT. Who drew that is not known here, so there are no limits; the line is the median.",
   shadow: "Each point is a job that a second model drew too, without delivering it. What it is compared with stands beside each chart: what was delivered, came with the series, or was approved. The line is the median.",
 };
+const SAID = { usable: "usable", needs_edits: "in need of edits", unusable: "unusable" };
+const RINGS = " A ring is an organ of which somebody said that it needs edits (amber) or is unusable (red).";
 const chosen = { origin: "approved", site: "", model: "", scanner: "", organ: "" };
 let rules = new Map();
 
@@ -36,8 +38,10 @@ function chart(one) {
   if (values.length > 1) picture.append(draw("polyline", { class: "run", points: values.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`).join(" ") }));
   one.points.forEach((point, i) => {
     const alarmed = point.alarms.length > 0, at = alarmed ? draw("rect", { class: "point alarm", x: x(i) - 4, y: y(point.value) - 4, width: 8, height: 8, transform: `rotate(45 ${x(i)} ${y(point.value)})` }) : draw("circle", { class: point.base ? "point base" : "point", cx: x(i), cy: y(point.value), r: values.length > 80 ? 2 : 3 });
-    at.append(draw("title", {}, `${when(point.at)}: ${figure(point.value, 3)}${point.alarms.map((rule) => `\n${rules.get(rule) ?? rule}`).join("")}`));
-    const link = draw("a", { href: `/jobs/${point.job_id}`, "aria-label": `${when(point.at)}, ${figure(point.value, 3)}${alarmed ? ", signal" : ""}` }, at);
+    const said = SAID[point.review];
+    if (said && point.review !== "usable") picture.append(draw("circle", { class: `said-ring ${point.review}`, cx: x(i), cy: y(point.value), r: 7 }));
+    at.append(draw("title", {}, `${when(point.at)}: ${figure(point.value, 3)}${said ? `, said to be ${said}` : ""}${point.alarms.map((rule) => `\n${rules.get(rule) ?? rule}`).join("")}`));
+    const link = draw("a", { href: `/jobs/${point.job_id}`, "aria-label": `${when(point.at)}, ${figure(point.value, 3)}${alarmed ? ", signal" : ""}${said ? `, said to be ${said}` : ""}` }, at);
     if (!alarmed) link.setAttribute("tabindex", "-1");
     picture.append(link);
   });
@@ -55,7 +59,7 @@ function ofScores(rows) {
     if (row.surface_dsc === null) continue;
     const key = `${row.oar} ${row.model} ${row.model_version} ${row.scanner} ${row.site} ${row.shadow ? row.origin : ""}`;
     if (!groups.has(key)) groups.set(key, { oar: row.oar, model: { name: row.model, version: row.model_version }, scanner: row.scanner, site: row.site, limits: null, reason: row.shadow ? `against ${row.origin} contours` : null, points: [] });
-    groups.get(key).points.push({ at: row.at, job_id: row.job_id, value: row.surface_dsc, alarms: [] });
+    groups.get(key).points.push({ at: row.at, job_id: row.job_id, value: row.surface_dsc, review: row.review, alarms: [] });
   }
   return [...groups.values()].map((one) => ({ ...one, centre: median(one.points.map((point) => point.value)) }));
 }
@@ -89,7 +93,7 @@ function fillChoices(all) {
 let all = [];
 function show() {
   const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.site || one.site === chosen.site) && (!chosen.organ || one.oar === chosen.organ));
-  byId("about").textContent = ABOUT[chosen.origin];
+  byId("about").textContent = ABOUT[chosen.origin] + (chosen.origin === "shadow" ? "" : RINGS);
   byId("signals").replaceChildren(...signals(wanted));
   const rank = (one) => (one.points.some((point) => point.alarms.length) ? 0 : one.limits ? 1 : 2); // what has something to say comes first
   byId("charts").replaceChildren(...(wanted.length ? [...wanted].sort((a, b) => rank(a) - rank(b)).map(chart) : [el("p.quiet", {}, { approved: "No contours have come back yet: POST /v1/jobs/ID/reference sends them.", supplied: "No job came with an RTSTRUCT yet.", shadow: "No shadow run has ended yet (OARLOCK_SHADOW)." }[chosen.origin])]));

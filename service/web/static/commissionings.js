@@ -38,7 +38,7 @@ async function showAll() {
 }
 
 function empty() {
-  return el("div.empty-page", {}, el("p", {}, "No past patients yet. Post each with its RTSTRUCT and the same label:"), el("pre", {}, `for patient in archive/*.zip; do\n  curl ${location.origin}/v1/jobs -F files=@"$patient" -F label="commissioning 2026" -F priority=low\ndone`));
+  return el("div.empty-page", {}, el("p", {}, "No past patients yet. Post each with its RTSTRUCT and the same label:"), el("pre", { tabindex: "0" }, `for patient in archive/*.zip; do\n  curl ${location.origin}/v1/jobs -F files=@"$patient" -F label="commissioning 2026" -F priority=low\ndone`));
 }
 
 // ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -108,7 +108,7 @@ async function refresh() {
 
 function empty() {
   if (chosen.state !== "all" || chosen.label) return el("p.quiet", {}, "No job is like this.");
-  return el("div.empty-page", {}, el("p", {}, "No series has been sent yet. Send one:"), el("pre", {}, `curl ${location.origin}/v1/jobs -F files=@series.zip`), el("p.quiet", {}, el("a", { href: "/docs" }, "The API"), " says what else there is."));
+  return el("div.empty-page", {}, el("p", {}, "No series has been sent yet. Send one:"), el("pre", { tabindex: "0" }, `curl ${location.origin}/v1/jobs -F files=@series.zip`), el("p.quiet", {}, el("a", { href: "/docs" }, "The API"), " says what else there is."));
 }
 
 function prepare() {
