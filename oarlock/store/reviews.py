@@ -83,7 +83,10 @@ class ReviewStore:
         return found
 
     def opinions(self, job_ids: Collection[JobId]) -> dict[tuple[str, str], Opinion]:
-        """The newest verdict on each organ of these jobs, by the job's id and the organ."""
+        """The newest verdict on each organ of these jobs.
+
+        By the job's id and the organ.
+        """
         return {(job_id, one.oar): one.verdict for job_id, said in self.latest(job_ids).items() for one in said}
 
     def page(self, *, site: str, oar: str | None = None, before: int | None = None, limit: int = 500) -> list[Review]:
