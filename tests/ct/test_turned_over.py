@@ -51,6 +51,30 @@ def test_both_are_told_in_one_warning(coarse: Phantom) -> None:
     assert FRONT in said
 
 
+@pytest.mark.parametrize(
+    "order",
+    [[z ^ 1 for z in range(64)], [z * 37 % 64 for z in range(64)]],
+    ids=["exchanged in pairs", "mixed"],
+)
+def test_slices_out_of_order_are_told(order: list[int], coarse: Phantom) -> None:
+    assert sorted(order) == list(range(64))
+    codes = [notice.code for notice in turned_over(coarse.hu[order], coarse.grid)]
+    assert codes[-1] == "series.out_of_order"
+
+
+@pytest.mark.parametrize(("wiggle", "told"), [(16.0, False), (18.0, True)])
+def test_slices_are_out_of_order_from_a_share_of_0_85_on(wiggle: float, told: bool) -> None:
+    """A block grows by 10 HU from slice to slice, and every other slice lies w below, which is more: neighbours differ by w + 10
+    and w - 10, in the mean by w, and slices two apart by 20. So w is 17 at the limit.
+    """
+    heights = 10.0 * np.arange(60) - np.where(np.arange(60) % 2, wiggle, 0.0) - 300
+    grid = Grid(
+        64, 64, np.array([[0.0, 0.0, 2.0 * z] for z in range(60)]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 3.0, 3.0
+    )
+    hu = np.broadcast_to(np.rint(heights).astype(np.int16)[:, None, None], (60, 64, 64))
+    assert ("series.out_of_order" in [notice.code for notice in turned_over(hu, grid)]) == told
+
+
 @pytest.mark.parametrize("quarters", [1, 3])
 def test_slices_that_are_turned_by_a_quarter_are_told(quarters: int, coarse: Phantom) -> None:
     square = Grid(116, 116, *_rest(coarse.grid))
