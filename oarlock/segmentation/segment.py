@@ -141,11 +141,11 @@ class _Run:
         """A box that cannot be laid: what is shared with the finder is drawn by that one alone, the rest is not drawn."""
         self._anchors |= {(part.name, oar): None for oar in self._wanted(part)}
         why, finder = "as the model found nothing of what it is looked for around ({}).", part.look.found_by or ""
-        drawn = shared if finder in self._lattices else {}
-        self._say("contours.not_looked_for", owned - drawn.keys(), f"not drawn, {why}", part)
-        if drawn:
-            self._say("contours.drawn_by_finder", drawn, f"drawn by the part '{finder}' alone, {why}", part)
-            self._draw_shared(part, drawn, {}, self._lattices[finder])
+        if shared and finder in self._lattices:
+            self._draw_shared(part, shared, {}, self._lattices[finder])
+        drawn = {oar for oar in shared if self.masks.crop(oar) is not None}
+        self._say("contours.drawn_by_finder", drawn, f"drawn by the part '{finder}' alone, {why}", part)
+        self._say("contours.not_looked_for", owned - drawn, f"not drawn, {why}", part)
 
     def _draw_shared(self, part: Part, shared: Mapping[OAR, float], answer: Mapping[OAR, Volume], lattice: Grid) -> None:
         """Draw what a part shares with its finder, on a lattice that is continued beyond the box."""
