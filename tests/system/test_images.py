@@ -235,8 +235,12 @@ def test_nothing_is_published_beyond_this_machine(composition: Any) -> None:
 def test_the_service_believes_the_proxy_of_the_composition_and_shares_a_network_with_it_alone(composition: Any) -> None:
     address = composition["services"]["proxy"]["networks"]["edge"]["ipv4_address"]
     believed = composition["services"]["service"]["environment"]["OARLOCK_TRUSTED_PROXIES"]
-    assert believed == f"${{OARLOCK_TRUSTED_PROXIES:-{address}}}"
+    assert believed == f"${{OARLOCK_TRUSTED_PROXIES:-}},{address}"
     assert {name for name, one in composition["services"].items() if "edge" in one.get("networks", ())} == {"service", "proxy"}
+
+
+def test_no_default_stands_within_a_default_which_compose_1_would_pass_on_as_it_is_written() -> None:
+    assert re.findall(r"\$\{\w+:?-[^}]*\$\{.*", (ROOT / "docker-compose.yml").read_text()) == []
 
 
 def test_no_other_container_is_given_the_address_of_the_proxy(composition: Any) -> None:
