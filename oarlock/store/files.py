@@ -420,7 +420,10 @@ def flush(path: Path) -> None:
 
 
 def flush_all(paths: Sequence[Path]) -> None:
-    """Wait until files are on disk; of many, several at once: a disk, or a server of files, writes them together."""
+    """Wait until files are on disk; of many, several at once.
+
+    A disk, or a server of files, writes them together.
+    """
     with ThreadPoolExecutor(min(len(paths), FLUSHED_AT_ONCE) or 1, thread_name_prefix="flush") as pool:
         for _ in pool.map(flush, paths):
             pass
