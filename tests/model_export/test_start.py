@@ -53,6 +53,7 @@ def test_what_stands_behind_a_model_adds_up() -> None:
     assert all_before({}) == {"steps_before": 0, "hours_before": 0}
 
 
+@pytest.mark.slow
 def test_loaded_weights_answer_as_the_file_before_anything_is_measured(tiny: Config, shipped: Path) -> None:
     from model_export.start import load_onnx
 
@@ -63,6 +64,7 @@ def test_loaded_weights_answer_as_the_file_before_anything_is_measured(tiny: Con
         np.testing.assert_allclose(network(ct_hu), trained_looking(tiny).eval()(ct_hu), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path) -> None:
     """Those that were folded away see features of variance one; a training step then finds them near what it measures."""
     from model_export.start import start_from_model
@@ -76,6 +78,7 @@ def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path)
     assert not torch.equal(before, run.network.head.conv.weight)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_shape_is_refused_and_the_weight_is_named(tiny: Config, shipped: Path) -> None:
     from dataclasses import replace
 

@@ -133,6 +133,7 @@ def area_vector(points: Points) -> npt.NDArray[np.float64]:
     return np.asarray(np.cross(centred, np.roll(centred, -1, axis=0)).sum(axis=0) / 2)
 
 
+@pytest.mark.slow
 def test_every_point_lies_on_its_solid_however_the_patient_lies(written: Written) -> None:
     """Between an inside and an outside voxel in its slice, so at most one pixel (1.1 mm) from the surface, in patient mm."""
     found = set()
