@@ -184,6 +184,19 @@ def test_somebody_signs_in_with_a_key_and_sees_no_more_than_it_allows(tab: Tab, 
     assert httpx.get(f"{closed.url}/v1/jobs", cookies={c["name"]: c["value"] for c in page.context.cookies()}).status_code == 401
 
 
+def test_who_may_not_see_jobs_still_sees_what_is_ready(tab: Tab, closed: Running) -> None:
+    tab.own.append(closed.url)
+    _, key = KeyStore(closed.service.database).create("watcher", [Scope.METRICS_READ])
+    page = tab.page
+    page.goto(f"{closed.url}/sign-in")
+    page.get_by_label("Key").fill(key)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("body[data-ready=true]")
+    assert page.locator(".tile").count() > 0
+    assert "jobs:read" in page.locator("#toast").inner_text()
+    tab.wrong.clear()  # the browser reports the 403
+
+
 @pytest.mark.parametrize("tab", [{}, DARK, PHONE], indirect=True, ids=["light", "dark", "phone"])
 @pytest.mark.parametrize("path", ["/", "/charts", "/commissionings", "/models"])
 def test_every_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted, path: str) -> None:

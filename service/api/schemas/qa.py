@@ -1,7 +1,7 @@
 """Scores, their summary and the control charts, as documents."""
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -276,14 +276,24 @@ class BaselineModel(Schema):
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+_OfScanners = dict[Annotated[str, Field(max_length=200)], list[_Share]]
+_BY_SCANNER: Final = "the same by scanner: its charts begin with its own where it has five"
+
+
+class BaselineOrganPost(Schema):
+    """What one organ scored, as it is told."""
+
+    oar: str = Field(description="TG-263 name")
+    surface_dsc_scores: list[_Share] = Field(max_length=10_000, description="of each patient, 0 to 1")
+    surface_dsc_by_scanner: _OfScanners = Field({}, max_length=200, description=_BY_SCANNER)
+
+
 class BaselineOrgan(Schema):
     """What one organ scored."""
 
     oar: str = Field(description="TG-263 name")
-    surface_dsc_scores: list[_Share] = Field(max_length=10_000, description="of each patient, 0 to 1")
-    surface_dsc_by_scanner: dict[Annotated[str, Field(max_length=200)], list[_Share]] = Field(
-        {}, max_length=200, description="the same by scanner: its charts begin with its own where it has five"
-    )
+    surface_dsc_scores: list[float] = Field(description="of each patient, 0 to 1")
+    surface_dsc_by_scanner: dict[str, list[float]] = Field(description=_BY_SCANNER)
 
 
 class BaselinePost(Schema):
@@ -294,7 +304,7 @@ class BaselinePost(Schema):
 
     drawn_by: BaselineModel
     patients: int = Field(ge=1, le=10_000)
-    organs: list[BaselineOrgan] = Field(min_length=1, max_length=200)
+    organs: list[BaselineOrganPost] = Field(min_length=1, max_length=200)
 
 
 class BaselineEntry(Schema):

@@ -165,14 +165,15 @@ function listen() {
 }
 
 async function live() {
-  await refresh();
-  document.addEventListener("visibilitychange", listen);
+  const reads = caller.may("jobs:read");
+  await refresh().catch((error) => toast(error.message));
+  if (reads) document.addEventListener("visibilitychange", listen);
   for (let round = 0; ; round++) {
     if (!document.hidden && round % (HEALTH_MS / EVERY_MS) === 0) {
-      await Promise.all([showHealth(), showGateways(caller.may("jobs:write"))]).catch((error) => toast(error.message));
-      listen();
+      await Promise.all([showHealth(), reads && showGateways(caller.may("jobs:write"))]).catch((error) => toast(error.message));
+      if (reads) listen();
     }
-    if (round > 0 && !document.hidden && stream?.readyState !== EventSource.OPEN) again();
+    if (reads && round > 0 && !document.hidden && stream?.readyState !== EventSource.OPEN) again();
     document.body.dataset.ready = "true";
     await pause(EVERY_MS);
   }
