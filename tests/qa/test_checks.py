@@ -256,19 +256,18 @@ def test_a_flat_end_is_told_with_its_side(oar: str, face: int, where: str) -> No
 @pytest.mark.parametrize("half", range(6))
 def test_a_half_is_amber_from_77_percent_of_its_limit_and_named(half: int, oar: str) -> None:
     weights = np.array(HALVES["Parotid"].weights)
-    # Half the volume, and along the direction in which this half's score grows besides: as far as the score asks for.
-    small = np.array([math.log(0.5), 0, 0, 0, 0, 0, 0])
-    free = np.where(np.arange(7) == 0, 0, weights[half])
 
     def scored(share: float) -> dict[str, Any]:
-        along = (share - weights[half] @ small) / (weights[half] @ free)
-        return featured(oar, small + along * free)
+        """Half the volume, and the six other features for which this half has the score and each other one 0.1 less."""
+        wanted = np.full(6, share - 0.1)
+        wanted[half] = share
+        return featured(oar, np.array([math.log(0.5), *np.linalg.solve(weights[:, 1:], wanted - weights[:, 0] * math.log(0.5))]))
 
-    for share, expected in ((1 / 1.3 - 1e-3, GREEN), (1 / 1.3 + 1e-3, AMBER), (1 - 1e-3, AMBER), (1 + 1e-3, RED)):
-        found = findings("organ.half", **{oar: scored(share)}).get(oar)
-        if found is None or ("outer", "inner", "front", "back", "upper", "lower")[half] not in found.reason:
-            continue  # another half's score is higher: that one is named
-        assert found.level is expected
+    assert findings("organ.half", **{oar: scored(1 / 1.3 - 1e-3)}) == {}
+    for share, expected in ((1 / 1.3 + 1e-3, AMBER), (1 - 1e-3, AMBER), (1 + 1e-3, RED)):
+        found = findings("organ.half", **{oar: scored(share)})[oar]
+        assert (found.level, found.value) == (expected, pytest.approx(share, abs=1e-9))
+        assert f"the {('outer', 'inner', 'front', 'back', 'upper', 'lower')[half]} half" in found.reason
     found = findings("organ.half", **{oar: scored(3.0)})[oar]
     assert found.level is RED
     assert found.reason.endswith(
