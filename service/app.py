@@ -62,6 +62,7 @@ CORS: Final[dict[str, Any]] = {
 
 ROUTERS: Final = (
     jobs.jobs,
+    jobs.list_events,
     deliveries.deliveries,
     gateways.retrievals,
     gateways.resending,

@@ -33,6 +33,8 @@ _READ: Final = [needs(Scope.JOBS_READ)]
 _WRITE: Final = [needs(Scope.JOBS_WRITE)]
 
 jobs = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+list_events = APIRouter(prefix="/v1/events", tags=["jobs"])
+"""Not below the jobs: there it would be the address of a job with that id."""
 
 _UID: Final = Query(pattern=r"^[0-9.]{1,64}$", description="only jobs of this series")
 _LABEL: Final = Query(min_length=1, max_length=LABEL_LIMIT, description="only jobs whose label contains it, in any case")
@@ -228,7 +230,7 @@ _LIST_EVENTS: Final[Call] = {
 }
 
 
-@reads(jobs, "/events", summary="Follow the list of jobs", response_model=JobsDocument, dependencies=_READ, **_LIST_EVENTS)
+@reads(list_events, "", summary="Follow the list of jobs", response_model=JobsDocument, dependencies=_READ, **_LIST_EVENTS)
 async def get_list_events(request: Request, service: Here, caller: Caller, *, still_allowed: StillAllowed) -> Response:
     """What moves in the list of jobs, as server-sent events.
 

@@ -52,7 +52,7 @@ CALLS: dict[tuple[str, str], set[Scope]] = {
     ("POST", f"{NO_JOB}/retry"): {Scope.JOBS_WRITE},
     ("DELETE", NO_JOB): {Scope.JOBS_WRITE},
     ("GET", "/v1/jobs"): {Scope.JOBS_READ},
-    ("GET", "/v1/jobs/events?wrong"): {Scope.JOBS_READ},  # where the key is good it is refused: the stream has no end
+    ("GET", "/v1/events?wrong"): {Scope.JOBS_READ},  # where the key is good it is refused: the stream has no end
     ("GET", NO_JOB): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/events"): {Scope.JOBS_READ},
     ("GET", f"{NO_JOB}/rtstruct"): {Scope.JOBS_READ},

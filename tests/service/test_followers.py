@@ -88,6 +88,7 @@ def test_watchers_of_lists_share_the_poll_and_hear_of_their_own_site_alone(
 ) -> None:
     """An operator hears of all; how far a job is makes no list worth reading again."""
     monkeypatch.setattr(followers, "POLL_S", 0.02)
+    monkeypatch.setattr(followers, "REST", 0.0)
     store, asked = running.store, list[int | None]()
 
     def movements(since: int | None) -> Movements:
@@ -103,7 +104,7 @@ def test_watchers_of_lists_share_the_poll_and_hear_of_their_own_site_alone(
                 async def heard(change: Callable[[], object]) -> tuple[int, list[float]]:
                     rung = all_sites.rung
                     await anyio.to_thread.run_sync(change)
-                    with anyio.fail_after(10):
+                    with anyio.fail_after(30):
                         await rung.wait()
                     assert all_sites.news is not None
                     return all_sites.news.changes, [job[2] for job in all_sites.news.running if job[0] == queued.id]

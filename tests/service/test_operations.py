@@ -368,7 +368,7 @@ def test_the_contract_has_every_call_and_an_example_for_each_answer(client: http
                 "/v1/commissionings",
                 "/v1/commissionings/{model_sha256}",
                 "/v1/jobs",
-                "/v1/jobs/events",
+                "/v1/events",
                 "/v1/caller",
                 "/v1/models",
                 "/v1/profiles",

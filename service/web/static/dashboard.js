@@ -154,7 +154,7 @@ function listen() {
   if (document.hidden) return stream = stream?.close() ?? null;
   if (stream && stream.readyState !== EventSource.CLOSED) return;
   let changes = null;
-  stream = new EventSource("/v1/jobs/events");
+  stream = new EventSource("/v1/events");
   stream.addEventListener("open", () => (changes = null));
   stream.addEventListener("jobs", (event) => {
     const now = JSON.parse(event.data);
