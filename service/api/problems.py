@@ -176,9 +176,10 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> Mapping[str, str]:
-    """All methods of an address; Starlette names those of its first route alone, and a pattern matches names of their own too."""
-    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
-    methods = {method for route in routes if route.path == routes[0].path for method in route.methods}
+    """All methods of an address; Starlette names those of its first route alone."""
+    methods = {
+        method for route in request.app.state.routes if route.path_regex.match(request.url.path) for method in route.methods
+    }
     return {"Allow": ", ".join(sorted(methods or {"GET", "HEAD"}))}  # what FastAPI itself serves, /openapi.json
 
 

@@ -255,7 +255,6 @@ def test_what_is_not_there_is_a_problem_document_too(
 def test_a_wrong_method_is_told_all_the_right_ones(client: httpx.Client) -> None:
     assert client.put("/v1/jobs").headers["allow"] == "GET, HEAD, POST"
     assert client.options("/v1/jobs/x").headers["allow"] == "DELETE, GET, HEAD"
-    assert client.options("/v1/jobs/events").headers["allow"] == "GET, HEAD"  # not what a job of that name would allow
 
 
 def test_an_unforeseen_error_is_a_problem_with_a_reference_into_the_log_and_nothing_of_its_message(
