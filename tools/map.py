@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -103,6 +104,7 @@ def packages() -> str:
 # ── who imports whom ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@cache
 def graph() -> str:
     """The core's packages in layers, with an arrow for each import.
 
@@ -148,6 +150,7 @@ def _reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
 # ── the journey of a series ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@cache
 def journey() -> str:
     """What the functions of :data:`JOURNEY` call, one box a call.
 
