@@ -438,8 +438,8 @@ class ModelGone(JobError):
 
     def __init__(self, *, model: str, available: Collection[str]) -> None:
         super().__init__(
-            f"The job was posted for {model}, which is not on this server any more, so it would fail again. "
-            f"Post the series anew, for one of: {', '.join(sorted(available))}."
+            f"The job was made for {model}, which is not on this server any more, so it would fail again. "
+            f"Send the series anew, for one of: {', '.join(sorted(available))}."
         )
 
 

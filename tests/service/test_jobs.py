@@ -230,7 +230,7 @@ def test_a_job_whose_model_is_gone_is_not_tried_again_but_says_what_to_do(
     monkeypatch.setattr(running.service.model_folder, "now", lambda: others)
     refused = client.post(job["links"]["retry"])
     problem(refused, 409, "job.model_gone")
-    assert refused.json()["detail"].endswith("Post the series anew, for one of: other.")
+    assert refused.json()["detail"].endswith("Send the series anew, for one of: other.")
     monkeypatch.undo()
     assert client.post(job["links"]["retry"]).json()["state"] == "queued"
 
