@@ -172,7 +172,7 @@ def check_not_cut(hu: Int16Array) -> None:
 def _is_bulk(values: Int16Array) -> bool:
     """Whether nearly all of the values are a few densities, as some synthetic CTs give one to each tissue."""
     counts = np.sort(np.unique(values, return_counts=True)[1])
-    return bool(counts[-BULK_DENSITIES:].sum() >= BULK_SHARE * values.size)
+    return values.size > 0 and bool(counts[-BULK_DENSITIES:].sum() >= BULK_SHARE * values.size)
 
 
 def check_step(pair: Int16Array, position: int) -> None:

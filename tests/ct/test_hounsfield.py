@@ -205,6 +205,12 @@ def test_bulk_densities_are_not_values_that_are_cut_and_a_window_is_though_it_ha
         take_in(write(tmp_path / "levels", levels), IntakeRules())
 
 
+def test_a_body_of_one_value_is_not_bulk_densities(tmp_path: Path) -> None:
+    """A mask that was written as a CT: nothing in it tells bone from brain."""
+    with pytest.raises(NotHounsfield, match="cut off at 40 HU"):
+        take_in(write(tmp_path, np.where(patient() < -400, -1000, 40).astype(np.int16)), IntakeRules())
+
+
 @pytest.mark.parametrize(("signed", "bits", "intercept", "top"), [(1, 12, -1024, 1023), (1, 12, -548, 1499), (1, 12, -547, None)])
 def test_a_header_that_allows_no_bone_is_refused(signed: int, bits: int, intercept: int, top: int | None, tmp_path: Path) -> None:
     """The largest signed number of 12 bits is 2047."""
