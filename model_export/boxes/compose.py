@@ -36,11 +36,16 @@ def compose(
     :param boxes: folders or ``NAME.part.toml`` files that `box-export` wrote.
     :param kept: organs that the whole-scan network draws although a box has a channel for them.
     :param thresholds: of the whole-scan network's organs, where they differ from its manifest's.
+    :raises ValueError: if one of these organs is not the network's.
     """
+    thresholds = thresholds or {}
     tables = tomllib.loads((whole / MANIFEST_NAME).read_text(encoding="utf-8"))
     parts = [_whole_part(tables)]
-    parts[0]["oar"] = [oar | {"threshold": (thresholds or {}).get(oar["name"], oar["threshold"])} for oar in parts[0]["oar"]]
     owners = {oar["name"]: FINDER for oar in parts[0]["oar"]}
+    if unknown := thresholds.keys() - owners:
+        raise ValueError(f"the whole-scan network has no channel for {', '.join(sorted(unknown))}")
+    given = {organ: {"threshold": threshold} for organ, threshold in thresholds.items()}
+    parts[0]["oar"] = [oar | given.get(oar["name"], {}) for oar in parts[0]["oar"]]
     shares: dict[str, float] = {}
     folder.mkdir(parents=True, exist_ok=True)
     _copy(whole / parts[0]["file"], folder / parts[0]["file"])

@@ -233,6 +233,13 @@ def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_
     assert "\n| Eye_L | 0.5 |" not in card
 
 
+def test_a_threshold_of_an_organ_that_the_whole_scan_network_does_not_draw_is_refused(tmp_path: Path) -> None:
+    whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
+    with pytest.raises(ValueError, match="no channel for Brian"):
+        compose(whole, [], tmp_path / "composed", version="9.9.9", thresholds={"Brian": 0.5})
+    assert not (tmp_path / "composed").exists()
+
+
 def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(run: BoxRun, tmp_path: Path) -> None:
     shared = replace(run, box=replace(run.box, shares={"Lens_L": 0.5, "Lens_R": 0.5, "Eye_L": 0.5, "Eye_R": 0.5}))
     facts = {"steps": 7, "judged_on": ["A", "B"], "learnt_from_judges": True}
