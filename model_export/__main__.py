@@ -1,6 +1,6 @@
 """python -m model_export COMMAND.
 
-The commands are prepare, train, calibrate, evaluate, look, export and import.
+``docs/model.md`` has the commands in the order in which a model is made; ``--help`` lists them all.
 """
 
 from model_export.cli import main

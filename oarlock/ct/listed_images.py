@@ -36,7 +36,7 @@ UNREAD: Final = Listing(complete=False)
 def read_listing(path: Path) -> Listing:
     """The images that an RTSTRUCT lists.
 
-    None where the list cannot be read, which the job reports too.
+    It is empty and not complete where the list cannot be read.
     """
     try:
         root = read_sequences_until(path, Tag.STRUCTURE_SET_ROI_SEQUENCE, sop_class=RT_STRUCTURE_SET) or Item()

@@ -1,6 +1,6 @@
 """Contours of one plane that cannot all be meant.
 
-They are drawn twice, or overlap in part.
+They are drawn twice, or overlap.
 
 Even-odd filling makes two contours that enclose the same tissue cancel each other, so both have to be found before it is filled.
 """
@@ -82,19 +82,18 @@ def with_company(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> list
 
 
 def voxels_of(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-    """Voxels in the boxes of polygons: what :func:`overlap_in_part` costs."""
+    """Voxels in the boxes of polygons: what :func:`shared_voxels` costs."""
     if not polygons:
         return 0
     low, high = _boxes(polygons, shape)
     return int((high - low).prod(axis=1).sum())
 
 
-def overlap_in_part(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-    """How many voxels of a slice two polygons share.
+def shared_voxels(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
+    """How many voxels of a slice are in dispute between polygons.
 
-    In part, or altogether.
-
-    Each of the two has voxels that the other one has not, or neither has: even-odd makes these two cancel each other.
+    Two of them share these, and neither lies within the other: each has voxels of its own, or neither has. In the latter case
+    even-odd makes the two cancel each other.
 
     The polygons are painted over one another, large ones first, and one at a time. One that lies wholly within or wholly outside
     of all others finds a single colour where it is painted, and more of it around.

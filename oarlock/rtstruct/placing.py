@@ -21,7 +21,7 @@ from oarlock.facts import Notice
 from oarlock.geometry.contours import box_of, count_crossings, to_mask
 from oarlock.geometry.interpolation import between
 from oarlock.geometry.masks import OARMasks
-from oarlock.geometry.overlaps import nearly_the_same, overlap_in_part, steps_of, voxels_of, with_company
+from oarlock.geometry.overlaps import nearly_the_same, shared_voxels, steps_of, voxels_of, with_company
 from oarlock.organs.catalogue import OAR
 from oarlock.rtstruct.planes import EXACT_MM, Heights, Layout, Plane, lay_out, usual_gap_mm
 from oarlock.rtstruct.reader import ROI, StructureSet
@@ -30,7 +30,7 @@ TWICE_MM: Final = 0.5
 """Two contours of a plane nowhere further apart than this are the same one, drawn twice; a wall so thin is not drawn."""
 
 LARGEST_DISPUTED_SHARE: Final = 0.02
-"""Of an ROI's voxels, the share that contours which overlap in part may have in common; beyond, even-odd decides too much."""
+"""Of an ROI's voxels, the share that contours which overlap may have in common; beyond, even-odd decides too much."""
 
 
 _MOST_NEAR: Final = 100_000
@@ -350,14 +350,14 @@ class _Placing:
             self.why_not = self.why_not or "its contours overlap, so what they enclose is not certain"
 
     def _overlap(self, polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-        """Voxels that polygons of one slice share in part; 0 where there is too much to compare, which is told."""
+        """Voxels of one slice that are in dispute; 0 where there is too much to compare, which is told."""
         if len(polygons) < 2:
             return 0
         if self._budget.takes("company", len(polygons)):
             together = [polygons[i] for i in with_company(polygons, shape)]
             if self._budget.takes("voxels", voxels_of(together, shape)):
-                return overlap_in_part(together, shape) if together else 0
-        too_many = "its contours are too many to tell whether any of them overlap in part"
+                return shared_voxels(together, shape) if together else 0
+        too_many = "its contours are too many to tell whether any of them overlap"
         if too_many not in self.findings:
             self._refuse(too_many)
         return 0

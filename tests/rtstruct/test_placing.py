@@ -564,7 +564,7 @@ def test_contours_too_many_to_be_compared_are_not_scored_and_told(
     """Their boxes of 6 × 6 voxels share two columns; the squares themselves do not overlap."""
     first, second = square_mm(header, 3, 0.5, 0.5, 4), square_mm(header, 3, 0.5, 4.4, 3.9)
     placed = place(contour(first), contour(second), budget=budget)
-    too_many = "its contours are too many to tell whether any of them overlap in part"
+    too_many = "its contours are too many to tell whether any of them overlap"
     assert [w.detail for w in placed.warnings] == [f"ROI number 7: {too_many}."] * told
     assert placed.not_scored == ({BRAIN: too_many} if told else {})
 
