@@ -9,7 +9,7 @@ also who the patient is. It is for those who may see the job, and is deleted wit
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
@@ -22,6 +22,9 @@ from oarlock.store.schema import REVIEWS
 
 Opinion = Literal["usable", "needs_edits", "unusable"]
 """What is said of an organ."""
+
+_AT_ONCE: Final = 10_000
+"""Jobs that one statement asks for: PostgreSQL takes 65,535 parameters, SQLite often 32,766, and charts may show more jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,14 @@ class ReviewStore:
 
         A job without any is left out.
         """
-        newest = select(func.max(REVIEWS.c.id)).where(REVIEWS.c.job_id.in_(job_ids)).group_by(REVIEWS.c.job_id, REVIEWS.c.oar)
-        query = select(REVIEWS).where(REVIEWS.c.id.in_(newest)).order_by(REVIEWS.c.id)
-        found: dict[JobId, list[Review]] = {}
+        asked, found = list(job_ids), dict[JobId, list[Review]]()
         with self._database.reading() as connection:
-            for row in connection.execute(query).mappings():
-                found.setdefault(JobId(row["job_id"]), []).append(_review(row))
+            for first in range(0, len(asked), _AT_ONCE):
+                mine = REVIEWS.c.job_id.in_(asked[first : first + _AT_ONCE])
+                newest = select(func.max(REVIEWS.c.id)).where(mine).group_by(REVIEWS.c.job_id, REVIEWS.c.oar)
+                query = select(REVIEWS).where(REVIEWS.c.id.in_(newest)).order_by(REVIEWS.c.id)
+                for row in connection.execute(query).mappings():
+                    found.setdefault(JobId(row["job_id"]), []).append(_review(row))
         return found
 
     def opinions(self, job_ids: Collection[JobId]) -> dict[tuple[str, str], Opinion]:

@@ -320,6 +320,14 @@ def test_a_job_that_was_to_be_superseded_by_one_that_could_not_be_sent_stands_ag
     assert store.get(JobId("a")).superseded_by is None
 
 
+def test_reviews_of_more_jobs_than_a_statement_takes_are_found(store: JobStore, database: Database) -> None:
+    """As many as the charts of a large group show."""
+    reviews, many = ReviewStore(database), [JobId(str(number)) for number in range(70_000)]
+    for job_id in (many[0], many[-1]):
+        reviews.add(create(store, job_id), [("Brain", "usable", None)], by=SYSTEM)
+    assert set(reviews.latest(many)) == {many[0], many[-1]}
+
+
 @pytest.mark.parametrize("what", ["review", "delivery"])
 def test_nothing_is_said_of_a_job_that_was_purged_a_moment_ago(store: JobStore, database: Database, what: str) -> None:
     """The call was let in before the purge."""
