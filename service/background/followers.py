@@ -98,6 +98,7 @@ class Followers:
         self._known: dict[JobId, tuple[tuple[object, ...], Job]] = {}
         self._listings: dict[str, Listing] = {}
         self._seen: int | None = None
+        self._over = False
 
     def __len__(self) -> int:
         return len(self._followers) + len(self._watchers)
@@ -126,6 +127,7 @@ class Followers:
     def _among(self, others: set[Follower[News]], follower: Follower[News], caller_id: str) -> Iterator[Follower[News]]:
         self._of[caller_id] += 1
         others.add(follower)
+        follower.over = self._over
         self._somebody.set()
         try:
             yield follower
@@ -136,7 +138,8 @@ class Followers:
                 del self._of[caller_id]
 
     def close(self) -> None:
-        """End every stream: the service stops, and would wait for them."""
+        """End every stream, and those that still begin: the service stops, and would wait for them."""
+        self._over = True
         for follower in self._followers:
             follower.end()
         for watcher in self._watchers:

@@ -141,9 +141,11 @@ def test_a_service_that_stops_ends_every_stream(queued: Job) -> None:
                 streams.start_soon(follow, jobs, "list")
                 await anyio.wait_all_tasks_blocked()
                 hub.close()
+                late = events.listing(hub.watching("", "me"), still_allowed=lambda: True)  # a call that was let in before
+                streams.start_soon(follow, late, "late list")
 
     anyio.run(main)
-    assert sorted(ended) == ["job", "list"]
+    assert sorted(ended) == ["job", "late list", "list"]
 
 
 def test_a_poll_that_takes_long_is_made_less_often(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:
