@@ -27,6 +27,7 @@ from oarlock.reporting.commissioning import PICTURES, to_html
 from oarlock.reporting.contents import PIXELS, caption_of, data_url
 from oarlock.reporting.page import POLICY
 from oarlock.scopes import Scope
+from oarlock.store import audit
 from oarlock.store.audit import Actor
 from oarlock.store.files import RENDERING
 from oarlock.store.jobs import Job, JobId, JobState
@@ -35,7 +36,7 @@ from service.api.dependencies import PRIVATE, By, Caller, Here, needs
 from service.api.openapi import JOB_ID, NO_RESULT, Call, json_answer, problems
 from service.api.qa_report import qa_report, reference_file
 from service.api.reports import drawn_by_reference
-from service.api.results import note_read
+from service.api.results import read_event
 from service.api.routing import reads
 from service.api.schemas.commissioning import (
     MOST,
@@ -187,7 +188,7 @@ def _of_label(service: Service, label: str, model_sha256: str, site: str) -> lis
     """
     found = service.store.of_label(label, model_sha256, site=site, limit=MOST + 1)
     if len(found) > MOST:
-        raise InvalidParameter(name="label", reason=f"must be one that at most {MOST} jobs of the model have")
+        raise InvalidParameter(name="label", reason=f"must be the label of at most {MOST} jobs of this model")
     return list(found)
 
 
@@ -195,8 +196,8 @@ def _answer(service: Service, asked: CommissioningPost, kind: str, *, site: str,
     """What some jobs come to, as JSON or as the report."""
     ours = _judged(service, asked.jobs, site, unapproved=asked.unapproved)
     theirs = _judged(service, asked.against, site, unapproved=asked.unapproved)
-    for case in (*ours.cases, *theirs.cases):
-        note_read(service, case.job, by, "commissioning", case.key.encode())
+    read = (read_event(case.job, by, "commissioning", case.key.encode()) for case in (*ours.cases, *theirs.cases))
+    audit.record(service.database, *read)
     cases, earlier = ([one.to_json() for one in judged.cases] for judged in (ours, theirs))
     summary = _summary(ours, summarise_cases(cases, earlier))
     if kind == "json":

@@ -301,8 +301,13 @@ def note_read(service: Service, job: Job, by: Actor, name: str, content: bytes) 
 
     Before it is given.
     """
+    audit.record(service.database, read_event(job, by, name, content))
+
+
+def read_event(job: Job, by: Actor, name: str, content: bytes) -> Event:
+    """What the audit log says of a result that somebody is given."""
     result = f"{name} sha256:{hashlib.sha256(content).hexdigest()}"
-    audit.record(service.database, Event(Action.RESULT_READ, by, job.id, audit.to_text(job.model), result))
+    return Event(Action.RESULT_READ, by, job.id, audit.to_text(job.model), result)
 
 
 def _result(request: Request, content: bytes, media_type: str, file_name: str | None = None) -> Response:

@@ -57,7 +57,9 @@ def test_the_list_moves_by_itself_and_is_read_again_only_when_it_changed(tab: Ta
     tab.page.on("request", lambda request: read.append(request.url) if "/v1/jobs?" in request.url else None)
     page = tab.open(f"{planted.url}/")
     state = page.locator(f"[id='job-{job}'] .state")
-    while len(read) < 2:  # once by itself, once when the stream has told of itself
+    for _ in range(200):  # it is read once by itself, once when the stream has told of itself
+        if len(read) >= 2:
+            break
         page.wait_for_timeout(50)
     for stage in (Stage.COMPARING, Stage.INFERRING):
         leases.progress(Lease(JobId(job), 1, "worker", 1), stage=stage, progress=0.42, lease_s=3600)
@@ -107,12 +109,22 @@ def test_a_physicist_sees_which_organ_drifts_by_which_rule_within_which_limits(t
     assert DRIFTING in signals
     assert "beyond limit" in signals
     assert page.locator(".chart", has_text=SCANNER).count() == len(CENTRES)
-    page.locator("#organ").select_option(DRIFTING)
+    page.locator("#organ").select_option(label=DRIFTING)
     chart = page.locator(".chart", has_text=SCANNER)
     expect(chart).to_have_count(1)
     assert f"lower limit {expected['limits']['lower']:.3f}" in chart.locator("svg").text_content()
     assert chart.locator(".point.alarm").count() == len({alarm["at"] for alarm in expected["alarms"]})
     assert chart.locator(".point.base").count() == expected["baseline"]["n"] == 30
+
+
+def test_an_operator_picks_the_charts_of_one_site_or_those_of_none(tab: Tab, planted: Planted) -> None:
+    drift = httpx.get(f"{planted.url}/v1/qa/drift").json()
+    charts = [one | {"site": site} for one, site in zip(drift["charts"], ("", "north", "north"), strict=False)]
+    tab.page.route("**/v1/qa/drift*", lambda route: route.fulfill(json=drift | {"charts": charts}))
+    page = tab.open(f"{planted.url}/charts")
+    for site, count in (("north", 2), ("none (an operator's)", 1), ("all", 3)):
+        page.locator("#site").select_option(label=site)
+        expect(page.locator(".chart")).to_have_count(count)
 
 
 def test_supplied_contours_have_points_but_no_limits(tab: Tab, planted: Planted) -> None:
@@ -144,7 +156,13 @@ def test_a_physicist_compares_two_models_on_past_patients_and_keeps_the_better_o
     expect(page.get_by_role("button", name="Keep as baseline")).to_be_disabled()  # one patient still waits
     assert "1 not drawn yet" in page.locator("main").inner_text()
     [last, *_] = httpx.get(f"{commissioned.url}/v1/jobs?state=queued").json()["jobs"]
+    looked = list[str]()
+    page.on("request", lambda request: looked.append(request.url) if "/v1/commissionings/" in request.url else None)
+    with page.expect_response("**/v1/commissionings"):  # the list alone is asked while nothing moves
+        pass
     httpx.post(f"{commissioned.url}{last['links']['cancel']}").raise_for_status()
+    expect(page.get_by_role("button", name="Keep as baseline")).to_be_enabled(timeout=15_000)
+    assert len(looked) == 1
     page.locator("#against").select_option(label=f"oarlock-hn 1.2.3, {LABEL}")
     better = page.locator("tr", has_text="Parotid_L")
     expect(better).to_contain_text(f"+{BETTER:.3f} (6)")

@@ -80,11 +80,14 @@ function signals(charts) {
     el("dl.rules", {}, ...[...new Set(found.flatMap(({ point }) => point.alarms))].flatMap((rule) => [el("dt", {}, rule.replaceAll("_", " ")), el("dd", {}, rules.get(rule) ?? "")]))];
 }
 
+/** Whether something of this name is asked for: all, or this very one, which may be empty. */
+const isChosen = (name, value) => !chosen[name] || chosen[name] === `=${value}`;
+
 function fillChoices(all) {
   for (const [name, values] of [["model", all.map((one) => `${one.model.name} ${one.model.version}`)], ["scanner", all.map((one) => one.scanner)], ["site", all.map((one) => one.site)], ["organ", all.map((one) => one.oar)]]) {
     const select = byId(name), list = [...new Set(values)].sort();
-    select.replaceChildren(el("option", { value: "" }, "all"), ...list.map((value) => el("option", { value }, value || "unknown")));
-    select.value = list.includes(chosen[name]) ? chosen[name] : "";
+    select.replaceChildren(el("option", { value: "" }, "all"), ...list.map((value) => el("option", { value: `=${value}` }, value || (name === "site" ? "none (an operator's)" : "unknown"))));
+    select.value = list.some((value) => isChosen(name, value)) ? chosen[name] : "";
     chosen[name] = select.value;
     if (name === "site") select.parentElement.hidden = list.length < 2; // an operator's choice: a site sees itself alone
   }
@@ -92,7 +95,7 @@ function fillChoices(all) {
 
 let all = [];
 function show() {
-  const wanted = all.filter((one) => (!chosen.model || `${one.model.name} ${one.model.version}` === chosen.model) && (!chosen.scanner || one.scanner === chosen.scanner) && (!chosen.site || one.site === chosen.site) && (!chosen.organ || one.oar === chosen.organ));
+  const wanted = all.filter((one) => isChosen("model", `${one.model.name} ${one.model.version}`) && isChosen("scanner", one.scanner) && isChosen("site", one.site) && isChosen("organ", one.oar));
   byId("about").textContent = ABOUT[chosen.origin] + (chosen.origin === "shadow" ? "" : RINGS);
   byId("signals").replaceChildren(...signals(wanted));
   const rank = (one) => (one.points.some((point) => point.alarms.length) ? 0 : one.limits ? 1 : 2); // what has something to say comes first

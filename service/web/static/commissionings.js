@@ -6,6 +6,7 @@ const AGAIN_MS = 5000;
 const asked = new URLSearchParams(location.search);
 let caller = null;
 
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const nameOf = (model) => `${model.name} ${model.version}`;
 const shown = (...content) => byId("commissioning").replaceChildren(...content.flat().filter(Boolean));
 const table = (name, head, rows) => el("div.scroll", { tabindex: "0", role: "region", "aria-label": name }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((one) => el("th", { scope: "col" }, one)))), el("tbody", {}, ...rows)));
@@ -109,11 +110,22 @@ function draft() {
   return el("label.pick", {}, box, " count RTSTRUCTs that are not approved");
 }
 
+const mine = (one) => one.drawn_by.sha256 === asked.get("model") && one.label === asked.get("label");
+
+/** Wait until a job of this commissioning came or ended. The list says so; what the jobs come to is costly, and each look at it is in the audit log. */
+async function moved(since) {
+  for (;;) {
+    await pause(AGAIN_MS);
+    const now = document.hidden ? null : await call("/v1/commissionings").catch((error) => toast(error.message));
+    if (now && JSON.stringify(now.commissionings.find(mine)) !== JSON.stringify(since)) return;
+  }
+}
+
 async function showOne() {
-  const { commissionings } = await call("/v1/commissionings"), mine = (one) => one.drawn_by.sha256 === asked.get("model") && one.label === asked.get("label");
+  const { commissionings } = await call("/v1/commissionings");
   const query = new URLSearchParams(asked);
   query.delete("model");
-  const path = `/v1/commissionings/${asked.get("model")}?${query}`, found = await call(path), paired = asked.has("against"), low = lowest(found.organs);
+  const path = `/v1/commissionings/${encodeURIComponent(asked.get("model"))}?${query}`, found = await call(path), paired = asked.has("against"), low = lowest(found.organs);
   byId("title").textContent = `Commissioning of ${nameOf(found.drawn_by)}`;
   const facts = [`${found.patients} past patients`, `${found.approved} of their RTSTRUCTs approved`, found.waiting && `${found.waiting} not drawn yet`, found.left_out.length && `${found.left_out.length} left out`].filter(Boolean).join(" · ");
   shown(
@@ -123,7 +135,7 @@ async function showOne() {
     el("p.quiet.small", {}, "Limit (dashed): what 95 % of such patients keep, with 95 % confidence; none below five patients. Band: 95 % confidence interval of the mean. Each point is a patient. Scores alone do not show that contours are fit for use: look at the pictures, and decide organ by organ."),
     found.left_out.length ? el("h2.below", {}, "Left out") : "",
     found.left_out.length ? el("ul", {}, ...found.left_out.map((one) => el("li", {}, el("a", { href: `/jobs/${one.job_id}` }, one.job_id.slice(0, 8)), ` ${one.reason}`))) : "");
-  if (found.waiting) setTimeout(() => showOne().catch((error) => toast(error.message)), AGAIN_MS);
+  if (found.waiting) moved(commissionings.find(mine)).then(showOne).catch((error) => toast(error.message));
 }
 
 whoIsIt().then((found) => { caller = found; return asked.has("model") ? showOne() : showAll(); }).then(() => (document.body.dataset.ready = "true")).catch((error) => toast(error.message));
