@@ -40,7 +40,7 @@ of a planning CT in the order of their numbers as texts (1, 10, 100 …), exchan
 
 UNLIKE_HU: Final = 4.0
 """How different neighbours are at least, in the mean of the blocks: less is noise, which is alike at any distance. It is up to
-2.3 HU in a cylinder of water with a noise of 20 HU; slices of a patient that are two apart differ by 6 to 10 HU."""
+2.3 HU in a cylinder of water with a noise of 20 HU; in eight patients slices that are two apart differ by 6 to 10 HU."""
 
 MIN_LENGTH_MM: Final = 100.0
 MIN_SLICES_WITH_AIR: Final = 8

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pydicom
 import pytest
 
-from oarlock.ct.hounsfield import check_hounsfield, check_steps, check_values
+from oarlock.ct.hounsfield import check_hounsfield, check_not_cut, check_steps, check_values
 from oarlock.ct.intake import take_in
 from oarlock.ct.rules import IntakeRules
 from oarlock.ct.series import check_headers
@@ -203,6 +203,16 @@ def test_bulk_densities_are_not_values_that_are_cut_and_a_window_is_though_it_ha
     levels = (np.rint((np.clip(patient(), -1350, 150) + 1350) / 1500 * 255) * 1500 / 255 - 1350).astype(np.int16)
     with pytest.raises(NotHounsfield, match="cut off at 150 HU"):
         take_in(write(tmp_path / "levels", levels), IntakeRules())
+
+
+@pytest.mark.parametrize(("share", "densities", "refused"), [(0.61, 4, False), (0.59, 4, True), (0.7, 5, True)])
+def test_four_densities_are_bulk_from_60_percent_on(share: float, densities: int, refused: bool) -> None:
+    """Of 10,000 values below a highest one that 1 % have; the rest is spread over 1,500. Four of the five have 56 %."""
+    of_each = round(10_000 * share / densities)
+    bulk_values = np.repeat(np.arange(1_100, 1_100 + densities), of_each)
+    spread_values = np.resize(np.arange(-500, 1_000), 10_000 - bulk_values.size)
+    with pytest.raises(NotHounsfield, match="cut off at 1400 HU") if refused else nullcontext():
+        check_not_cut(np.concatenate([bulk_values, spread_values, np.full(100, 1_400)]).astype(np.int16))
 
 
 def test_a_body_of_one_value_is_not_bulk_densities(tmp_path: Path) -> None:
