@@ -388,8 +388,8 @@ class JobNotFound(JobError):
     code = "job.not_found"
     title = "No such job"
 
-    def __init__(self) -> None:
-        super().__init__("No job has this id on this server.")
+    def __init__(self, *, by: str = "id") -> None:
+        super().__init__(f"No job has this {by} on this server.")
 
 
 class ResultNotFound(JobError):

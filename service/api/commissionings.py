@@ -171,8 +171,6 @@ async def get_commissioning(
 
     def answer() -> Response:
         jobs = _of_label(service, asked.label, model_sha256, caller.site)
-        if not jobs:
-            raise JobNotFound
         label = asked.against_label or asked.label
         against = _of_label(service, label, asked.against, caller.site) if asked.against else []
         found = CommissioningPost(jobs=jobs, against=against, unapproved=asked.unapproved)
@@ -184,9 +182,12 @@ async def get_commissioning(
 def _of_label(service: Service, label: str, model_sha256: str, site: str) -> list[str]:
     """The ids of the jobs of one commissioning.
 
+    :raises JobNotFound: if there are none.
     :raises InvalidParameter: if they are too many to be judged in one go.
     """
     found = service.store.of_label(label, model_sha256, site=site, limit=MOST + 1)
+    if not found:
+        raise JobNotFound(by="label and model")
     if len(found) > MOST:
         raise InvalidParameter(name="label", reason=f"must be the label of at most {MOST} jobs of this model")
     return list(found)

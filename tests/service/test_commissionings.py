@@ -85,7 +85,10 @@ def test_jobs_of_one_label_are_a_commissioning_and_a_patient_who_was_sent_twice_
         assert (again["patients"], again["organs"][0]["change"]["n"]) == (len(SCORES), len(SCORES))
         assert any(left["reason"].startswith("It is the same series") for left in again["left_out"])
         assert "Surface DSC 0.850 at" in client.get(here, params={"label": LABEL, "format": "html"}).text
-        assert client.get(here, params={"label": "another"}).status_code == 404
+        for other in ({"label": "another"}, {"label": LABEL, "against": "9f" * 32}):
+            refused = client.get(here, params=other)
+            assert (refused.status_code, refused.json()["detail"]) == (404, "No job has this label and model on this server.")
+        assert running.store.labelled(site="south", limit=9) == []
 
 
 def test_the_report_has_a_picture_of_the_worst_patient_and_a_place_to_sign(past: tuple[Running, list[str], str]) -> None:

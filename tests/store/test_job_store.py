@@ -320,6 +320,12 @@ def test_a_job_that_was_to_be_superseded_by_one_that_could_not_be_sent_stands_ag
     assert store.get(JobId("a")).superseded_by is None
 
 
+def test_a_site_finds_no_job_by_a_label_that_another_site_gave(store: JobStore) -> None:
+    job = create(store, "a", label="spring", site="north")
+    found = {site: store.of_label("spring", job.model.sha256, site=site, limit=5) for site in ("north", "south", "")}
+    assert found == {"north": ["a"], "south": [], "": ["a"]}
+
+
 def test_reviews_of_more_jobs_than_a_statement_takes_are_found(store: JobStore, database: Database) -> None:
     """As many as the charts of a large group show."""
     reviews, many = ReviewStore(database), [JobId(str(number)) for number in range(70_000)]

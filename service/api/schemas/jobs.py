@@ -158,7 +158,8 @@ class JobsDocument(Schema):
     """How the list of jobs stands."""
 
     changes: int = Field(
-        description="is another one when a job came, began, ended or went, or something was noted of one: read the list again"
+        description="changes when a job came, began, ended or went, or something was noted of one: then read the list again. "
+        "Compare it within one stream alone, and read the list once when a stream begins"
     )
     running: list[RunningJob] = Field(description="the jobs that run now; of their progress the list need not be read")
 
