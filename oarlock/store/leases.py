@@ -214,7 +214,7 @@ class Leases:
             before = connection.execute(_END, _of(lease) | IDLE | {"finished_at": now} | values).mappings().first()
             if before is None:
                 raise LeaseLost
-            count_stages(connection, lease.stages, now)
+            count_stages(connection, tuple(lease.stages), now)  # the thread that renews the lease may add one meanwhile
             if scored is not None:
                 append_scores(connection, now, lease.job_id, model_of(before), scored, site=before["site"])
             if shadow is not None:
