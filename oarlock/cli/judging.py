@@ -30,7 +30,7 @@ _WORSE: Final = {Level.RED: {"red"}, Level.AMBER: {"red", "amber"}}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to a subcommand."""
-    group = parser.add_argument_group("pass and fail", "exit status 1 where a threshold or an action level is not kept")
+    group = parser.add_argument_group("pass and fail", "exit status 1 where a threshold or an action level is not met")
     for option, name in _THRESHOLDS.items():
         least = "lowest" if name in LEAST else "highest"
         group.add_argument(option, type=float, metavar="X", help=f"{least} {name} with which an organ passes, for all organs")
@@ -92,13 +92,13 @@ def _attribute(option: str) -> str:
 def exit_status(report: Mapping[str, Any], chosen: argparse.Namespace) -> int:
     """1 if a comparison fails or a verdict is too bad.
 
-    As bad as ``--fail-on``. A threshold that nothing was held against is not kept: a script would take silence for a pass.
+    As bad as ``--fail-on``. A threshold that nothing was held against is not met: a script would take silence for a pass.
 
     :param report: a job's QA report.
     """
     passed = [comparison["passed"] for comparison in report["comparisons"] if comparison["passed"] is not None]
     if not passed and any(getattr(chosen, _attribute(option)) is not None for option in _THRESHOLDS):
-        sys.stderr.write("warning: nothing was compared, so no threshold is kept\n")
+        sys.stderr.write("warning: nothing was compared, so no threshold is met\n")
         return FINDINGS
     failed = not all(passed)
     return FINDINGS if failed or report["verdict"] in _WORSE.get(chosen.fail_on, ()) else GOOD

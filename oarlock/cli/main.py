@@ -1,7 +1,7 @@
 """The commands of ``oarlock`` and what their exit status means.
 
 What the service does with a job's files, for files at hand. Exit status: 0 good; 1 findings, or a threshold that is not
-kept; 2 the input cannot be used.
+met; 2 the input cannot be used.
 """
 
 import argparse

@@ -58,9 +58,9 @@ _SEEN_HU: Final = (-1000, 400)
 
 
 def turned_over(hu: Int16Array, grid: Grid) -> list[Notice]:
-    """A warning if the images contradict their positions.
+    """Warnings if the images contradict their positions.
 
-    What they show then lies the other way round than their positions say.
+    What they show then lies the other way round, or in another order, than their positions say.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
     """

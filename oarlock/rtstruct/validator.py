@@ -51,7 +51,7 @@ class _Contour:
 def check_rtstruct(path: Path, header: SeriesHeader, masks: OARMasks | None = None, profile: Profile = GENERIC) -> list[str]:
     """Findings that make an RTSTRUCT unfit to be delivered.
 
-    None for a good one. They hold no text of the file.
+    The list is empty for a good one. Findings hold no text of the file.
 
     :param header: the CT series that the file claims to belong to.
     :param masks: what the file should hold.

@@ -89,9 +89,9 @@ class AnchorFinder:
 
 
 def joined(pieces: Pieces) -> tuple[FloatArray, npt.NDArray[Any]]:
-    """The one box that holds some pieces.
+    """The box that holds all pieces, and where it begins.
 
-    Before it, the indices of its first voxel.
+    The indices (z, y, x) of its first voxel, then its values; 0 between the pieces.
 
     :param pieces: at least one, of one type.
     """

@@ -350,7 +350,9 @@ def model_folders(models: Path) -> list[Path]:
 
 
 def check_default_model(folder: Path, found: Collection[str], name: str) -> None:
-    """Check that the model which jobs get that name none is there.
+    """Check that the default model is among those found.
+
+    Jobs get it that name none.
 
     :param folder: where the models were looked for.
     :param found: the models' names.
@@ -656,7 +658,7 @@ def _owners(file: FileOfParts, parts: Sequence[Part]) -> dict[OAR, str]:
 
 
 def _shares(file: FileOfParts, parts: Sequence[Part], owners: Mapping[OAR, str]) -> dict[OAR, float]:
-    """What each organ's owner leaves to its finder: only a part of fixed size does, to a finder that knows the organ."""
+    """The owner's share of each organ: only a part of fixed size shares, with a finder that knows the organ."""
     by_name = {part.name: part for part in parts}
     shares = {BY_NAME[organ]: share for organ, share in file.shares.items()}
     for oar in shares:

@@ -274,7 +274,7 @@ class PartTable(_Table):
 class FileOfParts(_Common):
     """Schema version 2: several ONNX files, the owner of each organ.
 
-    And what of an organ its owner leaves to its finder.
+    And the owner's share of those that it draws together with its finder.
     """
 
     schema_version: Literal[2]

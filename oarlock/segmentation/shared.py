@@ -51,9 +51,9 @@ class Claim:
         return volume
 
     def reach_mm(self, threshold: float) -> tuple[FloatArray, FloatArray] | None:
-        """Bounds (z, y, x) of the voxels that reach a threshold.
+        """Lowest and highest place (z, y, x) of what reaches a threshold.
 
-        Lowest and highest index, of their neighbours too; None if there are none.
+        In mm, one voxel further out than the outermost centres that reach it; None if none does.
         """
         box = bounding_box(np.asarray(self.values >= threshold))
         if box is None:

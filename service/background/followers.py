@@ -138,7 +138,10 @@ class Followers:
                 del self._of[caller_id]
 
     def close(self) -> None:
-        """End every stream, and those that still begin: the service stops, and would wait for them."""
+        """End every stream, and those that still begin.
+
+        The service stops, and would wait for them.
+        """
         self._over = True
         for follower in self._followers:
             follower.end()
