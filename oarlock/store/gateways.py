@@ -183,7 +183,7 @@ class GatewayStore:
         if row is None:
             row = connection.execute(select(GATEWAY_REQUESTS).where(same, _REQUESTS.state.in_(_OPEN))).mappings().first()
             if row is not None and kept is not None and row["idempotency_key"] is None:  # from now on this key finds it
-                own = update(GATEWAY_REQUESTS).where(_REQUESTS.id == row["id"])
+                own = update(GATEWAY_REQUESTS).where(_REQUESTS.id == row["id"], _REQUESTS.idempotency_key.is_(None))
                 connection.execute(own.values(idempotency_key=kept))
         return None if row is None else _request(row)
 
