@@ -98,7 +98,7 @@ class TooManyFollowers(AccessError):
     title = "Too many event streams"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"This caller follows {limit} jobs and lists already, which is the limit. Close some of these streams first.")
+        super().__init__(f"This caller follows {limit} jobs and lists already, which is the limit. Close some streams first.")
 
 
 class Unauthenticated(AccessError):

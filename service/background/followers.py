@@ -179,6 +179,7 @@ class Followers:
 
     def _lists(self, sites: set[str]) -> dict[str, Listing]:
         if not sites:
+            self._seen = None  # what moves meanwhile is not worth reading
             return {}
         moved = self._store.movements(self._seen)
         self._seen = moved.until
