@@ -213,7 +213,8 @@ def _check_none_empty(hu: Int16Array) -> None:
     """An image that came out blank leaves a hole in every organ: no slice within a patient shows nothing of them."""
     shown = np.mean(hu > BODY_HU, axis=(1, 2))
     before, behind = np.maximum.accumulate(shown), np.maximum.accumulate(shown[::-1])[::-1]
-    empty = np.flatnonzero(shown < EMPTY_SHARE * np.minimum(before, behind))
+    enclosed = np.minimum(before, behind)
+    empty = np.flatnonzero((enclosed >= MIN_BODY_SHARE) & (shown < EMPTY_SHARE * enclosed))
     if empty.size:
         raise NotHounsfield(reason=f"slice {empty[0] + 1} is empty, and slices on both sides of it show a patient")
 

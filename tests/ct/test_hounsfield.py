@@ -264,6 +264,16 @@ def test_a_neck_between_head_and_shoulders_is_not_empty() -> None:
         check_steps(outside)
 
 
+@pytest.mark.parametrize(("pixels", "refused"), [(95, False), (105, True)])
+def test_what_lies_beyond_air_behind_the_head_is_a_patient_from_1_percent_of_a_slice_on(pixels: int, refused: bool) -> None:
+    """A hook of a mask, or a speck of noise, is none; a slice has 10,000 pixels here."""
+    hu = np.full((4, 100, 100), -1000, dtype=np.int16)
+    hu[0, :50] = 30
+    hu[3].reshape(-1)[:pixels] = 30
+    with pytest.raises(NotHounsfield, match="slice 2 is empty") if refused else nullcontext():
+        check_steps(hu)
+
+
 def test_a_small_matrix_is_not_judged() -> None:
     check_steps(np.arange(3 * 63 * 63, dtype=np.int16).reshape(3, 63, 63))
 
