@@ -49,9 +49,9 @@ SET = {
     "OARLOCK_PROFILES": "profiles",
     "OARLOCK_SHADOW": "north=candidate",
     "OARLOCK_BACKENDS": "tf32",
-    "OARLOCK_BACKEND_SCAN": "scan",
+    "OARLOCK_BACKEND_SCAN": ".",
 }
-"""A value for each setting without a default, and for those that make one another necessary."""
+"""A value for each setting without a default, and for those that make one another necessary; the scan's folder must exist."""
 
 
 def test_the_environment_of_the_worker_is_valid_with_every_setting_set_and_holds_no_secret(
