@@ -118,7 +118,7 @@ def test_the_shipped_model_draws_the_same_on_both_devices() -> None:
     """At most one mask voxel in a thousand may differ."""
     shipped = read_manifest(Path(__file__).parents[2] / "models" / "oarlock-hn")
     hu = self_check_input(52, (96, 96)) + np.random.default_rng(1).normal(0, 60, (1, 1, 52, 96, 96)).astype(np.float32)
-    on_cpu, on_gpu = (load(shipped, device=device).predictors["model"](hu) > 0.5 for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (load(shipped, device=device).predictors["whole"](hu) > 0.5 for device in ("cpu", "cuda"))
     assert (on_cpu != on_gpu).sum() <= 1e-3 * on_cpu.sum()
 
 

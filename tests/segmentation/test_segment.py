@@ -308,9 +308,6 @@ def test_rivals_of_two_parts_of_equal_voxels_are_refused(tmp_path: Path) -> None
 
 
 def test_a_model_of_one_part_names_no_part(tmp_path: Path) -> None:
-    shipped = read_manifest(Path(__file__).parents[2] / "models" / "oarlock-hn")
-    if len(shipped.parts) == 1:
-        assert shipped.drawn_by() == {}
     composed = manifest_of(tmp_path)
     assert composed.drawn_by()["Lens_L"] == ("fine", "2" * 64)
     assert replace(composed, parts=composed.parts[:1]).drawn_by() == {}

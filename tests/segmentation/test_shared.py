@@ -226,4 +226,6 @@ def test_a_share_is_in_the_hash_and_in_the_name_of_who_drew(tmp_path: Path) -> N
         manifest_of(tmp_path, TEXT.replace("SpinalCord = 0.8", share)) for share in ("", "SpinalCord = 0.8", "SpinalCord = 0.7")
     )
     assert len({plain.sha256, ours.sha256, other.sha256}) == 3
+    before_there_were_shares = "495c3f82d6d706daef0742b3aa9f64a1142b5d073298564340115ad66b41e439"  # commit 3275991; jobs keep it
+    assert plain.sha256 == before_there_were_shares
     assert (plain.drawn_by()["SpinalCord"][0], ours.drawn_by()["SpinalCord"][0]) == ("axis", "axis+whole")
