@@ -19,7 +19,8 @@ from starlette.responses import Response
 
 from oarlock.commissioning.cases import WANTED, choose, is_approved, key_of
 from oarlock.commissioning.summary import summarise_cases
-from oarlock.errors import InvalidParameter, JobNotFound, OarlockError
+from oarlock.errors import InvalidParameter, JobExpired, JobNotFound, OarlockError
+from oarlock.facts import ModelFacts
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.pictures.overlay import overlay, worst_slice
 from oarlock.pictures.slice_archive import load_rendering
@@ -30,6 +31,7 @@ from oarlock.scopes import Scope
 from oarlock.store import audit
 from oarlock.store.audit import Actor
 from oarlock.store.files import RENDERING
+from oarlock.store.job_rows import PURGED_MODEL
 from oarlock.store.jobs import Job, JobId, JobState
 from oarlock.store.scores.write import Origin
 from service.api.dependencies import PRIVATE, By, Caller, Here, needs
@@ -233,24 +235,33 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
+    """What jobs come to, before it is summed up.
+
+    :ivar model: which drew them.
+    """
+
     cases: Sequence[_Case]
     left_out: Sequence[Mapping[str, str]]
     waiting: int
-    jobs: Sequence[Job]
+    model: ModelFacts
 
 
 def _judged(service: Service, ids: Sequence[str], site: str, *, unapproved: bool) -> _Judged:
     """The jobs, and which of them count.
 
     :raises JobNotFound: if there is no job of an id that the caller may see.
+    :raises JobExpired: if all of them were purged.
     :raises InvalidParameter: if several models drew them.
     """
     found = service.store.several([JobId(one) for one in ids])
     jobs = [found[JobId(one)] for one in dict.fromkeys(ids) if JobId(one) in found and found[JobId(one)].is_seen_by(site)]
     if len(jobs) < len(set(ids)):
         raise JobNotFound
-    if len({job.model.sha256 for job in jobs}) > 1:
+    drawn_by = {job.model.sha256: job.model for job in jobs if job.purged_at is None}  # a purged job does not say by which model
+    if len(drawn_by) > 1:
         raise _several_models()
+    if jobs and not drawn_by:
+        raise JobExpired
     cases: dict[str, _Case] = {}
     left_out: list[dict[str, str]] = []
     for job in jobs:
@@ -267,14 +278,16 @@ def _judged(service: Service, ids: Sequence[str], site: str, *, unapproved: bool
                 {"job_id": job.id, "state": job.state, "reason": job.error.detail if job.error else "It was cancelled."}
             )
     waiting = sum(not job.state.ended for job in jobs)
-    return _Judged(list(cases.values()), left_out, waiting, jobs)
+    return _Judged(list(cases.values()), left_out, waiting, next(iter(drawn_by.values()), PURGED_MODEL))
 
 
 def _case_or_reason(service: Service, job: Job, *, unapproved: bool) -> _Case | str:
     """A finished job as a past patient; or why it is none."""
+    if job.purged_at is not None:
+        return JobExpired().detail
     try:
         return _case(service, job, unapproved=unapproved)
-    except OarlockError as error:  # purged, or its results are gone
+    except OarlockError as error:  # its results are gone
         return error.detail
 
 
@@ -298,7 +311,7 @@ def _head(content: bytes) -> Any:
 
 
 def _summary(ours: _Judged, organs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    model = ours.jobs[0].model
+    model = ours.model
     return {
         "model": f"{model.name} {model.version} ({model.sha256[:12]})",
         "drawn_by": asdict(model),

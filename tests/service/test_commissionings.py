@@ -105,9 +105,23 @@ def test_a_job_that_nobody_has_is_not_left_out_in_silence(past: tuple[Running, l
     assert judge(running, [*ids, "0e9c1f9a-7a49-4d0c-9f0e-3c1f6a1f2f11"]).json()["code"] == "job.not_found"
 
 
+def test_a_patient_who_was_purged_is_left_out_with_the_reason(past: tuple[Running, list[str], str], tmp_path: Path) -> None:
+    running, ids, _ = past
+    gone = PastPatients(running, tmp_path).finish(20, {"Brain": 0.9})
+    httpx.delete(f"{running.url}/v1/jobs/{gone}", timeout=LIMIT_S).raise_for_status()
+    found = judge(running, [gone, *ids]).raise_for_status().json()
+    assert (found["patients"], [one["job_id"] for one in found["left_out"]]) == (5, [gone])
+    assert "deleted" in found["left_out"][0]["reason"]
+    assert found["drawn_by"]["name"] == "oarlock-hn"
+    assert judge(running, [gone]).json()["code"] == "job.expired"
+
+
 def test_a_refusal_is_a_new_error_each_time() -> None:
     """One that is raised again and again keeps the frames of every call that it ended, and what they held."""
-    jobs = {JobId(name): SimpleNamespace(is_seen_by=lambda _: True, model=SimpleNamespace(sha256=name)) for name in "ab"}
+    jobs = {
+        JobId(name): SimpleNamespace(is_seen_by=lambda _: True, model=SimpleNamespace(sha256=name), purged_at=None)
+        for name in "ab"
+    }
     service: Any = SimpleNamespace(store=SimpleNamespace(several=lambda _: jobs))
     refused = []
     for _ in range(2):
