@@ -10,7 +10,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -271,7 +271,7 @@ def _id(package: str) -> str:
     return package.replace(".", "_")
 
 
-PARTS: Final = {"packages": packages, "imports": graph, "journey": journey}
+PARTS: Final[dict[str, Callable[[], str]]] = {"packages": packages, "imports": graph, "journey": journey}
 
 
 def main() -> int:

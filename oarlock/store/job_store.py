@@ -264,7 +264,7 @@ class JobStore:
     def movements(self, since: int | None) -> Movements:
         """What moved in the lists of jobs.
 
-        All that is done to a job but its progress is in the audit log, whose newest entry is one row.
+        What is done to a job is in the audit log, whose head is one row; which jobs run, and how far, is in the job table.
 
         :param since: ``until`` of an earlier call; None to begin with.
         """

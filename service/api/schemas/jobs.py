@@ -161,7 +161,7 @@ class JobsDocument(Schema):
         description="changes when a job came, began, ended or went, or something was noted of one: then read the list again. "
         "Compare it within one stream alone, and read the list once when a stream begins"
     )
-    running: list[RunningJob] = Field(description="the jobs that run now; of their progress the list need not be read")
+    running: list[RunningJob] = Field(description="the jobs that run now; for their progress the list need not be read again")
 
 
 class JobPage(Schema):
