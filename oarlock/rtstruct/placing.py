@@ -7,7 +7,7 @@ Sources: PS3.3 C.8.8.6 (ROI contour; C.8.8.6.3 keyholes).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -221,7 +221,10 @@ class _Placing:
         if not self._draw_polygons(masks, polygons) or not self._interpolate(masks, layout, kept):
             self._refuse("its contours are too many or too long to be used")
             return
-        self._compare_overlaps(masks, polygons)
+        drawn = set(layout.drawn.values())
+        between_slices = {plane: z for z, *pair, _ in layout.between for plane in pair if plane not in drawn}
+        placed = [*layout.drawn.items(), *((z, plane) for plane, z in between_slices.items())]
+        self._compare_overlaps([self._on_slice(z, i) for i in kept[plane]] for z, plane in placed)
         self.hollow = bool(self.roi.contours) and self._voxels == 0
         if self.hollow and kept and not self.why_not:
             self.findings.append(f"its {len(self.roi.contours)} contour(s) enclose no voxel of the CT")
@@ -337,20 +340,19 @@ class _Placing:
 
     # ── overlaps ──
 
-    def _compare_overlaps(self, masks: OARMasks, polygons: list[tuple[int, FloatArray]]) -> None:
+    def _compare_overlaps(self, planes: Iterable[Sequence[FloatArray]]) -> None:
         """XOR is what the standard says of holes. Of contours that overlap it says nothing, and some take their union."""
-        _, rows, columns = masks.shape
-        overlaps = [self._overlap(on_slice, (rows, columns)) for on_slice in _by_slice(polygons).values()]
-        shared, slices = sum(overlaps), sum(overlap > 0 for overlap in overlaps)
-        if not slices:
+        overlaps = [self._overlap(polygons, (self._grid.rows, self._grid.columns)) for polygons in planes]
+        shared, found = sum(overlaps), sum(overlap > 0 for overlap in overlaps)
+        if not found:
             return
         what = "its contours overlap; what two of them share counts as outside (XOR)"
-        self.findings.append(f"on {slices} slice(s) {what}")
+        self.findings.append(f"in {found} plane(s) {what}")
         if shared > LARGEST_DISPUTED_SHARE * (self._voxels + shared):
             self.why_not = self.why_not or "its contours overlap, so what they enclose is not certain"
 
     def _overlap(self, polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int:
-        """Voxels of one slice that are in dispute; 0 where there is too much to compare, which is told."""
+        """Voxels of one plane that are in dispute; 0 where there is too much to compare, which is told."""
         if len(polygons) < 2:
             return 0
         if self._budget.takes("company", len(polygons)):

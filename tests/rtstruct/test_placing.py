@@ -101,7 +101,7 @@ def test_contours_that_overlap_in_part_are_told(
     """What both enclose is outside by XOR, which a system that takes their union does not mean; a hole or an island is none."""
     hole_in_first = contour(square_mm(header, 3, 1.5, 1.5, 2))
     _, warnings = brain(contour(square_mm(header, 3, 0.5, 0.5, 10)), hole_in_first, contour(square_mm(header, 3, *second)))
-    told = "ROI number 7: on 1 slice(s) its contours overlap; what two of them share counts as outside (XOR)."
+    told = "ROI number 7: in 1 plane(s) its contours overlap; what two of them share counts as outside (XOR)."
     assert (told in warnings) == overlap
 
 
@@ -191,7 +191,7 @@ def test_contours_that_enclose_the_same_voxels_and_cancel_each_other_are_told_an
     other[other[:, 0] > other[:, 0].mean(), 0] += 0.7
     placed = place(contour(one), contour(other), contour(square_mm(header, 4, 0.5, 0.5, 4)))
     assert placed.masks.mask(BRAIN).sum() == 16
-    assert [warning.detail[14:42] for warning in placed.warnings] == ["on 1 slice(s) its contours o"]
+    assert [warning.detail[14:42] for warning in placed.warnings] == ["in 1 plane(s) its contours o"]
     assert placed.not_scored == {BRAIN: "its contours overlap, so what they enclose is not certain"}
 
 
@@ -258,6 +258,16 @@ def test_slices_between_planes_are_interpolated_and_told(
     assert extents(mask) == {1: (9, 9), 2: (13, 13), 3: (17, 17), 4: (13, 13), 5: (9, 9)}
     told = "2 slice(s) have no contours of their own and are interpolated between its planes"
     assert warnings == [f"ROI number 7: {told}."]
+
+
+def test_contours_that_overlap_in_planes_between_the_slices_are_told_too(
+    tall: SeriesHeader, place: Callable[..., PlacedROIs]
+) -> None:
+    """The middle one of three planes has two squares that share a half; all slices around it are interpolated."""
+    squares = [(z, x, 8.0) for z, x in ((3.75, 20.5), (5.75, 20.5), (5.75, 24.5), (7.75, 20.5))]
+    placed = place(*planes(tall, *squares), on=tall)
+    assert [warning.detail for warning in placed.warnings if "in 1 plane(s) its contours overlap" in warning.detail]
+    assert placed.not_scored == {BRAIN: "its contours overlap, so what they enclose is not certain"}
 
 
 def test_an_interpolated_slice_lies_as_far_from_each_plane_as_it_does(

@@ -83,7 +83,7 @@ TWICE = "left out: drawn twice"
 OVERLAP = "its contours overlap; what two of them share counts as outside (XOR)"
 TOLD = {
     # Its box is drawn three times on each slice, which XOR alone reads as once; a second time would have emptied it.
-    "monaco_box_overlap.dcm": [f"ROI number 1: 6 of 9 contour(s): {TWICE}.", f"ROI number 2: on 3 slice(s) {OVERLAP}."],
+    "monaco_box_overlap.dcm": [f"ROI number 1: 6 of 9 contour(s): {TWICE}.", f"ROI number 2: in 3 plane(s) {OVERLAP}."],
     "xio_lung1-001.dcm": [f"ROI number 5: 85 of 170 contour(s): {TWICE}."],
 }
 LARGE_MARKS = {"plastimatch": pytest.mark.slow, "dcmrtstruct2nii": pytest.mark.long("oracle")}
