@@ -21,8 +21,8 @@ CARD: Final = ROOT / "models" / "oarlock-hn" / "MODEL_CARD.md"
 WHOLE: Final = {"OAR", "DSC mean", "n", "radiographer"}
 """Columns of the card's table of the whole-scan network; ``radiographer`` beside DSC is the second human's."""
 
-PART: Final = {"organ", "threshold", "DSC, cross-validated"}
-"""Columns of the card's tables of organs that a part of the model draws."""
+PART: Final = {"organ", "threshold", "share"}
+"""Columns of the card's tables of organs that a part of the model draws; the last one is DSC, and says on which scans."""
 
 Row = Mapping[str, str]
 
@@ -36,7 +36,7 @@ def table() -> str:
     """
     found: dict[str, list[Row]] = {}
     lines = CARD.read_text(encoding="utf-8").splitlines()
-    of_parts = {row["organ"]: row["DSC, cross-validated"] for row in _rows(lines, PART)}
+    of_parts = {row["organ"]: next(row[column] for column in row if column.startswith("DSC")) for row in _rows(lines, PART)}
     for row in _rows(lines, WHOLE):
         if row["radiographer"]:
             drawn = {**row, "DSC mean": of_parts.get(row["OAR"], row["DSC mean"])}
