@@ -123,7 +123,9 @@ def row(score: float | None, presence: str = "both") -> dict[str, object]:
 
 def test_proposed_levels_can_be_read_as_a_sites_file_and_most_patients_keep_them(tmp_path: Path) -> None:
     scores = [0.9, 0.92, 0.85, 0.95, 0.88, 0.91, 0.93, 0.9]
-    cases = [{"key": str(i), "scanner": "CT 1", "oars": [row(score)], "verdicts": {"Brain": "green"}} for i, score in enumerate(scores)]
+    cases = [
+        {"key": str(i), "scanner": "CT 1", "oars": [row(score)], "verdicts": {"Brain": "green"}} for i, score in enumerate(scores)
+    ]
     cases.append({"key": "missed", "oars": [row(None, "reference_only")], "verdicts": {"Brain": "red"}})
     (brain,) = summarise_cases(cases)
     assert (brain["n"], brain["missed"], brain["red"]) == (8, 1, 1)
@@ -136,7 +138,10 @@ def test_proposed_levels_can_be_read_as_a_sites_file_and_most_patients_keep_them
 def test_only_scores_with_the_same_tolerance_are_paired_and_misses_stand_beside() -> None:
     ours = [row(0.9), row(0.8), row(0.7), row(None, "reference_only")]
     theirs = [row(0.8), row(0.8) | {"tolerance_mm": 2.0}, row(0.7) | {"tolerance_rounded_mm": 2.5}, row(0.6)]
-    cases, earlier = ([{"key": str(i), "scanner": "CT 1", "oars": [one], "verdicts": {}} for i, one in enumerate(rows)] for rows in (ours, theirs))
+    cases, earlier = (
+        [{"key": str(i), "scanner": "CT 1", "oars": [one], "verdicts": {}} for i, one in enumerate(rows)]
+        for rows in (ours, theirs)
+    )
     (brain,) = summarise_cases(cases, earlier)
     assert (brain["change"]["n"], brain["change"]["mean"]) == (1, 0.1)
     assert brain["missed_by"] == {"ours": 1, "theirs": 0}
