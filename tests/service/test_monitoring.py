@@ -19,7 +19,10 @@ from ruamel.yaml import YAML
 from oarlock.errors import InferenceFailed, leaves
 from oarlock.facts import ModelFacts
 from oarlock.organs.catalogue import OARS
+from oarlock.store.audit import SYSTEM
 from oarlock.store.jobs import Stage
+from oarlock.store.leases import Lease
+from oarlock.store.reviews import ReviewStore
 from oarlock.store.scores.write import Scored, append
 from tests.fixtures.scores import compared, score
 from tests.service.running import Running, parts
@@ -85,6 +88,12 @@ def selectors(query: str) -> Iterator[tuple[str, set[str]]]:
     yield from found
 
 
+def say_of_brain(running: Running, lease: Lease) -> None:
+    """Somebody finds the job's brain usable."""
+    reviews = ReviewStore(running.service.database)
+    reviews.add(running.store.get(lease.job_id), [("Brain", "usable", None)], by=SYSTEM)
+
+
 @pytest.fixture(scope="module")
 def labels(running: Running, series: list[Path]) -> dict[str, set[str]]:
     """The labels of every metric, as seen after a little of everything has happened."""
@@ -96,6 +105,7 @@ def labels(running: Running, series: list[Path]) -> dict[str, set[str]]:
         client.post("/v1/gateways/ward", json={}).raise_for_status()
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, ModelFacts("monitored", "1", "ab" * 32), SCORED)
+        say_of_brain(running, lease)
         text = client.get("/metrics").text
         running.store.leases.fail(lease, InferenceFailed(reason="it was only a test"))
         running.store.workers.sign_off("monitored")

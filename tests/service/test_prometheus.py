@@ -19,12 +19,13 @@ from oarlock.errors import InferenceFailed
 from oarlock.facts import ModelFacts
 from oarlock.qa.control_chart import Rule
 from oarlock.store.jobs import Stage
+from oarlock.store.leases import Lease
 from oarlock.store.scores.write import Scored, append
 from tests.fixtures.processes import eventually, free_port
 from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
-from tests.service.test_monitoring import ALERTS, ROOT, rules, shown
+from tests.service.test_monitoring import ALERTS, ROOT, rules, say_of_brain, shown
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +41,7 @@ FIRST = (
     "Instances stored by DICOMweb an hour A",
     "Series stored by DICOMweb that are not a job A",
     "Shadow runs by state A",
+    "What people said of organs a week A",
 )
 LEAST = dict.fromkeys(FIRST, 0.0) | {
     "Callbacks by state A": 0.0,
@@ -47,6 +49,12 @@ LEAST = dict.fromkeys(FIRST, 0.0) | {
     "Findings by check A": 0.0,
 }
 """Nobody asked to be called back; and the first finding of its kind ever is no increase."""
+
+BEFORE = {
+    'oarlock_jobs{state="failed"}': 0.0,
+    "count(oarlock_surface_dsc_count) > bool 0": 1.0,
+    "count(oarlock_stage_seconds_count) > bool 0": 1.0,
+}
 
 BRAIN = replace(score("Brain", 0.93), action_levels={"surface_dsc": 0.9})
 MODEL = ModelFacts("oarlock-hn", "1.2.3", "ab" * 32)
@@ -93,12 +101,26 @@ def watched(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
         yield running
 
 
+def begun(running: Running, client: httpx.Client, series: list[Path]) -> Lease:
+    """The lease of a new job whose network runs."""
+    lease = running.claim(client.post("/v1/jobs", files=parts(series)).json())
+    running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+    return lease
+
+
+def live_before(running: Running, series: list[Path]) -> None:
+    """A job that ended well, and one that was scored: from then on their kinds are counted."""
+    with httpx.Client(base_url=running.url, timeout=30) as client:
+        running.store.leases.succeed(begun(running, client, series))
+    with running.service.database.writing() as connection:
+        append(connection, datetime.now(UTC), "an-earlier-job", MODEL, Scored("CT"))
+
+
 def live_a_little(running: Running, series: list[Path]) -> None:
     """One of everything that the dashboard shows."""
     with httpx.Client(base_url=running.url, timeout=30) as client:
         running.store.workers.heartbeat("watched", {}, "cpu")
-        lease = running.claim(client.post("/v1/jobs", files=parts(series)).json())
-        running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.5, lease_s=60)
+        lease = begun(running, client, series)
         client.get("/v1/jobs/none")
         client.post("/v1/gateways/ward", json={}).raise_for_status()
         scored = Scored(
@@ -109,6 +131,7 @@ def live_a_little(running: Running, series: list[Path]) -> None:
         )
         with running.service.database.writing() as connection:
             append(connection, datetime.now(UTC), lease.job_id, MODEL, scored)
+        say_of_brain(running, lease)
         running.service.metrics.drift_alarms.labels(MODEL.name, "Brain", Rule.RUN, "lower").inc()
         running.store.leases.fail(lease, InferenceFailed(reason="it was only a test"))
         running.claim(client.post("/v1/jobs", files=parts(series)).json())
@@ -127,9 +150,10 @@ def scraped(watched: Running, series: list[Path], tmp_path_factory: pytest.TempP
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             asked = Prometheus(f"http://{address}")
-            with watched.service.database.writing() as connection:  # an earlier job of the scanner: from then on it is counted
-                append(connection, datetime.now(UTC), "an-earlier-job", MODEL, Scored("CT"))
+            live_before(watched, series)
             assert eventually(lambda: asked.has('up{job="oarlock"}', 1), within_s=PATIENCE_S), (folder / "log").read_text()
+            for query, value in BEFORE.items():  # an increase is seen only from what was scraped before it
+                assert eventually(lambda query=query, value=value: asked.has(query, value), within_s=PATIENCE_S), query
             live_a_little(watched, series)
             assert eventually(lambda: asked.has('oarlock_jobs{state="failed"}', 1), within_s=PATIENCE_S)
             yield asked

@@ -274,7 +274,7 @@ def test_of_a_purged_job_only_its_id_its_state_and_its_times_are_left(store: Job
 def test_an_idempotency_key_is_not_in_the_bytes_of_the_database(tmp_path: Path, sqlite_file: Database) -> None:
     store = JobStore(sqlite_file)
     create(store, idempotency_key="patient-4711")
-    assert not [path for path in tmp_path.iterdir() if b"4711" in path.read_bytes()]
+    assert not [path for path in tmp_path.iterdir() if b"patient-4711" in path.read_bytes()]
     sqlite_file.close()
 
 
