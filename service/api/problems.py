@@ -170,6 +170,8 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     known = {HTTPStatus.NOT_FOUND: refusals.RouteNotFound, HTTPStatus.METHOD_NOT_ALLOWED: refusals.MethodNotAllowed}
     ours = known.get(HTTPStatus(error.status_code))
+    if isinstance(error.__cause__, UnicodeDecodeError) and request.headers.get("content-type", "").startswith("application/json"):
+        return problem(request, errors.InvalidParameter(name="body", reason="is not valid: it is not UTF-8"))
     if ours is None:
         return problem(request, refusals.UploadMalformed(reason="the server's parser refused it"))
     return problem(request, ours(), headers=_allowed(request) if ours is refusals.MethodNotAllowed else None)

@@ -101,6 +101,12 @@ def test_a_job_that_there_is_not_is_not_found(client: httpx.Client, path: str, j
     assert answer.json()["code"] in {"job.not_found", "request.not_found"}
 
 
+def test_a_body_of_json_that_is_not_utf_8_is_said_to_be_so(client: httpx.Client) -> None:
+    answer = client.post("/v1/commissionings", content=b"\xff{}", headers={"Content-Type": "application/json"})
+    problem(answer, 422, "request.invalid_parameter")
+    assert answer.json()["detail"] == "The parameter 'body' is not valid: it is not UTF-8."
+
+
 def test_jobs_are_listed_newest_first_in_pages_and_by_state_and_series(
     client: httpx.Client, running: Running, job: dict[str, Any], series: list[Path]
 ) -> None:
