@@ -67,6 +67,8 @@ log = logging.getLogger(__name__)
 QUEUE_ORDER: Final = (JOBS.c.rank, JOBS.c.queued_at, JOBS.c.id)
 """By rank, then by how long a job waits."""
 
+_OPEN: Final = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
@@ -341,7 +343,7 @@ class JobStore:
         :param site: whose jobs; empty for those of all sites.
         """
         group = (JOBS.c.label, JOBS.c.model_name, JOBS.c.model_version, JOBS.c.model_sha256)
-        waiting = func.sum(case((JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING]), 1), else_=0))
+        waiting = func.sum(case((_OPEN, 1), else_=0))
         last = func.max(JOBS.c.created_at)
         wanted = [JOBS.c.label.is_not(None), JOBS.c.purged_at.is_(None), *([JOBS.c.site == site] if site else [])]
         compared = select(QA_CASES.c.job_id).where(QA_CASES.c.origin == Origin.SUPPLIED)
@@ -475,8 +477,7 @@ class JobStore:
         given = []
         with self._database.writing() as connection:
             for name, model in models.items():
-                waits = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-                other = waits & (JOBS.c.model_name == name) & (JOBS.c.model_sha256 != model.sha256)
+                other = _OPEN & (JOBS.c.model_name == name) & (JOBS.c.model_sha256 != model.sha256)
                 other &= JOBS.c.model_sha256.not_in(but)
                 for row in connection.execute(select(JOBS).where(other)).mappings().all():
                     values = model_columns(model) | {
@@ -497,9 +498,8 @@ class JobStore:
         :raises JobNotFound: if there never was one.
         """
         now = self._clock()
-        unfinished = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
         with self._database.writing() as connection:
-            change(connection, job_id, unfinished, {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True})
+            change(connection, job_id, _OPEN, {"state": JobState.CANCELLED, "finished_at": now, "cancel_requested": True})
             for table in OF_A_JOB:
                 connection.execute(delete(table).where(table.c.job_id == job_id))
             if change(connection, job_id, JOBS.c.purged_at.is_(None), TOMBSTONE | {"purged_at": now}):
@@ -548,8 +548,7 @@ class JobStore:
 
         Read off an index, however many have ended.
         """
-        open_ = JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-        query = select(JOBS.c.site, JOBS.c.state, func.count()).where(open_).group_by(JOBS.c.state, JOBS.c.site)
+        query = select(JOBS.c.site, JOBS.c.state, func.count()).where(_OPEN).group_by(JOBS.c.state, JOBS.c.site)
         with self._database.reading() as connection:
             return {(site, JobState(state)): int(count) for site, state, count in connection.execute(query)}
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request
@@ -202,29 +202,29 @@ def list_jobs(
     return Response(page.model_dump_json(), media_type="application/json", headers=PRIVATE)  # FastAPI would check it anew
 
 
+def _events_answer(
+    description: str, kinds: list[str], id_: dict[str, str], document: str, example: dict[str, str]
+) -> dict[str, Any]:
+    """How OpenAPI describes a stream of events whose data are documents."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{document}"},
+    }
+    properties = {"event": {"type": "string", "enum": kinds}, "id": {"type": "string"} | id_, "data": data}
+    schema = {"type": "object", "required": ["event", "id", "data"], "properties": properties}
+    return {"description": description, "content": {"text/event-stream": {"schema": schema, "example": example}}}
+
+
 _LIST_EVENTS: Final[Call] = {
     "responses": {
-        200: {
-            "description": "Events for as long as the caller listens, each of which this schema describes",
-            "content": {
-                "text/event-stream": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["event", "id", "data"],
-                        "properties": {
-                            "event": {"type": "string", "enum": ["jobs"]},
-                            "id": {"type": "string"},
-                            "data": {
-                                "type": "string",
-                                "contentMediaType": "application/json",
-                                "contentSchema": {"$ref": "#/components/schemas/JobsDocument"},
-                            },
-                        },
-                    },
-                    "example": {"event": "jobs", "id": "1", "data": json.dumps({"changes": 7, "running": []})},
-                }
-            },
-        },
+        200: _events_answer(
+            "Events for as long as the caller listens, each of which this schema describes",
+            ["jobs"],
+            {},
+            "JobsDocument",
+            {"event": "jobs", "id": "1", "data": json.dumps({"changes": 7, "running": []})},
+        ),
         **problems(refusals.TooManyFollowers(limit=256)),
     }
 }
@@ -256,27 +256,13 @@ def get_job(service: Here, job: TheJob, response: Response) -> JobDocument:
 
 _EVENTS: Final[Call] = {
     "responses": {
-        200: {
-            "description": "Events until the job ends, each of which this schema describes",
-            "content": {
-                "text/event-stream": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["event", "id", "data"],
-                        "properties": {
-                            "event": {"type": "string", "enum": ["progress", "end"]},
-                            "id": {"type": "string", "description": "to be sent as Last-Event-ID"},
-                            "data": {
-                                "type": "string",
-                                "contentMediaType": "application/json",
-                                "contentSchema": {"$ref": "#/components/schemas/JobDocument"},
-                            },
-                        },
-                    },
-                    "example": {"event": "progress", "id": "1", "data": json.dumps(RUNNING, separators=(",", ":"))},
-                }
-            },
-        },
+        200: _events_answer(
+            "Events until the job ends, each of which this schema describes",
+            ["progress", "end"],
+            {"description": "to be sent as Last-Event-ID"},
+            "JobDocument",
+            {"event": "progress", "id": "1", "data": json.dumps(RUNNING, separators=(",", ":"))},
+        ),
         204: {"description": "The job has ended, and the caller knows (Last-Event-ID: end)"},
         **problems(*NOT_FOUND, refusals.TooManyFollowers(limit=256)),
     }

@@ -63,6 +63,16 @@ export function when(text) {
 /** A number with a unit, or an en dash where it is not defined. */
 export const figure = (value, digits = 2, unit = "") => (value === null || value === undefined ? "–" : value.toFixed(digits) + (unit && ` ${unit}`));
 
+export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Ask in the page's dialog; whether it was answered with yes. */
+export function sure(question) {
+  const dialog = byId("sure");
+  byId("sure-text").textContent = question;
+  dialog.showModal();
+  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
+}
+
 const MARKS = { green: "✓", amber: "!", red: "✕" };
 const WORDS = { green: "No finding", amber: "Look here", red: "Something is wrong" };
 /** A verdict: told by its shape and its word, not by its colour alone. */

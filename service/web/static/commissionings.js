@@ -1,12 +1,11 @@
 // What past patients said of a model, before it draws a new one: all commissionings, or one, alone or beside an earlier model.
-import { byId, call, el, figure, toast, when } from "./api.js";
+import { byId, call, el, figure, pause, sure, toast, when } from "./api.js";
 import { whoIsIt } from "./page.js";
 
 const AGAIN_MS = 5000;
 const asked = new URLSearchParams(location.search);
 let caller = null;
 
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const nameOf = (model) => `${model.name} ${model.version}`;
 const shown = (...content) => byId("commissioning").replaceChildren(...content.flat().filter(Boolean));
 const table = (name, head, rows) => el("div.scroll", { tabindex: "0", role: "region", "aria-label": name }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((one) => el("th", { scope: "col" }, one)))), el("tbody", {}, ...rows)));
@@ -75,13 +74,6 @@ function changed(change) {
 }
 
 const HEAD = ["Organ", "n", "Missed", "Red"], CHANGE = ["Change (pairs)", ""], SCORES = ["Mean ± SD", "Mean, 95 % interval", "Limit", "HD95", "HD95 limit", "Proposed"];
-
-function sure(question) {
-  const dialog = byId("sure");
-  byId("sure-text").textContent = question;
-  dialog.showModal();
-  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
-}
 
 function keep(found) {
   const button = el("button.main", { type: "button", disabled: found.waiting > 0 || !found.organs.length, title: found.waiting ? "Some past patients have not been drawn yet" : "" }, "Keep as baseline");

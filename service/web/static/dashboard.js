@@ -1,5 +1,5 @@
 // The jobs, newest first, as they are now; what is not ready, and why.
-import { byId, call, el, toast, when } from "./api.js";
+import { byId, call, el, pause, sure, toast, when } from "./api.js";
 import { showGateways } from "./gateways.js";
 import { whoIsIt } from "./page.js";
 
@@ -39,13 +39,6 @@ function act(job, verb, method, path) {
     await call(path, { method }).then(() => toast(`${verb}: done`), (error) => toast(error.message));
     await refresh();
   } }, verb);
-}
-
-function sure(question) {
-  const dialog = byId("sure");
-  byId("sure-text").textContent = question;
-  dialog.showModal();
-  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
 }
 
 function actions(job) {
@@ -124,7 +117,6 @@ function prepare() {
 
 // ── live ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 let stream = null, due = false, busy = false;
 
 /** Read the list now, or as soon as the last reading is three seconds old: however much moves, it is read no more often than that. */
