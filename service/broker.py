@@ -67,10 +67,15 @@ class Broker:
 
         :raises BrokerUnavailable: if Redis does not answer.
         """
-        with _translated(), self._app.connection_for_write() as connection:
+        with _translated(), self._app.connection_or_acquire() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_LIMIT_S)
-            channel: Any = connection.default_channel
-            return int(channel.queue_declare(queue=QUEUE).message_count)
+
+            def counted() -> int:
+                channel: Any = connection.default_channel
+                return int(channel.queue_declare(queue=QUEUE).message_count)
+
+            # A connection of the pool may be from before a restart of Redis.
+            return int(connection.ensure(connection, counted, max_retries=1, interval_start=0)())
 
     def close(self) -> None:
         """Close every connection."""

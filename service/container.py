@@ -116,7 +116,18 @@ def running(settings: Settings, *, embedded: Callable[[], str | None] = lambda: 
     broker = Broker(settings)
     health = Health(settings, store, storage, broker, model_folder.now, embedded=embedded)
     sources = Sources(
-        store, qa_store, broker, health, model_folder.now, callbacks, deliveries, reviews, received, gateways, settings.rules
+        database,
+        store,
+        qa_store,
+        broker,
+        health,
+        model_folder.now,
+        callbacks,
+        deliveries,
+        reviews,
+        received,
+        gateways,
+        settings.rules,
     )
     try:
         yield Service(

@@ -6,6 +6,7 @@ SQLite runs with a write-ahead log. A transaction that will write says so when i
 """
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -71,6 +72,7 @@ class Database:
             _check_file(where)
         pool = {} if connections is None else {"pool_size": connections, "max_overflow": 0}
         self._engine = _engine(where, **pool)
+        self._together = threading.local()
         try:
             with self.writing() if create else self.reading() as connection:
                 if create:
@@ -167,11 +169,31 @@ class Database:
             yield connection
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that this thread reads in the block is of one moment.
+
+        It is one transaction: each of its own costs four more ways to the server and back.
+
+        :raises DatabaseUnavailable: if the database does not answer.
+        """
+        with self.snapshot() as connection:
+            self._together.connection = connection
+            try:
+                yield
+            finally:
+                self._together.connection = None
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that only reads.
 
         :raises DatabaseUnavailable: if the database does not answer.
         """
+        shared: Connection | None = getattr(self._together, "connection", None)
+        if shared is not None:
+            with _translated():
+                yield shared
+            return
         with _translated(), self._engine.connect().execution_options(oarlock_reads=True) as connection:
             yield connection
 

@@ -457,4 +457,4 @@ QA_UNCOUNTED: Final = Table(
     Column("shadow", Boolean, nullable=False),
     Column("findings", Text, nullable=False),
 )
-"""What jobs left for the two tables before: a row is counted, and deleted, by whoever comes next."""
+"""What jobs left for the two tables before: the sweeper counts a row, and deletes it; until then readers add it."""

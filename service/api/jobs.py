@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from oarlock import errors
 from oarlock.ct.intake import take_in
@@ -28,7 +28,6 @@ from service.intake.submission import LABEL_LIMIT, Post, check_choices, check_id
 
 POLL_AFTER_S: Final = 2
 
-_STREAM: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _READ: Final = [needs(Scope.JOBS_READ)]
 _WRITE: Final = [needs(Scope.JOBS_WRITE)]
 
@@ -182,18 +181,19 @@ def list_jobs(
 ) -> Response:
     """Jobs, newest first, without the purged ones."""
     stands_in = None if series_instance_uid is None else service.vault.pseudonym(series_instance_uid)
-    found, following = service.store.page(
-        site=caller.site,
-        state=state,
-        series_instance_uid=series_instance_uid,
-        stands_in=stands_in,
-        label=label,
-        limit=limit,
-        cursor=cursor,
-    )
-    places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
-    ids = [job.id for job in found]
-    delivered, reviewed = service.deliveries.of(ids), service.reviews.latest(ids)
+    with service.database.together():
+        found, following = service.store.page(
+            site=caller.site,
+            state=state,
+            series_instance_uid=series_instance_uid,
+            stands_in=stands_in,
+            label=label,
+            limit=limit,
+            cursor=cursor,
+        )
+        ids = [job.id for job in found]
+        places = service.store.queue_positions([job.id for job in found if job.state is JobState.QUEUED])
+        delivered, reviewed = service.deliveries.of(ids), service.reviews.latest(ids)
     documents = [
         JobDocument.of(service.vault.reveal(job), places.get(job.id), delivered.get(job.id, ()), reviewed.get(job.id, ()))
         for job in found
@@ -237,11 +237,9 @@ async def get_list_events(request: Request, service: Here, caller: Caller, *, st
     At most one a second. Each tells how far the running jobs are, and whether the list has changed since the one before.
     """
     if request.method == "HEAD":
-        return Response(media_type="text/event-stream", headers=_STREAM)
-    service.followers.check_room(caller.id)
+        return Response(media_type=events.MEDIA_TYPE, headers=events.HEADERS)
     watching = service.followers.watching(caller.site, caller.id)
-    stream = events.listing(watching, still_allowed=partial(still_allowed, Scope.JOBS_READ))
-    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
+    return events.EventStream(events.listing(watching, still_allowed=partial(still_allowed, Scope.JOBS_READ)))
 
 
 _GET: Final[Call] = {"responses": {200: json_answer("The job", RUNNING, "JobDocument"), **problems(*NOT_FOUND)}}
@@ -283,12 +281,10 @@ async def get_events(
     if last_event_id == events.END and job.state.ended:
         return Response(status_code=204)
     if request.method == "HEAD":
-        return Response(media_type="text/event-stream", headers=_STREAM)
-    service.followers.check_room(caller.id)
+        return Response(media_type=events.MEDIA_TYPE, headers=events.HEADERS)
     following = service.followers.following(job, caller.id)
     to_document = partial(_document_of, service)
-    stream = events.progress(following, to_document, still_allowed=partial(still_allowed, Scope.JOBS_READ))
-    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
+    return events.EventStream(events.progress(following, to_document, still_allowed=partial(still_allowed, Scope.JOBS_READ)))
 
 
 # ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────────────

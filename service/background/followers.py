@@ -103,16 +103,11 @@ class Followers:
     def __len__(self) -> int:
         return len(self._followers) + len(self._watchers)
 
-    def check_room(self, caller_id: str) -> None:
-        """Check that somebody may follow one more.
-
-        :raises TooManyFollowers: if not.
-        """
-        if self._of[caller_id] >= self._of_one:
-            raise TooManyFollowers(limit=self._of_one)
-
     def following(self, job: Job, caller_id: str) -> AbstractContextManager[Follower[Standing]]:
-        """A follower of a job for as long as the block."""
+        """A follower of a job for as long as the block.
+
+        :raises TooManyFollowers: if the caller follows as many as one may; so in the other call.
+        """
         news = None if job.state is JobState.QUEUED else (job, None)  # a place has to be looked up
         return self._among(self._followers, Follower(job.id, news), caller_id)
 
@@ -125,6 +120,8 @@ class Followers:
 
     @contextmanager
     def _among(self, others: set[Follower[News]], follower: Follower[News], caller_id: str) -> Iterator[Follower[News]]:
+        if self._of[caller_id] >= self._of_one:
+            raise TooManyFollowers(limit=self._of_one)
         self._of[caller_id] += 1
         others.add(follower)
         follower.over = self._over

@@ -3,13 +3,15 @@
 So they hold across restarts and processes.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, product
+from threading import Lock
+from time import monotonic
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -20,6 +22,7 @@ from oarlock.qa.checks.finding import Level
 from oarlock.qa.control_chart import Rule
 from oarlock.segmentation.model_folder import Installed
 from oarlock.store.callbacks import CallbackStore
+from oarlock.store.database import Database
 from oarlock.store.deliveries import DeliveryStore
 from oarlock.store.gateways import GatewayStore
 from oarlock.store.job_store import JobStore
@@ -46,11 +49,14 @@ STORED: Final[Mapping[int, str]] = {
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
+disable_created_metrics()  # a line for each counter that nobody asks for: since when it counts
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What is counted from."""
 
+    database: Database
     store: JobStore
     scores: ScoreStore
     broker: Broker
@@ -70,9 +76,10 @@ class Metrics:
     And numbers of the job table and the queue.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Table(sources))
+    def __init__(self, sources: Sources, *, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._registry, self._table = CollectorRegistry(), _Table(sources)
+        self._lock, self._begun_at, self._text = Lock(), float("-inf"), b""
         self.refusals = Counter("oarlock_refusals", "Calls that were refused, by code", ["code"], registry=self._registry)
         for leaf in leaves():
             self.refusals.labels(leaf.code)  # from 0, or the first one would not be an increase
@@ -92,44 +99,64 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """Everything, in the text format."""
-        return generate_latest(self._registry)
+        """Everything, in the text format.
+
+        Who asks while another one is answered gets what was collected since they asked, and not a collection of their own.
+        """
+        asked_at = self._clock()
+        with self._lock:
+            if self._begun_at <= asked_at:
+                begun_at = self._clock()
+                self._text = self._table.text() + generate_latest(self._registry)
+                self._begun_at = begun_at
+            return self._text
 
 
-class _Table(Collector):
-    def __init__(self, sources: Sources) -> None:
-        self._from = sources
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+class _Table:
+    def __init__(self, sources: Sources) -> None:
+        self._from = sources
+        self._counted: object = None
+        self._scores = b""
+
+    def text(self) -> bytes:
         """The metrics that can be known now.
 
         Those of a dependency that does not answer are left out; /readyz names it.
         """
-        families = (
+        families, scores = list[Metric](), b""
+        for beside in (self._depth, self._models, self._received, self._disk_limit, self._disk):
+            with suppress(TransientError):
+                families.append(beside())
+        with suppress(TransientError), self._from.database.together():
+            scores = self._surface_dsc()
+            families += self._counts()
+        return _text(families) + scores
+
+    def _counts(self) -> Iterator[Metric]:
+        for family in (
             self._jobs,
             self._site_jobs,
-            self._depth,
             self._workers,
             self._stages,
-            self._models,
-            self._surface_dsc,
             self._shadow_surface_dsc,
             self._shadows,
             self._reviews,
-            self._disk_limit,
             self._callbacks,
             self._deliveries,
-            self._received,
             self._gateways,
             self._asked,
-            self._disk,
-        )
-        for family in families:
-            with suppress(TransientError):
-                yield family()
-        with suppress(TransientError):
-            counts = self._from.scores.check_counts()
-            yield from (_checks(counts), _verdicts(counts), _set_verdicts(counts), _action_levels(counts))
+        ):
+            yield family()
+        counts = self._from.scores.check_counts()
+        yield from (_checks(counts), _verdicts(counts), _set_verdicts(counts), _action_levels(counts))
 
     def _jobs(self) -> Metric:
         jobs = GaugeMetricFamily("oarlock_jobs", "Jobs by state, without the purged ones", labels=["state"])
@@ -213,16 +240,12 @@ class _Table(Collector):
             models.add_metric([manifest.name], {"version": manifest.version, "sha256": manifest.sha256})
         return models
 
-    def _surface_dsc(self) -> Metric:
-        scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=_SCORE_LABELS)
-        counted = {_labels(entry): entry for entry in self._from.scores.histograms()}
-        for stream, origin in product(self._from.scores.known_streams(), (Origin.SUPPLIED, Origin.APPROVED)):
-            for oar in OARS:  # from 0, or the first comparison would not be an increase
-                empty = ScoreHistogram(*stream, origin.value, oar.name, (0,) * len(BUCKETS), 0.0)
-                counted.setdefault(_labels(empty), empty)
-        for entry in counted.values():
-            scores.add_metric(_labels(entry), _score_buckets(entry), entry.total)
-        return scores
+    def _surface_dsc(self) -> bytes:
+        """Half of all lines, most of them 0: the text of before stays as long as nothing was compared."""
+        found, streams = self._from.scores.histograms(), self._from.scores.known_streams()
+        if self._counted != (found, streams):
+            self._scores, self._counted = _text([_every_organ(found, streams)]), (found, streams)
+        return self._scores
 
     def _shadow_surface_dsc(self) -> Metric:
         says = "Surface DSC of what shadow runs drew, against what was delivered, supplied or approved"
@@ -242,6 +265,24 @@ class _Table(Collector):
         for oar, verdict, count in self._from.reviews.counts():
             reviews.add_metric([oar, verdict], count)
         return reviews
+
+
+def _text(families: Sequence[Metric]) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Families(families))
+    return generate_latest(registry)
+
+
+def _every_organ(found: Sequence[ScoreHistogram], streams: Iterable[tuple[str, str, str, str]]) -> Metric:
+    scores = HistogramMetricFamily("oarlock_surface_dsc", "Surface DSC of all comparisons of jobs", labels=_SCORE_LABELS)
+    counted = {_labels(entry): entry for entry in found}
+    for stream, origin in product(streams, (Origin.SUPPLIED, Origin.APPROVED)):
+        for oar in OARS:  # from 0, or the first comparison would not be an increase
+            empty = ScoreHistogram(*stream, origin.value, oar.name, (0,) * len(BUCKETS), 0.0)
+            counted.setdefault(_labels(empty), empty)
+    for entry in counted.values():
+        scores.add_metric(_labels(entry), _score_buckets(entry), entry.total)
+    return scores
 
 
 _Counts = Sequence[tuple[str, str, str, int]]

@@ -1,6 +1,7 @@
 """Followers: one poll for all, a limit for each caller, and a key that is looked at again."""
 
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from starlette.types import Message
 
 from oarlock.errors import InferenceFailed
 from oarlock.scopes import Scope
@@ -16,6 +18,7 @@ from oarlock.store.job_store import Movements
 from oarlock.store.jobs import Job, JobId, JobState, Stage
 from oarlock.store.keys import KeyStore
 from service.api import events
+from service.api.events import EventStream
 from service.api.schemas.jobs import JobDocument
 from service.background import followers
 from service.background.followers import Followers, Listing
@@ -55,8 +58,9 @@ def test_two_hundred_followers_cost_one_poll_and_all_hear_the_end(queued: Job, m
 
     async def follow(hub: Followers, job: Job) -> None:
         nonlocal ends
-        async for text in events.progress(hub.following(job, "me"), JobDocument.of, still_allowed=lambda: True):
-            ends += text.startswith("event: end")
+        with events.progress(hub.following(job, "me"), JobDocument.of, still_allowed=lambda: True) as stream:
+            async for text in stream:
+                ends += text.startswith("event: end")
 
     async def main() -> None:
         hub = Followers(table)  # type: ignore[arg-type]
@@ -126,9 +130,10 @@ def test_watchers_of_lists_share_the_poll_and_hear_of_their_own_site_alone(
 def test_a_service_that_stops_ends_every_stream(queued: Job) -> None:
     ended = list[str]()
 
-    async def follow(stream: AsyncIterator[str], name: str) -> None:
-        async for _ in stream:
-            pass
+    async def follow(following: AbstractContextManager[AsyncIterator[str]], name: str) -> None:
+        with following as stream:
+            async for _ in stream:
+                pass
         ended.append(name)
 
     async def main() -> None:
@@ -199,10 +204,39 @@ def test_a_poll_that_fails_as_nobody_foresaw_ends_neither_the_followers_nor_the_
 def test_one_caller_follows_so_many_jobs_and_another_is_not_kept_from_it(queued: Job) -> None:
     hub = Followers(Table([queued]), of_one=2)  # type: ignore[arg-type]
     with hub.following(queued, "one"), hub.following(queued, "one"):
-        with pytest.raises(TooManyFollowers, match="follows 2 jobs"):
-            hub.check_room("one")
-        hub.check_room("other")
-    hub.check_room("one")
+        with pytest.raises(TooManyFollowers, match="follows 2 jobs"), hub.watching("", "one"):
+            pass
+        with hub.following(queued, "other"):
+            pass
+    with hub.following(queued, "one"):
+        pass
+
+
+def test_of_streams_that_begin_at_once_no_more_get_a_place_than_there_are(queued: Job) -> None:
+    hub = Followers(Table([queued]), of_one=1)  # type: ignore[arg-type]
+    let_in = [EventStream(events.listing(hub.watching("", "one"), still_allowed=lambda: True)) for _ in range(2)]
+    sent = []
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        return {}
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as streams:
+            scope: dict[str, Any] = {"type": "http"}
+            streams.start_soon(let_in[0].__call__, scope, receive, send)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(TooManyFollowers):
+                await let_in[1](scope, receive, send)
+            streams.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert sent == ["http.response.start"]
+    assert len(hub) == 0
 
 
 def test_a_stream_too_many_is_answered_429(

@@ -201,8 +201,9 @@ def test_a_quiet_stream_is_kept_open_and_a_database_that_is_away_for_a_moment_do
         hub = Followers(store)  # type: ignore[arg-type]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hub.run)
-            async for text in events.progress(hub.following(queued, "me"), JobDocument.of, still_allowed=lambda: True):
-                heard.append(text.split("\n")[0])  # noqa: PERF401 - the answers above depend on what was heard
+            with events.progress(hub.following(queued, "me"), JobDocument.of, still_allowed=lambda: True) as stream:
+                async for text in stream:
+                    heard.append(text.split("\n")[0])  # noqa: PERF401 - the answers above depend on what was heard
             tasks.cancel_scope.cancel()
 
     anyio.run(collect)

@@ -4,9 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +159,27 @@ def test_the_first_comparison_of_an_organ_after_any_job_of_its_scanner_is_an_inc
     pattern = rf"^oarlock_surface_dsc_count\{{{named}\}} 0"
     found = set(re.findall(pattern, client.get("/metrics").text, flags=re.MULTILINE))
     assert found == {(oar.name, origin) for oar in OARS for origin in ("supplied", "approved")}
+
+
+def test_scrapes_that_wait_for_one_share_the_next(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, asked, all_asked, texts = running.service.metrics, count(1), threading.Event(), iter([b"first", b"second"])
+
+    def clock() -> float:
+        now = next(asked)
+        if now == 5:  # the first asked and began, and three more asked
+            all_asked.set()
+        return now
+
+    def text() -> bytes:
+        assert all_asked.wait(10)
+        return next(texts)
+
+    monkeypatch.setattr(metrics, "_clock", clock)
+    monkeypatch.setattr(metrics, "_begun_at", 0)
+    monkeypatch.setattr(metrics._table, "text", text)
+    with ThreadPoolExecutor(4) as pool:
+        answers = sorted(answer[:5] for answer in pool.map(lambda _: metrics.exposition(), range(4)))
+    assert answers == [b"first", b"secon", b"secon", b"secon"]
 
 
 def test_every_alert_says_how_bad_it_is_and_the_handbook_what_to_do() -> None:

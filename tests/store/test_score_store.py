@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from oarlock.errors import InvalidParameter
 from oarlock.facts import ComparisonRows, ModelFacts
@@ -21,10 +21,23 @@ from oarlock.store.job_store import JobStore, NewJob
 from oarlock.store.jobs import JobId
 from oarlock.store.leases import LeaseLost
 from oarlock.store.schema import METADATA, QA_CASES
+from oarlock.store.scores import write
 from oarlock.store.scores.baselines import Baseline
 from oarlock.store.scores.filters import Filters
 from oarlock.store.scores.read import ScoreStore
-from oarlock.store.scores.write import BUCKETS, Case, Origin, Scored, add_case, append, count_findings, day_of, oar_ids
+from oarlock.store.scores.write import (
+    BUCKETS,
+    Case,
+    Origin,
+    Scored,
+    ShadowScored,
+    add_case,
+    append,
+    append_shadow,
+    count_findings,
+    day_of,
+    oar_ids,
+)
 from tests.fixtures.clock import Clock
 from tests.fixtures.scores import compared, report, score
 from tests.store.test_job_store import SERIES
@@ -121,6 +134,43 @@ def test_levels_are_counted_by_organ_and_check(database: Database, store: ScoreS
         with database.writing() as connection:
             append(connection, NOW, "a", MODEL, Scored("CT1", checks=found))
     assert store.check_counts() == [("Brain", "organ.volume", "red", 4), ("Eye_L", "organ.volume", "red", 2)]
+
+
+def leave(connection: Connection) -> None:
+    """What a job and its shadow run leave to be counted."""
+    found = [("organ.volume", "Brain", "red"), ("organ.volume", "Eye_L", "green")]
+    append(connection, NOW, "a", MODEL, Scored("CT1", checks=found))
+    append_shadow(connection, NOW, "a", MODEL, ShadowScored("CT1", (), checks=found), site="")
+
+
+def test_what_nobody_has_counted_is_in_what_is_read(database: Database, store: ScoreStore) -> None:
+    def read() -> object:
+        of_days = store.findings(Filters(site="", oar="Brain"), part_of=lambda day: day)
+        return store.check_counts(), of_days, store.findings(Filters(site="", shadow=True), part_of=None)
+
+    for _ in range(2):  # first nothing is counted, then a half
+        with database.writing() as connection:
+            leave(connection)
+        before = read()
+        count_findings(database)
+        assert read() == before
+    assert store.check_counts() == [("Brain", "organ.volume", "red", 2), ("Eye_L", "organ.volume", "green", 2)]
+
+
+def test_counting_ends_though_more_jobs_end_meanwhile(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, count = list[int](), write._count_up_to
+
+    def count_while_a_job_ends(connection: Connection, last: int) -> None:
+        assert not counted
+        counted.append(last)
+        count(connection, last)
+        leave(connection)
+
+    monkeypatch.setattr(write, "_count_up_to", count_while_a_job_ends)
+    with database.writing() as connection:
+        leave(connection)
+    count_findings(database)
+    assert counted
 
 
 def test_findings_of_many_jobs_are_counted_once_by_all_who_count_at_once(database: Database, store: ScoreStore) -> None:

@@ -18,13 +18,13 @@ from oarlock.store.audit import Actor
 from oarlock.store.cursors import invalid_cursor, of_cursor, to_cursor
 from oarlock.store.database import Database, utc_now
 from oarlock.store.jobs import Job
-from oarlock.store.schema import QA_CASES, QA_CHECKS, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
+from oarlock.store.schema import QA_CASES, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
 from oarlock.store.scores.baselines import Baseline, KeptBaseline, keep, newest
 from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
-from oarlock.store.scores.findings import Findings, read_findings
+from oarlock.store.scores.findings import Findings, every_check, read_findings
 from oarlock.store.scores.summaries import OARSummary, read_turnaround_s, summarise
-from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve, count_findings, is_shadow
+from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve, is_shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +176,14 @@ class ScoreStore:
 
         Organ (empty for a whole set); code of a check, ``VERDICT`` or ``ACTION_LEVELS``; level; count.
         """
-        count_findings(self._database)
-        order = (QA_CHECKS.c.oar, QA_CHECKS.c.code, QA_CHECKS.c.level)
         with self._database.reading() as connection:
-            return [
-                (row.oar, row.code, row.level, row.findings) for row in connection.execute(select(QA_CHECKS).order_by(*order))
-            ]
+            of = every_check(connection).c
+            key = (of.oar, of.code, of.level)
+            query = select(*key, func.sum(of.findings)).group_by(*key).order_by(*key)
+            return [(oar, code, level, int(n)) for oar, code, level, n in connection.execute(query)]
 
     def findings(self, filters: Filters, *, part_of: Callable[[int], int] | None) -> list[Findings]:
         """What the checks said, see :func:`oarlock.store.scores.findings.read_findings`."""
-        count_findings(self._database)
         with self._database.reading() as connection:
             return read_findings(connection, filters, part_of)
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     LargeBinary,
@@ -68,6 +69,7 @@ _TAKE: Final = (
     .where(QA_UNCOUNTED.c.id <= bindparam("last"))
     .returning(QA_UNCOUNTED.c.day, QA_UNCOUNTED.c.stream_id, QA_UNCOUNTED.c.shadow, QA_UNCOUNTED.c.findings)
 )
+_NEWEST: Final = select(func.max(QA_UNCOUNTED.c.id))
 _THOUSANDTH: Final = select(func.max(select(QA_UNCOUNTED.c.id).order_by(QA_UNCOUNTED.c.id).limit(1_000).subquery().c.id))
 _STREAM_KEY: Final = ("model", "model_version", "model_sha256", "scanner", "site", "shadow")
 _STREAM_OF: Final = select(QA_STREAMS.c.id).where(*(QA_STREAMS.c[name] == bindparam(f"of_{name}") for name in _STREAM_KEY))
@@ -200,21 +202,24 @@ def _count_findings(connection: Connection, now: datetime, case: Case, found: Se
 
 
 def count_findings(database: Database) -> None:
-    """Count what jobs left, a thousand jobs at a time.
+    """Count what jobs have left until now, a thousand jobs at a time.
 
     In the sums over all models there is only what was delivered.
 
-    Each row is deleted by one transaction, which counts it: readers do this before they read, and so does the sweeper.
+    Each row is deleted by one transaction, which counts it. The sweeper does this; who reads adds what is not counted yet
+    (:func:`oarlock.store.scores.findings.every_finding`).
 
     :raises DatabaseUnavailable: if the database does not answer.
     """
-    while True:
+    with database.reading() as connection:
+        newest = connection.scalar(_NEWEST)
+    last = None if newest is None else 0
+    while newest is not None and last is not None and last < newest:  # what comes meanwhile is the next one's
         with database.reading() as connection:
             last = connection.scalar(_THOUSANDTH)
-        if last is None:
-            return
-        with database.writing() as connection:
-            _count_up_to(connection, last)
+        if last is not None:
+            with database.writing() as connection:
+                _count_up_to(connection, last)
 
 
 def _count_up_to(connection: Connection, last: int) -> None:
@@ -236,19 +241,23 @@ def _count_at_once(connection: Connection, table: Table, names: Sequence[str], r
 
     In one statement, whose rows come as JSON, in the order of their keys: no two transactions wait for each other.
     """
-    of_postgresql = connection.dialect.name == "postgresql"
-    given = literal(json.dumps(rows), Text)
-    each = func.json_array_elements(cast(given, postgresql.JSON)) if of_postgresql else func.json_each(given)
-    value = each.table_valued("value").c.value
-    columns = [
-        cast(value.op("->>")(literal_column(str(place))), table.c[name].type)
-        if of_postgresql
-        else func.json_extract(value, literal_column(f"'$[{place}]'"))
-        for place, name in enumerate(names)
-    ]
+    columns = rows_of(connection, literal(json.dumps(rows), Text), [table.c[name] for name in names])
     new = insert_of(connection)(table).from_select(names, select(*columns).where(true()))
     grown = {names[-1]: table.c[names[-1]] + new.excluded[names[-1]]}
     connection.execute(new.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown))
+
+
+def rows_of(connection: Connection, given: ColumnElement[str], columns: Sequence[Column[Any]]) -> list[ColumnElement[Any]]:
+    """The columns of a table whose rows stand in a text, as a JSON array of arrays."""
+    of_postgresql = connection.dialect.name == "postgresql"
+    each = func.json_array_elements(cast(given, postgresql.JSON)) if of_postgresql else func.json_each(given)
+    value = each.table_valued("value", joins_implicitly=True).c.value
+    return [
+        cast(value.op("->>")(literal_column(str(place))), column.type)
+        if of_postgresql
+        else func.json_extract(value, literal_column(f"'$[{place}]'"), type_=column.type)
+        for place, column in enumerate(columns)
+    ]
 
 
 def add_case(connection: Connection, now: datetime, case: Case, comparison: ComparisonRows) -> None:
