@@ -115,13 +115,15 @@ class Movements:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The jobs of one model that have one label.
+    """The jobs of one site and one model that have one label.
 
+    :ivar site: empty for an operator's.
     :ivar jobs, waiting: how many there are, and have not ended.
     :ivar first_at, last_at: when the first and the last of them came.
     """
 
     label: str
+    site: str
     model: ModelFacts
     jobs: int
     waiting: int
@@ -336,13 +338,13 @@ class JobStore:
         return jobs[:limit], following
 
     def labelled(self, *, site: str, limit: int) -> list[Labelled]:
-        """Groups of jobs that share label and model, the newest first.
+        """Groups of jobs that share label, site and model, the newest first.
 
         Those of several series, some of which came with an RTSTRUCT.
 
         :param site: whose jobs; empty for those of all sites.
         """
-        group = (JOBS.c.label, JOBS.c.model_name, JOBS.c.model_version, JOBS.c.model_sha256)
+        group = (JOBS.c.label, JOBS.c.site, JOBS.c.model_name, JOBS.c.model_version, JOBS.c.model_sha256)
         waiting = func.sum(case((_OPEN, 1), else_=0))
         last = func.max(JOBS.c.created_at)
         wanted = [JOBS.c.label.is_not(None), JOBS.c.purged_at.is_(None), *([JOBS.c.site == site] if site else [])]
@@ -350,18 +352,20 @@ class JobStore:
         some = (func.count(JOBS.c.series_instance_uid.distinct()) > 1, func.sum(case((JOBS.c.id.in_(compared), 1), else_=0)) > 0)
         query = select(*group, func.count(), waiting, func.min(JOBS.c.created_at), last).where(*wanted).group_by(*group)
         with self._database.reading() as connection:
-            rows = connection.execute(query.having(and_(*some)).order_by(last.desc(), JOBS.c.label).limit(limit)).all()
-        return [Labelled(row[0], ModelFacts(*row[1:4]), *row[4:]) for row in rows]
+            rows = connection.execute(
+                query.having(and_(*some)).order_by(last.desc(), JOBS.c.label, JOBS.c.site).limit(limit)
+            ).all()
+        return [Labelled(row[0], row[1], ModelFacts(*row[2:5]), *row[5:]) for row in rows]
 
-    def of_label(self, label: str, model_sha256: str, *, site: str, limit: int) -> list[JobId]:
+    def of_label(self, label: str, model_sha256: str, *, sites: Collection[str], limit: int) -> list[JobId]:
         """The ids of a model's jobs with this very label.
 
         The newest first.
 
-        :param site: whose jobs; empty for those of all sites.
+        :param sites: each of which must be that of the jobs; empty for those of all sites.
         """
         same = [JOBS.c.label == label, JOBS.c.model_sha256 == model_sha256, JOBS.c.purged_at.is_(None)]
-        same += [JOBS.c.site == site] if site else []
+        same += [JOBS.c.site == site for site in sites]
         query = select(JOBS.c.id).where(*same).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit)
         with self._database.reading() as connection:
             return [JobId(row) for row in connection.scalars(query)]

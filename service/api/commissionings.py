@@ -6,7 +6,7 @@ A past patient is an ordinary job: a series posted with its approved RTSTRUCT. S
 is no second door for gigabytes, and queue, progress, retries and retention are those of jobs (ADR 33).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
@@ -115,6 +115,7 @@ async def post_commissioning(
 
 _ENTRY: Final = {
     "label": "commissioning 2026-03",
+    "site": "north",
     "drawn_by": {"name": "oarlock-hn", "version": "1.0.0", "sha256": "9f" * 32},
     "jobs": 27,
     "waiting": 3,
@@ -135,13 +136,14 @@ _LIST: Final[Call] = {
     **_LIST,
 )
 def list_commissionings(service: Here, caller: Caller) -> Response:
-    """Past patients' jobs, by label and model.
+    """Past patients' jobs, by label, site and model.
 
     A commissioning is jobs of several series with one label, some of which came with an RTSTRUCT.
     """
     entries = [
         CommissioningEntry(
             label=one.label,
+            site=one.site,
             drawn_by=DrawnBy.model_validate(asdict(one.model)),
             **{name: getattr(one, name) for name in ("jobs", "waiting", "first_at", "last_at")},
         )
@@ -172,22 +174,24 @@ async def get_commissioning(
     """
 
     def answer() -> Response:
-        jobs = _of_label(service, asked.label, model_sha256, caller.site)
+        sites = {site for site in (caller.site or None, asked.site) if site is not None}
+        jobs = _of_label(service, asked.label, model_sha256, sites)
         label = asked.against_label or asked.label
-        against = _of_label(service, label, asked.against, caller.site) if asked.against else []
+        against = _of_label(service, label, asked.against, sites) if asked.against else []
         found = CommissioningPost(jobs=jobs, against=against, unapproved=asked.unapproved)
         return _answer(service, found, asked.format, site=caller.site, by=by)
 
     return await anyio.to_thread.run_sync(answer, limiter=service.comparison_threads)
 
 
-def _of_label(service: Service, label: str, model_sha256: str, site: str) -> list[str]:
+def _of_label(service: Service, label: str, model_sha256: str, sites: Collection[str]) -> list[str]:
     """The ids of the jobs of one commissioning.
 
+    :param sites: that of the caller and the one that is asked for, where there are such.
     :raises JobNotFound: if there are none.
     :raises InvalidParameter: if they are too many to be judged in one go.
     """
-    found = service.store.of_label(label, model_sha256, site=site, limit=MOST + 1)
+    found = service.store.of_label(label, model_sha256, sites=sites, limit=MOST + 1)
     if not found:
         raise JobNotFound(by="label and model")
     if len(found) > MOST:

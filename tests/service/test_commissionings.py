@@ -7,12 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from oarlock.commissioning.cases import NOT_APPROVED
 from oarlock.commissioning.statistics import statistics_of
 from oarlock.errors import InvalidParameter
 from oarlock.store.audit import Action, read_entries
 from oarlock.store.jobs import JobId
+from oarlock.store.schema import JOBS
 from service.api.commissionings import _judged
 from tests.fixtures.past_patients import LIMIT_S, PastPatients
 from tests.service.conftest import make_settings
@@ -89,6 +91,25 @@ def test_jobs_of_one_label_are_a_commissioning_and_a_patient_who_was_sent_twice_
             refused = client.get(here, params=other)
             assert (refused.status_code, refused.json()["detail"]) == (404, "No job has this label and model on this server.")
         assert running.store.labelled(site="south", limit=9) == []
+
+
+def test_an_operator_sees_the_commissioning_of_each_site_by_itself_though_their_labels_are_the_same(
+    past: tuple[Running, list[str], str],
+) -> None:
+    running, ids, _ = past
+    with running.service.database.writing() as connection:
+        connection.execute(update(JOBS).where(JOBS.c.id.in_(ids[1:3])).values(site="north"))
+    try:
+        with httpx.Client(base_url=running.url, timeout=LIMIT_S) as client:
+            listed = {one["site"]: one for one in client.get("/v1/commissionings").json()["commissionings"]}
+            assert (listed.keys(), listed["north"]["jobs"]) == ({"", "north"}, 2)
+            here = f"/v1/commissionings/{listed['north']['drawn_by']['sha256']}"
+            asked = [{}, {"site": "north"}, {"site": ""}]
+            of_all, north, own = (client.get(here, params=one | {"label": LABEL}).json()["patients"] for one in asked)
+            assert (of_all, north, own) == (len(SCORES), 2, len(SCORES) - 2)
+    finally:
+        with running.service.database.writing() as connection:
+            connection.execute(update(JOBS).values(site=""))
 
 
 def test_the_report_has_a_picture_of_the_worst_patient_and_a_place_to_sign(past: tuple[Running, list[str], str]) -> None:

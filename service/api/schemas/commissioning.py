@@ -33,6 +33,11 @@ class AskedCommissioning(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     label: str = Field(min_length=1, max_length=64, description="of the jobs, as it was posted")
+    site: str | None = Field(
+        None,
+        max_length=64,
+        description="jobs of this site alone, empty for an operator's; without it of all that the caller sees",
+    )
     against: _SHA256 | None = Field(None, description="the earlier model that it is compared with in pairs, by its SHA-256")
     against_label: str | None = Field(None, max_length=64, description="label of that model's jobs; without it the same")
     unapproved: bool = Field(False, description="whether RTSTRUCTs count that are not approved")
@@ -40,9 +45,10 @@ class AskedCommissioning(BaseModel):
 
 
 class CommissioningEntry(Schema):
-    """Jobs that share a label and a model."""
+    """Jobs that share a label, a site and a model."""
 
     label: str
+    site: str = Field(description="whose jobs; empty for an operator's")
     drawn_by: DrawnBy
     jobs: int
     waiting: int = Field(description="that are queued or running")

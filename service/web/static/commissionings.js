@@ -14,12 +14,12 @@ const cells = (...values) => values.map((value) => el("td", {}, value));
 // ── all ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function address(one, more = {}) {
-  return `/commissionings?${new URLSearchParams({ model: one.drawn_by.sha256, label: one.label, ...more })}`;
+  return `/commissionings?${new URLSearchParams({ model: one.drawn_by.sha256, label: one.label, site: one.site, ...more })}`;
 }
 
 function listed(one) {
   const state = one.waiting ? el("span", {}, `${one.jobs - one.waiting} of ${one.jobs} jobs have ended`, el("progress", { max: String(one.jobs), value: String(one.jobs - one.waiting), "aria-label": "have ended" })) : `${one.jobs} jobs`;
-  return el("tr", {}, ...cells(el("a", { href: address(one) }, one.label), nameOf(one.drawn_by), state, when(one.last_at)));
+  return el("tr", {}, ...cells(el("a", { href: address(one) }, one.label), one.site || "–", nameOf(one.drawn_by), state, when(one.last_at)));
 }
 
 function baseline(one) {
@@ -31,7 +31,7 @@ async function showAll() {
   const [{ commissionings }, kept] = await Promise.all([call("/v1/commissionings"), caller.may("qa:read") ? call("/v1/qa/baselines") : { baselines: [] }]);
   shown(
     el("p.quiet", {}, "Past patients whose contours were approved are posted as jobs, with one label for all, before a model draws a new patient. What they come to stands here."),
-    commissionings.length ? table("Commissionings", ["Label", "Model", "Past patients", "Newest"], commissionings.map(listed)) : empty(),
+    commissionings.length ? table("Commissionings", ["Label", "Of site", "Model", "Past patients", "Newest"], commissionings.map(listed)) : empty(),
     el("h2.below", {}, "Baselines"),
     el("p.quiet", {}, "Control charts begin with them, until thirty contours have come back."),
     kept.baselines.length ? table("Baselines", ["Model", "Patients", "Organs", "Scanners", "Of site", "Kept by", "At"], kept.baselines.map(baseline)) : el("p.quiet", {}, "None is kept yet."));
@@ -102,7 +102,8 @@ function draft() {
   return el("label.pick", {}, box, " count RTSTRUCTs that are not approved");
 }
 
-const mine = (one) => one.drawn_by.sha256 === asked.get("model") && one.label === asked.get("label");
+const here = (one) => one.site === (asked.get("site") ?? one.site);
+const mine = (one) => one.drawn_by.sha256 === asked.get("model") && one.label === asked.get("label") && here(one);
 
 /** Wait until a job of this commissioning came or ended. The list says so; what the jobs come to is costly, and each look at it is in the audit log. */
 async function moved(since) {
@@ -122,7 +123,7 @@ async function showOne() {
   const facts = [`${found.patients} past patients`, `${found.approved} of their RTSTRUCTs approved`, found.waiting && `${found.waiting} not drawn yet`, found.left_out.length && `${found.left_out.length} left out`].filter(Boolean).join(" · ");
   shown(
     el("p", {}, el("a", { href: "/commissionings" }, "All commissionings"), el("span.quiet", {}, ` · ${asked.get("label")} · ${facts}`)),
-    el("div.filters", {}, choose(commissionings.filter((one) => !mine(one))), draft(), el("a", { href: `${path}&format=html`, target: "_blank", rel: "noopener" }, "Report with pictures"), caller.may("qa:write") ? keep(found) : ""),
+    el("div.filters", {}, choose(commissionings.filter((one) => here(one) && !mine(one))), draft(), el("a", { href: `${path}&format=html`, target: "_blank", rel: "noopener" }, "Report with pictures"), caller.may("qa:write") ? keep(found) : ""),
     found.organs.length ? table("Organs", [...HEAD, ...(paired ? CHANGE : []), `Surface DSC, ${low.toFixed(1)} to 1`, ...SCORES], found.organs.map((organ) => row(organ, paired, low))) : el("p.quiet", {}, found.waiting ? "No past patient has been drawn yet." : "Nothing could be compared."),
     el("p.quiet.small", {}, "Limit (dashed): what 95 % of such patients keep, with 95 % confidence; none below five patients. Band: 95 % confidence interval of the mean. Each point is a patient. Scores alone do not show that contours are fit for use: look at the pictures, and decide organ by organ."),
     found.left_out.length ? el("h2.below", {}, "Left out") : "",
