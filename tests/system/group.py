@@ -13,7 +13,7 @@ from oarlock.scopes import Scope
 from oarlock.store.keys import KeyStore
 from tests.fixtures.certificates import Authority
 from tests.fixtures.processes import eventually, free_port, listens
-from tests.system.department import PATIENCE_S, ROOT, Department
+from tests.system.department import LINGER, PATIENCE_S, ROOT, Department
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 """The name of a metric and its labels."""
@@ -23,10 +23,11 @@ class Group(Department):
     """Several services, a worker, and the proxy in front of the services.
 
     :param services: how many.
+    :param linger: how long the model takes.
     """
 
-    def __init__(self, folder: Path, *, services: int = 2, **settings: str) -> None:
-        super().__init__(folder, OARLOCK_TRUSTED_PROXIES="127.0.0.1", **settings)
+    def __init__(self, folder: Path, *, services: int = 2, linger: int = LINGER, **settings: str) -> None:
+        super().__init__(folder, linger=linger, OARLOCK_TRUSTED_PROXIES="127.0.0.1", **settings)
         self.ports = [free_port() for _ in range(services)]
         self.services = [self.program("service", name=f"service-{port}", OARLOCK_PORT=str(port)) for port in self.ports]
         self.authority = Authority(folder, "house")
@@ -71,6 +72,7 @@ class Proxy:
         pair = group.authority.vouch("server", server=True)
         servers = " ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in group.ports)
         replaced = {
+            "worker_processes auto": "worker_processes 1",  # each asks the services in turn by itself
             "/tmp/": f"{self._folder}/nginx-",  # what is replaced first, as the others bring paths below it
             "listen 8443": f"listen 127.0.0.1:{self.port}",
             "/tls/server.pem": str(pair.certificate),

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
-    with closing(Group(tmp_path_factory.mktemp("group"))) as made:
+    with closing(Group(tmp_path_factory.mktemp("group"), linger=0)) as made:
         made.begin()
         yield made
 
@@ -32,12 +32,11 @@ def own() -> str:
 
 
 def test_uploads_go_to_either_service_and_each_job_is_done_once(group: Group, series: bytes) -> None:
-    jobs = [group.post(series) for _ in range(4)]
+    jobs = [group.post(series) for _ in range(2)]  # nginx asks them in turn
     group.check_all_succeed(*jobs)
     name = "oarlock_request_seconds_count", (("method", "POST"), ("route", "/v1/jobs"), ("status", "202"))
     shares = [group.counted(port).get(name, 0.0) for port in group.ports]
-    assert sum(shares) == 4
-    assert all(shares)
+    assert shares == [1, 1]
 
 
 def test_whoever_follows_a_job_at_one_service_learns_of_its_end_whichever_took_it_in(group: Group, series: bytes) -> None:
@@ -53,24 +52,21 @@ def test_what_the_services_share_is_the_same_from_each_and_what_is_their_own_add
     code = "oarlock_refusals_total", (("code", "job.not_found"),)
     before = sum(group.counted(port)[code] for port in group.ports)
     with group.client() as client:
-        for _ in range(5):
+        for _ in range(2):
             assert client.get("/v1/jobs/none").status_code == 404
     one, other = (group.counted(port) for port in group.ports)
-    assert one[code] + other[code] == before + 5
+    assert one[code] + other[code] == before + 2
     assert min(one[code], other[code]) > 0
-    moving = {"oarlock_storage_free_bytes"}
-    table = [
-        {key: value for key, value in each.items() if not re.fullmatch(own(), key[0]) and key[0] not in moving}
-        for each in (one, other)
-    ]
+    left_out = re.compile(f"{own()}|oarlock_storage_free_bytes")  # the disk moves
+    table = [{key: value for key, value in each.items() if not left_out.fullmatch(key[0])} for each in (one, other)]
     assert table[0] == table[1]
-    assert table[0]["oarlock_jobs", (("state", "succeeded"),)] >= 6
+    assert table[0]["oarlock_jobs", (("state", "succeeded"),)] >= 4
 
 
 @pytest.mark.long("matrix")
 def test_jobs_whose_messages_are_lost_are_sent_by_two_sweepers_and_done_once(group: Group, series: bytes) -> None:
     group.worker.kill()
-    jobs = [group.post(series) for _ in range(3)]
+    jobs = [group.post(series) for _ in range(2)]
     with redis.Redis.from_url(group.redis.url) as queue:
         queue.flushall()
     group.start_worker()
@@ -79,7 +75,7 @@ def test_jobs_whose_messages_are_lost_are_sent_by_two_sweepers_and_done_once(gro
 
 def test_a_service_that_is_killed_takes_no_call_with_it(group: Group, series: bytes) -> None:
     """The proxy asks the other one; the jobs that the dead one took in are drawn."""
-    jobs = [group.post(series) for _ in range(2)]
+    jobs = [group.post(series) for _ in range(2)]  # one of each
     group.services[0].kill()
     jobs += [group.post(series) for _ in range(2)]
     with group.client() as client:
