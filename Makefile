@@ -5,7 +5,7 @@
 #   make bundle [PROFILES="monitoring gpu"]
 #   make soak   (200 jobs over 20 minutes while components are killed; writes its tables into docs/reliability.md)
 #   make fuzz  [FUZZ_MINUTES=60]   (every way in is fuzzed, on one core; keeps what it finds in tests/fuzz/corpus and docs/reliability.md)
-#   make mutate [MODULES=oarlock/ct/slice_spacing.py]   (one change at a time where a wrong sign hurts a patient; minutes a module)
+#   make mutate [MODULES=oarlock/ct/slice_spacing.py] [SAMPLE=40] [SEED=0]   (one change at a time where a wrong sign hurts a patient; minutes a module)
 #   make bench  SERIES=folder of a real series [CONTOURS=folder of expert contours]
 
 PYTHON  ?= python3
@@ -66,7 +66,7 @@ gateway: $(VENV)/run
 # The files of tests are shared out, the longest first (tests/conftest.py), to one process more than there are cores.
 TESTED := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# The whole suite; without what is long; without what starts processes too.
+# The whole suite; without what is long; without what is slow too.
 test-all: $(VENV)/dev
 	@$(TESTED) -m "not delivered"
 
@@ -107,7 +107,7 @@ fuzz: $(VENV)/dev
 	@$(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES)
 
 mutate: $(VENV)/dev
-	@nice -n 10 $(BIN)/python -m tools.mutate $(MODULES)
+	@nice -n 10 $(BIN)/python -m tools.mutate $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/dev
 	@test -n "$(SERIES)" || { echo "Which series? make bench SERIES=folder of a CT series [CONTOURS=folder of expert contours]"; exit 1; }

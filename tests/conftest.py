@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for."""
 
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -41,14 +42,33 @@ LONGEST = (
 
 KINDS_OF_LONG = {
     "cohort": "the checks, the writer or the metric on many experts' contours; a case of the phantom is in `make test`",
+    "files": "every file of a large collection; some of them are in `make test`",
     "matrix": "one more place at which a component fails; another place is in `make test`",
     "oracle": "a long comparison with an independent program; a shorter one is in `make test`",
+    "pages": "one more page in a browser; the review page, signing in and purging are in `make test`",
     "shipped": "the shipped model on a whole scan; the phantom and a part of a scan are in `make test`",
     "simulation": "thousands of charts drawn at random; two of the cases are in `make test`",
     "soak": "a whole service for a minute or more; single failures are in `make test`",
     "training": "networks that are trained for the test; a shorter training is in `make test`",
 }
 """What the mark ``long`` may name; `make test-all` alone runs what carries it."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file is left out as a whole, by a mark of its own.
+
+    It is not imported then: half of the fast tests' time went into importing files without a fast test.
+    """
+    left_out = {part.removeprefix("not ") for part in config.option.markexpr.split(" and ") if part.startswith("not ")}
+    if left_out and collection_path.suffix == ".py" and left_out & marks_of_file(collection_path.read_text(encoding="utf-8")):
+        return True
+    return None
+
+
+def marks_of_file(source: str) -> set[str]:
+    """The marks that a file gives to each of its tests, by the statement that begins with ``pytestmark =``."""
+    statement = re.search(r"^pytestmark = ((?:.+\n)+)", source, re.MULTILINE)
+    return set(re.findall(r"pytest\.mark\.(\w+)", statement[1])) if statement else set()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

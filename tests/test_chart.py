@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 from oarlock import __version__
 from oarlock.settings import SECRETS, Settings, variables
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).parents[1]
 CHART: Final = ROOT / "deploy" / "helm" / "oarlock"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 OURS = {"oarlock", "service", "worker", "gateway", "model_export", "tools", "benchmarks", "tests"}
 EXTRAS = {

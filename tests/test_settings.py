@@ -113,7 +113,9 @@ def test_a_secret_in_two_places_or_in_no_file_is_refused(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["service", "worker", "oarlock.cli"])
+@pytest.mark.parametrize(
+    "program", ["service", *(pytest.param(other, marks=pytest.mark.long("matrix")) for other in ("worker", "oarlock.cli"))]
+)
 def test_no_program_starts_with_a_misspelt_setting(program: str, tmp_path: Path) -> None:
     environment = os.environ | {"OARLOCK_KEEP_RESULT": "30d", "OARLOCK_DATA": str(tmp_path / "data"), "REDIS_URL": "redis://none"}
     command = [sys.executable, "-m", program, *(["keys", "list"] if program == "oarlock.cli" else [])]

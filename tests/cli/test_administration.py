@@ -14,6 +14,8 @@ from oarlock.segmentation.manifest import read_manifests
 from oarlock.store.backup import check_backup
 from tests.fixtures import postgresql
 
+pytestmark = pytest.mark.slow
+
 LOOKING = [["audit", "verify"], ["audit", "export"], ["keys", "list"], ["callbacks", "list"]]
 CHANGING = [["keys", "create", "planning", "--scope", "admin"], ["keys", "revoke", "planning"], ["callbacks", "resend", "id"]]
 
@@ -58,7 +60,6 @@ def test_a_database_of_something_else_is_left_as_it_is(data: Path, capsys: pytes
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
 
 
-@pytest.mark.slow
 def test_an_empty_postgresql_database_is_left_as_it_is_too(
     postgresql_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,8 @@ from oarlock.cli.main import main
 from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT
 from tests.cli.test_contour import models  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

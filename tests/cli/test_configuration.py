@@ -15,6 +15,8 @@ from oarlock.store.database import Database, utc_now
 from oarlock.store.keys import KeyStore
 from tests.service.running import write_model
 
+pytestmark = pytest.mark.slow
+
 NOTHING_ODD: dict[str, Any] = {"keep_results": 90 * 86_400, "keep_input": 86_400, "time_zone": "Europe/Berlin"}
 
 

@@ -15,6 +15,8 @@ from oarlock.store.files import PREVIEW, QA_REPORT, RTSTRUCT, SEGMENTATION
 from tests.worker.conftest import head
 from tests.worker.tiny_model import LIMITS_HU
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def models(tiny_manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -18,6 +18,8 @@ from oarlock.phantom.patient import Phantom
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def series(tmp_path: Path) -> Series:
@@ -176,7 +178,6 @@ def test_a_site_file_gives_names_and_tolerances(rtstruct: Path, tmp_path: Path, 
     assert "(site.file_invalid)" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_phantom_passes_the_check(
     phantom: Phantom, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

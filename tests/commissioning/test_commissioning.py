@@ -28,6 +28,8 @@ from oarlock.store.database import Database
 from oarlock.store.scores.read import ScoreStore
 from tests.fixtures.organs import AUTHORSHIP, write_series
 
+pytestmark = pytest.mark.slow
+
 # ── which patients ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -256,6 +256,7 @@ def test_images_of_another_series_in_an_rtstruct_do_not_count(tmp_path: Path) ->
 # ── lists that cost ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_list_of_images_is_read_to_its_hundred_thousandth_element_and_no_further(tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(structure_set(99_000))
     (tmp_path / "endless").write_bytes(structure_set(1_000_000))

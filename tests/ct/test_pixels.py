@@ -72,6 +72,7 @@ def store(files: list[Path], stored: npt.NDArray[Any], **values: Any) -> list[Pa
 # ── encodings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.name)
 def test_lossless_compression_changes_nothing(files: list[Path], syntax: pydicom.uid.UID) -> None:
     compressed = change(files, lambda dataset: dataset.compress(syntax, generate_instance_uid=False))
@@ -95,6 +96,7 @@ def test_the_encoding_of_the_data_set_changes_nothing(files: list[Path], syntax:
     np.testing.assert_array_equal(hu_of(files), crooked_hu()[CUT])
 
 
+@pytest.mark.slow
 def test_near_lossless_compression_warns(files: list[Path]) -> None:
     def near_lossless(dataset: Dataset) -> None:
         dataset.compress("1.2.840.10008.1.2.4.81", jls_error=2, generate_instance_uid=False)
@@ -113,6 +115,7 @@ def test_an_image_that_was_once_compressed_with_loss_warns(files: list[Path]) ->
 # ── values ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @given(
     bits=st.integers(12, 16),
     signed=st.booleans(),
@@ -188,6 +191,7 @@ def test_a_range_of_padding_becomes_air(files: list[Path]) -> None:
     np.testing.assert_array_equal(hu_of(change(store(files, stored), edit))[0], [[-1024, -1024], [-1024, -1000]])
 
 
+@pytest.mark.slow
 def test_padding_that_compression_with_loss_has_blurred_becomes_air_and_nothing_else_does(files: list[Path]) -> None:
     """Near-lossless by 3: among the stored values around the padding hardly one is exactly -2000."""
     body = np.random.default_rng(3).integers(900, 1100, (40, 40)).astype("<i2")

@@ -21,6 +21,8 @@ from oarlock.ct.series import WANTED, check_headers, read_ct_series
 from oarlock.dicom.elements import read_elements
 from tests.fixtures.real_data import Unpacked
 
+pytestmark = pytest.mark.slow
+
 ODD = "data/dicom/odd"
 
 
@@ -45,7 +47,6 @@ def warnings_of(path: Path) -> list[str]:
 # ── whole series ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 def test_a_real_planning_ct_reads_as_in_simpleitk(siemens_series: Path) -> None:
     files = sorted(siemens_series.glob("CT_*.dcm"))
     random.Random(3).shuffle(files)
@@ -61,7 +62,6 @@ def test_a_real_planning_ct_reads_as_in_simpleitk(siemens_series: Path) -> None:
         np.testing.assert_allclose(ours, image.TransformIndexToPhysicalPoint(index), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_the_invalid_attributes_of_a_real_planning_ct_are_left_empty(siemens_series: Path) -> None:
     header = check_headers(sorted(siemens_series.glob("CT_*.dcm"))[:9])
     assert [warning.code for warning in header.warnings] == ["series.invalid_attributes"]
@@ -163,7 +163,7 @@ SAME_PIXELS = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long("files")
 def test_eight_encodings_of_one_image_give_the_same_pixels(shared: Path) -> None:
     expected = read_slice(shared / ODD / "ts/CT1_UNC")
     for name in SAME_PIXELS:
@@ -292,7 +292,7 @@ def probed(files: list[Path]) -> Iterator[tuple[Path, str, str, float, int]]:
         yield Path(name), *answers
 
 
-@pytest.mark.slow
+@pytest.mark.long("files")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_every_odd_file_ends_in_a_right_reading_or_a_clear_code_within_its_bounds(shared: Path) -> None:
     """5 s and 500 MB for each; any other exception fails the probe itself."""

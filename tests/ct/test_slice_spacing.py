@@ -428,3 +428,17 @@ def test_thick_slices_that_overlap_by_more_than_one_of_them_are_refused_behind_t
 def test_what_is_said_of_directions_that_are_not_of_length_one() -> None:
     warnings = to_grid(planes(even(), cosines=(0.999, 0, 0, 0, 1, 0)))[2]
     assert any("not quite of length 1 or at right angles" in warning.detail for warning in warnings)
+
+
+def test_a_distance_of_exactly_the_tolerance_is_no_gap() -> None:
+    """Of 10 mm: 11 mm is no gap, so that a distance of 8 mm is what is wrong."""
+    zs = np.cumsum([0, 10, 10, 10, 11, 10, 8, 10, 10])
+    with pytest.raises(errors.InconsistentGeometry, match=r"8.000 mm apart where 10.000 mm is usual"):
+        to_grid(planes(zs, thickness_mm=None))
+
+
+def test_slices_that_are_exactly_the_tolerance_from_touching_leave_nothing_out() -> None:
+    """Thick slices of 10 mm, two of them 11 mm apart, go over into thin ones of 5 mm."""
+    thick, thin = planes(np.cumsum([0, 10, 10, 11, 10]), thickness_mm=10.0), planes(48.5 + 5.0 * np.arange(4), thickness_mm=5.0)
+    _, _, warnings = to_grid(thick + thin)
+    assert codes(warnings) == ["series.uneven_spacing"]

@@ -83,6 +83,7 @@ JP2 = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
 JP2_HEADER = box(b"jp2h", box(b"ihdr", struct.pack(">IIHBBBB", *SIZE, 1, 15, 7, 0, 0)) + box(b"colr", b"\x01\0\0\0\0\0\x11"))
 
 
+@pytest.mark.slow
 def test_a_codestream_in_its_file_format_is_read(files: list[Path]) -> None:
     expected = read_ct_series(check_headers(files)).hu
     jp2 = JP2 + JP2_HEADER + box(b"jp2c", frame_of(files[1], JPEG2000Lossless))
@@ -190,10 +191,18 @@ def decoder() -> Iterator[Decoder]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def lasting_decoder() -> Iterator[Decoder]:
+    """For tests that leave its child alive."""
+    with Decoder() as made:
+        yield made
+
+
 def described(syntax: str, rows: int = SIZE[0], columns: int = SIZE[1]) -> FrameSpec:
     return FrameSpec(syntax, rows, columns, bits_stored=16, signed=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited where the system says how much is held")
 def test_a_frame_that_claims_more_memory_than_its_image_can_need_is_given_up(files: list[Path], decoder: Decoder) -> None:
     """16,384 components of 640 kB each, as a decoder that believed them would allocate."""
@@ -202,6 +211,7 @@ def test_a_frame_that_claims_more_memory_than_its_image_can_need_is_given_up(fil
         decoder.decode(frame, described(JPEG2000Lossless, 400, 400))
 
 
+@pytest.mark.slow
 def test_run_lengths_that_unpack_to_far_more_than_the_image_are_given_up(decoder: Decoder) -> None:
     """Two segments of 30 MB that repeat a byte 128 times for every two: 4 GB."""
     run = b"\x81\0" * 15_000_000
@@ -218,6 +228,7 @@ def endless() -> "subprocess.Popen[bytes]":
     )
 
 
+@pytest.mark.slow
 def test_a_frame_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode(np.zeros(SIZE, dtype=np.uint16), 12)
     monkeypatch.setattr("oarlock.dicom.decoding._start", endless)
@@ -228,6 +239,7 @@ def test_a_frame_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch
         decoder.decode(content, described(JPEGLosslessSV1))
 
 
+@pytest.mark.slow
 def test_a_decoder_that_dies_costs_its_frame_and_not_the_next_one(files: list[Path], decoder: Decoder) -> None:
     frame = frame_of(files[1], RLELossless)
     expected = dcmread(files[1]).pixel_array
@@ -240,6 +252,7 @@ def test_a_decoder_that_dies_costs_its_frame_and_not_the_next_one(files: list[Pa
     np.testing.assert_array_equal(decoder.decode(frame, described(RLELossless)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system does not show the environment of a process")
 def test_a_decoder_knows_no_secret_of_the_service_and_writes_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OARLOCK_DEIDENTIFY_KEY", "OARLOCK_CALLBACK_SECRETS", "DATABASE_URL"):
@@ -253,6 +266,7 @@ def test_a_decoder_knows_no_secret_of_the_service_and_writes_no_file(monkeypatch
         assert re.search(r"Max file size\s+0\s+0\s", (process / "limits").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(lacking()), reason="this system cannot confine a process")
 @pytest.mark.parametrize(
     ("attempt", "decoded"),
@@ -278,6 +292,7 @@ def test_a_decoder_opens_no_file_and_no_connection_and_makes_no_process(
         decoder.decode(bytes(8), described(RLELossless))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not show the threads of a process")
 def test_a_decoder_is_alone_in_its_process_when_it_is_confined() -> None:
     """Landlock would leave other threads as they are."""
@@ -288,6 +303,7 @@ def test_a_decoder_is_alone_in_its_process_when_it_is_confined() -> None:
     assert len(child.stdout.split()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(lacking()), reason="this system cannot confine a process")
 def test_a_process_with_other_threads_is_not_said_to_be_confined_and_its_calls_are_taken_from_all_of_them() -> None:
     code = (
@@ -305,6 +321,7 @@ def test_a_process_with_other_threads_is_not_said_to_be_confined_and_its_calls_a
     assert child.stdout == "['2 threads', 1]\n"  # EPERM
 
 
+@pytest.mark.slow
 def test_no_decoder_stays_behind(files: list[Path]) -> None:
     with Decoder() as decoder:
         decoder.decode(frame_of(files[1], RLELossless), described(RLELossless))
@@ -340,24 +357,24 @@ def test_no_flipped_or_missing_bytes_make_a_look_at_a_codestream_fail_otherwise(
 
 @pytest.mark.parametrize("bits", range(9, 17))
 @pytest.mark.parametrize("stored", [12, 16])
-def test_jpeg_lossless_gives_the_samples_that_were_encoded_whatever_the_header_says(bits: int, stored: int) -> None:
+def test_jpeg_lossless_gives_the_samples_that_were_encoded_whatever_the_header_says(
+    bits: int, stored: int, lasting_decoder: Decoder
+) -> None:
     """The codestream's own precision counts; the header's bits and sign, which may lie, are applied to what comes out."""
     samples = np.random.default_rng(bits).integers(0, 1 << bits, SIZE).astype(np.uint16)
     samples[0, :4] = [0, (1 << bits) - 1, 0, 1 << (bits - 1)]
     content = whole_codestream(encode(samples, bits), *SIZE)
-    with Decoder() as decoder:
-        for syntax in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"):
-            for signed in (False, True):
-                found = decoder.decode(content, FrameSpec(syntax, *SIZE, stored, signed))
-                assert found.dtype == (np.int16 if signed else np.uint16)
-                np.testing.assert_array_equal(found.view(np.uint16), samples)
+    for syntax in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"):
+        for signed in (False, True):
+            found = lasting_decoder.decode(content, FrameSpec(syntax, *SIZE, stored, signed))
+            assert found.dtype == (np.int16 if signed else np.uint16)
+            np.testing.assert_array_equal(found.view(np.uint16), samples)
 
 
-def test_jpeg_lossless_of_eight_bits_and_damaged_ones_are_refused() -> None:
+def test_jpeg_lossless_of_eight_bits_and_damaged_ones_are_refused(lasting_decoder: Decoder) -> None:
     samples = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
     eight = encode(samples % 256, 8)
     cut = encode(samples, 12)[:100] + b"\xff\xd9"
-    with Decoder() as decoder:
-        for content in (eight, cut[:20], b""):
-            with pytest.raises(Unusable):
-                decoder.decode(content, FrameSpec("1.2.840.10008.1.2.4.70", *SIZE, 12, False))
+    for content in (eight, cut[:20], b""):
+        with pytest.raises(Unusable):
+            lasting_decoder.decode(content, FrameSpec("1.2.840.10008.1.2.4.70", *SIZE, 12, False))

@@ -156,6 +156,7 @@ def test_what_is_not_dicom_is_told_apart(tmp_path: Path, content: bytes) -> None
     assert read(path) is None
 
 
+@pytest.mark.slow
 @given(content=st.binary(max_size=400), part_10=st.booleans())
 @example(content=START, part_10=True)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.fuzz import contract
 
+pytestmark = pytest.mark.slow
+
 SEED = "20260305"
 
 

@@ -11,6 +11,8 @@ from tests.fuzz import corpus
 from tests.fuzz.replay import failures
 from tests.fuzz.targets import TARGETS, refusals
 
+pytestmark = pytest.mark.slow
+
 LARGEST_CORPUS_BYTES = 2_000_000
 
 

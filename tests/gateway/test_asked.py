@@ -19,6 +19,8 @@ from gateway.store import Store, series_id
 from tests.fixtures.organs import Series, write_series
 from tests.gateway.conftest import Desk, MakeDesk
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = {"name": "pacs", "title": "PACS", "host": "127.0.0.1", "port": 104, "archive": True}
 OUT = {"name": "out", "path": "/out"}
 CONFIGURATION = {"peer": [ARCHIVE], "folder": [OUT], "rule": [{"name": "all", "send": ["out"]}]}

@@ -13,6 +13,8 @@ from gateway.settings import PREFIX, GatewaySettings
 from tests.fixtures.organs import Series
 from tests.gateway.conftest import Desk, MakeDesk
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def at_hand(make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> Desk:

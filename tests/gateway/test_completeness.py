@@ -4,6 +4,8 @@ import pytest
 
 from gateway.completeness import Because, SeriesFacts, Waits, due
 
+pytestmark = pytest.mark.slow
+
 WAITS = Waits(settled_s=2, quiet_s=60)
 
 

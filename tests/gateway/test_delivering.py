@@ -14,6 +14,8 @@ from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import Desk, MakeDesk
 
+pytestmark = pytest.mark.slow
+
 YEAR_S = 31_536_000
 TO_OUT = {"name": "all", "send": ["out"]}
 PDF = b"%PDF-1.7 a report of odd length\n%%EOF\n"

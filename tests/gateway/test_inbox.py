@@ -14,6 +14,8 @@ from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import SENT, Desk, MakeDesk
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     """Stands for the end of the process at this very place."""

@@ -13,6 +13,8 @@ from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import Desk, MakeDesk
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def structure_set(ct: Series, tmp_path: Path) -> Path:

@@ -6,6 +6,8 @@ from pydicom.dataset import Dataset
 from gateway.configuration import Peer
 from gateway.dimse import retrieving
 
+pytestmark = pytest.mark.slow
+
 
 def study(uid: str, patient: str, date: str) -> Dataset:
     answer = Dataset()

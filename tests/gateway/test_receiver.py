@@ -5,6 +5,8 @@ import pytest
 from gateway.configuration import Configuration
 from gateway.dimse.receiver import may_send
 
+pytestmark = pytest.mark.slow
+
 PEERS = [
     {"name": "a", "title": "A", "host": "10.0.0.1", "port": 104},
     {"name": "b", "title": "B", "host": "scanner.test", "port": 104},

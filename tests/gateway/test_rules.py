@@ -10,6 +10,8 @@ from gateway.errors import SetupInvalid
 from gateway.instances import Texts
 from gateway.rules import Sent, in_words, kind_of, route
 
+pytestmark = pytest.mark.slow
+
 ECLIPSE = {"name": "eclipse", "title": "ARIA", "host": "10.1.2.3", "port": 104}
 FROM_ARIA = Sent("ARIA", "OARLOCK")
 

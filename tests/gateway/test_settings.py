@@ -7,6 +7,8 @@ import pytest
 from gateway.errors import SetupInvalid
 from gateway.settings import PREFIX, GatewaySettings, read_settings
 
+pytestmark = pytest.mark.slow
+
 HANDBOOK = Path(__file__).parents[2] / "docs" / "gateway.md"
 
 

@@ -13,6 +13,8 @@ from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.gateway.conftest import Desk, MakeDesk
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dropped(tmp_path: Path, make_desk: MakeDesk) -> tuple[Desk, WatchedFolder, Path]:

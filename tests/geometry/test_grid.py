@@ -63,6 +63,11 @@ def test_a_single_slice_is_taken_to_be_a_millimetre_thick() -> None:
     assert np.allclose(grid.to_indices(np.array([[1.0, 2.0, 4.0]])), [[1, 0, 0]])
 
 
+def test_two_slices_lie_as_far_apart_as_their_origins() -> None:
+    grid = Grid(5, 5, np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 8.5]]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0)
+    assert np.allclose(grid.to_indices(np.array([[1.0, 2.0, 8.5], [1.0, 2.0, 5.75]])), [[1, 0, 0], [0.5, 0, 0]])
+
+
 @pytest.mark.parametrize("name", orientations.ALL)
 def test_a_turned_volume_runs_from_foot_to_head_from_front_to_back_and_from_right_to_left(name: str) -> None:
     grid = orientations.ALL[name]

@@ -138,6 +138,7 @@ def test_an_organ_drawn_into_the_air_is_told(phantom: Phantom) -> None:
     assert share(cheek, np.roll(cheek.organ, 10, axis=2)) > 0.2
 
 
+@pytest.mark.slow
 def test_no_organ_of_the_phantom_leaves_it(phantom: Phantom) -> None:
     around = Surroundings(phantom.hu, phantom.grid)
     for oar in phantom.masks.oars:

@@ -53,6 +53,7 @@ def test_an_organ_is_the_same_from_a_dice_of_0_995_on() -> None:
     assert LEAST_DICE == 0.995
 
 
+@pytest.mark.slow
 def test_the_first_that_draws_the_same_is_used_and_the_reason_of_each_other_is_said(
     model: Model, scan: CheckScan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,8 @@ from oarlock.phantom.patient import Phantom
 from oarlock.segmentation.manifest import MANIFEST_NAME, ModelManifest, Part, read_manifest
 from oarlock.segmentation.segment import segment
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = Path(__file__).parents[2] / "models" / "oarlock-hn"
 EYES = ("Eye_L", "Eye_R")
 SIZE_ZYX, SPACING_MM, UPSCALE = (24, 24, 40), (2.5, 4.0, 4.0), 4

@@ -13,6 +13,8 @@ from model_export.cli import main
 from model_export.train import CHECKPOINT, resume_run, start_run, train, write_checkpoint
 from tests.model_export.conftest import made_case
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,7 +29,7 @@ def trained(config: Config, folder: Path, seed: int, start: str = "a model 1.0.0
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_the_mean_lies_between_and_counts_all_steps(tiny: Config, tmp_path: Path) -> None:
     runs = [trained(tiny, tmp_path / str(seed), seed) for seed in (1, 2)]
     mean = mean_of_runs(runs, tiny)
@@ -50,7 +52,7 @@ def test_runs_from_different_starts_have_no_mean(tiny: Config, tmp_path: Path) -
         mean_of_runs([], tiny)
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_the_command_writes_a_checkpoint_that_can_be_judged_and_exported(
     tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,8 @@ from model_export.datasets.training_file import to_codes
 from model_export.transferred.scans import Scan
 from oarlock.segmentation.manifest import check_hash
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -12,6 +12,8 @@ from oarlock.phantom.patient import head_and_neck, write_phantom
 from oarlock.segmentation.segment import Model
 from tests.worker.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 BRAIN, JAW = BY_NAME["Brain"], BY_NAME["Bone_Mandible"]
 
 

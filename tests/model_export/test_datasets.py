@@ -16,6 +16,8 @@ from model_export.datasets.training_file import CHANNEL, HU_OF_CODE, read_cases,
 from model_export.prepare import Match, count_inside, labelled_slices, prepare
 from tests.model_export.conftest import made_case
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 

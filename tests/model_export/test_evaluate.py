@@ -27,6 +27,8 @@ from model_export.sampling import no_deformation, sample_slab
 from tests.model_export.conftest import made_case
 from tests.model_export.test_network import trained_looking
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 

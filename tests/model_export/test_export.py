@@ -13,6 +13,8 @@ from oarlock.organs.catalogue import OARS
 from oarlock.segmentation.manifest import check_hash, read_manifest, self_check_input
 from tests.model_export.test_network import trained_looking
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -33,7 +35,7 @@ def exported(tiny: Config, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_the_file_takes_any_batch_and_any_number_of_slices(tiny: Config, exported: Path) -> None:
     from model_export.export import run_onnx
 

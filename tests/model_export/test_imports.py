@@ -28,6 +28,8 @@ from oarlock.segmentation.segment import segment
 from tests.fixtures import nnunet_results
 from tests.fixtures.nnunet_results import dataset, plans
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -11,6 +11,8 @@ from oarlock.organs.catalogue import BY_NAME
 from tests.inference.test_models import write_folds
 from tests.worker.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def models(tmp_path: Path) -> list[Path]:

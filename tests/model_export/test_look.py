@@ -10,6 +10,8 @@ import pytest
 from model_export.look import draw, predict_volume
 from tests.model_export.test_network import trained_looking
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 

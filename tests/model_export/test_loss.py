@@ -10,6 +10,8 @@ import torch
 
 from model_export.loss import LossConfig, fast_loss_of_sample, loss_of_sample, soft_dice_loss, top_k_cross_entropy
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_hardest_half_of_four_voxels_counts() -> None:
     # logits 0, ln 3, 0, -ln 3 give p = 1/2, 3/4, 1/2, 1/4; against 0, 0, 1, 0 the cross-entropies are ln 2, ln 4, ln 2, ln 4/3

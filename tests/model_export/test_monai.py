@@ -20,6 +20,8 @@ from oarlock.segmentation.patches import dense_starts_of
 from oarlock.segmentation.zoom import along, centred_matrix
 from tests.fixtures import nnunet_results
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -146,7 +148,6 @@ def test_a_network_that_could_fetch_its_weights_and_what_is_none_is_not_built_un
         build_network(read_bundle(bundle), evaluate=False)
 
 
-@pytest.mark.slow
 @needs_monai
 def test_a_network_that_no_machine_could_hold_is_refused(bundle: Path) -> None:
     change(bundle, lambda told: told["network_def"].update(channels=[10**9, 8]))
@@ -175,7 +176,6 @@ def test_patches_lie_a_fixed_way_apart_and_the_last_is_moved_back() -> None:
 
 
 @needs_monai
-@pytest.mark.slow
 def test_an_axis_is_resampled_as_spacingd_resamples_it() -> None:
     from monai.data import MetaTensor
     from monai.transforms import Spacing
@@ -192,7 +192,6 @@ def test_an_axis_is_resampled_as_spacingd_resamples_it() -> None:
 
 
 @needs_monai
-@pytest.mark.slow
 def test_a_bundle_is_imported_and_slides_as_monais_own_inferer(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ import torch
 from model_export.network import Network, Norm, NormReLUConv
 from tests.model_export.conftest import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from model_export.config import Config
 

@@ -11,6 +11,8 @@ from model_export.datasets.plain_brain import plain_brain, with_plain_brain
 from model_export.datasets.training_file import CHANNEL, Case, to_codes
 from tests.model_export.conftest import made_case
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SPACING = (30, 70, 60), (3.0, 4.0, 4.0)
 ORBITS_END, VERTEX = 12, 28
 

@@ -11,6 +11,8 @@ from model_export.datasets.plain_lungs import plain_lungs, with_plain_lungs
 from model_export.datasets.training_file import CHANNEL, Case, to_codes
 from tests.model_export.conftest import made_case
 
+pytestmark = pytest.mark.slow
+
 
 def chest(*, left_hu: float = -800.0, shift: int = 0, from_slice: int = 0) -> Case:
     """Two ellipsoids of lung with a vessel in one, in a body of water, and a trachea between them; x to the patient's left."""

@@ -9,6 +9,8 @@ import pytest
 
 from model_export.progress import Kept, bar_to, fingerprint, shown
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path

@@ -13,6 +13,8 @@ from model_export.boxes.data import EXPERT, TRANSFERRED, BoxCase, BoxLabel
 from model_export.boxes.relabel import relabel
 from model_export.datasets.training_file import to_codes
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "model_export" / "configs"
 SPACING = (2.5, 4.0, 4.0)
 SHAPE = (64, 60, 64)

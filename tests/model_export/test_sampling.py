@@ -14,6 +14,8 @@ from model_export.datasets.training_file import CHANNEL
 from model_export.sampling import MIRRORED, draw_sample, no_deformation, sample_slab, to_fraction
 from tests.model_export.conftest import made_case
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from model_export.config import Config
     from model_export.sampling import Sample

@@ -14,6 +14,8 @@ from model_export.served import Served
 from oarlock.segmentation.manifest import check_hash, read_manifest
 from tests.model_export.test_network import trained_looking
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -41,7 +43,7 @@ def test_both_sides_are_the_mean_of_the_two_views(tiny: Config) -> None:
     np.testing.assert_allclose(found, (views[0] + views[1]) / 2, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_the_half_size_twin_is_a_model_of_its_own(tiny: Config, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="model_export needs onnx: install the extra model-export")
     from model_export.export import export_model

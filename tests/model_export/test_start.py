@@ -14,6 +14,8 @@ from oarlock.segmentation.manifest import read_manifest
 from tests.model_export.conftest import made_case
 from tests.model_export.test_network import trained_looking
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,7 +34,7 @@ def shipped(tiny: Config, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_the_network_answers_as_the_file_it_came_from(tiny: Config, shipped: Path) -> None:
     from model_export.start import start_from_model
 
@@ -53,7 +55,6 @@ def test_what_stands_behind_a_model_adds_up() -> None:
     assert all_before({}) == {"steps_before": 0, "hours_before": 0}
 
 
-@pytest.mark.slow
 def test_loaded_weights_answer_as_the_file_before_anything_is_measured(tiny: Config, shipped: Path) -> None:
     from model_export.start import load_onnx
 
@@ -64,7 +65,7 @@ def test_loaded_weights_answer_as_the_file_before_anything_is_measured(tiny: Con
         np.testing.assert_allclose(network(ct_hu), trained_looking(tiny).eval()(ct_hu), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path) -> None:
     """Those that were folded away see features of variance one; a training step then finds them near what it measures."""
     from model_export.start import start_from_model
@@ -78,7 +79,6 @@ def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path)
     assert not torch.equal(before, run.network.head.conv.weight)
 
 
-@pytest.mark.slow
 def test_a_file_of_another_shape_is_refused_and_the_weight_is_named(tiny: Config, shipped: Path) -> None:
     from dataclasses import replace
 

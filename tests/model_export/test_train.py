@@ -16,6 +16,8 @@ from model_export.sampling import draw_case
 from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, slabs_of_step, start_run, train
 from tests.model_export.conftest import CONFIGS, made_case
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -46,7 +48,6 @@ def test_training_lowers_the_loss(name: str, tiny: Config, tmp_path: Path) -> No
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_the_same_to_the_last_bit(tiny: Config, tmp_path: Path) -> None:
     cases = [made_case()]
     whole = start_run(tiny)
@@ -96,7 +97,7 @@ def test_a_stopped_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
     assert resume_run(tiny, tmp_path / CHECKPOINT).step == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long("training")
 def test_the_curve_has_a_point_every_50_steps_and_can_be_drawn(tiny: Config, tmp_path: Path) -> None:
     from model_export.curves import draw_curves
 

@@ -12,6 +12,8 @@ from model_export.transferred.neighbourhoods import ORBITS
 from model_export.transferred.scans import Scan, centre_mm
 from model_export.transferred.votes import TransferredScan, Votes, agreement, fused, read_transferred, write_transferred
 
+pytestmark = pytest.mark.slow
+
 SPACING = (3.0, 3.9, 4.1)
 SHAPE = (26, 30, 41)
 LEFT, RIGHT = (115.0, 45.0, 38.0), (52.0, 47.0, 40.0)

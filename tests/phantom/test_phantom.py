@@ -58,6 +58,7 @@ def around(phantom: Phantom, name: str, spacing_mm: tuple[float, float, float], 
 # ── the truth ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [(0.0, 0.0, 0.0), (0.0, 0.0, 180.0), (8.0, -5.0, 12.0)])
 def test_small_organs_have_the_volume_of_their_formula_on_any_grid(phantom: Phantom, turn: tuple[float, float, float]) -> None:
     grid = around(phantom, "Eye_L", (0.7, 0.6, 0.5), 16.0, Rotation.from_euler("xyz", turn, degrees=True))
@@ -152,6 +153,7 @@ def test_the_two_sides_differ(phantom: Phantom) -> None:
     assert (here ^ there).sum() > 0.1 * here.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["HFP", "FFS", "FFP", "HFDR"])
 def test_another_patient_position_shows_the_same_body(phantom: Phantom, position: str) -> None:
     row, column = (np.array(direction, dtype=np.float64) for direction in PATIENT_POSITIONS[position])

@@ -23,6 +23,8 @@ from oarlock.pictures.planes import Cut, Profiles, Scene, to_axes, to_profiles
 from oarlock.pictures.slice_archive import Rendering, load_rendering, save_rendering
 from tests.fixtures import crooked, orientations
 
+pytestmark = pytest.mark.slow
+
 MODEL = "a model 1.0 (0123456789ab)"
 EYE = BY_NAME["Eye_L"]
 SIZE = 240
@@ -294,7 +296,6 @@ def test_a_rendering_never_runs_what_it_holds(tmp_path: Path) -> None:
         load_rendering(path)
 
 
-@pytest.mark.slow
 def test_the_rendering_of_a_real_series_is_small(siemens_series: Path, tmp_path: Path) -> None:
     from oarlock.ct.series import check_headers, read_ct_series
 

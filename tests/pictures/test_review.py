@@ -17,6 +17,8 @@ from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import compare_crops
 from tests.fixtures import crooked, orientations
 
+pytestmark = pytest.mark.slow
+
 BRAIN, EYE = BY_NAME["Brain"], BY_NAME["Eye_L"]
 
 

@@ -25,6 +25,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
     return check_headers(images), reference
 
 
+@pytest.mark.slow
 def test_a_file_that_is_read_in_a_child_has_the_same_masks_and_warnings(series: Series) -> None:
     header, reference = series
     here, there = read_on_grid(reference, header), read_bounded(reference, header, NO_SITE_FILE)

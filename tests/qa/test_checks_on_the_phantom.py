@@ -79,6 +79,7 @@ def test_the_phantoms_own_contours_are_not_red(phantom: Phantom, body: Body) -> 
     assert body.checked({}) == check_masks(phantom.masks, phantom.grid, hu=phantom.hu)
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_measured_anew(phantom: Phantom, body: Body) -> None:
     """The findings on a changed set are those on its masks."""
     stem, cord = BY_NAME["Brainstem"], BY_NAME["SpinalCord"]
@@ -101,6 +102,7 @@ def test_exchanged_sides_of_the_phantom_are_red_on_both_with_their_sides(left: O
     }
 
 
+@pytest.mark.slow
 def test_a_mirrored_phantom_is_red_on_every_paired_organ(phantom: Phantom) -> None:
     masks = OARMasks(OARS, np.ascontiguousarray(phantom.masks.bits[:, :, ::-1]))
     found = check_masks(masks, phantom.grid, hu=np.ascontiguousarray(phantom.hu[:, :, ::-1]))

@@ -55,6 +55,7 @@ def faults(small: Phantom) -> Found:
     return findings(small, whole)
 
 
+@pytest.mark.slow
 def test_a_flat_end_is_on_the_last_slice_before_the_cut(faults: Found, small: Phantom) -> None:
     low, high = span(small, "Bone_Mandible")
     assert low < 80 <= high

@@ -115,6 +115,7 @@ def test_a_sheared_cell_has_the_areas_of_its_sheared_triangles() -> None:
 # ── agreement with the library ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(pairs(), SPACINGS, st.sampled_from([0.0, 0.5, 0.98, 1.1, 2.5, 4.03]))
 def test_random_masks_of_every_kind_agree_with_the_library(pair: tuple[Mask, Mask], spacing: Any, tolerance_mm: float) -> None:
@@ -233,6 +234,7 @@ def test_exchanging_the_sides_exchanges_the_directions_and_nothing_else(pair: tu
     assert one.predicted.mean_mm() == pytest.approx(other.reference.mean_mm())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(pairs(), SPACINGS, st.integers(0, 3))
 def test_what_surrounds_the_masks_does_not_matter(pair: tuple[Mask, Mask], spacing: Any, width: int) -> None:

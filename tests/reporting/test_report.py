@@ -29,6 +29,8 @@ from tests.fixtures.crooked import crooked_hu
 from tests.fixtures.judges import dciodvfy, run
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
+pytestmark = pytest.mark.slow
+
 BRAIN = BY_NAME["Brain"]
 SHOUT = "<script>alert(1)</script>"
 
@@ -132,7 +134,6 @@ def test_an_encapsulated_pdf_is_valid_for_the_judge_and_of_the_same_patient_and_
     assert "UNAPPROVED" in report.DocumentTitle
 
 
-@pytest.mark.slow
 def test_a_pdf_says_unapproved_on_every_page_and_fetches_nothing(series: Series, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)

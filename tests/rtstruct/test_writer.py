@@ -313,6 +313,7 @@ def test_numbers_are_written_as_decimal_strings_wherever_the_patient_lies() -> N
     assert text == rb"0.0\0.0\0.0\123456.789\-98765.432\0.0\1.0\-2.5\0.001"
 
 
+@pytest.mark.slow
 def test_a_contour_longer_than_explicit_vr_can_hold_is_whole(tmp_path: Path) -> None:
     origins = np.array([[-49.5, -49.5, 3.0 * z] for z in range(3)])
     grid = Grid(119, 119, origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 1.0, 1.0)

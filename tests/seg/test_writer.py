@@ -24,6 +24,8 @@ from oarlock.seg.writer import to_segmentation
 from tests.fixtures.judges import dciodvfy
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 
+pytestmark = pytest.mark.slow
+
 
 def segmentation(series: Series, folder: Path, masks: OARMasks | None = None, profile: Profile = GENERIC) -> bytes:
     """What a job keeps, and the segmentation that is made of it."""

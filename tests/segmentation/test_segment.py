@@ -367,6 +367,7 @@ def densest(hu: Volume) -> Volume:
     return np.concatenate([np.zeros_like(hu), (hu - 500) / 50, np.minimum(hu - 300, 500 - hu) / 50], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", orientations.ALL)
 def test_a_part_in_patches_draws_beside_a_slab_and_a_box_part_however_the_patient_lies(name: str, tmp_path: Path) -> None:
     grid = orientations.ALL[name]

@@ -90,6 +90,7 @@ def test_masks_are_the_linear_interpolation_of_scipy_at_every_ct_voxel(name: str
         assert np.array_equal(masks.mask(oar)[decided], (peer >= threshold)[decided])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 5, 64])
 @pytest.mark.parametrize("name", ["FFDL", "uneven", "gantry tilt 20°"])
 def test_slabs_leave_no_seam(name: str, n: int) -> None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 from fastapi import FastAPI
 
 from oarlock.organs.catalogue import OARS
+from oarlock.pipeline import apart
 from oarlock.settings import Settings
 from oarlock.store.job_store import JobStore
 from oarlock.store.jobs import JobId
@@ -80,7 +82,8 @@ def serve(
     if settings.database_url is None:
         write_migrated(settings.data / "oarlock.sqlite")
     app = create_app(settings, worker_problem=worker_problem)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # A fork server needs a second of CPU to start: the next service of this process takes over the one that waits.
+    with socket.create_server(("127.0.0.1", 0)) as listener, patch.object(apart, "end_all"):
         config = configuration(app, settings)
         config.timeout_graceful_shutdown = 2
         server = Server(app, config)

@@ -175,6 +175,7 @@ def test_a_key_is_revoked_at_once(closed: Running, tokens: dict[Scope, str]) -> 
     assert (answer.status_code, answer.json()["code"]) == (401, "access.invalid_token")
 
 
+@pytest.mark.slow
 def test_every_call_says_what_it_needs_but_the_open_ones(closed: Running, tokens: dict[Scope, str]) -> None:
     routes = closed.app.state.routes
     guarded = {route.path for route in routes if any(entry.dependency is admit for entry in route.dependencies)}
@@ -186,7 +187,7 @@ def test_every_call_says_what_it_needs_but_the_open_ones(closed: Running, tokens
 
 
 def test_the_contract_names_the_scopes_and_the_answers_to_strangers(closed: Running, tokens: dict[Scope, str]) -> None:
-    document = httpx.get(f"{closed.url}/openapi.json").json()
+    document = httpx.get(f"{closed.url}/openapi.json", timeout=30).json()
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     for (method, path), allowed in CALLS.items():
         for part, template in TEMPLATES.items():
@@ -278,6 +279,7 @@ def test_a_key_that_calls_too_often_is_told_when_to_come_back_and_costs_no_other
 # ── beyond loopback ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "oarlock.example"])
 def test_a_service_that_others_reach_needs_a_valid_key_to_start(tmp_path: Path, redis_url: str, host: str) -> None:
     settings = make_settings(tmp_path, redis_url, host=host)
@@ -301,6 +303,7 @@ def test_a_service_that_others_reach_needs_tls_or_a_stated_proxy_to_start(tmp_pa
     check_private(make_settings(tmp_path, redis_url, host="127.0.0.1"))
 
 
+@pytest.mark.slow
 def test_wrong_keys_are_counted_by_address_and_right_ones_pass(tmp_path: Path, redis_url: str) -> None:
     write_model(tmp_path / "models")
     with serve(make_settings(tmp_path, redis_url)) as running, httpx.Client(base_url=running.url, timeout=30) as client:

@@ -17,6 +17,8 @@ from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 RESULTS = {RTSTRUCT: b"contours", QA_REPORT: b'{"definition": "surface-dsc/1"}', PREVIEW: b"\x89PNG"}
 
 

@@ -13,6 +13,8 @@ from oarlock.store.files import RTSTRUCT
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,7 +32,7 @@ def follow(which: str, data: Path, backup: Path) -> None:
     subprocess.run(["bash", "-euc", commands(which)], check=True, env=environment, cwd=data.parent)
 
 
-@pytest.mark.slow
+@pytest.mark.long("matrix")
 def test_what_was_backed_up_while_the_service_ran_is_there_after_the_restore(
     tmp_path: Path, redis_url: str, series: list[Path]
 ) -> None:

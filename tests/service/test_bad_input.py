@@ -163,6 +163,7 @@ def test_a_body_that_announces_too_much_is_refused_before_it_is_read(running: Ru
     assert monotonic() - began < LIMIT_S
 
 
+@pytest.mark.slow
 def test_a_body_without_a_length_is_refused_when_it_becomes_too_much(running: Running) -> None:
     sent = 0
 

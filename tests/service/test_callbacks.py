@@ -38,6 +38,8 @@ from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 from tests.store.test_job_store import claim, create
 
+pytestmark = pytest.mark.slow
+
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OLD_SECRET = "whsec_" + base64.b64encode(bytes(range(40, 72))).decode()
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"

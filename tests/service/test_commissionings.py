@@ -20,6 +20,8 @@ from tests.fixtures.past_patients import LIMIT_S, PastPatients
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 SCORES = [0.9, 0.92, 0.85, 0.95, 0.88]
 LABEL = "commissioning 1"
 

@@ -18,6 +18,8 @@ from service.intake.forms import COMPARISON
 from tests.fixtures.organs import AUTHORSHIP, Series, write_series
 from tests.service.running import Running, parts, zipped
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ct(tmp_path_factory: pytest.TempPathFactory) -> Series:

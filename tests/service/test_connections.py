@@ -16,6 +16,8 @@ from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own(tmp_path: Path, redis_url: str) -> Iterator[Running]:
@@ -54,7 +56,6 @@ def without_end(head: bytes, more: bytes, total: int = 20_000_000) -> Iterator[b
         yield more
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "more"),
     [

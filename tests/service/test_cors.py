@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 from oarlock.settings import Settings
 from service.app import create_app
 
+pytestmark = pytest.mark.slow
+
 OURS, OTHER = "https://dashboard.example", "https://dashboard.example.evil"
 
 

@@ -22,6 +22,8 @@ from tests.worker.conftest import House
 from tests.worker.tiny_model import write_tiny_model
 from worker.jobs import contour
 
+pytestmark = pytest.mark.slow
+
 KEY = Fernet.generate_key().decode()
 
 
@@ -52,7 +54,6 @@ def test_a_label_is_refused_since_it_may_name_the_patient(closed: Running, files
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid_parameter")
 
 
-@pytest.mark.slow
 def test_a_worker_sees_nothing_of_the_patient_and_the_result_is_that_of_the_true_series(
     closed: Running, files: list[Path], tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ from oarlock.store import audit
 from oarlock.store.jobs import JobId
 from tests.service.running import Running, parts
 
+pytestmark = pytest.mark.slow
+
 AT = "2026-03-05T12:00:33.000Z"
 ARRIVED = {"place": "eclipse", "result": "rtstruct", "state": "delivered", "attempts": 2, "note": None, "at": AT, "gateway": None}
 WRONG = (

@@ -30,6 +30,8 @@ from tests.worker.conftest import House
 from tests.worker.tiny_model import write_tiny_model
 from worker.jobs import contour
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Contoured:
@@ -112,7 +114,6 @@ def values(entry: dict[str, Any], keyword: str) -> list[Any]:
 # ── searching ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 def test_a_study_is_found_by_its_patient_whether_or_not_it_was_de_identified(either: Contoured) -> None:
     (study,) = either.client.search_for_studies(search_filters={"PatientID": "CANARY-ID-4711*"})
     assert values(study, "StudyInstanceUID") == [either.study]
@@ -285,7 +286,6 @@ def test_a_job_without_an_roi_has_no_segmentation(kept: Contoured) -> None:
     assert sorted(found) == ["CT", "DOC", "RTSTRUCT", "RTSTRUCT", "SEG"]
 
 
-@pytest.mark.slow
 def test_the_report_is_found_and_retrieved_as_the_job_gives_it(kept: Contoured) -> None:
     (entry,) = kept.client.search_for_instances(kept.study, search_filters={"Modality": "DOC"})
     uids = [values(entry, keyword)[0] for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
@@ -344,7 +344,6 @@ def deflated(content: bytes, zeros: int) -> bytes:
     return costly.part_10(b"1.2.840.10008.5.1.4.1.1.2", content[start:] + bytes(zeros), deflated=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "is_costly"),
     [

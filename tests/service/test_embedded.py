@@ -20,6 +20,8 @@ from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import serve, write_model
 
+pytestmark = pytest.mark.slow
+
 SECRET = "whsec_" + base64.b64encode(b"x" * 32).decode()
 SET = {
     "OARLOCK_ALLOWED_HOSTS": "oarlock.example",
@@ -90,7 +92,7 @@ def test_a_child_that_cannot_start_is_said_once_and_tried_ever_less_often(
     assert errors == ["child process cannot start; it is tried again less and less often"]
 
 
-@pytest.mark.slow
+@pytest.mark.long("matrix")
 def test_readyz_says_why_the_embedded_worker_does_not_start(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

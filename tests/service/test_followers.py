@@ -26,6 +26,8 @@ from service.errors import TooManyFollowers
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def queued(running: Running, client: httpx.Client, series: list[Path]) -> Job:

@@ -21,6 +21,8 @@ from oarlock.store.keys import KeyStore
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 UID = "1.2.840.99999.4711"
 WANTED = {"archive": "pacs", "series_instance_uid": UID, "structure_sets": True, "priors": 2}
 WAITS = {

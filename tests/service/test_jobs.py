@@ -324,6 +324,7 @@ def test_a_result_that_was_not_made_is_not_found(client: httpx.Client, running: 
     problem(client.get(job["links"]["preview"], params={"oar": "Brain"}), 404, "job.result_not_found")
 
 
+@pytest.mark.slow
 def test_one_organ_or_one_slice_is_drawn_on_demand_counting_slices_from_one(
     client: httpx.Client, running: Running, job: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ PARAMETERS: list[tuple[str, dict[str, object], dict[str, object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "inside", "outside"), PARAMETERS)
 def test_a_parameter_is_taken_up_to_its_limit_and_refused_beyond(
     client: httpx.Client, path: str, inside: dict[str, Any], outside: dict[str, Any]

@@ -228,6 +228,7 @@ def test_prometheus_takes_its_configuration() -> None:
     promtool("check", "config", "--syntax-only", ROOT / "docker" / "prometheus" / "prometheus.yml")
 
 
+@pytest.mark.slow
 def test_prometheus_takes_the_alerts_and_they_fire_when_they_should() -> None:
     promtool("check", "rules", ALERTS)
     for scenes in SCENES:

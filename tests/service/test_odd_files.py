@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import httpx
+import pytest
 
 from oarlock import errors
 from tests.service.running import Running, parts
+
+pytestmark = pytest.mark.slow
 
 CODES = {leaf.code for leaf in errors.leaves()}
 

@@ -36,6 +36,8 @@ from service.errors import InvalidToken, IssuerUnavailable
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 AUDIENCE = "oarlock"
 
 

@@ -20,6 +20,8 @@ from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
 
+pytestmark = pytest.mark.slow
+
 ZIP = {"Content-Type": "application/zip"}
 
 

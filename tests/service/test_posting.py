@@ -18,6 +18,8 @@ from service.errors import BrokerUnavailable
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model, zipped
 
+pytestmark = pytest.mark.slow
+
 
 def post(client: httpx.Client, files: list[Any], **more: Any) -> dict[str, Any]:
     answer = client.post("/v1/jobs", files=parts(files), **more)

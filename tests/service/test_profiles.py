@@ -22,6 +22,8 @@ from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -116,7 +118,7 @@ WRONG: dict[str, Callable[[Path], dict[str, str]]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long("matrix")
 @pytest.mark.parametrize(("face", "reason"), list(zip(cycle(["service", "worker"]), WRONG, strict=False)))
 def test_a_wrong_profile_keeps_a_process_from_starting_and_says_why(face: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "clinic.toml").write_text('[names]\ntemplate = "{organ}"')

@@ -21,6 +21,8 @@ from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)  # a Thursday
 
 

@@ -34,6 +34,8 @@ from tests.fixtures.scores import report, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 BRAIN = b'{"oar": "Brain", "verdict": "amber", "code": "organ.volume", "reason": "r", "other_codes": []}'
 QA = b'{"definition": "surface-dsc/1", "organs": [' + BRAIN + b"]}"
 

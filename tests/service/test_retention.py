@@ -18,6 +18,8 @@ from service.background.sweeper import Sweeper
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 
 def sweeper(running: Running, settings: Settings) -> Sweeper:
     service = running.service

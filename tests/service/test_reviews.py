@@ -18,6 +18,8 @@ from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 COMMISSIONED = {
     "model": "oarlock-hn 1.2.3",  # what else commissioning.json has is not read
     "drawn_by": {"name": "oarlock-hn", "version": "1.2.3", "sha256": "ab" * 32},

@@ -19,6 +19,8 @@ from tests.fixtures.scores import compared, score
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 SECOND = ModelFacts("second", "1.2.3", "5e" * 32)
 
 

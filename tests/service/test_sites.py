@@ -22,6 +22,8 @@ from tests.fixtures.processes import eventually
 from tests.service.conftest import make_settings
 from tests.service.running import Running, parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 OF_A_SITE = sorted(set(Scope) - OF_ALL_SITES)
 
 SCORE = {

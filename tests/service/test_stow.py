@@ -27,6 +27,8 @@ from tests.fixtures.crooked import crooked_grid, crooked_hu
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 FAR = 1e6
 """A quiet time after which nothing becomes a job by itself in a test."""
 
@@ -181,7 +183,6 @@ def test_a_body_of_unknown_length_with_a_quoted_boundary_is_read_as_it_comes(rec
 # ── from instances to jobs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 def test_two_series_over_several_requests_are_two_jobs_also_after_a_restart(
     tmp_path: Path, redis_url: str, files: list[Path]
 ) -> None:
@@ -320,7 +321,6 @@ def test_what_comes_while_a_job_is_made_is_not_lost(receiver: Running, files: li
     assert entry["instances"] == len(files) - 30
 
 
-@pytest.mark.slow
 def test_with_a_key_for_it_stored_series_are_de_identified_and_rtstructs_are_not_taken(tmp_path: Path, redis_url: str) -> None:
     files = canaries.write_series(tmp_path / "canaries")
     reference = canaries.write_structure_set(tmp_path / "reference.dcm", files)
@@ -391,7 +391,6 @@ def test_what_one_sender_stores_for_two_sites_is_two_folders(tmp_path: Path, fil
     assert [len(kept.all(site)) for site in ("north", "south")] == [1, 1]
 
 
-@pytest.mark.slow
 def test_a_quiet_series_becomes_a_job_by_itself(tmp_path: Path, redis_url: str, files: list[Path]) -> None:
     write_model(tmp_path / "models")
     with serve(make_settings(tmp_path, redis_url, stow_quiet_s=0.05)) as running:

@@ -21,6 +21,8 @@ from tests.fixtures.processes import eventually, free_port, listens
 from tests.service.conftest import make_settings
 from tests.service.running import parts, serve, write_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -7,10 +7,12 @@ import pytest
 from benchmarks import upload
 from tests.service.running import write_model
 
+pytestmark = pytest.mark.slow
+
 LIMIT_MB = 100
 
 
-@pytest.mark.slow
+@pytest.mark.long("soak")
 def test_eight_uploads_of_80_mb_at_once_raise_the_memory_of_the_service_by_less_than_100_mb(
     tmp_path: Path, redis_url: str
 ) -> None:

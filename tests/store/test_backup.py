@@ -22,6 +22,8 @@ from oarlock.store.scores.write import Scored
 from tests.service.test_sites import SCORE
 from tests.store.test_job_store import claim, create
 
+pytestmark = pytest.mark.slow
+
 
 def fill(database: Database, data: Path) -> None:
     """A finished job with scores, an identity and files; a key."""

@@ -647,7 +647,7 @@ class Walk(RuleBasedStateMachine):
 
 
 Walk.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
-test_every_walk_keeps_to_the_allowed_transitions = Walk.TestCase
+test_every_walk_keeps_to_the_allowed_transitions = pytest.mark.slow(Walk.TestCase)
 
 
 # ── an upgrade ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -138,6 +138,7 @@ def test_a_database_from_before_alembic_is_brought_here_with_every_row(database_
     database.close()
 
 
+@pytest.mark.slow
 def test_every_step_keeps_the_rows_of_the_step_before(engine: Engine) -> None:
     known = sorted(steps.known())
     with engine.begin() as connection:
@@ -286,7 +287,7 @@ def test_the_history_of_7008e73_goes_on(database_url: str, engine: Engine, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("face", ["service", "worker"])
+@pytest.mark.parametrize("face", ["service", pytest.param("worker", marks=pytest.mark.long("matrix"))])
 def test_neither_face_starts_on_a_database_of_a_newer_version(tmp_path: Path, face: str) -> None:
     url = f"sqlite:///{tmp_path / 'oarlock.sqlite'}"
     Database(url).close()

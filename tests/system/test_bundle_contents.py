@@ -15,6 +15,8 @@ from tools.bundle.archive import CHECKSUMS, pack, sha256_of, write_checksums
 from tools.bundle.contents import COMPOSITION, copy_tree, images_of
 from tools.bundle.sbom import of_debian, of_distributions, of_image, of_interpreter, of_model, of_wheel, write_sbom
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MIT = "License :: OSI Approved :: MIT License"
 

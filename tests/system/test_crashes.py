@@ -71,6 +71,7 @@ def test_redis_is_away_when_a_job_ends(department: Department, series: bytes) ->
     department.check_all_succeed(job_id, department.post(series))
 
 
+@pytest.mark.long("matrix")
 def test_two_workers_take_the_same_message(department: Department, series: bytes) -> None:
     other = department.program("worker", name="other")
     department.start_worker(other)
@@ -105,6 +106,7 @@ def test_a_service_that_is_asked_to_end_ends_in_order_and_its_jobs_go_on(departm
     department.check_all_succeed(job_id)
 
 
+@pytest.mark.long("matrix")
 def test_a_series_that_kills_its_worker_each_time_is_given_up_and_the_next_one_is_not(
     department: Department, series: bytes
 ) -> None:

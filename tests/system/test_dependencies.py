@@ -85,6 +85,7 @@ def filled(disk: Path) -> Iterator[None]:
     filler.unlink()
 
 
+@pytest.mark.long("matrix")
 def test_the_disk_runs_full_during_an_upload(cramped: Department, series: bytes) -> None:
     with cramped.client() as client:
         answer = client.post("/v1/jobs", content=series + bytes(DISK_BYTES), headers={"Content-Type": "application/zip"})
@@ -127,6 +128,7 @@ def test_the_data_folder_is_away_while_a_job_runs(cramped: Department, small_dis
     assert [job.attempts for job in jobs] == [1, 1]
 
 
+@pytest.mark.long("matrix")
 def test_a_worker_whose_data_folder_is_not_mounted_takes_no_job_and_is_missed(cramped: Department, series: bytes) -> None:
     assert cramped.worker.end() == 0
     place = cramped.folder / "mount"
@@ -191,6 +193,7 @@ def test_a_native_call_that_never_returns_ends_at_the_hard_limit_and_the_worker_
     limited.kill()
 
 
+@pytest.mark.long("matrix")
 def test_a_worker_that_stands_still_is_replaced_and_changes_nothing_when_it_wakes_up(
     department: Department, series: bytes
 ) -> None:

@@ -307,6 +307,7 @@ def asks_orthanc(program: str, archive: Orthanc, *options: str, **keys: str) -> 
     return done.stdout + done.stderr
 
 
+@pytest.mark.long("matrix")
 def test_orthanc_sends_is_asked_gives_and_takes(service: Running, tmp_path: Path) -> None:
     """Its push to us; C-FIND, C-MOVE and C-GET from it, by us and by dcmtk; our push to it; what ``check`` says of it."""
     pushed, moved, got, sent = (

@@ -17,6 +17,8 @@ from gateway.settings import GatewaySettings
 from oarlock import __version__
 from oarlock.settings import SECRETS, unknown_names, variables
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
 IMAGES = {face: ROOT / "docker" / f"{face}.Dockerfile" for face in ("service", "worker", "gateway")}

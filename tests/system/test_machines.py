@@ -62,6 +62,7 @@ def test_a_job_that_one_machine_took_in_is_done_by_another_whose_worker_is_then_
     assert job.attempts > 1
 
 
+@pytest.mark.long("matrix")
 def test_a_service_that_tidies_up_leaves_alone_what_one_on_another_machine_takes_in(machines: Machines) -> None:
     machines.start()
     storage, job_id = Storage(machines.data), JobId("a-job-whose-post-has-not-ended")

@@ -8,6 +8,7 @@ from tests.system.department import SLOW, Department
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long("matrix")
 def test_an_urgent_job_that_comes_last_is_the_next_one(department: Department, series: bytes) -> None:
     running = department.post(series, model=SLOW)
     waiting = [department.post(series, priority="low") for _ in range(4)]

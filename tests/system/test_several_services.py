@@ -31,6 +31,7 @@ def own() -> str:
     return str(each["regex"])
 
 
+@pytest.mark.long("matrix")
 def test_uploads_go_to_either_service_and_each_job_is_done_once(group: Group, series: bytes) -> None:
     jobs = [group.post(series) for _ in range(2)]  # nginx asks them in turn
     group.check_all_succeed(*jobs)

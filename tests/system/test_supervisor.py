@@ -14,6 +14,8 @@ from service.embedded.redis_server import PrivateRedis
 from service.embedded.supervisor import DataFolderInUse, Supervisor, companions, exclusive
 from tests.fixtures.processes import alive, eventually
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -1,6 +1,10 @@
 """What docs/gateway.md says of associations is what the gateway offers."""
 
+import pytest
+
 from tools import associations, marked
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_table_of_the_page_is_what_the_command_writes() -> None:

@@ -1,6 +1,10 @@
 """The conformance statement says what the code does."""
 
+import pytest
+
 from tools import conformance, marked
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_tables_of_the_statement_are_those_of_the_code() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from tools import docstrings
 
+pytestmark = pytest.mark.slow
+
 TWELVE = "one two three four five six seven eight nine ten eleven twelve"
 
 

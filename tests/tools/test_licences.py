@@ -4,6 +4,8 @@ import pytest
 
 from tools import licences, marked
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("expression", "allowed"),

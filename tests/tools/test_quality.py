@@ -7,6 +7,8 @@ import pytest
 from oarlock.organs.catalogue import OARS
 from tools import marked, quality
 
+pytestmark = pytest.mark.slow
+
 CARD = """
 | scans | OAR | n | DSC mean | SD | radiographer | surface DSC | radiographer |
 | --- | --- | --- | --- | --- | --- | --- | --- |

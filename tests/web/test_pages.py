@@ -37,6 +37,7 @@ def names(page: Page) -> list[str]:
     return page.locator("#jobs tbody tr td:first-child a").all_inner_texts()
 
 
+@pytest.mark.long("pages")
 def test_it_sees_what_is_not_ready_and_why_and_what_failed(tab: Tab, planted: Planted) -> None:
     page = tab.open(f"{planted.url}/")
     page.wait_for_selector(".part.wrong")
@@ -52,6 +53,7 @@ def test_it_sees_what_is_not_ready_and_why_and_what_failed(tab: Tab, planted: Pl
     assert page.locator("progress").get_attribute("value") == "0.42"
 
 
+@pytest.mark.long("pages")
 def test_the_list_moves_by_itself_and_is_read_again_only_when_it_changed(tab: Tab, planted: Planted) -> None:
     job, leases, read = planted.others["running"], planted.running.store.leases, list[str]()
     tab.page.on("request", lambda request: read.append(request.url) if "/v1/jobs?" in request.url else None)
@@ -85,6 +87,7 @@ def test_it_cancels_a_job_and_purges_it_only_when_sure(tab: Tab, planted: Plante
     assert httpx.get(job).status_code == 410
 
 
+@pytest.mark.long("pages")
 def test_it_counts_a_series_that_waits_at_a_gateway_as_whole_and_sends_a_dead_letter_again(tab: Tab, planted: Planted) -> None:
     gateway, dead = f"{planted.url}/v1/gateways/ward", {"place": "tps", "result": "rtstruct", "state": "dead", "attempts": 9}
     times = dict.fromkeys(("first_at", "last_at"), "2026-03-05T12:00:00Z")
@@ -145,6 +148,7 @@ def commissioned(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> It
         yield running
 
 
+@pytest.mark.long("pages")
 def test_a_physicist_compares_two_models_on_past_patients_and_keeps_the_better_one_as_baseline(
     tab: Tab, commissioned: Running
 ) -> None:
@@ -215,6 +219,7 @@ def test_who_may_not_see_jobs_still_sees_what_is_ready(tab: Tab, closed: Running
     tab.wrong.clear()  # the browser reports the 403
 
 
+@pytest.mark.long("pages")
 @pytest.mark.parametrize("tab", [{}, DARK, PHONE], indirect=True, ids=["light", "dark", "phone"])
 @pytest.mark.parametrize("path", ["/", "/charts", "/commissionings", "/models"])
 def test_every_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted, path: str) -> None:

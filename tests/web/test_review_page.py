@@ -222,6 +222,7 @@ def test_window_zoom_and_slices_follow_the_mouse(tab: Tab, planted: Planted) -> 
     assert np.abs(np.array(state(page, "state.at")) - np.array(under)).max() <= 1
 
 
+@pytest.mark.long("pages")
 @pytest.mark.parametrize("tab", [{}, PHONE], indirect=True, ids=["desk", "phone"])
 def test_the_page_is_accessible_and_fits_its_window(tab: Tab, planted: Planted) -> None:
     page = tab.open(planted.page)

@@ -22,6 +22,8 @@ from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
 from tests.service.test_oidc import AUDIENCE, Issuer, issuer  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 COOKIE = "oarlock-session"
 NOW = datetime(2026, 3, 5, 8, 0, tzinfo=UTC)
 

@@ -14,6 +14,8 @@ from oarlock.settings import Settings
 from oarlock.store.jobs import CONTOUR_SERIES, QUEUE
 from worker.app import to_configuration
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,7 +46,6 @@ def test_the_task_is_bounded_and_waits_for_the_lease_of_its_lost_process() -> No
     assert contour_series.default_retry_delay > Settings().lease_s
 
 
-@pytest.mark.slow
 def test_the_parent_process_loads_nothing_that_draws_and_reads_no_settings_before_it_starts() -> None:
     script = "import sys, worker.__main__, worker.tasks, worker.settings as s; "
     script += "print([m for m in ('onnxruntime', 'scipy', 'cv2') if m in sys.modules], s.settings.cache_info().currsize)"

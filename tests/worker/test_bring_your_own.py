@@ -18,6 +18,8 @@ from tests.service.running import parts, serve, write_model
 from tests.worker.tiny_model import LIMITS_HU, write_tiny_model
 from worker.jobs import contour
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

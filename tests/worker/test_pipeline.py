@@ -51,6 +51,7 @@ def results(house: House, job_id: JobId) -> list[str]:
     return [path.name for path in (house.data / "jobs" / job_id).glob("results-*/*")]
 
 
+@pytest.mark.slow
 def test_a_series_goes_in_and_its_contours_come_out_where_the_organ_is(house: House, series: Path, crooked_grid: Grid) -> None:
     job_id = house.post(series)
     run(house, job_id)
@@ -74,6 +75,7 @@ def test_a_series_goes_in_and_its_contours_come_out_where_the_organ_is(house: Ho
     assert report["checks"]
 
 
+@pytest.mark.slow
 def test_a_composed_model_is_one_model_and_each_roi_names_the_part_that_drew_it(
     series: Path, tmp_path: Path, crooked_grid: Grid
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_composed_model_is_one_model_and_each_roi_names_the_part_that_drew_it(
     assert drawn_by == {"Brain": part["whole"], "Lens_L": part["fine"], "Eye_L": part["fine"], "Eye_R": part["whole"]}
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_sure_of_what_it_drew_is_told_in_the_report(
     house: House, series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_model_that_is_not_sure_of_what_it_drew_is_told_in_the_report(
     }
 
 
+@pytest.mark.slow
 def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs(
     house: House, series: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +134,7 @@ def test_the_same_job_gives_the_same_rtstruct_whenever_and_however_often_it_runs
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_the_audit_log_names_the_very_file_that_was_drawn_and_the_model_that_drew_it(house: House, series: Path) -> None:
     job_id = house.post(series)
     run(house, job_id)
@@ -140,6 +145,7 @@ def test_the_audit_log_names_the_very_file_that_was_drawn_and_the_model_that_dre
     assert last.model == f"{house.manifest.name} {house.manifest.version} {house.manifest.sha256}"
 
 
+@pytest.mark.slow
 def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(house: House, series: Path, tmp_path: Path) -> None:
     first = house.post(series)
     run(house, first)
@@ -165,6 +171,7 @@ def test_a_job_leaves_the_scores_of_its_report_and_the_levels_of_its_checks(hous
     }
 
 
+@pytest.mark.slow
 def test_whatever_is_logged_while_a_job_runs_is_one_json_line_that_names_it(
     house: House, series: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +203,7 @@ def test_whatever_is_logged_while_a_job_runs_is_one_json_line_that_names_it(
     assert lines[-1]["job_id"] is None
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_left_alone(house: House, series: Path) -> None:
     job_id = house.post(series)
     run(house, job_id)
@@ -209,6 +217,7 @@ def _must_not_be_called(_: Volume) -> Volume:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_progress_is_true_and_never_falls(house: House, series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Stage, float]] = []
     report = Leases.progress
@@ -275,6 +284,7 @@ def test_a_job_that_is_purged_while_it_runs_leaves_nothing_behind(house: House, 
     assert not (house.data / "jobs" / job_id).exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_hands_its_job_back_as_if_it_had_never_had_it(house: House, series: Path) -> None:
     job_id = house.post(series)
     run(house, job_id, stopping=lambda: True)
@@ -328,6 +338,7 @@ def _no_space(_: Volume) -> Volume:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.slow
 def test_a_disk_that_others_filled_is_not_held_against_the_job(house: House, series: Path) -> None:
     job_id = house.post(series)
     house.predict = _no_space
@@ -390,6 +401,7 @@ def test_an_unforeseen_error_is_found_by_its_reference_and_tells_nothing_of_the_
     assert "Canary" not in repr(job)
 
 
+@pytest.mark.slow
 def test_supplied_contours_are_compared_with_and_unusable_ones_are_named(
     house: House, series: Path, tmp_path: Path, crooked_grid: Grid
 ) -> None:
@@ -423,6 +435,7 @@ def test_supplied_contours_are_compared_with_and_unusable_ones_are_named(
     ]
 
 
+@pytest.mark.slow
 def test_several_observers_are_compared_with_each_other_too(house: House, series: Path) -> None:
     observers = [house.post(series, job_id=name) for name in ("job-1", "job-2")]
     for job_id in observers:
@@ -437,6 +450,7 @@ def test_several_observers_are_compared_with_each_other_too(house: House, series
     }
 
 
+@pytest.mark.slow
 def test_the_sites_own_tolerance_is_used_and_said(house: House, series: Path) -> None:
     first = house.post(series)
     run(house, first)
@@ -466,6 +480,7 @@ name = "Unterkiefer"
 """
 
 
+@pytest.mark.slow
 def test_a_job_is_written_by_its_profile_and_shows_nothing_that_it_does_not_deliver(house: House, series: Path) -> None:
     job_id = house.post(series, profile="site")
     run(house, job_id, profiles=profile_of(MYELON))
@@ -481,6 +496,7 @@ def test_a_job_is_written_by_its_profile_and_shows_nothing_that_it_does_not_deli
     ]
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_costs_itself_alone(house: House, series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(head: Path, body: Path, *_: object, **__: object) -> None:
         body.write_bytes(b"half")

@@ -25,6 +25,8 @@ from tests.worker.conftest import House
 from worker.jobs import contour
 from worker.shadow import ShadowRuns
 
+pytestmark = pytest.mark.slow
+
 SECOND = ModelFacts("second", "1", "5e" * 32)
 
 

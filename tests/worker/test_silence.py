@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 NO_HOME = {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}  # where telemetry cannot be stored, the runtime says so aloud
 
@@ -19,12 +21,10 @@ def said_by(program: str, environment: dict[str, str]) -> str:
     return result.stderr.lower()
 
 
-@pytest.mark.slow
 def test_the_runtime_does_not_even_prepare_to_report_to_its_maker() -> None:
     assert "telemetry" not in said_by("import oarlock.inference.models", NO_HOME)
 
 
-@pytest.mark.slow
 def test_a_name_in_the_environment_cannot_turn_reporting_on_again() -> None:
     program = "import oarlock.inference, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
     said_by(program, {"ORT_DISABLE_TELEMETRY": "0"})

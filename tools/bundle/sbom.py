@@ -16,7 +16,6 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import DisjunctiveLicense, License, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from oarlock import __version__
@@ -41,6 +40,8 @@ def write_sbom(file: Path, components: Iterable[Component]) -> None:
     bom.metadata = BomMetaData(component=_oarlock())
     bom.register_dependency(_oarlock(), bom.components)
     text = JsonV1Dot6(bom).output_as_string(indent=2)
+    from cyclonedx.validation.json import JsonStrictValidator  # it builds grammars for seconds when it is imported
+
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if error is not None:
         raise SBOMInvalid(str(error))

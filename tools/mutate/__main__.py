@@ -6,6 +6,7 @@ listed in docs/reliability.md with the reason of tools/mutate/explained.toml.
 
 import argparse
 import os
+import random
 import sys
 from collections.abc import Sequence
 from multiprocessing import get_context
@@ -28,6 +29,8 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=list(HELD_BY), help="files to change (default: all that are guarded)")
     parser.add_argument("--tests", nargs="*", type=Path, help="tests to run (default: those that tools/mutate/guarded.py names)")
     parser.add_argument("--only", nargs="*", help="these kinds of changes alone, such as LimitMoved (default: all)")
+    parser.add_argument("--sample", type=int, help="so many mutants of each module, drawn at random (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample; the same seed draws the same mutants")
     parser.add_argument("--again", action="store_true", help="only what survived the last time, of modules that are as they were")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many mutants at a time (default: one a core)")
     parser.add_argument("--list", action="store_true", help="count the mutants and test none")
@@ -51,28 +54,37 @@ def try_module(module: str, chosen: argparse.Namespace) -> int:
     collector.start()
     there.close()
     try:
-        count, survivors = here.recv()
+        count, tried, survivors = here.recv()
     except EOFError:
         sys.exit(1)  # it has said why
     collector.join()
     survivors = survivors_loaded_anew(survivors, chosen.jobs)
     for mutant in survivors:
         print(f"  {module}:{mutant.line}  {mutant.before}  →  {mutant.after}", flush=True)
-    print(f"{module}: {count} mutants, {len(survivors)} survive", flush=True)
+    print(f"{module}: {tried} of {count} mutants, {len(survivors)} survive", flush=True)
     if chosen.only:
         return 0
-    latest.write(ROOT, module, survivors)
-    return page.write(ROOT, module, count, survivors)
+    latest.write(ROOT, module, tried, survivors)
+    return page.write(ROOT, module, page.Counts(count, tried), survivors)
 
 
 def _collect(module: str, tests: Sequence[Path], chosen: argparse.Namespace, results: Connection) -> None:
     def work(collected: Collected) -> None:
-        tried = list(mutants(ROOT, module, chosen.only))
-        again = latest.read(ROOT, module) if chosen.again else None
-        few = [mutant for mutant in tried if again is None or mutant in again]
-        results.send((len(tried), list(collected.survivors(few, chosen.jobs))))
+        every = list(mutants(ROOT, module, chosen.only))
+        tried, few = _chosen(module, every, chosen)
+        results.send((len(every), tried, list(collected.survivors(few, chosen.jobs))))
 
     collect(ROOT, module, tests, work)
+
+
+def _chosen(module: str, every: Sequence[Mutant], chosen: argparse.Namespace) -> tuple[int, Sequence[Mutant]]:
+    """How many mutants the result is of, and those of them that are tried now."""
+    if chosen.again and (result := latest.read(ROOT, module)):
+        tried, survivors = result
+        return tried, [mutant for mutant in every if mutant in survivors]
+    if chosen.sample is None or chosen.sample >= len(every):
+        return len(every), every
+    return chosen.sample, random.Random(f"{module} {chosen.seed}").sample(every, chosen.sample)  # noqa: S311 - it keeps no secret
 
 
 def survivors_loaded_anew(survivors: Sequence[Survivor], jobs: int) -> list[Mutant]:

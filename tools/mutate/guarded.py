@@ -11,7 +11,7 @@ _MEASURES: Final = ("qa/test_measures.py", "qa/test_surface_dsc.py")
 
 HELD_BY: Final = {
     "oarlock/ct/slice_spacing.py": ("ct/test_slice_spacing.py",),
-    "oarlock/ct/sorting.py": _SERIES,
+    "oarlock/ct/sorting.py": ("ct/test_sorting.py", *_SERIES, "ct/test_multiframe.py"),
     "oarlock/ct/completeness.py": ("ct/test_completeness.py",),
     "oarlock/ct/hounsfield.py": ("ct/test_hounsfield.py",),
     "oarlock/ct/turned_over.py": ("ct/test_turned_over.py",),
@@ -42,5 +42,6 @@ HELD_BY: Final = {
     "oarlock/qa/checks/whole.py": _CHECKS,
     "oarlock/segmentation/clean_up.py": ("segmentation/test_clean_up.py",),
     "oarlock/segmentation/to_ct_grid.py": ("segmentation/test_to_ct_grid.py",),
+    "oarlock/segmentation/within_skin.py": ("segmentation/test_within_skin.py",),
 }
 """Test files relative to ``tests/``, those that are most likely to notice first."""

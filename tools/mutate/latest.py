@@ -12,19 +12,22 @@ from pathlib import Path
 from tools.mutate.mutants import Mutant
 
 
-def write(root: Path, module: str, survivors: Sequence[Mutant]) -> None:
+def write(root: Path, module: str, tried: int, survivors: Sequence[Mutant]) -> None:
     file = _file(root, module)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([asdict(mutant) for mutant in survivors]), encoding="utf-8")
+    file.write_text(json.dumps([tried, [asdict(mutant) for mutant in survivors]]), encoding="utf-8")
 
 
-def read(root: Path, module: str) -> list[Mutant] | None:
-    """The survivors of a module.
+def read(root: Path, module: str) -> tuple[int, list[Mutant]] | None:
+    """How many mutants of a module were tried, and those that survived.
 
     None where it was not tried as it is now.
     """
     file = _file(root, module)
-    return [Mutant(**fields) for fields in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else None
+    if not file.exists():
+        return None
+    tried, survivors = json.loads(file.read_text(encoding="utf-8"))
+    return tried, [Mutant(**fields) for fields in survivors]
 
 
 def _file(root: Path, module: str) -> Path:

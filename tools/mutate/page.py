@@ -3,17 +3,37 @@
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from scipy.stats import beta
 
 from tools.mutate.mutants import Mutant
 
 BEGIN: Final = "<!-- mutants: written by make mutate -->"
 END: Final = "<!-- mutants: end -->"
-_HEAD: Final = ("| module | mutants | killed | explained | left |", "| --- | ---: | ---: | ---: | ---: |")
+_HEAD: Final = ("| module | mutants | tried | killed | explained | left | at most |", "| --- " + "| ---: " * 6 + "|")
 
 
-def write(root: Path, module: str, tried: int, survivors: Sequence[Mutant]) -> int:
+@dataclass(frozen=True)
+class Counts:
+    """How many mutants a module has, and how many were tried."""
+
+    mutants: int
+    tried: int
+
+    def share_at_most(self, left: int) -> float:
+        """The largest share of all mutants that may be left.
+
+        After a sample with 95 % confidence (Clopper and Pearson 1934, one-sided).
+        """
+        if self.tried in {self.mutants, left}:
+            return left / max(self.tried, 1)
+        return float(beta.ppf(0.95, left + 1, self.tried - left))
+
+
+def write(root: Path, module: str, counts: Counts, survivors: Sequence[Mutant]) -> int:
     """Put the result of one module into the page.
 
     Beside those of the others.
@@ -26,13 +46,13 @@ def write(root: Path, module: str, tried: int, survivors: Sequence[Mutant]) -> i
     section, after = rest.split(END)
     reasons = _reasons(root, module)
     left = [mutant for mutant in survivors if (mutant.before, mutant.after) not in reasons]
-    counts = _rows(section, r"\| `(oarlock/[^`]+)` \| \d")
-    counts[module] = [
-        f"| `{module}` | {tried} | {tried - len(survivors)} | {len(survivors) - len(left)} | {len(left)} |",
-    ]
+    results = _rows(section, r"\| `(oarlock/[^`]+)` \| \d")
+    killed, explained = counts.tried - len(survivors), len(survivors) - len(left)
+    cells = [f"`{module}`", counts.mutants, counts.tried, killed, explained, len(left), f"{counts.share_at_most(len(left)):.1%}"]
+    results[module] = [f"| {' | '.join(map(str, cells))} |"]
     listed = _rows(section, r"\| `(oarlock/[^`]+)` \| `")
     listed[module] = list(_survivor_rows(module, survivors, reasons))
-    lines = [*_HEAD, *_sorted(counts)]
+    lines = [*_HEAD, *_sorted(results)]
     if any(listed.values()):
         lines += ["", "| survivor of | change | why no test can notice it |", "| --- | --- | --- |", *_sorted(listed)]
     page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", encoding="utf-8")
