@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from model_export.boxes.data import Sources
 
 CONFIG: Final = Path(__file__).parents[1] / "configs" / "orbits.toml"
+EDGES: Final = CONFIG.with_name("edges.toml")
 CENTRES: Final = "coarse.jsonl"
 
 
 def add_box_commands(commands: Any) -> None:
-    """`transfer`, `box-prepare`, `box-train`, `box-relabel`, `box-judge`, `box-export` and `box-compose`."""
+    """`transfer`, `box-prepare`, `box-train`, `box-relabel`, `box-judge`, `box-export`, `box-compose`, `judge-edges`."""
     transfer = commands.add_parser("transfer", help="carry the released contours over to scans that lack them")
     _add_sources(transfer)
     transfer.add_argument(
@@ -66,14 +67,28 @@ def add_box_commands(commands: Any) -> None:
     export.add_argument("--out", type=Path, required=True, help="a folder")
     export.set_defaults(run=_export)
 
+    _add_compose(commands)
+    _add_judge_edges(commands)
+
+
+def _add_compose(commands: Any) -> None:
     compose = commands.add_parser("box-compose", help="a whole-scan model and box networks to one model folder")
     compose.add_argument("--whole", type=Path, default=Path("models/oarlock-hn"), help="the model that finds; it stays as it is")
     compose.add_argument("--boxes", type=Path, nargs="+", required=True, help="what box-export wrote")
     compose.add_argument("--keep", nargs="*", default=[], help="organs that the whole-scan network draws all the same")
     compose.add_argument("--thresholds", nargs="*", default=[], metavar="ORGAN=P", help="other ones of the whole-scan network")
+    compose.add_argument("--edges", type=Path, default=EDGES, help="the organs whose edges move to those of tissue")
     compose.add_argument("--release", required=True, help="the composed model's version")
     compose.add_argument("--out", type=Path, required=True, help="another folder")
     compose.set_defaults(run=_compose)
+
+
+def _add_judge_edges(commands: Any) -> None:
+    edges = commands.add_parser("judge-edges", help="what edges that tissue draws are worth on the matched scans")
+    edges.add_argument("--edges", type=Path, default=EDGES)
+    _add_sources(edges)
+    edges.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="the model that draws on the whole scan")
+    edges.set_defaults(run=_judge_edges)
 
 
 def _add_relabel(commands: Any) -> None:
@@ -210,6 +225,23 @@ def _judge(options: argparse.Namespace) -> None:
     print(to_table(rows))
 
 
+def _judge_edges(options: argparse.Namespace) -> None:
+    from model_export.datasets.openkbp import find_patients
+    from model_export.edges import judge_edges, read_edges, to_table
+    from model_export.prepare import read_matches
+    from model_export.progress import shown
+    from model_export.transferred.coarse import CoarseModel
+    from model_export.transferred.scans import read_scan
+
+    matches, edges, coarse = read_matches(options.matched), read_edges(options.edges), CoarseModel(options.model)
+    paths = [path for path in find_patients(options.openkbp) if path.stem in matches]
+    judged = (
+        judge_edges(read_scan(path), matches[path.stem], options.contours, coarse=coarse, edges=edges)
+        for path in shown(paths, "judge")
+    )
+    print(to_table([row for rows in judged for row in rows]))
+
+
 def _export(options: argparse.Namespace) -> None:
     from model_export.boxes.config import read_box_run
     from model_export.boxes.data import box_data_hash
@@ -234,9 +266,16 @@ def _export(options: argparse.Namespace) -> None:
 
 def _compose(options: argparse.Namespace) -> None:
     from model_export.boxes.compose import compose
+    from model_export.edges import read_edges
 
     thresholds = {organ: float(p) for organ, p in (pair.split("=") for pair in options.thresholds)}
     manifest = compose(
-        options.whole, options.boxes, options.out, version=options.release, kept=options.keep, thresholds=thresholds
+        options.whole,
+        options.boxes,
+        options.out,
+        version=options.release,
+        kept=options.keep,
+        thresholds=thresholds,
+        edges=read_edges(options.edges),
     )
     print(f"{manifest.identity}: {', '.join(part.name for part in manifest.parts)}")

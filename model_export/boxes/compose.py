@@ -29,6 +29,7 @@ def compose(
     version: str,
     kept: Collection[str] = (),
     thresholds: Mapping[str, float] | None = None,
+    edges: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ModelManifest:
     """Write the folder of a composed model.
 
@@ -36,6 +37,7 @@ def compose(
     :param boxes: folders or ``NAME.part.toml`` files that `box-export` wrote.
     :param kept: organs that the whole-scan network draws although a box has a channel for them.
     :param thresholds: of the whole-scan network's organs, where they differ from its manifest's.
+    :param edges: of the organs whose edges move to those of tissue, the tables of a manifest.
     :raises ValueError: if one of these organs is not the network's.
     """
     thresholds = thresholds or {}
@@ -59,7 +61,7 @@ def compose(
         shares = {organ: share for organ, share in shares.items() if organ not in owned}
         shares |= {organ: share for organ, share in box_tables.get("shares", {}).items() if organ in owned}
     model = {key: tables["model"][key] for key in ("name", "licence", "description")} | {"version": version}
-    text = to_composed(model, parts, owners, tables.get("limits", {}), shares=shares)
+    text = to_composed(model, parts, owners, tables.get("limits", {}), shares=shares, edges=edges)
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     card = (whole / CARD).read_text(encoding="utf-8")
     (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners, shares), encoding="utf-8")
@@ -86,6 +88,7 @@ def to_composed(
     limits: Mapping[str, Any],
     *,
     shares: Mapping[str, float] | None = None,
+    edges: Mapping[str, Mapping[str, Any]] | None = None,
     by: str = "box-compose",
 ) -> str:
     """The manifest's text.
@@ -101,6 +104,8 @@ def to_composed(
     lines += ["", "[owners]", *(f"{organ} = {to_toml(owner)}" for organ, owner in owners.items())]
     if shares:
         lines += ["", "[shares]", *(f"{organ} = {to_toml(share)}" for organ, share in shares.items())]
+    for organ, edge in (edges or {}).items():
+        lines += ["", f"[edges.{organ}]", *(f"{key} = {to_toml(value)}" for key, value in edge.items())]
     lines += ["", "[limits]", *(f"{key} = {to_toml(value)}" for key, value in limits.items())]
     return "\n".join(lines) + "\n"
 

@@ -25,7 +25,7 @@ from model_export.boxes.sampling import no_placement, see
 from model_export.boxes.served import ServedBox
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import AIR_HU, to_codes
-from model_export.evaluate import volumetric_dsc
+from model_export.evaluate import surface_dsc, volumetric_dsc
 from model_export.prepare import OPEN_ENDED, Match, cut
 from model_export.transferred.atlases import native_ranges
 from model_export.transferred.coarse import CoarseModel
@@ -37,15 +37,17 @@ from oarlock.segmentation.shared import faded
 LEAST_KNOWN: Final = 0.9
 """An organ of which less lies in the known CT does not judge."""
 
+_COLUMNS: Final = ("dsc", "coarse_dsc", "human_dsc", "surface_dsc", "human_surface_dsc")
+
 F32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class BoxScore:
-    """One organ in one scan: volumetric DSC and volumes.
+    """One organ in one scan: volumetric DSC, surface DSC and volumes.
 
-    Of the box network, of the coarse model and of the radiographer; volumes in ml.
+    Of the box network, of the coarse model and of the radiographer; the surface DSC at the paper's tolerance, volumes in ml.
     """
 
     case: str
@@ -55,6 +57,8 @@ class BoxScore:
     human_dsc: float | None
     predicted_ml: float
     reference_ml: float
+    surface_dsc: float | None = None
+    human_surface_dsc: float | None = None
 
 
 def box_middle(box: BoxConfig, centres: Mapping[str, Point]) -> tuple[float, float, float] | None:
@@ -151,7 +155,9 @@ def judge(
     raters = [read_case(contours, match.case, rater, served.box.drawn_organs) for rater in RATERS]
     known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
     rows = []
-    voxel_ml = float(np.prod(scan.spacing_mm)) / NATIVE_PER_VOXEL**2 / 1000.0
+    z_mm, y_mm, x_mm = scan.spacing_mm
+    native_mm = (z_mm, y_mm / NATIVE_PER_VOXEL, x_mm / NATIVE_PER_VOXEL)
+    voxel_ml = float(np.prod(native_mm)) / 1000.0
     for index, organ in enumerate(served.box.drawn_organs):
         masks = [cut(rater[organ].mask, *native_ranges(scan, match)) if organ in rater else None for rater in raters]
         counted = None if masks[0] is None else where_it_judges(organ, masks[0], known)
@@ -172,6 +178,10 @@ def judge(
                 dsc=volumetric_dsc(drawn, reference),
                 coarse_dsc=volumetric_dsc(coarse_drawing.native_mask(organ) & counted, reference),
                 human_dsc=None if masks[1] is None else volumetric_dsc(masks[1] & counted, reference),
+                surface_dsc=surface_dsc(drawn, reference, native_mm, BY_NAME[organ].tolerance_mm),
+                human_surface_dsc=None
+                if masks[1] is None
+                else surface_dsc(masks[1] & counted, reference, native_mm, BY_NAME[organ].tolerance_mm),
                 predicted_ml=round(float(drawn.sum()) * voxel_ml, 3),
                 reference_ml=round(float(reference.sum()) * voxel_ml, 3),
             )
@@ -207,12 +217,12 @@ def mean_dsc(rows: Sequence[BoxScore]) -> dict[str, float]:
 def to_table(rows: Sequence[BoxScore]) -> str:
     """Markdown: the mean over the scans of each organ."""
     lines = [
-        "| organ | scans | box | coarse | radiographer | drawn / reference, ml |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        "| organ | scans | box | coarse | radiographer | surface: box | radiographer | drawn / reference, ml |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for organ in dict.fromkeys(row.organ for row in rows):
         own = [row for row in rows if row.organ == organ]
-        means = [_mean([getattr(row, key) for row in own]) for key in ("dsc", "coarse_dsc", "human_dsc")]
+        means = [_mean([getattr(row, key) for row in own]) for key in _COLUMNS]
         volumes = " / ".join(f"{_mean([getattr(row, key) for row in own]):.2f}" for key in ("predicted_ml", "reference_ml"))
         lines.append(f"| {organ} | {len(own)} | " + " | ".join(f"{mean:.3f}" for mean in means) + f" | {volumes} |")
     return "\n".join(lines)

@@ -248,6 +248,19 @@ class Part:
         return float(np.prod(self.input.spacing_mm) * np.prod(fed) / np.prod(shape))
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where tissue draws the edge of an organ (:mod:`oarlock.segmentation.edges`).
+
+    :ivar hu: lowest and highest Hounsfield units of the organ's tissue.
+    :ivar inwards_mm, outwards_mm: how far the edge may move; 0: not that way.
+    """
+
+    hu: tuple[float, float]
+    inwards_mm: float
+    outwards_mm: float
+
+
 @dataclass(frozen=True)
 class ModelManifest:
     """A model that can be chosen by name.
@@ -256,6 +269,7 @@ class ModelManifest:
     :ivar parts: a part comes after the part that finds its organs.
     :ivar owners: for each organ that the model draws the name of the part that draws it.
     :ivar shares: for each organ that a part draws together with its finder the part's share of the mean, in (0, 1].
+    :ivar edges: for each organ whose edge moves to that of its tissue, which tissue, and how far.
     """
 
     name: str
@@ -269,6 +283,7 @@ class ModelManifest:
     results: Mapping[str, Any]
     limits: tuple[str, ...]
     shares: Mapping[OAR, float] = field(default_factory=dict)
+    edges: Mapping[OAR, Edge] = field(default_factory=dict)
 
     @cached_property
     def oars(self) -> tuple[OAR, ...]:
@@ -421,12 +436,13 @@ def _to_manifest(folder: Path, tables: Mapping[str, Any]) -> ModelManifest:
     file = schema.model_validate(tables)
     if isinstance(file, FileOfOne):
         parts, sha256 = _one_part(folder, file), file.model.sha256
-        owners, shares = dict.fromkeys(parts[0].oars, THE_ONE_PART), {}
+        owners, shares, edges = dict.fromkeys(parts[0].oars, THE_ONE_PART), {}, {}
     else:
         parts = _in_order([_part(folder, table) for table in file.part])
         owners = _owners(file, parts)
         shares = _shares(file, parts, owners)
-        sha256 = composed_sha256(parts, owners, shares)
+        edges = _edges(file, owners)
+        sha256 = composed_sha256(parts, owners, shares, edges)
     return ModelManifest(
         name=file.model.name,
         version=file.model.version,
@@ -439,6 +455,7 @@ def _to_manifest(folder: Path, tables: Mapping[str, Any]) -> ModelManifest:
         results=_of_each_part(file, "results"),
         limits=tuple(file.limits.not_for),
         shares=shares,
+        edges=edges,
     )
 
 
@@ -448,7 +465,9 @@ def _of_each_part(file: FileOfOne | FileOfParts, table: Literal["training", "res
     return {**getattr(file, table), **{name: entries for name, entries in parts.items() if entries}}
 
 
-def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str], shares: Mapping[OAR, float]) -> str:
+def composed_sha256(
+    parts: Sequence[Part], owners: Mapping[OAR, str], shares: Mapping[OAR, float], edges: Mapping[OAR, Edge]
+) -> str:
     """Hash of all that decides what a composed model draws.
 
     Its files' hashes, and what its manifest says of each part.
@@ -457,8 +476,10 @@ def composed_sha256(parts: Sequence[Part], owners: Mapping[OAR, str], shares: Ma
     """
     told: list[Any] = [[_told_of_part(part) for part in sorted(parts, key=lambda part: part.name)]]
     told.append({oar.name: owner for oar, owner in owners.items()})
-    if shares:  # a model without any keeps the hash that it had before there were shares
+    if shares:  # a model without any keeps the hash that it had before there were shares; likewise edges
         told.append({oar.name: share for oar, share in shares.items()})
+    if edges:
+        told.append({oar.name: asdict(edge) for oar, edge in edges.items()})
     text = json.dumps(told, sort_keys=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -673,6 +694,15 @@ def _shares(file: FileOfParts, parts: Sequence[Part], owners: Mapping[OAR, str])
         if alone:
             raise _Wrong(f"[shares] {oar} and {alone[0]} exclude each other: share both or neither")
     return {oar: shares[oar] for oar in OARS if oar in shares}
+
+
+def _edges(file: FileOfParts, owners: Mapping[OAR, str]) -> dict[OAR, Edge]:
+    """The edges that move, in the house's order."""
+    edges = {BY_NAME[organ]: Edge(table.hu, table.inwards_mm, table.outwards_mm) for organ, table in file.edges.items()}
+    undrawn = [oar.name for oar in edges if oar not in owners]
+    if undrawn:
+        raise _Wrong(f"[edges] {undrawn[0]}: no part draws it")
+    return {oar: edges[oar] for oar in OARS if oar in edges}
 
 
 def _is_finder(part: Part, parts: Sequence[Part]) -> bool:

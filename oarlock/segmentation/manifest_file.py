@@ -98,6 +98,12 @@ SizeZYX = Annotated[tuple[int, int, int], _each("three positive whole numbers (z
 MillimetresZYX = Annotated[tuple[float, float, float], _each("three positive numbers (z, y, x)", 3, _is_positive)]
 
 
+MAX_MOVE_MM: Final = 5.0
+"""An edge moves by this much at most: beyond it another organ's tissue may look the same."""
+
+Millimetres = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_MOVE_MM)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -271,10 +277,26 @@ class PartTable(_Table):
     results: dict[str, Any] = {}
 
 
+class EdgeTable(_Table):
+    """``[edges.ORGAN]``: the tissue that draws an organ's edge."""
+
+    hu: Annotated[tuple[float, float], _each("two numbers, the lower one first", 2, _is_number)]
+    inwards_mm: Millimetres = 0.0
+    outwards_mm: Millimetres = 0.0
+
+    @model_validator(mode="after")
+    def _moves(self) -> "EdgeTable":
+        if self.hu[0] >= self.hu[1]:
+            raise ValueError("needs hu as two numbers, the lower one first")
+        if not self.inwards_mm and not self.outwards_mm:
+            raise ValueError("needs inwards_mm or outwards_mm above 0")
+        return self
+
+
 class FileOfParts(_Common):
     """Schema version 2: several ONNX files, the owner of each organ.
 
-    And the owner's share of those that it draws together with its finder.
+    And the owner's share of those that it draws together with its finder, and the edges that move to those of tissue.
     """
 
     schema_version: Literal[2]
@@ -282,6 +304,7 @@ class FileOfParts(_Common):
     part: Annotated[list[PartTable], Field(min_length=1)]
     owners: Annotated[dict[OrganName, str], Field(min_length=1)]
     shares: dict[OrganName, Annotated[float, Field(strict=True, gt=0, le=1)]] = {}
+    edges: dict[OrganName, EdgeTable] = {}
 
 
 VERSIONS: Final[dict[int, type[FileOfOne | FileOfParts]]] = {1: FileOfOne, 2: FileOfParts}

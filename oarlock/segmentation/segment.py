@@ -4,7 +4,8 @@ Each part of a model looks where its manifest says, and draws the organs that it
 
 A part is fed the CT on its own lattice (``resampling``), predicts in slabs or at once (``slabs``) or in patches (``patches``),
 keeps what lies in the body, and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds
-the organs in it (``anchors``), and may draw some of its organs together with that one (``shared``).
+the organs in it (``anchors``), and may draw some of its organs together with that one (``shared``). At last the edges that tissue
+draws move to it (``edges``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.segmentation.anchors import Anchor, AnchorFinder, box_around, box_at
 from oarlock.segmentation.certainty import Certainty, CertaintyMeter
+from oarlock.segmentation.edges import move_edges
 from oarlock.segmentation.manifest import InputSpec, ModelManifest, Part
 from oarlock.segmentation.patches import predict_in_patches
 from oarlock.segmentation.resampling import ModelInput, Region, body_region, refine, to_model_grid, to_own_grid
@@ -82,6 +84,7 @@ def segment(hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Pr
     for done, part in enumerate(manifest.parts):
         run.draw(part, model.predictors[part.name], _share(progress, done, len(manifest.parts)))
     run.settle_rivals()
+    move_edges(run.masks, hu, grid, manifest.edges)
     return Segmentation(run.masks, run.certainty, tuple(run.notices))
 
 

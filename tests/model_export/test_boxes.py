@@ -28,7 +28,7 @@ from model_export.boxes.train import (
 )
 from model_export.datasets.training_file import to_codes
 from model_export.transferred.scans import Scan
-from oarlock.segmentation.manifest import check_hash
+from oarlock.segmentation.manifest import Edge, check_hash
 
 pytestmark = pytest.mark.slow
 
@@ -247,7 +247,10 @@ def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(ru
     facts = {"steps": 7, "judged_on": ["A", "B"], "learnt_from_judges": True}
     export_box(BoxNetwork(run.network), shared, tmp_path / "boxes", Facts({}, facts, {"Lens_L": 0.61}))
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
-    manifest = compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", kept=["Eye_L", "Eye_R"])
+    edges = {"Lung_L": {"hu": [-1100.0, -300.0], "outwards_mm": 3.0}}
+    folder = tmp_path / "composed"
+    manifest = compose(whole, [tmp_path / "boxes"], folder, version="9.9.9", kept=["Eye_L", "Eye_R"], edges=edges)
+    assert {oar.name: edge for oar, edge in manifest.edges.items()} == {"Lung_L": Edge((-1100.0, -300.0), 0.0, 3.0)}
     assert {oar.name: share for oar, share in manifest.shares.items()} == {"Lens_L": 0.5, "Lens_R": 0.5}
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Judged on A, B, which the network had not seen. What ships went on from it and learnt from these scans too." in card

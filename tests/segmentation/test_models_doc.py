@@ -38,7 +38,7 @@ def test_each_key_of_version_1_is_explained_and_no_other() -> None:
 def test_each_key_of_version_2_is_explained_and_no_other() -> None:
     expected = {("", "schema_version"), ("owners", ""), ("shares", "")}
     expected |= keys("model", schema.ModelTable) | keys("part", schema.PartTable) | keys("part.look", schema.LookTable)
-    expected |= keys("part.look.around", schema.AnchorTable)
+    expected |= keys("part.look.around", schema.AnchorTable) | keys("edges.ORGAN", schema.EdgeTable)
     assert documented(SEVERAL) == expected
 
 
