@@ -1,6 +1,6 @@
-"""What edges that tissue draws are worth: the whole-scan network's contours on the matched scans, with and without.
+"""What edges that tissue draws are worth.
 
-The CT is OpenKBP's of 4 mm, made as fine as the released contours by interpolation: cruder than the native CT that a contour is
+The whole-scan network's contours on the matched scans are scored with and without. The CT is OpenKBP's of 4 mm, made as fine as the released contours by interpolation: cruder than the native CT that a contour is
 drawn on when it is served.
 """
 
@@ -36,9 +36,9 @@ LEAST_SHOWN_ML: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EdgeScore:
-    """One organ in one scan: volumetric DSC and surface DSC at the paper's tolerance.
+    """One organ in one scan, before and after.
 
-    Each is a pair. Of the contour as drawn, of the moved one and of the radiographer's.
+    Each is a pair of the volumetric DSC and the surface DSC at the paper's tolerance. Of the contour as drawn, of the moved one and of the radiographer's.
     """
 
     case: str
@@ -56,7 +56,10 @@ def read_edges(path: Path = EDGES) -> dict[str, dict[str, Any]]:
 def judge_edges(
     scan: Scan, match: Match, contours: Path, *, coarse: CoarseModel, edges: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[EdgeScore]:
-    """Each organ of which an expert drew at least ``LEAST_SHOWN_ML`` in the known CT."""
+    """Scores of each organ of which enough is known.
+
+    An expert drew at least ``LEAST_SHOWN_ML`` of it in the known CT.
+    """
     drawing = coarse.draw(scan, whole=True)
     known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
     hu = np.where(known, on_finer_pixels(scan.hu, NATIVE_PER_VOXEL), UNKNOWN_HU).astype(np.int16)
@@ -80,7 +83,7 @@ def judge_edges(
 
 
 def to_table(rows: Sequence[EdgeScore]) -> str:
-    """Markdown: the mean over the scans of each organ, DSC and surface DSC."""
+    """Markdown: each organ's mean DSC and surface DSC."""
     lines = ["| organ | scans | as drawn | moved | least gain | radiographer |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     for organ in dict.fromkeys(row.organ for row in rows):
         own = [row for row in rows if row.organ == organ]
@@ -93,7 +96,10 @@ def to_table(rows: Sequence[EdgeScore]) -> str:
 
 
 def on_finer_pixels(volume: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
-    """(z, y, x) to (z, factor · y, factor · x) between the same edges, linearly."""
+    """A volume on finer pixels between the same edges, linearly.
+
+    (z, y, x) to (z, factor · y, factor · x).
+    """
     for axis in (1, 2):
         count = volume.shape[axis]
         at = np.clip((np.arange(count * factor) + 0.5) / factor - 0.5, 0, count - 1)

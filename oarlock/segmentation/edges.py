@@ -1,4 +1,4 @@
-"""Edges that tissue draws: an organ's contour moves to them on the CT itself.
+"""Edges that tissue draws: contours move to them on the CT.
 
 A network of 4 mm cannot lie within 1 mm of bone or of air. Where an organ ends at a tissue of other density, a model's manifest
 may say so (``[edges]``, docs/models.md): within a band of a few millimetres about the drawn edge, voxels that are not the organ's
@@ -76,7 +76,7 @@ def _contested(masks: OARMasks, gains: list[tuple[Box, Mask]]) -> Mask:
 
 
 def within(mask: Mask, mm: float, pixel_mm: tuple[float, float], positions_mm: FloatArray | None) -> Mask:
-    """The voxels that lie within a distance of a mask, from centre to centre.
+    """The voxels within a distance of a mask, from centre to centre.
 
     :param mask: (z, y, x).
     :param pixel_mm: distances of rows and of columns.
