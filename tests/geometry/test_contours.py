@@ -1,5 +1,7 @@
 """Masks to contours and back."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from oarlock.arrays import Mask
+from oarlock.geometry import contours as drawing
 from oarlock.geometry.contours import PlanarContour, count_crossings, decimation_mm, to_contours, to_mask
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box
@@ -219,3 +222,16 @@ def test_even_odd_agrees_with_counting_crossings_of_a_ray(polygon: npt.NDArray[n
             if (y0 > row) != (y1 > row):
                 hits += x0 + (row - y0) / (y1 - y0) * (x1 - x0) > column
         assert mask[row, column] == hits % 2
+
+
+@pytest.mark.parametrize(("pixel_mm", "bound_mm"), [(0.9, 0.09), (1.0, 0.1), (1.5, 0.1)])
+def test_a_contour_leaves_the_boundary_by_a_tenth_of_a_pixel_or_of_a_millimetre(pixel_mm: float, bound_mm: float) -> None:
+    assert decimation_mm(replace(GRID, row_spacing_mm=1.7, column_spacing_mm=pixel_mm)) == pytest.approx(bound_mm)
+
+
+def test_the_box_of_polygons_holds_every_centre_that_they_can_enclose() -> None:
+    """A centre on an edge may belong to a polygon, so that rows 2 to 5 and columns 3 to 7 are in; beyond the image nothing is."""
+    one = np.array([[2.0, 3.0], [5.0, 3.5], [4.0, 7.0]])
+    beyond = np.array([[-4.0, -3.0], [60.0, 4.0], [7.0, 90.0]])
+    assert drawing.box_of([(4, one)], GRID.shape) == (slice(4, 5), slice(2, 6), slice(3, 8))
+    assert drawing.box_of([(4, one), (9, beyond)], GRID.shape) == (slice(4, 10), slice(0, 61), slice(0, 53))

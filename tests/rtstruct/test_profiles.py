@@ -258,10 +258,12 @@ def test_names_in_a_character_set_with_code_extensions_come_back() -> None:
 
 
 def test_a_name_too_long_for_an_observation_label_has_none(series: Series, tmp_path: Path) -> None:
-    rois = [{"oar": "Brain", "name": "Brain, as the network drew it"}, {"oar": "Cochlea_L"}]
+    """A label has 16 characters at most; the names have 29, 16 and 17."""
+    names = {"Brain": "Brain, as the network drew it", "Lens_R": "Lens_R, as drawn", "Cochlea_L": "Cochlea_L, drawn."}
+    rois = [{"oar": oar, "name": name} for oar, name in names.items()]
     dataset = written(to_profile("site", {"names": {"max_length": 40}, "roi": rois}), series, tmp_path)
     assert named(dataset)[0] == "Brain, as the network drew it"
-    assert ["ROIObservationLabel" in observation for observation in dataset.RTROIObservationsSequence] == [False, True]
+    assert ["ROIObservationLabel" in observation for observation in dataset.RTROIObservationsSequence] == [False, True, False]
     assert judges.dciodvfy(tmp_path / "rtstruct.dcm") == []
 
 

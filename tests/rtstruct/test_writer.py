@@ -244,6 +244,18 @@ def test_long_names_of_models_are_cut_to_fit(series: Series, tmp_path: Path) -> 
     assert judges.dciodvfy(tmp_path / "rtstruct.dcm") == []
     assert len(authorship.identity) == 64
     assert authorship.identity.endswith(f" (ffffffffffff), Oarlock {__version__}")
+    versions = pydicom.dcmread(tmp_path / "rtstruct.dcm", stop_before_pixels=True).SoftwareVersions
+    assert [len(text) for text in versions] == [len(f"Oarlock {__version__}"), 64, len("sha256 ") + 48]
+
+
+def test_an_organ_of_a_part_names_the_part_and_the_first_twelve_figures_of_its_digest() -> None:
+    parts = {"Brain": ("box", "0123456789abcdef" * 4), "Brainstem": ("a-part-with-a-long-name" * 3, "f" * 64)}
+    authorship = replace(AUTHORSHIP, parts=parts)
+    assert authorship.drawn_by(BY_NAME["Brain"]) == "oarlock-hn 1.2.3, part box (0123456789ab)"
+    assert authorship.drawn_by(BY_NAME["Brainstem"]) == " 1.2.3, part " + ("a-part-with-a-long-name" * 3)[:51]
+    assert authorship.drawn_by(BY_NAME["SpinalCord"]) == authorship.identity
+    long = replace(authorship, model=replace(AUTHORSHIP.model, name="m" * 70))
+    assert long.drawn_by(BY_NAME["Brain"]) == "m" * 33 + " 1.2.3, part box (0123456789ab)"
 
 
 def test_each_roi_is_an_organ_drawn_automatically_with_its_code_and_colour(dataset: Dataset, series: Series) -> None:

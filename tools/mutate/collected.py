@@ -10,6 +10,7 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -77,9 +78,20 @@ class Collected:
         settings.load_profile("mutants")  # after tests/conftest.py has loaded its own
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_collection(self) -> Iterator[None]:
-        with self._recorder.recording() as self.loading:
+    def pytest_load_initial_conftests(self) -> Iterator[None]:
+        with self._loading():  # the fixtures' files may load the module before any test does
             return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Iterator[None]:
+        with self._loading():
+            return (yield)
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        with self._recorder.recording() as lines:
+            yield
+        self.loading |= lines
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:

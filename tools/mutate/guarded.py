@@ -22,7 +22,7 @@ HELD_BY: Final = {
     "oarlock/geometry/polygons.py": ("geometry/test_polygons.py", "geometry/test_contours.py"),
     "oarlock/geometry/interpolation.py": ("rtstruct/test_placing.py",),
     "oarlock/geometry/overlaps.py": ("rtstruct/test_placing.py",),
-    "oarlock/rtstruct/writer.py": ("rtstruct/test_writer.py", "rtstruct/test_round_trip.py"),
+    "oarlock/rtstruct/writer.py": ("rtstruct/test_writer.py", "rtstruct/test_profiles.py"),
     "oarlock/rtstruct/reader.py": ("rtstruct/test_reader.py",),
     "oarlock/rtstruct/planes.py": ("rtstruct/test_placing.py",),
     "oarlock/rtstruct/placing.py": ("rtstruct/test_placing.py", "rtstruct/test_reader.py"),
