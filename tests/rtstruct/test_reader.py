@@ -184,10 +184,40 @@ def test_too_many_contours_or_rois_are_refused_before_one_is_read(
 ) -> None:
     squares = [contour(square_mm(header, 3, 0.5, 0.5, 4)) for _ in range(3)]
     path = save(foreign(header, *squares), tmp_path / "foreign.dcm")
+    monkeypatch.setattr(structure_set, limit, 3 if limit == "MAX_CONTOURS" else 1)
     assert len(read_structure_set(path).rois[0].contours) == 3
     monkeypatch.setattr(structure_set, limit, 2 if limit == "MAX_CONTOURS" else 0)
     with pytest.raises(StructureSetUnreadable, match=reason):
         read_structure_set(path)
+
+
+def test_contours_that_may_enclose_tissue_and_are_left_out_are_counted(header: SeriesHeader, tmp_path: Path) -> None:
+    """Two open lines may; a point does not."""
+    items = [contour(np.eye(3), "OPEN_PLANAR"), contour(np.zeros((1, 3)), "POINT"), contour(np.eye(3), "OPEN_NONPLANAR")]
+    (roi,) = read_structure_set(save(foreign(header, *items), tmp_path / "foreign.dcm")).rois
+    assert (roi.lost, len(roi.contours)) == (2, 0)
+
+
+def test_the_frame_of_reference_is_the_one_that_the_file_names_first(header: SeriesHeader, tmp_path: Path) -> None:
+    dataset = foreign(header, frame="2.25.11")
+    dataset.FrameOfReferenceUID = "2.25.10"
+    found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
+    assert (found.frame_of_reference_uid, found.frames_of_reference) == ("2.25.10", {"2.25.10", "2.25.11"})
+
+
+@pytest.mark.parametrize("modality", ["RTSTRUCT", "CT"])
+def test_without_a_sop_class_the_modality_tells_an_rtstruct(modality: str, header: SeriesHeader, tmp_path: Path) -> None:
+    dataset = foreign(header)
+    dataset.Modality = modality
+    save(dataset, tmp_path / "foreign.dcm")
+    bare = pydicom.dcmread(tmp_path / "foreign.dcm")
+    del bare.SOPClassUID, bare.file_meta.MediaStorageSOPClassUID
+    bare.save_as(tmp_path / "foreign.dcm")
+    if modality == "RTSTRUCT":
+        assert len(read_structure_set(tmp_path / "foreign.dcm").rois) == 1
+    else:
+        with pytest.raises(StructureSetUnreadable, match="not an RT Structure Set"):
+            read_structure_set(tmp_path / "foreign.dcm")
 
 
 def deflated(path: Path, extra: bytes) -> Path:

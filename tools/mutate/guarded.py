@@ -23,7 +23,7 @@ HELD_BY: Final = {
     "oarlock/geometry/interpolation.py": ("rtstruct/test_placing.py",),
     "oarlock/geometry/overlaps.py": ("rtstruct/test_placing.py",),
     "oarlock/rtstruct/writer.py": ("rtstruct/test_writer.py", "rtstruct/test_profiles.py"),
-    "oarlock/rtstruct/reader.py": ("rtstruct/test_reader.py",),
+    "oarlock/rtstruct/reader.py": ("rtstruct/test_reader.py", "rtstruct/test_reader_doc.py"),
     "oarlock/rtstruct/planes.py": ("rtstruct/test_placing.py",),
     "oarlock/rtstruct/placing.py": ("rtstruct/test_placing.py", "rtstruct/test_reader.py"),
     "oarlock/rtstruct/validator.py": ("rtstruct/test_validator.py",),
