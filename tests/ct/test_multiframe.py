@@ -214,7 +214,8 @@ def test_contours_name_their_frame_and_the_masks_come_back(
 ) -> None:
     ct = write_multi_frame(tmp_path / "ct.dcm", shuffled, *([with_a_scout] if scout else []), sop_class="legacy converted")
     header, path, masks = check_headers([ct]), tmp_path / "rtstruct.dcm", awkward_masks()
-    assert [warning.code for warning in header.warnings] == (["series.localizer_set_aside"] if scout else [])
+    one = ("series.localizer_set_aside", "1 file(s) are not axial CT images (CT localizer) and were ignored.")
+    assert [(warning.code, warning.detail) for warning in header.warnings] == ([one] if scout else [])
     write_rtstruct(path, masks, header, AUTHORSHIP)
     assert check_rtstruct(path, header, masks) == []
     dataset, source = pydicom.dcmread(path), pydicom.dcmread(ct)

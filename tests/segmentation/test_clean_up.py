@@ -84,7 +84,7 @@ def test_a_hole_in_a_slice_is_filled_but_not_in_a_lung(crooked_grid: Grid) -> No
     assert np.array_equal(masks.mask(LUNG), mask)
 
 
-@pytest.mark.parametrize(("first", "left"), [(5, 0), (0, 192)])
+@pytest.mark.parametrize(("first", "left"), [(5, 0), (0, 192), (33, 0), (34, 192)])
 def test_a_speck_is_no_organ_but_where_the_scan_ends_within_one(first: int, left: int, crooked_grid: Grid) -> None:
     mask = np.zeros(crooked_grid.shape, np.bool_)
     mask[first : first + 3, 30:38, 30:38] = True  # 0.5 ml of a lung, the smallest of which has 900
@@ -94,6 +94,39 @@ def test_a_speck_is_no_organ_but_where_the_scan_ends_within_one(first: int, left
     assert [warning.detail for warning in warnings] == (
         [] if left else ["Lung_L: 1 piece too small for the organ dropped, 0.48 ml in all."]
     )
+
+
+def test_a_hole_that_meets_the_outside_at_a_corner_alone_is_filled(crooked_grid: Grid) -> None:
+    """As contours would draw it: voxels of the organ that touch at a corner are connected, those of a hole are not."""
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[5:9, 10:20, 10:20] = True
+    mask[5:9, 10, 10] = mask[5:9, 11, 11] = False
+    masks = masks_of(crooked_grid, SpinalCord=mask)
+    clean_up(masks, crooked_grid)
+    mask[5:9, 11, 11] = True
+    assert np.array_equal(masks.mask(CORD), mask)
+
+
+def test_a_hole_is_filled_though_an_organ_lies_in_it_that_is_no_rival(crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[5:9, 10:30, 10:30] = True
+    hole = np.zeros(crooked_grid.shape, np.bool_)
+    hole[5:9, 12:28, 12:28] = True
+    masks = masks_of(crooked_grid, Eye_L=hole, SpinalCord=mask & ~hole)
+    clean_up(masks, crooked_grid)
+    assert np.array_equal(masks.mask(CORD), mask)
+
+
+@pytest.mark.parametrize(("voxels", "said"), [(2, "less than 0.01 ml"), (3, "0.01 ml")])
+def test_a_piece_of_less_than_half_a_hundredth_of_a_millilitre_is_said_to_be_less(
+    voxels: int, said: str, crooked_grid: Grid
+) -> None:
+    """A voxel has 2.5 × 1.1 × 0.9 mm³: two are 0.00495 ml, three 0.0074 ml."""
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[3:30, 20:30, 20:30] = True
+    mask[33, 50, 5 : 5 + voxels] = True
+    (warning,) = clean_up(masks_of(crooked_grid, SpinalCord=mask), crooked_grid)
+    assert warning.detail == f"SpinalCord: 1 piece apart from the largest dropped, {said} in all."
 
 
 def test_the_stem_is_no_hole_in_the_brain(crooked_grid: Grid) -> None:
