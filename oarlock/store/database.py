@@ -165,7 +165,7 @@ class Database:
         :raises DatabaseUnavailable: if the database does not answer.
         """
         isolation = {} if self._engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-        with _translated(), self._engine.connect().execution_options(oarlock_reads=True, **isolation) as connection:
+        with self._reading(**isolation) as connection:
             yield connection
 
     @contextmanager
@@ -189,13 +189,18 @@ class Database:
 
         :raises DatabaseUnavailable: if the database does not answer.
         """
-        shared: Connection | None = getattr(self._together, "connection", None)
-        if shared is not None:
-            with _translated():
-                yield shared
-            return
-        with _translated(), self._engine.connect().execution_options(oarlock_reads=True) as connection:
+        with self._reading() as connection:
             yield connection
+
+    @contextmanager
+    def _reading(self, **options: Any) -> Iterator[Connection]:
+        shared: Connection | None = getattr(self._together, "connection", None)
+        with _translated():
+            if shared is not None:
+                yield shared
+                return
+            with self._engine.connect().execution_options(oarlock_reads=True, **options) as connection:
+                yield connection
 
 
 def _check_file(url: URL) -> None:

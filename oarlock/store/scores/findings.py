@@ -1,15 +1,17 @@
 """What the checks without a reference said, by organ and day."""
 
+import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, Subquery, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from oarlock.organs.catalogue import OARS
 from oarlock.store.schema import QA_CHECKS, QA_FINDINGS, QA_UNCOUNTED
 from oarlock.store.scores.filters import Filters, of_streams, read_streams
-from oarlock.store.scores.write import day_of, rows_of
+from oarlock.store.scores.write import day_of
 
 _ORDER = {oar.name: place for place, oar in enumerate(OARS)}
 
@@ -28,23 +30,23 @@ class Findings:
     parts: Mapping[int, int]
 
 
-def every_finding(connection: Connection) -> Subquery:
-    """A table as ``qa_findings``, with what jobs have left and nobody has counted.
+def uncounted(connection: Connection, *wanted: ColumnElement[bool]) -> dict[int, Counter[tuple[str, str, str]]]:
+    """How often each organ, code and level waits to be counted, by day.
 
-    In one statement, so that nothing is in it twice.
+    Read in the snapshot in which the counters are read, nothing is missed and nothing is in both.
     """
-    named = (QA_FINDINGS.c.oar, QA_FINDINGS.c.code, QA_FINDINGS.c.level)
-    left = rows_of(connection, QA_UNCOUNTED.c.findings, named)
-    once = literal(1).label("findings")
-    uncounted = select(QA_UNCOUNTED.c.day, QA_UNCOUNTED.c.stream_id, *left, once).select_from(QA_UNCOUNTED)
-    return union_all(select(QA_FINDINGS), uncounted).subquery()
+    found: defaultdict[int, Counter[tuple[str, str, str]]] = defaultdict(Counter)
+    for day, findings in connection.execute(select(QA_UNCOUNTED.c.day, QA_UNCOUNTED.c.findings).where(*wanted)):
+        found[day].update(map(tuple, json.loads(findings)))
+    return found
 
 
-def every_check(connection: Connection) -> Subquery:
-    """The same over all days of what was delivered, as ``qa_checks``."""
-    left = rows_of(connection, QA_UNCOUNTED.c.findings, (QA_CHECKS.c.oar, QA_CHECKS.c.code, QA_CHECKS.c.level))
-    uncounted = select(*left, literal(1)).select_from(QA_UNCOUNTED).where(~QA_UNCOUNTED.c.shadow)
-    return union_all(select(QA_CHECKS), uncounted).subquery()
+def read_checks(connection: Connection) -> list[tuple[str, str, str, int]]:
+    """Organ, code, level and count over all that was delivered."""
+    counted = Counter({(row.oar, row.code, row.level): row.findings for row in connection.execute(select(QA_CHECKS))})
+    for of_day in uncounted(connection, ~QA_UNCOUNTED.c.shadow).values():
+        counted.update(of_day)
+    return [(*key, findings) for key, findings in sorted(counted.items())]
 
 
 def read_findings(connection: Connection, filters: Filters, part_of: Callable[[int], int] | None) -> list[Findings]:
@@ -56,18 +58,16 @@ def read_findings(connection: Connection, filters: Filters, part_of: Callable[[i
     streams = read_streams(connection, filters)
     if not streams:
         return []
-    of = every_finding(connection).c
-    wanted = of_streams(of.stream_id, filters, streams)
-    if filters.since is not None:
-        wanted.append(of.day >= day_of(filters.since))
-    if filters.until is not None:
-        wanted.append(of.day <= day_of(filters.until - timedelta(microseconds=1)))
+    of, left = QA_FINDINGS.c, QA_UNCOUNTED.c
+    wanted = _wanted(of.stream_id, of.day, filters, streams)
     if filters.oar is not None:
         wanted.append(of.oar == filters.oar)
-    key = (of.oar, of.code, of.level)
-    query = select(*key, of.day, func.sum(of.findings)).where(*wanted).group_by(*key, of.day)
+    key = (of.oar, of.code, of.level, of.day)
+    query = select(*key, func.sum(of.findings)).where(*wanted).group_by(*key)
+    waiting = uncounted(connection, *_wanted(left.stream_id, left.day, filters, streams))
+    more = [(*one, day, n) for day, of_day in waiting.items() for one, n in of_day.items() if filters.oar in {None, one[0]}]
     found: dict[tuple[str, str, str], dict[int, int]] = {}
-    for oar, code, level, day, n in connection.execute(query):
+    for oar, code, level, day, n in (*connection.execute(query), *more):
         parts = found.setdefault((oar, code, level), {})
         part = part_of(day) if part_of else 0
         parts[part] = parts.get(part, 0) + int(n)
@@ -75,3 +75,14 @@ def read_findings(connection: Connection, filters: Filters, part_of: Callable[[i
         Findings(*entry, sum(parts.values()), dict(sorted(parts.items())) if part_of else {}) for entry, parts in found.items()
     ]
     return sorted(entries, key=lambda one: (_ORDER.get(one.oar, len(_ORDER)), one.oar, one.code, one.level))
+
+
+def _wanted(
+    stream_id: ColumnElement[int], day: ColumnElement[int], filters: Filters, streams: Mapping[int, object]
+) -> list[ColumnElement[bool]]:
+    wanted = of_streams(stream_id, filters, streams)
+    if filters.since is not None:
+        wanted.append(day >= day_of(filters.since))
+    if filters.until is not None:
+        wanted.append(day <= day_of(filters.until - timedelta(microseconds=1)))
+    return wanted

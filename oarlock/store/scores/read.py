@@ -22,7 +22,7 @@ from oarlock.store.schema import QA_CASES, QA_HISTOGRAM, QA_SCORES, QA_STREAMS
 from oarlock.store.scores.baselines import Baseline, KeptBaseline, keep, newest
 from oarlock.store.scores.charts import Chart, read_charts
 from oarlock.store.scores.filters import Filters, of_cases, read_streams
-from oarlock.store.scores.findings import Findings, every_check, read_findings
+from oarlock.store.scores.findings import Findings, read_checks, read_findings
 from oarlock.store.scores.summaries import OARSummary, read_turnaround_s, summarise
 from oarlock.store.scores.write import BUCKETS, NUMBERS, SAID, Origin, approve, is_shadow
 
@@ -176,15 +176,12 @@ class ScoreStore:
 
         Organ (empty for a whole set); code of a check, ``VERDICT`` or ``ACTION_LEVELS``; level; count.
         """
-        with self._database.reading() as connection:
-            of = every_check(connection).c
-            key = (of.oar, of.code, of.level)
-            query = select(*key, func.sum(of.findings)).group_by(*key).order_by(*key)
-            return [(oar, code, level, int(n)) for oar, code, level, n in connection.execute(query)]
+        with self._database.snapshot() as connection:
+            return read_checks(connection)
 
     def findings(self, filters: Filters, *, part_of: Callable[[int], int] | None) -> list[Findings]:
         """What the checks said, see :func:`oarlock.store.scores.findings.read_findings`."""
-        with self._database.reading() as connection:
+        with self._database.snapshot() as connection:
             return read_findings(connection, filters, part_of)
 
 

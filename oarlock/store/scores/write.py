@@ -17,7 +17,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
     LargeBinary,
@@ -207,7 +206,7 @@ def count_findings(database: Database) -> None:
     In the sums over all models there is only what was delivered.
 
     Each row is deleted by one transaction, which counts it. The sweeper does this; who reads adds what is not counted yet
-    (:func:`oarlock.store.scores.findings.every_finding`).
+    (:func:`oarlock.store.scores.findings.uncounted`).
 
     :raises DatabaseUnavailable: if the database does not answer.
     """
@@ -241,23 +240,19 @@ def _count_at_once(connection: Connection, table: Table, names: Sequence[str], r
 
     In one statement, whose rows come as JSON, in the order of their keys: no two transactions wait for each other.
     """
-    columns = rows_of(connection, literal(json.dumps(rows), Text), [table.c[name] for name in names])
+    of_postgresql = connection.dialect.name == "postgresql"
+    given = literal(json.dumps(rows), Text)
+    each = func.json_array_elements(cast(given, postgresql.JSON)) if of_postgresql else func.json_each(given)
+    value = each.table_valued("value").c.value
+    columns = [
+        cast(value.op("->>")(literal_column(str(place))), table.c[name].type)
+        if of_postgresql
+        else func.json_extract(value, literal_column(f"'$[{place}]'"))
+        for place, name in enumerate(names)
+    ]
     new = insert_of(connection)(table).from_select(names, select(*columns).where(true()))
     grown = {names[-1]: table.c[names[-1]] + new.excluded[names[-1]]}
     connection.execute(new.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown))
-
-
-def rows_of(connection: Connection, given: ColumnElement[str], columns: Sequence[Column[Any]]) -> list[ColumnElement[Any]]:
-    """The columns of a table whose rows stand in a text, as a JSON array of arrays."""
-    of_postgresql = connection.dialect.name == "postgresql"
-    each = func.json_array_elements(cast(given, postgresql.JSON)) if of_postgresql else func.json_each(given)
-    value = each.table_valued("value", joins_implicitly=True).c.value
-    return [
-        cast(value.op("->>")(literal_column(str(place))), column.type)
-        if of_postgresql
-        else func.json_extract(value, literal_column(f"'$[{place}]'"), type_=column.type)
-        for place, column in enumerate(columns)
-    ]
 
 
 def add_case(connection: Connection, now: datetime, case: Case, comparison: ComparisonRows) -> None:
