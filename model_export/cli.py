@@ -108,6 +108,12 @@ def _add_writing(commands: Commands) -> None:
     halve.add_argument("--series", type=Path, help="a folder of DICOM files to compare on, instead of the self-check's picture")
     halve.set_defaults(run=_halve)
 
+    anew = commands.add_parser("serve-anew", help="write a model folder's whole-scan network again as a config serves it")
+    anew.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="of several parts; it is changed")
+    anew.add_argument("--config", type=Path, default=CONFIG)
+    anew.add_argument("--release", required=True, help="the model's version")
+    anew.set_defaults(run=_serve_anew)
+
 
 def _prepare(options: argparse.Namespace) -> None:
     from model_export.prepare import count_labels, prepare
@@ -227,6 +233,14 @@ def _halve(options: argparse.Namespace) -> None:
     megabytes = [(folder / "model.onnx").stat().st_size / 1e6 for folder in (options.model, options.out)]
     print(f"{megabytes[0]:.1f} MB to {megabytes[1]:.1f} MB: probabilities within {agreement.probability:.1e}, ", end="")
     print(f"{agreement.mask_share:.1e} of the drawn voxels differ")
+
+
+def _serve_anew(options: argparse.Namespace) -> None:
+    from model_export.anew import serve_anew
+    from model_export.config import read_config
+
+    agreement = serve_anew(options.model, read_config(options.config), version=options.release)
+    print(f"{options.model}: within {agreement.probability:.1e} of torch, {agreement.mask_share:.1e} of mask voxels differ")
 
 
 def _look(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ pictures runtimes have far better kernels than for volumes (docs/performance.md)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class NetworkConfig:
     norm_momentum: float = 0.02
     stem: bool = False  # a plain convolution first: the norm of a block would cut off what is darker than a slab's mean
     both_sides: bool = False  # when it is served: the mean of what it says of a scan and of its mirror image
+    body_only: bool = False  # when it is served: what lies beside the body is not computed, it counts as air
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built."""
@@ -200,12 +201,48 @@ class FullyConnectedBlock(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.up = nn.Linear(width, channels * size * size)
 
-    def forward(self, features: Tensor) -> Tensor:
-        code = self.down(torch.relu(self.norm(features)).flatten(1))  # (Z · N, width)
+    def forward(self, features: Tensor, window: "Window | None" = None) -> Tensor:
+        seen = torch.relu(self.norm(features))
+        if window is not None:
+            seen = window.in_air(seen)
+        code = self.down(seen.flatten(1))  # (Z · N, width)
         for layer in self.layers:
             code = code + layer(torch.relu(code))
-        added = self.up(torch.relu(code))  # (Z · N, C · Y · X)
-        return cast("Tensor", features + added.reshape(-1, *self.shape))
+        added = self.up(torch.relu(code)).reshape(-1, *self.shape)  # (Z · N, C, Y, X)
+        return features + (added if window is None else window.of(added))
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of the field: the cells of the bottom that are computed.
+
+    Numbers may be tensors, so that an exported graph finds them for each slab anew.
+
+    :param top, height, left, width: in cells, each of which is one row and one column at the bottom.
+    :param size: cells of the field in a row and in a column.
+    :param air: (1, C, size, size) what the fully connected block reads where the whole field shows air.
+    """
+
+    top: Any
+    height: Any
+    left: Any
+    width: Any
+    size: int
+    air: Tensor
+
+    def of(self, field: Tensor, cell: int = 1) -> Tensor:
+        """The window out of (..., Y, X), of ``cell`` rows and columns to a cell."""
+        rows, columns = self.top * cell, self.left * cell
+        return field[..., rows : rows + self.height * cell, columns : columns + self.width * cell]
+
+    def in_field(self, part: Tensor, cell: int = 1) -> Tensor:
+        """The window put back: (..., Y, X) of the whole field, 0 around it."""
+        right, below = self.size - self.left - self.width, self.size - self.top - self.height
+        return functional.pad(part, [self.left * cell, right * cell, self.top * cell, below * cell])
+
+    def in_air(self, seen: Tensor) -> Tensor:
+        """What the fully connected block reads: the window's own cells, and air around them."""
+        return self.in_field(seen - self.of(self.air)) + self.air
 
 
 class UpBlock(nn.Module):
@@ -295,11 +332,24 @@ class Network(nn.Module):
         )
         self.head = Head(widths[0], config.outputs, upscale=config.upscale, momentum=momentum)
 
-    def features(self, ct_hu: Tensor) -> Tensor:
+    def features(self, ct_hu: Tensor, window: Window | None = None) -> Tensor:
         """Everything but the head.
 
         (N, 1, Z, Y, X) in HU to ((Z - 20) · N, C, Y, X), slice by slice.
+
+        :param window: which part of the field Y and X are; None for all of it.
         """
+        slabs = ct_hu.shape[0]
+        features, skips = self.downwards(ct_hu)
+        features = self.bottom(features, window)  # ((Z - 20) · N, C, Y / 2^poolings, X / 2^poolings)
+        crop = 0
+        for number in reversed(range(len(self.up))):
+            features = self.up[number](features, crop_slices(skips[number], crop, slabs), slabs)
+            crop += self.config.context_convs[number]  # slices that the skip above has more at each end
+        return cast("Tensor", features)
+
+    def downwards(self, ct_hu: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What comes to the bottom, and what is skipped to each block of the way up."""
         slabs = ct_hu.shape[0]
         pictures = ct_hu.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (Z · N, 1, Y, X)
         features, skips = self.stem(self.hu_windows(pictures)), []
@@ -308,12 +358,7 @@ class Network(nn.Module):
             skips.append(features)
             if number in self.config.pool_after:
                 features = functional.max_pool2d(features, 2)
-        features = self.bottom(features)  # ((Z - 20) · N, C, Y / 2^poolings, X / 2^poolings)
-        crop = 0
-        for number in reversed(range(len(self.up))):
-            features = self.up[number](features, crop_slices(skips[number], crop, slabs), slabs)
-            crop += self.config.context_convs[number]  # slices that the skip above has more at each end
-        return cast("Tensor", features)
+        return features, skips
 
     def forward(self, ct_hu: Tensor) -> Tensor:
         logits = cast("Tensor", self.head(self.features(ct_hu)))  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model_export.config import Config
 from model_export.datasets.training_file import Case
 from model_export.network import Network, NormReLUConv, ResidualBlock
+from model_export.served import AIR
 from model_export.train import Run, slabs_of_step, start_run
 from oarlock.segmentation.manifest import read_manifest
 
@@ -90,6 +91,8 @@ def exported_weights(path: Path) -> dict[str, Tensor]:
     for node in graph.node:
         used = [name for name in node.input if name in arrays]
         for name, part in zip(used, ("weight", "bias"), strict=False):
+            if name == AIR:
+                continue
             if not name.startswith("onnx::"):
                 found[name.removeprefix("network.")] = arrays[name]
             elif node.op_type in ("Conv", "MatMul") and (module := module_of_node(node.name)):  # none: the head's, mirrored

@@ -70,5 +70,5 @@ def within_body(slabs: Iterable[tuple[int, Volume]], body: Mask) -> Iterator[tup
     for start, probabilities in slabs:
         upscale = probabilities.shape[2] // body.shape[1]
         finer = outside[start : start + probabilities.shape[1]].repeat(upscale, axis=1).repeat(upscale, axis=2)
-        probabilities[:, finer] = 0.0
+        np.copyto(probabilities, np.float32(0), where=finer)
         yield start, probabilities

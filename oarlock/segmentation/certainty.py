@@ -8,7 +8,7 @@ at which the odds are e times higher and lower. Only the sums are kept.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,28 +50,34 @@ class CertaintyMeter:
     While slabs pass through :meth:`over`.
     """
 
-    def __init__(self, model_grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float]) -> None:
+    def __init__(
+        self, model_grid: Grid, oars: Sequence[OAR], thresholds: Sequence[float], *, wanted: Collection[OAR] | None = None
+    ) -> None:
         """Of slabs in the form of :func:`oarlock.segmentation.slabs.predict_in_slabs`, made from an input on ``model_grid``.
 
         :param thresholds: for each OAR the probability from which a voxel belongs to it, in (0, 1).
+        :param wanted: the organs that are measured; None for all.
         """
-        self._model_grid, self._oars = model_grid, tuple(oars)
+        self._model_grid = model_grid
+        self._channel = {oar: channel for channel, oar in enumerate(oars) if wanted is None or oar in wanted}
         self._limits = np.array([[t, of_odds(t, math.e), of_odds(t, 1 / math.e)] for t in thresholds], dtype=np.float32)
-        self._ml: FloatArray = np.zeros((len(self._oars), 3))
+        self._ml: FloatArray = np.zeros((len(self._limits), 3))
 
     def over(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
         """Pass the slabs on unchanged."""
         for first, slab in slabs:
             upscale = slab.shape[2] // self._model_grid.shape[1]
             voxels_ml = self._model_grid.voxel_volumes_mm3[first : first + slab.shape[1]] / 1000 / upscale**2
-            for channel, limits in enumerate(self._limits):
-                reached = [np.count_nonzero(slab[channel] >= limit, axis=(1, 2)) @ voxels_ml for limit in limits]
-                self._ml[channel] += reached
+            for channel in self._channel.values():
+                limits = self._limits[channel]
+                if slab[channel].max() >= limits.min():
+                    reached = [np.count_nonzero(slab[channel] >= limit, axis=(1, 2)) @ voxels_ml for limit in limits]
+                    self._ml[channel] += reached
             yield first, slab
 
     def found(self) -> dict[OAR, Certainty]:
         """The volumes measured so far, by organ."""
-        return {oar: Certainty(*(float(ml) for ml in row)) for oar, row in zip(self._oars, self._ml, strict=True)}
+        return {oar: Certainty(*(float(ml) for ml in self._ml[channel])) for oar, channel in self._channel.items()}
 
 
 def of_odds(probability: float, factor: float) -> float:

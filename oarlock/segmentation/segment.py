@@ -120,18 +120,18 @@ class _Run:
         finer = part.output.size_zyx if part.patches is None else None
         lattice = fed.grid if finer is None else refine(fed.grid, finer)
         body = self._body_on(part, fed, lattice)
-        meter = CertaintyMeter(lattice, part.oars, part.thresholds)
+        alone = owned - shared.keys()
+        meter = CertaintyMeter(lattice, part.oars, part.thresholds, wanted=alone)
         finder = AnchorFinder(self._wanted(part), part.oars, part.thresholds)
         slabs = within_body(_predict(part, fed, predictor, body, progress), body)
         keeper = ClaimKeeper(self._lent(part), part.oars)
         claims = keeper.over(finder.over(meter.over(slabs)))
-        alone = owned - shared.keys()
         if shared:
             claims = iter(answers := list(claims))  # the one answer of a box
         probabilities_to_masks(
             self.masks, claims, lattice, self.grid, channels=part.oars, thresholds=part.thresholds, owned=alone
         )
-        self.certainty |= {oar: seen for oar, seen in meter.found().items() if oar in alone}
+        self.certainty |= meter.found()
         found_on = refine(lattice, _output_shape(part, lattice)) if finer is None else lattice
         self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self._wanted(part)}
         self._claims |= {(part.name, oar): claim for oar, claim in keeper.kept(found_on).items()}

@@ -1,4 +1,4 @@
-"""Serving: the two sides of the body are treated alike, and the half-size twin says nearly the same."""
+"""Serving: both sides of the body are treated alike, air is not computed, and the half-size twin says nearly the same."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from model_export.network import Window
 from model_export.sampling import MIRRORED
-from model_export.served import Served
+from model_export.served import Served, body_window, read_of_air
 from oarlock.segmentation.manifest import check_hash, read_manifest
 from tests.model_export.test_network import trained_looking
 
@@ -41,6 +42,57 @@ def test_both_sides_are_the_mean_of_the_two_views(tiny: Config) -> None:
         views = torch.sigmoid(network(ct_hu)), torch.sigmoid(network(ct_hu.flip(-1))).flip(-1)[:, list(MIRRORED)]
         found = Served(network).eval()(ct_hu)
     np.testing.assert_allclose(found, (views[0] + views[1]) / 2, atol=1e-6)
+
+
+def body_in_air() -> torch.Tensor:
+    """22 slices of air, 64 voxels wide, with noisy tissue in rows 17 to 30 and columns 34 to 44, and a table's thin shell."""
+    hu = np.full((1, 1, 22, 64, 64), -1000.0, np.float32)
+    hu[..., 17:31, 34:45] = np.random.default_rng(5).normal(40, 60, (1, 1, 22, 14, 11))
+    hu[..., 50:52, :] = 200.0
+    return torch.from_numpy(hu)
+
+
+def wide(tiny: Config) -> Config:
+    """A field of four by four cells."""
+    return replace(tiny, network=replace(tiny.network, size=64))
+
+
+@pytest.mark.parametrize(("moved", "expected"), [(0, (1, 1, 1, 2)), (-1, (0, 2, 1, 2)), (1, (1, 2, 1, 2)), (14, (1, 2, 1, 2))])
+def test_the_window_is_the_cells_that_hold_the_body_and_a_voxel_around_it(
+    moved: int, expected: tuple[int, int, int, int]
+) -> None:
+    """Cells are 16 voxels. Rows 16 to 31 are the second; columns 33 to 45 lie in the third, whose mirror image is the second."""
+    ct_hu = body_in_air()
+    ct_hu[..., :48, :] = ct_hu[..., :48, :].roll(moved, dims=-2)
+    window = body_window(ct_hu, torch.zeros(1, 8, 4, 4))
+    assert (int(window.top), int(window.height), int(window.left), int(window.width)) == expected
+
+
+def test_a_scan_of_air_is_computed_whole() -> None:
+    window = body_window(torch.full((1, 1, 22, 64, 64), -1000.0), torch.zeros(1, 8, 4, 4))
+    assert [int(n) for n in (window.top, window.height, window.left, window.width)] == [0, 4, 0, 4]
+
+
+def test_the_fully_connected_block_reads_air_around_the_window(tiny: Config) -> None:
+    air = read_of_air(trained_looking(wide(tiny)))
+    window = Window(1, 1, 1, 2, 4, air)
+    read = window.in_air(torch.full((1, air.shape[1], 1, 2), 7.0))
+    np.testing.assert_allclose(read[:, :, 1, 1:3], 7.0, atol=1e-6)
+    around = np.ones((4, 4), np.bool_)
+    around[1, 1:3] = False
+    np.testing.assert_allclose(read[:, :, around], air[:, :, around], atol=1e-6)
+    assert float(air.std()) > 0.01  # air is not nothing
+
+
+def test_beside_the_body_is_no_organ_and_a_mirrored_body_gets_the_mirrored_answer(tiny: Config) -> None:
+    served = Served(trained_looking(wide(tiny))).eval()
+    ct_hu = body_in_air()
+    with torch.no_grad():
+        straight, turned = served(ct_hu), served(ct_hu.flip(-1))
+    np.testing.assert_allclose(turned.flip(-1)[:, list(MIRRORED)], straight, atol=1e-6)
+    shown = np.zeros((128, 128), np.bool_)
+    shown[32:64, 32:96] = True  # the second row of cells, the two in its middle
+    np.testing.assert_array_equal(straight[0, 0, 0].numpy() > 0, shown)
 
 
 @pytest.mark.long("training")

@@ -87,3 +87,25 @@ def test_a_file_of_another_shape_is_refused_and_the_weight_is_named(tiny: Config
     wider = Network(replace(tiny.network, channels=(8, 5, 6, 6, 7, 7, 8)))
     with pytest.raises(NotOurs, match=r"down\.\d.* does not fit"):
         load_onnx(wider, shipped / "model.onnx")
+
+
+@pytest.mark.long("training")
+def test_a_model_served_anew_has_the_same_weights_and_a_new_self_check(tiny: Config, shipped: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from model_export.anew import serve_anew
+    from model_export.boxes.compose import compose
+    from model_export.export import run_onnx
+    from oarlock.inference.models import load
+
+    before = compose(shipped, [], tmp_path / "anew-hn", version="1")
+    straight = replace(tiny, network=replace(tiny.network, both_sides=False, body_only=False))
+    serve_anew(tmp_path / "anew-hn", straight, version="2")
+    after = read_manifest(tmp_path / "anew-hn")
+    assert (before.version, after.version) == ("1", "2")
+    assert after.parts[0].sha256 != before.parts[0].sha256
+    load(after, device="cpu", threads=1)  # the file is the manifest's, and answers its self-check
+    ct_hu = np.random.default_rng(4).normal(0, 300, (1, 1, 23, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        expected = torch.sigmoid(trained_looking(tiny).eval()(torch.from_numpy(ct_hu)))
+    np.testing.assert_allclose(run_onnx(after.parts[0].path, ct_hu), expected, atol=1e-4)

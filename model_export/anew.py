@@ -1,0 +1,61 @@
+"""The whole-scan network of a model folder served another way.
+
+The weights stay; the graph around them is what :mod:`model_export.served` makes of them today.
+"""
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from model_export.boxes.compose import CARD
+from model_export.boxes.export import FINDER, to_toml
+from model_export.config import Config
+from model_export.export import (
+    MASK_TOLERANCE,
+    PROBABILITY_TOLERANCE,
+    Agreement,
+    ExportDisagrees,
+    compare_with_torch,
+    run_onnx,
+    write_onnx,
+)
+from model_export.network import Network
+from model_export.served import Served
+from model_export.start import load_onnx
+from oarlock.segmentation.manifest import MANIFEST_NAME, check_hash, read_manifest, self_check_input
+
+
+def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
+    """Write the whole-scan network's file of a composed model again, and what its manifest says of it.
+
+    :raises NotOurs: if the file's weights do not fit the config's network.
+    :raises ExportDisagrees: if the new file does not give what torch gives; the old one then stays.
+    """
+    part = read_manifest(folder).part_named(FINDER)
+    network = Network(config.network)
+    load_onnx(network, part.path)
+    served, new = Served(network.eval()).eval(), part.path.with_suffix(".new")
+    write_onnx(served, new, config)
+    agreement = compare_with_torch(served, new, config)
+    if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
+        new.unlink()
+        raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
+    new.replace(part.path)
+    answer = run_onnx(part.path, self_check_input(part.self_check.slices, part.self_check.size_yx))
+    means = [round(float(mean), 7) for mean in answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)]
+    text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
+    tables = tomllib.loads(text)
+    (whole,) = (table for table in tables["part"] if table["name"] == FINDER)
+    for old, now in (
+        (whole["sha256"], hashlib.sha256(part.path.read_bytes()).hexdigest()),
+        (to_toml(whole["self_check"]["expected_means"]), to_toml(means)),
+        (f"version = {to_toml(tables['model']['version'])}", f"version = {to_toml(version)}"),
+    ):
+        text = text.replace(old, now, 1)
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    _, _, rest = (folder / CARD).read_text(encoding="utf-8").partition("\n")
+    (folder / CARD).write_text(f"# {tables['model']['name']} {version}\n{rest}", encoding="utf-8")
+    check_hash(read_manifest(folder))
+    return agreement
