@@ -9,7 +9,7 @@ the same transaction: by day for summaries, as a histogram for metrics. Needs no
 import json
 import math
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -222,17 +222,18 @@ def count_findings(database: Database) -> None:
 
 
 def _count_up_to(connection: Connection, last: int) -> None:
-    in_all: Counter[tuple[str, ...]] = Counter()
-    by_day: Counter[tuple[int | str, ...]] = Counter()
+    found: defaultdict[tuple[int, int, bool], Counter[tuple[str, ...]]] = defaultdict(Counter)
     for row in connection.execute(_TAKE, {"last": last}):
-        found = [tuple(one) for one in json.loads(row.findings)]
-        by_day.update((row.day, row.stream_id, *one) for one in found)
-        in_all.update(() if row.shadow else found)
+        found[row.day, row.stream_id, row.shadow].update(map(tuple, json.loads(row.findings)))
+    in_all = sum((counted for (*_, shadow), counted in found.items() if not shadow), Counter[tuple[str, ...]]())
+    by_day: list[tuple[str | int, ...]] = [
+        (day, stream_id, *one, n) for (day, stream_id, _), counted in found.items() for one, n in counted.items()
+    ]
     names = ("oar", "code", "level", "findings")
     if in_all:
-        _count_at_once(connection, QA_CHECKS, names, [(*key, n) for key, n in sorted(in_all.items())])
+        _count_at_once(connection, QA_CHECKS, names, sorted((*one, n) for one, n in in_all.items()))
     if by_day:
-        _count_at_once(connection, QA_FINDINGS, ("day", "stream_id", *names), [(*key, n) for key, n in sorted(by_day.items())])
+        _count_at_once(connection, QA_FINDINGS, ("day", "stream_id", *names), sorted(by_day))
 
 
 def _count_at_once(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> None:
