@@ -107,6 +107,9 @@ def test_the_series_of_the_ct_is_not_that_of_the_structure_set(findings: Finding
     assert findings(lambda d: setattr(d, "SeriesInstanceUID", uid)) == ["the Series Instance UID is that of the CT series"]
 
 
+FIRST_FRAME_IN_WORDS = DataElement(0x00081160, "LO", "one")
+
+
 def listed(dataset: Dataset) -> Any:
     study = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
     return study.RTReferencedSeriesSequence[0].ContourImageSequence
@@ -118,6 +121,7 @@ def listed(dataset: Dataset) -> Any:
         ("1 of 9 images of the series are not referenced", lambda d: listed(d).pop()),
         ("1 image(s) are referenced more than once", lambda d: listed(d).append(listed(d)[0])),
         ("1 referenced image(s) do not belong to the series", lambda d: setattr(listed(d)[0], "ReferencedSOPInstanceUID", "1.2")),
+        ("the frames that are referenced are not those of the series", lambda d: listed(d)[0].add(FIRST_FRAME_IN_WORDS)),
     ],
 )
 def test_exactly_the_images_of_the_series_are_listed(finding: str, edit: Callable[[Dataset], Any], findings: Findings) -> None:
