@@ -178,6 +178,7 @@ def claiming(tmp_path: Path, **values: int) -> Header:
         ({"ROWS": MAX_MATRIX}, {"ROWS": MAX_MATRIX + 1}, "claims 4097 × 2 pixels"),
         ({"COLUMNS": 4_096}, {"COLUMNS": 4_097}, "claims 2 × 4097 pixels"),
         ({"ROWS": 2}, {"ROWS": 1}, "claims 1 × 2 pixels"),
+        ({"COLUMNS": 2}, {"COLUMNS": 1}, "claims 2 × 1 pixels"),
         ({"BITS_STORED": 12, "HIGH_BIT": 11}, {"BITS_STORED": 11, "HIGH_BIT": 10}, "11 bits are stored"),
         ({"BITS_STORED": 16}, {"BITS_STORED": 17, "HIGH_BIT": 16}, "17 bits are stored"),
     ],
