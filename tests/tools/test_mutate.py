@@ -148,8 +148,9 @@ def test_the_latest_survivors_are_those_of_the_module_as_it_is(tmp_path: Path) -
     module.write_text(SOURCE, encoding="utf-8")
     assert latest.read(tmp_path, "side.py") is None
     survivor = Mutant("side.py", 3, "LIMIT = 0.5", "LIMIT = 0.75", "…")
-    latest.write(tmp_path, "side.py", 7, [survivor])
-    assert latest.read(tmp_path, "side.py") == (7, [survivor])
+    result = latest.Result(7, 2, [survivor])
+    latest.write(tmp_path, "side.py", result)
+    assert latest.read(tmp_path, "side.py") == result
     module.write_text(f"{SOURCE}# changed\n", encoding="utf-8")
     assert latest.read(tmp_path, "side.py") is None
 
@@ -162,11 +163,13 @@ def test_the_page_keeps_the_rows_of_other_modules_and_says_what_is_explained(tmp
         '[["oarlock/a.py"]]\nwhy = "the same number"\nchanges = [["x + 0", "x - 0"]]\n', encoding="utf-8"
     )
     survivors = [Mutant("oarlock/a.py", 1, "x + 0", "x - 0", ""), Mutant("oarlock/a.py", 2, "a | b", "a & b", "")]
-    assert page.write(tmp_path, "oarlock/a.py", page.Counts(10, 10), survivors) == 1
-    assert page.write(tmp_path, "oarlock/b.py", page.Counts(400, 40), []) == 0
+    assert page.write(tmp_path, "oarlock/a.py", 10, latest.Result(10, 3, survivors)) == 1
+    assert page.write(tmp_path, "oarlock/b.py", 400, latest.Result(40, 0, [])) == 0
+    assert page.write(tmp_path, "oarlock/c.py", 400, latest.Result(40, 40, [])) == 0
     text = (tmp_path / "docs" / "reliability.md").read_text(encoding="utf-8")
-    assert "| `oarlock/a.py` | 10 | 10 | 8 | 1 | 1 | 10.0% |" in text
-    assert "| `oarlock/b.py` | 400 | 40 | 40 | 0 | 0 | 7.2% |" in text  # 0.928**40 = 5 %
+    assert "| `oarlock/a.py` | 10 | 10 | 8 | 1 | 1 | 2 | 10.0% |" in text
+    assert "| `oarlock/b.py` | 400 | 40 | 40 | 0 | 0 | 0 | 7.2% |" in text  # 0.928**40 = 5 %
+    assert "| `oarlock/c.py` | 400 | 40 | 40 | 0 | 0 | 40 | 100.0% |" in text  # tests that were written for a sample say little
     assert "| `oarlock/a.py` | `x + 0` → `x - 0` | the same number |" in text
     assert "| `oarlock/a.py` | `a \\| b` → `a \\& b` | **not explained** |".replace("\\&", "&") in text
     assert text.endswith("Rest.\n")

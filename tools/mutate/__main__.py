@@ -54,7 +54,7 @@ def try_module(module: str, chosen: argparse.Namespace) -> int:
     collector.start()
     there.close()
     try:
-        count, tried, survivors = here.recv()
+        count, tried, at_first, survivors = here.recv()
     except EOFError:
         sys.exit(1)  # it has said why
     collector.join()
@@ -64,27 +64,28 @@ def try_module(module: str, chosen: argparse.Namespace) -> int:
     print(f"{module}: {tried} of {count} mutants, {len(survivors)} survive", flush=True)
     if chosen.only:
         return 0
-    latest.write(ROOT, module, tried, survivors)
-    return page.write(ROOT, module, page.Counts(count, tried), survivors)
+    result = latest.Result(tried, len(survivors) if at_first is None else at_first, survivors)
+    latest.write(ROOT, module, result)
+    return page.write(ROOT, module, count, result)
 
 
 def _collect(module: str, tests: Sequence[Path], chosen: argparse.Namespace, results: Connection) -> None:
     def work(collected: Collected) -> None:
         every = list(mutants(ROOT, module, chosen.only))
-        tried, few = _chosen(module, every, chosen)
-        results.send((len(every), tried, list(collected.survivors(few, chosen.jobs))))
+        tried, at_first, few = _chosen(module, every, chosen)
+        results.send((len(every), tried, at_first, list(collected.survivors(few, chosen.jobs))))
 
     collect(ROOT, module, tests, work)
 
 
-def _chosen(module: str, every: Sequence[Mutant], chosen: argparse.Namespace) -> tuple[int, Sequence[Mutant]]:
-    """How many mutants the result is of, and those of them that are tried now."""
+def _chosen(module: str, every: Sequence[Mutant], chosen: argparse.Namespace) -> tuple[int, int | None, Sequence[Mutant]]:
+    """How many mutants the result is of, how many of them survived at first, and those that are tried now."""
     if chosen.again and (result := latest.read(ROOT, module)):
-        tried, survivors = result
-        return tried, [mutant for mutant in every if mutant in survivors]
+        return result.tried, result.survived_at_first, [mutant for mutant in every if mutant in result.survivors]
     if chosen.sample is None or chosen.sample >= len(every):
-        return len(every), every
-    return chosen.sample, random.Random(f"{module} {chosen.seed}").sample(every, chosen.sample)  # noqa: S311 - it keeps no secret
+        return len(every), None, every
+    few = random.Random(f"{module} {chosen.seed}").sample(every, chosen.sample)  # noqa: S311 - it keeps no secret
+    return len(few), None, few
 
 
 def survivors_loaded_anew(survivors: Sequence[Survivor], jobs: int) -> list[Mutant]:

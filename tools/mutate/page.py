@@ -3,37 +3,31 @@
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from scipy.stats import beta
 
+from tools.mutate.latest import Result
 from tools.mutate.mutants import Mutant
 
 BEGIN: Final = "<!-- mutants: written by make mutate -->"
 END: Final = "<!-- mutants: end -->"
-_HEAD: Final = ("| module | mutants | tried | killed | explained | left | at most |", "| --- " + "| ---: " * 6 + "|")
+_HEAD: Final = (
+    "| module | mutants | tried | killed | explained | left | left at first | at most |",
+    "| --- " + "| ---: " * 7 + "|",
+)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many mutants a module has, and how many were tried."""
+def share_at_most(left: int, tried: int) -> float:
+    """The largest share of mutants that may be left after a sample.
 
-    mutants: int
-    tried: int
-
-    def share_at_most(self, left: int) -> float:
-        """The largest share of all mutants that may be left.
-
-        After a sample with 95 % confidence (Clopper and Pearson 1934, one-sided).
-        """
-        if self.tried in {self.mutants, left}:
-            return left / max(self.tried, 1)
-        return float(beta.ppf(0.95, left + 1, self.tried - left))
+    With 95 % confidence (Clopper and Pearson 1934, one-sided).
+    """
+    return float(beta.ppf(0.95, left + 1, tried - left)) if left < tried else 1.0
 
 
-def write(root: Path, module: str, counts: Counts, survivors: Sequence[Mutant]) -> int:
+def write(root: Path, module: str, mutants: int, result: Result) -> int:
     """Put the result of one module into the page.
 
     Beside those of the others.
@@ -44,11 +38,14 @@ def write(root: Path, module: str, counts: Counts, survivors: Sequence[Mutant]) 
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     section, after = rest.split(END)
-    reasons = _reasons(root, module)
+    reasons, survivors = _reasons(root, module), result.survivors
     left = [mutant for mutant in survivors if (mutant.before, mutant.after) not in reasons]
     results = _rows(section, r"\| `(oarlock/[^`]+)` \| \d")
-    killed, explained = counts.tried - len(survivors), len(survivors) - len(left)
-    cells = [f"`{module}`", counts.mutants, counts.tried, killed, explained, len(left), f"{counts.share_at_most(len(left)):.1%}"]
+    explained = len(survivors) - len(left)
+    at_first = max(result.survived_at_first - explained, len(left))
+    # Tests that were written for a sample say nothing of the other mutants, so that the bound is that of the tests before.
+    most = len(left) / max(mutants, 1) if result.tried == mutants else share_at_most(at_first, result.tried)
+    cells = [f"`{module}`", mutants, result.tried, result.tried - len(survivors), explained, len(left), at_first, f"{most:.1%}"]
     results[module] = [f"| {' | '.join(map(str, cells))} |"]
     listed = _rows(section, r"\| `(oarlock/[^`]+)` \| `")
     listed[module] = list(_survivor_rows(module, survivors, reasons))
