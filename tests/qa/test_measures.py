@@ -9,7 +9,8 @@ from oarlock.arrays import Mask
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Crop
 from oarlock.qa.lattice import Lattice
-from oarlock.qa.measures import Measured, measure, measure_crops
+from oarlock.qa.measures import FarSurface, Measured, compare_crops, measure, measure_crops
+from oarlock.qa.surface_dsc import surface_distances
 
 HEIGHTS_MM = np.array([0, 2, 4, 7, 9, 12, 13, 17.0])
 """Unevenly spaced, so that a slice more or less is seen in areas and volumes."""
@@ -45,13 +46,27 @@ def close(a: Measured, b: Measured) -> bool:
         (np.s_[6:8, 5:9, 4:11], np.s_[5:8, 5:9, 4:11]),
         (np.s_[1:2, 0:4, 0:3], np.s_[5:7, 16:20, 17:21]),
         (np.s_[2:3, 5:9, 4:11], np.s_[2:3, 5:9, 4:11]),
+        (np.s_[5:7, 1:3, 0:2], np.s_[6:8, 1:4, 1:3]),
     ],
-    ids=["above", "below", "on the first slice", "on the last slice", "far apart", "the same"],
+    ids=["above", "below", "on the first slice", "on the last slice", "far apart", "the same", "in a corner"],
 )
 def test_masks_that_were_cut_out_measure_as_in_the_whole_series(predicted: Box, reference: Box) -> None:
     cut = measure_crops(crop_of(predicted), crop_of(reference), lattice=UNEVEN, tolerance_mm=2.0)
     whole = measure(mask_of(predicted), mask_of(reference), lattice=UNEVEN, tolerance_mm=2.0)
     assert close(cut, whole)
+
+
+def test_what_lies_beyond_the_tolerance_of_cut_out_masks_lies_where_it_does_in_the_whole_series() -> None:
+    predicted, reference = np.s_[3:5, 5:9, 12:19], np.s_[4:6, 8:14, 6:13]
+    _, beyond = compare_crops(crop_of(predicted), crop_of(reference), lattice=UNEVEN, tolerance_mm=2.0)
+    assert beyond is not None
+    whole = surface_distances(mask_of(predicted), mask_of(reference), lattice=UNEVEN)
+    for found, surface in ((beyond.predicted, whole.predicted), (beyond.reference, whole.reference)):
+        limit_mm = found.distances_mm.min() - 1e-6
+        assert limit_mm > 1.8
+        far = surface.distances_mm > limit_mm
+        assert set(map(tuple, found.raster)) == set(map(tuple, surface.raster[far]))
+        np.testing.assert_array_equal(FarSurface.of(surface, limit_mm).raster, surface.raster[far])
 
 
 def test_of_a_side_that_is_not_there_the_other_ones_amounts_are_left() -> None:
