@@ -1,7 +1,7 @@
 """What edges that tissue draws are worth.
 
-The whole-scan network's contours on the matched scans are scored with and without. The CT is OpenKBP's of 4 mm, made as fine as the released contours by interpolation: cruder than the native CT that a contour is
-drawn on when it is served.
+The whole-scan network's contours on the matched scans are scored with and without. The CT is OpenKBP's of 4 mm, made as fine as
+the released contours by interpolation: cruder than the native CT that a contour is drawn on when it is served.
 """
 
 import tomllib
@@ -38,7 +38,8 @@ LEAST_SHOWN_ML: Final = 10.0
 class EdgeScore:
     """One organ in one scan, before and after.
 
-    Each is a pair of the volumetric DSC and the surface DSC at the paper's tolerance. Of the contour as drawn, of the moved one and of the radiographer's.
+    Each is a pair of the volumetric DSC and the surface DSC at the paper's tolerance. Of the contour as drawn, of the moved one
+    and of the radiographer's.
     """
 
     case: str

@@ -64,7 +64,7 @@ def compose(
     text = to_composed(model, parts, owners, tables.get("limits", {}), shares=shares, edges=edges)
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     card = (whole / CARD).read_text(encoding="utf-8")
-    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners, shares), encoding="utf-8")
+    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners, shares, edges=edges or ()), encoding="utf-8")
     return read_manifest(folder)
 
 
@@ -116,6 +116,8 @@ def to_composed_card(
     parts: Sequence[Mapping[str, Any]],
     owners: Mapping[str, str],
     shares: Mapping[str, float],
+    *,
+    edges: Collection[str] = (),
 ) -> str:
     """The whole-scan model's card with another version.
 
@@ -141,6 +143,9 @@ def to_composed_card(
             for oar in part["oar"]
             if owners[oar["name"]] == part["name"]
         ]
+    if edges:
+        lines += ["", f"The edges of {', '.join(edges)} then move to those of their tissue (docs/models.md, `[edges]`);"]
+        lines += ["the figures above are of the contours before that."]
     return "\n".join(lines) + "\n"
 
 

@@ -255,6 +255,7 @@ def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(ru
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Judged on A, B, which the network had not seen. What ships went on from it and learnt from these scans too." in card
     assert "| organ | threshold | share | DSC, one fold, 2 scans not seen |" in card
+    assert "\nThe edges of Lung_L then move to those of their tissue (docs/models.md, `[edges]`);\n" in card
     assert "\n| Lens_L | 0.5 | 0.5 | 0.61 |\n" in card
     assert "cross-validated" not in card.rpartition("## Parts")[2]
 
