@@ -28,7 +28,9 @@ from oarlock.segmentation.manifest import MANIFEST_NAME, check_hash, read_manife
 
 
 def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
-    """Write the whole-scan network's file of a composed model again, and what its manifest says of it.
+    """Write the whole-scan network of a composed model again.
+
+    Its file, and what the manifest says of it.
 
     :raises NotOurs: if the file's weights do not fit the config's network.
     :raises ExportDisagrees: if the new file does not give what torch gives; the old one then stays.

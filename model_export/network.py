@@ -214,7 +214,7 @@ class FullyConnectedBlock(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A part of the field: the cells of the bottom that are computed.
+    """The cells of the field that are computed.
 
     Numbers may be tensors, so that an exported graph finds them for each slab anew.
 
@@ -231,17 +231,26 @@ class Window:
     air: Tensor
 
     def of(self, field: Tensor, cell: int = 1) -> Tensor:
-        """The window out of (..., Y, X), of ``cell`` rows and columns to a cell."""
+        """The window out of a field.
+
+        (..., Y, X), of ``cell`` rows and columns to a cell.
+        """
         rows, columns = self.top * cell, self.left * cell
         return field[..., rows : rows + self.height * cell, columns : columns + self.width * cell]
 
     def in_field(self, part: Tensor, cell: int = 1) -> Tensor:
-        """The window put back: (..., Y, X) of the whole field, 0 around it."""
+        """The window in its field again, 0 around it.
+
+        (..., Y, X).
+        """
         right, below = self.size - self.left - self.width, self.size - self.top - self.height
         return functional.pad(part, [self.left * cell, right * cell, self.top * cell, below * cell])
 
     def in_air(self, seen: Tensor) -> Tensor:
-        """What the fully connected block reads: the window's own cells, and air around them."""
+        """The window's own cells, and air around them.
+
+        What the fully connected block reads.
+        """
         return self.in_field(seen - self.of(self.air)) + self.air
 
 
@@ -349,7 +358,10 @@ class Network(nn.Module):
         return cast("Tensor", features)
 
     def downwards(self, ct_hu: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What comes to the bottom, and what is skipped to each block of the way up."""
+        """What comes to the bottom, and what is skipped.
+
+        One skip for each block of the way up.
+        """
         slabs = ct_hu.shape[0]
         pictures = ct_hu.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (Z · N, 1, Y, X)
         features, skips = self.stem(self.hu_windows(pictures)), []

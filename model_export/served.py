@@ -74,7 +74,10 @@ class Served(nn.Module):
 
 
 def read_of_air(network: Network) -> Tensor:
-    """What the fully connected block reads of a slice in air, (1, C, Y, X)."""
+    """What the fully connected block reads of air.
+
+    (1, C, Y, X), of one slice.
+    """
     config = network.config
     device = network.head.conv.weight.device
     slab = torch.full((1, 1, config.context_slices, config.size, config.size), AIR_HU, device=device)
@@ -88,8 +91,9 @@ def read_of_air(network: Network) -> Tensor:
 
 
 def body_window(ct_hu: Tensor, air: Tensor) -> Window:
-    """The window that holds the body in all slices of some slabs, (N, 1, Z, Y, X) in HU.
+    """The window that holds the body in all slices.
 
+    Of slabs (N, 1, Z, Y, X) in HU.
     The body is what is denser than ``BODY_HU`` and, in a slice, at least three voxels thick: no shell of a table is. Where
     there is none the window is the whole field.
     """

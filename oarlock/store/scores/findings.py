@@ -31,7 +31,9 @@ class Findings:
 
 
 def uncounted(connection: Connection, *wanted: ColumnElement[bool]) -> dict[int, Counter[tuple[str, str, str]]]:
-    """How often each organ, code and level waits to be counted, by day.
+    """Findings that wait to be counted, by day.
+
+    How often each organ, code and level was found.
 
     Read in the snapshot in which the counters are read, nothing is missed and nothing is in both.
     """

@@ -201,7 +201,9 @@ def _count_findings(connection: Connection, now: datetime, case: Case, found: Se
 
 
 def count_findings(database: Database) -> None:
-    """Count what jobs have left until now, a thousand jobs at a time.
+    """Count what jobs have left until now.
+
+    A thousand jobs at a time.
 
     In the sums over all models there is only what was delivered.
 
