@@ -31,6 +31,7 @@ from oarlock.inference.models import load
 from oarlock.pictures.contact_sheet import contact_sheet
 from oarlock.pictures.slice_archive import save_rendering
 from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
+from oarlock.pipeline.contouring import Walk
 from oarlock.qa.plausibility import check_masks
 from oarlock.qa.report import QAReport
 from oarlock.rtstruct.validator import check_rtstruct
@@ -38,7 +39,7 @@ from oarlock.rtstruct.writer import Authorship, write_rtstruct
 from oarlock.segmentation.clean_up import clean_up
 from oarlock.segmentation.manifest import read_manifest
 from oarlock.segmentation.resampling import to_model_grid
-from oarlock.segmentation.segment import segment
+from oarlock.segmentation.segment import Model, segment
 from oarlock.segmentation.slabs import slab_for
 from oarlock.segmentation.within_skin import within_skin
 
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass
 class Row:
-    """One line of the table. ``kind``: ours, floor or peer."""
+    """One line of the table. ``kind``: ours, floor, peer, a part of another row, or the job as a whole."""
 
     stage: str
     kind: str
@@ -101,15 +102,16 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     """Every stage of a job in its order."""
     files = sorted(path for path in series.rglob("*") if path.is_file())
     table.measure("read", lambda: sum(len(path.read_bytes()) for path in files), kind="floor", note="the bytes alone")
+    manifest = read_manifest(model)
+    network = table.measure("load model", lambda: load(manifest), note="hash, session, self-check; once per worker")
+    _walk_at_once(files, network, folder / "job", table)
     header = table.measure("check headers", lambda: check_headers(files), note=f"{len(files)} files")
     ct = table.measure("read", lambda: read_ct_series(header), note="to Hounsfield units")
     _read_with_simpleitk(header, table)
 
-    manifest = read_manifest(model)
     fed = table.measure(
         "resample", lambda: to_model_grid(ct.hu, header.grid, manifest.parts[0].input), kind="part", note="of the segmentation"
     )
-    network = table.measure("load model", lambda: load(manifest), note="hash, session, self-check; once per worker")
     slab = slab_for(fed.volume.shape[1:], manifest.parts[0].input.context_slices)
     found = table.measure("segment", lambda: segment(ct.hu, header.grid, network), note=f"{network.device}, slabs of {slab}")
     masks = found.masks
@@ -126,6 +128,13 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     print(
         f"{header.grid.shape} voxels, {sum(box is not None for box in masks.boxes().values())} OARs, {len(warnings)} warnings\n"
     )
+
+
+def _walk_at_once(files: list[Path], network: Model, folder: Path, table: Table) -> None:
+    """The job as a worker does it, pictures and all; first, so that its peak is its own."""
+    folder.mkdir()
+    job = Walk(files, folder, "benchmark", datetime(2026, 1, 1, tzinfo=UTC), lambda *_: None)
+    table.measure("the whole job", lambda: job.run(lambda: network), kind="job", note="from files to every result")
 
 
 def _read_with_simpleitk(header: SeriesHeader, table: Table) -> None:

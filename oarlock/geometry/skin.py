@@ -104,12 +104,9 @@ class Surroundings:
             return np.zeros([span.stop - span.start for span in box], np.bool_)
         if not under_skin:
             return self._outside(box)
-        key = tuple((span.start, span.stop) for span in box)
-        if key not in self._known:  # glands are asked for before they are cleaned up and when they are checked
-            near = grow_mm(box, _CONTEXT_MM, self.grid)
-            z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
-            self._known[key] = np.array(self._not_patient(near)[z, y, x])
-        return self._known[key]
+        near = grow_mm(box, _CONTEXT_MM, self.grid)
+        z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
+        return np.asarray(self._not_patient(near)[z, y, x])
 
     def _coarse_outside_by_slice(self, crop: Crop) -> tuple[list[int], int]:
         box, mask = crop
@@ -150,11 +147,6 @@ class Surroundings:
         around[np.unique(pieces[self._coarse_air[self._finely(box)] & air])] = True
         around[0] = False
         return np.asarray(around[pieces])
-
-    @cached_property
-    def _known(self) -> dict[tuple[tuple[int, int], ...], Mask]:
-        """What was found outside under the skin, by the box's edges."""
-        return {}
 
     # ── the whole scan, coarsely ──────────────────────────────────────────────────────────────────────────────────────
 
