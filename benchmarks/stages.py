@@ -48,7 +48,10 @@ T = TypeVar("T")
 
 @dataclass
 class Row:
-    """One line of the table. ``kind``: ours, floor, peer, a part of another row, or the job as a whole."""
+    """One line of the table.
+
+    ``kind``: ours, floor, peer, a part of another row, or the job as a whole.
+    """
 
     stage: str
     kind: str
