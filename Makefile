@@ -66,7 +66,7 @@ gateway: $(VENV)/run
 # The files of tests are shared out, the longest first (tests/conftest.py), to one process more than there are cores.
 TESTED := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# The whole suite; without what is long; without what is slow too.
+# All but `make e2e`; that without what is long; that without what is slow.
 test-all: $(VENV)/dev
 	@$(TESTED) -m "not delivered"
 

@@ -126,13 +126,19 @@ class Asked:
         """Do what takes no time; its outcome."""
         if task.kind == "complete":
             series = str(task.wanted["series"])
-            done = self._store.force(series) or self._store.posts(series=series)  # by this gateway before it was started again
-            return _succeeded() if done else _failed("The gateway has no such series any more, or its rules leave it alone.")
+            if self._store.force(series) or self._was_posted(series):
+                return _succeeded()
+            return _failed("The gateway has no such series any more, its rules leave it alone, or the service refused it.")
         if task.kind == "resend":
             job, place = str(task.wanted["job_id"]), task.wanted["place"]
             done = self._store.resend(job, self._inbox.now(), place=place)
             return _succeeded() if done else _failed("The gateway knows no result of this job any more.")
         return _failed(f"This gateway is too old to do this ({task.kind}).")
+
+    def _was_posted(self, series: str) -> bool:
+        """Whether it was counted as whole before, perhaps by this gateway before it was started again."""
+        found, posts = self._store.one_series(series), self._store.posts(series=series)
+        return found is not None and not found.note and bool(posts) and posts[-1].state != "refused"
 
     def _tell(self, task: Task, outcome: dict[str, Any]) -> bool:
         """Tell the service how a task stands; False where it has to be told again."""

@@ -44,18 +44,20 @@ def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
     if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
         new.unlink()
         raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
-    new.replace(part.path)
-    answer = run_onnx(part.path, self_check_input(part.self_check.slices, part.self_check.size_yx))
+    answer = run_onnx(new, self_check_input(part.self_check.slices, part.self_check.size_yx))
     means = [round(float(mean), 7) for mean in answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)]
     text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
     tables = tomllib.loads(text)
     (whole,) = (table for table in tables["part"] if table["name"] == FINDER)
     for old, now in (
-        (whole["sha256"], hashlib.sha256(part.path.read_bytes()).hexdigest()),
+        (whole["sha256"], hashlib.sha256(new.read_bytes()).hexdigest()),
         (to_toml(whole["self_check"]["expected_means"]), to_toml(means)),
         (f"version = {to_toml(tables['model']['version'])}", f"version = {to_toml(version)}"),
     ):
-        text = text.replace(old, now, 1)
+        if text.count(old) != 1:
+            raise ValueError(f"{MANIFEST_NAME}: {old[:40]} does not stand there once")
+        text = text.replace(old, now)
+    new.replace(part.path)
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     _, _, rest = (folder / CARD).read_text(encoding="utf-8").partition("\n")
     (folder / CARD).write_text(f"# {tables['model']['name']} {version}\n{rest}", encoding="utf-8")

@@ -89,8 +89,7 @@ def to_table(rows: Sequence[EdgeScore]) -> str:
     for organ in dict.fromkeys(row.organ for row in rows):
         own = [row for row in rows if row.organ == organ]
         gains = np.array([np.subtract(row.moved, row.drawn) for row in own]).min(axis=0)
-        means = [np.mean([pair for pair in pairs if pair is not None], axis=0) for pairs in zip(*map(_pairs, own), strict=True)]
-        cells = [f"{dsc:.3f} ({surface:.3f})" for dsc, surface in means]
+        cells = [_mean(pairs) for pairs in zip(*map(_pairs, own), strict=True)]
         least = f"{gains[0]:+.3f} ({gains[1]:+.3f})"
         lines.append(f"| {organ} | {len(own)} | {cells[0]} | {cells[1]} | {least} | {cells[2]} |")
     return "\n".join(lines)
@@ -113,6 +112,11 @@ def on_finer_pixels(volume: npt.NDArray[np.float32], factor: int) -> npt.NDArray
 
 def _edge(table: Mapping[str, Any]) -> Edge:
     return Edge(tuple(table["hu"]), table.get("inwards_mm", 0.0), table.get("outwards_mm", 0.0))
+
+
+def _mean(pairs: Sequence[tuple[float, float] | None]) -> str:
+    known = [pair for pair in pairs if pair is not None]
+    return "{:.3f} ({:.3f})".format(*np.mean(known, axis=0)) if known else ""
 
 
 def _pairs(row: EdgeScore) -> tuple[tuple[float, float] | None, ...]:

@@ -25,6 +25,7 @@ class Broker:
         self._app = Celery("oarlock-service", broker=settings.broker_url, set_as_current=False)
         self._app.conf.update(
             task_ignore_result=True,
+            broker_pool_acquire_timeout=CONNECT_LIMIT_S,
             broker_connection_timeout=CONNECT_LIMIT_S,
             broker_transport_options=settings.broker_transport_options()
             | {"socket_connect_timeout": CONNECT_LIMIT_S, "socket_timeout": CONNECT_LIMIT_S, "retry_on_timeout": False},
@@ -78,7 +79,10 @@ class Broker:
             return int(connection.ensure(connection, counted, max_retries=1, interval_start=0)())
 
     def close(self) -> None:
-        """Close every connection."""
+        """Let go of the connections.
+
+        Those that are idle are closed with the process.
+        """
         self._app.close()
 
 

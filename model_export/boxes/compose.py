@@ -37,7 +37,7 @@ def compose(
     :param boxes: folders or ``NAME.part.toml`` files that `box-export` wrote.
     :param kept: organs that the whole-scan network draws although a box has a channel for them.
     :param thresholds: of the whole-scan network's organs, where they differ from its manifest's.
-    :param edges: of the organs whose edges move to those of tissue, the tables of a manifest.
+    :param edges: of the organs whose edges move to those of tissue, the tables of a manifest; None: those of ``whole``.
     :raises ValueError: if one of these organs is not the network's.
     """
     thresholds = thresholds or {}
@@ -48,6 +48,7 @@ def compose(
         raise ValueError(f"the whole-scan network has no channel for {', '.join(sorted(unknown))}")
     given = {organ: {"threshold": threshold} for organ, threshold in thresholds.items()}
     parts[0]["oar"] = [oar | given.get(oar["name"], {}) for oar in parts[0]["oar"]]
+    edges = tables.get("edges", {}) if edges is None else edges
     shares: dict[str, float] = {}
     folder.mkdir(parents=True, exist_ok=True)
     _copy(whole / parts[0]["file"], folder / parts[0]["file"])
@@ -64,7 +65,7 @@ def compose(
     text = to_composed(model, parts, owners, tables.get("limits", {}), shares=shares, edges=edges)
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     card = (whole / CARD).read_text(encoding="utf-8")
-    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners, shares, edges=edges or ()), encoding="utf-8")
+    (folder / CARD).write_text(to_composed_card(card, model, parts[1:], owners, shares, edges=edges), encoding="utf-8")
     return read_manifest(folder)
 
 

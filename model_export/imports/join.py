@@ -37,6 +37,8 @@ def _write(models: Sequence[Path], folder: Path, name: str, owners: Mapping[str,
     for model in models:
         manifest = read_manifest(model)
         check_hash(manifest)
+        if manifest.shares or manifest.edges:
+            raise CannotImport(f"{manifest.name} has [shares] or [edges]: joined without them it would draw otherwise")
         limits += [limit for limit in manifest.limits if limit not in limits]
         for oar, owner in manifest.owners.items():
             drawn.setdefault(oar.name, []).append(_part_name(model, manifest, owner))

@@ -223,7 +223,6 @@ def _session(content: bytes, providers: Providers, threads: int) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn the machine's cores
     device = "cpu" if list(providers) == [CPU] else "cuda"
-    options.enable_cpu_mem_arena = device == "cpu"
     if device == "cuda":
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where the extra `cuda` put them
     given = [one if isinstance(one, str) else (one[0], dict(one[1])) for one in providers]

@@ -70,7 +70,7 @@ class CertaintyMeter:
             voxels_ml = self._model_grid.voxel_volumes_mm3[first : first + slab.shape[1]] / 1000 / upscale**2
             for channel in self._channel.values():
                 limits = self._limits[channel]
-                if slab[channel].max() >= limits.min():
+                if (slab[channel] >= limits.min()).any():
                     reached = [np.count_nonzero(slab[channel] >= limit, axis=(1, 2)) @ voxels_ml for limit in limits]
                     self._ml[channel] += reached
             yield first, slab

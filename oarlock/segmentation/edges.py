@@ -21,6 +21,9 @@ from oarlock.segmentation.manifest import Edge
 
 _MAJORITY_MM: Final = 5.0
 
+_ROUNDING_MM: Final = 1e-6
+"""Slices that are 3 mm apart lie within 3 mm, wherever the first one is."""
+
 
 def move_edges(masks: OARMasks, hu: npt.NDArray[np.int16], grid: Grid, edges: Mapping[OAR, Edge]) -> None:
     """Move the organs' edges to those of their tissue, in place.
@@ -45,7 +48,7 @@ def _moved(masks: OARMasks, hu: npt.NDArray[np.int16], grid: Grid, oar: OAR, edg
         return None
     pixel_mm = grid.row_spacing_mm, grid.column_spacing_mm
     finest_mm = min(*pixel_mm, grid.slice_spacings_mm.min(initial=np.inf))
-    box = grow(crop[0], 1 + int(edge.outwards_mm / finest_mm), masks.shape)
+    box = grow(crop[0], 1 + int((edge.outwards_mm + _MAJORITY_MM) / finest_mm), masks.shape)
     words = masks.bits[box]
     mask = np.not_equal(words & masks.bit(oar), 0)
     positions_mm = grid.slice_positions_mm[box[0]] if grid.along_patient_axes() is not None else None
@@ -86,8 +89,8 @@ def within(mask: Mask, mm: float, pixel_mm: tuple[float, float], positions_mm: F
     places = np.arange(len(mask)) * (mm + 1.0) if positions_mm is None else positions_mm
     for z in np.flatnonzero(mask.any(axis=(1, 2)) if mm > 0 else ()):
         plane, away = mask[z], np.abs(places - places[z])
-        for other in np.flatnonzero(away <= mm):
-            disc = _disc(round(float(np.sqrt(mm**2 - away[other] ** 2)), 6), pixel_mm)
+        for other in np.flatnonzero(away <= mm + _ROUNDING_MM):
+            disc = _disc(round(float(np.sqrt(max(mm**2 - away[other] ** 2, 0.0))), 6), pixel_mm)
             out[other] |= cv2.dilate(plane.view(np.uint8), disc).view(np.bool_)
     return out
 
@@ -95,5 +98,6 @@ def within(mask: Mask, mm: float, pixel_mm: tuple[float, float], positions_mm: F
 @lru_cache(maxsize=64)
 def _disc(mm: float, pixel_mm: tuple[float, float]) -> npt.NDArray[Any]:
     """The pixels whose centres lie within a distance of the middle one's."""
+    mm += _ROUNDING_MM
     y, x = (np.arange(-int(mm / step), int(mm / step) + 1) * step for step in pixel_mm)
-    return (y[:, None] ** 2 + x[None] ** 2 <= mm**2 + 1e-9).astype(np.uint8)
+    return (y[:, None] ** 2 + x[None] ** 2 <= mm**2).astype(np.uint8)

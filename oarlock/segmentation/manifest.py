@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from oarlock.errors import DefaultModelMissing, ManifestInvalid
-from oarlock.organs.catalogue import BY_NAME, OAR, OARS
+from oarlock.organs.catalogue import BY_NAME, OAR, OARS, other_side
 from oarlock.segmentation.manifest_file import (
     VERSIONS,
     FileOfOne,
@@ -702,6 +702,10 @@ def _edges(file: FileOfParts, owners: Mapping[OAR, str]) -> dict[OAR, Edge]:
     undrawn = [oar.name for oar in edges if oar not in owners]
     if undrawn:
         raise _Wrong(f"[edges] {undrawn[0]}: no part draws it")
+    for oar, edge in edges.items():
+        side = other_side(oar) if oar.laterality else oar
+        if side in owners and edges.get(side) != edge:
+            raise _Wrong(f"[edges] {oar} and {side} are a pair: give both the same edge")
     return {oar: edges[oar] for oar in OARS if oar in edges}
 
 

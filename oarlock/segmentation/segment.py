@@ -9,7 +9,7 @@ draws move to it (``edges``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def segment(hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Pr
     for done, part in enumerate(manifest.parts):
         run.draw(part, model.predictors[part.name], _share(progress, done, len(manifest.parts)))
     run.settle_rivals()
-    move_edges(run.masks, hu, grid, manifest.edges)
+    run.settle_edges()
     return Segmentation(run.masks, run.certainty, tuple(run.notices))
 
 
@@ -233,6 +233,13 @@ class _Run:
                     box, theirs = crop
                     ours = np.not_equal(self.masks.bits[box] & self.masks.bit(oar), 0)
                     self.masks.put_inside(oar, box, ours & ~theirs)
+
+    def settle_edges(self) -> None:
+        """Move the edges that tissue draws; what an organ measures then is what was found of it."""
+        edges = self.manifest.edges
+        move_edges(self.masks, self.hu, self.grid, edges)
+        for oar in edges.keys() & self.certainty.keys():
+            self.certainty[oar] = replace(self.certainty[oar], drawn_ml=self.masks.volume_ml(oar, self.grid))
 
     def _voxel_mm3(self, oar: OAR) -> float:
         return self.manifest.part_named(self.manifest.owners[oar]).voxel_mm3 or 0.0

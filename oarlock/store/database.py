@@ -172,16 +172,18 @@ class Database:
     def together(self) -> Iterator[None]:
         """All that this thread reads in the block is of one moment.
 
-        It is one transaction: each of its own costs four more ways to the server and back.
+        It is one transaction: each of its own costs four more ways to the server and back. Nothing is written in the block: reads
+        in it would not see that, and it needs a second connection.
 
         :raises DatabaseUnavailable: if the database does not answer.
         """
+        outer = getattr(self._together, "connection", None)
         with self.snapshot() as connection:
             self._together.connection = connection
             try:
                 yield
             finally:
-                self._together.connection = None
+                self._together.connection = outer
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -187,7 +187,7 @@ async def get_commissioning(
 def _of_label(service: Service, label: str, model_sha256: str, sites: Collection[str]) -> list[str]:
     """The ids of the jobs of one commissioning.
 
-    :param sites: that of the caller and the one that is asked for, where there are such.
+    :param sites: the caller's and the one asked for, where there are such; a job must be of all of them.
     :raises JobNotFound: if there are none.
     :raises InvalidParameter: if they are too many to be judged in one go.
     """

@@ -49,7 +49,7 @@ STORED: Final[Mapping[int, str]] = {
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
-disable_created_metrics()  # a line for each counter that nobody asks for: since when it counts
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a line for each counter that nobody asks for: since when it counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Metrics:
     def exposition(self) -> bytes:
         """Everything, in the text format.
 
-        Who asks while another one is answered gets what was collected since they asked, and not a collection of their own.
+        Who asks while another is answered waits for that, and shares the next collection with all who wait.
         """
         asked_at = self._clock()
         with self._lock:
@@ -129,7 +129,8 @@ class _Table:
     def text(self) -> bytes:
         """The metrics that can be known now.
 
-        Those of a dependency that does not answer are left out; /readyz names it.
+        Those of a dependency that does not answer are left out; /readyz names it. The database's are one transaction: from the
+        first that fails on, all are left out.
         """
         families, scores = list[Metric](), b""
         for beside in (self._depth, self._models, self._received, self._disk_limit, self._disk):

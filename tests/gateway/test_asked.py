@@ -235,6 +235,21 @@ def test_a_report_names_what_is_no_job_by_digests_and_a_series_of_it_can_be_comp
         assert asking.ends[-1][1]["state"] == state
 
 
+def test_a_series_that_the_service_refused_is_not_said_to_have_been_completed(make_asking: MakeAsking, ct: Series) -> None:
+    asking = make_asking(brings)
+    asking.desk.receive(*ct.files[:5], released=False)
+    asking.look()
+    ((_, _, (waits,)),) = asking.counter.reports
+    asking.counter.tasks = [Task("c1", "complete", 1, {"series": waits["id"]})]
+    for _ in range(2):
+        asking.look()
+    with asking.desk.store.writing() as connection:
+        assert connection.execute("UPDATE posts SET state = 'refused'").rowcount == 1
+    asking.counter.tasks = [Task("c2", "complete", 1, {"series": waits["id"]})]
+    asking.look()
+    assert [outcome["state"] for one, outcome in asking.counter.told if one == "c2"] == ["failed"]
+
+
 def test_results_are_sent_again_and_a_job_that_nobody_knows_is_said(make_asking: MakeAsking, ct: Series) -> None:
     asking = make_asking(brings)
     asking.desk.receive(*ct.files)

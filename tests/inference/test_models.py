@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.facts import ModelFacts
 from oarlock.inference.models import Models, load
-from oarlock.inference.network import Network, _BoundRun
+from oarlock.inference.network import CPU, CUDA, CUDA_OPTIONS, Network, _BoundRun
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
 from oarlock.segmentation.model_folder import Installed, ModelFolder
@@ -77,6 +77,13 @@ def test_a_name_that_the_file_does_not_have_is_refused(manifest: ModelManifest, 
     other = with_part(manifest, **{end: replace(getattr(manifest.parts[0], end), name="other")})
     with pytest.raises(ManifestInvalid, match=rf"\[{end}\] name"):
         load(other, device="cpu")
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="a GPU is here")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_where_cuda_is_asked_for_and_not_had_the_cpu_answers(manifest: ModelManifest) -> None:
+    """A worker whose driver is broken: the runtime gives it the CPU, with a warning of its own."""
+    assert load(manifest, providers=((CUDA, CUDA_OPTIONS), CPU)).device == "cpu"
 
 
 def test_too_little_memory_is_an_error_that_may_pass(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_the_mean_lies_between_and_counts_all_steps(tiny: Config, tmp_path: Path
     assert mean.origin == runs[0].origin | {"runs": 2}
 
 
+@pytest.mark.long("training")
 def test_runs_from_different_starts_have_no_mean(tiny: Config, tmp_path: Path) -> None:
     fresh = start_run(tiny)
     with pytest.raises(NotOneStart):

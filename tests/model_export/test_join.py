@@ -48,3 +48,11 @@ def test_two_parts_of_one_name_and_a_file_that_changed_are_refused(models: list[
     (models[0] / "model.onnx").write_bytes(b"another")
     with pytest.raises(CannotImport, match="sha256"):
         join(models, tmp_path / "both", {"Brain": "patchy"}, version="2", licence="")
+
+
+def test_a_model_that_shares_organs_or_moves_edges_is_not_joined(models: list[Path], tmp_path: Path) -> None:
+    """Without them its parts would draw otherwise, under a card that says they draw so."""
+    shipped = Path(__file__).parents[2] / "models" / "oarlock-hn"
+    with pytest.raises(CannotImport, match=r"oarlock-hn has \[shares\] or \[edges\]"):
+        join([models[0], shipped], tmp_path / "both", {}, version="2", licence="")
+    assert not (tmp_path / "both" / "manifest.toml").exists()

@@ -47,6 +47,19 @@ def test_volumes_are_summed_over_slabs_at_three_thresholds_and_the_slabs_go_by_u
         assert volumes == pytest.approx([voxel_ml * np.count_nonzero(logits >= step) for step in (0, 1, -1)], rel=1e-4)
 
 
+def test_only_wanted_organs_are_measured_and_as_if_all_were(crooked_grid: Grid) -> None:
+    model = to_model_grid(picture(crooked_grid), crooked_grid, InputSpec("ct", (2.5, 2.0, 2.0), (40, 40), 1, -1000.0))
+    p = np.random.default_rng(8).random((2, *model.volume.shape)).astype(np.float32)
+    p[0, 0, 0, 0] = np.nan  # says nothing of the others
+    found = []
+    for wanted in (None, {CORD}):
+        meter = CertaintyMeter(model.grid, [CORD, EYE], [0.5, 0.2], wanted=wanted)
+        list(meter.over([(0, p)]))
+        found.append(meter.found())
+    assert found[1] == {CORD: found[0][CORD]}
+    assert found[1][CORD].drawn_ml > 0
+
+
 def test_of_an_organ_that_was_not_seen_there_is_no_share() -> None:
     assert Certainty(0.0, 0.0, 0.0).share is None
     assert Certainty(1.0, 0.5, 2.0).share == 0.25

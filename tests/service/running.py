@@ -82,8 +82,7 @@ def serve(
     if settings.database_url is None:
         write_migrated(settings.data / "oarlock.sqlite")
     app = create_app(settings, worker_problem=worker_problem)
-    # A fork server needs a second of CPU to start: the next service of this process takes over the one that waits.
-    with socket.create_server(("127.0.0.1", 0)) as listener, patch.object(apart, "end_all"):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         config = configuration(app, settings)
         config.timeout_graceful_shutdown = 2
         server = Server(app, config)
@@ -94,8 +93,10 @@ def serve(
             httpx.get(f"{url}/livez", timeout=30, verify=tls or True).raise_for_status()
             yield Running(url, app, settings)
         finally:
-            server.should_exit = True
-            thread.join()
+            # A fork server needs a second of CPU to start: the next service of this process takes over the one that waits.
+            with patch.object(apart, "end_all"):
+                server.should_exit = True
+                thread.join()
 
 
 def write_model(models: Path, name: str = "oarlock-hn", sha256: str = "ab" * 32) -> None:

@@ -2,9 +2,10 @@
 
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from oarlock.store.database import Database
@@ -36,3 +37,28 @@ def test_a_new_file_that_another_process_writes_to_just_now_is_waited_for(tmp_pa
             assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
             assert connection.scalar(text("SELECT count(*) FROM first")) == 0
         ends.join()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_is_read_together_is_of_one_moment_also_behind_a_block_within_it(
+    kind: str, tmp_path: Path, postgresql_server: postgresql.Server
+) -> None:
+    """Another writer adds a row while the block runs: it is seen behind the block and nowhere in it."""
+    with ExitStack() as open_ones:
+        url = f"sqlite:///{tmp_path}/a.sqlite" if kind == "sqlite" else open_ones.enter_context(postgresql_server.database())
+        ours, theirs = (open_ones.enter_context(closing(Database(url))) for _ in range(2))
+
+        def rows() -> int:
+            with ours.reading() as connection:
+                return int(connection.scalar(text("SELECT count(*) FROM words")))
+
+        with theirs.writing() as connection:
+            connection.execute(text("CREATE TABLE words (word text)"))
+        with ours.together():
+            counted = [rows()]
+            with theirs.writing() as connection:
+                connection.execute(text("INSERT INTO words VALUES (:word)"), {"word": WORD})
+            with ours.together():
+                counted.append(rows())
+            counted.append(rows())
+        assert [*counted, rows()] == [0, 0, 0, 1]

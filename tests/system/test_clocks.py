@@ -50,8 +50,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator
     made.close()
 
 
-@pytest.mark.long("matrix")
-@pytest.mark.parametrize("offset_s", [-2 * HOURS, 2 * HOURS])
+@pytest.mark.parametrize("offset_s", [-2 * HOURS, pytest.param(2 * HOURS, marks=pytest.mark.long("matrix"))])
 def test_a_step_of_the_clock_neither_holds_up_the_job_of_a_dead_worker_nor_takes_that_of_a_living_one(
     department: Department, clock: Clock, series: bytes, offset_s: int
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_disk_runs_full_during_an_upload(cramped: Department, series: bytes)
     cramped.check_all_succeed(cramped.post(series))
 
 
+@pytest.mark.long("matrix")
 def test_the_disk_runs_full_while_results_are_written(cramped: Department, small_disk: Path, series: bytes) -> None:
     running, unwanted, waiting = (cramped.post(series) for _ in range(3))
     cramped.caught(running)

@@ -49,7 +49,8 @@ def test_whoever_follows_a_job_at_one_service_learns_of_its_end_whichever_took_i
 
 
 @pytest.mark.long("matrix")
-def test_what_the_services_share_is_the_same_from_each_and_what_is_their_own_adds_up(group: Group) -> None:
+def test_what_the_services_share_is_the_same_from_each_and_what_is_their_own_adds_up(group: Group, series: bytes) -> None:
+    group.check_all_succeed(*(group.post(series) for _ in range(2)))
     code = "oarlock_refusals_total", (("code", "job.not_found"),)
     before = sum(group.counted(port)[code] for port in group.ports)
     with group.client() as client:
@@ -61,7 +62,7 @@ def test_what_the_services_share_is_the_same_from_each_and_what_is_their_own_add
     left_out = re.compile(f"{own()}|oarlock_storage_free_bytes")  # the disk moves
     table = [{key: value for key, value in each.items() if not left_out.fullmatch(key[0])} for each in (one, other)]
     assert table[0] == table[1]
-    assert table[0]["oarlock_jobs", (("state", "succeeded"),)] >= 4
+    assert table[0]["oarlock_jobs", (("state", "succeeded"),)] >= 2
 
 
 @pytest.mark.long("matrix")

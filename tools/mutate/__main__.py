@@ -64,7 +64,11 @@ def try_module(module: str, chosen: argparse.Namespace) -> int:
     print(f"{module}: {tried} of {count} mutants, {len(survivors)} survive", flush=True)
     if chosen.only:
         return 0
-    result = latest.Result(tried, len(survivors) if at_first is None else at_first, survivors)
+    first, before = len(survivors) if at_first is None else at_first, latest.read(ROOT, module)
+    seed = before.seed if before and chosen.again else chosen.seed
+    if before and (before.tried, before.seed) == (tried, seed):
+        first = max(first, before.survived_at_first)  # tests may have been written for these
+    result = latest.Result(tried, first, survivors, seed)
     latest.write(ROOT, module, result)
     return page.write(ROOT, module, count, result)
 

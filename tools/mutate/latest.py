@@ -16,12 +16,14 @@ from tools.mutate.mutants import Mutant
 class Result:
     """How many mutants were tried, and those that survive now.
 
-    :param survived_at_first: how many, before tests were written for what was seen of them
+    :param survived_at_first: how many, before tests were written for what was seen of them.
+    :param seed: of the sample.
     """
 
     tried: int
     survived_at_first: int
     survivors: Sequence[Mutant]
+    seed: int = 0
 
 
 def write(root: Path, module: str, result: "Result") -> None:
@@ -45,4 +47,4 @@ def read(root: Path, module: str) -> "Result | None":
 def _file(root: Path, module: str) -> Path:
     """Its name changes with the module."""
     digest = hashlib.sha256((root / module).read_bytes()).hexdigest()[:12]
-    return root / "build" / "mutants" / f"{module.replace('/', '.')}-{digest}.json"
+    return root / "build" / "mutants-2" / f"{module.replace('/', '.')}-{digest}.json"

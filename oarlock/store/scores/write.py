@@ -214,13 +214,15 @@ def count_findings(database: Database) -> None:
     """
     with database.reading() as connection:
         newest = connection.scalar(_NEWEST)
-    last = None if newest is None else 0
-    while newest is not None and last is not None and last < newest:  # what comes meanwhile is the next one's
+    while newest is not None:
         with database.reading() as connection:
             last = connection.scalar(_THOUSANDTH)
-        if last is not None:
-            with database.writing() as connection:
-                _count_up_to(connection, last)
+        if last is None:
+            return
+        with database.writing() as connection:
+            _count_up_to(connection, last)
+        if last >= newest:  # what came meanwhile is the next one's
+            return
 
 
 def _count_up_to(connection: Connection, last: int) -> None:

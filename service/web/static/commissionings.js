@@ -78,7 +78,7 @@ const HEAD = ["Organ", "n", "Missed", "Red"], CHANGE = ["Change (pairs)", ""], S
 function keep(found) {
   const button = el("button.main", { type: "button", disabled: found.waiting > 0 || !found.organs.length, title: found.waiting ? "Some past patients have not been drawn yet" : "" }, "Keep as baseline");
   button.addEventListener("click", async () => {
-    if (!(await sure(`Begin the control charts of ${nameOf(found.drawn_by)} with these ${found.patients} patients? ${caller.site ? "It holds for your site." : "It holds for every site without a baseline of its own."}`))) return;
+    if (!(await sure(`Begin the control charts of ${nameOf(found.drawn_by)} with these ${found.patients} patients? ${asked.get("site") ? `They are all of ${asked.get("site")}. ` : ""}${caller.site ? "It holds for your site." : "It holds for every site without a baseline of its own."}`))) return;
     const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(found) };
     await call("/v1/qa/baselines", options).then(() => toast("The baseline is kept: control charts begin with it."), (error) => toast(error.message));
   });
