@@ -21,7 +21,7 @@ from oarlock.organs.catalogue import OAR, OARS
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
 from oarlock.qa.marching_cubes import TABLE
 from oarlock.qa.surface import element_areas_mm2
-from oarlock.qa.surface_dsc import ALLOWANCE_MM, surface_distances
+from oarlock.qa.surface_dsc import ALLOWANCE_MM, OneWay, SurfaceDistances, surface_distances
 from oarlock.qa.volumes import added_path_length_mm, centre_mm, contour_pixels, one_sided_slice_share, volume_ml, volumetric_dsc
 from tests.fixtures.crooked import SHAPE, SPACING_MM, crooked_grid
 from tests.qa.marching_cubes_rule import table_by_rule
@@ -253,6 +253,28 @@ def test_surface_dsc_grows_with_the_tolerance_from_0_to_1(pair: tuple[Mask, Mask
     assert values == sorted(values)
     assert values[0] == 0.0
     assert values[-1] == pytest.approx(1.0)
+
+
+def one_way(shared_mm2: float, **areas_mm2_at: float) -> OneWay:
+    """A surface of which so much lies at each distance, in mm."""
+    distances = np.array([float(name.removeprefix("mm")) for name in areas_mm2_at])
+    return OneWay(distances, np.array(list(areas_mm2_at.values())), np.zeros((len(distances), 3), np.intp), shared_mm2)
+
+
+@pytest.mark.parametrize(("percent", "mm"), [(40, 0), (41, 1), (60, 1), (61, 2), (90, 2), (91, 4), (100, 4)])
+def test_a_percentile_is_the_distance_that_so_much_of_the_area_does_not_exceed(percent: float, mm: float) -> None:
+    """Of 10 mm² four are shared, two lie at 1 mm, three at 2 mm and one at 4 mm."""
+    assert one_way(4.0, mm4=1.0, mm1=2.0, mm2=3.0).percentile_mm(percent) == mm
+
+
+def test_mean_distances_are_weighted_by_area_and_both_ways_count_the_same() -> None:
+    """(4 + 2 + 6) / 10 one way, 5 · 2 / 4 the other; the 95th percentile of each is the default, and the larger one counts."""
+    there, back = one_way(4.0, mm4=1.0, mm1=2.0, mm2=3.0), one_way(2.0, mm5=2.0)
+    assert (there.mean_mm(), back.mean_mm()) == pytest.approx((1.2, 2.5))
+    assert SurfaceDistances(there, back).mean_mm() == pytest.approx(1.85)
+    thin = one_way(0.0, mm1=94.4, mm2=0.3, mm3=5.3)
+    assert SurfaceDistances(thin, one_way(1.0)).hausdorff_mm() == 3.0
+    assert SurfaceDistances(there, back).hausdorff_mm() == 5.0
 
 
 def test_a_mask_agrees_with_itself() -> None:
