@@ -269,8 +269,10 @@ def time_calls(made: Hall, rounds: int) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():
-                began = time.perf_counter()
-                answer = call()
+                began, answer = time.perf_counter(), call()
+                while answer.status_code == 429:  # a caller has eight uploads at once, and others send theirs
+                    time.sleep(0.1)
+                    began, answer = time.perf_counter(), call()
                 found[name].append(1e3 * (time.perf_counter() - began))
                 assert answer.status_code < 300 or name == "GET /readyz", (name, answer.text)
     return {name: sorted(times) for name, times in found.items()}

@@ -81,6 +81,7 @@ LETTERS = st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_ch
 """Without the delimiters, and without the sign that stands for what could not be decoded."""
 
 
+@pytest.mark.slow
 @given(text=st.text(LETTERS, min_size=1, max_size=64))
 def test_any_text_survives_utf_8(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     values = {CHARSET: b"ISO_IR 192", NAME: text.encode(), ID: text.encode()}

@@ -111,6 +111,7 @@ def share(cheek: Cheek, drawn: Mask) -> float:
     return share_outside(Surroundings(cheek.hu, cheek.grid), crop, under_skin=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("laid", LAID, ids=lambda laid: laid.__name__)
 @pytest.mark.parametrize("oar", SIDES)
 def test_an_organ_that_is_drawn_into_what_lies_on_the_skin_is_told(
@@ -123,6 +124,7 @@ def test_an_organ_that_is_drawn_into_what_lies_on_the_skin_is_told(
     assert share(cheek, drawn) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("laid", LAID, ids=lambda laid: laid.__name__)
 @pytest.mark.parametrize("oar", SIDES)
 def test_an_organ_within_the_skin_is_not_told_whatever_lies_on_it(

@@ -33,6 +33,7 @@ def test_a_file_that_is_read_in_a_child_has_the_same_masks_and_warnings(series: 
     assert (here.masks.oars, here.warnings, here.matched_rois) == (there.masks.oars, there.warnings, there.matched_rois)
 
 
+@pytest.mark.slow
 def test_two_files_that_are_compared_in_a_child_have_the_same_report(series: Series) -> None:
     header, reference = series
     here = read_on_grid(reference, header)
