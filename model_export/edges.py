@@ -29,7 +29,7 @@ from oarlock.segmentation.manifest import Edge
 EDGES: Final = Path(__file__).parent / "configs" / "edges.toml"
 
 UNKNOWN_HU: Final = 3000
-"""What is not known is no tissue that an organ could gain."""
+"""No organ gains what is not known."""
 
 LEAST_SHOWN_ML: Final = 10.0
 
