@@ -7,18 +7,16 @@ import hashlib
 import tomllib
 from pathlib import Path
 
-import numpy as np
-
 from model_export.boxes.compose import CARD
 from model_export.boxes.export import FINDER, to_toml
 from model_export.config import Config
 from model_export.export import (
-    MASK_TOLERANCE,
-    PROBABILITY_TOLERANCE,
     Agreement,
     ExportDisagrees,
+    check_agreement,
     compare_with_torch,
     run_onnx,
+    self_check_means,
     write_onnx,
 )
 from model_export.network import Network
@@ -41,11 +39,13 @@ def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
     served, new = Served(network.eval()).eval(), part.path.with_suffix(".new")
     write_onnx(served, new, config)
     agreement = compare_with_torch(served, new, config)
-    if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
+    try:
+        check_agreement(agreement)
+    except ExportDisagrees:
         new.unlink()
-        raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
+        raise
     answer = run_onnx(new, self_check_input(part.self_check.slices, part.self_check.size_yx))
-    means = [round(float(mean), 7) for mean in answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)]
+    means = self_check_means(answer)
     text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
     tables = tomllib.loads(text)
     (whole,) = (table for table in tables["part"] if table["name"] == FINDER)

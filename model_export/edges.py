@@ -8,10 +8,12 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional
 
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.evaluate import surface_dsc, volumetric_dsc
@@ -25,8 +27,7 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.edges import move_edges
 from oarlock.segmentation.manifest import Edge
-
-EDGES: Final = Path(__file__).parent / "configs" / "edges.toml"
+from oarlock.segmentation.manifest_file import EdgeTable
 
 UNKNOWN_HU: Final = 3000
 """No organ gains what is not known."""
@@ -49,7 +50,7 @@ class EdgeScore:
     human: tuple[float, float] | None
 
 
-def read_edges(path: Path = EDGES) -> dict[str, dict[str, Any]]:
+def read_edges(path: Path) -> dict[str, dict[str, Any]]:
     """The tables of edges by organ, as a manifest holds them."""
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
@@ -62,9 +63,9 @@ def judge_edges(
     An expert drew at least ``LEAST_SHOWN_ML`` of it in the known CT.
     """
     drawing = coarse.draw(scan, whole=True)
-    known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
+    known, native_mm = scan.native_known, scan.native_mm
     hu = np.where(known, on_finer_pixels(scan.hu, NATIVE_PER_VOXEL), UNKNOWN_HU).astype(np.int16)
-    grid, native_mm = _native_grid(scan), _native_mm(scan)
+    grid = _native_grid(scan)
     drawn = OARMasks.empty([BY_NAME[organ] for organ in edges], grid.shape)
     for oar in drawn.oars:
         drawn.put(oar, (slice(None),) * 3, drawing.native_mask(oar.name) & known)
@@ -100,18 +101,13 @@ def on_finer_pixels(volume: npt.NDArray[np.float32], factor: int) -> npt.NDArray
 
     (z, y, x) to (z, factor · y, factor · x).
     """
-    for axis in (1, 2):
-        count = volume.shape[axis]
-        at = np.clip((np.arange(count * factor) + 0.5) / factor - 0.5, 0, count - 1)
-        low = np.minimum(at.astype(int), max(count - 2, 0))
-        share = np.expand_dims((at - low).astype(np.float32), tuple({0, 1, 2} - {axis}))
-        below, above = np.take(volume, low, axis), np.take(volume, np.minimum(low + 1, count - 1), axis)
-        volume = below + (above - below) * share
-    return volume
+    slices = torch.from_numpy(volume)[:, None]
+    finer = functional.interpolate(slices, scale_factor=factor, mode="bilinear", align_corners=False)[:, 0]
+    return cast("npt.NDArray[np.float32]", finer.numpy())
 
 
 def _edge(table: Mapping[str, Any]) -> Edge:
-    return Edge(tuple(table["hu"]), table.get("inwards_mm", 0.0), table.get("outwards_mm", 0.0))
+    return Edge(**EdgeTable.model_validate(table).model_dump())
 
 
 def _mean(pairs: Sequence[tuple[float, float] | None]) -> str:
@@ -128,14 +124,9 @@ def _scored(mask: Mask, reference: Mask, spacing_mm: tuple[float, float, float],
     return volumetric_dsc(mask, reference) or 0.0, surface or 0.0
 
 
-def _native_mm(scan: Scan) -> tuple[float, float, float]:
-    z, y, x = scan.spacing_mm
-    return z, y / NATIVE_PER_VOXEL, x / NATIVE_PER_VOXEL
-
-
 def _native_grid(scan: Scan) -> Grid:
     slices, rows, columns = scan.hu.shape
-    z, y, x = _native_mm(scan)
+    z, y, x = scan.native_mm
     origins = np.arange(slices)[:, None] * np.array([0.0, 0.0, z])
     along, down = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
     return Grid(rows * NATIVE_PER_VOXEL, columns * NATIVE_PER_VOXEL, origins, along, down, y, x)

@@ -91,8 +91,7 @@ def export_model(
     path = folder / "model.onnx"
     write_onnx(served, path, config)
     agreement = compare_with_torch(served, path, config)
-    if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
-        raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
+    check_agreement(agreement)
     manifest = to_manifest(served, config, path, version=version, facts=facts, results=results) + to_organs(thresholds)
     (folder / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text(to_card(folder, version, facts, results, seen), encoding="utf-8")
@@ -164,6 +163,23 @@ def compare_with_torch(served: nn.Module, path: Path, config: Config) -> Agreeme
     return Agreement(float(np.abs(found - expected).max()), float(flipped.mean()))
 
 
+def check_agreement(agreement: Agreement) -> None:
+    """Check that a file gives what torch gives.
+
+    :raises ExportDisagrees: if it does not.
+    """
+    if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
+        raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
+
+
+def self_check_means(answer: F32) -> list[float]:
+    """Each channel's mean, as a manifest holds it.
+
+    Of (N, channels, Z, Y, X).
+    """
+    return [round(float(mean), 7) for mean in answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)]
+
+
 def to_manifest(
     served: nn.Module, config: Config, path: Path, *, version: str, facts: dict[str, Any], results: dict[str, Any]
 ) -> str:
@@ -171,7 +187,7 @@ def to_manifest(
     side = config.grid.size
     with torch.no_grad():
         answer = served(torch.from_numpy(self_check_input(SELF_CHECK_SLICES, (side, side))))
-    means = [round(float(mean), 7) for mean in answer.double().mean(dim=(0, 2, 3, 4))]
+    means = self_check_means(answer.numpy())
     tables: dict[str, dict[str, Any]] = {
         "model": {
             "name": path.parent.name,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from model_export.export import F32, Agreement, run_onnx
+from model_export.export import F32, Agreement, run_onnx, self_check_means
 from oarlock.segmentation.manifest import MANIFEST_NAME, ModelManifest, check_hash, read_manifest, self_check_input
 
 HALF_TOLERANCE = 1e-2
@@ -56,7 +56,7 @@ def write_half(source: Path, path: Path) -> None:
 
 def half_manifest(text: str, manifest: ModelManifest, path: Path, answer: F32) -> str:
     """The manifest of the twin: its own name, hash and self-check."""
-    means = [round(float(mean), 7) for mean in answer.mean(axis=(0, 2, 3, 4), dtype=np.float64)]
+    means = self_check_means(answer)
     changes: dict[str, Any] = {
         "name": f'"{path.parent.name}"',
         "sha256": f'"{hashlib.sha256(path.read_bytes()).hexdigest()}"',

@@ -373,8 +373,8 @@ class Network(nn.Module):
                 features = functional.max_pool2d(features, 2)
         return features, skips
 
-    def forward(self, ct_hu: Tensor) -> Tensor:
-        logits = cast("Tensor", self.head(self.features(ct_hu)))  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)
+    def forward(self, ct_hu: Tensor, window: Window | None = None) -> Tensor:
+        logits = cast("Tensor", self.head(self.features(ct_hu, window)))  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)
         return logits.reshape(-1, ct_hu.shape[0], *logits.shape[1:]).permute(1, 2, 0, 3, 4)
 
     def set_norm_limit(self, limit: float) -> None:

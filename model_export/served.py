@@ -56,11 +56,9 @@ class Served(nn.Module):
 
     def answer(self, ct_hu: Tensor, window: Window | None) -> Tensor:
         """The probabilities of what is shown."""
-        head = self.network.head
         if not self.both_sides:
-            features = self.network.features(ct_hu, window)
-            found = functional.pixel_shuffle(torch.sigmoid(head.conv(torch.relu(head.norm(features))).float()), head.upscale)
-            return found.reshape(-1, ct_hu.shape[0], *found.shape[1:]).permute(1, 2, 0, 3, 4)
+            return torch.sigmoid(cast("Tensor", self.network(ct_hu, window)).float())
+        head = self.network.head
         # one pass over both: the file then holds the weights once
         both = torch.stack([ct_hu, ct_hu.flip(-1)], dim=1).flatten(0, 1)  # (2 N, 1, Z, Y, X)
         features = torch.relu(head.norm(self.network.features(both, window)))  # ((Z - 20) · 2 N, C, Y, X)

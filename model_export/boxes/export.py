@@ -22,13 +22,13 @@ from model_export.boxes.network import BoxNetwork
 from model_export.boxes.served import ServedBox
 from model_export.datasets.training_file import AIR_HU
 from model_export.export import (
-    MASK_TOLERANCE,
     OPSET,
     OUTPUT_NAME,
-    PROBABILITY_TOLERANCE,
     SELF_CHECK_TOLERANCE,
     Agreement,
     ExportDisagrees,
+    check_agreement,
+    self_check_means,
 )
 from oarlock.segmentation.manifest import self_check_input
 
@@ -62,8 +62,7 @@ def export_box(network: BoxNetwork, run: BoxRun, folder: Path, facts: Facts) -> 
     path = folder / f"{run.box.name}.onnx"
     _write_onnx(served, path, run.box)
     agreement = _compare_with_torch(served, path, run.box)
-    if agreement.probability > PROBABILITY_TOLERANCE or agreement.mask_share > MASK_TOLERANCE:
-        raise ExportDisagrees(f"{agreement} is more than {PROBABILITY_TOLERANCE} or {MASK_TOLERANCE}")
+    check_agreement(agreement)
     if path.stat().st_size > LARGEST_BYTES:
         raise ExportDisagrees(f"{path.name} is larger than {LARGEST_BYTES} bytes")
     (folder / f"{run.box.name}.part.toml").write_text(to_part(served, run, path, facts), encoding="utf-8")
@@ -111,7 +110,7 @@ def to_part(served: nn.Module, run: BoxRun, path: Path, facts: Facts) -> str:
     box = run.box
     with torch.no_grad():
         answer = served(torch.from_numpy(self_check_input(box.size[0], (box.size[1], box.size[2]))))
-    means = [round(float(mean), 7) for mean in answer.double().mean(dim=(0, 2, 3, 4))]
+    means = self_check_means(answer.numpy())
     organs = [{"name": name, "threshold": facts.thresholds.get(name, 0.5)} for name in box.drawn_organs]
     keys: dict[str, Any] = {
         "name": box.name,

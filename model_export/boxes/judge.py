@@ -153,10 +153,8 @@ def judge(
     found, spans = on_native_grid(draw_box_on(served, scan, middle), served.box, middle, scan)
     fade = faded_on_native_grid(served.box, middle, scan)
     raters = [read_case(contours, match.case, rater, served.box.drawn_organs) for rater in RATERS]
-    known = scan.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
+    known, native_mm = scan.native_known, scan.native_mm
     rows = []
-    z_mm, y_mm, x_mm = scan.spacing_mm
-    native_mm = (z_mm, y_mm / NATIVE_PER_VOXEL, x_mm / NATIVE_PER_VOXEL)
     voxel_ml = float(np.prod(native_mm)) / 1000.0
     for index, organ in enumerate(served.box.drawn_organs):
         masks = [cut(rater[organ].mask, *native_ranges(scan, match)) if organ in rater else None for rater in raters]

@@ -39,6 +39,17 @@ class Scan:
     spacing_mm: tuple[float, float, float]
     masks: dict[str, Mask]
 
+    @property
+    def native_mm(self) -> tuple[float, float, float]:
+        """Spacing (z, y, x) of the released contours' pixels, in mm."""
+        z, y, x = self.spacing_mm
+        return z, y / NATIVE_PER_VOXEL, x / NATIVE_PER_VOXEL
+
+    @property
+    def native_known(self) -> Mask:
+        """What is known, on the released contours' pixels."""
+        return self.known.repeat(NATIVE_PER_VOXEL, axis=1).repeat(NATIVE_PER_VOXEL, axis=2)
+
     def mirrored(self) -> "Scan":
         """The mirror image, without organs."""
         return Scan(self.name, self.split, self.hu[:, :, ::-1].copy(), self.known[:, :, ::-1].copy(), self.spacing_mm, {})

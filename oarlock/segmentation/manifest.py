@@ -697,8 +697,8 @@ def _shares(file: FileOfParts, parts: Sequence[Part], owners: Mapping[OAR, str])
 
 
 def _edges(file: FileOfParts, owners: Mapping[OAR, str]) -> dict[OAR, Edge]:
-    """The edges that move, in the house's order."""
-    edges = {BY_NAME[organ]: Edge(table.hu, table.inwards_mm, table.outwards_mm) for organ, table in file.edges.items()}
+    """The edges that move, in the catalogue's order."""
+    edges = {BY_NAME[organ]: Edge(**table.model_dump()) for organ, table in file.edges.items()}
     undrawn = [oar.name for oar in edges if oar not in owners]
     if undrawn:
         raise _Wrong(f"[edges] {undrawn[0]}: no part draws it")

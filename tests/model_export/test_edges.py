@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from model_export.boxes.commands import EDGES
 from model_export.edges import EdgeScore, on_finer_pixels, read_edges, to_table
 from oarlock.segmentation.manifest import Edge, read_manifest
 from oarlock.segmentation.manifest_file import EdgeTable
@@ -34,6 +35,6 @@ def test_an_organ_that_no_radiographer_drew_has_an_empty_cell() -> None:
 
 def test_the_edges_that_ship_are_those_of_the_config() -> None:
     shipped = read_manifest(Path(__file__).parents[2] / "models" / "oarlock-hn")
-    tables = {organ: EdgeTable.model_validate(table) for organ, table in read_edges().items()}
+    tables = {organ: EdgeTable.model_validate(table) for organ, table in read_edges(EDGES).items()}
     asked = {organ: Edge(table.hu, table.inwards_mm, table.outwards_mm) for organ, table in tables.items()}
     assert {oar.name: edge for oar, edge in shipped.edges.items()} == asked
