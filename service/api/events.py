@@ -39,7 +39,7 @@ class EventStream(StreamingResponse):
 
     Whoever follows has a place from before its first byte to after its last.
 
-    :param stream: gives the events; what it raises where there is no place becomes the answer.
+    :param stream: gives the events. Where there is no place it raises, and that becomes the answer.
     """
 
     def __init__(self, stream: AbstractContextManager[AsyncIterator[str]]) -> None:

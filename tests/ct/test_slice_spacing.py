@@ -431,7 +431,7 @@ def test_what_is_said_of_directions_that_are_not_of_length_one() -> None:
 
 
 def test_a_distance_of_exactly_the_tolerance_is_no_gap() -> None:
-    """Of 10 mm: 11 mm is no gap, so that a distance of 8 mm is what is wrong."""
+    """Slices lie 10 mm apart: 11 mm is not a gap, so the distance of 8 mm is what is wrong."""
     zs = np.cumsum([0, 10, 10, 10, 11, 10, 8, 10, 10])
     with pytest.raises(errors.InconsistentGeometry, match=r"8.000 mm apart where 10.000 mm is usual"):
         to_grid(planes(zs, thickness_mm=None))
