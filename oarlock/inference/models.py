@@ -3,15 +3,18 @@
 Each is loaded when it is first asked for, its files verified and its answers checked.
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 
 from oarlock.errors import ManifestInvalid
 from oarlock.facts import ModelFacts
-from oarlock.inference.network import Folds, Network, Providers
+from oarlock.inference.network import CPU, Folds, Network, Providers, providers_of
 from oarlock.segmentation.manifest import ModelManifest
 from oarlock.segmentation.model_folder import Installed
-from oarlock.segmentation.segment import Model
+from oarlock.segmentation.segment import AT_ONCE, Model
+from oarlock.segmentation.slabs import is_small
 
 
 def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0, providers: Providers | None = None) -> Model:
@@ -24,13 +27,25 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0, pro
     :raises InferenceFailed: the session cannot be made, or not on the device that was insisted on.
     """
     networks: dict[str, Network | Folds] = {}
+    cores = threads or _cores()
+    on_cpu = list(providers or providers_of(device)) == [CPU]
+    fitting = {part.name for part in manifest.parts if part.patches is None and is_small(part.input)}
+    side_by_side = frozenset(fitting if on_cpu and cores >= AT_ONCE else ())
     for part in manifest.parts:
         kind = Network if len(part.files) == 1 else Folds
-        networks[part.name] = kind(manifest.name, part, device, threads, providers=providers)
+        each = -(-cores // AT_ONCE) if part.name in side_by_side else threads
+        networks[part.name] = kind(manifest.name, part, device, each, providers=providers)
     for network in networks.values():
         network.check_answer()
     devices = {network.device for network in networks.values()}
-    return Model(manifest, networks, devices.pop() if len(devices) == 1 else "cpu")
+    return Model(manifest, networks, devices.pop() if len(devices) == 1 else "cpu", side_by_side)
+
+
+def _cores() -> int:
+    """The cores that this process may run on: of two threads of a core one waits for the other's arithmetic units."""
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    siblings = (Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in ours)
+    return len({path.read_text("ascii") if path.exists() else str(path) for path in siblings})
 
 
 class Models:

@@ -63,7 +63,7 @@ class Network:
     ) -> None:
         self._model, self._part, self._threads, self._insists = model, part, threads, device == "cuda"
         self._file = file or part.files[0]
-        self._session = self._new_session(providers or _providers(device))
+        self._session = self._new_session(providers or providers_of(device))
         self.provider: str = self._session.get_providers()[0]
         self.device = "cpu" if self.provider == CPU else "cuda"
         if self._insists and self.device != "cuda":
@@ -199,7 +199,8 @@ def _translating(run: Predictor, hu: Volume, device: str) -> Volume:
         raise _translated(error, device) from error
 
 
-def _providers(device: str) -> Providers:
+def providers_of(device: str) -> Providers:
+    """What a session may run on where a device is asked for."""
     if device == "cpu":
         return [CPU]
     cuda = (CUDA, CUDA_OPTIONS)

@@ -11,7 +11,7 @@ The sums are kept for the slices that a row of patches covers, not for the volum
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,7 +71,7 @@ def predict_in_patches(
     *,
     needed: Mask | None = None,
     progress: Progress = lambda _: None,
-) -> Iterator[tuple[int, Volume]]:
+) -> Generator[tuple[int, Volume]]:
     """Probabilities of the organs of a part that goes in patches.
 
     Slab by slab from foot to head, on the CT's own voxels.

@@ -6,16 +6,22 @@ A part is fed the CT on its own lattice (``resampling``), predicts in slabs or a
 keeps what lies in the body, and draws on the CT's grid (``to_ct_grid``). A part that looks at a box waits for the part that finds
 the organs in it (``anchors``), and may draw some of its organs together with that one (``shared``). At last the edges that tissue
 draws move to it (``edges``).
+
+Slabs, and boxes that do not look around each other's organs, may be predicted side by side. They are drawn one after another, in
+their order, so how many run at once decides nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from oarlock.ahead import ahead
 from oarlock.arrays import Mask
 from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.body import body_mask, within_body
@@ -38,6 +44,12 @@ Progress = Callable[[float], Any]
 _BODY_SPEC = InputSpec("", (4.0, 4.0, 4.0), None, 1, -1000.0)
 """The lattice on which the body is found for a part that is fed the CT's own voxels."""
 
+AT_ONCE: Final = 2
+"""Slabs or boxes that are predicted side by side, each on half of the cores.
+
+A network is not parallel throughout, so that two fill the cores better than one; each more needs the memory of one more.
+"""
+
 Slabs = Iterable[tuple[int, Volume]]
 
 
@@ -47,11 +59,13 @@ class Model:
 
     :param predictors: by the name of the part; see :data:`oarlock.segmentation.slabs.Predictor`.
     :param device: where it runs: ``cpu`` or ``cuda``.
+    :param side_by_side: the parts of which ``AT_ONCE`` predictions may run at the same time, from threads of this process.
     """
 
     manifest: ModelManifest
     predictors: Mapping[str, Predictor]
     device: str
+    side_by_side: frozenset[str] = frozenset()
 
     @property
     def facts(self) -> ModelFacts:
@@ -76,21 +90,58 @@ def segment(hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Pr
     """Masks of every organ that the model draws.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
-    :param progress: told the share of the work that is done, in [0, 1]; may raise to stop.
+    :param progress: told the share of the work that is done, in [0, 1], in this thread; may raise to stop.
     :raises InferenceFailed: as the predictor raises it; likewise DeviceOutOfMemory.
     """
     manifest = model.manifest
     run = _Run(hu, grid, manifest, OARMasks.empty(manifest.oars, grid.shape))
-    for done, part in enumerate(manifest.parts):
-        run.draw(part, model.predictors[part.name], _share(progress, done, len(manifest.parts)))
+    for batch in _batches(manifest.parts):
+        sights = [run.look(part) for part in batch]
+        shares = [_share(progress, manifest.parts.index(part), len(manifest.parts)) for part in batch]
+        with closing(_predicted(model, batch, sights, shares)) as slabs:
+            for part, sight, share in zip(batch, sights, shares, strict=True):
+                if sight is None:
+                    run.do_without(part)
+                    continue
+                share(0.0)
+                run.draw(part, sight, next(slabs))
+                share(1.0)
     run.settle_rivals()
     run.settle_edges()
     return Segmentation(run.masks, run.certainty, tuple(run.notices))
 
 
+def _batches(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts in their order: boxes that are seen whole together, up to one that looks around what another of them finds."""
+    batches: list[list[Part]] = []
+    for part in parts:
+        before = batches[-1] if batches else []
+        joins = before and all(_seen_whole(one) is not None for one in (*before, part))
+        if joins and part.look.found_by not in {one.name for one in before}:
+            before.append(part)
+        else:
+            batches.append([part])
+    return batches
+
+
 def _share(progress: Progress, done: int, parts: int) -> Progress:
     """Progress within one of several parts."""
     return lambda share: progress((done + share) / parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """What a part is shown.
+
+    :param lattice: where its predictions lie, but for ``upscale``.
+    :param body: (z, y, x) of ``lattice``: nothing is drawn elsewhere.
+    :param agreed: whether the organs that it looks around lie as they should to each other.
+    """
+
+    fed: ModelInput
+    lattice: Grid
+    body: Mask
+    agreed: bool
 
 
 @dataclass(eq=False)
@@ -108,24 +159,31 @@ class _Run:
     _lattices: dict[str, Grid] = field(default_factory=dict)
     _body: "tuple[Grid, Mask] | None" = None
 
-    def draw(self, part: Part, predictor: Predictor, progress: Progress) -> None:
-        """Draw the organs that a part owns, and find those that later parts look around."""
-        owned = {oar for oar, owner in self.manifest.owners.items() if owner == part.name}
-        shared = {oar: share for oar, share in self.manifest.shares.items() if oar in owned}
+    def look(self, part: Part) -> _Sight | None:
+        """What a part is shown; None where nothing of what it looks around was found."""
         if not self._can_look(part):
-            self._do_without(part, owned, shared)
-            return
-        fed = self._fed(part, self._region(part, owned))
-        progress(0.0)
-        finer = part.output.size_zyx if part.patches is None else None
+            return None
+        region, agreed = self._region(part)
+        fed = self._fed(part, region)
+        finer = _seen_whole(part)
         lattice = fed.grid if finer is None else refine(fed.grid, finer)
-        body = self._body_on(part, fed, lattice)
+        return _Sight(fed, lattice, self._body_on(part, fed, lattice), agreed)
+
+    def draw(self, part: Part, sight: _Sight, slabs: Slabs) -> None:
+        """Draw the organs that a part owns, and find those that later parts look around.
+
+        :param slabs: what the part predicted.
+        """
+        owned, shared = self._of(part)
+        if not sight.agreed:
+            sentence = "it was looked for around {}, and the model found these where they contradict each other."
+            self._say("contours.box_uncertain", owned, sentence, part)
+        lattice, finer = sight.lattice, _seen_whole(part)
         alone = owned - shared.keys()
         meter = CertaintyMeter(lattice, part.oars, part.thresholds, wanted=alone)
         finder = AnchorFinder(self._wanted(part), part.oars, part.thresholds)
-        slabs = within_body(_predict(part, fed, predictor, body, progress), body)
         keeper = ClaimKeeper(self._lent(part), part.oars)
-        claims = keeper.over(finder.over(meter.over(slabs)))
+        claims = keeper.over(finder.over(meter.over(within_body(slabs, sight.body))))
         if shared:
             claims = iter(answers := list(claims))  # the one answer of a box
         probabilities_to_masks(
@@ -140,8 +198,14 @@ class _Run:
             (_, answer) = answers[0]
             self._draw_shared(part, shared, {oar: answer[part.oars.index(oar)] for oar in shared}, found_on)
 
-    def _do_without(self, part: Part, owned: set[OAR], shared: Mapping[OAR, float]) -> None:
+    def _of(self, part: Part) -> tuple[set[OAR], dict[OAR, float]]:
+        """The organs that a part owns, and the shares of those that it draws together with its finder."""
+        owned = {oar for oar, owner in self.manifest.owners.items() if owner == part.name}
+        return owned, {oar: share for oar, share in self.manifest.shares.items() if oar in owned}
+
+    def do_without(self, part: Part) -> None:
         """A box that cannot be laid: what is shared with the finder is drawn by that one alone, the rest is not drawn."""
+        owned, shared = self._of(part)
         self._anchors |= {(part.name, oar): None for oar in self._wanted(part)}
         why, finder = "as the model found nothing of what it is looked for around ({}).", part.look.found_by or ""
         if shared and finder in self._lattices:
@@ -175,24 +239,16 @@ class _Run:
         found, around = len(self._found(part)), len(part.look.around)
         return found == around or (found > 0 and part.look.margin_mm is None)
 
-    def _region(self, part: Part, owned: Iterable[OAR]) -> Region | None:
-        """The box that a part looks at; None for the whole scan."""
+    def _region(self, part: Part) -> tuple[Region | None, bool]:
+        """The box that a part looks at, None for the whole scan, and whether the organs in it agree."""
         look, found = part.look, self._found(part)
         if look.at == "scan":
-            return None
+            return None, True
         if look.at == "body":
-            return body_region(self.hu, self.grid)
+            return body_region(self.hu, self.grid), True
         if look.margin_mm is not None:
-            return box_around(list(found.values()), look.margin_mm)
-        region, agreed = box_at([(found[oar], offset) for oar, offset in look.around if oar in found])
-        if not agreed:
-            self._say(
-                "contours.box_uncertain",
-                owned,
-                "it was looked for around {}, and the model found these where they contradict each other.",
-                part,
-            )
-        return region
+            return box_around(list(found.values()), look.margin_mm), True
+        return box_at([(found[oar], offset) for oar, offset in look.around if oar in found])
 
     def _body_on(self, part: Part, fed: ModelInput, lattice: Grid) -> Mask:
         """Where the body is on a lattice. A box shows no whole body: it asks the first part that saw one."""
@@ -245,19 +301,41 @@ class _Run:
         return self.manifest.part_named(self.manifest.owners[oar]).voxel_mm3 or 0.0
 
 
-def _predict(part: Part, fed: ModelInput, predictor: Predictor, body: Mask, progress: Progress) -> Iterator[tuple[int, Volume]]:
-    """The probabilities of a part; slabs that show no body are left out."""
+def _predicted(
+    model: Model, batch: Sequence[Part], sights: Sequence[_Sight | None], shares: Sequence[Progress]
+) -> Generator[Slabs]:
+    """What each part of a batch predicts where it can look, in their order."""
+    laid = [(part, sight, share) for part, sight, share in zip(batch, sights, shares, strict=True) if sight is not None]
+    calls = [
+        partial(predict_at_once, sight.fed.volume, model.predictors[part.name], size)
+        for part, sight, _ in laid
+        if (size := _seen_whole(part)) is not None
+    ]
+    at_once = AT_ONCE if all(part.name in model.side_by_side for part in batch) else 1
+    if calls:
+        with closing(ahead(calls, at_once)) as answers:
+            yield from ([answer] for answer in answers)
+        return
+    for part, sight, share in laid:
+        with closing(_slid(model, part, sight, share)) as slabs:
+            yield slabs
+
+
+def _slid(model: Model, part: Part, sight: _Sight, progress: Progress) -> Generator[tuple[int, Volume]]:
+    """The probabilities of a part that slides; slabs that show no body are left out."""
+    fed, predictor = sight.fed, model.predictors[part.name]
     if part.patches is not None:
-        spacing = fed.grid.spacing_mm
-        yield from predict_in_patches(fed.volume, spacing, predictor, part, needed=body, progress=progress)
-        return
-    if part.output.size_zyx is not None:
-        yield from predict_at_once(fed.volume, predictor, part.output.size_zyx)
-        progress(1.0)
-        return
+        return predict_in_patches(fed.volume, fed.grid.spacing_mm, predictor, part, needed=sight.body, progress=progress)
     outer = 0 if part.look.at == "scan" else part.input.context_slices // 2
-    yield from predict_in_slabs(fed.volume, predictor, part.input, outer=outer, needed=_shows(body), progress=progress)
-    progress(1.0)
+    at_once = AT_ONCE if part.name in model.side_by_side else 1
+    return predict_in_slabs(
+        fed.volume, predictor, part.input, outer=outer, needed=_shows(sight.body), progress=progress, at_once=at_once
+    )
+
+
+def _seen_whole(part: Part) -> tuple[int, int, int] | None:
+    """The shape of the answer of a part that sees its box at once; None of one that slides."""
+    return part.output.size_zyx if part.patches is None else None
 
 
 def _shows(body: Mask) -> Mask:

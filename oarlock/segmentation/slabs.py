@@ -3,12 +3,15 @@
 Memory is bounded by the slab and no slice is predicted twice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.ahead import ahead
 from oarlock.arrays import Mask
 from oarlock.segmentation.manifest import InputSpec
 
@@ -29,6 +32,17 @@ def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
     return max(_SLAB_SLICES[0], min(_SLAB_SLICES[1], slices))
 
 
+def is_small(spec: InputSpec) -> bool:
+    """Whether a slab, or a box, is small enough for two to be predicted at once.
+
+    Its size must be known, and below a million voxels.
+    """
+    if spec.size_yx is None:
+        return False
+    slices = spec.slices or slab_for(spec.size_yx, spec.context_slices) + spec.context_slices - 1
+    return slices * spec.size_yx[0] * spec.size_yx[1] <= _SLAB_VOXELS
+
+
 def predict_in_slabs(
     volume: Volume,
     predictor: Predictor,
@@ -38,7 +52,8 @@ def predict_in_slabs(
     outer: int = 0,
     needed: Mask | None = None,
     progress: Callable[[float], None] = lambda _: None,
-) -> Iterator[tuple[int, Volume]]:
+    at_once: int = 1,
+) -> Generator[tuple[int, Volume]]:
     """Probabilities of a volume, slab by slab from foot to head.
 
     Each predicted slice sees ``spec.context_slices`` (odd) input slices with itself in the middle, so a slab of n is fed n +
@@ -49,29 +64,35 @@ def predict_in_slabs(
     :param slab: slices predicted at once; None for :func:`slab_for`.
     :param outer: so many slices at each end of the volume are context and are not predicted.
     :param needed: (z,) whether anything of a slice matters; a slab without such a slice is left out. None for all.
-    :param progress: told the share of slices predicted so far, in (0, 1], after each slab.
+    :param progress: told the share of slices predicted so far, in (0, 1], after each slab; in the caller's thread.
+    :param at_once: slabs that are predicted side by side; the slabs are the same, however many.
     :returns: (first slice, (OARs, n, y · upscale, x · upscale) probabilities) in ascending order, every slice at most once.
     :raises ValueError: if the predictor answers with another number of slices than it was asked for.
     """
     before = (spec.context_slices - 1) // 2
     slab = slab or slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
     bottom, top = outer, len(volume) - outer
-    for start in range(bottom, top, slab):
-        stop = min(start + slab, top)
-        if needed is not None and not needed[start:stop].any():
-            continue
-        probabilities = predictor(_padded(volume, start - before, stop + before, spec.padding_hu)[None, None])[0]
-        if probabilities.shape[1] != stop - start:
-            msg = f"the predictor gave {probabilities.shape[1]} slices for {stop - start}"
-            raise ValueError(msg)
-        progress((stop - bottom) / (top - bottom))
-        yield start, probabilities
+    spans = [(start, min(start + slab, top)) for start in range(bottom, top, slab)]
+    spans = [(start, stop) for start, stop in spans if needed is None or needed[start:stop].any()]
+
+    def predict(start: int, stop: int) -> Volume:
+        answer: Volume = predictor(_padded(volume, start - before, stop + before, spec.padding_hu)[None, None])[0]
+        return answer
+
+    with closing(ahead((partial(predict, *span) for span in spans), at_once)) as answers:
+        for start, stop in spans:
+            probabilities = next(answers)
+            if probabilities.shape[1] != stop - start:
+                msg = f"the predictor gave {probabilities.shape[1]} slices for {stop - start}"
+                raise ValueError(msg)
+            progress((stop - bottom) / (top - bottom))
+            yield start, probabilities
 
 
-def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int, int]) -> Iterator[tuple[int, Volume]]:
+def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int, int]) -> tuple[int, Volume]:
     """Probabilities of a box that a network sees whole.
 
-    One slab, (OARs, z', y', x').
+    One slab, (0, (OARs, z', y', x')).
 
     :param volume: (z, y, x) HU.
     :param shape: (z', y', x') of the answer.
@@ -81,7 +102,7 @@ def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int,
     if probabilities.shape[1:] != shape:
         msg = f"the predictor gave {probabilities.shape[1:]} for {shape}"
         raise ValueError(msg)
-    yield 0, probabilities
+    return 0, probabilities
 
 
 def _padded(volume: Volume, start: int, stop: int, padding_hu: float) -> Volume:

@@ -50,6 +50,20 @@ def test_cuda_that_is_insisted_on_is_never_quietly_the_cpu(manifest: ModelManife
         load(manifest, device="cuda")
 
 
+@pytest.mark.parametrize(
+    ("threads", "size_yx", "together"),
+    [(2, (96, 96), True), (1, (96, 96), False), (2, (500, 500), True), (2, (501, 501), False), (2, None, False)],
+)
+def test_two_slabs_go_together_where_there_are_two_cores_and_both_are_small(
+    threads: int, size_yx: tuple[int, int] | None, *, together: bool, manifest: ModelManifest
+) -> None:
+    fixed = replace(manifest.parts[0].input, size_yx=size_yx, context_slices=1)  # a slab has 4 slices at least: a million voxels
+    sized = with_part(manifest, input=fixed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "check_answer", lambda _: None)
+        assert load(sized, device="cpu", threads=threads).side_by_side == (frozenset({"model"}) if together else frozenset())
+
+
 def test_another_file_under_the_same_name_is_refused(tmp_path: Path) -> None:
     manifest = write_tiny_model(tmp_path / "tiny")
     with manifest.parts[0].path.open("ab") as file:

@@ -3,7 +3,10 @@
 import re
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from threading import Barrier, current_thread
+from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation import manifest as manifest_module
 from oarlock.segmentation.manifest import ModelManifest, read_manifest
-from oarlock.segmentation.segment import Model, Segmentation, segment
+from oarlock.segmentation.segment import Model, Segmentation, _batches, segment
 from oarlock.segmentation.slabs import Volume
 from tests.fixtures import orientations
 from tests.fixtures.orientations import voxel_centres_mm
@@ -190,6 +193,48 @@ def test_progress_runs_from_0_to_1_over_all_parts(tmp_path: Path) -> None:
     segment(head(grid), grid, Model(manifest_of(tmp_path), {"whole": whole, "fine": fine}, "cpu"), progress=said.append)
     assert said == sorted(said)
     assert (said[0], said[-1]) == (0.0, 1.0)
+
+
+def test_slabs_that_are_predicted_side_by_side_draw_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = orientations.ALL["HFS"]
+    monkeypatch.setattr("oarlock.segmentation.slabs.slab_for", lambda *_: 2)
+    model = Model(manifest_of(tmp_path), {"whole": whole, "fine": fine}, "cpu")
+    alone = segment(head(grid), grid, model)
+    met = Barrier(2, timeout=10)  # broken, with an error, unless two slabs wait at it
+    calls = count()
+
+    def meeting(hu: Volume) -> Volume:
+        if next(calls) < 4:
+            met.wait()
+        return whole(hu)
+
+    together = replace(model, predictors={"whole": meeting, "fine": fine}, side_by_side=frozenset({"whole", "fine"}))
+    found = segment(head(grid), grid, together)
+    assert np.array_equal(found.masks.bits, alone.masks.bits)
+    assert (found.certainty, found.notices) == (alone.certainty, alone.notices)
+
+
+def test_whoever_is_told_of_progress_is_told_in_their_own_thread_and_can_stop_it(tmp_path: Path) -> None:
+    grid = orientations.ALL["HFS"]
+    model = Model(manifest_of(tmp_path), {"whole": whole, "fine": fine}, "cpu", frozenset({"whole", "fine"}))
+    before, threads = set(enumerate_threads()), set()
+
+    def stop(share: float) -> None:
+        threads.add(current_thread())
+        if share > 0:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        segment(head(grid), grid, model, progress=stop)
+    assert threads == {current_thread()}
+    assert set(enumerate_threads()) <= before  # none goes on
+
+
+def test_boxes_go_together_but_for_one_that_looks_around_what_another_finds(tmp_path: Path) -> None:
+    sliding, box = manifest_of(tmp_path).parts
+    other, behind = replace(box, name="other"), replace(box, name="behind", look=replace(box.look, found_by="other"))
+    batches = _batches([sliding, box, other, behind, replace(sliding, name="last")])
+    assert [[part.name for part in batch] for batch in batches] == [["whole"], ["fine", "other"], ["behind"], ["last"]]
 
 
 SLIDING = (

@@ -1,0 +1,41 @@
+"""Calls that run side by side in threads, their answers in order.
+
+NumPy, SciPy, OpenCV, zlib and ONNX Runtime let other threads go on while they compute. Whoever asks for the answers gets them one
+after another, so what is made of them does not depend on which call ended first.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(calls: Iterable[Callable[[], T]], at_once: int) -> Generator[T]:
+    """The answers of calls, in the order of the calls.
+
+    The next calls run while the caller works on an answer. There are never more than ``at_once`` answers that the caller has not
+    got, so memory is bounded. To close it is to wait for the calls that run; no other is begun then.
+
+    :param calls: taken one by one, in the caller's thread.
+    :param at_once: how many run side by side; with 1 each runs in the caller's thread when its answer is asked for.
+    :raises Exception: what a call raised, in its turn.
+    """
+    if at_once == 1:
+        yield from (call() for call in calls)
+        return
+    coming: deque[Future[T]] = deque()
+    left = iter(calls)
+    with ThreadPoolExecutor(at_once) as threads:
+        try:
+            coming.extend(threads.submit(copy_context().run, call) for call in islice(left, at_once))
+            while coming:
+                answers = [coming.popleft().result()]
+                coming.extend(threads.submit(copy_context().run, call) for call in islice(left, 1))
+                yield answers.pop()  # not kept here while the caller works on it
+        finally:
+            for future in coming:
+                future.cancel()

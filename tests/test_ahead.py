@@ -1,0 +1,87 @@
+"""Calls side by side: in order, bounded, and ended with whoever asked."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from contextvars import ContextVar
+from functools import partial
+from threading import Barrier, Event, current_thread
+
+import pytest
+
+from oarlock.ahead import ahead
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_answers_come_in_the_order_of_the_calls_whichever_ends_first(at_once: int) -> None:
+    behind = Event()
+
+    def first() -> int:
+        assert at_once == 1 or behind.wait(10)
+        return 1
+
+    def second() -> int:
+        behind.set()
+        return 2
+
+    assert list(ahead([first, second, lambda: 3], at_once)) == [1, 2, 3]
+
+
+def test_two_calls_truly_run_at_the_same_time() -> None:
+    met = Barrier(2, timeout=10)  # broken, with an error, unless two wait at it
+    assert len(list(ahead([met.wait] * 4, 2))) == 4
+
+
+def test_one_at_a_time_runs_in_the_callers_thread_and_not_before_it_is_asked_for() -> None:
+    ran: list[str] = []
+    answers = ahead([lambda: ran.append(current_thread().name)] * 2, 1)
+    assert not ran
+    next(answers)
+    assert ran == [current_thread().name]
+
+
+def test_no_more_calls_are_begun_than_may_be_under_way() -> None:
+    taken: list[int] = []
+
+    def calls() -> Iterator[Callable[[], int]]:
+        for n in range(9):
+            taken.append(n)
+            yield partial(int, n)
+
+    answers = ahead(calls(), 2)
+    for n in range(5):
+        assert next(answers) == n
+        assert taken == list(range(n + 3))  # the one that was got, and two under way
+    answers.close()
+
+
+def test_an_error_is_raised_in_its_turn_with_its_cause() -> None:
+    def fails() -> int:
+        raise KeyError("what was wrong") from ValueError("the reason")
+
+    answers = ahead([lambda: 1, fails, lambda: 3], 2)
+    assert next(answers) == 1
+    with pytest.raises(KeyError, match="what was wrong") as raised:
+        next(answers)
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_after_it_is_closed_nothing_runs_and_nothing_is_begun() -> None:
+    ended: list[int] = []
+    go_on = Event()
+
+    def call(n: int) -> int:
+        if n:
+            assert go_on.wait(10)
+        ended.append(n)
+        return n
+
+    with closing(ahead([partial(call, n) for n in range(9)], 2)) as answers:
+        assert next(answers) == 0
+        go_on.set()
+    assert set(ended) <= {0, 1, 2}  # what was under way has ended, or never began
+
+
+def test_a_thread_knows_what_its_caller_knows() -> None:
+    job = ContextVar("job", default="none")
+    job.set("this one")
+    assert list(ahead([job.get, job.get], 2)) == ["this one", "this one"]
