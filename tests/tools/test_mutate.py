@@ -158,7 +158,7 @@ def test_the_latest_survivors_are_those_of_the_module_as_it_is(tmp_path: Path) -
 def test_the_page_keeps_the_rows_of_other_modules_and_says_what_is_explained(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "tools" / "mutate").mkdir(parents=True)
-    (tmp_path / "docs" / "reliability.md").write_text(f"# Page\n\n{page.BEGIN}\n\n{page.END}\nRest.\n", encoding="utf-8")
+    (tmp_path / "docs" / "mutants.md").write_text(f"# Page\n\n{page.BEGIN}\n\n{page.END}\nRest.\n", encoding="utf-8")
     (tmp_path / "tools" / "mutate" / "explained.toml").write_text(
         '[["oarlock/a.py"]]\nwhy = "the same number"\nchanges = [["x + 0", "x - 0"]]\n', encoding="utf-8"
     )
@@ -166,7 +166,7 @@ def test_the_page_keeps_the_rows_of_other_modules_and_says_what_is_explained(tmp
     assert page.write(tmp_path, "oarlock/a.py", 10, latest.Result(10, 3, survivors)) == 1
     assert page.write(tmp_path, "oarlock/b.py", 400, latest.Result(40, 0, [])) == 0
     assert page.write(tmp_path, "oarlock/c.py", 400, latest.Result(40, 40, [])) == 0
-    text = (tmp_path / "docs" / "reliability.md").read_text(encoding="utf-8")
+    text = (tmp_path / "docs" / "mutants.md").read_text(encoding="utf-8")
     assert "| `oarlock/a.py` | 10 | 10 | 8 | 1 | 1 | 2 | 10.0% |" in text
     assert "| `oarlock/b.py` | 400 | 40 | 40 | 0 | 0 | 0 | 7.2% |" in text  # 0.928**40 = 5 %
     assert "| `oarlock/c.py` | 400 | 40 | 40 | 0 | 0 | 40 | 100.0% |" in text  # tests that were written for a sample say little

@@ -1,10 +1,11 @@
 """Changes one thing at a time: do the tests notice?
 
 ``python -m tools.mutate [PATTERN …]``, where a wrong sign hurts a patient. Mutants that no test notices are printed, and
-listed in docs/reliability.md with the reason of tools/mutate/explained.toml.
+listed in docs/mutants.md with the reason of tools/mutate/explained.toml.
 """
 
 import argparse
+import math
 import os
 import random
 import sys
@@ -23,6 +24,9 @@ from tools.mutate.trial import loaded_anew, prepare
 
 ROOT: Final = Path(__file__).parents[2]
 
+SHORT_S: Final = 0.1
+"""How long a short test may take, with the lines that it runs being noted."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutate", description=__doc__.splitlines()[0])
@@ -32,6 +36,9 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many mutants of each module, drawn at random (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample; the same seed draws the same mutants")
     parser.add_argument("--again", action="store_true", help="only what survived the last time, of modules that are as they were")
+    parser.add_argument(
+        "--quick", action="store_true", help="a first look: the short tests alone, and nothing goes into the page"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many mutants at a time (default: one a core)")
     parser.add_argument("--list", action="store_true", help="count the mutants and test none")
     chosen = parser.parse_args()
@@ -58,7 +65,7 @@ def try_module(module: str, chosen: argparse.Namespace) -> int:
     except EOFError:
         sys.exit(1)  # it has said why
     collector.join()
-    survivors = survivors_loaded_anew(survivors, chosen.jobs)
+    survivors = [of.mutant for of in survivors] if chosen.quick else survivors_loaded_anew(survivors, chosen.jobs)
     for mutant in survivors:
         print(f"  {module}:{mutant.line}  {mutant.before}  →  {mutant.after}", flush=True)
     print(f"{module}: {tried} of {count} mutants, {len(survivors)} survive", flush=True)
@@ -70,6 +77,8 @@ def try_module(module: str, chosen: argparse.Namespace) -> int:
         first = max(first, before.survived_at_first)  # tests may have been written for these
     result = latest.Result(tried, first, survivors, seed)
     latest.write(ROOT, module, result)
+    if chosen.quick:
+        return 0
     return page.write(ROOT, module, count, result)
 
 
@@ -79,7 +88,7 @@ def _collect(module: str, tests: Sequence[Path], chosen: argparse.Namespace, res
         tried, at_first, few = _chosen(module, every, chosen)
         results.send((len(every), tried, at_first, list(collected.survivors(few, chosen.jobs))))
 
-    collect(ROOT, module, tests, work)
+    collect(ROOT, module, tests, work, SHORT_S if chosen.quick else math.inf)
 
 
 def _chosen(module: str, every: Sequence[Mutant], chosen: argparse.Namespace) -> tuple[int, int | None, Sequence[Mutant]]:

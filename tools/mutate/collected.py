@@ -5,13 +5,17 @@ Each mutant runs the tests that reach its line, in a fork of that process.
 
 import ast
 import gc
+import math
 import os
 import pickle
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from types import FunctionType
 
@@ -36,8 +40,11 @@ OPTIONS = (
 )
 """Of every run of tests; assertions are not explained, as nobody reads them."""
 
-LEAST_S = 10.0
-"""Processor time that even the shortest tests of a mutant may take."""
+LIBRARIES = frozenset({"PIL", "cv2", "httpx", "hypothesis", "numpy", "pydicom", "scipy", "shapely"})
+"""What tests import late."""
+
+LEAST_S = 1.0
+"""Processor time that even the shortest test of a mutant may take."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,13 @@ class Collected:
     In place of running them.
     """
 
-    def __init__(self, root: Path, module: str, work: Callable[["Collected"], None]) -> None:
+    def __init__(self, root: Path, module: str, work: Callable[["Collected"], None], longest_s: float) -> None:
         self._name = module.removesuffix(".py").replace("/", ".")
         self._file = root / module
         self._original = self._file.read_text(encoding="utf-8")
         self._work = work
+        self._longest_s = longest_s
+        self._code = compile(self._original, str(self._file), "exec")
         self._recorder = Recorder(str(self._file))
         self._in_trial = False
         self._functions: list[FunctionType] = []
@@ -97,13 +106,14 @@ class Collected:
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
         if self._in_trial:
             return (yield)
-        with self._recorder.recording_fixture(fixturedef.argname):
+        with self._recorder.recording_fixture(fixturedef.argname, shared=fixturedef.scope != "function"):
             return (yield)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
         """A trial ends with its first failure, which nobody reads."""
         if self._in_trial and call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
+            self._noticed[self._running] += 1
             os._exit(NOTICED)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -111,6 +121,9 @@ class Collected:
         self._functions = functions_of(str(self._file))
         gc.freeze()  # what is never looked at again is never copied for a fork
         self.reaches = self._measured()
+        self._set_up_shared()
+        self._ran, self._noticed = RawArray("L", len(self.items)), RawArray("L", len(self.items))
+        gc.freeze()
         self._work(self)
         return True
 
@@ -132,41 +145,79 @@ class Collected:
         """
         lines, in_function = lines_of_statement(self._original, mutant.line)
         reach = [number for number, reach in enumerate(self.reaches) if not in_function or not reach.lines.isdisjoint(lines)]
-        return sorted(reach, key=lambda number: self.reaches[number].seconds), in_function and self.loading.isdisjoint(lines)
+        short = [number for number in reach if self.reaches[number].seconds <= self._longest_s]
+        return sorted(short, key=lambda number: self.reaches[number].seconds), in_function and self.loading.isdisjoint(lines)
 
     def _trial(self, mutant: Mutant, tests: list[int], sure: bool) -> Trial:
         def run() -> int:
-            if not put_in_place(sys.modules[self._name], self._functions, self._original, mutant.source):
+            if not put_in_place(sys.modules[self._name], self._functions, self._code, mutant.source):
                 return UNTRIED
-            self._run([self.items[test] for test in tests])
+            self._run(tests)
             return PASSED if sure else UNTRIED
 
-        return Trial(run, LEAST_S + 5 * sum(self.reaches[test].seconds for test in tests))
+        return Trial(run, LEAST_S + sum(map(self._limit_s, tests)))
 
-    def _run(self, items: Sequence[pytest.Item]) -> None:
+    def _limit_s(self, test: int) -> float:
+        return LEAST_S + self._recorder.shared_s + 10 * self.reaches[test].seconds
+
+    def _run(self, tests: Sequence[int]) -> None:
+        """Run tests, first those that are likeliest to notice a mutant for the time that they take.
+
+        Each counts what it noticed, in memory that the forks share.
+        """
         self._in_trial = True
-        for item, following in zip(items, [*items[1:], *items[-1:]], strict=True):  # what the last one used is left as it is
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        self.items[0].config._tmp_path_factory._basetemp = None  # type: ignore[attr-defined]  # noqa: SLF001 - each fork its own
+        tests = sorted(tests, key=lambda test: self.reaches[test].seconds * (self._ran[test] + 2) / (self._noticed[test] + 1))
+        for test, following in zip(tests, [*tests[1:], *tests[-1:]], strict=True):  # what the last one used is left as it is
+            self._running = test
+            self._ran[test] += 1
+            signal.setitimer(signal.ITIMER_PROF, self._limit_s(test))  # ends the fork
+            self._protocol(self.items[test], self.items[following])
 
     def _measured(self) -> list[Reach]:
-        """The reach of each test, measured in a fork, so that nothing is left behind by it."""
+        """The reach of each test, measured in a fork, so that nothing is left behind by it.
+
+        What the tests import only there is then imported here, once for all mutants.
+        """
         with tempfile.NamedTemporaryFile() as file:
 
             def measure() -> int:
                 reaches = []
                 for item, following in zip(self.items, [*self.items[1:], None], strict=True):
-                    with self._recorder.recording_test(getattr(item, "fixturenames", ())) as reach:
+                    with self._recorder.recording_test(_fixtures_of(item)) as reach:
                         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                     reaches += reach
                 failed = self.items[0].session.testsfailed
-                Path(file.name).write_bytes(pickle.dumps((failed, reaches)))
+                Path(file.name).write_bytes(pickle.dumps((failed, reaches, self._recorder, list(sys.modules))))
                 return PASSED
 
             list(outcomes([Trial(measure, 3600)], 1))
-            failed, reaches = pickle.loads(Path(file.name).read_bytes())  # noqa: S301 - it was written by our own fork
+            failed, reaches, self._recorder, imported = pickle.loads(Path(file.name).read_bytes())  # noqa: S301 - our fork wrote it
         if failed:
             sys.exit(f"{failed} tests of {self._name} fail without any change")
+        for name in imported:
+            if name.partition(".")[0] in LIBRARIES:
+                import_module(name)
         return list(reaches)
+
+    def _set_up_shared(self) -> None:
+        """Set up what tests share, where that runs no line of the module: else each mutant would do so anew."""
+        lines, ready = self._recorder.of_fixtures, set[str]()
+        for item, beside in zip(self.items[:-1], self.items[1:], strict=True):
+            shared = self._recorder.shared.intersection(_fixtures_of(item))
+            if shared - ready and not any(lines[name] for name in _fixtures_of(item)):
+                ready |= shared
+                item.config.option.setuponly = True
+                self._protocol(item, beside)
+                item.config.option.setuponly = False
+
+    def _protocol(self, item: pytest.Item, following: pytest.Item) -> None:
+        item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - what the tests of another file share
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+
+
+def _fixtures_of(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 def lines_of_statement(source: str, line: int) -> tuple[range, bool]:
@@ -183,9 +234,13 @@ def lines_of_statement(source: str, line: int) -> tuple[range, bool]:
     return statement, in_function
 
 
-def collect(root: Path, module: str, tests: Sequence[Path], work: Callable[[Collected], None]) -> None:
+def collect(
+    root: Path, module: str, tests: Sequence[Path], work: Callable[[Collected], None], longest_s: float = math.inf
+) -> None:
     """Collect these files of tests, and do the work with them.
 
     In this process.
+
+    :param longest_s: tests that take longer are left out
     """
-    pytest.main([*OPTIONS, *map(str, tests)], plugins=[Collected(root, module, work)])
+    pytest.main([*OPTIONS, *map(str, tests)], plugins=[Collected(root, module, work, longest_s)])

@@ -18,15 +18,16 @@ def functions_of(file: str) -> list[FunctionType]:
     return [one for one in gc.get_objects() if isinstance(one, FunctionType) and one.__code__.co_filename == file]
 
 
-def put_in_place(module: ModuleType, functions: list[FunctionType], original: str, mutant: str) -> bool:
+def put_in_place(module: ModuleType, functions: list[FunctionType], before: CodeType, mutant: str) -> bool:
     """Change what the mutant changes.
 
     False where that needs the module loaded anew.
 
     A changed constant reaches the modules that import it by name, but not what was computed from it when they were loaded.
+
+    :param before: the module's code without the mutant
     """
-    file = str(module.__file__)
-    before, after = compile(original, file, "exec"), compile(mutant, file, "exec")
+    after = compile(mutant, before.co_filename, "exec")
     if _apart_from_functions(before) != _apart_from_functions(after):
         return _put_constants(module, after)
     changed = {(old.co_qualname, old.co_firstlineno): new for old, new in _functions(before, after) if old != new}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cosmic_ray.ast import get_ast
 from cosmic_ray.mutating import MutationVisitor
+from cosmic_ray.operators.operator import Operator
 
 from tools.mutate.operators import operators
 
@@ -38,21 +39,51 @@ def mutants(root: Path, module: str, only: Sequence[str] | None = None) -> Itera
     """
     original = (root / module).read_text(encoding="utf-8")
     sys.setrecursionlimit(10_000)  # a copy of a syntax tree is as deep as the tree
-    tree = pickle.dumps(get_ast(original))  # copied in a tenth of the time that it takes to parse
-    seen = {_program(original)}
+    parts = list(_parts(original))
+    seen = {(part.begins, _program(part.code)) for part in parts}
     for operator in operators():
         if only and not any(name in type(operator).__name__ for name in only):
             continue
+        for part in parts:
+            for code in part.changed(operator):
+                program = (part.begins, _program(code))
+                if program not in seen:
+                    seen.add(program)
+                    line, before, after = _changed(part.code, code)
+                    source = original[: part.begins] + code + original[part.begins + len(part.code) :]
+                    yield Mutant(module, part.lines_before + line, before, after, source)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One statement of a module: it is copied and rendered in a small part of the time that the module takes.
+
+    :param begins: where its code begins in that of the module, and after how many lines
+    :param tree: its syntax tree, pickled
+    """
+
+    begins: int
+    lines_before: int
+    code: str
+    tree: bytes
+
+    def changed(self, operator: Operator) -> Iterator[str]:
+        """Its code with each change that an operator makes of it."""
         for occurrence in count():
             visitor = MutationVisitor(occurrence, operator)
-            source = visitor.walk(pickle.loads(tree)).get_code()  # noqa: S301 - it was made three lines above
+            tree = visitor.walk(pickle.loads(self.tree))  # noqa: S301 - it was made in this module
             if not visitor.mutation_applied:
-                break
-            program = _program(source)
-            if program in seen:
-                continue
-            seen.add(program)
-            yield Mutant(module, *_changed(original, source), source)
+                return
+            yield tree.get_code()
+
+
+def _parts(source: str) -> Iterator[_Part]:
+    begins = 0
+    for statement in get_ast(source).children:
+        statement.parent = None  # else its copy is one of the whole module
+        code = statement.get_code()
+        yield _Part(begins, source.count("\n", 0, begins), code, pickle.dumps(statement))
+        begins += len(code)
 
 
 def _program(source: str) -> str:

@@ -1,4 +1,4 @@
-"""The part of docs/reliability.md that says which mutants no test noticed."""
+"""The part of docs/mutants.md that says which mutants no test noticed."""
 
 import re
 import tomllib
@@ -34,7 +34,7 @@ def write(root: Path, module: str, mutants: int, result: Result) -> int:
 
     :return: how many survivors have no explanation
     """
-    page = root / "docs" / "reliability.md"
+    page = root / "docs" / "mutants.md"
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     section, after = rest.split(END)

@@ -12,9 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reach:
-    """The lines that a test runs, and its seconds of CPU.
+    """The lines that a test runs, those of its fixtures too, and its seconds of CPU.
 
-    Those of its fixtures too.
+    Without those of the fixtures that it shares with other tests.
     """
 
     lines: frozenset[int]
@@ -27,7 +27,9 @@ class Recorder:
     def __init__(self, file: str) -> None:
         self._file = file
         self._lines: set[int] = set()
-        self._of_fixtures: dict[str, set[int]] = defaultdict(set)
+        self.shared_s = 0.0
+        self.of_fixtures: dict[str, set[int]] = defaultdict(set)
+        self.shared: set[str] = set()
 
     @contextmanager
     def recording(self) -> Iterator[set[int]]:
@@ -46,22 +48,25 @@ class Recorder:
             self._lines = outer
 
     @contextmanager
-    def recording_fixture(self, name: str) -> Iterator[None]:
+    def recording_fixture(self, name: str, *, shared: bool) -> Iterator[None]:
         """What is run belongs to every test that uses this fixture."""
+        begun = time.process_time()
         with self.recording() as lines:
             yield
-        self._of_fixtures[name] |= lines
+        self.of_fixtures[name] |= lines
+        if shared:
+            self.shared.add(name)
+            self.shared_s += time.process_time() - begun
 
     @contextmanager
     def recording_test(self, fixtures: Iterable[str]) -> Iterator[list[Reach]]:
         """The reach of the test in the block, once the block ends."""
         reaches: list[Reach] = []
-        begun = time.process_time()
+        begun = time.process_time() - self.shared_s
         with self.recording() as lines:
             yield reaches
-        reaches.append(
-            Reach(frozenset(lines.union(*(self._of_fixtures[name] for name in fixtures))), time.process_time() - begun)
-        )
+        seconds = time.process_time() - self.shared_s - begun
+        reaches.append(Reach(frozenset(lines.union(*(self.of_fixtures[name] for name in fixtures))), seconds))
 
     def _entered(self, frame: FrameType, _event: str, _arg: Any) -> Any:
         return self._line if frame.f_code.co_filename == self._file else None
