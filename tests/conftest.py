@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,30 +16,63 @@ from hypothesis import HealthCheck, settings
 # for: so the core's tests are collected with the core's dependencies alone.
 pytest_plugins = ("tests.fixtures.real_data", "tests.fixtures.scans", "tests.fixtures.stores")
 
-# Hypothesis times each example by default; on a busy machine that says nothing of what is tested.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
-
 LONGEST = (
     "worker/test_robustness.py",
     "qa/test_plausibility.py",
-    "system/",
+    "system/test_crashes.py",
+    "web/",
+    "service/test_references.py",
+    "store/test_migrations.py",
+    "system/test_privacy.py",
+    "worker/test_pipeline.py",
+    "service/test_dicomweb.py",
+    "system/test_dependencies.py",
+    "rtstruct/test_round_trip.py",
+    "rtstruct/test_reader.py",
     "rtstruct/test_supplied_structure_sets.py",
+    "system/test_clocks.py",
     "worker/test_real_series.py",
     "model_export/test_imports.py",
+    "tools/test_map.py",
+    "store/test_score_store.py",
+    "store/test_job_store.py",
+    "system/test_gateway.py",
     "fuzz/",
-    "store/test_migrations.py",
-    "service/test_backup.py",
     "ct/test_series_real.py",
     "qa/test_surface_dsc.py",
+    "pictures/test_contact_sheet.py",
+    "system/test_several_services.py",
     "inference/",
-    "cli/test_main.py",
-    "web/",
+    "ct/test_pixels.py",
+    "rtstruct/test_placing.py",
+    "system/test_supervisor.py",
+    "service/test_stow.py",
+    "geometry/test_skin.py",
+    "service/test_callbacks.py",
+    "service/test_prometheus.py",
+    "service/test_backup.py",
+    "system/",
     "model_export/",
+    "service/test_connections.py",
+    "cli/test_main.py",
     "worker/",
     "service/",
+    "dicom/test_decoding.py",
+    "segmentation/",
+    "ct/",
+    "rtstruct/",
+    "store/",
+    "test_",
+    "tools/",
 )
-"""What takes longest, first: at the end no core is left alone with one of these files (they are shared out whole, in order)."""
+"""What takes longest, first: at the end no core is left alone with one of these files (they are shared out whole, in order).
+
+Between two that mostly wait for processes (of system/, and callbacks) stand some that compute, so that the cores are never idle
+together.
+"""
+
+TOGETHER = (("tests/system/test_crashes.py", "tests/system/test_uploads.py"), ("tests/web/",))
+"""Files that one process runs, since they share what takes 10 s to begin: a department; a service with a past, and a browser."""
 
 KINDS_OF_LONG = {
     "cohort": "the checks, the writer or the metric on many experts' contours; a case of the phantom is in `make test`",
@@ -52,6 +86,13 @@ KINDS_OF_LONG = {
     "training": "networks that are trained for the test; a shorter training is in `make test`",
 }
 """What the mark ``long`` may name; `make test-all` alone runs what carries it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis neither times examples, which on a busy machine says nothing, nor tries all 100 but in `make test-all`."""
+    examples = 50 if "not long" in config.option.markexpr else 100
+    settings.register_profile("tier", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples)
+    settings.load_profile("tier")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -88,6 +129,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _place(file: str) -> int:
     return next((place for place, start in enumerate(LONGEST) if file.startswith(start)), len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """What shares out files whole, and some of them together."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # not there where the core's tests run alone
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((files[0] for files in TOGETHER if nodeid.startswith(files)), super()._split_scope(nodeid))
+
+    return Together(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

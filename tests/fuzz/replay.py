@@ -1,11 +1,12 @@
 """The kept corpus again, without a fuzzer: every input of every target, with little memory and little time.
 
-    python -m tests.fuzz.replay
+    python -m tests.fuzz.replay [--every 5]
 
 Prints what went wrong, a line an input, and exits with 1 if anything did. A claim of memory on the word of an input fails in the
 process itself; one that takes longer than all of them together should is ended by the system.
 """
 
+import argparse
 import logging
 import resource
 import sys
@@ -38,6 +39,9 @@ def limit_memory() -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.replay", description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="only each n-th input of a target (default: all)")
+    every = parser.parse_args().every
     warnings.simplefilter("ignore")
     logging.disable()
     ground()
@@ -45,7 +49,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, resource.RLIM_INFINITY))
     tried, found = 0, 0
     for name, target in TARGETS.items():
-        inputs = [*target.seeds(), *corpus.read(name)]
+        inputs = [*target.seeds(), *corpus.read(name)][::every]
         tried += len(inputs)
         for failure in failures(target.run, inputs):
             found += 1

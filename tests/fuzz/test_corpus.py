@@ -17,10 +17,10 @@ LARGEST_CORPUS_BYTES = 2_000_000
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say how much memory a process has")
-def test_every_input_of_the_corpus_is_accepted_or_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.replay"], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long("files"))])
+def test_every_input_of_the_corpus_is_accepted_or_refused(every: int) -> None:
+    command = [sys.executable, "-m", "tests.fuzz.replay", "--every", str(every)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[:-1]) == (0, []), done.stdout + done.stderr
 
 

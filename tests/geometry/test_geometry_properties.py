@@ -126,7 +126,7 @@ def shuffled(things: list[Thing], seed: int) -> list[Thing]:
 
 @pytest.mark.slow
 @given(scan=SCANS, seed=st.integers(0, 2**16))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings.default.max_examples * 3 // 10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_voxel_of_any_scan_comes_back_from_contours_in_the_planes_of_their_own_slices(scan: Scan, seed: int) -> None:
     """Judged by PS3.3 Equation C.7.6.2.1-1 with the header of each single slice; a point 0.01 mm off its plane fails."""
     assume(scan.degrees < MOST_DEGREES - 0.01)

@@ -24,11 +24,11 @@ pytest.importorskip("onnx", reason="model_export needs onnx: install the extra m
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture
-def exported(tiny: Config, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def exported(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from model_export.export import export_model
 
-    folder = tmp_path / "made-hn"
+    folder = tmp_path_factory.mktemp("export") / "made-hn"
     agreement = export_model(trained_looking(tiny), tiny, folder, version="1.2.3", facts={"steps": 7}, results={})
     assert agreement.probability < 1e-4
     assert agreement.mask_share < 1e-3

@@ -15,6 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from oarlock.arrays import Mask
 from oarlock.ct.series import SeriesHeader
+from oarlock.dicom import sequences
 from oarlock.errors import StructureSetUnreadable
 from oarlock.facts import Notice
 from oarlock.organs.catalogue import BY_NAME
@@ -158,14 +159,17 @@ def bare(content: bytes, tmp_path: Path) -> Path:
     ("content", "reason"),
     [
         (nested(100_000), "nested deeper"),
-        (struct.pack("<HHI", 0x3006, 0x0039, 8_000_000) + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1_000_000, "more than"),
+        (struct.pack("<HHI", 0x3006, 0x0039, 80_000) + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 10_000, "more than 10,000"),
         (struct.pack("<HHI", 0x3006, 0x0039, 500), "cut off"),
         (struct.pack("<HHI", 0x3006, 0x0039, 8) + struct.pack("<HHI", 0x3006, 0xE000, 0), "something else than items"),
         (struct.pack("<HHI", 0x3006, 0x0026, 0x7FFFFFFF), "cut off"),
         (b"\x06\x30", "cut off"),
     ],
 )
-def test_a_hostile_file_is_refused_with_its_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_hostile_file_is_refused_with_its_reason(
+    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequences, "MAX_DATASET_ELEMENTS", 10_000)
     with pytest.raises(StructureSetUnreadable, match=reason):
         read_structure_set(bare(content, tmp_path))
 
@@ -275,8 +279,11 @@ REAL = {
 """Closed contours of each ROI number, counted with pydicom."""
 
 
+LARGE = ("mim69_pancreas-ct-cb-001.dcm", "xio_lung1-001.dcm")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long("files")) if n in LARGE else n for n in REAL])
 def test_files_of_real_planning_systems_are_read(name: str, unpacked: Callable[[str], Path]) -> None:
     path = unpacked("data/dicom/rtstruct_without_ct/files.tar.xz") / name
     found = read_structure_set(path)

@@ -352,9 +352,9 @@ def deflated(content: bytes, zeros: int) -> bytes:
         (lambda content: with_items(content, 21_000), True),
         (lambda content: content + bytes(2**21 + 2), True),
         (lambda content: deflated(content, 0), False),
-        (lambda content: deflated(content, 100_000_000), True),
+        (lambda content: deflated(content, 20_000_000), True),
     ],
-    ids=["plain", "19,000 items", "21,000 items", "2 MiB behind the pixels", "deflated", "100 MB of zeros deflated"],
+    ids=["plain", "19,000 items", "21,000 items", "2 MiB behind the pixels", "deflated", "20 MB of zeros deflated"],
 )
 def test_an_image_that_would_become_gigabytes_is_not_read_in_full(change: Any, is_costly: bool, tmp_path: Path) -> None:
     """What it is is told all the same, and the file is given as it was sent."""

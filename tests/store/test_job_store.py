@@ -646,7 +646,12 @@ class Walk(RuleBasedStateMachine):
         self.seen = now
 
 
-Walk.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+Walk.TestCase.settings = settings(
+    max_examples=settings.default.max_examples * 2 // 5,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 test_every_walk_keeps_to_the_allowed_transitions = pytest.mark.slow(Walk.TestCase)
 
 

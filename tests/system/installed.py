@@ -19,7 +19,7 @@ from tests.worker.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
-LEASE_S = 10.0
+LEASE_S = 3.0
 
 
 @dataclass

@@ -41,6 +41,7 @@ def test_the_service_is_killed_after_it_accepted(department: Department, series:
     department.check_all_succeed(*job_ids)
 
 
+@pytest.mark.long("matrix")
 def test_service_and_worker_are_killed_together(department: Department, series: bytes) -> None:
     job_ids = [department.post(series) for _ in range(2)]
     department.caught(job_ids[0])

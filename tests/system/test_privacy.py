@@ -152,7 +152,7 @@ def haunted(tmp_path_factory: pytest.TempPathFactory) -> Haunted:
     files = canaries.write_series(folder / "Canary")
     known = canaries.write_structure_set(folder / "known.dcm", files)
     elsewhere = canaries.write_structure_set(folder / "elsewhere.dcm", files, frame_of_reference_uid="2.25.987654321")
-    with installed(folder, linger=2000) as house:
+    with installed(folder, linger=1200) as house:
         key = house.oarlock("keys", "create", "watch", "--scope", "admin").strip()
         with closing(Sender(house.url, key)) as sender:
             succeed(house, sender, files, [known, elsewhere])

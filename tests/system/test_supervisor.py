@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from oarlock.settings import Settings
+from service.embedded import supervisor as supervising
 from service.embedded.redis_server import PrivateRedis
 from service.embedded.supervisor import DataFolderInUse, Supervisor, companions, exclusive
 from tests.fixtures.processes import alive, eventually
@@ -39,7 +40,10 @@ def test_a_child_that_dies_is_started_again() -> None:
     assert all(child.returncode is not None for child in started)
 
 
-def test_a_child_that_cannot_be_started_again_at_once_is_tried_again_and_costs_no_other_child() -> None:
+def test_a_child_that_cannot_be_started_again_at_once_is_tried_again_and_costs_no_other_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervising, "RESTART_S", 0.1)  # else three attempts take 10 s
     other, started = [sleeper()], [sleeper()]
     failures = [OSError("no memory for a process"), TimeoutError("it does not answer")]
 
@@ -55,7 +59,7 @@ def test_a_child_that_cannot_be_started_again_at_once_is_tried_again_and_costs_n
     supervisor.add("sleeper", start)
     supervisor.start()
     started[0].kill()
-    assert eventually(lambda: len(started) == 2, within_s=30)  # the pauses between three attempts grow: 10 s together
+    assert eventually(lambda: len(started) == 2, within_s=30)
     assert other[0].poll() is None
     supervisor.stop()
     assert all(child.returncode is not None for child in (*other, *started))

@@ -23,6 +23,7 @@ WORST = "before the message is on the queue"
 """The job is in the table, and neither the sender nor a worker knows of it."""
 
 
+@pytest.mark.long("matrix")
 def test_the_service_is_killed_in_the_middle_of_an_upload(department: Department, series: bytes) -> None:
     address = urlsplit(department.url)
     connection = HTTPConnection(address.hostname or "", address.port)
