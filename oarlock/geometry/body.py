@@ -15,13 +15,14 @@ from scipy import ndimage
 
 from oarlock.arrays import Mask
 from oarlock.geometry.components import largest_piece, to_pieces
+from oarlock.geometry.morphology import opened_in_plane
 
 Volume = npt.NDArray[np.float32]
 
 BODY_HU: Final = -300
 """Between lung and fat: what is denser is body, table or head rest."""
 
-_IN_PLANE = ndimage.generate_binary_structure(2, 1)[None]
+_CROSS: Final = ndimage.generate_binary_structure(2, 1)
 
 
 def body_core(hu: npt.NDArray[Any]) -> Mask:
@@ -35,7 +36,7 @@ def body_core(hu: npt.NDArray[Any]) -> Mask:
     :param hu: (z, y, x) HU.
     :returns: a mask of the same shape; all False where there is nothing but air.
     """
-    return largest_piece(ndimage.binary_opening(hu > BODY_HU, _IN_PLANE))
+    return largest_piece(opened_in_plane(np.asarray(hu > BODY_HU), _CROSS))
 
 
 def body_mask(hu: Volume) -> Mask:
@@ -57,7 +58,7 @@ def body_mask(hu: Volume) -> Mask:
     body = np.asarray(pieces == pieces[core][0], np.bool_)
     front_to_back = np.logical_or.accumulate(body, axis=1)
     back_to_front = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
-    return np.asarray(ndimage.binary_dilation(front_to_back & back_to_front, _IN_PLANE), np.bool_)
+    return np.asarray(ndimage.binary_dilation(front_to_back & back_to_front, _CROSS[None]), np.bool_)
 
 
 def within_body(slabs: Iterable[tuple[int, Volume]], body: Mask) -> Iterator[tuple[int, Volume]]:

@@ -98,7 +98,10 @@ class OARMasks:
         words = self.bits[box]
         words &= ~bit
         words |= np.where(mask, bit, np.uint32(0))
-        self._boxes = None
+        if self._boxes is not None:
+            before = self._boxes[oar.name]
+            known = before is None or is_within(before, box)
+            self._boxes = {**self._boxes, oar.name: _placed(bounding_box(mask), box)} if known else None
 
     def forget_boxes(self) -> None:
         """Must be called after ``bits`` were changed from outside."""
@@ -133,13 +136,29 @@ def grow(box: Box, margin: int, shape: tuple[int, int, int]) -> Box:
     return z, y, x
 
 
+def is_within(inner: Box, outer: Box) -> bool:
+    """Whether a box lies within another one."""
+    return all(o.start <= i.start and i.stop <= o.stop for i, o in zip(inner, outer, strict=True))
+
+
+def _placed(box: Box | None, within: Box) -> Box | None:
+    """A box of indices in another box, as one of the volume's."""
+    if box is None:
+        return None
+    z, y, x = (slice(own.start + outer.start, own.stop + outer.start) for own, outer in zip(box, within, strict=True))
+    return z, y, x
+
+
 def bounding_box(mask: Mask) -> Box | None:
     """The smallest box around a mask.
 
     The mask is (z, y, x); None for an empty one.
     """
-    hits = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    return _between_ends(hits)
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    if slices.size == 0:
+        return None
+    shadow = np.logical_or.reduce(mask[slices[0] : slices[-1] + 1], axis=0)
+    return _between_ends([slices, *(np.flatnonzero(shadow.any(axis=axis)) for axis in (1, 0))])
 
 
 def voxels_per_slice(mask: Mask) -> IndexArray:

@@ -31,6 +31,7 @@ from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.components import largest_piece, to_pieces
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Crop, grow, voxels_per_slice
+from oarlock.geometry.morphology import depth_mm, opened_by_neighbours, opened_in_plane
 
 AIR_HU: Final = -300
 RIND_MM: Final = 1.5
@@ -117,7 +118,7 @@ class Surroundings:
             np.arange(first + s.start, s.stop, step) // step for first, s, step in zip((y, x), box[1:], self._step, strict=True)
         )
         place = np.ix_(z, rows, columns)
-        outside = self._coarse_air[place] | (self._core_distance_mm[place] > CORE_MM + BESIDE_MM)
+        outside = self._coarse_air[place] | self._beside[place]
         return voxels_per_slice(outside & some).tolist(), max(1, int(np.count_nonzero(some)))
 
     def _reaches_surface(self, box: Box) -> bool:
@@ -127,17 +128,17 @@ class Surroundings:
 
     def _outside(self, box: Box) -> Mask:
         """(z, y, x) of a box: air around the patient, and what is held beside the body."""
-        return np.asarray(self._air(box) | (self._core_distance_mm[self._finely(box)] > CORE_MM + BESIDE_MM))
+        return np.asarray(self._air(box) | self._beside[self._finely(box)])
 
     def _not_patient(self, box: Box) -> Mask:
         """(z, y, x) of a box: what is outside, the rind under the air, and what is laid on the skin."""
         air = self._air(box)
         if not air.any():
-            return np.asarray(self._outside(box))
-        depth_mm = ndimage.distance_transform_edt(~air, sampling=self.grid.spacing_mm).astype(np.float32)
-        laid = laid_on(self.hu[box], air, depth_mm, self.grid.spacing_mm)
+            return np.asarray(self._beside[self._finely(box)])
+        deep_mm = depth_mm(~air, self.grid.spacing_mm, _THICKEST_MM).astype(np.float32)
+        laid = laid_on(self.hu[box], air, deep_mm, self.grid.spacing_mm)
         rind_mm = max(RIND_MM, *self.grid.spacing_mm[1:])
-        return np.asarray(self._outside(box) | (depth_mm <= rind_mm) | laid)
+        return np.asarray(air | self._beside[self._finely(box)] | (deep_mm <= rind_mm) | laid)
 
     def _air(self, box: Box) -> Mask:
         """(z, y, x) of a box: the air that is connected, within its slice, with the air at the edge of the image."""
@@ -177,18 +178,18 @@ class Surroundings:
         return self._distance_mm(~self._coarse_air)
 
     @cached_property
-    def _core_distance_mm(self) -> FloatArray:
-        """How far each voxel of the coarse picture is from the core of the body; 0 where there is not a core."""
+    def _beside(self) -> Mask:
+        """What of the coarse picture lies beside the body: far from its core; nothing where there is not a core."""
         core = largest_piece(self._coarse_depth_mm >= CORE_MM)
-        if not core.any():
-            return np.zeros(core.shape)
-        return self._distance_mm(~core)
+        return np.asarray(self._distance_mm(~core) > CORE_MM + BESIDE_MM) if core.any() else core
 
     def _distance_mm(self, mask: Mask) -> FloatArray:
-        """How far each voxel of a mask on the coarse picture is from what is not of it; thin slices are taken every few."""
+        """How far each voxel of a mask on the coarse picture is from what is not of it, up to the thickest pad; thin slices are
+        taken every few.
+        """
         z_mm, y_mm, x_mm = self._coarse_spacing_mm
         every = max(1, round(_COARSE_MM / z_mm))
-        far_mm = ndimage.distance_transform_edt(mask[::every], sampling=(z_mm * every, y_mm, x_mm))
+        far_mm = depth_mm(mask[::every], (z_mm * every, y_mm, x_mm), _THICKEST_MM)
         return np.repeat(far_mm, every, axis=0)[: len(mask)]
 
     def _coarsely(self, box: Box) -> Box:
@@ -212,16 +213,16 @@ def grow_mm(box: Box, margins_mm: tuple[float, float, float], grid: Grid) -> Box
     return z, y, x
 
 
-def laid_on(hu: Volume, air: Mask, depth_mm: Volume, spacing_mm: tuple[float, float, float]) -> Mask:
+def laid_on(hu: Volume, air: Mask, deep_mm: Volume, spacing_mm: tuple[float, float, float]) -> Mask:
     """Material on the skin, by its sameness.
 
     :param hu: (z, y, x) Hounsfield units.
     :param air: what of it is air around the patient.
-    :param depth_mm: the distance of each voxel from that air.
+    :param deep_mm: the distance of each voxel from that air.
     """
     values = _smoothed(hu, air, spacing_mm)
     steep = np.hypot(np.gradient(values, spacing_mm[1], axis=1), np.gradient(values, spacing_mm[2], axis=2))
-    band = (depth_mm >= _BAND_MM[0]) & (depth_mm <= _BAND_MM[1])
+    band = (deep_mm >= _BAND_MM[0]) & (deep_mm <= _BAND_MM[1])
     same = band & (steep < _STEEP_HU_PER_MM) & (values > LAID_HU[0]) & (values < LAID_HU[1])
     size = [max(1, round(_WINDOW_MM / spacing)) | 1 for spacing in spacing_mm]
     of_band, of_same = (ndimage.uniform_filter(mask.astype(np.float32), size) for mask in (band, same))
@@ -229,12 +230,12 @@ def laid_on(hu: Volume, air: Mask, depth_mm: Volume, spacing_mm: tuple[float, fl
     if not core.any():
         return core
     usual = ndimage.uniform_filter(np.where(same, values, 0).astype(np.float32), size) / np.maximum(of_same, 1e-4)
-    alike = (np.abs(values - usual) < _ALIKE_HU) & (steep < 1.5 * _STEEP_HU_PER_MM) & (depth_mm < _THICKEST_MM) & ~air
+    alike = (np.abs(values - usual) < _ALIKE_HU) & (steep < 1.5 * _STEEP_HU_PER_MM) & (deep_mm < _THICKEST_MM) & ~air
     # An opening keeps it from leaking along the skin where that is one voxel thin.
-    alike = ndimage.binary_opening(alike & (of_same > 1e-4), ndimage.generate_binary_structure(3, 1)) | core
+    alike = opened_by_neighbours(alike & (of_same > 1e-4)) | core
     inwards = ndimage.binary_dilation(ndimage.binary_propagation(core, mask=alike), _IN_PLANE)
     reach = max(1, round(_BAND_MM[0] / spacing_mm[1]))
-    outwards = ndimage.binary_dilation(core, _IN_PLANE, iterations=reach) & (depth_mm <= _BAND_MM[0])
+    outwards = ndimage.binary_dilation(core, _IN_PLANE, iterations=reach) & (deep_mm <= _BAND_MM[0])
     return np.asarray(_without_leaks((inwards | outwards) & ~air, air, spacing_mm))
 
 
@@ -242,7 +243,7 @@ def _without_leaks(laid: Mask, air: Mask, spacing_mm: tuple[float, float, float]
     """What of a material a disk reaches that moves within it and the air, slice by slice."""
     y, x = (np.arange(-int(LEAK_MM / step), int(LEAK_MM / step) + 1) * step for step in spacing_mm[1:])
     disk = np.hypot(y[:, None], x) <= LEAK_MM
-    return np.asarray(ndimage.binary_opening(laid | air, disk[None]) & laid)
+    return opened_in_plane(laid | air, disk) & laid
 
 
 def _smoothed(hu: Volume, air: Mask, spacing_mm: tuple[float, float, float]) -> Volume:

@@ -5,7 +5,7 @@ may say so (``[edges]``, docs/models.md): within a band of a few millimetres abo
 tissue are taken off, and tissue of its own is added. Beyond the band nothing moves, and nothing enters another organ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, OARMasks, grow
+from oarlock.geometry.masks import Box, Crop, OARMasks, grow
 from oarlock.organs.catalogue import OAR
 from oarlock.segmentation.manifest import Edge
 
@@ -36,9 +36,10 @@ def move_edges(masks: OARMasks, hu: npt.NDArray[np.int16], grid: Grid, edges: Ma
     if not edges:
         return
     moved = [found for oar, edge in edges.items() if (found := _moved(masks, hu, grid, oar, edge)) is not None]
-    contested = _contested(masks, [(box, gained) for _, box, _, gained in moved])
-    for oar, box, kept, gained in moved:
-        masks.put_inside(oar, box, kept | (gained & ~contested[box]))
+    gains = [(box, gained) for _, box, _, gained in moved]
+    won = [_uncontested(crop, [other for other in gains if other is not crop]) for crop in gains]
+    for (oar, box, kept, _), gained in zip(moved, won, strict=True):
+        masks.put_inside(oar, box, kept | gained)
 
 
 def _moved(masks: OARMasks, hu: npt.NDArray[np.int16], grid: Grid, oar: OAR, edge: Edge) -> tuple[OAR, Box, Mask, Mask] | None:
@@ -70,12 +71,18 @@ def _tissue(hu: npt.NDArray[np.int16], within_hu: tuple[float, float], pixel_mm:
     return found
 
 
-def _contested(masks: OARMasks, gains: list[tuple[Box, Mask]]) -> Mask:
-    """(z, y, x) the voxels that more than one organ could gain."""
-    claims = np.zeros(masks.shape, np.uint8)
-    for box, gained in gains:
-        claims[box] += gained
-    return claims > 1
+def _uncontested(gain: Crop, others: Sequence[Crop]) -> Mask:
+    """What one organ could gain and none of the others could."""
+    box, won = gain[0], gain[1].copy()
+    for other, theirs in others:
+        shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True)]
+        if all(span.start < span.stop for span in shared):
+            ours, of_theirs = (
+                tuple(slice(span.start - at.start, span.stop - at.start) for span, at in zip(shared, own, strict=True))
+                for own in (box, other)
+            )
+            won[ours] &= ~theirs[of_theirs]
+    return won
 
 
 def within(mask: Mask, mm: float, pixel_mm: tuple[float, float], positions_mm: FloatArray | None) -> Mask:

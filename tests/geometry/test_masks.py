@@ -49,3 +49,14 @@ def test_the_largest_piece_is_the_first_of_equals() -> None:
     mask = np.array([[1, 0, 1, 1, 0, 1, 1]], dtype=np.bool_)
     assert largest_piece(mask).tolist() == [[False, False, True, True, False, False, False]]
     assert not largest_piece(np.zeros((2, 2), dtype=np.bool_)).any()
+
+
+@pytest.mark.parametrize("box", [np.s_[3:8, 10:30, 20:23], np.s_[0:9, 5:45, 15:55], np.s_[5:9, 12:20, 21:30]])
+@pytest.mark.parametrize("kept", [0.0, 0.01, 1.0])
+def test_boxes_that_are_known_are_the_organs_when_one_is_replaced(masks: OARMasks, box: tuple, kept: float) -> None:
+    masks.boxes()
+    new = np.random.default_rng(3).random(masks.bits[box].shape) < kept
+    for oar in (BRAIN, CORD):  # one that was there, inside of the box or beyond it, and one that was empty
+        masks.put_inside(oar, box, new)
+    assert masks.boxes() == {oar.name: bounding_box(masks.bits & masks.bit(oar) != 0) for oar in masks.oars}
+    assert masks.boxes() == OARMasks(masks.oars, masks.bits).boxes()

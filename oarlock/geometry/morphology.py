@@ -1,0 +1,76 @@
+"""Openings and distances of masks, slice by slice.
+
+SciPy gives the same for elements and spacings of any kind, at three to twenty times the cost.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from oarlock.arrays import FloatArray, Mask
+
+
+def opened_in_plane(mask: Mask, element: Mask) -> Mask:
+    """What an element covers that moves within a mask, in each slice.
+
+    What lies beyond the edge of a slice is not of the mask.
+
+    :param mask: (z, y, x).
+    :param element: (rows, columns), odd numbers of both; the same upside down and left to right.
+    """
+    reach, out = element.astype(np.uint8), np.empty(mask.shape, np.uint8)
+    for plane, opened in zip(np.ascontiguousarray(mask).view(np.uint8), out, strict=True):
+        cv2.dilate(cv2.erode(plane, reach, borderType=cv2.BORDER_CONSTANT, borderValue=0), reach, dst=opened)
+    return out.view(np.bool_)
+
+
+def opened_by_neighbours(mask: Mask) -> Mask:
+    """What a voxel and its six neighbours cover that move within a mask.
+
+    What lies beyond the edge of the volume is not of the mask.
+
+    :param mask: (z, y, x).
+    """
+    kept = mask.copy()
+    for axis in range(3):
+        along, within = np.moveaxis(kept, axis, 0), np.moveaxis(mask, axis, 0)
+        along[1:] &= within[:-1]
+        along[:-1] &= within[1:]
+        along[0], along[-1] = False, False
+    opened = kept.copy()
+    for axis in range(3):
+        along, within = np.moveaxis(opened, axis, 0), np.moveaxis(kept, axis, 0)
+        along[1:] |= within[:-1]
+        along[:-1] |= within[1:]
+    return opened
+
+
+def depth_mm(mask: Mask, spacing_mm: tuple[float, float, float], reach_mm: float) -> FloatArray:
+    """How far each voxel of a mask is from the next one that is not of it.
+
+    From centre to centre; 0 outside of the mask. Where it is more than ``reach_mm``, some number above that.
+
+    :param mask: (z, y, x).
+    :param spacing_mm: (z, y, x).
+    """
+    z_mm, y_mm, x_mm = spacing_mm
+    if mask.all():
+        return np.full(mask.shape, np.inf)
+    if y_mm != x_mm:
+        return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing_mm), np.float64)
+    in_plane = [_squared_mm2(plane, y_mm) for plane in np.ascontiguousarray(mask).view(np.uint8)]
+    out = np.stack(in_plane)
+    for z, nearest in enumerate(out):
+        for other in range(max(0, z - int(reach_mm / z_mm)), min(len(out), z + int(reach_mm / z_mm) + 1)):
+            if other != z:
+                np.minimum(nearest, in_plane[other] + ((z - other) * z_mm) ** 2, out=nearest)
+    return np.asarray(np.sqrt(out, out=out))
+
+
+def _squared_mm2(plane: npt.NDArray[np.uint8], pixel_mm: float) -> FloatArray:
+    """Squared distances within a slice; OpenCV's are roots of whole numbers of pixels."""
+    if plane.all():
+        return np.full(plane.shape, np.inf)
+    pixels = cv2.distanceTransform(plane, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(np.rint(np.square(pixels)), np.float64) * pixel_mm**2
