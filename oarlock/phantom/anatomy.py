@@ -17,7 +17,7 @@ import numpy as np
 
 from oarlock.arrays import FloatArray, Mask
 from oarlock.organs.catalogue import Laterality
-from oarlock.phantom.solids import Point, Points, Section, Solid, ellipsoid, loft, reflected, slab, tube, union
+from oarlock.phantom.solids import Point, Points, Section, Solid, bubbles, ellipsoid, loft, reflected, slab, tube, union
 
 AIR_HU = -1000
 FLOOR_MM = -330.0
@@ -81,10 +81,14 @@ def _body(grown_mm: float) -> Solid:
     return loft(_HEAD, grown_mm=grown_mm) | loft(_TORSO, grown_mm=grown_mm) | nose
 
 
+_FAT_MM = 6.5
+"""How deep the head's muscles lie below the skin's surface."""
+
+
 def _outside() -> list[FilledSolid]:
     """Skin, the fat below it, and muscle wherever nothing else comes."""
     ear = tube([(78, 10, 22), (82, 8, 4), (78, 2, -16)], [4, 5, 4], stretch=(0.7, 2.4, 1))
-    inner = loft(_HEAD, grown_mm=-4.5) | loft(_TORSO, grown_mm=-9)
+    inner = loft(_HEAD, grown_mm=-_FAT_MM) | loft(_TORSO, grown_mm=-9)
     return [*_pair(ear, -20), FilledSolid(_body(0), 15), FilledSolid(_body(-2), -95), FilledSolid(inner, 55)]
 
 
@@ -119,21 +123,21 @@ _CAVITY = (
     Section(-37, 0, 12, 14, -2, 24),
 )
 _BRAINSTEM = (
-    Section(21, 0, -2, 11, -9, 6),
-    Section(15, 0, -1, 15, -12, 10),
-    Section(2, 0, -1, 17.5, -16, 12.5),
-    Section(-8, 0, -1, 15.5, -15, 12),
-    Section(-20, 0, 0, 10, -9.5, 9.5),
+    Section(21, 0, -1, 11, -8, 7),
+    Section(15, 0, 0, 15, -11, 11),
+    Section(2, 0, 0, 17.5, -14.5, 13),
+    Section(-8, 0, 0, 15.5, -13.5, 12.5),
+    Section(-20, 0, 1, 10, -8.5, 10),
     Section(-38, 0, 1, 7, -5, 7),
 )
 
 
-def _cranium(brainstem: Solid, petrous: Solid, cochlea: Solid) -> list[FilledSolid]:
+def _cranium(brainstem: Solid) -> list[FilledSolid]:
     ventricle = tube([(7, -38, 48), (9, -18, 54), (13, 14, 50), (18, 30, 40)], [4, 4, 4.5, 3.5], stretch=(1, 1, 1.4))
+    cistern = loft(_BRAINSTEM, grown_mm=3) & slab((-30, -30, -40), (30, 2, 25))
     # The base of the skull is held up by bone in front of the posterior fossa: clivus and the body of the sphenoid.
     clivus = tube([(0, -30, 10), (0, -20, -10), (0, -11, -32)], [9, 7, 5], stretch=(1.6, 1, 1))
     foramen_magnum = tube([(0, 3, -28), (0, 2, -60)], 15)
-    canal = tube([(15, -6, 0), (29, -9, -2)], 2.5)
     return [
         FilledSolid(loft(_CAVITY, grown_mm=6.5) - foramen_magnum, 950),
         FilledSolid(loft(_CAVITY, grown_mm=4.5) - (loft(_CAVITY, grown_mm=2) | foramen_magnum), 550),
@@ -141,16 +145,35 @@ def _cranium(brainstem: Solid, petrous: Solid, cochlea: Solid) -> list[FilledSol
         FilledSolid(loft(_CAVITY), 35),
         FilledSolid(slab((-0.9, -90, 20), (0.9, 72, 101)) & loft(_CAVITY), 48),
         *_pair(ventricle, 8),
-        FilledSolid(tube([(0, 24, -12), (0, 14, 2)], 4), 8),
+        FilledSolid(tube([(0, 24, -12), (0, 16, 2)], 4), 8),
+        FilledSolid(cistern & loft(_CAVITY), 8),
         FilledSolid(tube([(0, -22, 16), (0, -20, 22)], 6), 8),
         FilledSolid(brainstem, 36),
-        *_pair(petrous, 1000),
-        *_pair(tube([(60, 14, -8), (57, 13, -32)], [12, 7]), 700),
-        *_pair(tube([(60, 13, -8), (57, 12, -26)], [8, 4]), -350),
+        *_ear(),
+    ]
+
+
+_PETROUS = tube([(17, -16, 2), (34, -9, -1), (58, 8, -2)], [5, 8, 9])
+"""The pyramid of the left side, from its apex to the mastoid."""
+_MASTOID = tube([(52, 5, -4), (59, 8, -12), (57, 4, -30)], [9, 11, 7])
+_COCHLEA = ellipsoid((34, -15, -2), (2.7, 2.5, 2.5))
+
+
+def _ear() -> list[FilledSolid]:
+    """Spongy pyramid, the hard capsule of the inner ear in it, the mastoid's cells, and the air of the middle ear."""
+    capsule = tube([(30, -13, -3), (42, -2, -2)], [7, 7.5])
+    cells = bubbles(tube([(50, 3, -2), (59, 8, -10), (57, 4, -27)], [7, 8.5, 4.5]), apart_mm=5.5, radius_mm=2.4)
+    nerve_canal = tube([(15, -5, 0), (29, -8, -1)], 3.5)
+    return [
+        *_pair(_PETROUS, 600),
+        *_pair(_MASTOID, 800),
+        *_pair(cells, -900),
+        *_pair(capsule, 2000),
+        *_pair(ellipsoid((40, -3, -1), (2.2, 2.2, 3)), 100),
         *_pair(tube([(84, -3, -3), (54, -6, -3)], 3.5), -950),
-        *_pair(ellipsoid((48, -6, -1), (5, 4, 6)), -900),
-        *_pair(canal, 10),
-        *_pair(cochlea, 10),
+        *_pair(ellipsoid((42, -14, -4), (4, 6, 6)), -900),
+        *_pair(nerve_canal, 10),
+        *_pair(_COCHLEA, 300),
     ]
 
 
@@ -232,22 +255,22 @@ def _nasal_cavity() -> list[FilledSolid]:
     ]
 
 
-_ARCH = ((0.0, -106.0, -68.0), (17.0, -99.0, -67.5), (31.0, -79.0, -65.5), (45.0, -48.0, -60.0))
+_ARCH = ((0.0, -106.0, -68.0), (17.0, -99.0, -67.5), (31.0, -79.0, -65.5), (45.0, -53.0, -60.0))
 _RAMUS = (
-    Section(-7, 53, -31, 1.5, -37, -25),
-    Section(-14, 52.5, -33, 3.6, -49, -20),
-    Section(-30, 51, -37, 4.4, -53, -20),
-    Section(-48, 49, -41, 5, -58, -23),
-    Section(-64, 47, -48, 5.5, -64, -31),
-    Section(-74, 44, -56, 3, -64, -47),
+    Section(-7, 53, -35, 1.5, -41, -29),
+    Section(-14, 52.5, -38, 3.6, -54, -25),
+    Section(-30, 51, -43, 4.4, -59, -27),
+    Section(-48, 49, -47, 5, -64, -30),
+    Section(-64, 47, -54, 5.5, -70, -38),
+    Section(-74, 44, -61, 3, -69, -53),
 )
 
 
 def _half_mandible(grown_mm: float) -> Solid:
     """Body, ramus, condyle and coronoid process of the left side."""
     body = tube(_ARCH, [5.8 + grown_mm, 5.5 + grown_mm, 5.4 + grown_mm, 5 + grown_mm], stretch=(1, 1, 2.3))
-    condyle = tube([(52, -26, -12), (52.5, -22, -3)], [4 + grown_mm, 4.6 + grown_mm], stretch=(1.5, 1, 1))
-    coronoid = tube([(52, -46, -16), (51, -51, -5)], [4 + grown_mm, 2 + grown_mm])
+    condyle = tube([(52, -30, -12), (52.5, -24, -3)], [4 + grown_mm, 4.6 + grown_mm], stretch=(1.5, 1, 1))
+    coronoid = tube([(52, -51, -16), (51, -55, -5)], [4 + grown_mm, 2 + grown_mm])
     return union([body, loft(_RAMUS, grown_mm=grown_mm), condyle, coronoid])
 
 
@@ -276,10 +299,16 @@ def _mouth() -> list[FilledSolid]:
 
 
 def _parotid(mandible: Solid, side_scale: float) -> Solid:
-    """Superficial lobe behind and outside of the ramus, deep lobe towards the parapharyngeal space."""
-    superficial = ellipsoid((61, -25, -38), (10.5 * side_scale, 22, 29 * side_scale))
-    deep = ellipsoid((50, -12, -40), (13, 10, 23))
-    return ((superficial | deep) & loft(_HEAD, grown_mm=-5)) - mandible
+    """Superficial lobe from the ramus back to the mastoid, deep lobe towards the parapharyngeal space."""
+    superficial = ellipsoid((60, -25, -39), (11 * side_scale, 25, 28 * side_scale))
+    deep = ellipsoid((51, -17, -41), (12, 12, 23))
+    behind = _MASTOID | _sternomastoid(0)
+    return ((superficial | deep) & loft(_HEAD, grown_mm=-_FAT_MM)) - (mandible | behind)
+
+
+def _sternomastoid(grown_mm: float) -> Solid:
+    path = [(57, 3, -36), (50, -8, -75), (38, -26, -115), (20, -46, -156)]
+    return tube(path, [radius + grown_mm for radius in (7.5, 9.5, 8.5, 6.5)], stretch=(0.8, 1.2, 1))
 
 
 def _submandibular() -> Solid:
@@ -287,9 +316,8 @@ def _submandibular() -> Solid:
 
 
 def _neck() -> list[FilledSolid]:
-    sternomastoid = [(57, 12, -36), (50, -4, -75), (38, -26, -115), (20, -46, -156)]
     fat = tube([(36, -22, -50), (32, -22, -90), (32, -22, -125), (34, -18, -150)], [9, 13, 14, 12])
-    masseter = tube([(60, -54, -12), (57, -52, -58)], [4.5, 5.5], stretch=(1, 2.4, 1))
+    masseter = tube([(60, -58, -12), (57, -58, -58)], [4.5, 5.5], stretch=(1, 2.4, 1))
     pterygoid = tube([(30, -46, -12), (43, -46, -52)], [6, 6], stretch=(1, 1.8, 1))
     posterior = [
         tube([(x, 46 - abs(x) * 0.25, -40), (x * 1.4, 52 - abs(x) * 0.3, -105)], 2.0, stretch=(3, 1, 1)) for x in (-26, 0, 26)
@@ -299,8 +327,8 @@ def _neck() -> list[FilledSolid]:
         *_pair(fat, -85),
         *_pair(tube([(22, 24, -46), (30, 30, -110)], [11, 14]), 58),
         *_pair(ellipsoid((27, -34, -24), (7, 10, 17)), -90),
-        *_pair(tube(sternomastoid, [9, 11, 10, 8], stretch=(0.8, 1.2, 1)), -80),
-        *_pair(tube(sternomastoid, [7.5, 9.5, 8.5, 6.5], stretch=(0.8, 1.2, 1)), 60),
+        *_pair(_sternomastoid(1.5), -80),
+        *_pair(_sternomastoid(0), 60),
         *_pair(masseter, 62),
         *_pair(pterygoid, 58),
         *_pair(tube([(27, -20, -30), (27, -24, -90), (22, -24, -140), (12, -20, -185)], 3.6), 55),
@@ -484,15 +512,13 @@ def head_and_neck_anatomy() -> tuple[Sequence[FilledSolid], Mapping[str, Solid]]
     The fillings are in the order of painting.
     """
     brainstem = loft(_BRAINSTEM)
-    petrous = tube([(17, -16, 2), (34, -9, -1), (60, 8, -2)], [6, 9, 11], stretch=(1, 1, 1))
-    cochlea = ellipsoid((34, -9, -3), (2.5, 2.4, 2.4))
     orbit, orbit_tissues = _orbit()
     half_mandible = _half_mandible(0)
     mandible = half_mandible | reflected(half_mandible)
     canal, cord = _canal_loft(11.5, 8.0, _CORD_TOP_MM), _canal_loft(6.6, 4.8, _CORD_TOP_MM)
     lungs = _lungs()
     parotids = {Laterality.LEFT: _parotid(mandible, 1.0), Laterality.RIGHT: reflected(_parotid(mandible, 1.03))}
-    beside = petrous | _orbital_cone(2.2) | orbit["OpticNrv"]
+    beside = _PETROUS | _orbital_cone(2.2) | orbit["OpticNrv"]
     brain = loft(_CAVITY) - (brainstem | beside | reflected(beside))
     tissues = [
         *_outside(),
@@ -501,7 +527,7 @@ def head_and_neck_anatomy() -> tuple[Sequence[FilledSolid], Mapping[str, Solid]]
         *_spine(canal, cord),
         *_face(),
         *_mouth(),
-        *_cranium(brainstem, petrous, cochlea),
+        *_cranium(brainstem),
         *(mirror for tissue in orbit_tissues for mirror in _pair(tissue.solid, tissue.hu)),
         *_airway(),
         FilledSolid(parotids[Laterality.LEFT], 0),
@@ -512,7 +538,7 @@ def head_and_neck_anatomy() -> tuple[Sequence[FilledSolid], Mapping[str, Solid]]
         *_pair(_half_mandible(-2.4), 350),
     ]
     organs = {"Brain": brain, "Brainstem": brainstem, "Bone_Mandible": mandible, "SpinalCanal": canal, "SpinalCord": cord}
-    for name, solid in {**orbit, "Cochlea": cochlea, "Glnd_Submand": _submandibular()}.items():
+    for name, solid in {**orbit, "Cochlea": _COCHLEA, "Glnd_Submand": _submandibular()}.items():
         organs |= {f"{name}_L": solid, f"{name}_R": reflected(solid)}
     for name, pair in {"Lung": lungs, "Parotid": parotids}.items():
         organs |= {f"{name}_L": pair[Laterality.LEFT], f"{name}_R": pair[Laterality.RIGHT]}

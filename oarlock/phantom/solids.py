@@ -103,6 +103,24 @@ def _in_segment(points: Sequence[FloatArray], ends: FloatArray, radii: FloatArra
     return np.asarray(np.less_equal(distance_squared, (radii[0] + share * (radii[1] - radii[0])) ** 2))
 
 
+def bubbles(within: Solid, *, apart_mm: float, radius_mm: float) -> Solid:
+    """Balls in staggered rows, cut off where the solid ends.
+
+    :param apart_mm: from the middle of one ball to the next in its row.
+    """
+
+    def contains(points: Points) -> Mask:
+        x, y, z = points
+        layer = np.round(z / apart_mm)
+        row = np.round(y / apart_mm)
+        shift = apart_mm / 2 * np.mod(layer + row, 2)
+        column = np.round((x - shift) / apart_mm)
+        away = (x - shift - column * apart_mm) ** 2 + (y - row * apart_mm) ** 2 + (z - layer * apart_mm) ** 2
+        return np.asarray(away <= radius_mm**2) & within.contains(points)
+
+    return Solid(within.low, within.high, contains)
+
+
 class Section(NamedTuple):
     """The outline of a loft at one height.
 

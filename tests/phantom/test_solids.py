@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oarlock.phantom.solids import Points, Section, Solid, ellipsoid, loft, reflected, slab, tube, union
+from oarlock.phantom.solids import Points, Section, Solid, bubbles, ellipsoid, loft, reflected, slab, tube, union
 
 RADIUS = st.floats(3.0, 9.0)
 
@@ -46,6 +46,12 @@ def test_a_tube_that_widens_is_as_wide_as_said_at_its_ends() -> None:
 def test_stretching_a_tube_stretches_its_volume() -> None:
     ball = 4 / 3 * pi * 4**3
     assert volume(tube([(3, 1, 2), (3, 1, 2)], 4, stretch=(1, 1, 2.5))) == pytest.approx(2.5 * ball, rel=0.01)
+
+
+def test_bubbles_fill_the_share_of_a_solid_that_their_balls_take() -> None:
+    box = slab((-20, -20, -20), (20, 20, 20))
+    share = volume(bubbles(box, apart_mm=5, radius_mm=2)) / volume(box)
+    assert share == pytest.approx(4 / 3 * pi * 2**3 / 5**3, rel=0.02)
 
 
 @pytest.mark.parametrize("power", [1.5, 2.0, 3.0])
