@@ -28,7 +28,10 @@ FAILED_S: Final = 5.0
 """How long the table rests after a poll that failed for a reason nobody foresaw."""
 
 REST: Final = 9.0
-"""After a poll the table rests for this many times as long as the poll took: followers cost a tenth of one core at most."""
+"""After a poll the table rests for this many times as long as the faster one of the last two took.
+
+So followers cost a tenth of one core at most, and one poll that had to wait does not silence them.
+"""
 
 FOLLOWERS_OF_ONE: Final = 256
 """How many jobs and lists one caller may follow at once."""
@@ -148,6 +151,7 @@ class Followers:
     async def run(self) -> None:
         """Poll for as long as anybody follows, until cancelled."""
         limiter = CapacityLimiter(1)  # not of the threads that calls share
+        before_s = 0.0
         while True:
             if not len(self):
                 self._seen = None
@@ -168,7 +172,9 @@ class Followers:
                 follower.tell(found[JobId(follower.of)])
             for watcher in [one for one in self._watchers if one.of in listings]:
                 watcher.tell(listings[watcher.of])
-            await anyio.sleep(max(POLL_S, REST * (monotonic() - began)))
+            took_s = monotonic() - began
+            await anyio.sleep(max(POLL_S, REST * min(before_s, took_s)))
+            before_s = took_s
 
     def _read(self, job_ids: set[JobId], sites: set[str]) -> tuple[dict[JobId, Standing], dict[str, Listing]]:
         """How these jobs and the lists of these sites stand."""

@@ -155,14 +155,15 @@ def test_a_service_that_stops_ends_every_stream(queued: Job) -> None:
     assert sorted(ended) == ["job", "late list", "list"]
 
 
-def test_a_poll_that_takes_long_is_made_less_often(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polls_that_take_long_are_made_less_often_and_one_alone_silences_nobody(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     now = iter(float(i) for i in range(1_000))  # each look at the clock is a second later
     monkeypatch.setattr(followers, "monotonic", lambda: next(now))
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        raise KeyboardInterrupt
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(followers, "anyio", SimpleNamespace(Event=anyio.Event, to_thread=anyio.to_thread, sleep=sleep))
 
@@ -173,7 +174,7 @@ def test_a_poll_that_takes_long_is_made_less_often(queued: Job, monkeypatch: pyt
 
     with pytest.raises(KeyboardInterrupt):
         anyio.run(main)
-    assert pauses == [followers.REST]
+    assert pauses == [followers.POLL_S, followers.REST]
 
 
 def test_a_poll_that_fails_as_nobody_foresaw_ends_neither_the_followers_nor_the_service(
