@@ -5,8 +5,9 @@ after another, so what is made of them does not depend on which call ended first
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import islice
 from typing import TypeVar
@@ -39,3 +40,17 @@ def ahead(calls: Iterable[Callable[[], T]], at_once: int) -> Generator[T]:
         finally:
             for future in coming:
                 future.cancel()
+
+
+@contextmanager
+def beside() -> Iterator[Callable[[Callable[[], T]], Future[T]]]:
+    """One thread beside the caller's: a function that has it run a call, and gives its future.
+
+    It runs one call at a time, in the order in which they were given. Where the context ends, calls that did not begin never do,
+    and the one that runs is waited for.
+    """
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield lambda call: thread.submit(copy_context().run, call)
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from contextvars import ContextVar
 from functools import partial
-from threading import Barrier, Event, current_thread
+from threading import Barrier, Event, Timer, current_thread
 
 import pytest
 
-from oarlock.ahead import ahead
+from oarlock.ahead import ahead, beside
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])
@@ -85,3 +85,34 @@ def test_a_thread_knows_what_its_caller_knows() -> None:
     job = ContextVar("job", default="none")
     job.set("this one")
     assert list(ahead([job.get, job.get], 2)) == ["this one", "this one"]
+
+
+def test_a_thread_beside_runs_one_call_after_another_and_gives_their_answers() -> None:
+    ran: list[int] = []
+    with beside() as start:
+        futures = [start(partial(ran.append, n)) for n in range(5)]
+        named = start(lambda: current_thread().name)
+        assert named.result() != current_thread().name
+    assert ran == list(range(5))
+    assert all(future.done() for future in futures)
+
+
+def test_where_its_context_ends_with_an_error_the_call_that_runs_is_waited_for_and_no_other_begins() -> None:
+    began, go_on, ended = Event(), Event(), list[str]()
+
+    def first() -> None:
+        began.set()
+        assert go_on.wait(10)
+        ended.append("first")
+
+    def stopped() -> None:
+        with beside() as start:
+            start(first)
+            start(lambda: ended.append("second"))
+            assert began.wait(10)
+            Timer(0.05, go_on.set).start()
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        stopped()
+    assert ended == ["first"]

@@ -2,12 +2,14 @@
 
 Read, segment, write and check the RTSTRUCT, compare and picture it.
 
-Nothing in the results depends on when, where or how often the walk is run.
+Nothing in the results depends on when, where or how often the walk is run. The pictures are drawn in a thread beside the checks;
+what is told, written and warned of is in one order all the same.
 """
 
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import orjson
 
 from oarlock import __version__
+from oarlock.ahead import beside
 from oarlock.ct.hounsfield import check_steps
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
 from oarlock.ct.series_geometry import write_series_geometry
@@ -27,7 +30,7 @@ from oarlock.geometry.skin import Surroundings
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import contact_sheet
 from oarlock.pictures.review import Overlay, write_review
-from oarlock.pictures.slice_archive import save_rendering
+from oarlock.pictures.slice_archive import packed_grey, save_rendering
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_bounded
 from oarlock.qa.checks.finding import Finding
 from oarlock.qa.plausibility import check_masks
@@ -84,7 +87,6 @@ class Walk:
     checks: Sequence[Finding] = ()
     verdicts: Sequence[Verdict] = ()
     _certainty: Mapping[OAR, Certainty] = field(default_factory=dict)
-    _overlays: Sequence[Overlay] = ()
 
     def run(self, load_model: Callable[[], Model]) -> None:
         """Write every result into the folder.
@@ -95,16 +97,23 @@ class Walk:
         self.report(Stage.READING, 0.0)
         model = load_model()
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices, refuse_gaps=False))
-        check_steps(series.hu)
-        self.warnings += turned_over(series.hu, series.header.grid)
+        with beside() as start:
+            seen = start(lambda: turned_over(series.hu, series.header.grid))
+            check_steps(series.hu)
+            self.warnings += seen.result()
         masks = self._chosen(self._segment(series, model))
-        around = Surroundings(series.hu, series.header.grid)
-        self.warnings += within_skin(masks, around)
-        written = self._contour(series.header, masks, model)
-        write_series_geometry(self.folder / GEOMETRY, series.header)
-        self._compare(series.header, around, masks, written, model.facts)
-        if self.pictured:
-            self._picture(series, masks, model)
+        with beside() as start:
+            grey = start(lambda: packed_grey(series.hu)) if self.pictured else None
+            around = Surroundings(series.hu, series.header.grid)
+            self._finish(masks, around)
+            pictures = _Pictures(self.folder, series, masks, model.manifest.identity)
+            drawn = [] if grey is None else [start(pictures.sheet), start(lambda: pictures.rendering(grey))]
+            written = self._contour(series.header, masks, model)
+            write_series_geometry(self.folder / GEOMETRY, series.header)
+            panel, not_compared = self._compare(series.header, masks, written)
+            drawn += [] if grey is None else [start(lambda: pictures.review(panel.overlays()))]
+            self._judge(panel, around, not_compared, model.facts)
+            self._await(drawn)
 
     def _segment(self, series: CTSeries, model: Model) -> OARMasks:
         self.report(Stage.READING, 0.7)
@@ -122,9 +131,13 @@ class Walk:
             self.warnings.append(Notice("rtstruct.not_drawn", detail))
         return masks.select([style.oar for style in self.profile.styles_of(masks.oars)])
 
-    def _contour(self, header: SeriesHeader, masks: OARMasks, model: Model) -> WrittenRTSTRUCT:
+    def _finish(self, masks: OARMasks, around: Surroundings) -> None:
+        """What is not of an organ is taken off; the masks do not change after it."""
         self.report(Stage.CONTOURING, 0.0)
-        self.warnings += clean_up(masks, header.grid)
+        self.warnings += within_skin(masks, around)
+        self.warnings += clean_up(masks, around.grid)
+
+    def _contour(self, header: SeriesHeader, masks: OARMasks, model: Model) -> WrittenRTSTRUCT:
         self.report(Stage.CONTOURING, 0.4)
         path = self.folder / RTSTRUCT
         authorship = Authorship(self.job_id, self.created_at, model.facts, model.manifest.drawn_by())
@@ -136,8 +149,9 @@ class Walk:
         return written
 
     def _compare(
-        self, header: SeriesHeader, around: Surroundings, masks: OARMasks, written: WrittenRTSTRUCT, model: ModelFacts
-    ) -> None:
+        self, header: SeriesHeader, masks: OARMasks, written: WrittenRTSTRUCT
+    ) -> tuple[ComparisonSet, list[dict[str, Any]]]:
+        """Compare with each supplied RTSTRUCT; beside the comparisons, those that could not be compared with."""
         self.report(Stage.COMPARING, 0.0)
         names = {style.oar: style.name for style in self.profile.styles_of(masks.oars)}
         ours = StructureSetOnGrid(Source(written.sop_instance_uid, written.label), masks, names)
@@ -151,8 +165,15 @@ class Walk:
                 detail = f"Supplied RTSTRUCT {position} was not compared with. {error.detail}"
                 self.warnings.append(Notice("structure_set.not_compared", detail))
             self.report(Stage.COMPARING, 0.7 * position / len(header.structure_sets))
-        self.scanner, self.reports, self._overlays = header.scanner, panel.reports, panel.overlays()
-        self.checks = check_masks(masks, header.grid, self._certainty, around.hu, around=around)
+        self.scanner, self.reports = header.scanner, panel.reports
+        return panel, not_compared
+
+    def _judge(
+        self, panel: ComparisonSet, around: Surroundings, not_compared: Sequence[Mapping[str, Any]], model: ModelFacts
+    ) -> None:
+        """Check the contours without a reference, and write the QA report."""
+        masks = panel.predicted.masks
+        self.checks = check_masks(masks, around.grid, self._certainty, around.hu, around=around)
         self.verdicts = verdicts(self.checks, masks.oars)
         made = Making(self.job_id, self.created_at.astimezone(UTC).isoformat(), model, __version__)
         report = panel.report(self.checks, not_compared, made=made)
@@ -164,27 +185,50 @@ class Walk:
         panel.add(supplied, position=position)
         shutil.copyfile(path, self.folder / reference_name(position))  # stays as long as what was compared with it
 
-    def _picture(self, series: CTSeries, masks: OARMasks, model: Model) -> None:
-        hu, grid, identity = series.hu, series.header.grid, model.manifest.identity
-        sheet, rendering, head, data = (self.folder / name for name in (PREVIEW, RENDERING, REVIEW, REVIEW_DATA))
-        self.report(Stage.COMPARING, 0.8)
-        self._draw([sheet], lambda: sheet.write_bytes(contact_sheet(hu, grid, masks, model=identity)))
-        self.report(Stage.COMPARING, 0.9)
-        self._draw([rendering], lambda: save_rendering(rendering, hu, grid, masks, model=identity))
-        self._draw([head, data], lambda: write_review(head, data, hu, grid, masks, model=identity, overlays=self._overlays))
+    def _await(self, drawn: Sequence[Future[Notice | None]]) -> None:
+        """Wait for the pictures."""
+        for done, picture in enumerate(drawn):
+            self.report(Stage.COMPARING, 0.8 + 0.2 * done / len(drawn))
+            if (failed := picture.result()) is not None:
+                self.warnings.append(failed)
 
-    def _draw(self, files: Sequence[Path], draw: Callable[[], object]) -> None:
-        """Draw a picture; one that fails is not worth the contours, which are written and checked by then.
 
-        :raises OSError: if the disk is full or away: the job is worth another attempt.
-        """
-        try:
-            draw()
-        except OSError:
-            raise
-        except Exception:
-            log.exception("picture failed", extra={"what": files[0].name})
-            for path in files:
-                path.unlink(missing_ok=True)
-            detail = f"{files[0].name} could not be drawn, and what is made of it is missing. The contours are whole."
-            self.warnings.append(Notice("picture.failed", detail))
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """The pictures of one series and its masks, drawn in a thread of their own; each gives a warning if it failed."""
+
+    folder: Path
+    series: CTSeries
+    masks: OARMasks
+    model: str
+
+    def sheet(self) -> Notice | None:
+        sheet, hu, grid = self.folder / PREVIEW, self.series.hu, self.series.header.grid
+        return _drawn([sheet], lambda: sheet.write_bytes(contact_sheet(hu, grid, self.masks, model=self.model)))
+
+    def rendering(self, grey: Future[list[bytes]]) -> Notice | None:
+        """:param grey: the slices, packed."""
+        rendering, hu, grid = self.folder / RENDERING, self.series.hu, self.series.header.grid
+        return _drawn([rendering], lambda: save_rendering(rendering, hu, grid, self.masks, model=self.model, grey=grey.result()))
+
+    def review(self, overlays: Sequence[Overlay]) -> Notice | None:
+        head, data, hu, grid = self.folder / REVIEW, self.folder / REVIEW_DATA, self.series.hu, self.series.header.grid
+        return _drawn([head, data], lambda: write_review(head, data, hu, grid, self.masks, model=self.model, overlays=overlays))
+
+
+def _drawn(files: Sequence[Path], draw: Callable[[], object]) -> Notice | None:
+    """Draw a picture; one that fails is not worth the contours: it is left out, with a warning.
+
+    :raises OSError: if the disk is full or away: the job is worth another attempt.
+    """
+    try:
+        draw()
+    except OSError:
+        raise
+    except Exception:
+        log.exception("picture failed", extra={"what": files[0].name})
+        for path in files:
+            path.unlink(missing_ok=True)
+        detail = f"{files[0].name} could not be drawn, and what is made of it is missing. The contours are whole."
+        return Notice("picture.failed", detail)
+    return None
