@@ -89,7 +89,7 @@ def _turned(hu: Int16Array, grid: Grid) -> list[Notice]:
     coarse = hu[:: steps[0], :: steps[1], :: steps[2]]
     area_mm2 = grid.row_spacing_mm * steps[1] * grid.column_spacing_mm * steps[2]
     body = _filled(body_core(coarse))
-    if body.any() and min(coarse.shape[1:]) > 1:
+    if body.any():
         aside, behind = _air_off_middle_mm(coarse, body, _in_slice_mm(grid, coarse.shape[1:], steps[1], steps[2]), area_mm2)
         trend = _bone_towards_head(coarse, body, grid.origins_mm[:: steps[0], 2], area_mm2)
         quarter = abs(aside) > max(AIR_ASIDE_MM, abs(behind))

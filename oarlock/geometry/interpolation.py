@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.contours import box_of, to_mask
-from oarlock.geometry.masks import Box, grow
+from oarlock.geometry.masks import Box
 
 Polygons = Sequence[FloatArray]
 """(n, 2) fractional row and column indices each; read as even-odd."""
@@ -34,7 +34,7 @@ def between(
     if len(lower) == len(upper) == 1:
         shift = _centre(upper[0]) - _centre(lower[0])
         lower, upper = [lower[0] + share * shift], [upper[0] - (1 - share) * shift]
-    box = grow(box_of([(0, yx) for yx in (*lower, *upper)], (1, *shape)), 1, (1, *shape))
+    box = box_of([(0, yx) for yx in (*lower, *upper)], (1, *shape))
     below, above = _mask(lower, box), _mask(upper, box)
     if not below.any() or not above.any():
         return box, below if share < 0.5 else above

@@ -2,13 +2,16 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
 
-from oarlock.ct.hounsfield import check_hounsfield, check_not_cut, check_steps, check_values
+from oarlock.ct import hounsfield
+from oarlock.ct.hounsfield import check_hounsfield, check_not_cut, check_step, check_steps, check_values, spread, without_padding
 from oarlock.ct.intake import take_in
 from oarlock.ct.rules import IntakeRules
 from oarlock.ct.series import check_headers
@@ -78,20 +81,37 @@ def mixed(**shares: float) -> HU:
     return values
 
 
+def halves(low: int, high: int) -> HU:
+    return np.repeat([low, high], 5000).astype(np.int16)
+
+
 LIMITS = [
     (mixed(m790=0.0, h45=0.98, m700=0.02), None),
-    (np.concatenate([np.full(5000, -605), np.full(5000, -304)]).astype(np.int16), "HU, where fat"),  # spans 301
-    (np.concatenate([np.full(5000, -605), np.full(5000, -306)]).astype(np.int16), "nearly all of them"),  # spans 299
-    (mixed(h45=0.9, h700=0.0989), None),  # 0.11 % air
+    (halves(-605, -305), "HU, where fat"),  # spans 300
+    (halves(-605, -306), "nearly all of them"),  # spans 299
+    (mixed(h0=0.994), None),  # 0.6 % lie far below the others, which is more than the lowest half percent
+    (mixed(h0=0.996), "nearly all of them lie between 0 and 0"),
+    (mixed(h0=0.006), None),
+    (mixed(h0=0.004), "nearly all of them lie between -1000 and -1000"),
+    (mixed(h45=0.9, h700=0.099), None),  # 0.1 % air
     (mixed(h45=0.9, h700=0.0991), "no air"),  # 0.09 %
-    (mixed(m1300=0.05, m1350=0.049, h45=0.5), None),  # 9.9 % below -1200
-    (mixed(m1300=0.05, m1350=0.051, h45=0.5), "10 % of them lie below"),
-    (mixed(h45=0.18, h700=0.32), None),  # 36 % soft
-    (mixed(h45=0.17, h700=0.33), "34 % of what is denser"),
-    (mixed(h119=0.5), None),
+    (mixed(h45=0.9, h700=0.099, m600=0.001), None),  # the lightest that is not denser than air
+    (mixed(h45=0.9, h700=0.099, m599=0.001), "no air"),
+    (mixed(m1201=0.05, m1250=0.05, m1200=0.05, h45=0.5), None),  # 10 % below -1200
+    (mixed(m1201=0.0501, m1250=0.0509, m1200=0.05, h45=0.5), r" 10 % of them lie below"),
+    (mixed(m200=0.0875, h200=0.0875, h700=0.325, m600=0.1), None),  # 35 % soft, with both ends of it
+    (mixed(m201=0.0875, h200=0.0875, h700=0.325), "18 % of what is denser"),
+    (mixed(m200=0.0875, h201=0.0875, h700=0.325), "18 % of what is denser"),
+    (mixed(h45=0.1749, h700=0.3251), "35 % of what is denser"),
+    (halves(-1000, -650), r": 0 % of what is denser"),
+    (mixed(h120=0.5), None),
     (mixed(h121=0.5), "soft tissue lies around 121 HU"),
-    (mixed(m119=0.5), None),
+    (mixed(m120=0.5), None),
     (mixed(m121=0.5), "soft tissue lies around -121 HU"),
+    (mixed(h100=0.4, m300=0.41), "soft tissue lies around -300 HU"),  # the median is of what lies from -300 to 400
+    (mixed(h100=0.4, m301=0.41), None),
+    (mixed(h100=0.4, h400=0.41), "soft tissue lies around 400 HU"),
+    (mixed(h100=0.4, h401=0.41), None),
 ]
 
 
@@ -205,7 +225,7 @@ def test_bulk_densities_are_not_values_that_are_cut_and_a_window_is_though_it_ha
         take_in(write(tmp_path / "levels", levels), IntakeRules())
 
 
-@pytest.mark.parametrize(("share", "densities", "refused"), [(0.61, 4, False), (0.59, 4, True), (0.7, 5, True)])
+@pytest.mark.parametrize(("share", "densities", "refused"), [(0.6, 4, False), (0.5996, 4, True), (0.7, 5, True)])
 def test_four_densities_are_bulk_from_60_percent_on(share: float, densities: int, refused: bool) -> None:
     """Of 10,000 values below a highest one that 1 % have; the rest is spread over 1,500. Four of the five have 56 %."""
     of_each = round(10_000 * share / densities)
@@ -276,6 +296,217 @@ def test_what_lies_beyond_air_behind_the_head_is_a_patient_from_1_percent_of_a_s
 
 def test_a_small_matrix_is_not_judged() -> None:
     check_steps(np.arange(3 * 63 * 63, dtype=np.int16).reshape(3, 63, 63))
+
+
+# ── the limits, one pixel or one HU to either side ────────────────────────────────────────────────────────────────────
+
+
+PADDED = [
+    ("down to 1200 below is not padding", [-1200, 0, 5], [-1200, 0, 5]),
+    ("a constant below, 100 and more from all others", [-1300, -1300, -1200, 0], [-1200, 0]),
+    ("99 from the others", [-1300, -1300, -1201, 0], [-1300, -1300, -1201, 0]),
+    ("half of what lies below has one value", [-2500, -2500, -2450, -1201, -1200, -1200, -1200, 0], [-1200, -1200, -1200, 0]),
+    ("that value is within a doubled intercept", [-2499, -2499, -2450, -1201, 0], [-2499, -2499, -2450, -1201, 0]),
+    ("less than half has it", [-2500, -2500, -2450, -2410, -1201, 0], [-2500, -2500, -2450, -2410, -1201, 0]),
+    ("nothing but one value", [-3000, -3000], [-3000, -3000]),
+    ("nothing but what lies below", [-2600, -2600, -2590], [-2600, -2600, -2590]),
+]
+
+
+@pytest.mark.parametrize(("values", "left"), [case[1:] for case in PADDED], ids=[case[0] for case in PADDED])
+def test_padding_is_what_lies_far_below_air_and_apart(values: list[int], left: list[int]) -> None:
+    assert without_padding(np.array(values, dtype=np.int16)).tolist() == left
+
+
+CUT = [
+    ("2 of 1,000", 1499, 2, 998, 0, False),
+    ("3 of 1,000", 1499, 3, 997, 0, True),
+    ("as high as enamel", 1500, 3, 997, 0, False),
+    ("what is air does not count", 1499, 3, 997, 1000, True),
+    ("one other value", 1499, 40, 1, 0, False),  # one density
+]
+
+
+@pytest.mark.parametrize(
+    ("top", "with_it", "others", "air", "refused"), [case[1:] for case in CUT], ids=[case[0] for case in CUT]
+)
+def test_a_highest_value_is_a_cut_if_more_than_2_in_1000_have_it_below_1500(
+    top: int, with_it: int, others: int, air: int, refused: bool
+) -> None:
+    hu = np.concatenate([np.full(with_it, top), np.arange(others) - 599 + (others == 1), np.full(air, -600)])
+    with pytest.raises(NotHounsfield, match=f"cut off at {top} HU") if refused else nullcontext():
+        check_not_cut(hu.astype(np.int16))
+
+
+def slices(*of_each: dict[int, int]) -> HU:
+    """Slices of 100 by 100 pixels of air, the first of which have values, so many of each."""
+    hu = np.full((len(of_each), 10_000), -1000, dtype=np.int16)
+    for image, values in zip(hu, of_each, strict=True):
+        image[: sum(values.values())] = np.repeat(list(values), list(values.values()))
+    return hu.reshape(-1, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "step"),
+    [
+        ({0: 10_000}, {200: 10_000}, None),
+        ({0: 10_000}, {201: 10_000}, 201),
+        ({0: 10_000}, {-201: 10_000}, 201),
+        ({0: 4_000}, {350: 4_000}, None),  # the median of all is that of air
+        ({0: 4_000}, {351: 4_000}, 351),
+        ({-900: 4_000}, {-549: 4_000}, None),  # not denser than air
+        ({-899: 4_000}, {-548: 4_000}, 351),
+        ({0: 100}, {400: 100}, None),  # 1 % of a slice
+        ({0: 101}, {400: 101}, 400),
+        ({0: 1_000}, {400: 920}, 400),  # 92 % of the body are in both
+        ({0: 1_000}, {400: 919}, None),
+        ({0: 919}, {400: 1_000}, None),
+    ],
+)
+def test_two_slices_jump_by_more_than_200_hu_or_by_more_than_350_in_the_body(
+    one: dict[int, int], other: dict[int, int], step: int | None
+) -> None:
+    with pytest.raises(NotHounsfield, match=f"those of file 7 .* by {step} in") if step else nullcontext():
+        check_step(slices(one, other), 7)
+
+
+@pytest.mark.parametrize(
+    ("image", "is_air"),
+    [
+        ({0: 500, -1100: 9_500}, True),
+        ({0: 500, -1101: 9_500}, False),
+        ({0: 500, -900: 9_500}, True),
+        ({0: 500, -899: 9_500}, False),
+        ({0: 501}, False),
+    ],
+)
+@pytest.mark.parametrize("turned", [1, -1], ids=["behind", "before"])
+def test_a_slice_is_air_if_95_percent_lie_from_1100_to_900_below_water(image: dict[int, int], is_air: bool, turned: int) -> None:
+    """Beside one of air, a slice may be as it likes: here it is bone."""
+    with nullcontext() if is_air else pytest.raises(NotHounsfield, match="from slice 1 to slice 2"):
+        check_steps(slices({700: 10_000}, image)[::turned])
+
+
+BODY = {-560: 4_000}
+
+SUNK = [
+    ("350 below both", BODY, {-910: 3_700, -560: 300}, BODY, None),
+    ("351 below both", BODY, {-911: 3_700, -560: 300}, BODY, 351),
+    ("351 below the lower one", {-460: 4_000}, {-911: 3_700, -560: 300}, BODY, 351),
+    ("most of the body in both", {-560: 540}, {-911: 260, -560: 280}, {-560: 500}, 351),
+    ("the same behind", {-560: 500}, {-911: 260, -560: 280}, {-560: 540}, 351),
+    ("beside what is as light as air", {-560: 500, -900: 40}, {-911: 260, -560: 280}, {-560: 540}, 351),
+    ("the same before", {-560: 540}, {-911: 260, -560: 280}, {-560: 500, -900: 40}, 351),
+]
+
+
+@pytest.mark.parametrize(("before", "image", "behind", "sunk"), [case[1:] for case in SUNK], ids=[case[0] for case in SUNK])
+def test_a_slice_lies_too_low_if_its_median_is_more_than_350_below_both_neighbours_where_they_show_body(
+    before: dict[int, int], image: dict[int, int], behind: dict[int, int], sunk: int | None
+) -> None:
+    """First and last but one of five slices."""
+    for hu, at in ((slices(before, image, behind, behind, behind), 2), (slices(before, before, before, image, behind), 4)):
+        with pytest.raises(NotHounsfield, match=f"those of slice {at} lie {sunk} below") if sunk else nullcontext():
+            check_steps(hu)
+
+
+@pytest.mark.parametrize(
+    ("image", "last", "is_empty"),
+    [
+        ({}, {30: 100}, True),  # 1 % of a slice is a patient
+        ({}, {30: 99}, False),
+        ({30: 250}, {30: 5_000}, False),  # a twentieth of both
+        ({30: 249, -900: 100}, {30: 5_000}, True),
+        ({30: 249}, {30: 4_900}, False),  # a twentieth of the lesser one is 245
+    ],
+)
+@pytest.mark.parametrize("turned", [1, -1], ids=["behind", "before"])
+def test_a_slice_is_empty_that_shows_less_than_a_twentieth_of_those_on_both_sides(
+    image: dict[int, int], last: dict[int, int], is_empty: bool, turned: int
+) -> None:
+    hu = slices({30: 5_000}, image, image, last)[::turned]
+    with pytest.raises(NotHounsfield, match="slice 2 is empty, and") if is_empty else nullcontext():
+        check_steps(hu)
+
+
+def test_the_first_two_slices_are_compared_and_the_last_one_not_with_the_first() -> None:
+    hu = np.repeat(30 * np.arange(9, dtype=np.int16), 64 * 64).reshape(9, 64, 64)
+    check_steps(hu)
+    hu[0] -= 200
+    with pytest.raises(NotHounsfield, match="from slice 1 to slice 2 they change by 230"):
+        check_steps(hu)
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [((63, 70), False), ((70, 63), False), ((64, 64), True), ((64, 300), True), ((255, 255), True), ((256, 300), False)],
+)
+def test_every_pixel_is_looked_at_from_64_to_255_and_every_other_one_of_256(shape: tuple[int, int], seen: bool) -> None:
+    """Every other column and row is 600 higher in the second slice."""
+    hu = np.zeros((2, *shape), dtype=np.int16)
+    hu[1, :, 1::2] = hu[1, 1::2] = 600
+    with pytest.raises(NotHounsfield, match="from slice 1 to slice 2") if seen else nullcontext():
+        check_steps(hu)
+
+
+# ── which slices are looked at ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_slices_are_spread_evenly_from_4_to_96_percent() -> None:
+    assert spread(101, 6) == [4, 22, 41, 59, 78, 96]
+    assert spread(1, 9) == [0]
+    assert spread(3, 9) == [0, 1, 2]
+
+
+def looked_at(kinds: str, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int] = (512, 512)) -> list[tuple[list[int], int]]:
+    """The slices of each reading and its step, of a series whose images have rescales and signs by letter."""
+    of_kind = {"a": (1.0, -1024.0, False), "b": (1.1, -1024.0, False), "c": (1.0, 0.0, False), "d": (1.0, -1024.0, True)}
+    storage = [SimpleNamespace(slope=a, intercept=b, signed=c, highest_hu=3071.0) for a, b, c in map(of_kind.__getitem__, kinds)]
+    instances = [SimpleNamespace(path=None, position=z, pixels=pixels) for z, pixels in enumerate(storage)]
+    header: Any = SimpleNamespace(grid=SimpleNamespace(rows=shape[0], columns=shape[1]), instances=instances)
+    read: list[tuple[list[int], int]] = []
+
+    def read_thinned(chosen: Any, step: int) -> HU:
+        read.append(([position for _, position, _ in chosen], step))
+        return patient(slices=len(chosen), size=64)
+
+    monkeypatch.setattr(hounsfield, "read_thinned", read_thinned)
+    check_hounsfield(header)
+    return read
+
+
+def test_nine_slices_are_looked_at_and_about_128_rows_and_columns_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    nine = [4, 14, 24, 35, 45, 55, 66, 76, 86]
+    assert looked_at("a" * 91, monkeypatch) == [(nine, 4)]
+    assert looked_at("a" * 91, monkeypatch, (300, 512)) == looked_at("a" * 91, monkeypatch, (512, 300)) == [(nine, 2)]
+    assert looked_at("a" * 91, monkeypatch, (64, 64)) == [(nine, 1)]
+    assert looked_at("a" * 91, monkeypatch, (63, 64)) == looked_at("a" * 91, monkeypatch, (64, 63)) == []
+
+
+def test_six_slices_of_another_rescale_are_compared_with_their_nearest_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [pair for pair, _ in looked_at("b" * 20 + "a" * 71, monkeypatch)[1:]]
+    assert pairs == [[z, 20] for z in (1, 4, 8, 11, 15, 18)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "compared"),
+    [
+        ("aaaabcdd", []),  # no more than half have one rescale: each slice has its own
+        ("aaaaabcd", [5, 6, 7]),
+        ("aaaabbcc", [4, 5, 6, 7]),  # three are not so many
+        ("aaaabcddd", []),
+        ("aaaaabcdd", [5, 6, 7, 8]),
+        ("aaaabaaaa", [4]),
+        ("aaaacaaaa", [4]),
+        ("aaaadaaaa", [4]),
+    ],
+)
+def test_slices_of_another_rescale_are_compared_unless_each_has_its_own(
+    kinds: str, compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another slope, another intercept or another sign."""
+    found = [pair[0] for pair, _ in looked_at(kinds, monkeypatch)[1:]]
+    assert found == compared
 
 
 # ── at the door ───────────────────────────────────────────────────────────────────────────────────────────────────────

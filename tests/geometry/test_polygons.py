@@ -3,11 +3,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from oarlock.geometry.polygons import crossings
+from oarlock.geometry import polygons as polygons_module
+from oarlock.geometry.polygons import area, crossings
 
 Points = npt.NDArray[np.float64]
 
@@ -54,3 +56,60 @@ def test_touching_at_a_point_or_along_an_edge_is_found() -> None:
     assert crossings([square, square + np.array([2, 0])], [0, 0]) == [0, 1]
     assert crossings([keyhole], [0]) == [0]
     assert crossings([square, square + 2.1, square / 2 + 0.5], [0, 0, 0]) == []
+
+
+def test_the_area_is_that_of_the_polygon_and_its_sign_that_of_its_sense() -> None:
+    """A triangle of 3 by 4 and a square with a corner cut off, far from the origin: positive from x to y."""
+    triangle = np.array([(0.0, 0), (0, 4), (3, 0)]) + np.array([1000, -2000])
+    assert area(triangle) == 6
+    assert area(triangle[::-1]) == area(triangle[:, ::-1]) == -6
+    assert area(np.array([(5.0, 5), (5, 9), (8, 9), (9, 8), (9, 5)])) == 15.5
+
+
+DIAGONAL = np.array([(0.0, 4), (4, 0), (0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("apart", "pixel_mm2", "touches"),
+    [
+        (0.8e-7, 1.0, True),
+        (1.3e-7, 1.0, False),
+        (0.2e-7, 4.0, True),
+        (0.4e-7, 4.0, False),
+        (3e-7, 0.25, True),
+        (6e-7, 0.25, False),
+    ],
+)
+@pytest.mark.parametrize("turned", [1, -1])
+def test_a_corner_touches_an_edge_if_they_enclose_less_than_a_millionth_of_a_square_millimetre(
+    apart: float, pixel_mm2: float, touches: bool, turned: int
+) -> None:
+    """Beside the middle of an edge of 4 by 4 voxels, (d, d) off it: twice the area of their triangle is 8 d voxels."""
+    corner = np.array([(2, 2), (2, 5), (5, 2)]) + apart
+    for pair in ([DIAGONAL[::turned], corner], [corner, DIAGONAL[::turned]], [4 - DIAGONAL[::turned], 4 - corner]):
+        assert crossings(pair, [0, 0], pixel_mm2) == ([0, 1] if touches else [])
+
+
+def test_the_same_polygon_in_two_groups_does_not_cross_itself_and_groups_need_no_order() -> None:
+    square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
+    assert crossings([square, square], [0, 1]) == []
+    assert crossings([square, square + 9, square + 1, square + 9.5], [7, 3, 7, -2]) == [0, 2]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+def test_edges_are_compared_in_blocks_of_any_size(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polygons_module, "_BLOCK", block)
+    comb = [np.array([(0.0, n), (9, n + 0.5), (0, n + 1)]) for n in (0, 3, 6, 9)]
+    across = np.array([(4.0, 2), (5, 7.5), (4.5, 2)])
+    apart = np.array([(20.0, 0), (22, 0), (21, 5)])
+    assert crossings([*comb, apart, across], [0] * 6) == [1, 2, 5]
+
+
+def test_edges_too_many_to_be_compared_are_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a triangle's three edges, each pair is compared."""
+    triangle = [np.array([(0.0, 0), (1, 5), (2, 0)])]
+    monkeypatch.setattr(polygons_module, "_MOST_PAIRS", 3)
+    assert crossings(triangle, [0]) == []
+    monkeypatch.setattr(polygons_module, "_MOST_PAIRS", 2)
+    assert crossings(triangle, [0]) is None
+    assert crossings([], []) == []
