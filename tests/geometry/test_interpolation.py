@@ -27,6 +27,7 @@ def voxels(*places: tuple[int, int, int, int]) -> Mask:
 
 def drawn(lower: list[FloatArray], upper: list[FloatArray], share: float) -> Mask:
     (_, rows, columns), mask = between(lower, upper, share, shape=SHAPE, spacing_mm=SPACING_MM)
+    assert mask.shape == (1, rows.stop - rows.start, columns.stop - columns.start)
     whole = np.zeros(SHAPE, dtype=np.bool_)
     whole[rows, columns] = mask[0]
     return whole
@@ -59,11 +60,16 @@ def test_a_single_contour_on_each_plane_moves_between_their_places(share: float,
     np.testing.assert_array_equal(found, voxels((*place, 3, 3)))
 
 
-def test_the_place_of_a_contour_is_the_centre_of_its_area_and_not_of_its_corners() -> None:
-    """An L, and the same one with further corners on one edge, eight columns to the right: half way it has moved by four."""
-    bent = np.array([(1.5, 1.5), (1.5, 3.5), (7.5, 3.5), (7.5, 7.5), (9.5, 7.5), (9.5, 1.5)])
-    cornered = np.insert(bent, 1, [(1.5, 2.0), (1.5, 2.5), (1.5, 3.0)], axis=0) + np.array([0, 8])
-    np.testing.assert_array_equal(drawn([bent], [cornered], 0.5), voxels((2, 6, 8, 2), (8, 6, 2, 6)))
+@pytest.mark.parametrize(("share", "moved"), [(0.25, (1, 2)), (0.5, (2, 4)), (0.75, (3, 6))])
+def test_the_place_of_a_contour_is_the_centre_of_its_area(share: float, moved: tuple[int, int]) -> None:
+    """An L of 12 voxels around (4.5, 2.5) and 12 around (8.5, 4.5), with further corners on an edge; a square of 4 by 4."""
+    bent = np.array([(1.5, 1.5), (1.5, 2), (1.5, 3.5), (7.5, 3.5), (7.5, 7.5), (9.5, 7.5), (9.5, 5), (9.5, 1.5)])
+    y, x = moved
+    lower = signed_mm(voxels((2 + y, 2 + x, 6, 2), (8 + y, 2 + x, 2, 6)))
+    upper = signed_mm(voxels((5 + y, 2 + x, 4, 4)))  # 4 rows and 8 columns are the whole way
+    for polygon in (bent, bent[::-1], np.roll(bent, 3, axis=0)):
+        found = drawn([polygon], [rectangle(9, 10, 4, 4)], share)
+        np.testing.assert_array_equal(found, (1 - share) * lower + share * upper > 0)
 
 
 def test_a_contour_and_the_same_one_that_runs_the_other_way_round_lie_in_one_place() -> None:
@@ -76,6 +82,13 @@ def test_a_contour_without_an_area_lies_in_the_middle_of_its_box() -> None:
     line = np.array([(4.0, 20.0), (4.0, 22.0), (4.0, 20.5)])
     found = drawn([line], [rectangle(3, 4, 3, 3)], 0.5)
     np.testing.assert_array_equal(found, voxels((3, 12, 3, 3)))
+
+
+def test_a_thin_contour_lies_where_most_of_its_area_does() -> None:
+    """A wedge of 18 columns has its centre after 12 of them, (2/3, 0.1/3) from its tip; the square goes half of the way there."""
+    wedge = np.array([(4.25, 6.0), (4.25, 24.0), (4.35, 24.0)])
+    found = drawn([wedge], [rectangle(3, 3, 3, 3)], 0.5)
+    np.testing.assert_array_equal(found, voxels((3, 10, 3, 3)))
 
 
 SPECK = rectangle(3.25, 3.25, 0.1, 0.1)
