@@ -74,7 +74,7 @@ def with_company(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> list
     :param polygons: (n, 2) fractional row and column indices each. The cost grows with the square of their number.
     :param shape: (rows, columns).
     """
-    if len(polygons) < 2:
+    if not polygons:
         return []
     low, high = _boxes(polygons, shape)
     meet = ((low[:, None] < high[None]) & (low[None] < high[:, None])).all(axis=2)

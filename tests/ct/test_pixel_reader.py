@@ -170,7 +170,7 @@ def test_where_compression_with_loss_blurred_padding_below_air_nothing_lies_belo
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, stored, expected = LOSSY[what]
-    pixels = replace(PLAIN, **{"transfer_syntax": NEAR_LOSSLESS, "signed": True, "fragments": ((3, 4), (9, 2))} | changes)
+    pixels = replace(replace(PLAIN, transfer_syntax=NEAR_LOSSLESS, signed=True, fragments=((3, 4), (9, 2))), **changes)
     (tmp_path / "slice").write_bytes(b"...ABCD..EF...")
     decoder = Decoded()
     decoder.asked, decoder.stored = [], np.array(stored, dtype=np.int16).reshape(2, 3)

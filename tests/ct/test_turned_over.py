@@ -161,7 +161,7 @@ def told(hu: npt.NDArray[np.int16], grid: Grid) -> str:
     ("pixels", "limit_mm", "sentence"),
     [({"down": 2}, 8, "behind the middle"), ({"left": 4}, 15, "beside the middle"), ({"left": -4}, 15, "beside the middle")],
 )
-def test_air_is_told_from_its_limit_on(pixels: dict[str, int], limit_mm: float, sentence: str) -> None:
+def test_air_is_told_from_its_limit_on(pixels: dict[str, Any], limit_mm: float, sentence: str) -> None:
     share = limit_mm / abs(sum(pixels.values()))
     assert sentence not in told(*block((27, 41, 41), share, **pixels))
     assert sentence in told(*block((27, 41, 41), share + 0.01, **pixels))
@@ -233,14 +233,14 @@ def test_air_is_judged_from_eight_slices_on(slices: int, is_told: bool) -> None:
     ("place", "tube", "said"),
     [({"down": 3}, (2, 2), BEHIND), ({"down": 3}, (1, 3), ""), ({"left": 5}, (2, 2), BESIDE), ({"left": 3}, (2, 2), "")],
 )
-def test_pixels_are_looked_at_every_4_mm_whatever_their_size(place: dict[str, int], tube: tuple[int, int], said: str) -> None:
+def test_pixels_are_looked_at_every_4_mm_whatever_their_size(place: dict[str, Any], tube: tuple[int, int], said: str) -> None:
     """Slices and rows 2 mm apart, columns 0.5: what lies between is water, and 3 of those that are seen have 48 mm²."""
     coarse, grid = block((27, 41, 41), 4.0, tube=tube, **place)
     hu = np.where(np.pad(np.zeros((27, 41, 41), bool), ((0, 0), (5, 5), (5, 5)), constant_values=True), -1000, 0).astype(np.int16)
     hu = hu.repeat(2, axis=0).repeat(2, axis=1).repeat(8, axis=2)
     hu[::2, ::2, ::8] = coarse
     origins = np.array([[0.0, 0.0, 2.0 * z] for z in range(54)])
-    sentence = told(hu, Grid(*hu.shape[1:], origins, grid.row_direction, grid.column_direction, 2.0, 0.5))
+    sentence = told(hu, Grid(hu.shape[1], hu.shape[2], origins, grid.row_direction, grid.column_direction, 2.0, 0.5))
     assert [other in sentence for other in (BEHIND, BESIDE)] == [said == BEHIND, said == BESIDE]
 
 
@@ -306,7 +306,7 @@ def test_what_is_turned_over_is_said_in_whole_sentences() -> None:
 
 def order_is_doubted(hu: npt.NDArray[Any], slice_mm: float = 2.0) -> bool:
     origins = np.array([[0.0, 0.0, slice_mm * z] for z in range(len(hu))])
-    grid = Grid(*hu.shape[1:], origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 3.0, 3.0)
+    grid = Grid(hu.shape[1], hu.shape[2], origins, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 3.0, 3.0)
     return "series.out_of_order" in [notice.code for notice in turned_over(hu.astype(np.int16), grid)]
 
 

@@ -36,11 +36,11 @@ def drawn(lower: list[FloatArray], upper: list[FloatArray], share: float) -> Mas
 def signed_mm(mask: Mask) -> npt.NDArray[np.float64]:
     """Distance from each centre to the nearest one on the other side, one by one; beyond the slice nothing lies inside."""
     wide = np.pad(mask, 1)
-    places = np.stack(np.indices(wide.shape), axis=-1).reshape(-1, 2) * SPACING_MM
+    places = np.argwhere(np.ones_like(wide)) * SPACING_MM
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     inside = wide.reshape(-1)
     distance = np.where(inside, apart[:, ~inside].min(axis=1), -apart[:, inside].min(axis=1))
-    return distance.reshape(wide.shape)[1:-1, 1:-1]
+    return np.asarray(distance.reshape(wide.shape)[1:-1, 1:-1])
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.7])

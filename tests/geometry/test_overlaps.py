@@ -42,6 +42,13 @@ PAIRS = [
     ("a deep notch", SQUARE, notched(0.51), 0.5, False),
     ("begun elsewhere and run the other way", SQUARE, SQUARE[[2, 1, 0, 3]], 0.1, True),
     ("further corners on its edges", SQUARE, CORNERED, 0.15, True),
+    (
+        "a barb whose far end begins a short edge",
+        SQUARE,
+        np.insert(SQUARE, 1, [(15, 20, 5), (15, 20.6, 5), (15.05, 20.42, 5), (15.1, 20, 5)], axis=0),
+        0.5,
+        False,
+    ),
     ("an edge across", SQUARE, SQUARE[[0, 2, 1, 3]], 0.5, False),
 ]
 
@@ -81,7 +88,19 @@ def test_only_polygons_whose_boxes_overlap_can(polygons: list[FloatArray], compa
 
 @pytest.mark.parametrize(
     "polygon",
-    [A, A + 0.5, A - 40, A + 40, A * [-1, 1], A * 9, A * [0.01, 1], A + np.array([14.0, 0]), A + np.array([12.4, 20.6])],
+    [
+        A,
+        A + 0.5,
+        A - 40,
+        A + 40,
+        A + np.array([40, 0]),
+        A - np.array([6, 0]),
+        A * [-1, 1],
+        A * 9,
+        A * [0.01, 1],
+        A + np.array([14.0, 0]),
+        A + np.array([12.4, 20.6]),
+    ],
 )
 def test_a_polygon_costs_the_voxels_of_its_box(polygon: FloatArray) -> None:
     _, rows, columns = box_of([(0, polygon)], (1, *SHAPE))
@@ -105,6 +124,8 @@ SHARED = [
     ("a hole that reaches out", [A, rectangle(5, 8, 2, 4)], 6),
     ("a hole drawn twice", [A, rectangle(5, 6, 2, 3), rectangle(5, 6, 2, 3)], 6),
     ("beside a hole and over its edge", [A, rectangle(5, 6, 2, 2), rectangle(5, 7, 2, 2)], 2),
+    ("a single voxel apart", [A, rectangle(14, 20, 1, 1)], 0),
+    ("a single voxel twice", [rectangle(14, 20, 1, 1), rectangle(14, 20, 1, 1)], 1),
     ("nothing enclosed", [A, rectangle(5.25, 5.25, 0.1, 0.1)], 0),
     ("over the edge of the slice", [A - np.array([6, 0]), rectangle(0, 9, 3, 4)], 4),
 ]
