@@ -43,14 +43,16 @@ def ahead(calls: Iterable[Callable[[], T]], at_once: int) -> Generator[T]:
 
 
 @contextmanager
-def beside() -> Iterator[Callable[[Callable[[], T]], Future[T]]]:
-    """One thread beside the caller's: a function that has it run a call, and gives its future.
+def beside() -> Iterator[Callable[[Callable[[], T]], Callable[[], T]]]:
+    """One thread beside the caller's.
+
+    A function that has it run a call, and gives one that waits for its answer, or raises what it raised.
 
     It runs one call at a time, in the order in which they were given. Where the context ends, calls that did not begin never do,
     and the one that runs is waited for.
     """
     thread = ThreadPoolExecutor(1)
     try:
-        yield lambda call: thread.submit(copy_context().run, call)
+        yield lambda call: thread.submit(copy_context().run, call).result
     finally:
         thread.shutdown(cancel_futures=True)

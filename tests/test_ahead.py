@@ -90,11 +90,13 @@ def test_a_thread_knows_what_its_caller_knows() -> None:
 def test_a_thread_beside_runs_one_call_after_another_and_gives_their_answers() -> None:
     ran: list[int] = []
     with beside() as start:
-        futures = [start(partial(ran.append, n)) for n in range(5)]
-        named = start(lambda: current_thread().name)
-        assert named.result() != current_thread().name
+        for n in range(5):
+            start(partial(ran.append, n))
+        named, fails = start(lambda: current_thread().name), start(lambda: 1 // 0)
+        assert named() != current_thread().name
+        with pytest.raises(ZeroDivisionError):
+            fails()
     assert ran == list(range(5))
-    assert all(future.done() for future in futures)
 
 
 def test_where_its_context_ends_with_an_error_the_call_that_runs_is_waited_for_and_no_other_begins() -> None:

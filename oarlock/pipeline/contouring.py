@@ -9,7 +9,6 @@ what is told, written and warned of is in one order all the same.
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,18 +99,22 @@ class Walk:
         with beside() as start:
             seen = start(lambda: turned_over(series.hu, series.header.grid))
             check_steps(series.hu)
-            self.warnings += seen.result()
+            self.warnings += seen()
         masks = self._chosen(self._segment(series, model))
         with beside() as start:
             grey = start(lambda: packed_grey(series.hu)) if self.pictured else None
             around = Surroundings(series.hu, series.header.grid)
             self._finish(masks, around)
-            pictures = _Pictures(self.folder, series, masks, model.manifest.identity)
-            drawn = [] if grey is None else [start(pictures.sheet), start(lambda: pictures.rendering(grey))]
+            pictures, identity = _Pictures(self.folder, series, masks), model.manifest.identity
+            drawn = (
+                []
+                if grey is None
+                else [start(lambda: pictures.sheet(identity)), start(lambda: pictures.rendering(identity, grey))]
+            )
             written = self._contour(series.header, masks, model)
             write_series_geometry(self.folder / GEOMETRY, series.header)
             panel, not_compared = self._compare(series.header, masks, written)
-            drawn += [] if grey is None else [start(lambda: pictures.review(panel.overlays()))]
+            drawn += [] if grey is None else [start(lambda: pictures.review(identity, panel.overlays()))]
             self._judge(panel, around, not_compared, model.facts)
             self._await(drawn)
 
@@ -185,35 +188,37 @@ class Walk:
         panel.add(supplied, position=position)
         shutil.copyfile(path, self.folder / reference_name(position))  # stays as long as what was compared with it
 
-    def _await(self, drawn: Sequence[Future[Notice | None]]) -> None:
+    def _await(self, drawn: Sequence[Callable[[], Notice | None]]) -> None:
         """Wait for the pictures."""
         for done, picture in enumerate(drawn):
             self.report(Stage.COMPARING, 0.8 + 0.2 * done / len(drawn))
-            if (failed := picture.result()) is not None:
+            if (failed := picture()) is not None:
                 self.warnings.append(failed)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pictures:
-    """The pictures of one series and its masks, drawn in a thread of their own; each gives a warning if it failed."""
+    """The pictures of one series and its masks.
+
+    Each names the model, ``ModelManifest.identity``, and gives a warning if it failed.
+    """
 
     folder: Path
     series: CTSeries
     masks: OARMasks
-    model: str
 
-    def sheet(self) -> Notice | None:
+    def sheet(self, model: str) -> Notice | None:
         sheet, hu, grid = self.folder / PREVIEW, self.series.hu, self.series.header.grid
-        return _drawn([sheet], lambda: sheet.write_bytes(contact_sheet(hu, grid, self.masks, model=self.model)))
+        return _drawn([sheet], lambda: sheet.write_bytes(contact_sheet(hu, grid, self.masks, model=model)))
 
-    def rendering(self, grey: Future[list[bytes]]) -> Notice | None:
-        """:param grey: the slices, packed."""
+    def rendering(self, model: str, grey: Callable[[], list[bytes]]) -> Notice | None:
+        """:param grey: gives what :func:`packed_grey` made of the CT."""
         rendering, hu, grid = self.folder / RENDERING, self.series.hu, self.series.header.grid
-        return _drawn([rendering], lambda: save_rendering(rendering, hu, grid, self.masks, model=self.model, grey=grey.result()))
+        return _drawn([rendering], lambda: save_rendering(rendering, hu, grid, self.masks, model=model, grey=grey()))
 
-    def review(self, overlays: Sequence[Overlay]) -> Notice | None:
+    def review(self, model: str, overlays: Sequence[Overlay]) -> Notice | None:
         head, data, hu, grid = self.folder / REVIEW, self.folder / REVIEW_DATA, self.series.hu, self.series.header.grid
-        return _drawn([head, data], lambda: write_review(head, data, hu, grid, self.masks, model=self.model, overlays=overlays))
+        return _drawn([head, data], lambda: write_review(head, data, hu, grid, self.masks, model=model, overlays=overlays))
 
 
 def _drawn(files: Sequence[Path], draw: Callable[[], object]) -> Notice | None:
