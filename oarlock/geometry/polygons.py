@@ -43,9 +43,10 @@ def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: 
         return []
     edges = _Edges.of(polygons, groups)
     found = set(edges.owner[edges.doubles_back()].tolist())
-    for first, second in _pairs(np.arange(len(edges.low)) + 1, np.searchsorted(edges.low, edges.high, side="right")):
-        if first is None or second is None:
+    for pairs in _pairs(np.arange(len(edges.low)) + 1, np.searchsorted(edges.low, edges.high, side="right")):
+        if pairs is None:
             return None
+        first, second = pairs
         hit = edges.meet(first, second, _NOISE_MM2 / pixel_mm2)
         found.update(edges.owner[first[hit]].tolist(), edges.owner[second[hit]].tolist())
     return sorted(found)
@@ -112,12 +113,12 @@ def _one_side(a: FloatArray, b: FloatArray, p: FloatArray, q: FloatArray, noise:
     return ((side_of_p > noise) & (side_of_q > noise)) | ((side_of_p < -noise) & (side_of_q < -noise))
 
 
-def _pairs(start: IndexArray, stop: IndexArray) -> Iterator[tuple[IndexArray, IndexArray] | tuple[None, None]]:
-    """All (i, j) with start[i] <= j < stop[i], in blocks; a pair of None if there are too many."""
-    count = np.maximum(stop - start, 0)
+def _pairs(start: IndexArray, stop: IndexArray) -> Iterator[tuple[IndexArray, IndexArray] | None]:
+    """All (i, j) with start[i] <= j < stop[i], in blocks; None if there are too many. A range may be empty."""
+    count = stop - start
     total = np.cumsum(count)
     if total[-1] > _MOST_PAIRS:
-        yield None, None
+        yield None
         return
     cuts = np.searchsorted(total, np.arange(_BLOCK, int(total[-1]), _BLOCK))
     for edges in np.split(np.arange(len(start)), cuts):

@@ -64,6 +64,7 @@ def test_the_area_is_that_of_the_polygon_and_its_sign_that_of_its_sense() -> Non
     assert area(triangle) == 6
     assert area(triangle[::-1]) == area(triangle[:, ::-1]) == -6
     assert area(np.array([(5.0, 5), (5, 9), (8, 9), (9, 8), (9, 5)])) == 15.5
+    assert area(triangle + 1e9) == 6
 
 
 DIAGONAL = np.array([(0.0, 4), (4, 0), (0, 0)])
@@ -88,11 +89,14 @@ def test_a_corner_touches_an_edge_if_they_enclose_less_than_a_millionth_of_a_squ
     corner = np.array([(2, 2), (2, 5), (5, 2)]) + apart
     for pair in ([DIAGONAL[::turned], corner], [corner, DIAGONAL[::turned]], [4 - DIAGONAL[::turned], 4 - corner]):
         assert crossings(pair, [0, 0], pixel_mm2) == ([0, 1] if touches else [])
+        if pixel_mm2 == 1:
+            assert crossings(pair, [0, 0]) == ([0, 1] if touches else [])
 
 
 def test_the_same_polygon_in_two_groups_does_not_cross_itself_and_groups_need_no_order() -> None:
     square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
-    assert crossings([square, square], [0, 1]) == []
+    for same in (square, square * [9, 1], square * [1, 9]):
+        assert crossings([same, same], [0, 1]) == []
     assert crossings([square, square + 9, square + 1, square + 9.5], [7, 3, 7, -2]) == [0, 2]
 
 
@@ -106,10 +110,18 @@ def test_edges_are_compared_in_blocks_of_any_size(block: int, monkeypatch: pytes
 
 
 def test_edges_too_many_to_be_compared_are_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a triangle's three edges, each pair is compared."""
-    triangle = [np.array([(0.0, 0), (1, 5), (2, 0)])]
-    monkeypatch.setattr(polygons_module, "_MOST_PAIRS", 3)
-    assert crossings(triangle, [0]) == []
-    monkeypatch.setattr(polygons_module, "_MOST_PAIRS", 2)
-    assert crossings(triangle, [0]) is None
+    """Of a rectangle's four edges, each pair is compared but its lower and its upper one."""
+    rectangle = [np.array([(0.0, 0), (0, 5), (2, 5), (2, 0)])]
+    monkeypatch.setattr(polygons_module, "_MOST_PAIRS", 5)
+    assert crossings(rectangle, [0]) == []
+    monkeypatch.setattr(polygons_module, "_MOST_PAIRS", 4)
+    assert crossings(rectangle, [0]) is None
     assert crossings([], []) == []
+
+
+def test_a_corner_on_a_straight_edge_does_not_double_back_and_a_triangle_without_area_does() -> None:
+    """However short the edges are."""
+    cornered = np.array([(0.0, 0), (0, 0.5), (0, 1), (0.5, 1), (1, 1), (1, 0.5), (1, 0), (0.5, 0)])
+    assert crossings([cornered], [0]) == []
+    assert crossings([np.array([(0.0, 0), (0, 0.2), (0, 0.1)])], [0]) == [0]
+    assert crossings([np.array([(0.0, 0), (0.1, 0), (0.2, 0)])], [0]) == [0]
