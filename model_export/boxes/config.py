@@ -32,7 +32,8 @@ class BoxConfig:
     mirror image of the box. ``anchors`` gives, for each organ that the box is laid by, the offset (z, y, x) in mm from the
     organ's middle to the middle of the box; the box lies at the mean over those that were found. ``hidden_columns`` are columns
     on the patient's right that the network is not shown: what lies there belongs to the mirror image. ``shares`` are of the
-    organs that the served box draws together with its finder (docs/models.md).
+    organs that the served box draws together with its finder (docs/models.md). ``smoothing_sd_voxels`` is of the Gaussian that
+    the served box lays over its probabilities in plane, in voxels of its output; 0 is none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BoxConfig:
     spacing_mm: tuple[float, float, float]
     upscale: int
     hidden_columns: int = 0
+    smoothing_sd_voxels: float = 0.0
     thresholds: dict[str, float] = field(default_factory=dict)  # by organ, both sides; else 0.5
     shares: dict[str, float] = field(default_factory=dict)  # by organ, both sides; else drawn by the box alone
 

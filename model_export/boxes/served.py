@@ -6,6 +6,8 @@ One box in, the organs of both sides out.
 # mypy: allow-subclassing-any
 # (torch is not there where the types are checked without it)
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +26,7 @@ class ServedBox(nn.Module):
     """
 
     views: Tensor
+    weights: Tensor
 
     def __init__(self, network: BoxNetwork, box: BoxConfig) -> None:
         super().__init__()
@@ -31,6 +34,7 @@ class ServedBox(nn.Module):
         self.box = box
         shown = torch.arange(box.size[2] * box.upscale) >= box.hidden_columns * box.upscale
         self.register_buffer("views", (shown.float() + shown.flip(0).float()).clamp(min=1.0))
+        self.register_buffer("weights", gaussian(box.smoothing_sd_voxels))
 
     def forward(self, hu: Tensor) -> Tensor:
         box = self.box
@@ -46,4 +50,26 @@ class ServedBox(nn.Module):
                 found[name] = (left[index] + right[index]) / self.views
             else:
                 found[name], found[other] = left[index], right[index]
-        return torch.stack([found[name] for name in box.drawn_organs])[None]
+        return self.smoothed(torch.stack([found[name] for name in box.drawn_organs]))[None]
+
+    def smoothed(self, probabilities: Tensor) -> Tensor:
+        """In plane, with what lies at the edge going on beyond it.
+
+        A sub-pixel head gives each of the voxels in a voxel of its input a channel of its own; where a probability lies near the
+        threshold these differ from each other like the teeth of a comb.
+        """
+        reach = self.weights.numel() // 2
+        if not reach:
+            return probabilities
+        flat = probabilities.flatten(0, 1)[:, None]  # (organs · Z, 1, Y, X)
+        padded = functional.pad(flat, (reach, reach, reach, reach), mode="replicate")
+        rows = functional.conv2d(padded, self.weights[None, None, :, None])
+        return functional.conv2d(rows, self.weights[None, None, None, :])[:, 0].unflatten(0, probabilities.shape[:2])
+
+
+def gaussian(sd: float) -> Tensor:
+    """Weights of a Gaussian at whole voxels, out to three standard deviations; the sum is 1."""
+    reach = math.ceil(3 * sd)
+    places = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    weights = torch.exp(-0.5 * (places / sd) ** 2) if reach else torch.ones(1)
+    return weights / weights.sum()

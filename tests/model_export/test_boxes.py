@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from model_export.boxes.compose import compose
 from model_export.boxes.config import BoxRun, read_box_run
@@ -106,6 +107,16 @@ def test_a_mirrored_box_gets_the_mirrored_drawing(run: BoxRun) -> None:
     names = run.box.drawn_organs
     swapped = [names.index(name[:-1] + {"L": "R", "R": "L"}[name[-1]]) for name in names]
     assert torch.allclose(plain[swapped].flip(-1), mirrored, atol=1e-6)
+
+
+def test_a_served_box_smooths_its_probabilities_in_plane_alone(run: BoxRun) -> None:
+    sd = 0.8
+    served = ServedBox(BoxNetwork(run.network), replace(run.box, smoothing_sd_voxels=sd)).eval()
+    drawn = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(1))
+    expected = gaussian_filter(drawn.numpy(), (0, 0, sd, sd), mode="nearest", radius=(0, 0, 3, 3))
+    assert served.smoothed(drawn).numpy() == pytest.approx(expected, abs=1e-6)
+    as_drawn = ServedBox(BoxNetwork(run.network), run.box).eval()
+    assert torch.equal(as_drawn.smoothed(drawn), drawn)
 
 
 def test_an_unpaired_organ_is_the_mean_of_the_sides_that_are_shown_it() -> None:
