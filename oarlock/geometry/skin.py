@@ -12,7 +12,7 @@ and may touch the skin, so a threshold takes them for body (:mod:`oarlock.geomet
 3. **Sameness.** Skin is a thin line, lighter outside and followed by fat or muscle within 3 mm. Where values hardly change from
    2.5 to 7 mm under the air over a patch of at least ``LEAST_ML``, and are neither those of fat nor of muscle (``LAID_HU``), a
    material lies on the skin. It goes on inwards for as long as its values do, but not through a gap narrower than twice
-   ``LEAK_MM``: a gland may be as dense, and a material is a slab under the air.
+   ``LEAK_MM`` or lower than twice ``LEAK_HEIGHT_MM``: a gland may be as dense, and a material is a slab under the air.
 
 A bolus that is as dense as fat or muscle is not told by the third sign, nor is a hand that lies flat on the cheek by the second.
 
@@ -31,7 +31,7 @@ from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.components import largest_piece, to_pieces
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Crop, grow, voxels_per_slice
-from oarlock.geometry.morphology import depth_mm, opened_by_neighbours, opened_in_plane
+from oarlock.geometry.morphology import depth_mm, opened_along_z, opened_by_neighbours, opened_in_plane
 
 AIR_HU: Final = -300
 RIND_MM: Final = 1.5
@@ -46,6 +46,7 @@ LAID_HU: Final = (-75.0, 25.0)
 """Between fat and muscle: pads and boli of gel and water."""
 
 LEAK_MM: Final = 5.0
+LEAK_HEIGHT_MM: Final = 7.0
 
 LEAST_ML: Final = 3.0
 """Of the band from 2.5 to 7 mm under the air; a patch of about 7 cm²."""
@@ -240,10 +241,11 @@ def laid_on(hu: Volume, air: Mask, deep_mm: Volume, spacing_mm: tuple[float, flo
 
 
 def _without_leaks(laid: Mask, air: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
-    """What of a material a disk reaches that moves within it and the air, slice by slice."""
+    """What of a material a disk reaches, slice by slice, and then a column, each of which moves within it and the air."""
     y, x = (np.arange(-int(LEAK_MM / step), int(LEAK_MM / step) + 1) * step for step in spacing_mm[1:])
     disk = np.hypot(y[:, None], x) <= LEAK_MM
-    return opened_in_plane(laid | air, disk) & laid
+    wide = opened_in_plane(laid | air, disk) & laid
+    return opened_along_z(wide | air, int(LEAK_HEIGHT_MM / spacing_mm[0])) & wide
 
 
 def _smoothed(hu: Volume, air: Mask, spacing_mm: tuple[float, float, float]) -> Volume:

@@ -165,3 +165,13 @@ def test_a_pad_does_not_leak_through_a_narrow_gap_into_what_is_as_dense() -> Non
     laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
     assert laid[:, 22:28, 5:-5].all()
     assert not laid[:, 32:].any()
+
+
+@pytest.mark.parametrize(("height", "leaks"), [(14, False), (15, True)])
+def test_a_pad_does_not_leak_through_a_gap_lower_than_14_mm_into_what_is_as_dense(height: int, leaks: bool) -> None:
+    hu = np.full((40, 80, 80), 60, np.int16)
+    hu[:, :20], hu[:, 20:30], hu[10 : 10 + height, 30:38, 24:56] = -1000, -40, -40  # air, a pad of 10 mm, a slit of 32 mm
+    air = hu < AIR_HU
+    laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
+    assert laid[:, 22:28, 5:-5].all()
+    assert laid[16, 31, 40] == leaks
