@@ -89,11 +89,11 @@ def _apart(distance: float, thickness: float) -> bool:
 
 
 def _step(numbers: Sequence[int | None]) -> int:
-    """By how much the instance numbers go up from nearly each slice to the next, or down; 1 where they say nothing."""
+    """By how much the instance numbers go up from nearly each slice to the next, or down; 0 or 1 where they say nothing."""
     known = [(place, number) for place, number in enumerate(numbers) if number is not None]
     steps = Counter((after[1] - before[1]) / (after[0] - before[0]) for before, after in pairwise(known))
     step, count = steps.most_common(1)[0] if steps else (0.0, 0)
-    return abs(int(step)) if step.is_integer() and step != 0 and count >= MOST * (len(numbers) - 1) else 1
+    return abs(int(step)) if step.is_integer() and count >= MOST * (len(numbers) - 1) else 1
 
 
 def _gapped(distance: float, stated: Stated) -> list[Notice]:

@@ -119,6 +119,15 @@ def test_numbers_that_few_slices_have_say_nothing(lost: int) -> None:
         assert codes(2.0, numbers=some) == []
 
 
+def test_parts_of_an_image_that_have_not_come_are_told() -> None:
+    (notice,) = check_complete(np.full(9, 2.0), Stated(parts=(2, 5)))
+    assert (notice.code, notice.detail) == (
+        "series.maybe_incomplete",
+        "An image was sent in 5 parts by its own count (a concatenation), and 2 have come. Organs at the missing slices get no "
+        "contours there.",
+    )
+
+
 def test_numbers_that_do_not_move_say_nothing() -> None:
     assert codes(2.0, numbers=[7] * SLICES) == []
 

@@ -114,6 +114,7 @@ class Collected:
         """A trial ends with its first failure, which nobody reads."""
         if self._in_trial and call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
             self._noticed[self._running] += 1
+            self._noticed_at[self._line] = 1 + self._running
             os._exit(NOTICED)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -123,6 +124,7 @@ class Collected:
         self.reaches = self._measured()
         self._set_up_shared()
         self._ran, self._noticed = RawArray("L", len(self.items)), RawArray("L", len(self.items))
+        self._noticed_at = RawArray("L", self._original.count("\n") + 2)  # by line: 1 + the test that noticed its latest mutant
         gc.freeze()
         self._work(self)
         return True
@@ -152,7 +154,7 @@ class Collected:
         def run() -> int:
             if not put_in_place(sys.modules[self._name], self._functions, self._code, mutant.source):
                 return UNTRIED
-            self._run(tests)
+            self._run(tests, mutant.line)
             return PASSED if sure else UNTRIED
 
         return Trial(run, LEAST_S + sum(map(self._limit_s, tests)))
@@ -160,19 +162,25 @@ class Collected:
     def _limit_s(self, test: int) -> float:
         return LEAST_S + self._recorder.shared_s + 10 * self.reaches[test].seconds
 
-    def _run(self, tests: Sequence[int]) -> None:
-        """Run tests, first those that are likeliest to notice a mutant for the time that they take.
+    def _run(self, tests: Sequence[int], line: int) -> None:
+        """Run tests, first the one that noticed the latest mutant of the line, then those that notice most for their time.
 
         Each counts what it noticed, in memory that the forks share.
         """
-        self._in_trial = True
+        self._in_trial, self._line = True, line
         self.items[0].config._tmp_path_factory._basetemp = None  # type: ignore[attr-defined]  # noqa: SLF001 - each fork its own
-        tests = sorted(tests, key=lambda test: self.reaches[test].seconds * (self._ran[test] + 2) / (self._noticed[test] + 1))
+        tests = sorted(tests, key=self._cost_of_notice)
         for test, following in zip(tests, [*tests[1:], *tests[-1:]], strict=True):  # what the last one used is left as it is
             self._running = test
             self._ran[test] += 1
             signal.setitimer(signal.ITIMER_PROF, self._limit_s(test))  # ends the fork
             self._protocol(self.items[test], self.items[following])
+
+    def _cost_of_notice(self, test: int) -> float:
+        """How long a test runs for each mutant that it notices; nothing if it noticed the latest one of the line."""
+        if self._noticed_at[self._line] == 1 + test:
+            return 0
+        return float(self.reaches[test].seconds * (self._ran[test] + 2) / (self._noticed[test] + 1))
 
     def _measured(self) -> list[Reach]:
         """The reach of each test, measured in a fork, so that nothing is left behind by it.

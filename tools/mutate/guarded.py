@@ -15,7 +15,12 @@ HELD_BY: Final = {
     "oarlock/ct/completeness.py": ("ct/test_completeness.py",),
     "oarlock/ct/hounsfield.py": ("ct/test_hounsfield.py",),
     "oarlock/ct/turned_over.py": ("ct/test_turned_over.py",),
-    "oarlock/ct/pixel_header.py": ("ct/test_pixel_header.py", "ct/test_limits.py", "ct/test_pixels.py", "ct/test_what_the_standard_allows.py"),
+    "oarlock/ct/pixel_header.py": (
+        "ct/test_pixel_header.py",
+        "ct/test_limits.py",
+        "ct/test_pixels.py",
+        "ct/test_what_the_standard_allows.py",
+    ),
     "oarlock/ct/pixel_reader.py": ("ct/test_pixel_reader.py", "ct/test_pixels.py", "ct/test_series.py"),
     "oarlock/geometry/grid.py": ("geometry/test_grid.py", "geometry/test_contours.py"),
     "oarlock/geometry/contours.py": ("geometry/test_contours.py",),
