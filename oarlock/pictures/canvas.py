@@ -111,16 +111,29 @@ def _draw_organ(
     picture: Pixels, mask: Mask, colour: Colour, rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
 ) -> None:
     """Draw a contour, and inside of it a light fill (``_FILL``), in place."""
-    level = cv2.remap(mask.astype(np.uint8) * 255, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    near = _pixels_near(mask, rows, columns)
+    level = cv2.remap(mask.astype(np.uint8) * 255, columns[near], rows[near], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     inside = (level > 127).astype(np.uint8)
     x, y, width, height = cv2.boundingRect(inside)
     if width == 0:
         return
+    shown = inside[y : y + height, x : x + width]
+    x, y = x + near[1].start, y + near[0].start
     box = slice(y, y + height), slice(x, x + width)
     tinted = cv2.addWeighted(picture[box], 1 - _FILL, np.full_like(picture[box], colour), _FILL, 0)
-    cv2.copyTo(tinted, inside[box], picture[box])
-    contours, _ = cv2.findContours(inside[box], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
+    cv2.copyTo(tinted, shown, picture[box])
+    contours, _ = cv2.findContours(shown, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
     cv2.polylines(picture, contours, isClosed=True, color=colour, thickness=_LINE, lineType=cv2.LINE_AA)
+
+
+def _pixels_near(mask: Mask, rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]) -> tuple[slice, slice]:
+    """Rows and columns of a picture that hold every pixel with something of a mask within a voxel of it."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    down = np.flatnonzero((rows[:, 0] > y - 1) & (rows[:, 0] < y + height))
+    across = np.flatnonzero((columns.max(axis=0) > x - 1) & (columns.min(axis=0) < x + width))
+    if not down.size or not across.size:
+        return slice(0, 1), slice(0, 1)
+    return slice(int(down[0]), int(down[-1]) + 1), slice(int(across[0]), int(across[-1]) + 1)
 
 
 @cache

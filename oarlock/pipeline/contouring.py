@@ -98,11 +98,10 @@ class Walk:
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices, refuse_gaps=False))
         with beside() as start:
             seen = start(lambda: turned_over(series.hu, series.header.grid))
+            grey = start(lambda: packed_grey(series.hu)) if self.pictured else None
             check_steps(series.hu)
             self.warnings += seen()
-        masks = self._chosen(self._segment(series, model))
-        with beside() as start:
-            grey = start(lambda: packed_grey(series.hu)) if self.pictured else None
+            masks = self._chosen(self._segment(series, model))
             around = Surroundings(series.hu, series.header.grid)
             self._finish(masks, around)
             pictures, identity = _Pictures(self.folder, series, masks), model.manifest.identity
@@ -137,7 +136,7 @@ class Walk:
     def _finish(self, masks: OARMasks, around: Surroundings) -> None:
         """What is not of an organ is taken off; the masks do not change after it."""
         self.report(Stage.CONTOURING, 0.0)
-        self.warnings += within_skin(masks, around)
+        self.warnings += within_skin(masks, around, at_once=2)
         self.warnings += clean_up(masks, around.grid)
 
     def _contour(self, header: SeriesHeader, masks: OARMasks, model: Model) -> WrittenRTSTRUCT:

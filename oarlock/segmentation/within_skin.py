@@ -6,15 +6,18 @@ Pads, bolus and hands are as dense as a gland and are in hardly any training sca
 the patient.
 """
 
+from contextlib import closing
+from functools import partial
 from typing import Final
 
 import numpy as np
 from scipy import ndimage
 
+from oarlock.ahead import ahead
 from oarlock.arrays import Mask
 from oarlock.facts import Notice
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.geometry.skin import Surroundings
 
 ENDING_AT_SKIN: Final = ("Parotid", "Glnd_Submand")
@@ -26,25 +29,34 @@ SHARES: Final = (0.01, 0.6)
 _SMOOTH_MM: Final = 6.0
 
 
-def within_skin(masks: OARMasks, around: Surroundings) -> list[Notice]:
+def within_skin(masks: OARMasks, around: Surroundings, *, at_once: int = 1) -> list[Notice]:
     """Cut glands off at the skin, in place.
 
     :param around: the CT that the masks lie on.
+    :param at_once: glands that are looked at side by side, in threads.
     :returns: a warning for each organ that was cut, with the volume in ml.
     """
-    grid, notices = around.grid, []
-    for oar in masks.oars:
-        if not oar.name.startswith(ENDING_AT_SKIN) or (crop := masks.crop(oar)) is None:
-            continue
-        box, mask = crop
-        outside = around.outside(box, under_skin=True)
-        if SHARES[0] < np.count_nonzero(mask & outside) / np.count_nonzero(mask) <= SHARES[1]:
-            off = mask & (outside | _majority(outside, grid))
+    notices = []
+    glands = [oar for oar in masks.oars if oar.name.startswith(ENDING_AT_SKIN)]
+    crops = [(oar, crop) for oar in glands if (crop := masks.crop(oar)) is not None]
+    with closing(ahead((partial(_off, crop, around) for _, crop in crops), at_once)) as cuts:
+        for (oar, (box, mask)), off in zip(crops, cuts, strict=True):
+            if off is None:
+                continue
             masks.put_inside(oar, box, mask & ~off)
-            ml = float(np.count_nonzero(off, axis=(1, 2)) @ grid.voxel_volumes_mm3[box[0]]) / 1000
+            ml = float(np.count_nonzero(off, axis=(1, 2)) @ around.grid.voxel_volumes_mm3[box[0]]) / 1000
             where = "in air, or in a pad, bolus, mask, tube or hand on the skin"
             notices.append(Notice("contours.cut_at_skin", f"{oar}: {ml:.2f} ml that the model drew {where} were taken off."))
     return notices
+
+
+def _off(crop: Crop, around: Surroundings) -> Mask | None:
+    """What of an organ's box is taken off; None where its share is too small or too large."""
+    box, mask = crop
+    outside = around.outside(box, under_skin=True)
+    if SHARES[0] < np.count_nonzero(mask & outside) / np.count_nonzero(mask) <= SHARES[1]:
+        return np.asarray(mask & (outside | _majority(outside, around.grid)))
+    return None
 
 
 def _majority(outside: Mask, grid: Grid) -> Mask:

@@ -59,3 +59,17 @@ def test_an_organ_that_lies_mostly_outside_is_left_to_the_checks(phantom: Phanto
     masks = drawn(cheek, material)
     assert within_skin(masks, Surroundings(cheek.hu, cheek.grid)) == []
     assert np.array_equal(masks.mask(PAROTID), material)
+
+
+def test_glands_that_are_looked_at_side_by_side_are_cut_as_one_after_another(phantom: Phantom) -> None:
+    cheek = Cheek(phantom, "Parotid_L")
+    grown = cheek.grown_into(pad(cheek))
+    both = [PAROTID, BY_NAME["Glnd_Submand_L"]]
+    alone, together = (OARMasks.empty(both, cheek.hu.shape) for _ in range(2))
+    for masks in (alone, together):
+        for oar in both:
+            masks.put(oar, EVERYWHERE, grown)
+    around = Surroundings(cheek.hu, cheek.grid)
+    assert within_skin(together, around, at_once=2) == within_skin(alone, around)
+    assert np.array_equal(together.bits, alone.bits)
+    assert together.mask(PAROTID).sum() < grown.sum()
