@@ -254,8 +254,7 @@ class _Placing:
         for plane in layout.drawn.values():
             for i in plane.contours:
                 z = at.get(self.roi.images[i]) if self.roi.images else None
-                off_mm = 0.0 if z is None else abs(plane.position_mm - slices[z])
-                if z is not None and off_mm > thick[z] / 2 + EXACT_MM:
+                if z is not None and (off_mm := abs(plane.position_mm - slices[z])) > thick[z] / 2 + EXACT_MM:
                     found.append(float(off_mm))
         return found
 

@@ -306,7 +306,5 @@ def _points(raw: bytes) -> FloatArray | None:
 
 def _opened(points: FloatArray) -> FloatArray:
     """Points without repetition of the one before, nor of the first at the end."""
-    if len(points) == 0:
-        return points
     moved = (points != np.concatenate([points[-1:], points[:-1]])).any(axis=1)
     return points if moved.all() else points[moved]

@@ -167,12 +167,12 @@ def _check_rois(root: Item, header: SeriesHeader) -> Iterator[str]:
         yield "two ROIs have the same number"
     if len(set(names)) < len(names) or b"" in names:
         yield "two ROIs have the same name, or one has none"
-    for number, item in zip(numbers, rois, strict=True):
+    for item in rois:
         if item.text(Tag.REFERENCED_FRAME_OF_REFERENCE_UID) != header.frame_of_reference_uid:
-            yield f"ROI number {_shown(number)} is not in the frame of reference of the CT series"
+            yield f"ROI number {_shown(item.text(Tag.ROI_NUMBER))} is not in the frame of reference of the CT series"
     for sequence, what in ((Tag.ROI_CONTOUR_SEQUENCE, "contours"), (Tag.RT_ROI_OBSERVATIONS_SEQUENCE, "an observation")):
-        referenced = Counter(item.text(Tag.REFERENCED_ROI_NUMBER) for item in root.items(sequence))
-        if set(referenced) != set(numbers) or max(referenced.values(), default=1) > 1:
+        referenced = [item.text(Tag.REFERENCED_ROI_NUMBER) for item in root.items(sequence)]
+        if sorted(referenced) != sorted(set(numbers)):
             yield f"not every ROI has exactly one entry for {what}, or an entry belongs to no ROI"
 
 

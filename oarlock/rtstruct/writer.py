@@ -424,12 +424,13 @@ def _image(instance: Instance, frames: Sequence[int]) -> bytes:
 
 def _images(instances: Sequence[Instance]) -> list[bytes]:
     """References to each image once, by slice; frames are numbered only where not all of an image's are meant."""
-    frames: dict[str, list[int]] = {}
+    frames: dict[str, list[int | None]] = {}
     for instance in instances:
-        frames.setdefault(instance.sop_instance_uid, []).append(instance.frame or 1)
+        frames.setdefault(instance.sop_instance_uid, []).append(instance.frame)
     unique = {instance.sop_instance_uid: instance for instance in instances}
     return [
-        _image(instance, [] if len(frames[uid]) == instance.frames else sorted(frames[uid])) for uid, instance in unique.items()
+        _image(instance, [] if len(frames[uid]) == instance.frames else sorted(filter(None, frames[uid])))
+        for uid, instance in unique.items()
     ]
 
 

@@ -18,7 +18,7 @@ from tests.fixtures.organs import Series, write_series
 BRAIN = BY_NAME["Brain"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
     return write_series(tmp_path_factory.mktemp("series"))
 

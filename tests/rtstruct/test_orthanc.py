@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from oarlock.rtstruct.writer import write_rtstruct
-from tests.fixtures.organs import AUTHORSHIP, Series, write_series
+from tests.fixtures.organs import AUTHORSHIP, Series
 from tests.fixtures.orthanc import running
 
 pytestmark = pytest.mark.slow
@@ -18,11 +18,6 @@ pytestmark = pytest.mark.slow
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with running(tmp_path_factory.mktemp("orthanc")) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return write_series(tmp_path_factory.mktemp("series"))
 
 
 @pytest.fixture(scope="module")

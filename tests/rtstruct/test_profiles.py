@@ -43,11 +43,6 @@ ROOT = Path(__file__).parents[2]
 MORNING = datetime(2026, 3, 5, 7, 8, 9, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return write_series(tmp_path_factory.mktemp("series"))
-
-
 def written(profile: Profile, series: Series, folder: Path) -> Dataset:
     path = folder / "rtstruct.dcm"
     write_rtstruct(path, series.masks, series.header, AUTHORSHIP, profile)

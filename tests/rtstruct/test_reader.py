@@ -69,7 +69,11 @@ def test_a_misstated_number_of_points_is_told_and_the_contour_used(
 
 
 @pytest.mark.parametrize(
-    ("written", "read"), [("7.0", 7), ("7e0", 7), ("+7", 7), (" 007 ", 7), ("7.5", None), ("1_0", None), ("", None)]
+    ("written", "read"),
+    [
+        *(("7.0", 7), ("7e0", 7), ("+7", 7), (" 007 ", 7), ("7.5", None), ("1_0", None), ("", None)),
+        *(("4294967295", 2**32 - 1), ("4294967296", None), ("7".zfill(32), 7), ("7".zfill(33), None)),
+    ],
 )
 def test_a_number_of_an_roi_is_read_if_it_is_a_whole_one(
     written: str, read: int | None, header: SeriesHeader, tmp_path: Path
@@ -79,6 +83,26 @@ def test_a_number_of_an_roi_is_read_if_it_is_a_whole_one(
         item[tag] = DataElement(tag, "LO", written)
     found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
     assert [(one.number, len(one.contours)) for one in found.rois] == ([] if read is None else [(read, 1)])
+
+
+@pytest.mark.parametrize(
+    ("item", "lost", "finding"),
+    [
+        (contour(np.ones((1, 3)), "POINT"), 0, "left out: a point, which has no area"),
+        (contour(np.ones((3, 3)), "POINT", ContourData=["1"] * 8), 0, "left out: a point, which has no area"),
+        (contour(np.ones((3, 3)), "POINT"), 1, "left out: it is called a point, and has several"),
+        (contour(np.ones((0, 3))), 0, "left out: fewer than three points"),
+        (contour(np.eye(3)[:2]), 0, "left out: fewer than three points"),
+        (contour(np.eye(3) - [0, 0, 1_000_001]), 1, "left out: its points are not triples of finite numbers"),
+        (contour(np.eye(3), "OPEN_PLANAR"), 1, "left out: an open line"),
+    ],
+    ids=["a point", "eight numbers", "three points in one", "nothing", "two points", "too far below", "a line"],
+)
+def test_what_may_enclose_tissue_and_is_left_out_is_lost(
+    item: Dataset, lost: int, finding: str, header: SeriesHeader, tmp_path: Path
+) -> None:
+    (roi,) = read_structure_set(save(foreign(header, item), tmp_path / "foreign.dcm")).rois
+    assert (roi.lost, roi.contours, roi.findings) == (lost, (), (f"1 of 1 contour(s): {finding}",))
 
 
 @pytest.mark.parametrize("far_mm", [1e6, -1e6])
@@ -175,11 +199,12 @@ def test_a_hostile_file_is_refused_with_its_reason(
 
 
 def test_too_many_points_are_refused(header: SeriesHeader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structure_set, "MAX_POINTS", 100)
-    squares = [contour(square_mm(header, 3, 0.5, 0.5, 4)) for _ in range(26)]
-    assert len(read_structure_set(save(foreign(header, *squares[:25]), tmp_path / "foreign.dcm")).rois[0].contours) == 25
-    with pytest.raises(StructureSetUnreadable, match="more than 100 points"):
-        read_structure_set(save(foreign(header, *squares), tmp_path / "foreign.dcm"))
+    squares = save(foreign(header, *[contour(square_mm(header, 3, 0.5, 0.5, 4)) for _ in range(26)]), tmp_path / "foreign.dcm")
+    monkeypatch.setattr(structure_set, "MAX_POINTS", 4 * 26)
+    assert len(read_structure_set(squares).rois[0].contours) == 26
+    monkeypatch.setattr(structure_set, "MAX_POINTS", 4 * 26 - 1)
+    with pytest.raises(StructureSetUnreadable, match="more than 103 points"):
+        read_structure_set(squares)
 
 
 @pytest.mark.parametrize(("limit", "reason"), [("MAX_CONTOURS", "more than 2 contours"), ("MAX_ROIS", "more than 0 ROIs")])
@@ -202,11 +227,43 @@ def test_contours_that_may_enclose_tissue_and_are_left_out_are_counted(header: S
     assert (roi.lost, len(roi.contours)) == (2, 0)
 
 
+def with_uid(keyword: str, uid: str, **values: list[Dataset]) -> Dataset:
+    item = Dataset()
+    setattr(item, keyword, uid)
+    for name, items in values.items():
+        setattr(item, name, items)
+    return item
+
+
 def test_the_frame_of_reference_is_the_one_that_the_file_names_first(header: SeriesHeader, tmp_path: Path) -> None:
-    dataset = foreign(header, frame="2.25.11")
+    dataset = foreign(header, frame="2.25.12")
     dataset.FrameOfReferenceUID = "2.25.10"
+    dataset.ReferencedFrameOfReferenceSequence = [with_uid("FrameOfReferenceUID", "2.25.11")]
     found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
-    assert (found.frame_of_reference_uid, found.frames_of_reference) == ("2.25.10", {"2.25.10", "2.25.11"})
+    assert (found.frame_of_reference_uid, found.frames_of_reference) == ("2.25.10", {"2.25.10", "2.25.11", "2.25.12"})
+
+
+def test_all_images_that_are_listed_of_a_series_are_read_and_those_of_contours_one_by_one(
+    header: SeriesHeader, tmp_path: Path
+) -> None:
+    """A series may be listed twice; a contour that names two images names none of them alone."""
+    named = [[with_uid("ReferencedSOPInstanceUID", uid) for uid in uids] for uids in (["1.1"], ["1.2", "1.3"], ["1.4"], ["1.5"])]
+    square = square_mm(header, 3, 0.5, 0.5, 4)
+    dataset = foreign(header, *(contour(square, ContourImageSequence=images) for images in named[:2]))
+    series = [with_uid("SeriesInstanceUID", "1.9", ContourImageSequence=images) for images in named[1:3]]
+    series.append(with_uid("SeriesInstanceUID", "", ContourImageSequence=named[3]))
+    study = with_uid("ReferencedSOPInstanceUID", "1.8", RTReferencedSeriesSequence=series)
+    dataset.ReferencedFrameOfReferenceSequence = [with_uid("FrameOfReferenceUID", "1.7", RTReferencedStudySequence=[study])]
+    found = read_structure_set(save(dataset, tmp_path / "foreign.dcm"))
+    assert found.listed == {"1.9": {"1.2", "1.3", "1.4"}}
+    assert found.referenced_instances == {"1.1", "1.2", "1.3", "1.4", "1.5"}
+    assert found.rois[0].images == ("1.1", "")
+
+
+def test_a_sop_class_is_enough_without_a_modality(header: SeriesHeader, tmp_path: Path) -> None:
+    dataset = foreign(header)
+    del dataset.Modality
+    assert len(read_structure_set(save(dataset, tmp_path / "foreign.dcm")).rois) == 1
 
 
 @pytest.mark.parametrize("modality", ["RTSTRUCT", "CT"])

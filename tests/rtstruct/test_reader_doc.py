@@ -37,8 +37,9 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
         f"share more than {placing.LARGEST_DISPUTED_SHARE:.0%} of what is drawn".replace("%", " %"),
         (
             f"over {budget.contours:,} contours of matched ROIs, {budget.crossings:,} crossings of edges with rows of voxels, "
-            f"{budget.company:,} contours or {budget.voxels:,} voxels to be compared for overlaps "
-            f"in a file, or {budget.whole} times a whole of these together"
+            f"{budget.company:,} contours or {budget.voxels:,} voxels to be compared for overlaps, "
+            f"or {budget.steps:,} points of contours that may be drawn twice in a file, or {budget.whole} times a whole of these "
+            f"together; over {placing._MOST_NEAR // 2:,} pairs of contours of one plane that may be drawn twice"
         ),
     ):
         assert text in page

@@ -1,6 +1,7 @@
 """The check that every file passes before it is delivered: each rule is broken once, and found."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,17 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from oarlock.ct.series import SeriesHeader
 from oarlock.geometry import polygons
+from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
+from oarlock.rtstruct.profiles import GENERIC
 from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
-from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks, write_series
+from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks
 
 Points = npt.NDArray[np.float64]
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return write_series(tmp_path_factory.mktemp("series"))
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +192,7 @@ def reaching(columns: float) -> Callable[[Dataset], Any]:
 LIMITS: list[tuple[str, Callable[[Dataset], Any], Callable[[Dataset], Any]]] = [
     ("off the plane of its slice", moved(0, 0, 0.009), moved(0, 0, 0.011)),
     ("it has no area", triangle((0, 0), (0.047, 0), (0, 0.047)), triangle((0, 0), (0.042, 0), (0, 0.042))),  # 0.0011, 0.0009 mm²
+    ("it has no area", triangle((0, 0), (0.201, 0), (0, 0.01)), triangle((0, 0), (0.199, 0), (0, 0.01))),  # in mm², not pixels
     ("more than half a voxel out of the image", reaching(-0.99), reaching(-1.01)),
     ("fewer than three points", triangle((0, 0), (9, 0), (0, 9)), triangle((0, 0), (9, 0))),
     ("the Structure Set Label is empty or longer", lambda d: label(d, "x" * 16), lambda d: label(d, "x" * 17)),
@@ -263,14 +263,110 @@ def test_a_number_may_have_sixteen_characters(findings: Findings) -> None:
     assert findings(long_numbers) == []
 
 
-def test_many_findings_of_one_kind_are_counted(findings: Findings) -> None:
-    def all_lines(dataset: Dataset) -> None:
-        for contour in dataset.ROIContourSequence[0].ContourSequence:
+@pytest.mark.parametrize(("broken", "named"), [(5, "1, 2, 3, 4, 5"), (6, "1, 2, 3, 4, 5 and 1 more")])
+def test_more_than_five_findings_of_one_kind_are_counted(broken: int, named: str, findings: Findings) -> None:
+    def lines(dataset: Dataset) -> None:
+        for contour in dataset.ROIContourSequence[0].ContourSequence[:broken]:
             contour.ContourGeometricType = "OPEN_PLANAR"
 
-    (found,) = findings(all_lines)
-    assert found.startswith("ROI number 1, contour 1, 2, 3, 4, 5 and ")
-    assert found.endswith(" more: its geometric type is not CLOSED_PLANAR")
+    assert findings(lines) == [f"ROI number 1, contour {named}: its geometric type is not CLOSED_PLANAR"]
+
+
+@pytest.mark.parametrize(("written", "shown"), [("123456789012", "123456789012"), ("1234567890123", "?"), ("7a", "?"), ("", "?")])
+def test_a_finding_shows_the_number_of_an_roi_if_it_is_one(written: str, shown: str, findings: Findings) -> None:
+    def rename(dataset: Dataset) -> None:
+        roi = dataset.StructureSetROISequence[1]
+        roi[0x30060022], roi.ReferencedFrameOfReferenceUID = DataElement(0x30060022, "LO", written), "1.2.3"
+
+    assert f"ROI number {shown} is not in the frame of reference of the CT series" in findings(rename)
+
+
+def test_a_patient_without_a_name_is_no_other_patient(findings: Findings) -> None:
+    assert findings(lambda dataset: setattr(dataset, "PatientName", "")) == []
+
+
+# ── limits met exactly ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def exact(series: Series) -> SeriesHeader:
+    """The same images, as if their voxels were 1 mm wide and the slices 2 mm apart, the middle one at 0: no number is rounded."""
+    return replace(series.header, grid=Grid(61, 53, np.outer(range(-8, 9, 2), [0, 0, 1.0]), np.eye(3)[0], np.eye(3)[1], 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def on_exact(exact: SeriesHeader, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exact") / "rtstruct.dcm"
+    write_rtstruct(path, parotid(), exact, AUTHORSHIP)
+    return path
+
+
+def parotid() -> OARMasks:
+    every = awkward_masks()
+    masks = OARMasks.empty([BY_NAME["Parotid_R"]], every.shape)
+    masks.bits[every.mask(BY_NAME["Parotid_R"])] = 1
+    return masks
+
+
+def with_triangle(path: Path, header: SeriesHeader, z: int, corners: Sequence[Sequence[float]]) -> list[str]:
+    """What is found when the right parotid has one contour more."""
+    dataset = pydicom.dcmread(path)
+    contours = dataset.ROIContourSequence[0].ContourSequence
+    contour = Dataset()
+    contour.update(contours[0])
+    image = Dataset()
+    image.ReferencedSOPClassUID = contour.ContourImageSequence[0].ReferencedSOPClassUID
+    image.ReferencedSOPInstanceUID = header.instances[z].sop_instance_uid
+    contour.ContourImageSequence = [image]
+    contour.ContourData = [f"{value:.3f}" for value in np.asarray(corners).reshape(-1)]
+    contour.NumberOfContourPoints = len(corners)
+    contours.append(contour)
+    dataset.save_as(path.with_name("changed.dcm"))
+    return check_rtstruct(path.with_name("changed.dcm"), header, parotid())
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "z_mm", "found"),
+    [
+        (-0.999, 30, 0, None),
+        (-1, 30, 0, "it reaches more than half a voxel out of the image"),
+        (52.999, 30, 0, None),
+        (53, 30, 0, "it reaches more than half a voxel out of the image"),
+        (50, -0.999, 0, None),
+        (50, -1, 0, "it reaches more than half a voxel out of the image"),
+        (50, 60.999, 0, None),
+        (50, 61, 0, "it reaches more than half a voxel out of the image"),
+        (50, 30, 0.01, None),
+        (50, 30, 0.011, "it lies more than 0.01 mm off the plane of its slice"),
+    ],
+)
+def test_a_contour_may_reach_each_edge_and_no_further(
+    x: float, y: float, z_mm: float, found: str | None, on_exact: Path, exact: SeriesHeader
+) -> None:
+    """On the slice at 0, a triangle with one corner at the edge."""
+    inwards = -1 if x > 26 else 1, -1 if y > 30 else 1
+    triangle = [(x, y, z_mm), (x + inwards[0], y, z_mm), (x, y + inwards[1], z_mm)]
+    told = [text for text in with_triangle(on_exact, exact, 4, triangle) if text.startswith("ROI number 1")]
+    assert told == ([f"ROI number 1, contour 8: {found}"] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "x", "found"),
+    [
+        *((0, 6.4, 6.4, True), (1, 6.4, 6.4, False), (7, 6.4, 6.4, False), (8, 6.4, 6.4, True)),
+        *((1, 3, 6.4, True), (1, 3.001, 6.4, False), (1, 10, 6.4, True), (1, 9.999, 6.4, False)),
+        *((1, 6.4, 1, True), (1, 6.4, 1.001, False), (1, 6.4, 45, True), (1, 6.4, 44.999, False)),
+    ],
+)
+def test_an_organ_has_contours_no_further_than_a_voxel_beyond_its_mask(
+    z: int, y: float, x: float, found: bool, on_exact: Path, exact: SeriesHeader
+) -> None:
+    """The right parotid lies on slices 2 to 6, rows 5 to 8 and columns 3 to 43; the triangle holds no voxel's centre."""
+    inwards = (0.2 if y < 7 else -0.2), (0.2 if x < 20 else -0.2)
+    z_mm = 2 * (z - 4)
+    triangle = [(x, y, z_mm), (x + inwards[1], y, z_mm), (x, y + inwards[0], z_mm)]
+    told = "Parotid_R: it has contours where the model drew nothing"
+    assert with_triangle(on_exact, exact, z, triangle) == ([told] if found else [])
 
 
 def test_what_is_no_structure_set_is_found(series: Series, tmp_path: Path) -> None:
@@ -333,6 +429,16 @@ def test_missing_and_empty_organs_are_found(good: Path, series: Series) -> None:
         "Brain is empty and has contours",
         "SpinalCord is not among the ROIs",
     ]
+
+
+def test_an_organ_that_was_drawn_is_among_the_rois_even_where_a_profile_leaves_empty_ones_out(good: Path, series: Series) -> None:
+    masks = OARMasks.empty([*series.masks.oars, BY_NAME["SpinalCord"]], series.masks.shape)
+    masks.bits[:] = series.masks.bits
+    profile = replace(GENERIC, keep_empty=False)
+    assert check_rtstruct(good, series.header, masks, profile) == []
+    masks.bits[4, 29, 25] |= masks.bit(BY_NAME["SpinalCord"])
+    masks.forget_boxes()
+    assert check_rtstruct(good, series.header, masks, profile) == ["SpinalCord is not among the ROIs"]
 
 
 def test_what_is_too_complex_to_be_checked_is_a_finding(good: Path, series: Series, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import ImplicitVRLittleEndian
 
 from oarlock import __version__
 from oarlock.ct.series import check_headers
@@ -27,11 +28,6 @@ from oarlock.rtstruct.validator import check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures import judges
 from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks, write_series
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return write_series(tmp_path_factory.mktemp("series"))
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +174,10 @@ def test_it_is_unapproved_and_says_who_drew_it(dataset: Dataset) -> None:
             assert fact in roi.ROIGenerationDescription
 
 
+def test_series_and_instance_have_the_numbers_of_the_conformance_page(dataset: Dataset) -> None:
+    assert (dataset.SeriesNumber, dataset.InstanceNumber) == (9021, 1)
+
+
 def test_times_are_those_of_the_job(dataset: Dataset) -> None:
     assert (dataset.StructureSetDate, dataset.StructureSetTime) == ("20261123", "101112")
     assert (dataset.InstanceCreationDate, dataset.InstanceCreationTime) == ("20261123", "101112")
@@ -244,8 +244,21 @@ def test_long_names_of_models_are_cut_to_fit(series: Series, tmp_path: Path) -> 
     assert judges.dciodvfy(tmp_path / "rtstruct.dcm") == []
     assert len(authorship.identity) == 64
     assert authorship.identity.endswith(f" (ffffffffffff), Oarlock {__version__}")
-    versions = pydicom.dcmread(tmp_path / "rtstruct.dcm", stop_before_pixels=True).SoftwareVersions
-    assert [len(text) for text in versions] == [len(f"Oarlock {__version__}"), 64, len("sha256 ") + 48]
+    found = pydicom.dcmread(tmp_path / "rtstruct.dcm", stop_before_pixels=True)
+    assert len(found.StructureSetName) == len(found.ManufacturerModelName) == 64
+    assert [len(text) for text in found.SoftwareVersions] == [len(f"Oarlock {__version__}"), 64, len("sha256 ") + 48]
+
+
+def test_a_version_too_long_for_a_long_string_is_cut_and_leaves_no_room_for_the_name() -> None:
+    long = replace(AUTHORSHIP, model=replace(AUTHORSHIP.model, version="v" * 70))
+    assert long.identity == " " + "v" * 63
+
+
+def test_the_version_of_the_implementation_is_cut_to_the_sixteen_characters_of_a_short_string(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtstruct, "__version__", "10.20.30.dev40")
+    assert rtstruct.file_meta(dataset, ImplicitVRLittleEndian).ImplementationVersionName == "OARLOCK_10.20.30"
 
 
 def test_an_organ_of_a_part_names_the_part_and_the_first_twelve_figures_of_its_digest() -> None:
@@ -293,6 +306,29 @@ def test_it_references_exactly_the_instances_received(dataset: Dataset, series: 
     assert listed == [pydicom.dcmread(file).SOPInstanceUID for file in series.files]
 
 
+def test_frames_are_numbered_where_not_all_of_an_image_are_meant(series: Series, tmp_path: Path) -> None:
+    """Nine slices of two images: all six frames of one, and three of four frames of the other, in an order of their own."""
+    frames = [*(("1.1", frame, 6) for frame in (1, 2, 3, 4, 5, 6)), *(("1.2", frame, 4) for frame in (4, 1, 2))]
+    instances = tuple(
+        replace(instance, sop_instance_uid=uid, frame=frame, frames=of)
+        for instance, (uid, frame, of) in zip(series.header.instances, frames, strict=True)
+    )
+    write_rtstruct(tmp_path / "rtstruct.dcm", series.masks, replace(series.header, instances=instances), AUTHORSHIP)
+    found = pydicom.dcmread(tmp_path / "rtstruct.dcm")
+    study = found.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+    images = study.RTReferencedSeriesSequence[0].ContourImageSequence
+    assert [(image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")) for image in images] == [
+        ("1.1", None),
+        ("1.2", [1, 2, 4]),
+    ]
+    named = {
+        round((float(contour.ContourData[2]) + 402.5) / 2.5): contour.ContourImageSequence[0] for contour in contours_of(found)
+    }
+    assert {z: (image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber, frames[z][2]) for z, image in named.items()} == {
+        z: frames[z] for z in range(9)
+    }
+
+
 def test_every_contour_names_its_own_slice_and_lies_in_its_plane(dataset: Dataset, series: Series) -> None:
     images = {image.SOPInstanceUID: image for image in map(pydicom.dcmread, series.files)}
     for contour in contours_of(dataset):
@@ -306,6 +342,7 @@ def test_every_contour_names_its_own_slice_and_lies_in_its_plane(dataset: Datase
 def test_contours_are_closed_planar_of_at_least_three_distinct_points(dataset: Dataset) -> None:
     found = contours_of(dataset)
     assert found
+    assert [contour.ContourNumber for contour in dataset.ROIContourSequence[2].ContourSequence] == [*range(1, 8)]
     for contour in found:
         points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
         assert contour.ContourGeometricType == "CLOSED_PLANAR"
