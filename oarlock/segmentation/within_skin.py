@@ -61,5 +61,5 @@ def _off(crop: Crop, around: Surroundings) -> Mask | None:
 
 def _majority(outside: Mask, grid: Grid) -> Mask:
     """What most voxels within a few millimetres say, so that the cut has no teeth."""
-    size = [max(1, round(_SMOOTH_MM / spacing)) | 1 for spacing in grid.spacing_mm]
+    size = [round(_SMOOTH_MM / spacing) | 1 for spacing in grid.spacing_mm]
     return np.asarray(ndimage.uniform_filter(outside.astype(np.float32), size) > 0.5)

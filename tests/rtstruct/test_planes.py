@@ -181,8 +181,12 @@ BETWEEN: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         },
     ),
     "the first plane below the slices": (
-        {"at": [-12, -8, -4, 0]},
-        {"drawn": {1: (1,), 3: (2,), 5: (3,)}, "between": halves(0, 2, 4)},
+        {"at": [-12, -6], "file_gap_mm": 6.0},
+        {
+            "drawn": {2: (1,), 3: (1,)},
+            "extended": 1,
+            "between": [(0, (0,), (1,), round(1 / 3, 9)), (1, (0,), (1,), round(2 / 3, 9))],
+        },
     ),
     "planes beyond the slices": (
         {"at": [4, 8, 12, 16, 16]},

@@ -8,7 +8,7 @@ from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.segmentation.clean_up import clean_up
 from tests.fixtures import orientations
 
-CORD, EYE, LUNG = BY_NAME["SpinalCord"], BY_NAME["Eye_L"], BY_NAME["Lung_L"]
+CORD, EYE, LUNG, MANDIBLE, PAROTID = (BY_NAME[name] for name in ("SpinalCord", "Eye_L", "Lung_L", "Bone_Mandible", "Parotid_L"))
 
 
 def masks_of(grid: Grid, **organs: npt.NDArray[np.bool_]) -> OARMasks:
@@ -153,3 +153,54 @@ def test_an_organ_of_several_pieces_loses_only_its_islands(crooked_grid: Grid) -
     (warning,) = clean_up(masks, crooked_grid)
     assert masks.mask(several).sum() == 1200
     assert warning.detail == "Eye_L: 1 piece smaller than 0.05 ml dropped, 0.04 ml in all."
+
+
+SEVERAL = OAR("Eye_L", "", (0, 0, 0), 1.0, "", "", "", None, single=False)
+
+
+@pytest.mark.parametrize(
+    ("oar", "spacing_mm", "kept", "said"),
+    [
+        (PAROTID, (26.4, 1.0, 1.0), [1], []),
+        (PAROTID, (26.39, 1.0, 1.0), [], ["Parotid_L: 1 piece too small for the organ dropped, 0.03 ml in all."]),
+        (SEVERAL, (5.0, 5.0, 2.0), [40, 1], []),
+        (SEVERAL, (4.99, 5.0, 2.0), [40], ["Eye_L: 1 piece smaller than 0.05 ml dropped, 0.05 ml in all."]),
+        (MANDIBLE, (10.0, 10.0, 10.0), [4, 1], ["Bone_Mandible: drawn in 2 pieces, where it should be one."]),
+        (MANDIBLE, (10.0, 10.0, 10.0), [5], ["Bone_Mandible: 1 piece apart from the largest dropped, 1.00 ml in all."]),
+        (CORD, (1.0, 2.5, 2.0), [40], ["SpinalCord: 1 piece apart from the largest dropped, 0.01 ml in all."]),
+        (CORD, (0.99, 2.5, 2.0), [40], ["SpinalCord: 1 piece apart from the largest dropped, less than 0.01 ml in all."]),
+    ],
+    ids=[
+        "0.002 of the smallest parotid, which has 13.2 ml",
+        "less of a parotid",
+        "an island of 0.05 ml",
+        "a smaller island",
+        "a quarter of the largest piece",
+        "a fifth of it",
+        "0.005 ml",
+        "less than 0.005 ml",
+    ],
+)
+def test_each_limit_of_a_piece_is_met_exactly_and_missed(
+    oar: OAR, spacing_mm: tuple[float, float, float], kept: list[int], said: list[str]
+) -> None:
+    """Pieces of the middle slice: of the first as many voxels as are kept, one of the second. No volume is rounded."""
+    origins = np.outer([-spacing_mm[0], 0, spacing_mm[0]], [0, 0, 1.0])
+    grid = Grid(8, 48, origins, np.eye(3)[0], np.eye(3)[1], *spacing_mm[1:])
+    mask = np.zeros(grid.shape, np.bool_)
+    mask[1, 2, 2 : 2 + (kept[0] if kept else 1)] = True
+    mask[1, 5, 5] = oar != PAROTID
+    masks = OARMasks.empty([BY_NAME["Eye_R"], oar], grid.shape)  # the first is empty
+    masks.put(oar, (slice(None), slice(None), slice(None)), mask)
+    assert [warning.detail for warning in clean_up(masks, grid)] == said
+    assert masks.mask(oar).sum() == sum(kept)
+
+
+@pytest.mark.parametrize("name", ["Lung_L", "Lung_R"])
+def test_a_hole_stays_in_either_lung(name: str, crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[:, 10:30, 10:30] = True
+    mask[:, 15:20, 15:20] = False
+    masks = masks_of(crooked_grid, **{name: mask})
+    assert clean_up(masks, crooked_grid) == []
+    assert np.array_equal(masks.mask(BY_NAME[name]), mask)

@@ -46,8 +46,8 @@ HELD_BY: Final = {
     "oarlock/qa/checks/substance.py": _CHECKS,
     "oarlock/qa/checks/whole.py": _CHECKS,
     "oarlock/segmentation/clean_up.py": ("segmentation/test_clean_up.py",),
-    "oarlock/segmentation/edges.py": ("segmentation/test_edges.py",),
-    "oarlock/segmentation/to_ct_grid.py": ("segmentation/test_to_ct_grid.py",),
-    "oarlock/segmentation/within_skin.py": ("segmentation/test_within_skin.py",),
+    "oarlock/segmentation/edges.py": ("segmentation/test_edges_reference.py",),
+    "oarlock/segmentation/to_ct_grid.py": ("segmentation/test_to_ct_grid_reference.py",),
+    "oarlock/segmentation/within_skin.py": ("segmentation/test_within_skin_stated.py",),
 }
 """Test files relative to ``tests/``, those that are most likely to notice first."""
