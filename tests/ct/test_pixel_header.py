@@ -155,6 +155,8 @@ def test_the_highest_value_is_that_of_bits_sign_and_rescale(values: dict[str, An
         ({"PIXEL_PADDING_VALUE": 4095}, (4095, 4095), True),  # 3071 HU
         ({"PIXEL_PADDING_VALUE": 4096}, (4096, 4096), False),
         ({"PIXEL_PADDING_VALUE": 4095, "PIXEL_PADDING_RANGE_LIMIT": 5000}, (4095, 5000), True),
+        ({"PIXEL_PADDING_VALUE": 62, "RESCALE_SLOPE": "2"}, (62, 62), False),  # -900 HU
+        ({"PIXEL_PADDING_VALUE": 63, "RESCALE_SLOPE": "2"}, (63, 63), True),
         ({"PIXEL_PADDING_VALUE": 65535}, (65535, 65535), False),
         ({"PIXEL_PADDING_VALUE": 65535, "PIXEL_REPRESENTATION": 1}, (-1, -1), False),
         ({"PIXEL_PADDING_VALUE": 32768, "PIXEL_REPRESENTATION": 1}, (-32768, -32768), False),
