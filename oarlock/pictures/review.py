@@ -10,7 +10,6 @@ Grey values are Hounsfield units in 256 steps that are finest where soft tissue 
 """
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -26,6 +25,7 @@ from oarlock.geometry.grid import Grid, Orientation
 from oarlock.geometry.masks import Box, Crop, OARMasks, volume_ml, voxels_per_slice
 from oarlock.organs.catalogue import OAR
 from oarlock.pictures.contact_sheet import body_box
+from oarlock.pictures.packing import pack_noisy
 from oarlock.pictures.planes import Scene
 
 VERSION: Final = 1
@@ -118,10 +118,7 @@ class _Parts:
 
     def add(self, values: npt.NDArray[Any]) -> list[int]:
         """Append an array: where its stream begins, and its length in bytes."""
-        packing = zlib.compressobj(
-            1, strategy=zlib.Z_RLE
-        )  # of noisy differences smaller, and faster, than by looking for repeats
-        packed = packing.compress(np.ascontiguousarray(values).data) + packing.flush()
+        packed = pack_noisy(values)
         self._file.write(packed)
         begin, self._end = self._end, self._end + len(packed)
         return [begin, len(packed)]

@@ -32,12 +32,12 @@ from oarlock.pictures.layout import (
     grid_facts,
     square_frame,
 )
+from oarlock.pictures.packing import pack_noisy, pack_sparse
 from oarlock.pictures.planes import Axes, Cut, axial_cut, to_axes
 
 SIZE: Final = 860
 """Width and height of a single picture, in pixels."""
 
-_LEVEL: Final = 1
 _GEOMETRY: Final = ("origins_mm", "row_direction", "column_direction")
 
 
@@ -63,7 +63,7 @@ class Rendering:
         cls, hu: npt.NDArray[np.int16], grid: Grid, masks: OARMasks, *, model: str, grey: Sequence[bytes] | None = None
     ) -> Self:
         """:param grey: what :func:`packed_grey` made of ``hu``, where that was done before."""
-        words = [_packed(image) for image in masks.bits]
+        words = [pack_sparse(image) for image in masks.bits]
         return cls(grid, masks.oars, model, _counts(masks), packed_grey(hu) if grey is None else grey, words)
 
     @property
@@ -128,7 +128,7 @@ class Rendering:
 
 def packed_grey(hu: npt.NDArray[np.int16]) -> list[bytes]:
     """The slices of a series as a rendering keeps them."""
-    return [_packed(to_grey(image)) for image in hu]
+    return [pack_noisy(to_grey(image)) for image in hu]
 
 
 def save_rendering(
@@ -142,7 +142,7 @@ def save_rendering(
 ) -> None:
     """Write the rendering of a series, whole.
 
-    About 6 MB for 186 slices of 512 × 512.
+    About 5 MB for 186 slices of 512 × 512.
 
     :param grey: what :func:`packed_grey` made of ``hu``, where that was done before.
     """
@@ -171,10 +171,6 @@ def load_rendering(path: Path) -> Rendering:
         oars = tuple(BY_NAME[name] for name in file["oars"].tolist())
         grey, words = (_split(file[name], file[f"{name}_sizes"]) for name in ("grey", "words"))
         return Rendering(grid, oars, str(file["model"]), file["counts"], grey, words)
-
-
-def _packed(image: npt.NDArray[Any]) -> bytes:
-    return zlib.compress(np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<")).data, _LEVEL)
 
 
 def _joined(name: str, chunks: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:

@@ -3,7 +3,7 @@
 Read, segment, write and check the RTSTRUCT, compare and picture it.
 
 Nothing in the results depends on when, where or how often the walk is run. The pictures are drawn in a thread beside the checks;
-what is told, written and warned of is in one order all the same.
+what is told and warned of is in one order all the same. Nothing is a result before the RTSTRUCT has been checked.
 """
 
 import logging
@@ -105,16 +105,18 @@ class Walk:
             around = Surroundings(series.hu, series.header.grid)
             self._finish(masks, around)
             pictures, identity = _Pictures(self.folder, series, masks), model.manifest.identity
-            drawn = (
-                []
-                if grey is None
-                else [start(lambda: pictures.sheet(identity)), start(lambda: pictures.rendering(identity, grey))]
-            )
+            drawn: list[Callable[[], Notice | None]] = []
+            if grey is not None:
+                drawn += [start(lambda: pictures.sheet(identity)), start(lambda: pictures.rendering(identity, grey))]
             written = self._contour(series.header, masks, model)
+            checked = start(lambda: check_rtstruct(self.folder / RTSTRUCT, series.header, masks, self.profile))
             write_series_geometry(self.folder / GEOMETRY, series.header)
             panel, not_compared = self._compare(series.header, masks, written)
-            drawn += [] if grey is None else [start(lambda: pictures.review(identity, panel.overlays()))]
+            if grey is not None:
+                drawn.append(start(lambda: pictures.review(identity, panel.overlays())))
             self._judge(panel, around, not_compared, model.facts)
+            if findings := checked():
+                raise ResultInvalid(findings=findings)
             self._await(drawn)
 
     def _segment(self, series: CTSeries, model: Model) -> OARMasks:
@@ -146,8 +148,6 @@ class Walk:
         written = write_rtstruct(path, masks, header, authorship, self.profile)
         self.warnings += written.warnings
         self.report(Stage.CONTOURING, 0.7)
-        if findings := check_rtstruct(path, header, masks, self.profile):
-            raise ResultInvalid(findings=findings)
         return written
 
     def _compare(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng import gzip_ng
 
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Crop, OARMasks
@@ -83,8 +84,6 @@ def read_nrrd(path: Path) -> tuple[Crop | None, Grid]:
 
 def _crop(packed: bytes, shape: tuple[int, int, int]) -> Crop | None:
     """The box of a gzipped mask: it is unpacked slice by slice, and empty slices are not kept."""
-    from zlib_ng import gzip_ng  # of the test extra; whoever reads no contours does without
-
     found: dict[int, npt.NDArray[np.bool_]] = {}
     with gzip_ng.open(BytesIO(packed)) as file:
         for z in range(shape[0]):
