@@ -28,7 +28,7 @@ def area(yx: FloatArray) -> float:
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
-def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: float = 1.0) -> list[int] | None:
+def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: float) -> list[int] | None:
     """Which polygons of a group cross or touch; None if undecided.
 
     A polygon may cross itself or another one; None if there is too much to compare.
@@ -38,6 +38,7 @@ def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: 
 
     :param polygons: (n, 2) points each; closed.
     :param groups: one number for each polygon.
+    :param pixel_mm2: area of a pixel; points are in pixels.
     """
     if not polygons:
         return []

@@ -85,7 +85,7 @@ def test_the_polygons_enclose_exactly_the_area_of_the_voxels(mask: Mask) -> None
 @given(masks | blobs)
 def test_no_contour_crosses_itself_or_another_one(mask: Mask) -> None:
     polygons = on_slices(drawn(mask))
-    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons]) == []
+    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons], 1.0) == []
 
 
 @given(masks)
@@ -109,7 +109,7 @@ def test_a_checkerboard_comes_back_and_does_not_cross_itself() -> None:
     contours = drawn(mask)
     polygons = on_slices(contours)
     assert np.array_equal(read_back(contours, mask.shape), mask)
-    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons]) == []
+    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons], 1.0) == []
 
 
 def test_one_voxel_becomes_a_diamond_of_its_area() -> None:

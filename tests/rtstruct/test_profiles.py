@@ -345,7 +345,7 @@ def test_the_bound_is_never_so_wide_that_a_voxel_changes_sides(frequency: int, t
     assert thinned.deviation_mm <= SAFE_SHARE * 0.71
     polygons = [(contour.z, grid.to_plane(contour.z, contour.points_mm)[0]) for contour in thinned.contours]
     np.testing.assert_array_equal(to_mask(polygons, series.masks.shape), series.masks.mask(brain))
-    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons]) == []
+    assert crossings([yx for _, yx in polygons], [z for z, _ in polygons], 1.0) == []
 
 
 def test_thinning_leaves_the_points_that_stay_where_they_were() -> None:

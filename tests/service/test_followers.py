@@ -155,7 +155,9 @@ def test_a_service_that_stops_ends_every_stream(queued: Job) -> None:
     assert sorted(ended) == ["job", "late list", "list"]
 
 
-def test_polls_that_take_long_are_made_less_often_and_one_alone_silences_nobody(queued: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polls_that_take_long_are_made_less_often_and_one_alone_silences_nobody(
+    queued: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     now = iter(float(i) for i in range(1_000))  # each look at the clock is a second later
     monkeypatch.setattr(followers, "monotonic", lambda: next(now))
