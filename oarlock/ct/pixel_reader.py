@@ -121,8 +121,8 @@ def _sign_extended(stored: npt.NDArray[Any], pixels: StoredPixels) -> npt.NDArra
 def _to_hu(stored: npt.NDArray[Any], pixels: StoredPixels, out: Int16Array) -> None:
     slope, intercept = pixels.slope, pixels.intercept
     low, high = int(stored.min()), int(stored.max())
-    ends = (low * slope + intercept, high * slope + intercept)
-    if slope == 1 and intercept == int(intercept) and min(ends) >= -32_768 and max(ends) <= 32_767 and abs(intercept) < 32_768:
+    fits = low + intercept >= -32_768 and high + intercept <= 32_767 and abs(intercept) < 32_768
+    if slope == 1 and intercept == int(intercept) and fits:
         np.add(stored.view(np.int16), np.int16(intercept), out=out)
     else:
         np.copyto(out, np.clip(np.rint(stored * np.float64(slope) + intercept), -32_768, 32_767), casting="unsafe")

@@ -83,6 +83,16 @@ VALUES: dict[str, tuple[list[int], dict[str, Any], list[int]]] = {
         {"bits_stored": 12, "signed": True, "intercept": 0.0},
         [0, 1, 2, -1, -2048, 2047],
     ),
+    "fifteen bits under another": (
+        [0x8000, 0x8001, 0x0002, 0xFFFF, 5, 6],
+        {"bits_stored": 15},
+        [-1024, -1023, -1022, 31743, -1019, -1018],
+    ),
+    "fifteen bits and a sign": (
+        [0x8000, 0x8001, 0x0002, 0x7FFF, 0x4000, 0x3FFF],
+        {"bits_stored": 15, "signed": True, "intercept": 0.0},
+        [0, 1, 2, -1, -16384, 16383],
+    ),
     "padding that is the highest value": ([0, 1, 2, 3, 4, 60], {"padding": (60, 60)}, [-1024, -1023, -1022, -1021, -1020, -1024]),
     "padding that is the lowest value": ([5, 6, 7, 8, 9, 5], {"padding": (5, 5)}, [-1024, -1018, -1017, -1016, -1015, -1024]),
     "a range of padding with its ends": ([5, 6, 7, 8, 9, 10], {"padding": (6, 8)}, [-1019, -1024, -1024, -1024, -1015, -1014]),
@@ -101,13 +111,14 @@ def test_stored_values_become_hounsfield_units_in_16_bits(what: str, tmp_path: P
 def test_a_deflated_slice_is_read_from_its_place_in_the_inflated_data_set(tmp_path: Path) -> None:
     """Random bytes, which deflating makes larger than they are."""
     random = np.random.default_rng(3)
-    stored = random.integers(0, 4096, (40, 50)).astype("<u2")
+    stored = random.integers(0, 65_536, (40, 50)).astype("<u2")
     data_set = random.bytes(2_000) + stored.tobytes() + random.bytes(9_000)
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = deflater.compress(data_set) + deflater.flush()
     (tmp_path / "slice").write_bytes(BEFORE + deflated)
     pixels = replace(PLAIN, transfer_syntax=DEFLATED, dataset_offset=7, offset=2_000, rows=40, columns=50)
-    np.testing.assert_array_equal(read_volume([(tmp_path / "slice", 1, pixels)])[0], stored.astype(np.int16) - 1024)
+    expected = np.minimum(stored.astype(np.int32) - 1024, 32_767)
+    np.testing.assert_array_equal(read_volume([(tmp_path / "slice", 1, pixels)])[0], expected)
 
 
 def test_a_file_that_ends_with_its_last_pixel_is_whole_and_one_that_ends_before_is_named(tmp_path: Path) -> None:
@@ -131,6 +142,7 @@ def test_thinned_slices_are_every_so_manieth_row_and_column_of_whole_ones(step: 
     whole = read_volume(slices)
     np.testing.assert_array_equal(whole, [np.arange(35).reshape(5, 7) + 1001 * z for z in range(3)])
     np.testing.assert_array_equal(read_thinned(slices, step), whole[:, ::step, ::step])
+    np.testing.assert_array_equal(read_thinned(slices[1:2], step), whole[1:2, ::step, ::step])
 
 
 class Decoded:
@@ -156,6 +168,11 @@ LOSSY: dict[str, tuple[dict[str, Any], list[int], list[int]]] = {
     "air itself": ({"padding": (0, 0)}, [-2001, -1500, -1, 0, 1, 1064], [-3025, -2524, -1025, -1024, -1023, 40]),
     "over it": ({"padding": (-2000, 1)}, [-2001, -1500, -1, 0, 1, 1064], [-3025, -1024, -1024, -1024, -1024, 40]),
     "a slope": ({"padding": (-2000, -300), "slope": 2.0}, [-301, -299, -1, 0, 1, 532], [-1024, -1024, -1024, -1024, -1022, 40]),
+    "half a slope": (
+        {"padding": (-2000, -40), "slope": 0.5, "intercept": -1000.0},  # up to -1020 HU
+        [-2002, -2000, -40, -38, 0, 2080],
+        [-2001, -1024, -1024, -1019, -1000, 40],
+    ),
     "none": ({"padding": None}, [-2001, -1500, -1, 0, 1, 1064], [-3025, -2524, -1025, -1024, -1023, 40]),
     "without loss": (
         {"padding": (-2000, -2000), "transfer_syntax": LOSSLESS},
