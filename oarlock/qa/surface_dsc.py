@@ -66,14 +66,14 @@ class OneWay:
     def percentile_mm(self, percent: float) -> float:
         """The distance that ``percent`` of the surface does not exceed.
 
-        The smallest one that at least so much of the surface does not.
+        The smallest one that at least so much of the surface does not; ``percent`` is at most 100.
         """
         wanted = (percent / 100 - _SHARE_ALLOWANCE) * self.area_mm2 - self.shared_mm2
-        if wanted <= 0 or self.distances_mm.size == 0:
+        if wanted <= 0:
             return 0.0
         order = np.argsort(self.distances_mm)
         place = int(np.searchsorted(np.cumsum(self.areas_mm2[order]), wanted))
-        return float(self.distances_mm[order[min(place, order.size - 1)]])
+        return float(self.distances_mm[order[place]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class SurfaceDistances:
         within = self.predicted.within_mm2(tolerance_mm) + self.reference.within_mm2(tolerance_mm)
         return within / (self.predicted.area_mm2 + self.reference.area_mm2)
 
-    def hausdorff_mm(self, percent: float = 95.0) -> float:
+    def hausdorff_mm(self, percent: float) -> float:
         """Robust Hausdorff distance in mm.
 
         The larger of the two directions' percentiles, by area; 100 gives the maximum.

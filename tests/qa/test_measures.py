@@ -10,7 +10,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Crop
 from oarlock.qa.lattice import Lattice
 from oarlock.qa.measures import FarSurface, Measured, compare_crops, measure, measure_crops
-from oarlock.qa.surface_dsc import surface_distances
+from oarlock.qa.surface_dsc import OneWay, surface_distances
 
 HEIGHTS_MM = np.array([0, 2, 4, 7, 9, 12, 13, 17.0])
 """Unevenly spaced, so that a slice more or less is seen in areas and volumes."""
@@ -77,7 +77,7 @@ def test_of_a_side_that_is_not_there_the_other_ones_amounts_are_left() -> None:
     missed = measure_crops(None, crop_of(box), lattice=UNEVEN, tolerance_mm=2.0)
     assert close(drawn, Measured(predicted_volume_ml=volume_ml, predicted_slices=2))
     assert close(missed, Measured(reference_volume_ml=volume_ml, reference_slices=2))
-    assert measure_crops(None, None, lattice=UNEVEN, tolerance_mm=2.0) == Measured()
+    assert set(asdict(measure_crops(None, None, lattice=UNEVEN, tolerance_mm=2.0)).values()) == {None, 0}
 
 
 def test_a_block_beside_a_block_of_half_its_size() -> None:
@@ -111,3 +111,30 @@ def test_the_95th_percentile_is_below_the_largest_distance() -> None:
     assert found.hausdorff_95_mm == pytest.approx(0.0)
     assert found.hausdorff_mm is not None
     assert found.hausdorff_mm >= 6.0
+
+
+def test_a_surface_at_the_rounded_tolerance_is_not_beyond_it() -> None:
+    """Blocks one voxel of 0.7 mm apart, whose distance is a sum of spacings in binary numbers."""
+    lattice = Lattice.upright(10, (2.0, 0.7, 0.7))
+    one, other = crop_of(np.s_[3:6, 103:107, 5:9]), crop_of(np.s_[3:6, 104:108, 5:9])
+    for tolerance_mm, is_beyond in ((0.7, False), (0.1, True)):  # which is rounded to 0
+        measured, beyond = compare_crops(one, other, lattice=lattice, tolerance_mm=tolerance_mm)
+        assert beyond is not None
+        assert (len(beyond.predicted.raster) > 0) is (len(beyond.reference.raster) > 0) is is_beyond
+        assert measured.surface_dsc is not None
+        assert (measured.surface_dsc < 1) is is_beyond
+
+
+def test_what_lies_at_a_limit_is_not_far() -> None:
+    surface = OneWay(np.array([1.0, 2.0, 3.0]), np.ones(3), np.arange(9).reshape(3, 3), 0.0)
+    far = FarSurface.of(surface, 2.0)
+    assert (far.raster.tolist(), far.distances_mm.tolist()) == ([[6, 7, 8]], [3.0])
+
+
+def test_the_percentile_of_the_hausdorff_distance_is_the_95th() -> None:
+    one, other = np.random.default_rng(0).random((2, 9, 10, 11)) < 0.03
+    lattice = Lattice.upright(9, (1.37, 0.71, 0.93))
+    surfaces = surface_distances(one, other, lattice=lattice)
+    percentiles = [surfaces.hausdorff_mm(percent) for percent in (94, 95, 96)]
+    assert percentiles[0] < percentiles[1] < percentiles[2]
+    assert measure(one, other, lattice=lattice, tolerance_mm=1.0).hausdorff_95_mm == percentiles[1]

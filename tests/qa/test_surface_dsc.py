@@ -230,7 +230,7 @@ def test_exchanging_the_sides_exchanges_the_directions_and_nothing_else(pair: tu
     lattice = Lattice.upright(len(pair[0]), spacing)
     one, other = surface_distances(*pair, lattice=lattice), surface_distances(*pair[::-1], lattice=lattice)
     assert one.surface_dsc(1.3) == pytest.approx(other.surface_dsc(1.3))
-    assert one.hausdorff_mm() == other.hausdorff_mm()
+    assert one.hausdorff_mm(95) == other.hausdorff_mm(95)
     assert one.predicted.mean_mm() == pytest.approx(other.reference.mean_mm())
 
 
@@ -242,7 +242,7 @@ def test_what_surrounds_the_masks_does_not_matter(pair: tuple[Mask, Mask], spaci
     inner = surface_distances(*pair, lattice=Lattice.upright(len(pair[0]), spacing))
     outer = surface_distances(*padded, lattice=Lattice.upright(len(padded[0]), spacing))
     assert outer.surface_dsc(1.5) == pytest.approx(inner.surface_dsc(1.5))
-    assert outer.hausdorff_mm() == inner.hausdorff_mm()
+    assert outer.hausdorff_mm(95) == inner.hausdorff_mm(95)
 
 
 @settings(deadline=None, max_examples=60)
@@ -273,8 +273,24 @@ def test_mean_distances_are_weighted_by_area_and_both_ways_count_the_same() -> N
     assert (there.mean_mm(), back.mean_mm()) == pytest.approx((1.2, 2.5))
     assert SurfaceDistances(there, back).mean_mm() == pytest.approx(1.85)
     thin = one_way(0.0, mm1=94.4, mm2=0.3, mm3=5.3)
-    assert SurfaceDistances(thin, one_way(1.0)).hausdorff_mm() == 3.0
-    assert SurfaceDistances(there, back).hausdorff_mm() == 5.0
+    assert SurfaceDistances(thin, one_way(1.0)).hausdorff_mm(95) == 3.0
+    assert SurfaceDistances(there, back).hausdorff_mm(95) == 5.0
+
+
+def test_nothing_lies_within_less_than_no_distance() -> None:
+    assert OneWay(np.array([1.0]), np.array([2.0]), np.zeros((1, 3), np.int64), 5.0).within_mm2(-0.5) == 0.0
+
+
+def test_of_a_corner_that_was_cut_off_each_side_has_one_element_alone() -> None:
+    """The block's own corner, and the one inside of it, of which seven voxels of eight are left; both are 1 mm from the other."""
+    whole = block((5, 5, 5), np.s_[1:4, 1:4, 1:4])
+    cut = whole.copy()
+    cut[1, 1, 1] = False
+    found = surface_distances(whole, cut, lattice=Lattice.upright(5, (1.0, 1.0, 1.0)))
+    assert found.predicted.distances_mm.tolist() == found.reference.distances_mm.tolist() == [1.0]
+    assert (found.predicted.raster.tolist(), found.reference.raster.tolist()) == ([[1, 1, 1]], [[2, 2, 2]])
+    itself = surface_distances(cut, cut, lattice=Lattice.upright(5, (1.0, 1.0, 1.0)))
+    assert itself.predicted.distances_mm.size == 0
 
 
 def test_a_mask_agrees_with_itself() -> None:

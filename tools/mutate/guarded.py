@@ -6,7 +6,7 @@ The tests are few and quick, as every mutant runs them.
 from typing import Final
 
 _SERIES: Final = ("ct/test_slice_spacing.py", "ct/test_limits.py", "ct/test_series.py")
-_CHECKS: Final = ("qa/test_checks.py", "qa/test_plausibility.py", "qa/test_plausibility_sentences.py")
+_CHECKS: Final = ("qa/test_findings.py", "qa/test_checks.py", "qa/test_plausibility.py", "qa/test_plausibility_sentences.py")
 _MEASURES: Final = ("qa/test_measures.py", "qa/test_surface_dsc.py")
 
 HELD_BY: Final = {
@@ -33,7 +33,7 @@ HELD_BY: Final = {
     "oarlock/rtstruct/placing.py": ("rtstruct/test_placing_limits.py", "rtstruct/test_placing.py", "rtstruct/test_reader_doc.py"),
     "oarlock/rtstruct/validator.py": ("rtstruct/test_validator.py",),
     "oarlock/qa/measures.py": (*_MEASURES, "qa/test_qa_doc.py"),
-    "oarlock/qa/lattice.py": _MEASURES,
+    "oarlock/qa/lattice.py": ("qa/test_lattice.py", *_MEASURES),
     "oarlock/qa/surface_dsc.py": _MEASURES,
     "oarlock/qa/volumes.py": _MEASURES,
     "oarlock/qa/plausibility.py": _CHECKS,

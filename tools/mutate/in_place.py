@@ -57,7 +57,9 @@ def _put_constants(module: ModuleType, after: CodeType) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple):
+    if isinstance(value, dict):
+        return all(map(_is_plain, [*value, *value.values()]))
+    if isinstance(value, tuple | frozenset):
         return all(map(_is_plain, value))
     return type(value) in {int, float, str, bool}
 

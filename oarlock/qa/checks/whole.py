@@ -128,7 +128,7 @@ def check_continuity(anatomy: Anatomy) -> Iterator[Finding]:
 
     Of the scan; and do cord and canal begin at the brainstem?
     """
-    heights = anatomy.grid.to_points(np.array([[0.0, 0, 0], [anatomy.grid.shape[0] - 1.0, 0, 0]]))[:, 2]
+    heights = anatomy.grid.origins_mm[[0, -1], 2]
     foot_mm, foot = float(heights.min()), int(np.argmin(heights)) * (anatomy.grid.shape[0] - 1)
     for name, whole_mm in _WHOLE_MM.items():
         shape = anatomy.get(name)
