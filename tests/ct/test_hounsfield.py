@@ -99,9 +99,11 @@ LIMITS = [
     (mixed(h45=0.9, h700=0.099, m599=0.001), "no air"),
     (mixed(m1201=0.05, m1250=0.05, m1200=0.05, h45=0.5), None),  # 10 % below -1200
     (mixed(m1201=0.0501, m1250=0.0509, m1200=0.05, h45=0.5), r" 10 % of them lie below"),
+    (mixed(m1201=0.3, m1250=0.3, h45=0.2), r" 60 % of them lie below -1200 HU"),
     (mixed(m200=0.0875, h200=0.0875, h700=0.325, m600=0.1), None),  # 35 % soft, with both ends of it
     (mixed(m201=0.0875, h200=0.0875, h700=0.325), "18 % of what is denser"),
     (mixed(m200=0.0875, h201=0.0875, h700=0.325), "18 % of what is denser"),
+    (mixed(h45=0.1722, h700=0.3278), "34 % of what is denser than air lies between -200 and 200 HU"),
     (mixed(h45=0.1749, h700=0.3251), "35 % of what is denser"),
     (halves(-1000, -650), r": 0 % of what is denser"),
     (mixed(h120=0.5), None),
@@ -361,6 +363,12 @@ def slices(*of_each: dict[int, int]) -> HU:
         ({0: 1_000}, {400: 920}, 400),  # 92 % of the body are in both
         ({0: 1_000}, {400: 919}, None),
         ({0: 919}, {400: 1_000}, None),
+        ({0: 1_000}, {400: 919, -900: 1}, None),  # what is as light as air is in neither
+        ({0: 1_000, -900: 1}, {400: 920}, 400),
+        ({400: 920}, {0: 1_000, -900: 1}, 400),
+        ({0: 1_000}, {351: 459, 0: 461}, None),  # the median is of the 920 alone
+        ({0: 920, -900: 80}, {351: 459, 0: 461, -549: 80}, None),
+        ({351: 459, 0: 461, -549: 80}, {0: 920, -900: 80}, None),
     ],
 )
 def test_two_slices_jump_by_more_than_200_hu_or_by_more_than_350_in_the_body(
@@ -368,6 +376,12 @@ def test_two_slices_jump_by_more_than_200_hu_or_by_more_than_350_in_the_body(
 ) -> None:
     with pytest.raises(NotHounsfield, match=f"those of file 7 .* by {step} in") if step else nullcontext():
         check_step(slices(one, other), 7)
+
+
+def test_slices_of_a_series_may_change_by_200_hu() -> None:
+    check_steps(slices({0: 10_000}, {200: 10_000}))
+    with pytest.raises(NotHounsfield, match="from slice 1 to slice 2 they change by 201"):
+        check_steps(slices({0: 10_000}, {201: 10_000}))
 
 
 @pytest.mark.parametrize(
@@ -458,10 +472,14 @@ def test_slices_are_spread_evenly_from_4_to_96_percent() -> None:
     assert spread(3, 9) == [0, 1, 2]
 
 
-def looked_at(kinds: str, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int] = (512, 512)) -> list[tuple[list[int], int]]:
+def looked_at(
+    kinds: str, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int] = (512, 512), highest_hu: float = 3071
+) -> list[tuple[list[int], int]]:
     """The slices of each reading and its step, of a series whose images have rescales and signs by letter."""
     of_kind = {"a": (1.0, -1024.0, False), "b": (1.1, -1024.0, False), "c": (1.0, 0.0, False), "d": (1.0, -1024.0, True)}
-    storage = [SimpleNamespace(slope=a, intercept=b, signed=c, highest_hu=3071.0) for a, b, c in map(of_kind.__getitem__, kinds)]
+    storage = [
+        SimpleNamespace(slope=a, intercept=b, signed=c, highest_hu=highest_hu) for a, b, c in map(of_kind.__getitem__, kinds)
+    ]
     instances = [SimpleNamespace(path=None, position=z, pixels=pixels) for z, pixels in enumerate(storage)]
     header: Any = SimpleNamespace(grid=SimpleNamespace(rows=shape[0], columns=shape[1]), instances=instances)
     read: list[tuple[list[int], int]] = []
@@ -486,6 +504,13 @@ def test_nine_slices_are_looked_at_and_about_128_rows_and_columns_of_each(monkey
 def test_six_slices_of_another_rescale_are_compared_with_their_nearest_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [pair for pair, _ in looked_at("b" * 20 + "a" * 71, monkeypatch)[1:]]
     assert pairs == [[z, 20] for z in (1, 4, 8, 11, 15, 18)]
+    assert looked_at("a" * 50 + "b" + "a" * 40, monkeypatch)[1:] == [([50, 49], 4)]
+
+
+def test_a_header_allows_bone_if_its_values_reach_1500(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(looked_at("a" * 9, monkeypatch, highest_hu=1500)) == 1
+    with pytest.raises(NotHounsfield, match="by its header no value can be over 1499 HU"):
+        looked_at("a" * 9, monkeypatch, highest_hu=1499)
 
 
 @pytest.mark.parametrize(
