@@ -1,6 +1,7 @@
 """From planes to a stack: complete or not, straight or leaning, whatever the patient's position."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -442,3 +443,40 @@ def test_slices_that_are_exactly_the_tolerance_from_touching_leave_nothing_out()
     thick, thin = planes(np.cumsum([0, 10, 10, 11, 10]), thickness_mm=10.0), planes(48.5 + 5.0 * np.arange(4), thickness_mm=5.0)
     _, _, warnings = to_grid(thick + thin)
     assert codes(warnings) == ["series.uneven_spacing"]
+
+
+def test_a_distance_may_differ_by_exactly_its_slack_and_is_no_gap_then() -> None:
+    """2.75 mm where 2.5 mm are usual; of two such stacks the other has a gap of 5 mm as well, and that one is named."""
+    to_grid(planes(np.cumsum([0, 2.5, 2.5, 2.75, 2.5, 2.5, 2.5]), thickness_mm=None))
+    with pytest.raises(
+        errors.MissingSlices, match=r"Between slices 5 and 6 \(.* the distance is 5\.000 mm.*about 1 slice\(s\) missing\. "
+    ):
+        to_grid(planes(np.cumsum([0, 2.5, 2.5, 2.75, 2.5, 5.0, 2.5, 2.5]), thickness_mm=None))
+
+
+def test_slices_exactly_a_hundredth_of_a_millimetre_apart_are_two_positions_and_all_of_one_are_counted() -> None:
+    with pytest.raises(errors.InconsistentGeometry, match="slices 1 and 2"):
+        to_grid(planes([0.0, 0.01, 2.5, 5.0, 7.5]))
+    with pytest.raises(errors.DuplicatePosition, match=r"^3 slices lie at the same position \(z = -397\.50 mm\)"):
+        to_grid(planes([-400.0, -397.5, -397.5, -397.495, -395.0]))
+
+
+@pytest.mark.parametrize("degrees", [4, 6, 7, 8, 10, 12, 18, 24, 29])
+def test_slices_that_are_turned_in_their_plane_are_axial_to_the_last_digit(degrees: int) -> None:
+    """The product of their directions is longer than 1 by the rounding of binary numbers, and has an angle all the same."""
+    cosines = tuple(float(value) for value in turned(0, degrees))
+    grid, _, warnings = to_grid(planes(even(), cosines=cosines))
+    assert abs(grid.normal[2]) > 1
+    assert codes(warnings) == ["series.tilted"]
+    assert f"tilted {degrees}.0°" in warnings[0].detail
+
+
+@pytest.mark.parametrize(
+    ("junction_mm", "complete"),
+    [(1.36, True), (1.34, False), (2.47, True), (2.48, False)],
+    ids=["overlap", "more", "apart", "further"],
+)
+def test_slices_touch_or_overlap_by_the_thinner_one_within_10_percent(junction_mm: float, complete: bool) -> None:
+    """1.5 mm, and the half of 3 and 1.5 mm: 1.35 to 2.475 mm."""
+    with nullcontext() if complete else pytest.raises(errors.SeriesError):
+        to_grid(slabs(junction_mm))
