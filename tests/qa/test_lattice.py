@@ -75,3 +75,8 @@ def test_a_tolerance_is_rounded_to_many_short_steps_along_one_axis(axis: int) ->
     spacing[axis] = 0.4
     lattice = Lattice.upright(4, (spacing[0], spacing[1], spacing[2]))
     assert rounded_tolerance_mm(2.35, lattice) == pytest.approx(2.4)  # six steps
+
+
+def test_a_tolerance_of_a_row_is_found_where_thick_slices_drift() -> None:
+    lattice = replace(Lattice.upright(4, (3.0, 1.0, 0.9)), step_mm=np.array([3.0, 1.7, 0.0]))
+    assert rounded_tolerance_mm(1.02, lattice) == pytest.approx(1.0)
