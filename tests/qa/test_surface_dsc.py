@@ -289,8 +289,15 @@ def test_of_a_corner_that_was_cut_off_each_side_has_one_element_alone() -> None:
     found = surface_distances(whole, cut, lattice=Lattice.upright(5, (1.0, 1.0, 1.0)))
     assert found.predicted.distances_mm.tolist() == found.reference.distances_mm.tolist() == [1.0]
     assert (found.predicted.raster.tolist(), found.reference.raster.tolist()) == ([[1, 1, 1]], [[2, 2, 2]])
-    itself = surface_distances(cut, cut, lattice=Lattice.upright(5, (1.0, 1.0, 1.0)))
-    assert itself.predicted.distances_mm.size == 0
+
+
+@pytest.mark.parametrize("corner", list(np.ndindex(2, 2, 2)))
+def test_whichever_corner_was_cut_off_a_mask_shares_every_element_with_itself(corner: tuple[int, int, int]) -> None:
+    mask = block((4, 4, 4), np.s_[1:3, 1:3, 1:3])
+    mask[tuple(1 + np.array(corner))] = False
+    found = surface_distances(mask, mask, lattice=Lattice.upright(4, (1.0, 1.0, 1.0)))
+    assert found.predicted.distances_mm.size == 0
+    assert found.predicted.shared_mm2 == found.predicted.area_mm2 > 0
 
 
 def test_a_mask_agrees_with_itself() -> None:
