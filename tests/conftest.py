@@ -140,9 +140,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((files[0] for files in TOGETHER if nodeid.startswith(files)), super()._split_scope(nodeid))
+            return share_of(nodeid)
 
     return Together(config, log)
+
+
+def share_of(nodeid: str) -> str:
+    """What of the tests one process runs whole: the test's file, or several together by the name of the first."""
+    return next((files[0] for files in TOGETHER if nodeid.startswith(files)), nodeid.split("::", 1)[0])
 
 
 @pytest.hookimpl(optionalhook=True)
