@@ -54,13 +54,15 @@ def test_a_gland_is_cut_from_a_hundredth_to_three_fifths_of_it(outside: int, vox
     assert said == [f"Parotid_L: {8 * outside:.2f} ml {where}."] * is_cut
 
 
-def test_only_glands_under_the_skin_are_cut_and_each_of_them() -> None:
+def test_only_glands_under_the_skin_are_cut_and_each_that_reaches_beyond_it() -> None:
+    """The first gland ends at the skin, where the others and what is no such gland do not."""
     out, mask = np.zeros((3, 4, 5), np.bool_), np.ones((3, 4, 5), np.bool_)
     out[:, :1] = True
-    glands = ("Parotid_L", "Parotid_R", "Glnd_Submand_L", "Glnd_Submand_R")
+    glands = ("Parotid_R", "Glnd_Submand_L", "Glnd_Submand_R")
     others = ("Brain", "Eye_L", "Glnd_Lacrimal_L")
-    masks, said = cut(out, COARSE_MM, **dict.fromkeys(others, mask), Lens_L=mask & False, **dict.fromkeys(glands, mask))
-    assert [masks.mask(BY_NAME[name]).sum() for name in others + glands] == [60] * 3 + [45] * 4
+    drawn = {**dict.fromkeys(others, mask), "Lens_L": mask & False, "Parotid_L": mask & ~out, **dict.fromkeys(glands, mask)}
+    masks, said = cut(out, COARSE_MM, **drawn)
+    assert [masks.mask(BY_NAME[name]).sum() for name in drawn] == [60] * 3 + [0] + [45] * 4
     assert [sentence.split(":")[0] for sentence in said] == list(glands)
 
 
