@@ -52,18 +52,20 @@ def reference(masks: OARMasks, hu: np.ndarray, places: np.ndarray) -> dict[OAR, 
     drawn = {oar: masks.mask(oar) for oar in EDGES}
     could_gain = {oar: tissue(hu, edge) & free & near(drawn[oar], edge.outwards_mm, places) for oar, edge in EDGES.items()}
     contested = sum(could_gain.values(), np.zeros(SHAPE, int)) > 1
+    assert contested.any()
     lost = {oar: ~tissue(hu, edge) & near(~drawn[oar], edge.inwards_mm, places) for oar, edge in EDGES.items()}
     return {oar: (drawn[oar] & ~lost[oar]) | (could_gain[oar] & ~contested) for oar in EDGES}
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_edges_move_as_every_voxel_is_asked(name: str) -> None:
-    """Blocks of HU that are on a bound of the tissue, just beyond it, or far from it; two lungs, and a brain between them."""
+    """Blocks of HU on a bound of the tissue, just beyond it, or far from it; two lungs that could gain the same, and a brain."""
     rng = np.random.default_rng(8)
     values = rng.choice([-901, -900, -600, -301, -300, -299, 40], (7, 6, 7), p=[0.1, 0.2, 0.2, 0.15, 0.15, 0.1, 0.1])
     hu = values.repeat(4, axis=1).repeat(4, axis=2)[:, :22, :26].astype(np.int16)
+    hu[:, 8:14, 8:13] = -600
     masks = OARMasks.empty([BRAIN, LEFT, STEM, RIGHT], SHAPE)
-    for oar, place in ((LEFT, np.s_[1:5, 5:17, 13:20]), (RIGHT, np.s_[2:6, 7:20, 2:9]), (BRAIN, np.s_[3, 8:12, 10:12])):
+    for oar, place in ((LEFT, np.s_[1:5, 5:17, 12:20]), (RIGHT, np.s_[2:6, 7:20, 2:9]), (BRAIN, np.s_[3, 8:12, 10:12])):
         inside = np.zeros(SHAPE, np.bool_)
         inside[place] = True
         masks.put(oar, (slice(None),) * 3, inside)
@@ -98,3 +100,21 @@ def test_slices_that_do_not_lie_above_each_other_stand_alone(mm: float) -> None:
     mask[1] = True
     assert np.array_equal(within(mask, mm, (1.0, 1.0), None), mask)
     assert within(mask, mm, (1.0, 1.0), np.arange(3) * mm).all()
+
+
+def test_a_slice_that_is_a_rounding_too_far_is_reached() -> None:
+    mask = np.array([[[True]], [[False]]])
+    assert within(mask, 3.0, (1.0, 1.0), np.array([0.0, np.nextafter(3.0, 4.0)])).all()
+
+
+@pytest.mark.parametrize("first", [2, 9])
+def test_an_organ_moves_alike_wherever_it_lies_in_the_scan(first: int) -> None:
+    """Slices 3 mm apart: of two that are drawn, the next on each side is gained, and no further one."""
+    origins = np.outer(3.0 * np.arange(14), [0, 0, 1.0])
+    tall = Grid(4, 5, origins, np.eye(3)[0], np.eye(3)[1], 3.0, 3.0)
+    masks = OARMasks.empty([LEFT], tall.shape)
+    drawn = np.zeros(tall.shape, np.bool_)
+    drawn[first : first + 2] = True
+    masks.put(LEFT, (slice(None),) * 3, drawn)
+    move_edges(masks, np.full(tall.shape, -600, np.int16), tall, {LEFT: Edge((-900.0, -300.0), 3.0, 3.0)})
+    assert np.flatnonzero(masks.mask(LEFT).any(axis=(1, 2))).tolist() == list(range(first - 1, first + 3))
