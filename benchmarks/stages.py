@@ -22,13 +22,16 @@ from warnings import catch_warnings
 
 import numpy as np
 
+from oarlock.ct.hounsfield import check_steps
 from oarlock.ct.series import CTSeries, SeriesHeader, check_headers, read_ct_series
+from oarlock.ct.turned_over import turned_over
 from oarlock.facts import ModelFacts
 from oarlock.geometry.contours import to_contours
 from oarlock.geometry.masks import OARMasks
 from oarlock.geometry.skin import Surroundings
 from oarlock.inference.models import load
 from oarlock.pictures.contact_sheet import contact_sheet
+from oarlock.pictures.review import write_review
 from oarlock.pictures.slice_archive import save_rendering
 from oarlock.pipeline.comparison import StructureSetOnGrid, compare_on_grid, read_on_grid
 from oarlock.pipeline.contouring import Walk
@@ -111,6 +114,7 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     header = table.measure("check headers", lambda: check_headers(files), note=f"{len(files)} files")
     ct = table.measure("read", lambda: read_ct_series(header), note="to Hounsfield units")
     _read_with_simpleitk(header, table)
+    table.measure("check series", lambda: _check_series(ct), note="side by side in a job")
 
     fed = table.measure(
         "resample", lambda: to_model_grid(ct.hu, header.grid, manifest.parts[0].input), kind="part", note="of the segmentation"
@@ -119,7 +123,7 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     found = table.measure("segment", lambda: segment(ct.hu, header.grid, network), note=f"{network.device}, slabs of {slab}")
     masks = found.masks
     around = Surroundings(ct.hu, header.grid)
-    warnings = table.measure("clean up", lambda: within_skin(masks, around), note="cut at the skin")
+    warnings = table.measure("clean up", lambda: within_skin(masks, around, at_once=2), note="cut at the skin")
     warnings += table.measure("clean up", lambda: clean_up(masks, header.grid))
     authorship = Authorship(
         "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)
@@ -128,9 +132,18 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     _compare(ct, around, masks, folder, table)
     table.measure("preview", lambda: contact_sheet(ct.hu, header.grid, masks, model=manifest.identity))
     table.measure("preview", lambda: save_rendering(folder / "rendering.npz", ct.hu, header.grid, masks), note="file for ?oar=")
+    head, body = folder / "review.json", folder / "review.bin"
+    table.measure(
+        "preview", lambda: write_review(head, body, ct.hu, header.grid, masks, model=""), note="files of the review page"
+    )
     print(
         f"{header.grid.shape} voxels, {sum(box is not None for box in masks.boxes().values())} OARs, {len(warnings)} warnings\n"
     )
+
+
+def _check_series(ct: CTSeries) -> None:
+    check_steps(ct.hu)
+    turned_over(ct.hu, ct.header.grid)
 
 
 def _walk_at_once(files: list[Path], network: Model, folder: Path, table: Table) -> None:

@@ -18,8 +18,8 @@ T = TypeVar("T")
 def ahead(calls: Iterable[Callable[[], T]], at_once: int) -> Generator[T]:
     """The answers of calls, in the order of the calls.
 
-    The next calls run while the caller works on an answer. There are never more than ``at_once`` answers that the caller has not
-    got, so memory is bounded. To close it is to wait for the calls that run; no other is begun then.
+    Calls run while the caller works on an answer: of these and the answer in work there are never more than ``at_once``, so
+    cores and memory are full and no more. To close it is to wait for the calls that run; no other is begun then.
 
     :param calls: taken one by one, in the caller's thread.
     :param at_once: how many run side by side; with 1 each runs in the caller's thread when its answer is asked for.
@@ -34,9 +34,8 @@ def ahead(calls: Iterable[Callable[[], T]], at_once: int) -> Generator[T]:
         try:
             coming.extend(threads.submit(copy_context().run, call) for call in islice(left, at_once))
             while coming:
-                answers = [coming.popleft().result()]
+                yield coming.popleft().result()
                 coming.extend(threads.submit(copy_context().run, call) for call in islice(left, 1))
-                yield answers.pop()  # not kept here while the caller works on it
         finally:
             for future in coming:
                 future.cancel()

@@ -136,12 +136,14 @@ class _Sight:
     :param lattice: where its predictions lie, but for ``upscale``.
     :param body: (z, y, x) of ``lattice``: nothing is drawn elsewhere.
     :param agreed: whether the organs that it looks around lie as they should to each other.
+    :param channels: of its answer, those that anything is made of; the others are not kept.
     """
 
     fed: ModelInput
     lattice: Grid
     body: Mask
     agreed: bool
+    channels: tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -167,7 +169,7 @@ class _Run:
         fed = self._fed(part, region)
         finer = _seen_whole(part)
         lattice = fed.grid if finer is None else refine(fed.grid, finer)
-        return _Sight(fed, lattice, self._body_on(part, fed, lattice), agreed)
+        return _Sight(fed, lattice, self._body_on(part, fed, lattice), agreed, self._channels(part))
 
     def draw(self, part: Part, sight: _Sight, slabs: Slabs) -> None:
         """Draw the organs that a part owns, and find those that later parts look around.
@@ -179,16 +181,15 @@ class _Run:
             sentence = "it was looked for around {}, and the model found these where they contradict each other."
             self._say("contours.box_uncertain", owned, sentence, part)
         lattice, finer = sight.lattice, _seen_whole(part)
+        oars, thresholds = [part.oars[i] for i in sight.channels], [part.thresholds[i] for i in sight.channels]
         alone = owned - shared.keys()
-        meter = CertaintyMeter(lattice, part.oars, part.thresholds, wanted=alone)
-        finder = AnchorFinder(self._wanted(part), part.oars, part.thresholds)
-        keeper = ClaimKeeper(self._lent(part), part.oars)
+        meter = CertaintyMeter(lattice, oars, thresholds, wanted=alone)
+        finder = AnchorFinder(self._wanted(part), oars, thresholds)
+        keeper = ClaimKeeper(self._lent(part), oars)
         claims = keeper.over(finder.over(meter.over(within_body(slabs, sight.body))))
         if shared:
             claims = iter(answers := list(claims))  # the one answer of a box
-        probabilities_to_masks(
-            self.masks, claims, lattice, self.grid, channels=part.oars, thresholds=part.thresholds, owned=alone
-        )
+        probabilities_to_masks(self.masks, claims, lattice, self.grid, channels=oars, thresholds=thresholds, owned=alone)
         self.certainty |= meter.found()
         found_on = refine(lattice, _output_shape(part, lattice)) if finer is None else lattice
         self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self._wanted(part)}
@@ -196,7 +197,7 @@ class _Run:
         self._lattices[part.name] = found_on
         if shared:
             (_, answer) = answers[0]
-            self._draw_shared(part, shared, {oar: answer[part.oars.index(oar)] for oar in shared}, found_on)
+            self._draw_shared(part, shared, {oar: answer[oars.index(oar)] for oar in shared}, found_on)
 
     def _of(self, part: Part) -> tuple[set[OAR], dict[OAR, float]]:
         """The organs that a part owns, and the shares of those that it draws together with its finder."""
@@ -267,6 +268,14 @@ class _Run:
         looks = [other.look for other in self.manifest.parts if other.look.found_by == part.name]
         return list(dict.fromkeys(oar for look in looks for oar in look.organs))
 
+    def _channels(self, part: Part) -> tuple[int, ...]:
+        """Of a part's channels those of organs that it draws, finds or lends, and of what contests voxels with these."""
+        if part.patches is not None:
+            return tuple(range(len(part.oars)))
+        used = {*self._of(part)[0], *self._wanted(part), *self._lent(part)}
+        used |= {rival for oar in used for rival in rivals(oar)}
+        return tuple(i for i, oar in enumerate(part.oars) if oar in used)
+
     def _lent(self, part: Part) -> list[OAR]:
         """The organs of which other parts draw only a share, as far as this part finds for them."""
         lenders = {other.name for other in self.manifest.parts if other.look.found_by == part.name}
@@ -307,7 +316,7 @@ def _predicted(
     """What each part of a batch predicts where it can look, in their order."""
     laid = [(part, sight, share) for part, sight, share in zip(batch, sights, shares, strict=True) if sight is not None]
     calls = [
-        partial(predict_at_once, sight.fed.volume, model.predictors[part.name], size)
+        partial(predict_at_once, sight.fed.volume, _of_channels(model.predictors[part.name], sight.channels), size)
         for part, sight, _ in laid
         if (size := _seen_whole(part)) is not None
     ]
@@ -328,9 +337,20 @@ def _slid(model: Model, part: Part, sight: _Sight, progress: Progress) -> Genera
         return predict_in_patches(fed.volume, fed.grid.spacing_mm, predictor, part, needed=sight.body, progress=progress)
     outer = 0 if part.look.at == "scan" else part.input.context_slices // 2
     at_once = AT_ONCE if part.name in model.side_by_side else 1
+    kept = _of_channels(predictor, sight.channels)
     return predict_in_slabs(
-        fed.volume, predictor, part.input, outer=outer, needed=_shows(sight.body), progress=progress, at_once=at_once
+        fed.volume, kept, part.input, outer=outer, needed=_shows(sight.body), progress=progress, at_once=at_once
     )
+
+
+def _of_channels(predictor: Predictor, channels: Sequence[int]) -> Predictor:
+    """A predictor some channels of whose answer are kept."""
+
+    def predict(hu: Volume) -> Volume:
+        answer = predictor(hu)
+        return answer if answer.shape[1] == len(channels) else answer[:, channels]
+
+    return predict
 
 
 def _seen_whole(part: Part) -> tuple[int, int, int] | None:

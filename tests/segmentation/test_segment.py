@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from oarlock.errors import ManifestInvalid
 from oarlock.geometry.body import body_mask
 from oarlock.geometry.grid import Grid
+from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation import manifest as manifest_module
 from oarlock.segmentation.manifest import ModelManifest, read_manifest
-from oarlock.segmentation.segment import Model, Segmentation, _batches, segment
+from oarlock.segmentation.segment import Model, Segmentation, _batches, _Run, segment
 from oarlock.segmentation.slabs import Volume
 from tests.fixtures import orientations
 from tests.fixtures.orientations import voxel_centres_mm
@@ -235,6 +236,23 @@ def test_boxes_go_together_but_for_one_that_looks_around_what_another_finds(tmp_
     other, behind = replace(box, name="other"), replace(box, name="behind", look=replace(box.look, found_by="other"))
     batches = _batches([sliding, box, other, behind, replace(sliding, name="last")])
     assert [[part.name for part in batch] for batch in batches] == [["whole"], ["fine", "other"], ["behind"], ["last"]]
+
+
+def test_a_channel_that_nothing_is_made_of_is_left_out_and_the_others_keep_their_organs(tmp_path: Path) -> None:
+    grid = orientations.ALL["HFS"]
+    found = '[{{ name = "Eye_L" }}, {{ name = "Eye_R" }}, {{ name = "Brain" }}]'
+    more = TEXT.replace(found, found.replace("[", '[{{ name = "Lens_L" }}, ')).replace("{whole_means}", "[0.1, 0.1, 0.1, 0.1]")
+    manifest = manifest_of(tmp_path / "more", more)
+
+    def one_more(hu: Volume) -> Volume:
+        answer = whole(hu)
+        return np.concatenate([np.ones_like(answer[:, :1]), answer], axis=1)
+
+    run = _Run(head(grid), grid, manifest, OARMasks.empty(manifest.oars, grid.shape))
+    assert run._channels(manifest.part_named("whole")) == (1, 2, 3)
+    assert run._channels(manifest.part_named("fine")) == (0, 1)
+    drawn_with = segment(head(grid), grid, Model(manifest, {"whole": one_more, "fine": fine}, "cpu"))
+    assert np.array_equal(drawn_with.masks.bits, drawn(manifest_of(tmp_path / "plain"), grid).masks.bits)
 
 
 SLIDING = (
