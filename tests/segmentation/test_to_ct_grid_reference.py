@@ -31,7 +31,7 @@ def canonical(z_mm: list[float], rows: int, columns: int, yx_mm: tuple[float, fl
 MODEL = canonical([0, 2.5, 4.5, 9.5], 3, 7, (4.0, 3.0), (-20, -30))
 """Its slices are not even."""
 
-EVEN = canonical([0, 8, 16], 3, 2, (8.0, 4.0), (-20, -30))
+EVEN = canonical([0, 8, 16, 24, 32], 3, 2, (8.0, 4.0), (-20, -30))
 
 
 def axial(row: npt.NDArray[np.float64], column: npt.NDArray[np.float64]) -> Grid:
@@ -59,7 +59,7 @@ GRIDS = {
         MODEL,
         replace(axial(X, Y), rows=3, columns=4, origins_mm=np.add(axial(X, Y).origins_mm[5:8], [9.0, 9.0, 0])),
     ),
-    "tilted": (EVEN, sheared((-35.0, -36.0, -8.0), (16, 40, 14))),
+    "tilted": (EVEN, sheared((-35.0, -36.0, -8.0), (26, 40, 14))),
     "tilted, within the model": (EVEN, sheared((-30.0, -16.0, 4.0), (3, 4, 3))),
 }
 
@@ -82,12 +82,16 @@ def reference(probabilities: npt.NDArray[np.float32], threshold: float, model: G
 
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("upscale", [1, 2])
-def test_masks_are_what_scipy_interpolates(name: str, upscale: int) -> None:
+@pytest.mark.parametrize("n", [2, 3])
+def test_masks_are_what_scipy_interpolates(name: str, upscale: int, n: int) -> None:
     model, grid = GRIDS[name]
     shape = (len(CHANNELS), len(model.origins_mm), model.rows * upscale, model.columns * upscale)
     probabilities = np.random.default_rng(6).random(shape).astype(np.float32)
     probabilities[1] *= 0.25
-    slabs = [(z, probabilities[:, z : z + 2]) for z in range(0, shape[1], 2)]
+    rows, columns = shape[2] // 2, shape[3] // 2
+    probabilities[3, 1:, rows:, columns:] = 0.5 + probabilities[3, 1:, rows:, columns:] / 2
+    probabilities[3, :1] = probabilities[3, :, :rows] = probabilities[3, :, :, :columns] = 0  # the brain is in one corner
+    slabs = [(z, probabilities[:, z : z + n]) for z in range(0, shape[1], n)]
     masks = OARMasks.empty(CHANNELS, grid.shape)
     probabilities_to_masks(masks, slabs, model, grid, channels=CHANNELS, thresholds=THRESHOLDS, owned=CHANNELS[1:])
     drawn = [masks.mask(oar) for oar in CHANNELS]
@@ -111,14 +115,14 @@ def test_a_voxel_that_just_reaches_the_threshold_is_drawn(grid: Grid) -> None:
 
 @pytest.mark.parametrize("drift_mm", [0.0, 1.0], ids=["axial", "tilted"])
 def test_a_voxel_exactly_at_the_end_of_the_reach_is_drawn(drift_mm: float) -> None:
-    """Model voxels of 4 mm: three quarters of one are 3 voxels of the CT, and every fourth of them is a slice further."""
-    grid = sheared((0, 0, 0), (13, 40, 24), drift_mm)
-    model = canonical([8, 12, 16], 2, 3, (4.0, 4.0), (20, 8))
+    """Model voxels of 8 mm: three quarters of one are 6 mm, and the CT has a voxel there in every direction."""
+    grid = sheared((0, 0, 0), (18, 40, 34), drift_mm)
+    model = canonical([8, 16, 24], 2, 3, (8.0, 8.0), (20, 8))
     masks = OARMasks.empty(CHANNELS[:1], grid.shape)
     probabilities_to_masks(masks, [(0, np.ones((1, 3, 2, 3), np.float32))], model, grid, channels=CHANNELS[:1], thresholds=[0.5])
     z, y, x = np.indices(grid.shape)
     y_mm = y + drift_mm * z
-    assert np.array_equal(masks.mask(CHANNELS[0]), (abs(2 * z - 12) <= 7) & (abs(y_mm - 22) <= 5) & (abs(x - 12) <= 7))
+    assert np.array_equal(masks.mask(CHANNELS[0]), (abs(2 * z - 16) <= 14) & (abs(y_mm - 24) <= 10) & (abs(x - 16) <= 14))
 
 
 @pytest.mark.parametrize("shift_mm", [(0, -40, 0), (0, 40, 0), (-40, 0, 0), (40, 0, 0), (0, 0, -40), (0, 0, 40)])
