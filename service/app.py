@@ -39,8 +39,7 @@ from service.background.webhooks import delivery
 from service.background.webhooks.client import WebhookClient
 from service.background.webhooks.delivery import Messenger
 from service.container import Service, running
-from service.dicomweb import collector, received
-from service.dicomweb import routes as dicomweb
+from service.dicomweb import collector, query_routes, stow_routes
 from service.dicomweb.collector import Collector
 from service.monitoring.request_log import RequestLog
 from service.web import pages, sign_in
@@ -79,9 +78,9 @@ ROUTERS: Final = (
     operations.operations,
     pages.pages,
     sign_in.sign_in,
-    received.stow,
-    dicomweb.dicomweb,
-    received.received,
+    stow_routes.stow,
+    query_routes.dicomweb,
+    stow_routes.received,
 )
 
 

@@ -26,8 +26,8 @@ from gateway.dimse.contexts import offered
 from oarlock.ct.pixel_header import ENCAPSULATED, MAYBE_LOSSY, NATIVE
 from oarlock.ct.sorting import CT_IMAGE, MULTI_FRAME_CT
 from service.dicomweb import search, store
-from service.dicomweb.received import stow
-from service.dicomweb.routes import dicomweb
+from service.dicomweb.query_routes import dicomweb
+from service.dicomweb.stow_routes import stow
 from tools import marked
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "dicom.md"

@@ -25,8 +25,8 @@ from service.api.routing import reads
 from service.api.schemas.base import Schema, Time
 from service.container import Service
 from service.dicomweb.documents import JSON, XML, to_json, to_xml
+from service.dicomweb.query_routes import PREFIX, Study, base_of
 from service.dicomweb.retrieve import covers, to_accepted
-from service.dicomweb.routes import PREFIX, Study, base_of
 from service.dicomweb.store import answer, look_at_all, take
 from service.facts import facts_of
 from service.intake import multipart
