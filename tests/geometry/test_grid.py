@@ -27,12 +27,15 @@ def test_whole_indices_are_the_voxel_centres_of_the_standard(name: str) -> None:
     z, y, x = (a.ravel() for a in np.indices(grid.shape))
     places = grid.to_points(np.stack([z, y, x], axis=1).astype(np.float64))
     assert np.allclose(places, orientations.voxel_centres_mm(grid).reshape(-1, 3), atol=1e-9)
+    assert np.allclose(grid.to_indices(places[::97]), np.stack([z, y, x], axis=1)[::97], atol=1e-6)
 
 
 def test_half_way_between_two_slices_is_half_an_index_whatever_their_distance() -> None:
     grid = orientations.uneven()
     between = (grid.origins_mm[:-1] + grid.origins_mm[1:]) / 2
     assert np.allclose(grid.to_indices(between)[:, 0], np.arange(36) + 0.5)
+    below = (3 * grid.origins_mm[:1] - grid.origins_mm[1:2]) / 2
+    assert np.allclose(grid.to_indices(below)[:, 0], -0.5)
 
 
 @pytest.mark.parametrize("name", [*orientations.PATIENT_POSITIONS, "uneven"])
@@ -113,6 +116,7 @@ def grid_of(zs: Sequence[float], *, drift: float = 0.0, spacing_mm: tuple[float,
         ({"columns": 0}, "at least one voxel"),
         ({"origins_mm": np.zeros((0, 3))}, "at least one voxel"),
         ({"row_spacing_mm": 0.0}, "spacing must be positive"),
+        ({"column_spacing_mm": 0.0}, "spacing must be positive"),
         ({"column_spacing_mm": -0.9}, "spacing must be positive"),
         ({"origins_mm": np.array([[0, 0, 1.0], [0, 0, 1.0]])}, "sorted along the normal"),
         ({"origins_mm": np.array([[0, 0, 2.0], [0, 0, 1.0]])}, "sorted along the normal"),
@@ -163,3 +167,29 @@ def test_a_voxel_may_lie_a_twentieth_of_a_millimetre_off_the_straight_stack() ->
     """The last of five slices has drifted by four steps."""
     assert grid_of(range(5), drift=0.0499 / 4).along_patient_axes() is not None
     assert grid_of(range(5), drift=0.0501 / 4).along_patient_axes() is None
+
+
+def turned_in_plane(angle: float, *, rows: int = 5, columns: int = 7) -> Grid:
+    """Slices whose rows are turned towards the back."""
+    row = np.array([np.cos(angle), np.sin(angle), 0])
+    column = np.array([-np.sin(angle), np.cos(angle), 0])
+    return replace(grid_of([0, 2, 4]), rows=rows, columns=columns, row_direction=row, column_direction=column)
+
+
+@pytest.mark.parametrize(("size", "far_mm"), [({"columns": 7}, 6 * 0.9), ({"rows": 9}, 8 * 1.1)])
+def test_the_far_corner_may_lie_a_twentieth_of_a_millimetre_off(size: dict[str, int], far_mm: float) -> None:
+    """A row or a column leaves its axis by its length times the sine of the angle."""
+    assert turned_in_plane(float(np.arcsin(0.0499 / far_mm)), **size).along_patient_axes() is not None
+    assert turned_in_plane(float(np.arcsin(0.0501 / far_mm)), **size).along_patient_axes() is None
+
+
+def test_the_nearest_quarter_turn_of_rows_that_are_turned_by_a_little_is_none() -> None:
+    orientation = turned_in_plane(0.3).orientation()
+    assert (orientation.axes, orientation.flipped) == ((0, 1, 2), (False, False, False))
+
+
+def test_what_a_grid_is_made_of_cannot_be_changed() -> None:
+    grid = grid_of([1.0, 3.5])
+    for array in (grid.origins_mm, grid.row_direction, grid.column_direction):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7
