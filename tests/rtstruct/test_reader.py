@@ -260,6 +260,15 @@ def test_all_images_that_are_listed_of_a_series_are_read_and_those_of_contours_o
     assert found.rois[0].images == ("1.1", "")
 
 
+def test_nothing_is_said_of_a_good_contour_that_states_no_number_of_points(header: SeriesHeader, tmp_path: Path) -> None:
+    item = contour(square_mm(header, 3, 0.5, 0.5, 4))
+    del item.NumberOfContourPoints
+    (roi,) = read_structure_set(save(foreign(header, item), tmp_path / "foreign.dcm")).rois
+    assert (len(roi.contours), roi.findings) == (1, ())
+    (empty,) = read_structure_set(save(foreign(header), tmp_path / "foreign.dcm")).rois
+    assert empty.findings == ("it has no contours",)
+
+
 def test_a_sop_class_is_enough_without_a_modality(header: SeriesHeader, tmp_path: Path) -> None:
     dataset = foreign(header)
     del dataset.Modality
