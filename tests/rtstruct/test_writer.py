@@ -19,6 +19,7 @@ from oarlock.geometry.contours import PlanarContour
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME, OARS
 from oarlock.rtstruct import writer as rtstruct
+from oarlock.rtstruct.profiles import GENERIC
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures import judges
 from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks
@@ -214,6 +215,13 @@ def test_an_empty_roi_is_listed_without_contours_and_warned_about(dataset: Datas
     assert written.contours["Lens_R"] == []
     assert "ContourSequence" not in dataset.ROIContourSequence[4]
     assert len(dataset.StructureSetROISequence) == len(dataset.RTROIObservationsSequence) == 5
+
+
+@pytest.mark.parametrize(("kept", "roi"), [(True, "its ROI has no contours"), (False, "the profile leaves its ROI out")])
+def test_a_warning_says_whether_an_empty_roi_is_listed(kept: bool, roi: str, series: Series, tmp_path: Path) -> None:
+    profile = replace(GENERIC, keep_empty=kept)
+    written = write_rtstruct(tmp_path / "rtstruct.dcm", series.masks, series.header, AUTHORSHIP, profile)
+    assert [warning.detail for warning in written.warnings] == [f"Lens_R is empty: the model drew nothing, and {roi}."]
 
 
 def test_it_references_exactly_the_instances_received(dataset: Dataset, series: Series) -> None:
