@@ -45,10 +45,11 @@ def ahead(calls: Iterable[Callable[[], T]], at_once: int) -> Generator[T]:
 def beside() -> Iterator[Callable[[Callable[[], T]], Callable[[], T]]]:
     """One thread beside the caller's.
 
-    A function that has it run a call, and gives one that waits for its answer, or raises what it raised.
+    Yields ``start``. ``start(call)`` queues a call for the thread and returns a function, which waits for the call and returns or
+    raises what it did.
 
-    It runs one call at a time, in the order in which they were given. Where the context ends, calls that did not begin never do,
-    and the one that runs is waited for.
+    Calls run one at a time, in the order in which they were queued, so that a call must wait for none that was queued after it.
+    Where the context ends, calls that did not begin never do, and the one that runs is waited for.
     """
     thread = ThreadPoolExecutor(1)
     try:

@@ -64,11 +64,17 @@ class ServedBox(nn.Module):
         flat = probabilities.flatten(0, 1)[:, None]  # (organs · Z, 1, Y, X)
         padded = functional.pad(flat, (reach, reach, reach, reach), mode="replicate")
         rows = functional.conv2d(padded, self.weights[None, None, :, None])
-        return functional.conv2d(rows, self.weights[None, None, None, :])[:, 0].unflatten(0, probabilities.shape[:2])
+        return functional.conv2d(rows, self.weights[None, None, None, :]).reshape(probabilities.shape)
 
 
 def gaussian(sd: float) -> Tensor:
-    """Weights of a Gaussian at whole voxels, out to three standard deviations; the sum is 1."""
+    """Weights of a Gaussian at whole voxels.
+
+    Out to three standard deviations; their sum is 1.
+    """
+    if sd < 0:
+        msg = f"a Gaussian of {sd} voxels"
+        raise ValueError(msg)
     reach = math.ceil(3 * sd)
     places = torch.arange(-reach, reach + 1, dtype=torch.float32)
     weights = torch.exp(-0.5 * (places / sd) ** 2) if reach else torch.ones(1)

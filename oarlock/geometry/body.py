@@ -73,3 +73,4 @@ def within_body(slabs: Iterable[tuple[int, Volume]], body: Mask) -> Iterator[tup
         finer = outside[start : start + probabilities.shape[1]].repeat(upscale, axis=1).repeat(upscale, axis=2)
         np.copyto(probabilities, np.float32(0), where=finer)
         yield start, probabilities
+        del probabilities  # or they would be kept while the next ones are waited for

@@ -1,6 +1,7 @@
 """Openings and distances of masks, most of them slice by slice.
 
-SciPy gives the same for elements and spacings of any kind, at three to twenty times the cost.
+SciPy gives the same for elements and spacings of any kind, at three to twenty times the cost, but for the ends of what is opened
+along z.
 """
 
 import cv2
@@ -12,7 +13,7 @@ from oarlock.arrays import FloatArray, Mask
 
 
 def opened_in_plane(mask: Mask, element: Mask) -> Mask:
-    """What an element covers that moves within a mask, in each slice.
+    """The part of each slice that an element covers as it moves inside.
 
     What lies beyond the edge of a slice is not of the mask.
 
@@ -26,9 +27,9 @@ def opened_in_plane(mask: Mask, element: Mask) -> Mask:
 
 
 def opened_along_z(mask: Mask, reach: int) -> Mask:
-    """What a column of ``2 · reach + 1`` slices covers that moves within a mask.
+    """The part of a mask that a column of slices covers as it moves inside.
 
-    The volume goes on beyond its first and its last slice as these are.
+    The column is ``2 · reach + 1`` slices high. The volume goes on beyond its first and its last slice as these are.
 
     :param mask: (z, y, x).
     """
@@ -39,7 +40,7 @@ def opened_along_z(mask: Mask, reach: int) -> Mask:
 
 
 def opened_by_neighbours(mask: Mask) -> Mask:
-    """What a voxel and its six neighbours cover that move within a mask.
+    """The part that a voxel and its six neighbours cover as they move inside.
 
     What lies beyond the edge of the volume is not of the mask.
 

@@ -12,7 +12,9 @@ and may touch the skin, so a threshold takes them for body (:mod:`oarlock.geomet
 3. **Sameness.** Skin is a thin line, lighter outside and followed by fat or muscle within 3 mm. Where values hardly change from
    2.5 to 7 mm under the air over a patch of at least ``LEAST_ML``, and are neither those of fat nor of muscle (``LAID_HU``), a
    material lies on the skin. It goes on inwards for as long as its values do, but not through a gap narrower than twice
-   ``LEAK_MM`` or lower than twice ``LEAK_HEIGHT_MM``: a gland may be as dense, and a material is a slab under the air.
+   ``LEAK_MM`` or, in whole slices, lower than about twice ``LEAK_HEIGHT_MM``: a gland may be as dense, and a material is a slab
+   under the air. Slices thicker than ``LEAK_HEIGHT_MM`` and the ends of the scan show no height; a lower strip between tissue
+   above and below is taken for the patient's.
 
 A bolus that is as dense as fat or muscle is not told by the third sign, nor is a hand that lies flat on the cheek by the second.
 
@@ -78,10 +80,12 @@ class Surroundings:
     hu: Volume
     grid: Grid
 
-    def outside_by_slice(self, crop: Crop, *, under_skin: bool) -> tuple[list[int], int]:
-        """Voxels outside of the patient on each of an organ's slices.
+    def prepare(self) -> None:
+        """Look at the whole scan now, before several threads ask for it."""
+        _ = self._beside
 
-        And of how many in all.
+    def outside_by_slice(self, crop: Crop, *, under_skin: bool) -> tuple[list[int], int]:
+        """Voxels outside of the patient by slice, and the organ's voxels.
 
         Of a large organ that lies deep, every few rows and columns are counted.
 
@@ -98,10 +102,7 @@ class Surroundings:
         return voxels_per_slice(outside & mask).tolist(), int(np.count_nonzero(mask))
 
     def outside(self, box: Box, *, under_skin: bool) -> Mask:
-        """Which voxels of a box lie outside of the patient.
-
-        By the same rules.
-        """
+        """Which voxels of a box lie outside of the patient, by those rules."""
         if not self._reaches_surface(box):
             return np.zeros([span.stop - span.start for span in box], np.bool_)
         if not under_skin:

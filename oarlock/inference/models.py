@@ -11,7 +11,7 @@ from threading import Lock
 from oarlock.errors import ManifestInvalid
 from oarlock.facts import ModelFacts
 from oarlock.inference.network import CPU, Folds, Network, Providers, providers_of
-from oarlock.segmentation.manifest import ModelManifest
+from oarlock.segmentation.manifest import ModelManifest, Part
 from oarlock.segmentation.model_folder import Installed
 from oarlock.segmentation.segment import AT_ONCE, Model
 from oarlock.segmentation.slabs import is_small
@@ -33,7 +33,7 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0, pro
     side_by_side = frozenset(fitting if on_cpu and cores >= AT_ONCE else ())
     for part in manifest.parts:
         kind = Network if len(part.files) == 1 else Folds
-        each = -(-cores // AT_ONCE) if part.name in side_by_side else threads
+        each = _threads_of(part, cores) if part.name in side_by_side else threads
         networks[part.name] = kind(manifest.name, part, device, each, providers=providers)
     for network in networks.values():
         network.check_answer()
@@ -41,8 +41,17 @@ def load(manifest: ModelManifest, *, device: str = "auto", threads: int = 0, pro
     return Model(manifest, networks, devices.pop() if len(devices) == 1 else "cpu", side_by_side)
 
 
+def _threads_of(part: Part, cores: int) -> int:
+    """Threads of a session where two predictions run at once.
+
+    Two slabs run in one session: each brings its caller's thread, and they share the others. Two boxes have a session each.
+    """
+    slides = part.input.slices is None
+    return max(1, cores - (AT_ONCE - 1)) if slides else max(1, cores // AT_ONCE)
+
+
 def _cores() -> int:
-    """The cores that this process may run on: of two threads of a core one waits for the other's arithmetic units."""
+    """The physical cores that this process may run on."""
     ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     siblings = (Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in ours)
     return len({path.read_text("ascii") if path.exists() else str(path) for path in siblings})

@@ -62,7 +62,14 @@ class Rendering:
     def of(
         cls, hu: npt.NDArray[np.int16], grid: Grid, masks: OARMasks, *, model: str, grey: Sequence[bytes] | None = None
     ) -> Self:
-        """:param grey: what :func:`packed_grey` made of ``hu``, where that was done before."""
+        """A rendering of a series and its masks.
+
+        :param grey: what :func:`packed_grey` made of ``hu``, where that was done before.
+        :raises ValueError: if ``grey`` has another number of slices.
+        """
+        if grey is not None and len(grey) != len(hu):
+            msg = f"{len(grey)} packed slices are not of a series of {len(hu)}"
+            raise ValueError(msg)
         words = [pack_sparse(image) for image in masks.bits]
         return cls(grid, masks.oars, model, _counts(masks), packed_grey(hu) if grey is None else grey, words)
 

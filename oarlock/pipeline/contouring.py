@@ -2,8 +2,8 @@
 
 Read, segment, write and check the RTSTRUCT, compare and picture it.
 
-Nothing in the results depends on when, where or how often the walk is run. The pictures are drawn in a thread beside the checks;
-what is told and warned of is in one order all the same. Nothing is a result before the RTSTRUCT has been checked.
+Nothing that the results say depends on when, where or how often the walk is run. Pictures and self-check have threads of their
+own; what is told and warned of is in one order all the same. Nothing is a result before the RTSTRUCT has been checked.
 """
 
 import logging
@@ -96,7 +96,7 @@ class Walk:
         self.report(Stage.READING, 0.0)
         model = load_model()
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices, refuse_gaps=False))
-        with beside() as start:
+        with beside() as start, beside() as start_check:
             seen = start(lambda: turned_over(series.hu, series.header.grid))
             grey = start(lambda: packed_grey(series.hu)) if self.pictured else None
             check_steps(series.hu)
@@ -109,12 +109,13 @@ class Walk:
             if grey is not None:
                 drawn += [start(lambda: pictures.sheet(identity)), start(lambda: pictures.rendering(identity, grey))]
             written = self._contour(series.header, masks, model)
-            checked = start(lambda: check_rtstruct(self.folder / RTSTRUCT, series.header, masks, self.profile))
+            checked = start_check(lambda: check_rtstruct(self.folder / RTSTRUCT, series.header, masks, self.profile))
             write_series_geometry(self.folder / GEOMETRY, series.header)
             panel, not_compared = self._compare(series.header, masks, written)
             if grey is not None:
                 drawn.append(start(lambda: pictures.review(identity, panel.overlays())))
             self._judge(panel, around, not_compared, model.facts)
+            self.report(Stage.COMPARING, 0.75)
             if findings := checked():
                 raise ResultInvalid(findings=findings)
             self._await(drawn)
@@ -211,7 +212,10 @@ class _Pictures:
         return _drawn([sheet], lambda: sheet.write_bytes(contact_sheet(hu, grid, self.masks, model=model)))
 
     def rendering(self, model: str, grey: Callable[[], list[bytes]]) -> Notice | None:
-        """:param grey: gives what :func:`packed_grey` made of the CT."""
+        """The CT and the masks as a picture of any slice is made from them.
+
+        :param grey: gives what :func:`packed_grey` made of the CT.
+        """
         rendering, hu, grid = self.folder / RENDERING, self.series.hu, self.series.header.grid
         return _drawn([rendering], lambda: save_rendering(rendering, hu, grid, self.masks, model=model, grey=grey()))
 

@@ -73,7 +73,7 @@ class OneWay:
             return 0.0
         order = np.argsort(self.distances_mm)
         place = int(np.searchsorted(np.cumsum(self.areas_mm2[order]), wanted))
-        return float(self.distances_mm[order[place]])
+        return float(self.distances_mm[order[min(place, order.size - 1)]])  # a rounded sum may end below what is wanted
 
 
 @dataclass(frozen=True, eq=False)

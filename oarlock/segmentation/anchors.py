@@ -63,13 +63,17 @@ class AnchorFinder:
     def over(self, slabs: Iterable[tuple[int, Probabilities]]) -> Iterator[tuple[int, Probabilities]]:
         """Pass the slabs on unchanged."""
         for first, slab in slabs:
-            for oar, channel in self._channel.items():
-                claim = undisputed(channel, slab.__getitem__, self._rivals[channel], self._thresholds)
-                mask = np.asarray(claim >= self._thresholds[channel])
-                if (box := bounding_box(mask)) is not None:
-                    z = slice(box[0].start + first, box[0].stop + first)
-                    self._pieces[oar].append(((z, box[1], box[2]), mask[box]))
+            self._look(first, slab)
             yield first, slab
+            del slab  # or it would be kept while the next one is waited for
+
+    def _look(self, first: int, slab: Probabilities) -> None:
+        for oar, channel in self._channel.items():
+            claim = undisputed(channel, slab.__getitem__, self._rivals[channel], self._thresholds)
+            mask = np.asarray(claim >= self._thresholds[channel])
+            if (box := bounding_box(mask)) is not None:
+                z = slice(box[0].start + first, box[0].stop + first)
+                self._pieces[oar].append(((z, box[1], box[2]), mask[box]))
 
     def found(self, oar: OAR, lattice: Grid) -> Anchor | None:
         """Where an organ lies; None if it was not found.

@@ -74,6 +74,7 @@ class CertaintyMeter:
                     reached = [np.count_nonzero(slab[channel] >= limit, axis=(1, 2)) @ voxels_ml for limit in limits]
                     self._ml[channel] += reached
             yield first, slab
+            del slab  # or it would be kept while the next one is waited for
 
     def found(self) -> dict[OAR, Certainty]:
         """The volumes measured so far, by organ."""

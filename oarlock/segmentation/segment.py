@@ -269,7 +269,7 @@ class _Run:
         return list(dict.fromkeys(oar for look in looks for oar in look.organs))
 
     def _channels(self, part: Part) -> tuple[int, ...]:
-        """Of a part's channels those of organs that it draws, finds or lends, and of what contests voxels with these."""
+        """The channels that are used: drawn, found or lent, or a rival of these."""
         if part.patches is not None:
             return tuple(range(len(part.oars)))
         used = {*self._of(part)[0], *self._wanted(part), *self._lent(part)}
@@ -354,7 +354,7 @@ def _of_channels(predictor: Predictor, channels: Sequence[int]) -> Predictor:
 
 
 def _seen_whole(part: Part) -> tuple[int, int, int] | None:
-    """The shape of the answer of a part that sees its box at once; None of one that slides."""
+    """The shape of the answer of a part that sees its box at once; None for a part that slides."""
     return part.output.size_zyx if part.patches is None else None
 
 

@@ -83,6 +83,7 @@ class ClaimKeeper:
                     z = slice(box[0].start + first, box[0].stop + first)
                     self._pieces[oar].append(((z, box[1], box[2]), np.where(seen[box], slab[channel][box], np.float32(0))))
             yield first, slab
+            del slab  # or it would be kept while the next one is waited for
 
     def kept(self, lattice: Grid) -> dict[OAR, Claim]:
         """What was said of each organ, where anything was.

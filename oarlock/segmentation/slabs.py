@@ -26,7 +26,7 @@ _SLAB_SLICES: Final = (4, 32)
 def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
     """Number of slices to predict at once: 4 to 32.
 
-    With the input (context included) below a million voxels.
+    With the input (context included) of at most a million voxels.
     """
     slices = _SLAB_VOXELS // (size_yx[0] * size_yx[1]) - (context_slices - 1)
     return max(_SLAB_SLICES[0], min(_SLAB_SLICES[1], slices))
@@ -35,7 +35,7 @@ def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
 def is_small(spec: InputSpec) -> bool:
     """Whether a slab, or a box, is small enough for two to be predicted at once.
 
-    Its size must be known, and below a million voxels.
+    Its size must be known, and at most a million voxels.
     """
     if spec.size_yx is None:
         return False
@@ -87,6 +87,7 @@ def predict_in_slabs(
                 raise ValueError(msg)
             progress((stop - bottom) / (top - bottom))
             yield start, probabilities
+            del probabilities  # or they would be kept while the next ones are waited for
 
 
 def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int, int]) -> tuple[int, Volume]:

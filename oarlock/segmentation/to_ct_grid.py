@@ -60,6 +60,7 @@ def probabilities_to_masks(
     for first, slab in slabs:
         target.add(slab, last, first)
         last = slab[:, -1:].copy()
+        del slab
     masks.forget_boxes()
 
 

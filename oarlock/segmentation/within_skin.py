@@ -39,6 +39,8 @@ def within_skin(masks: OARMasks, around: Surroundings, *, at_once: int = 1) -> l
     notices = []
     glands = [oar for oar in masks.oars if oar.name.startswith(ENDING_AT_SKIN)]
     crops = [(oar, crop) for oar in glands if (crop := masks.crop(oar)) is not None]
+    if at_once > 1 and crops:
+        around.prepare()
     with closing(ahead((partial(_off, crop, around) for _, crop in crops), at_once)) as cuts:
         for (oar, (box, mask)), off in zip(crops, cuts, strict=True):
             if off is None:

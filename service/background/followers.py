@@ -30,8 +30,11 @@ FAILED_S: Final = 5.0
 REST: Final = 9.0
 """After a poll the table rests for this many times as long as the faster one of the last two took.
 
-So followers cost a tenth of one core at most, and one poll that had to wait does not silence them.
+So followers cost a tenth of one core while polls take alike, and one poll that had to wait does not silence them.
 """
+
+MOST_S: Final = 5.0
+"""The longest rest, however slow polls are."""
 
 FOLLOWERS_OF_ONE: Final = 256
 """How many jobs and lists one caller may follow at once."""
@@ -173,7 +176,7 @@ class Followers:
             for watcher in [one for one in self._watchers if one.of in listings]:
                 watcher.tell(listings[watcher.of])
             took_s = monotonic() - began
-            await anyio.sleep(max(POLL_S, REST * min(before_s, took_s)))
+            await anyio.sleep(max(POLL_S, min(MOST_S, REST * min(before_s, took_s))))
             before_s = took_s
 
     def _read(self, job_ids: set[JobId], sites: set[str]) -> tuple[dict[JobId, Standing], dict[str, Listing]]:

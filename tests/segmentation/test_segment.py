@@ -1,6 +1,7 @@
 """A model of two parts of unlike grids: a finder on the whole scan, and a part that draws finely in a box around its finds."""
 
 import re
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -14,14 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oarlock.errors import ManifestInvalid
-from oarlock.geometry.body import body_mask
+from oarlock.geometry.body import body_mask, within_body
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation import manifest as manifest_module
-from oarlock.segmentation.manifest import ModelManifest, read_manifest
+from oarlock.segmentation.anchors import AnchorFinder
+from oarlock.segmentation.certainty import CertaintyMeter
+from oarlock.segmentation.manifest import InputSpec, ModelManifest, read_manifest
 from oarlock.segmentation.segment import Model, Segmentation, _batches, _Run, segment
-from oarlock.segmentation.slabs import Volume
+from oarlock.segmentation.shared import ClaimKeeper
+from oarlock.segmentation.slabs import Volume, predict_in_slabs
+from oarlock.segmentation.to_ct_grid import probabilities_to_masks
 from tests.fixtures import orientations
 from tests.fixtures.orientations import voxel_centres_mm
 from tests.inference.tiny_parts import FED_ZYX, FINE, GIVEN_ZYX, TEXT, WHOLE, denser, divided
@@ -213,6 +218,37 @@ def test_slabs_that_are_predicted_side_by_side_draw_the_same(tmp_path: Path, mon
     found = segment(head(grid), grid, together)
     assert np.array_equal(found.masks.bits, alone.masks.bits)
     assert (found.certainty, found.notices) == (alone.certainty, alone.notices)
+
+
+def test_a_slab_is_let_go_before_the_next_one_is_asked_for() -> None:
+    grid = Grid(
+        rows=8,
+        columns=8,
+        origins_mm=np.arange(6)[:, None] * np.array([0.0, 0.0, 3.0]),
+        row_direction=np.array([1.0, 0.0, 0.0]),
+        column_direction=np.array([0.0, 1.0, 0.0]),
+        row_spacing_mm=4.0,
+        column_spacing_mm=4.0,
+    )
+    brain = BY_NAME["Brain"]
+    kept: list[weakref.ref[Volume]] = []
+
+    def predict(hu: Volume) -> Volume:
+        assert not any(slab() is not None for slab in kept)
+        answer = np.full((1, 1, 2, 8, 8), 0.75, np.float32)
+        kept.append(weakref.ref(answer))
+        return answer
+
+    spec = InputSpec("hu", (3.0, 4.0, 4.0), (8, 8), 1, -1000.0)
+    slabs = predict_in_slabs(np.zeros((6, 8, 8), np.float32), predict, spec, slab=2)
+    slabs = within_body(slabs, np.ones((6, 8, 8), np.bool_))
+    slabs = CertaintyMeter(grid, [brain], [0.5]).over(slabs)
+    slabs = AnchorFinder([brain], [brain], [0.5]).over(slabs)
+    slabs = ClaimKeeper([brain], [brain]).over(slabs)
+    masks = OARMasks.empty([brain], grid.shape)
+    probabilities_to_masks(masks, slabs, grid, grid, channels=[brain], thresholds=[0.5])
+    assert len(kept) == 3
+    assert masks.bits.all()
 
 
 def test_whoever_is_told_of_progress_is_told_in_their_own_thread_and_can_stop_it(tmp_path: Path) -> None:

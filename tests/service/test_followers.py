@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,11 +156,12 @@ def test_a_service_that_stops_ends_every_stream(queued: Job) -> None:
     assert sorted(ended) == ["job", "late list", "list"]
 
 
-def test_polls_that_take_long_are_made_less_often_and_one_alone_silences_nobody(
-    queued: Job, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("poll_s", "rest_s"), [(0.125, 1.125), (4.0, 5.0)])
+def test_polls_that_take_long_are_made_less_often_but_every_5_s_and_one_alone_silences_nobody(
+    poll_s: float, rest_s: float, queued: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    now = iter(float(i) for i in range(1_000))  # each look at the clock is a second later
+    now = count(step=poll_s)  # each look at the clock is a poll later
     monkeypatch.setattr(followers, "monotonic", lambda: next(now))
 
     async def sleep(seconds: float) -> None:
@@ -176,7 +178,7 @@ def test_polls_that_take_long_are_made_less_often_and_one_alone_silences_nobody(
 
     with pytest.raises(KeyboardInterrupt):
         anyio.run(main)
-    assert pauses == [followers.POLL_S, followers.REST]
+    assert pauses == [followers.POLL_S, rest_s]
 
 
 def test_a_poll_that_fails_as_nobody_foresaw_ends_neither_the_followers_nor_the_service(
