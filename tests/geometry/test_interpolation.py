@@ -78,7 +78,7 @@ def test_a_contour_and_the_same_one_that_runs_the_other_way_round_lie_in_one_pla
 
 
 def test_a_contour_without_an_area_lies_in_the_middle_of_its_box() -> None:
-    """Its other half way point would leave the square where it is: 8 columns of 16 are half of the way."""
+    """The line's middle is 16 columns from the square's, so the square moves 8."""
     line = np.array([(4.0, 20.0), (4.0, 22.0), (4.0, 20.5)])
     found = drawn([line], [rectangle(3, 4, 3, 3)], 0.5)
     np.testing.assert_array_equal(found, voxels((3, 12, 3, 3)))
