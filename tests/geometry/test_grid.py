@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oarlock.arrays import FloatArray
 from oarlock.geometry.grid import Grid
 from tests.fixtures import orientations
 
@@ -169,6 +170,19 @@ def test_a_voxel_may_lie_a_twentieth_of_a_millimetre_off_the_straight_stack() ->
     assert grid_of(range(5), drift=0.0501 / 4).along_patient_axes() is None
 
 
+def test_a_voxel_as_far_off_the_straight_stack_as_is_allowed_is_allowed() -> None:
+    """All numbers are sums of powers of two, so that the last slice is exactly 1/16 mm off."""
+    exact = replace(grid_of([0, 1], spacing_mm=(1.0, 1.0)), origins_mm=np.array([[0, 0, 0], [0.0625, 0, 1]]))
+    assert exact.along_patient_axes(within_mm=0.0625) is not None
+    assert exact.along_patient_axes(within_mm=0.0624) is None
+
+
+def test_slices_are_held_against_the_first_one() -> None:
+    """The second and the third lie on either side of it, 0.06 mm apart."""
+    origins = np.array([[0, 0, 0], [0.04, 0, 2], [-0.02, 0, 4]])
+    assert replace(grid_of([0, 2, 4]), origins_mm=origins).along_patient_axes() is not None
+
+
 def turned_in_plane(angle: float, *, rows: int = 5, columns: int = 7) -> Grid:
     """Slices whose rows are turned towards the back."""
     row = np.array([np.cos(angle), np.sin(angle), 0])
@@ -181,6 +195,17 @@ def test_the_far_corner_may_lie_a_twentieth_of_a_millimetre_off(size: dict[str, 
     """A row or a column leaves its axis by its length times the sine of the angle."""
     assert turned_in_plane(float(np.arcsin(0.0499 / far_mm)), **size).along_patient_axes() is not None
     assert turned_in_plane(float(np.arcsin(0.0501 / far_mm)), **size).along_patient_axes() is None
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing_mm", "drift"), [({"rows": 11}, 1.1, np.array([1.0, 0, 0])), ({"columns": 11}, 0.9, np.array([0, -1.0, 0]))]
+)
+def test_the_near_corner_may_lie_as_far_off_as_the_far_one(size: dict[str, int], spacing_mm: float, drift: FloatArray) -> None:
+    """Each voxel from the near corner to the far one takes back 0.00499 mm of what the last slice has drifted."""
+    grid = turned_in_plane(float(np.arcsin(0.00499 / spacing_mm)), **{"rows": 2, "columns": 2, **size})
+    for drift_mm, axial in ((0.0499, True), (0.052, False)):
+        origins = grid.origins_mm + np.outer([0, 0, drift_mm], drift)
+        assert (replace(grid, origins_mm=origins).along_patient_axes() is not None) == axial
 
 
 def test_the_nearest_quarter_turn_of_rows_that_are_turned_by_a_little_is_none() -> None:

@@ -91,6 +91,21 @@ def test_a_corner_touches_an_edge_if_they_enclose_less_than_a_millionth_of_a_squ
         assert crossings(pair, [0, 0], pixel_mm2) == ([0, 1] if touches else [])
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [  # whole numbers, so that twice the area of a triangle is exactly 1 pixel, on either side and at either end of an edge
+        ([(5, 1), (5, 0), (4, 1)], [(0, 0), (2, 3), (4, 0)]),
+        ([(1, 3), (1, 1), (0, 0)], [(1, 0), (5, 2), (3, 0)]),
+        ([(1, 1), (2, 2), (0, 1)], [(2, 1), (5, 1), (5, 2)]),
+        ([(3, 1), (0, 2), (1, 4)], [(2, 4), (4, 4), (1, 5)]),
+    ],
+)
+def test_a_corner_touches_an_edge_if_they_enclose_exactly_a_millionth_of_a_square_millimetre(one: Any, other: Any) -> None:
+    pair = [np.array(one, dtype=float), np.array(other, dtype=float)]
+    assert crossings(pair, [0, 0], 1e-6) == [0, 1]
+    assert crossings(pair, [0, 0], 1.01e-6) == []
+
+
 def test_the_same_polygon_in_two_groups_does_not_cross_itself_and_groups_need_no_order() -> None:
     square = np.array([(0.0, 0), (0, 2), (2, 2), (2, 0)])
     for same in (square, square * [9, 1], square * [1, 9]):

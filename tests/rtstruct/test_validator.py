@@ -1,6 +1,7 @@
 """The check that every file passes before it is delivered: each rule is broken once, and found."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,13 @@ def overlap(dataset: Dataset) -> None:
     contours.append(other)
 
 
+def name_a_foreign_image_too(dataset: Dataset) -> None:
+    images = first_contour(dataset).ContourImageSequence
+    foreign = deepcopy(images[0])
+    foreign.ReferencedSOPInstanceUID = "1.2.3.4"
+    images.append(foreign)
+
+
 SHAPE_RULES: list[tuple[str, Callable[[Dataset], Any]]] = [
     ("it has fewer than three points", lambda d: set_points(d, points_of(d)[:2])),
     ("it lies more than 0.01 mm off the plane of its slice", lift),
@@ -159,6 +167,7 @@ SHAPE_RULES: list[tuple[str, Callable[[Dataset], Any]]] = [
     ("its number of points is misstated", lambda d: setattr(first_contour(d), "NumberOfContourPoints", 3)),
     ("its geometric type is not CLOSED_PLANAR", lambda d: setattr(first_contour(d), "ContourGeometricType", "OPEN_PLANAR")),
     ("it does not name exactly one image of the series", lambda d: delattr(first_contour(d), "ContourImageSequence")),
+    ("it does not name exactly one image of the series", name_a_foreign_image_too),
 ]
 
 

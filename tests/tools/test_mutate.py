@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -155,13 +156,37 @@ def test_the_latest_survivors_are_those_of_the_module_as_it_is(tmp_path: Path) -
     assert latest.read(tmp_path, "side.py") is None
 
 
+def explained(root: Path, source: str, change: str) -> None:
+    """A page, and a module one change of which has a reason."""
+    for folder in ("docs", "oarlock", "tools/mutate"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "docs" / "mutants.md").write_text(f"# Page\n\n{page.BEGIN}\n\n{page.END}\nRest.\n", encoding="utf-8")
+    (root / "oarlock" / "a.py").write_text(source, encoding="utf-8")
+    table = f'[["oarlock/a.py"]]\nwhy = "the same number"\nchanges = [{change}]\n'
+    (root / "tools" / "mutate" / "explained.toml").write_text(table, encoding="utf-8")
+
+
+def test_a_reason_holds_for_one_of_the_lines_that_read_the_same(tmp_path: Path) -> None:
+    twice = [Mutant("oarlock/a.py", line, "x + 0", "x - 0", "") for line in (1, 2)]
+    explained(tmp_path, "x + 0\n  x + 0\n", '["x + 0", "x - 0", 2]')
+    assert page.write(tmp_path, "oarlock/a.py", 10, latest.Result(10, 2, twice[1:])) == 0
+    assert page.write(tmp_path, "oarlock/a.py", 10, latest.Result(10, 2, twice)) == 1
+
+
+@pytest.mark.parametrize("change", ['["x + 0", "x - 0"]', '["x + 0", "x - 0", 3]', '["x + 1", "x - 1"]'])
+def test_a_reason_that_does_not_say_of_which_line_is_refused(tmp_path: Path, change: str) -> None:
+    explained(tmp_path, "x + 0\nx + 0\n", change)
+    with pytest.raises(ValueError, match="say which one of them"):
+        page.write(tmp_path, "oarlock/a.py", 10, latest.Result(10, 0, []))
+
+
+@pytest.mark.parametrize("module", tomllib.loads((ROOT / "tools" / "mutate" / "explained.toml").read_text(encoding="utf-8")))
+def test_every_reason_is_of_a_line_that_is_there(module: str) -> None:
+    assert page.reasons(ROOT, module)
+
+
 def test_the_page_keeps_the_rows_of_other_modules_and_says_what_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "tools" / "mutate").mkdir(parents=True)
-    (tmp_path / "docs" / "mutants.md").write_text(f"# Page\n\n{page.BEGIN}\n\n{page.END}\nRest.\n", encoding="utf-8")
-    (tmp_path / "tools" / "mutate" / "explained.toml").write_text(
-        '[["oarlock/a.py"]]\nwhy = "the same number"\nchanges = [["x + 0", "x - 0"]]\n', encoding="utf-8"
-    )
+    explained(tmp_path, "x + 0\na | b\n", '["x + 0", "x - 0"]')
     survivors = [Mutant("oarlock/a.py", 1, "x + 0", "x - 0", ""), Mutant("oarlock/a.py", 2, "a | b", "a & b", "")]
     assert page.write(tmp_path, "oarlock/a.py", 10, latest.Result(10, 3, survivors)) == 1
     assert page.write(tmp_path, "oarlock/b.py", 400, latest.Result(40, 0, [])) == 0

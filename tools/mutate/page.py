@@ -38,8 +38,8 @@ def write(root: Path, module: str, mutants: int, result: Result) -> int:
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     section, after = rest.split(END)
-    reasons, survivors = _reasons(root, module), result.survivors
-    left = [mutant for mutant in survivors if (mutant.before, mutant.after) not in reasons]
+    why, survivors = reasons(root, module), result.survivors
+    left = [mutant for mutant in survivors if _of(mutant) not in why]
     results = _rows(section, r"\| `(oarlock/[^`]+)` \| \d")
     explained = len(survivors) - len(left)
     at_first = max(result.survived_at_first - explained, len(left))
@@ -48,7 +48,7 @@ def write(root: Path, module: str, mutants: int, result: Result) -> int:
     cells = [f"`{module}`", mutants, result.tried, result.tried - len(survivors), explained, len(left), at_first, f"{most:.1%}"]
     results[module] = [f"| {' | '.join(map(str, cells))} |"]
     listed = _rows(section, r"\| `(oarlock/[^`]+)` \| `")
-    listed[module] = list(_survivor_rows(module, survivors, reasons))
+    listed[module] = list(_survivor_rows(module, survivors, why))
     lines = [*_HEAD, *_sorted(results)]
     if any(listed.values()):
         lines += ["", "| survivor of | change | why no test can notice it |", "| --- | --- | --- |", *_sorted(listed)]
@@ -56,15 +56,44 @@ def write(root: Path, module: str, mutants: int, result: Result) -> int:
     return len(left)
 
 
-def _reasons(root: Path, module: str) -> dict[tuple[str, str], str]:
-    table = tomllib.loads((root / "tools" / "mutate" / "explained.toml").read_text(encoding="utf-8"))
-    return {(change, after): entry["why"] for entry in table.get(module, []) for change, after in entry["changes"]}
+_Change = tuple[int, str, str]
+"""The number of a line, that line, and what a mutant makes of it."""
 
 
-def _survivor_rows(module: str, survivors: Sequence[Mutant], reasons: dict[tuple[str, str], str]) -> Iterator[str]:
+def _of(mutant: Mutant) -> _Change:
+    return mutant.line, mutant.before, mutant.after
+
+
+def reasons(root: Path, module: str) -> dict[_Change, str]:
+    """Why no test can notice a change.
+
+    A line that stands in a module more than once is told apart by a third word of the change: 1 for the first of them, 2 for
+    the second. A reason holds for one place.
+
+    :raises ValueError: a change does not say which line it is of, or its line is not there.
+    """
+    entries = tomllib.loads((root / "tools" / "mutate" / "explained.toml").read_text(encoding="utf-8")).get(module, [])
+    if not entries:
+        return {}
+    lines = [line.strip() for line in (root / module).read_text(encoding="utf-8").splitlines()]
+    return {
+        (_number(lines, before, which, module), before, after): entry["why"]
+        for entry in entries
+        for before, after, *which in entry["changes"]
+    }
+
+
+def _number(lines: Sequence[str], line: str, which: Sequence[int], module: str) -> int:
+    numbers = [number for number, text in enumerate(lines, start=1) if text == line]
+    if len(numbers) != 1 and not (which and 1 <= which[0] <= len(numbers)):
+        raise ValueError(f"explained.toml: {module} has {len(numbers)} lines {line!r}: say which one of them, from 1")
+    return numbers[which[0] - 1] if which else numbers[0]
+
+
+def _survivor_rows(module: str, survivors: Sequence[Mutant], why: dict[_Change, str]) -> Iterator[str]:
     for mutant in survivors:
         change = f"`{_cell(mutant.before)}` → `{_cell(mutant.after)}`"
-        yield f"| `{module}` | {change} | {reasons.get((mutant.before, mutant.after), '**not explained**')} |"
+        yield f"| `{module}` | {change} | {why.get(_of(mutant), '**not explained**')} |"
 
 
 def _rows(section: str, pattern: str) -> dict[str, list[str]]:
