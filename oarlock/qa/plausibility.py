@@ -21,12 +21,13 @@ from oarlock.geometry.masks import OARMasks
 from oarlock.geometry.skin import UNDER_SKIN, Surroundings
 from oarlock.organs.catalogue import BY_NAME, OAR
 from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
+from oarlock.qa.checks.certainty import check_certainty
+from oarlock.qa.checks.density import check_density
 from oarlock.qa.checks.finding import Finding, Level, Slices
 from oarlock.qa.checks.neighbours import check_inside, check_overlaps
 from oarlock.qa.checks.place import check_laterality, check_lung_tops, check_mirror, check_order, check_position
 from oarlock.qa.checks.presence import check_empty, check_field_of_view, check_islands
 from oarlock.qa.checks.skin import check_skin
-from oarlock.qa.checks.substance import check_certainty, check_density
 from oarlock.qa.checks.whole import check_continuity, check_flat_faces, check_halves, check_symmetry, check_volume
 from oarlock.qa.organ_shape import shape_of
 from oarlock.qa.tissue import compositions

@@ -11,12 +11,13 @@ from oarlock.geometry.grid import Grid
 from oarlock.organs.catalogue import BY_NAME, OAR, OARS
 from oarlock.organs.norms import NORMS
 from oarlock.qa.checks.anatomy import NORM_TABLES, Anatomy, NormTables
+from oarlock.qa.checks.certainty import check_certainty
+from oarlock.qa.checks.density import check_density
 from oarlock.qa.checks.finding import Finding, Level
 from oarlock.qa.checks.neighbours import check_inside, check_overlaps
 from oarlock.qa.checks.place import check_laterality, check_lung_tops, check_mirror, check_order, check_position
 from oarlock.qa.checks.presence import check_empty, check_field_of_view, check_islands
 from oarlock.qa.checks.skin import check_skin
-from oarlock.qa.checks.substance import check_certainty, check_density
 from oarlock.qa.checks.whole import check_continuity, check_flat_faces, check_halves, check_symmetry, check_volume
 from oarlock.qa.organ_shape import FROM_HEAD, Shape
 

@@ -389,7 +389,7 @@ def test_lens_and_cord_lie_inside_by_95_percent(inner: str, outer: str, inside: 
     assert list(check_overlaps(drawn)) == []
 
 
-# ── substance ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── density and certainty ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tissue(share: float, voxels: int = 1000) -> dict[str, Any]:
