@@ -114,15 +114,15 @@ def _stacked(mask: Mask) -> npt.NDArray[np.uint8]:
     return image
 
 
-_STEPS_YX: Final = np.array([(0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1)])
-"""The eight directions, counter-clockwise on the screen from the right: Freeman's chain code."""
-
 _CODE: Final = np.array([3, 2, 1, 4, -1, 0, 5, 6, 7])
-"""Freeman code of a step by 3·(dy + 1) + dx + 1."""
+"""Freeman code of a step by 3·(dy + 1) + dx + 1: the eight directions, counter-clockwise on the screen from the right."""
+
+_STEPS_YX: Final = np.array([(0, 1), (-1, 0), (0, -1), (1, 0)])
+"""The steps to the 4-neighbours, whose Freeman codes are 0, 2, 4 and 6."""
 
 
 def _crossed_lines() -> npt.NDArray[np.int8]:
-    """(8, 8, 4) codes of the outside 4-neighbours that a border passes between coming in and going out, padded with -1.
+    """(8, 8, 4) the outside 4-neighbours, as in ``_STEPS_YX``, that a border passes between coming in and going out; else -1.
 
     Border following looks around the voxel counter-clockwise from where it came from and goes on to the first inside voxel: all
     that it looked at before is outside. A step back to where it came from has looked at everything else.
@@ -132,7 +132,7 @@ def _crossed_lines() -> npt.NDArray[np.int8]:
         back = (came + 4) % 8
         turn = (goes - back) % 8 or 8
         seen = [(back + i) % 8 for i in range(1, turn)]
-        crossed = [code for code in seen if code % 2 == 0]
+        crossed = [code // 2 for code in seen if code % 2 == 0]
         table[came, goes, : len(crossed)] = crossed
     return table
 
@@ -152,7 +152,7 @@ def _unfold(chains: Sequence[IndexArray], rows: int) -> _Loops:
     came = np.empty_like(goes)
     came[following] = goes
     crossed = _CROSSED[came, goes]
-    crossed[goes < 0] = (0, 2, 4, 6)
+    crossed[goes < 0] = (0, 1, 2, 3)
     at, place = np.nonzero(crossed >= 0)
     z = voxels[:, 0] // (rows + 1)
     inside = voxels - np.stack([z * (rows + 1) + 1, np.ones_like(z)], axis=1)
@@ -201,9 +201,7 @@ def _outwards(loops: _Loops, mask: Mask) -> FloatArray:
     """(n, 2) unit steps from the inside voxel to the outside voxel of each vertex's line."""
     axis = loops.yx2 % 2
     lower = loops.yx2 // 2
-    size = np.array(mask.shape[1:])
-    y, x = np.clip(lower, 0, size - 1).T
-    inside = mask[loops.z, y, x] & np.all(lower >= 0, axis=1)
+    inside = mask[loops.z, *lower.T] & np.all(lower >= 0, axis=1)  # -1 is that of the other end, which does not count
     return np.where(inside[:, None], axis, -axis).astype(np.float64)
 
 
@@ -240,7 +238,7 @@ def box_of(polygons: Sequence[tuple[int, FloatArray]], shape: tuple[int, int, in
 def count_crossings(polygons: Sequence[tuple[int, FloatArray]], rows: int) -> int:
     """How many steps :func:`to_mask` takes, to refuse what would take too long."""
     ranges = (_row_range(*_edges(group), rows) for group in _batches(polygons))
-    return sum(int(np.maximum(stop - start, 0).sum()) for start, stop in ranges)
+    return sum(int((stop - start).sum()) for start, stop in ranges)
 
 
 def _edges(polygons: Sequence[tuple[int, FloatArray]]) -> tuple[FloatArray, FloatArray]:
@@ -254,8 +252,7 @@ def _edges(polygons: Sequence[tuple[int, FloatArray]]) -> tuple[FloatArray, Floa
 
 def _row_range(here: FloatArray, there: FloatArray, rows: int) -> tuple[IndexArray, IndexArray]:
     """First row and the row after the last that each edge crosses: y0 <= row < y1, whichever way it runs."""
-    y, ahead = (np.clip(end[:, 0], -1, rows + 1) for end in (here, there))
-    start, stop = np.ceil(np.minimum(y, ahead)), np.ceil(np.maximum(y, ahead))
+    start, stop = np.ceil(np.minimum(here[:, 0], there[:, 0])), np.ceil(np.maximum(here[:, 0], there[:, 0]))
     return np.clip(start, 0, rows).astype(np.intp), np.clip(stop, 0, rows).astype(np.intp)
 
 
@@ -270,8 +267,7 @@ def _crossings(
         z = np.repeat([z for z, _ in group], [len(yx) for _, yx in group])
         crossing = np.flatnonzero(count > 0)
         ends = np.cumsum(count[crossing])
-        cuts = np.searchsorted(ends, np.arange(0, ends[-1] if ends.size else 0, _BLOCK), side="left")
-        for edges in np.split(crossing, cuts[1:]):
+        for edges in np.split(crossing, np.searchsorted(ends, np.arange(_BLOCK, count.sum(), _BLOCK))):
             edge = np.repeat(edges, count[edges])
             first = np.repeat(np.cumsum(count[edges]) - count[edges], count[edges])
             row = start[edge] + np.arange(edge.size) - first

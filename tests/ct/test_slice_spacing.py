@@ -372,9 +372,9 @@ def test_pixel_spacings_may_differ_in_the_sixth_digit_alone() -> None:
         to_grid(with_spacing(1.01e-5))
 
 
-def test_a_scan_of_eighty_centimetres_is_not_long_and_one_slice_more_is() -> None:
+def test_a_scan_of_eighty_centimetres_is_not_long_and_one_of_half_a_millimetre_more_is() -> None:
     assert codes(to_grid(planes(even(321)))[2]) == []
-    assert codes(to_grid(planes(even(322)))[2]) == ["series.long_scan"]
+    assert codes(to_grid(planes(even(321, 2.5015)))[2]) == ["series.long_scan"]
 
 
 def test_a_gap_is_named_by_the_heights_of_the_slices_around_it() -> None:
@@ -402,13 +402,11 @@ def test_of_different_sizes_four_are_named_and_all_are_counted() -> None:
         to_grid([*planes(even(4)), replace(planes([-390.0])[0], rows=62)])
 
 
-def test_orientations_that_differ_say_by_how_many_degrees() -> None:
-    """A row that is turned by 2° in its plane."""
-    turn = np.radians(2.0)
-    turned = (float(np.cos(turn)), float(np.sin(turn)), 0.0, -float(np.sin(turn)), float(np.cos(turn)), 0.0)
+@pytest.mark.parametrize(("tilt", "turn", "said"), [(0, 2, "2.00"), (20, 0, "20.00")], ids=["in the plane", "out of it"])
+def test_orientations_that_differ_say_by_how_many_degrees(tilt: float, turn: float, said: str) -> None:
     stack = planes(even())
-    stack[4] = replace(stack[4], cosines=turned)
-    with pytest.raises(errors.InconsistentGeometry, match=r"orientations up to 2\.00° apart"):
+    stack[4] = replace(stack[4], cosines=tuple(float(value) for value in turned(tilt, turn)))
+    with pytest.raises(errors.InconsistentGeometry, match=rf"orientations up to {said}° apart"):
         to_grid(stack)
 
 
@@ -438,9 +436,11 @@ def test_a_distance_of_exactly_the_tolerance_is_no_gap() -> None:
         to_grid(planes(zs, thickness_mm=None))
 
 
-def test_slices_that_are_exactly_the_tolerance_from_touching_leave_nothing_out() -> None:
-    """Thick slices of 10 mm, two of them 11 mm apart, go over into thin ones of 5 mm."""
-    thick, thin = planes(np.cumsum([0, 10, 10, 11, 10]), thickness_mm=10.0), planes(48.5 + 5.0 * np.arange(4), thickness_mm=5.0)
+@pytest.mark.parametrize(("apart_mm", "near_mm"), [(11.0, 5.0), (10.0, 4.5)], ids=["further apart", "overlapping"])
+def test_slices_that_are_exactly_the_tolerance_from_touching_leave_nothing_out(apart_mm: float, near_mm: float) -> None:
+    """Thick slices of 10 mm, two of them further apart, go over into thin ones of 5 mm, two of them nearer."""
+    thick = planes(np.cumsum([0, 10, 10, apart_mm, 10]), thickness_mm=10.0)
+    thin = planes(37.5 + apart_mm + np.cumsum([0, 5, near_mm, 5]), thickness_mm=5.0)
     _, _, warnings = to_grid(thick + thin)
     assert codes(warnings) == ["series.uneven_spacing"]
 
@@ -459,6 +459,26 @@ def test_slices_exactly_a_hundredth_of_a_millimetre_apart_are_two_positions_and_
         to_grid(planes([0.0, 0.01, 2.5, 5.0, 7.5]))
     with pytest.raises(errors.DuplicatePosition, match=r"^3 slices lie at the same position \(z = -397\.50 mm\)"):
         to_grid(planes([-400.0, -397.5, -397.5, -397.495, -395.0]))
+    with pytest.raises(errors.DuplicatePosition, match=r"^2 slices lie at the same position \(z = 0\.00 mm\)"):
+        to_grid(planes([0.0, 0.0, 0.01, 2.5, 5.0, 5.0, 5.0]))
+
+
+def test_the_usual_distance_is_the_one_with_the_most_others_within_its_tolerance_that_of_exactly_it_too() -> None:
+    """11 mm is a tenth more than 10: four distances of 10.5 mm in the median, and three of 12.5."""
+    with pytest.raises(errors.MissingSlices, match=r"12\.500 mm where 10\.500 mm is expected"):
+        to_grid(planes(np.cumsum([0, 10, 10, 11, 11, 12.5, 12.5, 12.5]), thickness_mm=None))
+
+
+def test_pixel_spacings_may_differ_by_exactly_a_hundred_thousandth() -> None:
+    """Of 0.784962 mm, one of the few numbers of which binary arithmetic gives that without rounding."""
+    assert 0.78496984962 - 0.784962 == 1e-5 * 0.784962
+    spacings = [0.784962, *[0.78496984962] * 8]
+    to_grid([replace(p, pixel_spacing_mm=(1.1, mm)) for p, mm in zip(planes(even()), spacings, strict=True)])
+
+
+def test_a_column_that_is_not_quite_at_a_right_angle_to_the_row_is_made_so() -> None:
+    grid, *_ = to_grid(planes(even(), cosines=(1, 0, 0, 0.0001, 1, 0)))
+    np.testing.assert_allclose((grid.row_direction, grid.column_direction), [(1, 0, 0), (0, 1, 0)], rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("degrees", [4, 6, 7, 8, 10, 12, 18, 24, 29])

@@ -1,5 +1,6 @@
 """What each file of an upload is, and how many there are of each kind."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from oarlock import errors
 from oarlock.ct.sorting import RT_STRUCTURE_SET, WANTED, sort_out
 from oarlock.ct.writer import write_ct_series
+from oarlock.dicom.tags import Tag
 from tests.ct.test_series import edit, small_grid
 from tests.fixtures.crooked import crooked_hu
+from tests.fixtures.multiframe import write_multi_frame
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def warnings(files: list[Path]) -> dict[str, str]:
 def test_what_is_set_aside_is_counted_by_its_kind(files: list[Path]) -> None:
     scouts = copies(files[0], "s1", "s2", "s3", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     captures = copies(files[1], "c1", "c2", SOPClassUID=SecondaryCaptureImageStorage)
-    assert warnings([*scouts, *captures, *files]) == {
+    others = copies(files[2], "m1", "m2", "m3", "m4", Modality="MR")
+    assert warnings([*scouts, *captures, *others, *files]) == {
+        "series.other_object_set_aside": "4 file(s) are not axial CT images (CT image of another modality) and were ignored.",
         "series.localizer_set_aside": "3 file(s) are not axial CT images (CT localizer) and were ignored.",
         "series.secondary_capture_set_aside": "2 file(s) are not axial CT images (secondary capture) and were ignored.",
     }
@@ -48,6 +53,34 @@ def test_what_came_more_than_once_is_counted_over_images_and_structure_sets(file
     again = [*copies(files[0], "a", "b"), *copies(structure_sets[0], "r2", "r3", "r4")]
     told = warnings([*files, *structure_sets, *again])["series.duplicate_ignored"]
     assert told == "5 file(s) were sent more than once, byte for byte the same; each is used once."
+
+
+def test_an_image_twice_and_a_structure_set_twice_are_two_files_too_many(files: list[Path]) -> None:
+    structure_sets = copies(files[2], "r", SOPClassUID=RT_STRUCTURE_SET)
+    told = warnings([*files, *structure_sets, *copies(files[0], "a"), *copies(structure_sets[0], "r2")])
+    assert told["series.duplicate_ignored"].startswith("2 file(s) ")
+
+
+def test_files_of_one_uid_are_compared_byte_by_byte_even_where_size_and_time_are_the_same(files: list[Path]) -> None:
+    (other,) = copies(files[0], "other")
+    content = bytearray(other.read_bytes())
+    content[-1] ^= 1  # of the last pixel
+    other.write_bytes(content)
+    for path in (files[0], other):
+        os.utime(path, ns=(0, 0))
+    with pytest.raises(errors.DuplicateInstance):
+        warnings([*files, other])
+
+
+def test_an_image_of_the_class_for_one_frame_is_one_slice_without_a_number(files: list[Path]) -> None:
+    assert {(file.frame, file.frames) for file in sort_out(files, WANTED).slices()} == {(None, 1)}
+
+
+def test_a_multi_frame_image_that_does_not_state_its_number_has_one_frame(files: list[Path]) -> None:
+    file = write_multi_frame(files[0].with_name("one"), files[:1])
+    edit(file, NumberOfFrames=None)
+    (frame,) = sort_out([file], WANTED | {Tag.ROWS, Tag.COLUMNS}).slices()
+    assert (frame.frame, frame.frames) == (1, 1)
 
 
 @pytest.mark.parametrize(("length", "valid"), [(63, True), (64, True), (65, False)])

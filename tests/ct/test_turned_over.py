@@ -168,7 +168,7 @@ def test_air_is_told_from_its_limit_on(pixels: dict[str, Any], limit_mm: float, 
 
 
 def test_a_scan_is_judged_from_100_mm_on() -> None:
-    assert told(*block((25, 41, 41), 4.0, down=5)) == ""  # its planes are 96 mm apart
+    assert told(*block((26, 41, 41), 4.0, down=5, slice_mm=3.98)) == ""  # its outermost planes are 99.5 mm apart
     assert "behind the middle" in told(*block((26, 41, 41), 4.0, down=5))
 
 
@@ -231,7 +231,13 @@ def test_air_is_judged_from_eight_slices_on(slices: int, is_told: bool) -> None:
 
 @pytest.mark.parametrize(
     ("place", "tube", "said"),
-    [({"down": 3}, (2, 2), BEHIND), ({"down": 3}, (1, 3), ""), ({"left": 5}, (2, 2), BESIDE), ({"left": 3}, (2, 2), "")],
+    [
+        ({"down": 3}, (2, 2), BEHIND),
+        ({"down": 2}, (2, 2), ""),
+        ({"down": 3}, (1, 3), ""),
+        ({"left": 5}, (2, 2), BESIDE),
+        ({"left": 3}, (2, 2), ""),
+    ],
 )
 def test_pixels_are_looked_at_every_4_mm_whatever_their_size(place: dict[str, Any], tube: tuple[int, int], said: str) -> None:
     """Slices and rows 2 mm apart, columns 0.5: what lies between is water, and 3 of those that are seen have 48 mm²."""
@@ -242,6 +248,25 @@ def test_pixels_are_looked_at_every_4_mm_whatever_their_size(place: dict[str, An
     origins = np.array([[0.0, 0.0, 2.0 * z] for z in range(54)])
     sentence = told(hu, Grid(hu.shape[1], hu.shape[2], origins, grid.row_direction, grid.column_direction, 2.0, 0.5))
     assert [other in sentence for other in (BEHIND, BESIDE)] == [said == BEHIND, said == BESIDE]
+
+
+@pytest.mark.parametrize(
+    ("pixel_mm", "down", "tube", "first", "is_told"),
+    [
+        (4.04, 2, (7, 7), 0, True),
+        (4.04, 2, (7, 7), 1, False),
+        (4.4, 1, (7, 7), 0, False),
+        (5.9, 3, (1, 1), 0, False),
+    ],
+    ids=["8.1 mm behind", "between those that are seen", "4.4 mm behind", "35 square millimetres"],
+)
+def test_slices_are_looked_at_every_4_mm_and_pixels_of_4_mm_all(
+    pixel_mm: float, down: int, tube: tuple[int, int], first: int, is_told: bool
+) -> None:
+    """Slices 2 mm apart, of which every other one has air inside."""
+    hu, grid = block((54, 41, 41), pixel_mm, down=down, tube=tube, slice_mm=2.0)
+    hu[1 - first :: 2, 5:-5, 5:-5] = 0
+    assert (BEHIND in told(hu, grid)) is is_told
 
 
 def test_front_and_back_are_those_of_the_patient_where_the_rows_run_obliquely() -> None:
@@ -274,7 +299,13 @@ def test_bone_is_judged_from_eight_slices_on(slices: int, slice_mm: float, is_to
     assert ("the lower end" in told(with_bone(hu, [*range(slices, 0, -1)]), grid)) is is_told
 
 
-@pytest.mark.parametrize(("pixel_mm", "is_told"), [(5.0, True), (4.99, False)])
+def test_bone_is_judged_by_the_heights_of_the_slices_that_are_looked_at() -> None:
+    """Slices 2 mm apart."""
+    hu, grid = block((54, 41, 41), 4.0, slice_mm=2.0)
+    assert "the lower end" in told(with_bone(hu, [*range(54, 0, -1)]), grid)
+
+
+@pytest.mark.parametrize(("pixel_mm", "is_told"), [(5.0, True), (4.9995, False)])
 def test_bone_is_judged_in_slices_of_3000_square_millimetres(pixel_mm: float, is_told: bool) -> None:
     """4 by 31 pixels, whose corners count for nothing."""
     hu, grid = block((30, 4, 31), pixel_mm, tube=(0, 0))
@@ -314,6 +345,8 @@ def order_is_doubted(hu: npt.NDArray[Any], slice_mm: float = 2.0) -> bool:
     ("shape", "doubted"),
     [
         ((20, 20), True),
+        ((32, 64), True),
+        ((64, 32), True),
         ((48, 48), True),
         ((62, 62), True),
         ((64, 64), False),

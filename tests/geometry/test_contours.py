@@ -235,3 +235,46 @@ def test_the_box_of_polygons_holds_every_centre_that_they_can_enclose() -> None:
     beyond = np.array([[-4.0, -3.0], [60.0, 4.0], [7.0, 90.0]])
     assert drawing.box_of([(4, one)], GRID.shape) == (slice(4, 5), slice(2, 6), slice(3, 8))
     assert drawing.box_of([(4, one), (9, beyond)], GRID.shape) == (slice(4, 10), slice(0, 61), slice(0, 53))
+
+
+@pytest.mark.parametrize(("away", "voxel"), [(-90.0, (0, 0)), (90.0, (60, 52))], ids=["first", "last"])
+def test_the_box_of_a_polygon_beyond_the_image_is_its_nearest_voxel(away: float, voxel: tuple[int, int]) -> None:
+    assert GRID.shape[1:] == (61, 53)
+    y, x = (slice(index, index + 1) for index in voxel)
+    assert drawing.box_of([(4, square(away, away, 5.0))], GRID.shape) == (slice(4, 5), y, x)
+
+
+def test_the_lines_that_a_border_passes_are_those_it_turns_over_from_where_it_came() -> None:
+    """By angles: a border that came at one angle looks from the opposite one on, counter-clockwise, up to where it goes."""
+    for came, goes in np.ndindex(8, 8):
+        back = 45 * came + 180
+        turn = (45 * goes - back) % 360 or 360
+        passed = sorted(angle for line in range(4) if 0 < (angle := (90 * line - back) % 360) < turn)
+        expected = [(angle + back) % 360 // 90 for angle in passed]
+        assert drawing._crossed_lines()[came, goes].tolist() == [*expected, -1, -1, -1, -1][:4]
+    assert np.array_equal(drawing._crossed_lines(), drawing._CROSSED)
+    assert drawing._CROSSED.shape == (8, 8, 4)
+
+
+def test_no_vertex_lies_on_the_line_between_its_neighbours() -> None:
+    mask = np.random.default_rng(5).random((9, 20, 20)) < 0.7
+    for _, yx in on_slices(drawn(mask)):
+        came, goes = yx - np.roll(yx, 1, axis=0), np.roll(yx, -1, axis=0) - yx
+        assert np.abs(came[:, 0] * goes[:, 1] - came[:, 1] * goes[:, 0]).min() > 0.01
+
+
+def test_crossings_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten edges cross three rows each; a block begins with the edge that reaches the 7th, 14th, 21st or 28th crossing."""
+    monkeypatch.setattr(drawing, "_BLOCK", 7)
+    zigzag = np.array([(-1.0 if x % 2 else 3.0, x) for x in range(10)])
+    blocks = [len(rows) for _, rows, _ in drawing._crossings([(0, zigzag)], (1, 3, 12))]
+    assert blocks == [6, 6, 6, 9, 3]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (5, 2, 7)])
+def test_a_mask_has_the_shape_that_is_asked_for(shape: tuple[int, int, int]) -> None:
+    assert to_mask([(1, square(0.5, 0.5, 1.0))], shape).shape == shape
+
+
+def test_the_work_of_a_polygon_above_or_below_the_image_is_none() -> None:
+    assert count_crossings([(0, square(-9.0, 0.0, 4.0)), (0, square(20.0, 0.0, 4.0))], rows=10) == 0
