@@ -1,7 +1,10 @@
 """Stored values of one slice to Hounsfield units, from a file that holds them at some place and nothing else."""
 
+import struct
+import subprocess
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +16,7 @@ import pytest
 from oarlock.ct import pixel_reader
 from oarlock.ct.pixel_header import RLE, StoredPixels
 from oarlock.ct.pixel_reader import read_thinned, read_volume
+from oarlock.dicom import decoding
 from oarlock.dicom.decoding import FrameSpec
 from oarlock.dicom.elements import BIG_ENDIAN, DEFLATED
 from oarlock.errors import UnsupportedPixelData
@@ -204,3 +208,25 @@ def test_runs_of_bytes_are_decoded_as_they_are(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pixel_reader, "Decoder", lambda: decoder)
     read_volume([(tmp_path / "slice", 1, replace(PLAIN, transfer_syntax=RLE, fragments=((3, 4),)))])
     assert decoder.asked == [(b"ABCD", FrameSpec(RLE, 2, 3, 16, False))]
+
+
+@pytest.mark.parametrize(("kept", "good"), [(68, True), (5, False)])
+def test_the_child_of_the_decoder_has_ended_with_the_series_also_where_a_slice_is_unusable(
+    kept: int, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The true decoder, which starts a process for the first compressed slice; a slice cut to five bytes is unusable."""
+    content = (struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\xfb\x00\xfb\x07")[:kept]  # six high bytes of 0, six low ones of 7
+    (tmp_path / "slice").write_bytes(content)
+    slices = [(tmp_path / "slice", 1, replace(PLAIN, transfer_syntax=RLE, fragments=((0, len(content)),)))]
+    truly_start = decoding._start
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start() -> "subprocess.Popen[bytes]":
+        children.append(truly_start())
+        return children[0]
+
+    monkeypatch.setattr(decoding, "_start", start)
+    monkeypatch.setattr(pixel_reader, "Decoder", decoding.Decoder)
+    with nullcontext() if good else pytest.raises(UnsupportedPixelData):
+        assert read_volume(slices).tolist() == [[[7 - 1024] * 3] * 2]
+    assert [child.returncode for child in children] == [0]

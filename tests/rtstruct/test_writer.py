@@ -171,6 +171,16 @@ def test_long_names_of_models_are_cut_to_fit(series: Series, tmp_path: Path) -> 
     assert [len(text) for text in found.SoftwareVersions] == [len(f"Oarlock {__version__}"), 64, len("sha256 ") + 48]
 
 
+@pytest.mark.parametrize("field", ["model", "version"])
+def test_a_label_has_room_for_sixteen_characters_of_a_model_or_its_version(field: str, series: Series, tmp_path: Path) -> None:
+    model = ModelFacts("neck-2026-edited", "10.200.300-rc.45", "f" * 64)
+    authorship = replace(AUTHORSHIP, model=model)
+    profile = replace(GENERIC, label=f"{{{field}}}")
+    write_rtstruct(tmp_path / "rtstruct.dcm", OARMasks.empty(OARS, series.masks.shape), series.header, authorship, profile)
+    found = pydicom.dcmread(tmp_path / "rtstruct.dcm").StructureSetLabel
+    assert found == {"model": model.name, "version": model.version}[field]
+
+
 def test_a_version_too_long_for_a_long_string_is_cut_and_leaves_no_room_for_the_name() -> None:
     long = replace(AUTHORSHIP, model=replace(AUTHORSHIP.model, version="v" * 70))
     assert long.identity == " " + "v" * 63
@@ -303,6 +313,22 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     with pytest.raises(OSError, match="No space"):
         write_rtstruct(target, series.masks, series.header, AUTHORSHIP)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("rtstruct.dcm", b"the old file")]
+
+
+def test_who_stops_in_the_instant_after_the_file_took_its_place_finds_it_whole(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Path.replace
+
+    def stopped(self: Path, target: Path) -> None:
+        take(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_rtstruct(tmp_path / "rtstruct.dcm", series.masks, series.header, AUTHORSHIP)
+    assert [file.name for file in tmp_path.iterdir()] == ["rtstruct.dcm"]
+    assert pydicom.dcmread(tmp_path / "rtstruct.dcm").ApprovalStatus == "UNAPPROVED"
 
 
 def test_masks_on_another_grid_are_a_mistake(series: Series, tmp_path: Path) -> None:
