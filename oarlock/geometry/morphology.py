@@ -13,7 +13,7 @@ from oarlock.arrays import FloatArray, Mask
 
 
 def opened_in_plane(mask: Mask, element: Mask) -> Mask:
-    """The part of each slice that an element covers as it moves inside.
+    """What of each slice an element covers as it moves inside.
 
     What lies beyond the edge of a slice is not of the mask.
 
@@ -27,7 +27,7 @@ def opened_in_plane(mask: Mask, element: Mask) -> Mask:
 
 
 def opened_along_z(mask: Mask, reach: int) -> Mask:
-    """The part of a mask that a column of slices covers as it moves inside.
+    """What of a mask a column covers as it moves inside.
 
     The column is ``2 · reach + 1`` slices high. The volume goes on beyond its first and its last slice as these are.
 
@@ -40,7 +40,7 @@ def opened_along_z(mask: Mask, reach: int) -> Mask:
 
 
 def opened_by_neighbours(mask: Mask) -> Mask:
-    """The part that a voxel and its six neighbours cover as they move inside.
+    """What a voxel and its six neighbours cover as they move inside.
 
     What lies beyond the edge of the volume is not of the mask.
 
@@ -61,7 +61,7 @@ def opened_by_neighbours(mask: Mask) -> Mask:
 
 
 def depth_mm(mask: Mask, spacing_mm: tuple[float, float, float], reach_mm: float) -> FloatArray:
-    """How far each voxel of a mask is from the next one that is not of it.
+    """How far each voxel of a mask is from one outside.
 
     From centre to centre; 0 outside of the mask. Where it is more than ``reach_mm``, some number above that.
 

@@ -33,7 +33,7 @@ def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
 
 
 def is_small(spec: InputSpec) -> bool:
-    """Whether a slab, or a box, is small enough for two to be predicted at once.
+    """Whether a slab or box is small enough to predict two.
 
     Its size must be known, and at most a million voxels.
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reach:
-    """The lines that a test runs, those of its fixtures too, and its seconds of CPU.
+    """The lines and CPU seconds of a test, its fixtures too.
 
     Without those of the fixtures that it shares with other tests.
     """

@@ -1,4 +1,4 @@
-"""How sure was the model, and is what it drew in the contour?"""
+"""How sure was the model, and is all of it drawn?"""
 
 from collections.abc import Iterator
 from typing import Final
