@@ -303,10 +303,14 @@ def test_slices_less_than_a_hundredth_of_a_millimetre_apart_are_one_position() -
         to_grid(with_one_distance(2.5, 0.0101))
 
 
-def test_three_slices_are_a_stack_and_two_are_not() -> None:
+def test_three_slices_are_a_stack() -> None:
     to_grid(planes(even(3)))
-    with pytest.raises(errors.TooFewSlices):
-        to_grid(planes(even(2)))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_and_two_slices_are_too_few(count: int) -> None:
+    with pytest.raises(errors.TooFewSlices, match=str(count)):
+        to_grid(planes(even(count)))
 
 
 def test_image_planes_may_tilt_by_thirty_degrees() -> None:
@@ -370,6 +374,14 @@ def test_pixel_spacings_may_differ_in_the_sixth_digit_alone() -> None:
     to_grid(with_spacing(0.99e-5))
     with pytest.raises(errors.InconsistentGeometry, match="PixelSpacing"):
         to_grid(with_spacing(1.01e-5))
+
+
+def test_the_spacing_of_the_first_slice_is_what_others_are_held_against() -> None:
+    """A hundred-thousandth of the last one's is more, by a hundred-thousandth of it, than that of the first one's."""
+    stack = planes(even())
+    wider = replace(stack[-1], pixel_spacing_mm=(1.1, 0.9 * (1 + 1.000005e-5)))
+    with pytest.raises(errors.InconsistentGeometry, match="PixelSpacing"):
+        to_grid([*(replace(plane, pixel_spacing_mm=(1.1, 0.9)) for plane in stack[:-1]), wider])
 
 
 def test_a_scan_of_eighty_centimetres_is_not_long_and_one_of_half_a_millimetre_more_is() -> None:
