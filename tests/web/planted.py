@@ -25,7 +25,7 @@ from tests.fixtures.organs import AUTHORSHIP
 from tests.service.running import Running, parts, serve, write_model
 
 SHIFTED = "Parotid_L"
-"""The organ that was planted six millimetres further down."""
+"""The organ that was planted three slices, 13.5 mm, further down."""
 
 EDITED = "Parotid_R"
 """The organ that somebody moved by two slices before they returned the contours."""
@@ -58,7 +58,7 @@ class PlantedWalk(Walk):
 
 
 def worn(phantom: Phantom) -> OARMasks:
-    """The phantom's organs, each a little rounder; one is moved by two slices, one is missing."""
+    """The phantom's organs, each a little rounder; one is moved by three slices, one is missing."""
     masks = OARMasks.empty(phantom.masks.oars, phantom.grid.shape)
     for oar in phantom.masks.oars:
         crop = phantom.masks.crop(oar, margin=2)
@@ -66,7 +66,7 @@ def worn(phantom: Phantom) -> OARMasks:
             continue
         box, mask = crop
         if oar.name == SHIFTED:
-            box = (slice(box[0].start - 2, box[0].stop - 2), *box[1:])
+            box = (slice(box[0].start - 3, box[0].stop - 3), *box[1:])
         masks.put_inside(oar, box, ndimage.median_filter(mask, 3) if mask.sum() > 200 else mask)
     return masks
 
