@@ -26,6 +26,18 @@ def opened_in_plane(mask: Mask, element: Mask) -> Mask:
     return out.view(np.bool_)
 
 
+def dilated_in_plane(mask: Mask, element: Mask) -> Mask:
+    """What of each slice an element covers whose middle moves inside a mask.
+
+    :param mask: (z, y, x).
+    :param element: (rows, columns), odd numbers of both; the same upside down and left to right.
+    """
+    reach, out = element.astype(np.uint8), np.empty(mask.shape, np.uint8)
+    for plane, wider in zip(np.ascontiguousarray(mask).view(np.uint8), out, strict=True):
+        cv2.dilate(plane, reach, dst=wider, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return out.view(np.bool_)
+
+
 def opened_along_z(mask: Mask, reach: int) -> Mask:
     """What of a mask a column covers as it moves inside.
 

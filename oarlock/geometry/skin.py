@@ -14,7 +14,7 @@ and may touch the skin, so a threshold takes them for body (:mod:`oarlock.geomet
    material lies on the skin. It goes on inwards for as long as its values do, but not through a gap narrower than twice
    ``LEAK_MM`` or, in whole slices, lower than about twice ``LEAK_HEIGHT_MM``: a gland may be as dense, and a material is a slab
    under the air. Slices thicker than ``LEAK_HEIGHT_MM`` and the ends of the scan show no height; a lower strip between tissue
-   above and below is taken for the patient's.
+   above and below is taken for the patient's. Where its values fade towards a gap of air on the skin, it ends at the gap.
 
 A bolus that is as dense as fat or muscle is not told by the third sign, nor is a hand that lies flat on the cheek by the second.
 
@@ -33,7 +33,7 @@ from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.components import largest_piece, to_pieces
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Crop, grow, voxels_per_slice
-from oarlock.geometry.morphology import depth_mm, opened_along_z, opened_by_neighbours, opened_in_plane
+from oarlock.geometry.morphology import depth_mm, dilated_in_plane, opened_along_z, opened_by_neighbours, opened_in_plane
 
 AIR_HU: Final = -300
 RIND_MM: Final = 1.5
@@ -49,6 +49,12 @@ LAID_HU: Final = (-75.0, 25.0)
 
 LEAK_MM: Final = 5.0
 LEAK_HEIGHT_MM: Final = 7.0
+
+GAP_HU: Final = -200
+"""Air between a material and the skin, also where it fills a voxel only in part; fat is denser."""
+
+BESIDE_GAP_MM: Final = 6.0
+"""A material whose values fade towards such a gap ends at the gap, if it was found so near to it."""
 
 LEAST_ML: Final = 3.0
 """Of the band from 2.5 to 7 mm under the air; a patch of about 7 cm²."""
@@ -238,15 +244,28 @@ def laid_on(hu: Volume, air: Mask, deep_mm: Volume, spacing_mm: tuple[float, flo
     inwards = ndimage.binary_dilation(ndimage.binary_propagation(core, mask=alike), _IN_PLANE)
     reach = max(1, round(_BAND_MM[0] / spacing_mm[1]))
     outwards = ndimage.binary_dilation(core, _IN_PLANE, iterations=reach) & (deep_mm <= _BAND_MM[0])
-    return np.asarray(_without_leaks((inwards | outwards) & ~air, air, spacing_mm))
+    laid = _without_leaks((inwards | outwards) & ~air, air, spacing_mm)
+    return _up_to_gaps(laid, (hu < GAP_HU) & ~air & (deep_mm < _THICKEST_MM), spacing_mm) & ~air
+
+
+def _up_to_gaps(laid: Mask, light: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
+    """A material, with the gaps of air beside it and what lies between it and them; slice by slice."""
+    disk = _disk(BESIDE_GAP_MM, spacing_mm)
+    near = dilated_in_plane(laid, disk)
+    gaps = light & near
+    both = laid | gaps
+    return np.asarray(laid | (~opened_in_plane(~both, disk) & dilated_in_plane(gaps, disk) & near))
 
 
 def _without_leaks(laid: Mask, air: Mask, spacing_mm: tuple[float, float, float]) -> Mask:
     """What of a material a disk reaches, slice by slice, and then a column, each of which moves within it and the air."""
-    y, x = (np.arange(-int(LEAK_MM / step), int(LEAK_MM / step) + 1) * step for step in spacing_mm[1:])
-    disk = np.hypot(y[:, None], x) <= LEAK_MM
-    wide = opened_in_plane(laid | air, disk) & laid
+    wide = opened_in_plane(laid | air, _disk(LEAK_MM, spacing_mm)) & laid
     return opened_along_z(wide | air, int(LEAK_HEIGHT_MM / spacing_mm[0])) & wide
+
+
+def _disk(radius_mm: float, spacing_mm: tuple[float, float, float]) -> Mask:
+    y, x = (np.arange(-int(radius_mm / step), int(radius_mm / step) + 1) * step for step in spacing_mm[1:])
+    return np.asarray(np.hypot(y[:, None], x) <= radius_mm)
 
 
 def _smoothed(hu: Volume, air: Mask, spacing_mm: tuple[float, float, float]) -> Volume:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from oarlock.arrays import Mask
-from oarlock.geometry.morphology import depth_mm, opened_along_z, opened_by_neighbours, opened_in_plane
+from oarlock.geometry.morphology import depth_mm, dilated_in_plane, opened_along_z, opened_by_neighbours, opened_in_plane
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 17), st.integers(1, 17))
 DISK = np.hypot(*np.ogrid[-3:4, -2:3]) <= 3.0
@@ -23,6 +23,12 @@ def test_an_opening_in_plane_is_scipys_up_to_the_edge_of_the_slice(shape: tuple[
     assert np.array_equal(opened_in_plane(mask, DISK), ndimage.binary_opening(mask, DISK[None]))
     turned = mask.transpose(0, 2, 1)  # a view whose rows are not contiguous
     assert np.array_equal(opened_in_plane(turned, DISK), ndimage.binary_opening(turned, DISK[None]))
+
+
+@given(shape=SHAPES, seed=st.integers(0, 2**31))
+def test_a_dilation_in_plane_is_scipys(shape: tuple[int, ...], seed: int) -> None:
+    mask = ~blobs(shape, seed)
+    assert np.array_equal(dilated_in_plane(mask, DISK), ndimage.binary_dilation(mask, DISK[None]))
 
 
 @given(shape=SHAPES, seed=st.integers(0, 2**31), reach=st.integers(0, 3))

@@ -175,3 +175,16 @@ def test_a_pad_does_not_leak_through_a_gap_lower_than_14_mm_into_what_is_as_dens
     laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
     assert laid[:, 22:28, 5:-5].all()
     assert laid[16, 31, 40] == leaks
+
+
+@pytest.mark.parametrize(("hu_of_gap", "is_air"), [(-201, True), (-200, False)])
+def test_a_pad_whose_values_fade_towards_a_gap_of_air_on_the_skin_ends_at_the_gap(hu_of_gap: int, is_air: bool) -> None:
+    hu = np.full((20, 80, 80), 60, np.int16)
+    hu[:, :20], hu[:, 20:30] = -1000, -40  # air, a pad of 10 mm
+    hu[:, 25:30, 34:46] = np.linspace(-75, -120, 5)[:, None]  # it fades
+    hu[:, 30:32, 34:46] = hu_of_gap
+    air = hu < AIR_HU
+    laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
+    assert laid[:, 22:24, 5:-5].all()
+    assert laid[:, 27:31, 38:42].all() == is_air
+    assert not laid[:, 33:, :].any()
