@@ -27,7 +27,7 @@ def opened_in_plane(mask: Mask, element: Mask) -> Mask:
 
 
 def dilated_in_plane(mask: Mask, element: Mask) -> Mask:
-    """What of each slice an element covers whose middle moves inside a mask.
+    """The voxels of each slice that an element reaches from a mask.
 
     :param mask: (z, y, x).
     :param element: (rows, columns), odd numbers of both; the same upside down and left to right.
