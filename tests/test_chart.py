@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import helm_python
-import kubernetes_validate
 import pytest
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from ruamel.yaml import YAML
 
 from oarlock import __version__
@@ -90,6 +88,10 @@ def test_the_chart_passes_helms_own_lint_with_every_set_of_values() -> None:
 
 @pytest.mark.parametrize("kubernetes", ["1.29", "1.37"])
 def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(objects: list[dict[str, Any]], kubernetes: str) -> None:
+    # here, as every process of the tests imports every file, and these take three seconds
+    import kubernetes_validate
+    from cloudcoil.models.keda.v1alpha1 import ScaledObject
+
     for found in objects:
         if found["kind"] == "ScaledObject":
             ScaledObject.model_validate(found)

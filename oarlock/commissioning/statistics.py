@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import special  # not scipy.stats, which a service would load for more than a second
 
 COVERED: Final = 0.95
 CONFIDENCE: Final = 0.95
@@ -46,10 +45,12 @@ def statistics_of(scores: Sequence[float], *, is_share: bool) -> Statistics | No
     """
     if not scores:
         return None
+    from scipy.special import stdtrit  # late, and not of scipy.stats, which takes a second
+
     n, values = len(scores), np.asarray(scores, dtype=np.float64)
     mean = float(values.mean())
     sd = float(values.std(ddof=1)) if n > 1 else None
-    half = None if sd is None else float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
+    half = None if sd is None else float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
     low, high = (None, None) if half is None else (mean - half, mean + half)
     return Statistics(n, mean, sd, float(values.min()), float(values.max()), low, high, _limit(scores, is_share=is_share))
 
@@ -59,8 +60,10 @@ def tolerance_factor(n: int) -> float:
 
     So many standard deviations from the mean lies the limit.
     """
-    z = float(special.ndtri(COVERED))
-    return float(special.nctdtrit(n - 1, z * math.sqrt(n), CONFIDENCE)) / math.sqrt(n)
+    from scipy.special import nctdtrit, ndtri
+
+    z = float(ndtri(COVERED))
+    return float(nctdtrit(n - 1, z * math.sqrt(n), CONFIDENCE)) / math.sqrt(n)
 
 
 def _limit(scores: Sequence[float], *, is_share: bool) -> float | None:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from oarlock.arrays import Mask
 from oarlock.geometry.components import largest_piece, to_pieces
@@ -22,7 +21,7 @@ Volume = npt.NDArray[np.float32]
 BODY_HU: Final = -300
 """Between lung and fat: what is denser is body, table or head rest."""
 
-_CROSS: Final = ndimage.generate_binary_structure(2, 1)
+_CROSS: Final = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
 
 
 def body_core(hu: npt.NDArray[Any]) -> Mask:
@@ -51,6 +50,8 @@ def body_mask(hu: Volume) -> Mask:
     :param hu: (z, y, x) HU in canonical axes, as :func:`oarlock.segmentation.resampling.to_model_grid` gives them.
     :returns: a mask of the same shape; all True where nothing is dense enough to be a body.
     """
+    from scipy import ndimage  # late, as in components.py
+
     core = body_core(hu)
     if not core.any():
         return np.ones(hu.shape, np.bool_)

@@ -6,7 +6,6 @@ It is interpolated by the distance from the boundary, as planning systems do.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.contours import box_of, to_mask
@@ -49,6 +48,8 @@ def _mask(polygons: Polygons, box: Box) -> Mask:
 
 def _signed_mm(mask: Mask, spacing_mm: tuple[float, float]) -> FloatArray:
     """(1, y, x) distance to the other side of the boundary, from voxel centre to voxel centre: positive inside."""
+    from scipy import ndimage  # late, as in components.py
+
     padded = np.pad(mask[0], 1)  # the distance to nothing is not defined
     inside = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
     outside = ndimage.distance_transform_edt(~padded, sampling=spacing_mm)

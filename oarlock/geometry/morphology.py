@@ -7,7 +7,6 @@ along z.
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from oarlock.arrays import FloatArray, Mask
 
@@ -45,6 +44,8 @@ def opened_along_z(mask: Mask, reach: int) -> Mask:
 
     :param mask: (z, y, x).
     """
+    from scipy import ndimage  # late, as in components.py
+
     column, beyond = 2 * reach + 1, 2 * reach
     longer = np.pad(mask, ((beyond, beyond), (0, 0), (0, 0)), mode="edge").view(np.uint8)
     kept = ndimage.maximum_filter1d(ndimage.minimum_filter1d(longer, column, axis=0), column, axis=0)
@@ -80,6 +81,8 @@ def depth_mm(mask: Mask, spacing_mm: tuple[float, float, float], reach_mm: float
     :param mask: (z, y, x).
     :param spacing_mm: (z, y, x).
     """
+    from scipy import ndimage  # late, as in components.py
+
     z_mm, y_mm, x_mm = spacing_mm
     if mask.all():
         return np.full(mask.shape, np.inf)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from oarlock.arrays import FloatArray, Mask
 from oarlock.ct.series import SeriesHeader
@@ -283,6 +282,8 @@ class _Placing:
         """The earlier contours whose boxes are nowhere further than :data:`TWICE_MM` from that of each contour."""
         if len(contours) < 2:
             return {}
+        from scipy.spatial import cKDTree  # a tenth of the service's imports, and the service itself compares nothing
+
         points = [self.roi.contours[i] for i in contours]
         tree = cKDTree([np.concatenate([one.min(axis=0), one.max(axis=0)]) for one in points])
         if int(tree.count_neighbors(tree, TWICE_MM, p=np.inf)) - len(contours) > _MOST_NEAR:

@@ -1,4 +1,4 @@
-"""What a process pays for: the job table needs no numerics, the settings need no database."""
+"""What a process pays for: the job table needs no numerics, the settings need no database, the service no SciPy."""
 
 import subprocess
 import sys
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
     [
         ("oarlock.store.job_store", ("numpy", "scipy", "pydicom", "alembic")),
         ("oarlock.store.scores.write", ("numpy", "scipy")),
+        ("oarlock.reporting.commissioning", ("scipy",)),  # half a second of each start of the service
         ("oarlock.settings", ("sqlalchemy", "alembic", "scipy", "pydicom")),
     ],
 )
