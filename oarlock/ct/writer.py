@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
@@ -55,30 +56,46 @@ def write_ct_series(
     if int(hu.max()) - _INTERCEPT_HU > np.iinfo(np.int16).max:
         raise ValueError("a value is too large to be stored with the rescale intercept")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for z in range(len(hu)):
-        instance = _instance(hu[z], grid, z, seed)
-        instance.SpecificCharacterSet = specific_character_set
-        instance.PatientName = patient_name
-        _override(instance, overrides or {})
-        path = folder / f"{hashlib.sha256(f'{seed}/{z}'.encode()).hexdigest()[:12]}.dcm"
-        instance.save_as(path, enforce_file_format=True)
-        paths.append(path)
+    instance = _series(grid, seed)
+    instance.SpecificCharacterSet = specific_character_set
+    instance.PatientName = patient_name
+    for keyword, value in _of_slice(hu[0], grid, 0, seed).items():
+        setattr(instance, keyword, value)
+    _override(instance, overrides or {})
+    paths = [folder / f"{hashlib.sha256(f'{seed}/{z}'.encode()).hexdigest()[:12]}.dcm" for z in range(len(hu))]
+    instance.save_as(paths[0], enforce_file_format=True)
+    common = dcmread(paths[0])  # its sixty elements are encoded once, not once for each slice
+    for z in range(1, len(hu)):
+        for keyword, value in _of_slice(hu[z], grid, z, seed).items():
+            if keyword not in (overrides or {}):
+                common[keyword].value = value
+        common.file_meta.MediaStorageSOPInstanceUID = common.SOPInstanceUID
+        common.save_as(paths[z], enforce_file_format=True)
     return paths
 
 
-def _instance(hu: Int16Array, grid: Grid, z: int, seed: str) -> Dataset:
-    """One slice as a dataset with the modules of PS3.3 Table A.3-1."""
+def _series(grid: Grid, seed: str) -> Dataset:
+    """What all slices have in common, of the modules of PS3.3 Table A.3-1."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = _uid(seed, "instance", str(z))
     _describe_patient_and_study(dataset, seed)
     _describe_series(dataset, seed)
-    _describe_plane(dataset, grid, z)
-    _describe_pixels(dataset, hu)
+    _describe_planes(dataset, grid)
+    _describe_pixels(dataset, grid)
     return dataset
+
+
+def _of_slice(hu: Int16Array, grid: Grid, z: int, seed: str) -> dict[str, Any]:
+    """What a slice has for itself, by keyword."""
+    return {
+        "SOPInstanceUID": _uid(seed, "instance", str(z)),
+        "InstanceNumber": len(grid.origins_mm) - z,
+        "ImagePositionPatient": _decimal(grid.origins_mm[z]),
+        "SliceLocation": _decimal(grid.slice_positions_mm[z : z + 1])[0],
+        "PixelData": (hu - np.int16(_INTERCEPT_HU)).astype("<i2").tobytes(),
+    }
 
 
 def _describe_patient_and_study(dataset: Dataset, seed: str) -> None:
@@ -108,26 +125,23 @@ def _describe_series(dataset: Dataset, seed: str) -> None:
     dataset.PositionReferenceIndicator = ""
 
 
-def _describe_plane(dataset: Dataset, grid: Grid, z: int) -> None:
+def _describe_planes(dataset: Dataset, grid: Grid) -> None:
     """Image Plane (PS3.3 C.7.6.2) and what the CT Image module says about the acquisition."""
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    dataset.InstanceNumber = len(grid.origins_mm) - z
     dataset.AcquisitionNumber = 1
     dataset.ContentDate = _DATE
     dataset.ContentTime = _TIME
     dataset.PatientPosition = _patient_position(grid)
-    dataset.ImagePositionPatient = _decimal(grid.origins_mm[z])
     dataset.ImageOrientationPatient = _decimal(np.concatenate([grid.row_direction, grid.column_direction]))
     dataset.PixelSpacing = _decimal(np.array([grid.row_spacing_mm, grid.column_spacing_mm]))
     dataset.SliceThickness = _decimal(np.array([grid.spacing_mm[0]]))[0]
-    dataset.SliceLocation = _decimal(grid.slice_positions_mm[z : z + 1])[0]
     dataset.KVP = 120
 
 
-def _describe_pixels(dataset: Dataset, hu: Int16Array) -> None:
+def _describe_pixels(dataset: Dataset, grid: Grid) -> None:
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows, dataset.Columns = hu.shape
+    dataset.Rows, dataset.Columns = grid.rows, grid.columns
     dataset.BitsAllocated = 16
     dataset.BitsStored = 16
     dataset.HighBit = 15
@@ -137,7 +151,6 @@ def _describe_pixels(dataset: Dataset, hu: Int16Array) -> None:
     dataset.RescaleType = "HU"
     dataset.WindowCenter = 40
     dataset.WindowWidth = 400
-    dataset.PixelData = (hu - np.int16(_INTERCEPT_HU)).astype("<i2").tobytes()
 
 
 def _override(dataset: Dataset, overrides: Mapping[str, Any]) -> None:
