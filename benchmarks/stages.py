@@ -124,7 +124,7 @@ def walk(series: Path, model: Path, folder: Path, table: Table) -> None:
     masks = found.masks
     around = Surroundings(ct.hu, header.grid)
     warnings = table.measure("clean up", lambda: within_skin(masks, around, at_once=2), note="cut at the skin")
-    warnings += table.measure("clean up", lambda: clean_up(masks, header.grid))
+    warnings += table.measure("clean up", lambda: clean_up(masks, header.grid, at_once=2))
     authorship = Authorship(
         "benchmark", datetime(2026, 1, 1, tzinfo=UTC), ModelFacts(manifest.name, manifest.version, manifest.sha256)
     )

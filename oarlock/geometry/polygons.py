@@ -25,7 +25,8 @@ def area(yx: FloatArray) -> float:
     Outer boundaries and holes run in opposite senses.
     """
     y, x = (yx - yx[0]).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    next_y, next_x = (np.concatenate([values[1:], values[:1]]) for values in (y, x))  # np.roll takes twenty times as long
+    return float(x @ next_y - y @ next_x) / 2
 
 
 def crossings(polygons: Sequence[FloatArray], groups: Sequence[int], pixel_mm2: float) -> list[int] | None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,23 +97,33 @@ class Walk:
         self.report(Stage.READING, 0.0)
         model = load_model()
         series = read_ct_series(check_headers(self.files, max_slices=self.max_slices, refuse_gaps=False))
+        around = Surroundings(series.hu, series.header.grid)
         with beside() as start, beside() as start_check:
-            seen = start(lambda: turned_over(series.hu, series.header.grid))
-            grey = start(lambda: packed_grey(series.hu)) if self.pictured else None
-            check_steps(series.hu)
-            self.warnings += seen()
-            masks = self._chosen(self._segment(series, model))
-            around = Surroundings(series.hu, series.header.grid)
+            seen = start(lambda: turned_over(series.hu, around.grid))
+            stepped = start_check(lambda: check_steps(series.hu))
+
+            @cache
+            def unmasked() -> tuple[Callable[[], None], Callable[[], list[bytes]]]:
+                """Begin what depends on no mask."""
+                return start(around.prepare), start(lambda: packed_grey(series.hu) if self.pictured else [])
+
+            def admit() -> None:
+                stepped()
+                self.warnings += seen()
+
+            masks = self._chosen(self._segment(series, model, admit, unmasked))
+            prepared, grey = unmasked()
+            prepared()
             self._finish(masks, around)
             pictures, identity = _Pictures(self.folder, series, masks), model.manifest.identity
             drawn: list[Callable[[], Notice | None]] = []
-            if grey is not None:
+            if self.pictured:
                 drawn += [start(lambda: pictures.sheet(identity)), start(lambda: pictures.rendering(identity, grey))]
             written = self._contour(series.header, masks, model)
             checked = start_check(lambda: check_rtstruct(self.folder / RTSTRUCT, series.header, masks, self.profile))
             write_series_geometry(self.folder / GEOMETRY, series.header)
             panel, not_compared = self._compare(series.header, masks, written)
-            if grey is not None:
+            if self.pictured:
                 drawn.append(start(lambda: pictures.review(identity, panel.overlays())))
             self._judge(panel, around, not_compared, model.facts)
             self.report(Stage.COMPARING, 0.75)
@@ -120,10 +131,20 @@ class Walk:
                 raise ResultInvalid(findings=findings)
             self._await(drawn)
 
-    def _segment(self, series: CTSeries, model: Model) -> OARMasks:
+    def _segment(self, series: CTSeries, model: Model, admit: Callable[[], None], spare: Callable[[], Any]) -> OARMasks:
+        """What the model draws.
+
+        :param admit: raises if the series must not be drawn on; called before anything is predicted.
+        :param spare: see :func:`oarlock.segmentation.segment.segment`.
+        """
         self.report(Stage.READING, 0.7)
-        progress = lambda share: self.report(Stage.INFERRING, share)  # noqa: E731
-        found = segment(series.hu, series.header.grid, model, progress=progress)
+
+        def progress(share: float) -> None:
+            if share == 0.0:
+                admit()
+            self.report(Stage.INFERRING, share)
+
+        found = segment(series.hu, series.header.grid, model, progress=progress, spare=spare)
         self._certainty = found.certainty
         self.warnings += found.notices
         return found.masks
@@ -140,7 +161,7 @@ class Walk:
         """What is not of an organ is taken off; the masks do not change after it."""
         self.report(Stage.CONTOURING, 0.0)
         self.warnings += within_skin(masks, around, at_once=2)
-        self.warnings += clean_up(masks, around.grid)
+        self.warnings += clean_up(masks, around.grid, at_once=2)
 
     def _contour(self, header: SeriesHeader, masks: OARMasks, model: Model) -> WrittenRTSTRUCT:
         self.report(Stage.CONTOURING, 0.4)

@@ -35,7 +35,10 @@ LARGEST_VOLUME_ERROR: Final = 0.05
 MOST_REPORTED: Final = 5
 """Contours of one ROI that are named for one rule; the rest is counted."""
 
-_DECIMAL: Final = re.compile(rb" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
+_DECIMAL: Final = rb" *[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)? *"
+_DECIMALS: Final = re.compile(rb"%b(?:\\%b)*" % (_DECIMAL, _DECIMAL))
+"""Numbers and what stands between them; each text is read in one way alone, so that none takes long."""
+
 _FRAME: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -220,10 +223,11 @@ class _RoiCheck:
     def _points(self, number: int, item: Item) -> FloatArray | None:
         if item.text(Tag.CONTOUR_GEOMETRIC_TYPE) != "CLOSED_PLANAR":
             self._breaks(number, "its geometric type is not CLOSED_PLANAR")
-        strings = item.values.get(Tag.CONTOUR_DATA, b"").removesuffix(b" ").split(b"\\")  # padded to an even length
-        if not all(_DECIMAL.fullmatch(string) for string in strings):
+        data = item.values.get(Tag.CONTOUR_DATA, b"").removesuffix(b" ")  # padded to an even length
+        if not _DECIMALS.fullmatch(data):
             self._breaks(number, "its points are not decimal numbers")
             return None
+        strings = data.split(b"\\")
         if max(map(len, strings)) > 16:
             self._breaks(number, "it has a number of more than 16 characters")
         stated = item.text(Tag.NUMBER_OF_CONTOUR_POINTS)
@@ -243,7 +247,8 @@ class _RoiCheck:
                 self._breaks(contour.number, "it has no area")
             if np.any(contour.yx <= -1) or np.any(contour.yx >= size):
                 self._breaks(contour.number, "it reaches more than half a voxel out of the image")
-            if np.any(np.all(contour.yx == np.roll(contour.yx, 1, axis=0), axis=1)):
+            closed = np.concatenate([contour.yx[-1:], contour.yx])
+            if np.any(np.all(closed[1:] == closed[:-1], axis=1)):
                 self._breaks(contour.number, "it repeats a point")
         crossing = crossings([contour.yx for contour in contours], [contour.z for contour in contours], pixel_mm2)
         if crossing is None:

@@ -1,17 +1,20 @@
 """Clean-up of organs on the CT grid: pieces, specks, holes."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from oarlock.ahead import ahead
 from oarlock.arrays import FloatArray, Mask
 from oarlock.facts import Notice
 from oarlock.geometry.components import to_pieces
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.masks import Crop, OARMasks
 from oarlock.organs.catalogue import OAR
 from oarlock.organs.norms import NORMS
 from oarlock.segmentation.rivals import rivals
@@ -29,7 +32,7 @@ UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
 """Organs whose holes stay: a hole in a lung is a vessel, a bronchus or a tumour."""
 
 
-def clean_up(masks: OARMasks, grid: Grid) -> list[Notice]:
+def clean_up(masks: OARMasks, grid: Grid, *, at_once: int = 1) -> list[Notice]:
     """Drop stray pieces and fill holes, in place.
 
     Warnings say what was dropped.
@@ -41,25 +44,29 @@ def clean_up(masks: OARMasks, grid: Grid) -> list[Notice]:
     or the last slice, where the scan may end within it. Then holes are filled, slice by slice as they would be drawn: in what is
     solid, a hole within a slice is a mistake, unless a rival lies in it: the stem in the brain. Lungs keep theirs (``UNFILLED``).
 
+    :param at_once: organs that are looked at side by side, in threads.
     :returns: warnings for each organ that lost something, with the volume in ml, and for each that is broken.
     """
     warnings: list[Notice] = []
-    for oar, box in zip(masks.oars, masks.boxes().values(), strict=True):
-        if box is None:
-            continue
-        mask = np.not_equal(masks.bits[box] & masks.bit(oar), 0)
-        volumes_ml = grid.voxel_volumes_mm3[box[0]] / 1000
-        labels, pieces_ml = _pieces(mask, volumes_ml)
-        cut = box[0].start == 0 or box[0].stop == grid.shape[0]
-        keep = _is_kept(pieces_ml, oar)
-        keep &= cut or pieces_ml[keep].sum() >= SPECK_SHARE * NORMS[oar.name].volume_range_ml[0]
-        kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
-        if oar.name not in UNFILLED:
+    crops = [(oar, crop) for oar in masks.oars if (crop := masks.crop(oar)) is not None]
+    with closing(ahead((partial(_whole, oar, crop, grid) for oar, crop in crops), at_once)) as wholes:
+        for (oar, (box, _)), (kept, holes, pieces_ml, keep) in zip(crops, wholes, strict=True):
             theirs = sum((masks.bit(rival) for rival in rivals(oar) if rival in masks.oars), np.uint32(0))
-            kept = kept | (_without_holes(kept) & (masks.bits[box] & theirs == 0))
-        masks.put_inside(oar, box, kept)
-        warnings += _notes(oar, pieces_ml, keep)
+            masks.put_inside(oar, box, kept | (holes & (masks.bits[box] & theirs == 0)))
+            warnings += _notes(oar, pieces_ml, keep)
     return warnings
+
+
+def _whole(oar: OAR, crop: Crop, grid: Grid) -> tuple[Mask, Mask, FloatArray, Mask]:
+    """What is kept of an organ and the holes in that, in its box; the volume of each piece, and whether it is kept."""
+    box, mask = crop
+    labels, pieces_ml = _pieces(mask, grid.voxel_volumes_mm3[box[0]] / 1000)
+    cut = box[0].start == 0 or box[0].stop == grid.shape[0]
+    keep = _is_kept(pieces_ml, oar)
+    keep &= cut or pieces_ml[keep].sum() >= SPECK_SHARE * NORMS[oar.name].volume_range_ml[0]
+    kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
+    holes = np.zeros_like(kept) if oar.name in UNFILLED else _without_holes(kept) & ~kept
+    return kept, holes, pieces_ml, keep
 
 
 def _pieces(mask: Mask, volumes_ml: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:

@@ -6,13 +6,15 @@ tissue are taken off, and tissue of its own is added. Beyond the band nothing mo
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from contextlib import closing
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from oarlock.ahead import ahead
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import Box, Crop, OARMasks, grow
@@ -25,17 +27,20 @@ _ROUNDING_MM: Final = 1e-6
 """Slices that are 3 mm apart lie within 3 mm, wherever the first one is."""
 
 
-def move_edges(masks: OARMasks, hu: npt.NDArray[np.int16], grid: Grid, edges: Mapping[OAR, Edge]) -> None:
+def move_edges(masks: OARMasks, hu: npt.NDArray[np.int16], grid: Grid, edges: Mapping[OAR, Edge], *, at_once: int = 1) -> None:
     """Move the organs' edges to those of their tissue, in place.
 
     The order of organs decides nothing: a voxel that two of them could gain goes to neither.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
     :param edges: of the organs whose edges move.
+    :param at_once: organs that are looked at side by side, in threads.
     """
     if not edges:
         return
-    moved = [found for oar, edge in edges.items() if (found := _moved(masks, hu, grid, oar, edge)) is not None]
+    masks.boxes()  # found once, before several threads ask for them
+    with closing(ahead((partial(_moved, masks, hu, grid, oar, edge) for oar, edge in edges.items()), at_once)) as looks:
+        moved = [found for found in looks if found is not None]
     gains = [(box, gained) for _, box, _, gained in moved]
     won = [_uncontested(crop, [other for other in gains if other is not crop]) for crop in gains]
     for (oar, box, kept, _), gained in zip(moved, won, strict=True):

@@ -11,7 +11,7 @@ voxel's (no aliasing), and the interpolated value where it is smaller. Both repr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -202,6 +202,18 @@ def refine(grid: Grid, shape: tuple[int, int, int]) -> Grid:
     assert axes is not None  # a canonical grid
     z, y, x = (_divided(axis.positions_mm, n) for axis, n in zip(axes, shape, strict=True))
     return _canonical(z, y, x)
+
+
+def cut_in_plane(grid: Grid, window: tuple[slice, slice]) -> Grid:
+    """Some rows and columns of a canonical grid.
+
+    :param window: (y, x).
+    """
+    axes = grid.along_patient_axes()
+    assert axes is not None  # a canonical grid
+    y, x = (axis.positions_mm[side] for axis, side in zip(axes[1:], window, strict=True))
+    origins_mm = np.column_stack([np.full_like(grid.origins_mm[:, :2], (x[0], y[0])), grid.origins_mm[:, 2]])
+    return replace(grid, rows=len(y), columns=len(x), origins_mm=origins_mm)
 
 
 def extended(grid: Grid, before: Sequence[int], after: Sequence[int]) -> Grid:

@@ -8,9 +8,10 @@ the organs in it (``anchors``), and may draw some of its organs together with th
 draws move to it (``edges``).
 
 Slabs, and boxes that do not look around each other's organs, may be predicted side by side. They are drawn one after another, in
-their order, so how many run at once decides nothing.
+one order (of boxes the largest first), so how many run at once decides nothing.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -26,14 +27,14 @@ from oarlock.arrays import Mask
 from oarlock.facts import ModelFacts, Notice
 from oarlock.geometry.body import body_mask, within_body
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import OARMasks
+from oarlock.geometry.masks import OARMasks, bounding_box, grow
 from oarlock.organs.catalogue import OAR
 from oarlock.segmentation.anchors import Anchor, AnchorFinder, box_around, box_at
 from oarlock.segmentation.certainty import Certainty, CertaintyMeter
 from oarlock.segmentation.edges import move_edges
 from oarlock.segmentation.manifest import InputSpec, ModelManifest, Part
 from oarlock.segmentation.patches import predict_in_patches
-from oarlock.segmentation.resampling import ModelInput, Region, body_region, refine, to_model_grid, to_own_grid
+from oarlock.segmentation.resampling import ModelInput, Region, body_region, cut_in_plane, refine, to_model_grid, to_own_grid
 from oarlock.segmentation.rivals import rivals
 from oarlock.segmentation.shared import Claim, ClaimKeeper, share_slabs
 from oarlock.segmentation.slabs import Predictor, Volume, predict_at_once, predict_in_slabs
@@ -43,6 +44,11 @@ Progress = Callable[[float], Any]
 
 _BODY_SPEC = InputSpec("", (4.0, 4.0, 4.0), None, 1, -1000.0)
 """The lattice on which the body is found for a part that is fed the CT's own voxels."""
+
+_WHOLE: Final = (slice(None), slice(None))
+
+_BESIDE_BODY: Final = 2
+"""Voxels of a lattice that are kept around the body, so that an organ, interpolated one voxel further, ends before an edge."""
 
 AT_ONCE: Final = 2
 """Slabs or boxes that are predicted side by side, each on half of the cores.
@@ -86,19 +92,31 @@ class Segmentation:
     notices: tuple[Notice, ...]
 
 
-def segment(hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Progress = lambda _: None) -> Segmentation:
+def segment(
+    hu: npt.NDArray[np.int16],
+    grid: Grid,
+    model: Model,
+    *,
+    progress: Progress = lambda _: None,
+    spare: Callable[[], Any] = lambda: None,
+) -> Segmentation:
     """Masks of every organ that the model draws.
 
     :param hu: (z, y, x) Hounsfield units on ``grid``.
-    :param progress: told the share of the work that is done, in [0, 1], in this thread; may raise to stop.
+    :param progress: told the share of the work that is done, in [0, 1], in this thread: 0 before anything is predicted. May raise
+        to stop.
+    :param spare: called in this thread when the last of slabs side by side is under way alone: a core has nothing to do. Where
+        slabs go one by one it is not called.
     :raises InferenceFailed: as the predictor raises it; likewise DeviceOutOfMemory.
     """
     manifest = model.manifest
     run = _Run(hu, grid, manifest, OARMasks.empty(manifest.oars, grid.shape))
-    for batch in _batches(manifest.parts):
+    batches = _batches(manifest.parts)
+    order = [part.name for batch in batches for part in batch]
+    for batch in batches:
         sights = [run.look(part) for part in batch]
-        shares = [_share(progress, manifest.parts.index(part), len(manifest.parts)) for part in batch]
-        with closing(_predicted(model, batch, sights, shares)) as slabs:
+        shares = [_share(progress, order.index(part.name), len(order)) for part in batch]
+        with closing(_predicted(model, batch, sights, shares, spare)) as slabs:
             for part, sight, share in zip(batch, sights, shares, strict=True):
                 if sight is None:
                     run.do_without(part)
@@ -108,11 +126,15 @@ def segment(hu: npt.NDArray[np.int16], grid: Grid, model: Model, *, progress: Pr
                 share(1.0)
     run.settle_rivals()
     run.settle_edges()
-    return Segmentation(run.masks, run.certainty, tuple(run.notices))
+    notices = [notice for part in manifest.parts for notice in run.said.get(part.name, ())]
+    return Segmentation(run.masks, run.certainty, tuple(notices))
 
 
 def _batches(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts in their order: boxes that are seen whole together, up to one that looks around what another of them finds."""
+    """Parts in their order: boxes that are seen whole together, up to one that looks around what another of them finds.
+
+    Of boxes that go together the largest is the first: begun last, it would keep one core for itself.
+    """
     batches: list[list[Part]] = []
     for part in parts:
         before = batches[-1] if batches else []
@@ -121,7 +143,12 @@ def _batches(parts: Sequence[Part]) -> list[list[Part]]:
             before.append(part)
         else:
             batches.append([part])
-    return batches
+    return [sorted(batch, key=_input_voxels, reverse=True) for batch in batches]
+
+
+def _input_voxels(part: Part) -> int:
+    """How many voxels a part that sees its box at once is shown; 0 for a part that slides."""
+    return (part.input.slices or 0) * math.prod(part.input.size_yx or ())
 
 
 def _share(progress: Progress, done: int, parts: int) -> Progress:
@@ -133,13 +160,15 @@ def _share(progress: Progress, done: int, parts: int) -> Progress:
 class _Sight:
     """What a part is shown.
 
-    :param lattice: where its predictions lie, but for ``upscale``.
+    :param window: (y, x) of what it is shown, in which the body lies; the rest of its answer is not kept.
+    :param lattice: of the window: where the predictions lie, but for ``upscale``.
     :param body: (z, y, x) of ``lattice``: nothing is drawn elsewhere.
     :param agreed: whether the organs that it looks around lie as they should to each other.
     :param channels: of its answer, those that anything is made of; the others are not kept.
     """
 
     fed: ModelInput
+    window: tuple[slice, slice]
     lattice: Grid
     body: Mask
     agreed: bool
@@ -155,7 +184,7 @@ class _Run:
     manifest: ModelManifest
     masks: OARMasks
     certainty: dict[OAR, Certainty] = field(default_factory=dict)
-    notices: list[Notice] = field(default_factory=list)
+    said: dict[str, list[Notice]] = field(default_factory=dict)
     _anchors: dict[tuple[str, OAR], Anchor | None] = field(default_factory=dict)
     _claims: dict[tuple[str, OAR], Claim] = field(default_factory=dict)
     _lattices: dict[str, Grid] = field(default_factory=dict)
@@ -169,7 +198,9 @@ class _Run:
         fed = self._fed(part, region)
         finer = _seen_whole(part)
         lattice = fed.grid if finer is None else refine(fed.grid, finer)
-        return _Sight(fed, lattice, self._body_on(part, fed, lattice), agreed, self._channels(part))
+        body = self._body_on(part, fed, lattice)
+        window = _window(body) if part.patches is None and finer is None else _WHOLE
+        return _Sight(fed, window, cut_in_plane(lattice, window), body[:, *window], agreed, self._channels(part))
 
     def draw(self, part: Part, sight: _Sight, slabs: Slabs) -> None:
         """Draw the organs that a part owns, and find those that later parts look around.
@@ -286,7 +317,7 @@ class _Run:
         around = " and ".join(oar.name for oar in part.look.organs)
         for oar in self.masks.oars:
             if oar in owned:
-                self.notices.append(Notice(code, f"{oar}: {sentence.format(around)}"))
+                self.said.setdefault(part.name, []).append(Notice(code, f"{oar}: {sentence.format(around)}"))
 
     def settle_rivals(self) -> None:
         """Where rivals of two parts claim a voxel, the part with the finer voxels keeps it."""
@@ -302,7 +333,7 @@ class _Run:
     def settle_edges(self) -> None:
         """Move the edges that tissue draws; what an organ measures then is what was found of it."""
         edges = self.manifest.edges
-        move_edges(self.masks, self.hu, self.grid, edges)
+        move_edges(self.masks, self.hu, self.grid, edges, at_once=AT_ONCE)
         for oar in edges.keys() & self.certainty.keys():
             self.certainty[oar] = replace(self.certainty[oar], drawn_ml=self.masks.volume_ml(oar, self.grid))
 
@@ -311,12 +342,16 @@ class _Run:
 
 
 def _predicted(
-    model: Model, batch: Sequence[Part], sights: Sequence[_Sight | None], shares: Sequence[Progress]
+    model: Model,
+    batch: Sequence[Part],
+    sights: Sequence[_Sight | None],
+    shares: Sequence[Progress],
+    spare: Callable[[], Any],
 ) -> Generator[Slabs]:
     """What each part of a batch predicts where it can look, in their order."""
     laid = [(part, sight, share) for part, sight, share in zip(batch, sights, shares, strict=True) if sight is not None]
     calls = [
-        partial(predict_at_once, sight.fed.volume, _of_channels(model.predictors[part.name], sight.channels), size)
+        partial(predict_at_once, sight.fed.volume, _kept(model.predictors[part.name], part, sight), size)
         for part, sight, _ in laid
         if (size := _seen_whole(part)) is not None
     ]
@@ -326,31 +361,50 @@ def _predicted(
             yield from ([answer] for answer in answers)
         return
     for part, sight, share in laid:
-        with closing(_slid(model, part, sight, share)) as slabs:
+        with closing(_slid(model, part, sight, share, spare)) as slabs:
             yield slabs
 
 
-def _slid(model: Model, part: Part, sight: _Sight, progress: Progress) -> Generator[tuple[int, Volume]]:
+def _slid(model: Model, part: Part, sight: _Sight, progress: Progress, spare: Callable[[], Any]) -> Generator[tuple[int, Volume]]:
     """The probabilities of a part that slides; slabs that show no body are left out."""
     fed, predictor = sight.fed, model.predictors[part.name]
     if part.patches is not None:
         return predict_in_patches(fed.volume, fed.grid.spacing_mm, predictor, part, needed=sight.body, progress=progress)
     outer = 0 if part.look.at == "scan" else part.input.context_slices // 2
     at_once = AT_ONCE if part.name in model.side_by_side else 1
-    kept = _of_channels(predictor, sight.channels)
+    kept = _kept(predictor, part, sight)
     return predict_in_slabs(
-        fed.volume, kept, part.input, outer=outer, needed=_shows(sight.body), progress=progress, at_once=at_once
+        fed.volume,
+        kept,
+        part.input,
+        outer=outer,
+        needed=_shows(sight.body),
+        progress=progress,
+        at_once=at_once,
+        all_begun=spare,
     )
 
 
-def _of_channels(predictor: Predictor, channels: Sequence[int]) -> Predictor:
-    """A predictor some channels of whose answer are kept."""
+def _kept(predictor: Predictor, part: Part, sight: _Sight) -> Predictor:
+    """A predictor some channels of whose answer are kept, within the window."""
+    upscale, whole = part.output.upscale, sight.window == _WHOLE
+    y, x = _WHOLE if whole else (slice(side.start * upscale, side.stop * upscale) for side in sight.window)
+    needs_all = whole and len(sight.channels) == len(part.oars)
 
     def predict(hu: Volume) -> Volume:
         answer = predictor(hu)
-        return answer if answer.shape[1] == len(channels) else answer[:, channels]
+        return answer if needs_all else answer[:, sight.channels, :, y, x]
 
     return predict
+
+
+def _window(body: Mask) -> tuple[slice, slice]:
+    """The rows and columns in which a body lies, and a few around."""
+    box = bounding_box(body)
+    if box is None:
+        return _WHOLE
+    z, y, x = body.shape
+    return grow(box, _BESIDE_BODY, (z, y, x))[1:]
 
 
 def _seen_whole(part: Part) -> tuple[int, int, int] | None:

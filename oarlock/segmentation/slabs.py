@@ -3,10 +3,10 @@
 Memory is bounded by the slab and no slice is predicted twice.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ def predict_in_slabs(
     needed: Mask | None = None,
     progress: Callable[[float], None] = lambda _: None,
     at_once: int = 1,
+    all_begun: Callable[[], Any] = lambda: None,
 ) -> Generator[tuple[int, Volume]]:
     """Probabilities of a volume, slab by slab from foot to head.
 
@@ -66,6 +67,8 @@ def predict_in_slabs(
     :param needed: (z,) whether anything of a slice matters; a slab without such a slice is left out. None for all.
     :param progress: told the share of slices predicted so far, in (0, 1], after each slab; in the caller's thread.
     :param at_once: slabs that are predicted side by side; the slabs are the same, however many.
+    :param all_begun: called in the caller's thread when the last of slabs side by side was begun and those before it are drawn:
+        from then on fewer are predicted. Not called where slabs go one by one.
     :returns: (first slice, (OARs, n, y · upscale, x · upscale) probabilities) in ascending order, every slice at most once.
     :raises ValueError: if the predictor answers with another number of slices than it was asked for.
     """
@@ -79,7 +82,11 @@ def predict_in_slabs(
         answer: Volume = predictor(_padded(volume, start - before, stop + before, spec.padding_hu)[None, None])[0]
         return answer
 
-    with closing(ahead((partial(predict, *span) for span in spans), at_once)) as answers:
+    def calls() -> Iterator[Callable[[], Volume]]:
+        yield from (partial(predict, *span) for span in spans)
+        all_begun()
+
+    with closing(ahead(calls(), at_once)) as answers:
         for start, stop in spans:
             probabilities = next(answers)
             if probabilities.shape[1] != stop - start:

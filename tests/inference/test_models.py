@@ -39,6 +39,16 @@ def test_a_model_answers_as_its_definition_says(manifest: ModelManifest) -> None
     assert np.allclose(model.predictors["model"](hu), sigmoid_of_means(hu), atol=1e-6)
 
 
+def test_an_answer_on_the_cpu_is_the_callers_own_and_holds_no_memory_of_the_session(manifest: ModelManifest) -> None:
+    hu = np.random.default_rng(1).normal(100, 200, (1, 1, 7, 12, 9)).astype(np.float32)
+    network = load(manifest, device="cpu").predictors["model"]
+    first, second = network(hu), network(np.asfortranarray(hu) + 100)
+    assert first.flags.owndata
+    assert first.flags.writeable
+    assert np.allclose(first, sigmoid_of_means(hu), atol=1e-6)
+    assert np.allclose(second, sigmoid_of_means(hu + 100), atol=1e-6)
+
+
 @pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
 def test_without_a_gpu_auto_is_the_cpu(manifest: ModelManifest) -> None:
     assert load(manifest, device="auto").device == "cpu"

@@ -54,6 +54,14 @@ def test_half_a_mandible_stays_and_half_a_parotid_goes(crooked_grid: Grid) -> No
     assert (dropped.code, dropped.detail.split(":")[0]) == ("contours.pieces_dropped", "Parotid_L")
 
 
+def test_organs_that_are_looked_at_side_by_side_are_cleaned_as_one_after_another(crooked_grid: Grid) -> None:
+    noise = np.random.default_rng(3).random((4, *crooked_grid.shape)) < 0.55
+    names = ("Brain", "Brainstem", "Eye_L", "SpinalCord")  # the first two are rivals: the one is cleaned in sight of the other
+    alone, together = (masks_of(crooked_grid, **dict(zip(names, noise, strict=True))) for _ in range(2))
+    assert clean_up(together, crooked_grid, at_once=2) == clean_up(alone, crooked_grid)
+    assert np.array_equal(together.bits, alone.bits)
+
+
 @pytest.mark.parametrize(("columns", "left"), [(26, 2 * 100), (24, 100)])
 def test_a_further_piece_counts_from_a_quarter_of_the_largest(columns: int, left: int, crooked_grid: Grid) -> None:
     """docs/models.md: of an organ that crosses the midline, pieces of at least a quarter of the largest are kept."""

@@ -40,14 +40,14 @@ def chest(*lungs: Box) -> np.ndarray:
     return hu
 
 
-def moved(hu: np.ndarray, edges: dict, grid: Grid | None = None, **drawn: Box) -> OARMasks:
+def moved(hu: np.ndarray, edges: dict, grid: Grid | None = None, *, at_once: int = 1, **drawn: Box) -> OARMasks:
     """The masks after the edges moved, where boxes were drawn."""
     masks = OARMasks.empty([LEFT, RIGHT, BRAIN], SHAPE)
     for name, where in drawn.items():
         inside = np.zeros(SHAPE, np.bool_)
         inside[where] = True
         masks.put(BY_NAME[name], (slice(None),) * 3, inside)
-    move_edges(masks, hu, grid or upright(), edges)
+    move_edges(masks, hu, grid or upright(), edges, at_once=at_once)
     return masks
 
 
@@ -62,6 +62,15 @@ def test_an_edge_moves_to_its_tissue_on_both_sides() -> None:
     expected = np.zeros(SHAPE, np.bool_)
     expected[truth] = True
     assert np.array_equal(masks.mask(LEFT), expected)
+
+
+def test_organs_that_are_looked_at_side_by_side_have_the_edges_of_one_after_another() -> None:
+    """Both could gain the columns between them."""
+    drawn = {"Lung_L": box(slice(4, 12)), "Lung_R": box(slice(14, 22))}
+    hu, edges = chest(box(slice(2, 24))), {LEFT: BOTH_WAYS, RIGHT: BOTH_WAYS}
+    alone, together = (moved(hu, edges, at_once=at_once, **drawn) for at_once in (1, 2))
+    assert np.array_equal(together.bits, alone.bits)
+    assert columns(together, "Lung_L") == list(range(2, 12))
 
 
 @pytest.mark.parametrize(("beyond", "reached"), [(3, 3), (4, 3)])

@@ -4,7 +4,7 @@ import pytest
 
 from oarlock.geometry.grid import Grid
 from oarlock.segmentation.manifest import InputSpec
-from oarlock.segmentation.resampling import ModelInput, body_box_mm, to_model_grid
+from oarlock.segmentation.resampling import ModelInput, body_box_mm, cut_in_plane, to_model_grid
 from tests.fixtures import orientations
 from tests.fixtures.orientations import MIDDLE_MM, voxel_centres_mm
 
@@ -54,6 +54,13 @@ def test_the_models_axes_run_to_the_head_to_the_back_and_to_the_left(name: str) 
     assert z > middle[0]  # the dense thing lies 6 mm to the head,
     assert y < middle[1]  # 5 mm to the front
     assert x > middle[2]  # and 8 mm to the left
+
+
+def test_a_canonical_grid_cut_in_plane_has_the_same_points(crooked_grid: Grid) -> None:
+    whole = to_model_grid(picture(crooked_grid), crooked_grid, spec()).grid
+    cut = cut_in_plane(whole, (slice(3, 40), slice(11, 29)))
+    assert cut.shape == (whole.shape[0], 37, 18)
+    assert np.abs(voxel_centres_mm(cut) - voxel_centres_mm(whole)[:, 3:40, 11:29]).max() < 1e-9
 
 
 @pytest.mark.parametrize("name", orientations.ALL)

@@ -20,6 +20,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation import manifest as manifest_module
+from oarlock.segmentation import segment as segment_module
 from oarlock.segmentation.anchors import AnchorFinder
 from oarlock.segmentation.certainty import CertaintyMeter
 from oarlock.segmentation.manifest import InputSpec, ModelManifest, read_manifest
@@ -272,6 +273,31 @@ def test_boxes_go_together_but_for_one_that_looks_around_what_another_finds(tmp_
     other, behind = replace(box, name="other"), replace(box, name="behind", look=replace(box.look, found_by="other"))
     batches = _batches([sliding, box, other, behind, replace(sliding, name="last")])
     assert [[part.name for part in batch] for batch in batches] == [["whole"], ["fine", "other"], ["behind"], ["last"]]
+
+
+def test_of_boxes_that_go_together_the_largest_is_the_first(tmp_path: Path) -> None:
+    sliding, box = manifest_of(tmp_path).parts
+    larger = replace(box, name="larger", input=replace(box.input, slices=2 * (box.input.slices or 0)))
+    assert [[part.name for part in batch] for batch in _batches([sliding, box, larger])] == [["whole"], ["larger", "fine"]]
+
+
+def test_what_is_kept_within_the_bodys_window_draws_what_the_whole_field_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Organs fill the body to its edge, from where they are interpolated outwards."""
+    grid = orientations.ALL["HFS"]
+    manifest = manifest_of(tmp_path)
+    everywhere = lambda hu: np.full_like(whole(hu), 0.9)  # noqa: E731
+    model = Model(manifest, {"whole": everywhere, "fine": fine}, "cpu")
+    sight = _Run(head(grid), grid, manifest, OARMasks.empty(manifest.oars, grid.shape)).look(manifest.part_named("whole"))
+    assert sight is not None
+    assert sight.body.shape == sight.lattice.shape < sight.fed.grid.shape
+    assert np.count_nonzero(sight.body) == np.count_nonzero(body_mask(sight.fed.volume))
+    cut = segment(head(grid), grid, model)
+    monkeypatch.setattr(segment_module, "_window", lambda body: (slice(0, body.shape[1]), slice(0, body.shape[2])))
+    field = segment(head(grid), grid, model)
+    assert np.array_equal(cut.masks.bits, field.masks.bits)
+    assert cut.certainty == field.certainty
 
 
 def test_a_channel_that_nothing_is_made_of_is_left_out_and_the_others_keep_their_organs(tmp_path: Path) -> None:

@@ -50,6 +50,16 @@ def test_progress_is_the_share_of_slices_that_are_done() -> None:
     assert told == [0.4, 0.8, 1.0]
 
 
+def test_of_slabs_side_by_side_the_last_is_still_predicted_when_all_are_said_to_be_begun() -> None:
+    had: list[int] = []
+    told: list[list[int]] = []
+    volume = np.zeros((12, 2, 2), np.float32)
+    slabs = predict_in_slabs(volume, Counting(3), spec(3), slab=3, at_once=2, all_begun=lambda: told.append(had.copy()))
+    for start, _ in slabs:
+        had.append(start)
+    assert told == [[0, 3, 6]]
+
+
 def test_a_predictor_that_answers_with_other_slices_is_not_believed() -> None:
     with pytest.raises(ValueError, match="gave 6 slices for 4"):
         list(predict_in_slabs(np.zeros((4, 2, 2), np.float32), Counting(1), spec(3), slab=4))

@@ -15,7 +15,7 @@ import pytest
 
 from oarlock.ct.series import check_headers
 from oarlock.ct.writer import write_ct_series
-from oarlock.errors import DeviceOutOfMemory, ResultNotFound
+from oarlock.errors import DeviceOutOfMemory, NotHounsfield, ResultNotFound
 from oarlock.facts import ModelFacts
 from oarlock.geometry.grid import Grid
 from oarlock.inference.models import load
@@ -304,6 +304,26 @@ def test_what_the_sender_can_fix_fails_the_job_with_its_code(house: House, serie
     assert job.error is not None
     assert job.error.code.startswith("series.")
     assert not results(house, job_id)
+
+
+def test_values_that_are_refused_are_refused_before_anything_is_predicted(
+    house: House, series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their check runs beside the resampling."""
+
+    def refuse(hu: object) -> None:
+        raise NotHounsfield(reason="from slice 3 to slice 4 they change by 900 in the median")
+
+    def predict(hu: Volume) -> Volume:
+        raise AssertionError("it was predicted")
+
+    monkeypatch.setattr("oarlock.pipeline.contouring.check_steps", refuse)
+    house.predict = predict
+    job_id = house.post(series)
+    run(house, job_id)
+    job = house.store.get(job_id)
+    assert job.error is not None
+    assert job.error.code == "series.not_hounsfield"
 
 
 def test_a_job_whose_upload_was_deleted_says_so(house: House, series: Path) -> None:
