@@ -20,7 +20,6 @@ from oarlock.cli.exit_status import FINDINGS, GOOD, UNUSABLE
 from oarlock.ct.series import SeriesHeader, check_headers, read_ct_series
 from oarlock.errors import OarlockError
 from oarlock.facts import Notice
-from oarlock.phantom.patient import write_phantom
 from oarlock.pictures.slice_archive import Rendering
 from oarlock.pipeline.comparison import NO_SITE_FILE, ComparisonSet, StructureSetOnGrid, read_on_grid
 from oarlock.pipeline.organ_table import organ_csv, table_of
@@ -156,6 +155,8 @@ def _print_spread(spread: Spread) -> None:
 
 
 def _phantom(chosen: argparse.Namespace) -> int:
+    from oarlock.phantom.patient import write_phantom  # half a second, and no other command needs it
+
     images, reference = write_phantom(chosen.folder)
     print(f"{len(images)} CT images and {reference}")
     return GOOD

@@ -37,8 +37,8 @@ from oarlock.errors import OarlockError, StructureSetTooCostly
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PRELOADED: Final = "oarlock.pipeline.comparison"
-"""What a fork server imports before it is asked for anything."""
+PRELOADED: Final = ("oarlock.pipeline.comparison", "scipy.ndimage", "scipy.spatial")
+"""What a fork server imports before it is asked for anything: a fork can open no module, not even one that is imported late."""
 
 _LENGTH: Final = struct.Struct(">Q")
 _OPEN_FILES: Final = 64
@@ -202,7 +202,8 @@ def main() -> None:
     """
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
-    importlib.import_module(PRELOADED)
+    for module in PRELOADED:
+        importlib.import_module(module)
     for codec in python_encoding.values():  # a fork cannot load the character set of the file that it reads
         codecs.lookup(codec)
     while (content := _receive(sys.stdin.buffer)) is not None:

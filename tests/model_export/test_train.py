@@ -41,9 +41,9 @@ def losses_of(config: Config, folder: Path, steps: int) -> list[float]:
 )
 def test_training_lowers_the_loss(name: str, tiny: Config, tmp_path: Path) -> None:
     config = tiny if name == "shipped" else read_config(CONFIGS / "paper.toml", PAPER_TINY)
-    training = dataclasses.replace(config.training, steps=60, warm_up=0.0, learning_rate=1e-2, norm_limit=1.0)
+    training = dataclasses.replace(config.training, steps=40, warm_up=0.0, learning_rate=1e-2, norm_limit=1.0)
     config = dataclasses.replace(config, training=training, augment=AugmentConfig())
-    losses = losses_of(config, tmp_path, 60)
+    losses = losses_of(config, tmp_path, 40)
     assert np.isfinite(losses).all()
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
 

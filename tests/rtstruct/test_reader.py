@@ -345,7 +345,7 @@ REAL = {
 """Closed contours of each ROI number, counted with pydicom."""
 
 
-LARGE = ("mim69_pancreas-ct-cb-001.dcm", "xio_lung1-001.dcm")
+LARGE = ("dicompyler_rtss.dcm", "mim69_pancreas-ct-cb-001.dcm", "xio_lung1-001.dcm")
 
 
 @pytest.mark.slow

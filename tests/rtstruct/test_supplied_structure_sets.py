@@ -92,12 +92,17 @@ SINGLE_PRECISION = {"plastimatch": 1, "dcmrtstruct2nii": 0}
 """Voxels of one ROI that a reader may get wrong: plastimatch, a centre that lies 3 nm from an edge."""
 
 
+def marks_of(name: str, reader: str) -> object:
+    """Three large files of three systems are enough before a commit."""
+    return pytest.mark.long("files") if name == "dicompyler_rtss.dcm" else LARGE_MARKS[reader] if name in LARGE else ()
+
+
 def pairs() -> list[object]:
     """Files and the readers that read them; of the large ones the second reader takes long."""
     found = [
         (name, reader) for name in sorted(LARGE | SMALL) for reader in READERS if reader == "plastimatch" or name not in NO_META
     ]
-    return [pytest.param(name, reader, marks=LARGE_MARKS[reader] if name in LARGE else ()) for name, reader in found]
+    return [pytest.param(name, reader, marks=marks_of(name, reader)) for name, reader in found]
 
 
 @pytest.mark.parametrize(("name", "reader"), pairs())
