@@ -1,11 +1,12 @@
 """A service with finished jobs whose contours were planted instead of drawn: the phantom's own, moved and worn a little."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 from scipy import ndimage
@@ -53,7 +54,8 @@ class PlantedWalk(Walk):
 
     masks: OARMasks
 
-    def _segment(self, series: CTSeries, model: Model) -> OARMasks:
+    def _segment(self, series: CTSeries, model: Model, admit: Callable[[], None], spare: Callable[[], Any]) -> OARMasks:
+        admit()
         return self.masks
 
 
