@@ -16,9 +16,9 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return zipped(write_ct_series(folder, head(crooked_grid()), crooked_grid(), patient_name="Canary^Yellow"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Department]:
-    """One for the session: starting it takes the longest."""
+    """One for the tests of this folder: starting it takes the longest, and while it idles it takes a hundredth of a core."""
     made = Department(tmp_path_factory.mktemp("department"))
     yield made
     made.close()
