@@ -77,7 +77,12 @@ class Place:
 def modules(*tops: str) -> dict[str, ast.Module]:
     """The syntax tree of every module below these folders."""
     paths = [path for top in tops for path in (ROOT / top).rglob("*.py") if "versions" not in path.parts]
-    return {_dotted(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(paths)}
+    return {_dotted(path): _parsed(path) for path in sorted(paths)}
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def package_of(module: str) -> str:
