@@ -86,7 +86,7 @@ class OARMasks:
         """Replace one organ by ``mask`` inside ``box`` and nothing outside of it."""
         bit = self.bit(oar)
         self.bits &= ~bit
-        self.bits[box] |= np.where(mask, bit, np.uint32(0))
+        self.bits[box] |= mask * bit
         self._boxes = None
 
     def put_inside(self, oar: OAR, box: Box, mask: Mask) -> None:
@@ -97,7 +97,7 @@ class OARMasks:
         bit = self.bit(oar)
         words = self.bits[box]
         words &= ~bit
-        words |= np.where(mask, bit, np.uint32(0))
+        words |= mask * bit
         if self._boxes is not None:
             before = self._boxes[oar.name]
             known = before is None or is_within(before, box)

@@ -21,7 +21,7 @@ A bolus that is as dense as fat or muscle is not told by the third sign, nor is 
 Arrays are (z, y, x); the slices are about axial.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -85,6 +85,8 @@ class Surroundings:
 
     hu: Volume
     grid: Grid
+    _told: dict[tuple[tuple[int, int], ...], Mask] = field(default_factory=dict, init=False, repr=False)
+    """Of boxes close under the skin what was told: the checks ask again about organs that were cut at the skin, or were not."""
 
     def prepare(self) -> None:
         """Look at the whole scan now, before several threads ask for it."""
@@ -113,9 +115,13 @@ class Surroundings:
             return np.zeros([span.stop - span.start for span in box], np.bool_)
         if not under_skin:
             return self._outside(box)
-        near = grow_mm(box, _CONTEXT_MM, self.grid)
-        z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
-        return np.asarray(self._not_patient(near)[z, y, x])
+        key = tuple((span.start, span.stop) for span in box)
+        if key not in self._told:
+            near = grow_mm(box, _CONTEXT_MM, self.grid)
+            z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
+            told = self._told[key] = self._not_patient(near)[z, y, x].copy()
+            told.setflags(write=False)
+        return self._told[key]
 
     def _coarse_outside_by_slice(self, crop: Crop) -> tuple[list[int], int]:
         box, mask = crop

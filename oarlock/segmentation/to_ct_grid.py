@@ -115,7 +115,7 @@ class _Target:
         words = self.masks.bits[slices, *((x, y) if swapped else (y, x))]
         for z, plane in enumerate(planes):
             inside = along_x @ (along_y @ plane).T >= threshold  # (x, y)
-            words[z] |= np.where(inside if swapped else inside.T, bit, np.uint32(0))
+            words[z] |= (inside if swapped else inside.T) * bit  # np.where takes twice as long
 
     def _place_tilted(self, part: "_Part", threshold: float, bit: np.uint32) -> None:
         slices, rows, columns = self._ct_box(part)

@@ -150,6 +150,17 @@ def test_no_organ_of_the_phantom_leaves_it(phantom: Phantom) -> None:
         assert share_outside(around, crop, under_skin=not deep) <= 0.01, oar
 
 
+def test_what_was_told_of_a_box_is_not_computed_again(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    cheek = Cheek(phantom, "Parotid_L")
+    box = bounding_box(cheek.organ)
+    assert box is not None
+    around = Surroundings(cheek.hu, cheek.grid)
+    first = around.outside(box, under_skin=True)
+    monkeypatch.setattr(Surroundings, "_not_patient", lambda *_: pytest.fail("it was computed again"))
+    assert around.outside(box, under_skin=True) is first
+    assert not first.flags.writeable
+
+
 def test_in_nothing_but_air_all_is_outside_and_without_air_nothing() -> None:
     crop: Crop = (slice(5, 9), slice(5, 9), slice(5, 9)), np.ones((4, 4, 4), np.bool_)
     air, tissue = np.full(SHAPE, -1000, np.int16), np.full(SHAPE, 40, np.int16)
