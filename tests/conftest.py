@@ -98,8 +98,12 @@ KINDS_OF_LONG = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hypothesis neither times examples, which on a busy machine says nothing, nor tries all 100 but in `make test-all`."""
-    examples = 50 if "not long" in config.option.markexpr else 100
+    """Hypothesis does not time examples, which on a busy machine says nothing.
+
+    It tries 100 of them in `make test-all`, 50 in `make test`, 20 in `make test-fast`.
+    """
+    left_out = [mark for mark in ("not long", "not slow") if mark in config.option.markexpr]
+    examples = (100, 50, 20)[len(left_out)]
     settings.register_profile("tier", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples)
     settings.load_profile("tier")
 

@@ -18,6 +18,8 @@ from oarlock.pipeline import apart
 from oarlock.pipeline.apart import Failed, Limits, run_apart
 from tests.fixtures.processes import eventually
 
+pytestmark = pytest.mark.slow
+
 PLENTY = Limits(memory_bytes=2**28, cpu_s=20)
 
 
@@ -101,7 +103,6 @@ def test_a_call_is_answered_by_another_process() -> None:
     assert run_apart(PLENTY, os.getpid) != os.getpid()
 
 
-@pytest.mark.slow
 def test_calls_with_more_memory_or_time_than_they_may_have_are_refused_and_the_next_one_is_answered() -> None:
     assert run_apart(Limits(2**27, 20), take, 64) == 2**23
     with pytest.raises(StructureSetTooCostly):
@@ -128,7 +129,6 @@ def test_what_is_unforeseen_is_named_without_its_message() -> None:
     assert "Müller" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_the_child_has_none_of_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OARLOCK_DEIDENTIFY_KEY", "secret")
     apart._SERVERS.close()  # one that waits was started before
@@ -176,14 +176,12 @@ def test_calls_share_the_process_that_was_started_for_the_first() -> None:
     assert server.poll() is None
 
 
-@pytest.mark.slow
 def test_a_server_that_was_killed_while_it_waited_is_replaced() -> None:
     run_apart(PLENTY, int)
     apart._SERVERS._idle[-1].kill()
     assert run_apart(PLENTY, take, 1) == 2**17
 
 
-@pytest.mark.slow
 def test_a_call_under_way_ends_at_once_when_the_process_stops_and_its_child_with_it() -> None:
     run_apart(PLENTY, int)
     server = apart._SERVERS._idle[-1]
