@@ -98,6 +98,7 @@ def _add_relabel(commands: Any) -> None:
     relabel.add_argument("--checkpoint", type=Path, required=True, help="of a network that was trained on it")
     relabel.add_argument("--move", nargs="*", default=[], help="left organs whose transferred labels go where the first is drawn")
     relabel.add_argument("--add", nargs="*", default=[], help="left organs that scans without them get a label of")
+    relabel.add_argument("--looks", type=int, default=1, choices=(1, 4), help="places of the box whose mean is drawn")
     relabel.add_argument("--out", type=Path, required=True, help="another training file")
     relabel.set_defaults(run=_relabel)
 
@@ -179,7 +180,7 @@ def _relabel(options: argparse.Namespace) -> None:
 
     from model_export.boxes.config import read_box_run
     from model_export.boxes.data import box_data_hash, read_box_cases, write_box_cases
-    from model_export.boxes.relabel import relabel
+    from model_export.boxes.relabel import LOOKS, relabel
     from model_export.boxes.served import ServedBox
     from model_export.boxes.train import resume_box_training
 
@@ -189,8 +190,9 @@ def _relabel(options: argparse.Namespace) -> None:
     served = ServedBox(training.average, run.box).eval()
     threshold = run.box.thresholds.get(options.move[0], 0.5) if options.move else 0.5
     cases = read_box_cases(options.data)
-    found = relabel(cases, run.box, served, moved=options.move, added=options.add, threshold=threshold)
-    first = {"first_round": box_data_hash(options.data), "by_step": training.step}
+    looks = LOOKS[: options.looks]
+    found = relabel(cases, run.box, served, moved=options.move, added=options.add, threshold=threshold, looks=looks)
+    first = {"first_round": box_data_hash(options.data), "by_step": training.step, "looks": len(looks)}
     write_box_cases(options.out, found.cases, {"box": run.box.name, "moved": options.move, "added": options.add} | first)
     print("\n".join([*found.told, f"{len(found.cases)} of {len(cases)} scans"]))
 

@@ -40,6 +40,9 @@ SURE: Final = (0.3, 0.8)
 LEAST_SURE: Final = 0.3
 """What is claimed from the second probability of ``SURE`` on is at least so much of what is claimed from the first."""
 
+LOOKS: Final = ((0, 0, 0), (1, 1, -2), (-1, -2, 1), (0, 2, 2))
+"""How far the box is moved for the mean of several looks: (z, y, x) in voxels of the output."""
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Drawer = Callable[[Tensor], Tensor]
@@ -64,6 +67,7 @@ def relabel(
     moved: Sequence[str] = (),
     added: Sequence[str] = (),
     threshold: float = 0.5,
+    looks: Sequence[tuple[int, int, int]] = LOOKS[:1],
 ) -> Relabelled:
     """Move and add labels by what a network draws.
 
@@ -72,12 +76,12 @@ def relabel(
         first and its drawing contradict each other is left out.
     :param added: left organs that the scans without a label of them get one of, where the network is sure.
     :param threshold: from where the first of ``moved`` is drawn.
+    :param looks: what is drawn is the mean over places of the box, each so many voxels of the output (z, y, x) off.
     """
     found = Relabelled([], [])
     for case in cases:
-        hu, known, _ = see(case, no_placement(case).in_scan(box.positions_mm(fine=False)))
-        with torch.no_grad():
-            drawn = _Drawn(case, box, served(hu[None, None])[0].numpy(), known.numpy())
+        _, known, _ = see(case, no_placement(case).in_scan(box.positions_mm(fine=False)))
+        drawn = _Drawn(case, box, _mean_of_looks(case, box, served, looks), known.numpy())
         moves = [] if not moved else [(side, drawn.move_mm(side[0], threshold)) for side in _sides(moved)]
         moves = [(side, move) for side, move in moves if (label := case.by_organ.get(side[0])) and label.source == TRANSFERRED]
         if any(move is None for _, move in moves):
@@ -94,6 +98,17 @@ def relabel(
                 found.told.append(f"{case.name}: {name} added")
         found.cases.append(replace(case, labels=tuple(labels.values())))
     return found
+
+
+def _mean_of_looks(case: BoxCase, box: BoxConfig, served: Drawer, looks: Sequence[tuple[int, int, int]]) -> F32:
+    """(organs, Z, y, x) probabilities. At the edges of the box, where a label is not believed, a look shows the opposite edge."""
+    steps_mm = np.array(box.spacing_mm) / (1, box.upscale, box.upscale)
+    answers = []
+    for look in looks:
+        places = no_placement(case, middle_mm=tuple(case.middle_mm + look * steps_mm)).in_scan(box.positions_mm(fine=False))
+        with torch.no_grad():
+            answers.append(np.roll(served(see(case, places)[0][None, None])[0].numpy(), look, axis=(1, 2, 3)))
+    return np.asarray(np.mean(answers, axis=0), np.float32)
 
 
 def _sides(organs: Sequence[str]) -> list[list[str]]:

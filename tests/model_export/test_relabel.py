@@ -1,6 +1,7 @@
 """A second round of labels: a network that draws a ball of known size at a known place says where labels go."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from model_export.boxes.config import BoxRun, read_box_run
 from model_export.boxes.data import EXPERT, TRANSFERRED, BoxCase, BoxLabel
-from model_export.boxes.relabel import relabel
+from model_export.boxes.relabel import LOOKS, relabel
 from model_export.datasets.training_file import to_codes
 
 pytestmark = pytest.mark.slow
@@ -109,3 +110,20 @@ def test_a_doubtful_gland_becomes_no_label(
 ) -> None:
     draws = drawer(jaw, "Glnd_Submand_L", np.array(middle), radius_mm, inside)
     assert relabel([case_with([])], jaw.box, draws, added=["Glnd_Submand_L"]).cases[0].labels == ()
+
+
+def test_several_looks_draw_an_organ_where_it_is_seen_in_each(orbits: BoxRun) -> None:
+    """A network that draws what is dense draws it at another place of a box that is laid elsewhere."""
+    hu = np.full(SHAPE, 20.0, np.float32)
+    z, y, x = (int((at + off) / step) for at, off, step in zip(MIDDLE_MM, EYE, SPACING, strict=True))
+    hu[z - 4 : z + 5, y - 2 : y + 3, x - 2 : x + 3] = 300.0
+    middle = np.array([z + 0.5, y + 0.5, x + 0.5]) * SPACING - MIDDLE_MM
+    case = replace(case_with([ball_label("Eye_L", middle, 12)]), ct=to_codes(hu, np.ones(SHAPE, np.bool_)))
+
+    def dense(shown: Tensor) -> Tensor:
+        fine = (shown > 160).float().repeat_interleave(4, -1).repeat_interleave(4, -2)
+        return fine.repeat(1, len(orbits.box.drawn_organs), 1, 1, 1)
+
+    for looks in (LOOKS[:1], [(0, 0, 0), (2, 4, -4)]):
+        (found,) = relabel([case], orbits.box, dense, moved=["Eye_L"], looks=looks).cases
+        assert middle_of(found.by_organ["Eye_L"]) == pytest.approx(middle, abs=0.1)

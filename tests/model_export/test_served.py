@@ -1,4 +1,4 @@
-"""Serving: a patient and their mirror image are treated alike, air is not computed, and the half-size twin says nearly the same."""
+"""Serving: a patient and their mirror image are shown alike, air is not computed, the half-size twin says nearly the same."""
 
 from __future__ import annotations
 
