@@ -44,7 +44,7 @@ class NetworkConfig:
     hu_windows: tuple[tuple[float, float], ...] = ((-1000.0, 2000.0),)  # one input feature each
     norm_momentum: float = 0.02
     stem: bool = False  # a plain convolution first: the norm of a block would cut off what is darker than a slab's mean
-    same_way_round: bool = False  # when it is served: it is shown a patient and their mirror image alike
+    both_sides: bool = False  # when it is served: the mean of what it says of a scan and of its mirror image
     body_only: bool = False  # when it is served: what lies beside the body is not computed, it counts as air
 
     def __post_init__(self) -> None:

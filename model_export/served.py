@@ -1,6 +1,6 @@
 """What a trained network becomes when it is served.
 
-HU in, probabilities out, a patient and their mirror image treated alike, and nothing computed beside the body.
+HU in, probabilities out, the two sides of the body treated alike, and nothing computed beside the body.
 """
 
 # mypy: allow-subclassing-any
@@ -29,8 +29,8 @@ class Served(nn.Module):
 
     (N, 1, Z, Y, X) to (N, OARs, Z - 20, Y · upscale, X · upscale).
 
-    Where the config says ``same_way_round``, a slab that has more at high x is mirrored before the network is shown it, and the
-    answer is turned back, left and right exchanged. A mirrored patient then gets the mirrored contours.
+    Where the config says ``both_sides``, they are the mean of what the network says of a scan and of its mirror image (left and
+    right exchanged back). A mirrored patient then gets the mirrored contours, and the errors of the two views average out.
 
     Where it says ``body_only``, the convolutions see the smallest window of whole cells of the bottom, as wide to the left as to
     the right, that holds the body in all slices of the slab; the fully connected block reads air around it, and the answer
@@ -42,7 +42,7 @@ class Served(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.same_way_round = network.config.same_way_round
+        self.both_sides = network.config.both_sides
         self.body_only = network.config.body_only
         if self.body_only:
             self.register_buffer(AIR, read_of_air(network), persistent=False)
@@ -56,31 +56,19 @@ class Served(nn.Module):
 
     def answer(self, ct_hu: Tensor, window: Window | None) -> Tensor:
         """The probabilities of what is shown."""
-        if not self.same_way_round:
+        if not self.both_sides:
             return torch.sigmoid(cast("Tensor", self.network(ct_hu, window)).float())
-        slabs, head, turned = ct_hu.shape[0], self.network.head, more_at_high_x(ct_hu)
-        shown = torch.where(turned.view(-1, 1, 1, 1, 1), ct_hu.flip(-1), ct_hu)
-        features = torch.relu(head.norm(self.network.features(shown, window)))  # ((Z - 20) · N, C, Y, X)
-        features = features.reshape(-1, slabs, *features.shape[1:])
-        turned = turned.view(1, -1, 1, 1, 1)
-        # turned back before the shuffle: a fifth of the voxels to move
-        back = torch.where(turned, features.flip(-1), features).flatten(0, 1)
-        rows, bias = mirrored_subpixels(head.upscale), cast("Tensor", head.conv.bias)
-        straight, mirrored = head.conv(back), functional.conv2d(back, head.conv.weight[rows], bias[rows])
-        logits = torch.where(turned, *(each.reshape(-1, slabs, *each.shape[1:]) for each in (mirrored, straight)))
-        found = functional.pixel_shuffle(torch.sigmoid(logits.flatten(0, 1).float()), head.upscale)
-        return found.reshape(-1, slabs, *found.shape[1:]).permute(1, 2, 0, 3, 4)
-
-
-def more_at_high_x(ct_hu: Tensor) -> Tensor:
-    """Whether the right half of the picture holds more than the left one, by Hounsfield units and the distance to the middle.
-
-    (N, 1, Z, Y, X) to (N,). In whole numbers, so that the mirror image's answer is the opposite.
-    """
-    columns = ct_hu.shape[-1]
-    aside = 2 * torch.arange(columns, device=ct_hu.device) - (columns - 1)
-    held = (ct_hu.clamp(AIR_HU, -AIR_HU) - AIR_HU).round().sum((1, 2, 3))  # (N, X)
-    return (held.long() * aside).sum(-1) > 0
+        head = self.network.head
+        # one pass over both: the file then holds the weights once
+        both = torch.stack([ct_hu, ct_hu.flip(-1)], dim=1).flatten(0, 1)  # (2 N, 1, Z, Y, X)
+        features = torch.relu(head.norm(self.network.features(both, window)))  # ((Z - 20) · 2 N, C, Y, X)
+        # the mirror image is turned back before the head, and the mean taken before the shuffle: a fifth of the voxels to move
+        rows = mirrored_subpixels(head.upscale)
+        straight = head.conv(features[0::2])
+        turned = functional.conv2d(features[1::2].flip(-1), head.conv.weight[rows], cast("Tensor", head.conv.bias)[rows])
+        found = (torch.sigmoid(straight.float()) + torch.sigmoid(turned.float())) / 2
+        found = functional.pixel_shuffle(found, head.upscale)  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)
+        return found.reshape(-1, ct_hu.shape[0], *found.shape[1:]).permute(1, 2, 0, 3, 4)
 
 
 def read_of_air(network: Network) -> Tensor:

@@ -99,7 +99,7 @@ def test_a_model_served_anew_has_the_same_weights_and_a_new_self_check(tiny: Con
     from oarlock.inference.models import load
 
     before = compose(shipped, [], tmp_path / "anew-hn", version="1")
-    straight = replace(tiny, network=replace(tiny.network, same_way_round=False, body_only=False))
+    straight = replace(tiny, network=replace(tiny.network, both_sides=False, body_only=False))
     serve_anew(tmp_path / "anew-hn", straight, version="2")
     after = read_manifest(tmp_path / "anew-hn")
     assert (before.version, after.version) == ("1", "2")
