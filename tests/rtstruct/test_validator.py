@@ -249,19 +249,55 @@ def test_a_contour_on_another_slice_than_it_names_is_off_its_plane(findings: Fin
     assert found.endswith("it lies more than 0.01 mm off the plane of its slice")
 
 
-@pytest.mark.parametrize(
-    ("number", "rule"), [("1.000000000000000", "a number of more than 16"), ("nan", "not decimal"), ("1_0", "not decimal")]
-)
-def test_numbers_are_decimal_strings(number: str, rule: str, good: Path, series: Series, tmp_path: Path) -> None:
+Rewritten = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def rewritten(good: Path, series: Series, tmp_path: Path) -> Rewritten:
+    """What is found when the first numbers of a contour are written so; the others, as many characters in all, stay numbers."""
     raw = pydicom.dcmread(good).ROIContourSequence[0].ContourSequence[0].get_item("ContourData").value
     numbers = raw.decode("ascii").split("\\")
-    shortened = [number, "1", "1", "1", "1"]
-    room = len("\\".join(numbers[:6])) - len("\\".join([*shortened, ""]))
-    changed = "\\".join([*shortened, "1".rjust(room), *numbers[6:]]).encode("ascii")
-    path = tmp_path / "changed.dcm"
-    path.write_bytes(good.read_bytes().replace(raw, changed, 1))
-    assert len(changed) == len(raw)
-    assert any(rule in finding for finding in check_rtstruct(path, series.header))
+
+    def change(text: str) -> list[str]:
+        room = len("\\".join(numbers[:6])) - len(f"{text}\\1\\1\\")
+        changed = "\\".join([text, "1", "1", "1".rjust(room), *numbers[6:]]).encode("ascii")
+        assert len(changed) == len(raw)
+        (tmp_path / "changed.dcm").write_bytes(good.read_bytes().replace(raw, changed, 1))
+        return check_rtstruct(tmp_path / "changed.dcm", series.header)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "number", ["+12.5", "-12.5", "12", "12.", ".5", "-.5", "125e-1", "1.25E1", "+1.E+1", " 12.5 ", "  7", "7  "]
+)
+def test_a_number_may_have_a_sign_a_fraction_an_exponent_and_blanks_around(number: str, rewritten: Rewritten) -> None:
+    """As PS3.5 §6.2 has it of decimal strings; two blanks on a side do no harm."""
+    assert not any("decimal" in finding for finding in rewritten(number))
+
+
+OTHER_WRITING = ["nan", "inf", "1_0", "0x1", "1,5", "--1", "+-1", "- 1", "1 2", "1 e1"]
+CUT_SHORT = ["", " ", ".", "-", "e1", "1e", "1e+", "1e.5", "1.2.3"]
+
+
+@pytest.mark.parametrize("text", [*OTHER_WRITING, *CUT_SHORT])
+def test_what_is_not_a_number_is_found(text: str, rewritten: Rewritten) -> None:
+    assert any("not decimal" in finding for finding in rewritten(text))
+
+
+@pytest.mark.parametrize("text", ["1\\\\1", "1\n", "\t1", "1\0"])
+def test_numbers_have_one_separator_and_no_blanks_but_spaces(text: str, rewritten: Rewritten) -> None:
+    assert any("not decimal" in finding for finding in rewritten(text))
+
+
+def test_the_last_number_is_read_too(good: Path, series: Series, tmp_path: Path) -> None:
+    raw = pydicom.dcmread(good).ROIContourSequence[0].ContourSequence[0].get_item("ContourData").value.rstrip()
+    (tmp_path / "changed.dcm").write_bytes(good.read_bytes().replace(raw, raw[:-1] + b"x", 1))
+    assert any("not decimal" in finding for finding in check_rtstruct(tmp_path / "changed.dcm", series.header))
+
+
+def test_a_number_of_seventeen_characters_is_found(rewritten: Rewritten) -> None:
+    assert any("a number of more than 16" in finding for finding in rewritten("1.000000000000000"))
 
 
 def test_a_number_may_have_sixteen_characters(findings: Findings) -> None:

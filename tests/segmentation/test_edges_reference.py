@@ -107,14 +107,15 @@ def test_a_slice_that_is_a_rounding_too_far_is_reached() -> None:
     assert within(mask, 3.0, (1.0, 1.0), np.array([0.0, np.nextafter(3.0, 4.0)])).all()
 
 
-@pytest.mark.parametrize("first", [2, 9])
-def test_an_organ_moves_alike_wherever_it_lies_in_the_scan(first: int) -> None:
-    """Slices 3 mm apart: of two that are drawn, the next on each side is gained, and no further one."""
-    origins = np.outer(3.0 * np.arange(14), [0, 0, 1.0])
+@pytest.mark.parametrize(("step_mm", "first", "next_to_it"), [(3.0, 2, 1), (3.0, 9, 1), (0.5, 6, 6)])
+def test_an_organ_gains_the_slices_of_its_band_wherever_it_lies_in_the_scan(step_mm: float, first: int, next_to_it: int) -> None:
+    """Of two slices that are drawn, those within 3 mm on each side are gained, and no further one."""
+    origins = np.outer(step_mm * np.arange(14), [0, 0, 1.0])
     tall = Grid(4, 5, origins, np.eye(3)[0], np.eye(3)[1], 3.0, 3.0)
     masks = OARMasks.empty([LEFT], tall.shape)
     drawn = np.zeros(tall.shape, np.bool_)
     drawn[first : first + 2] = True
     masks.put(LEFT, (slice(None),) * 3, drawn)
     move_edges(masks, np.full(tall.shape, -600, np.int16), tall, {LEFT: Edge((-900.0, -300.0), 3.0, 3.0)})
-    assert np.flatnonzero(masks.mask(LEFT).any(axis=(1, 2))).tolist() == list(range(first - 1, first + 3))
+    gained = range(first - next_to_it, first + 2 + next_to_it)
+    assert np.flatnonzero(masks.mask(LEFT).any(axis=(1, 2))).tolist() == list(gained)
