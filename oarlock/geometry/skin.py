@@ -86,7 +86,7 @@ class Surroundings:
     hu: Volume
     grid: Grid
     _told: dict[tuple[tuple[int, int], ...], Mask] = field(default_factory=dict, init=False, repr=False)
-    """Of boxes close under the skin what was told: the checks ask again about organs that were cut at the skin, or were not."""
+    """What was told of boxes close under the skin: the checks ask again about each organ whose box the cut left as it was."""
 
     def prepare(self) -> None:
         """Look at the whole scan now, before several threads ask for it."""
@@ -110,7 +110,7 @@ class Surroundings:
         return voxels_per_slice(outside & mask).tolist(), int(np.count_nonzero(mask))
 
     def outside(self, box: Box, *, under_skin: bool) -> Mask:
-        """Which voxels of a box lie outside of the patient."""
+        """Which voxels of a box lie outside of the patient; may be read-only."""
         if not self._reaches_surface(box):
             return np.zeros([span.stop - span.start for span in box], np.bool_)
         if not under_skin:

@@ -113,12 +113,13 @@ class Network:
     def check_answer(self) -> None:
         """See :func:`check_answer`."""
         check_answer(self._model, self._part, self)
-        self.answers_have_the_shape()
+        self.trust_the_shape()
 
-    def answers_have_the_shape(self) -> None:
-        """Have the CPU's answers written into memory of their own.
+    def trust_the_shape(self) -> None:
+        """From now on the CPU's answers lie in memory of their own.
 
-        One within the arena would keep a region of it, hundreds of megabytes, from going back to the system.
+        Their shape is known once the self-check is passed. One within the arena would keep a region of it, hundreds of megabytes,
+        from going back to the system.
         """
         self._checked = True
 
@@ -145,7 +146,7 @@ class Folds:
         """See :func:`check_answer`."""
         check_answer(self._model, self._part, self)
         for network in self.each:
-            network.answers_have_the_shape()
+            network.trust_the_shape()
 
 
 def check_answer(model: str, part: Part, predictor: Predictor) -> None:

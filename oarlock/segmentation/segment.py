@@ -105,8 +105,8 @@ def segment(
     :param hu: (z, y, x) Hounsfield units on ``grid``.
     :param progress: told the share of the work that is done, in [0, 1], in this thread: 0 before anything is predicted. May raise
         to stop.
-    :param spare: called in this thread when the last of slabs side by side is under way alone: a core has nothing to do. Where
-        slabs go one by one it is not called.
+    :param spare: called in this thread when the last of slabs side by side is under way alone: a core has nothing to do. Called
+        for each part that slides so; not where slabs go one by one.
     :raises InferenceFailed: as the predictor raises it; likewise DeviceOutOfMemory.
     """
     manifest = model.manifest
