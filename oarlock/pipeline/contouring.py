@@ -112,6 +112,7 @@ class Walk:
                 self.warnings += seen()
 
             masks = self._chosen(self._segment(series, model, admit, unmasked))
+            stepped()  # asked before anything was predicted; again, as nothing may be made of a series that is refused
             prepared, grey = unmasked()
             prepared()
             self._finish(masks, around)

@@ -1,4 +1,4 @@
-"""What a process pays for: the job table needs no numerics, the settings need no database, the service no SciPy."""
+"""What a process pays for: the job table needs no numerics, the settings no database, the charts no SciPy."""
 
 import subprocess
 import sys
