@@ -169,23 +169,45 @@ def test_in_nothing_but_air_all_is_outside_and_without_air_nothing() -> None:
         assert share_outside(Surroundings(tissue, crooked_grid()), crop, under_skin=under_skin) == 0.0
 
 
-def test_a_pad_does_not_leak_through_a_narrow_gap_into_what_is_as_dense() -> None:
-    hu = np.full((20, 80, 80), 60, np.int16)
-    hu[:, :20], hu[:, 20:30], hu[:, 30:42, 36:44] = -1000, -40, -40  # air, a pad of 10 mm, a duct of 8 mm
+def laid(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> Mask:
     air = hu < AIR_HU
-    laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
-    assert laid[:, 22:28, 5:-5].all()
-    assert not laid[:, 32:].any()
+    return laid_on(hu, air, ndimage.distance_transform_edt(~air, sampling=spacing_mm).astype(np.float32), spacing_mm)
 
 
-@pytest.mark.parametrize(("height", "leaks"), [(14, False), (15, True)])
-def test_a_pad_does_not_leak_through_a_gap_lower_than_14_mm_into_what_is_as_dense(height: int, leaks: bool) -> None:
+@pytest.mark.parametrize("pixel_mm", [1.0, 0.5])
+def test_a_pad_does_not_leak_through_a_narrow_gap_into_what_is_as_dense(pixel_mm: float) -> None:
+    def pixels(first_mm: int, end_mm: int) -> slice:
+        return slice(int(first_mm / pixel_mm), int(end_mm / pixel_mm))
+
+    hu = np.full((20, pixels(0, 60).stop, pixels(0, 60).stop), 60, np.int16)
+    hu[:, pixels(0, 20)], hu[:, pixels(20, 30)], hu[:, pixels(30, 42), pixels(26, 34)] = (
+        -1000,
+        -40,
+        -40,
+    )  # air, a pad, a duct of 8 mm
+    found = laid(hu, (1.0, pixel_mm, pixel_mm))
+    assert found[:, pixels(20, 28), pixels(5, 55)].all()  # up to its surface
+    assert not found[:, pixels(32, 60)].any()
+
+
+@pytest.mark.parametrize(("slice_mm", "height", "leaks"), [(1.0, 14, False), (1.0, 15, True), (2.0, 6, False), (2.0, 7, True)])
+def test_a_pad_does_not_leak_through_a_gap_lower_than_14_mm_into_what_is_as_dense(
+    slice_mm: float, height: int, leaks: bool
+) -> None:
+    """Slices of 2 mm: three above and three below the middle one are 7 mm at most, so a gap of seven is not lower."""
     hu = np.full((40, 80, 80), 60, np.int16)
     hu[:, :20], hu[:, 20:30], hu[10 : 10 + height, 30:38, 24:56] = -1000, -40, -40  # air, a pad of 10 mm, a slit of 32 mm
-    air = hu < AIR_HU
-    laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
-    assert laid[:, 22:28, 5:-5].all()
-    assert laid[16, 31, 40] == leaks
+    found = laid(hu, (slice_mm, 1.0, 1.0))
+    assert found[:, 22:28, 5:-5].all()
+    assert found[10 + height // 2, 31, 40] == leaks
+
+
+def test_the_bare_skin_beside_a_pad_is_not_laid_on_it() -> None:
+    hu = np.full((20, 60, 80), 60, np.int16)
+    hu[:, :30], hu[:, 20:30, :40] = -1000, -40  # air, and a pad of 10 mm on half of the skin
+    found = laid(hu, (1.0, 1.0, 1.0))
+    assert found[:, 22:28, 5:35].all()
+    assert not found[:, :, 45:].any()
 
 
 @pytest.mark.parametrize(("hu_of_gap", "is_air"), [(-201, True), (-200, False)])
@@ -194,8 +216,7 @@ def test_a_pad_whose_values_fade_towards_a_gap_of_air_on_the_skin_ends_at_the_ga
     hu[:, :20], hu[:, 20:30] = -1000, -40  # air, a pad of 10 mm
     hu[:, 25:30, 34:46] = np.linspace(-75, -120, 5)[:, None]  # it fades
     hu[:, 30:32, 34:46] = hu_of_gap
-    air = hu < AIR_HU
-    laid = laid_on(hu, air, ndimage.distance_transform_edt(~air).astype(np.float32), (1.0, 1.0, 1.0))
-    assert laid[:, 22:24, 5:-5].all()
-    assert laid[:, 27:31, 38:42].all() == is_air
-    assert not laid[:, 33:, :].any()
+    found = laid(hu, (1.0, 1.0, 1.0))
+    assert found[:, 22:24, 5:-5].all()
+    assert found[:, 27:31, 38:42].all() == is_air
+    assert not found[:, 33:, :].any()
