@@ -75,3 +75,15 @@ def test_the_depth_under_the_next_voxel_is_the_very_spacing() -> None:
 
 def test_where_all_is_inside_nothing_is_near_the_outside() -> None:
     assert (depth_mm(np.ones((2, 4, 4), np.bool_), (1.0, 1.0, 1.0), 20.0) > 20.0).all()
+
+
+@pytest.mark.parametrize("spacing_mm", [(2.0, 0.9, 1.1), (2.0, 1.0, 1.0), (0.5, 1.0, 1.0)])
+@pytest.mark.parametrize("z", [0, 3, 6])
+def test_a_depth_in_what_has_one_voxel_outside_is_that_of_pythagoras(z: int, spacing_mm: tuple[float, float, float]) -> None:
+    mask = np.ones((7, 4, 5), np.bool_)
+    mask[z, 1, 2] = False
+    steps = np.indices(mask.shape) - np.array([z, 1, 2]).reshape(3, 1, 1, 1)
+    away = np.sqrt(np.einsum("i...,i->...", steps.astype(float) ** 2, np.square(spacing_mm)))
+    found, near = depth_mm(mask, spacing_mm, 4.0), away <= 4.0
+    assert found[near] == pytest.approx(away[near], rel=1e-12)
+    assert (found[~near] > 4.0).all()

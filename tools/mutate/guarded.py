@@ -24,6 +24,7 @@ HELD_BY: Final = {
     "oarlock/ct/pixel_reader.py": ("ct/test_pixel_reader.py", "ct/test_pixels.py", "ct/test_series.py"),
     "oarlock/geometry/grid.py": ("geometry/test_grid.py", "geometry/test_contours.py"),
     "oarlock/geometry/contours.py": ("geometry/test_contours.py",),
+    "oarlock/geometry/morphology.py": ("geometry/test_morphology.py",),
     "oarlock/geometry/polygons.py": ("geometry/test_polygons.py", "geometry/test_contours.py"),
     "oarlock/geometry/interpolation.py": ("geometry/test_interpolation.py", "rtstruct/test_placing.py"),
     "oarlock/geometry/overlaps.py": ("geometry/test_overlaps.py", "rtstruct/test_placing.py"),
