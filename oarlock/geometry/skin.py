@@ -110,7 +110,10 @@ class Surroundings:
         return voxels_per_slice(outside & mask).tolist(), int(np.count_nonzero(mask))
 
     def outside(self, box: Box, *, under_skin: bool) -> Mask:
-        """Which voxels of a box lie outside of the patient; may be read-only."""
+        """Which voxels of a box lie outside of the patient.
+
+        The answer may be read-only.
+        """
         if not self._reaches_surface(box):
             return np.zeros([span.stop - span.start for span in box], np.bool_)
         if not under_skin:

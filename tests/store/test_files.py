@@ -244,4 +244,5 @@ def test_the_place_where_a_data_folder_is_to_be_mounted_is_none(tmp_path: Path) 
 def test_the_storage_can_be_asked_whether_it_takes_files(storage: Storage, tmp_path: Path) -> None:
     storage.check()
     assert files(tmp_path) == []
-    assert 0 < storage.room_bytes(keep_bytes=1) < storage.room_bytes()
+    keep = storage.room_bytes() // 2  # other programs write to the disk meanwhile, but not so much
+    assert 0 < storage.room_bytes(keep_bytes=keep) < storage.room_bytes()
