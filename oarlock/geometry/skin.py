@@ -262,6 +262,8 @@ def _up_to_gaps(laid: Mask, light: Mask, spacing_mm: tuple[float, float, float])
     disk = _disk(BESIDE_GAP_MM, spacing_mm)
     near = dilated_in_plane(laid, disk)
     gaps = light & near
+    if not gaps.any():
+        return laid
     both = laid | gaps
     return np.asarray(laid | (~opened_in_plane(~both, disk) & dilated_in_plane(gaps, disk) & near))
 

@@ -30,7 +30,7 @@ class Thinned:
 
     :param changed: how many of them were thinned.
     :param deviation_mm: how far the furthest of them leaves its exact line.
-    :param stubborn: one that still has too many points; None for none.
+    :param stubborn: one that still has too many points; None where each has few enough.
     """
 
     contours: list[PlanarContour]
