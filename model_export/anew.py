@@ -1,6 +1,7 @@
 """The whole-scan network of a model folder served another way.
 
-The weights stay; the graph around them is what :mod:`model_export.served` makes of them today.
+The weights stay; the graph around them is what :mod:`model_export.served` makes of them today, and answers with the channels that
+the model makes something of.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from pathlib import Path
 from model_export.boxes.compose import CARD
 from model_export.boxes.export import FINDER, to_toml
 from model_export.config import Config
+from model_export.datasets.training_file import CHANNEL
 from model_export.export import (
     Agreement,
     ExportDisagrees,
@@ -33,10 +35,13 @@ def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
     :raises NotOurs: if the file's weights do not fit the config's network.
     :raises ExportDisagrees: if the new file does not give what torch gives; the old one then stays.
     """
-    part = read_manifest(folder).part_named(FINDER)
+    manifest = read_manifest(folder)
+    part = manifest.part_named(FINDER)
     network = Network(config.network)
     load_onnx(network, part.path)
-    served, new = Served(network.eval()).eval(), part.path.with_suffix(".new")
+    used = manifest.used_of(part)
+    organs = [CHANNEL[oar.name] for oar in part.oars if oar in used]
+    served, new = Served(network.eval(), organs).eval(), part.path.with_suffix(".new")
     write_onnx(served, new, config)
     agreement = compare_with_torch(served, new, config)
     try:
@@ -49,9 +54,11 @@ def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
     text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
     tables = tomllib.loads(text)
     (whole,) = (table for table in tables["part"] if table["name"] == FINDER)
+    answered = [table for table in whole["oar"] if CHANNEL[table["name"]] in organs]
     for old, now in (
         (whole["sha256"], hashlib.sha256(new.read_bytes()).hexdigest()),
         (to_toml(whole["self_check"]["expected_means"]), to_toml(means)),
+        (to_toml(whole["oar"]), to_toml(answered)),
         (f"version = {to_toml(tables['model']['version'])}", f"version = {to_toml(version)}"),
     ):
         if text.count(old) != 1:

@@ -100,7 +100,7 @@ def export_model(
     return agreement
 
 
-def write_onnx(served: nn.Module, path: Path, config: Config) -> None:
+def write_onnx(served: Served, path: Path, config: Config) -> None:
     """The graph, with a dynamic batch and a dynamic number of slices."""
     example = torch.full((1, 1, SELF_CHECK_SLICES, config.grid.size, config.grid.size), AIR_HU)
     with warnings.catch_warnings():
@@ -115,10 +115,10 @@ def write_onnx(served: nn.Module, path: Path, config: Config) -> None:
             output_names=[OUTPUT_NAME],
             dynamic_axes={INPUT_NAME: {0: "batch", 2: "slices"}, OUTPUT_NAME: {0: "batch", 2: "predicted_slices"}},
         )
-    fix_output_shape(path, config)
+    fix_output_shape(path, config, channels=served.channels)
 
 
-def fix_output_shape(path: Path, config: Config) -> None:
+def fix_output_shape(path: Path, config: Config, *, channels: int) -> None:
     """State the output's channels, rows and columns.
 
     The exporter leaves them open after the pixel shuffle.
@@ -127,7 +127,7 @@ def fix_output_shape(path: Path, config: Config) -> None:
 
     model = onnx.load(str(path))
     side = config.grid.size * config.grid.upscale
-    sizes: list[int | str] = ["batch", config.network.outputs, "predicted_slices", side, side]
+    sizes: list[int | str] = ["batch", channels, "predicted_slices", side, side]
     for dimension, size in zip(model.graph.output[0].type.tensor_type.shape.dim, sizes, strict=True):
         if isinstance(size, int):
             dimension.dim_value = size

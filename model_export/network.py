@@ -44,7 +44,7 @@ class NetworkConfig:
     hu_windows: tuple[tuple[float, float], ...] = ((-1000.0, 2000.0),)  # one input feature each
     norm_momentum: float = 0.02
     stem: bool = False  # a plain convolution first: the norm of a block would cut off what is darker than a slab's mean
-    both_sides: bool = False  # when it is served: the mean of what it says of a scan and of its mirror image
+    same_way_round: bool = False  # when it is served: it is shown a patient and their mirror image alike
     body_only: bool = False  # when it is served: what lies beside the body is not computed, it counts as air
 
     def __post_init__(self) -> None:
@@ -161,8 +161,7 @@ class NormReLUConv(nn.Module):
     def forward(self, features: Tensor, slabs: int) -> Tensor:
         features = torch.relu(self.norm(features))
         if self.context:
-            below, above = features[: -2 * slabs], features[2 * slabs :]
-            features = torch.cat([below, crop_slices(features, 1, slabs), above], dim=1)
+            features = three_slices(features, slabs)
         return cast("Tensor", self.conv(features))
 
 
@@ -246,6 +245,18 @@ class Window:
         """
         right, below = self.size - self.left - self.width, self.size - self.top - self.height
         return functional.pad(part, [self.left * cell, right * cell, self.top * cell, below * cell])
+
+    def in_numbers(self) -> "Window":
+        """The same window, its place and size as whole numbers."""
+        return Window(*(int(number) for number in (self.top, self.height, self.left, self.width)), self.size, self.air)
+
+    def rows(self, cell: int) -> slice:
+        """Its rows in a field of ``cell`` rows to a cell."""
+        return slice(self.top * cell, (self.top + self.height) * cell)
+
+    def columns(self, cell: int) -> slice:
+        """Its columns in a field of ``cell`` columns to a cell."""
+        return slice(self.left * cell, (self.left + self.width) * cell)
 
     def in_air(self, seen: Tensor) -> Tensor:
         """The window's own cells, and air around them.
@@ -385,6 +396,18 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, Norm):
                 module.limit = limit
+
+
+def three_slices(features: Tensor, slabs: int) -> Tensor:
+    """Each slice with the one below it and the one above it laid over each other.
+
+    (Z · N, C, Y, X) to ((Z - 2) · N, 3 · C, Y, X).
+    """
+    if torch.onnx.is_in_onnx_export():  # one copy in place of two; torch's own gradient of it is the slower one
+        middle = torch.arange(features.shape[0] - 2 * slabs)[:, None]
+        return features[middle + slabs * torch.arange(3)].flatten(1, 2)
+    below, above = features[: -2 * slabs], features[2 * slabs :]
+    return torch.cat([below, crop_slices(features, 1, slabs), above], dim=1)
 
 
 def crop_slices(features: Tensor, count: int, slabs: int) -> Tensor:

@@ -7,7 +7,7 @@ least `FAR_VOXELS` in plane) the network sees nothing but air, and there every o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -80,6 +80,19 @@ class Sample:
     target: Tensor
     counts: Tensor
 
+    def within(self, rows: slice, columns: slice) -> "Sample":
+        """The same slab, the loss looking only within some rows and columns of the input grid."""
+        kept = tuple(_common(own, other) for own, other in zip(self.window, (rows, columns), strict=True))
+        here = tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(kept, self.window, strict=True))
+        upscale = self.target.shape[-1] // self.counts.shape[-1]
+        fine = tuple(_fine(span, upscale) for span in here)
+        return replace(self, window=(kept[0], kept[1]), target=self.target[..., *fine], counts=self.counts[..., *here])
+
+
+def _common(one: slice, other: slice) -> slice:
+    start = max(one.start, other.start)
+    return slice(start, max(start, min(one.stop, other.stop)))
+
 
 def draw_case(
     cases: Sequence[Case], oar_first: float, rng: Generator, *, emphasis: Sequence[str] = ()
@@ -115,19 +128,46 @@ def draw_sample(
     *,
     oar: int | None = None,
     device: torch.device = CPU,
+    same_way_round: bool = False,
 ) -> Sample:
     """A random slab of a case, on a device.
 
-    `slices` predicted slices thick; `oar` is the labelled OAR to show, if any.
+    `slices` predicted slices thick; `oar` is the labelled OAR to show, if any. `same_way_round`: mirrored where a served network
+    would mirror it.
 
     All that is random but the noise is drawn here on the CPU; what costs time, the resampling, is done where the slab is wanted.
     """
     extent = (slices * grid.spacing_mm[0], grid.size * grid.spacing_mm[1], grid.size * grid.spacing_mm[2])
     deformation = draw_deformation(augment, rng, extent_mm=extent)
     middle_mm = draw_middle(case, slices * grid.spacing_mm[0], rng, oar=oar)
-    return sample_slab(
+    sample = sample_slab(
         case, grid, slices=slices, middle_mm=middle_mm, deformation=deformation, augment=augment, rng=rng, device=device
     )
+    return mirror_image(sample) if same_way_round and bool(more_at_high_x(sample.ct_hu[None, None])) else sample
+
+
+def mirror_image(sample: Sample) -> Sample:
+    """The slab of the mirrored patient: left and right organs exchanged."""
+    rows, columns = sample.window
+    size = sample.ct_hu.shape[-1]
+    return Sample(
+        ct_hu=sample.ct_hu.flip(-1),
+        window=(rows, slice(size - columns.stop, size - columns.start)),
+        channels=tuple(MIRRORED[channel] for channel in sample.channels),
+        target=sample.target.flip(-1),
+        counts=sample.counts.flip(-1),
+    )
+
+
+def more_at_high_x(ct_hu: Tensor) -> Tensor:
+    """Whether the right half of a picture holds more than the left one, by Hounsfield units and the distance to the middle.
+
+    (N, 1, Z, Y, X) to (N,). In whole numbers, so that the mirror image's answer is the opposite.
+    """
+    columns = ct_hu.shape[-1]
+    aside = 2 * torch.arange(columns, device=ct_hu.device) - (columns - 1)
+    held = (ct_hu.clamp(AIR_HU, -AIR_HU) - AIR_HU).round().sum((1, 2, 3))  # (N, X)
+    return (held.long() * aside).sum(-1) > 0
 
 
 def draw_middle(case: Case, slab_mm: float, rng: Generator, *, oar: int | None = None) -> float:

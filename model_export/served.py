@@ -1,11 +1,12 @@
 """What a trained network becomes when it is served.
 
-HU in, probabilities out, the two sides of the body treated alike, and nothing computed beside the body.
+HU in, probabilities out, a patient and their mirror image treated alike, and nothing computed beside the body.
 """
 
 # mypy: allow-subclassing-any
 # (torch is not there where the types are checked without it)
 
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from model_export.datasets.training_file import AIR_HU
 from model_export.network import Network, Window
-from model_export.sampling import MIRRORED
+from model_export.sampling import MIRRORED, more_at_high_x
 from oarlock.geometry.body import BODY_HU
 
 AIR: Final = "air"
@@ -29,21 +30,26 @@ class Served(nn.Module):
 
     (N, 1, Z, Y, X) to (N, OARs, Z - 20, Y · upscale, X · upscale).
 
-    Where the config says ``both_sides``, they are the mean of what the network says of a scan and of its mirror image (left and
-    right exchanged back). A mirrored patient then gets the mirrored contours, and the errors of the two views average out.
+    Where the config says ``same_way_round``, a slab that has more at high x is mirrored before the network is shown it, and the
+    answer is turned back, left and right exchanged. A mirrored patient then gets the mirrored contours.
 
     Where it says ``body_only``, the convolutions see the smallest window of whole cells of the bottom, as wide to the left as to
     the right, that holds the body in all slices of the slab; the fully connected block reads air around it, and the answer
     there is 0.
+
+    :param organs: the channels of the answer, in this order; None for all. The file keeps the weights of the others.
     """
 
     air: Tensor
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, organs: Sequence[int] | None = None) -> None:
         super().__init__()
         self.network = network
-        self.both_sides = network.config.both_sides
+        self.same_way_round = network.config.same_way_round
         self.body_only = network.config.body_only
+        organs, upscale = range(network.config.outputs) if organs is None else organs, network.head.upscale
+        self.channels = len(organs)
+        self.rows, self.mirrored_rows = subpixels(organs, upscale), mirrored_subpixels(organs, upscale)
         if self.body_only:
             self.register_buffer(AIR, read_of_air(network), persistent=False)
 
@@ -56,19 +62,31 @@ class Served(nn.Module):
 
     def answer(self, ct_hu: Tensor, window: Window | None) -> Tensor:
         """The probabilities of what is shown."""
-        if not self.both_sides:
-            return torch.sigmoid(cast("Tensor", self.network(ct_hu, window)).float())
-        head = self.network.head
-        # one pass over both: the file then holds the weights once
-        both = torch.stack([ct_hu, ct_hu.flip(-1)], dim=1).flatten(0, 1)  # (2 N, 1, Z, Y, X)
-        features = torch.relu(head.norm(self.network.features(both, window)))  # ((Z - 20) · 2 N, C, Y, X)
-        # the mirror image is turned back before the head, and the mean taken before the shuffle: a fifth of the voxels to move
-        rows = mirrored_subpixels(head.upscale)
-        straight = head.conv(features[0::2])
-        turned = functional.conv2d(features[1::2].flip(-1), head.conv.weight[rows], cast("Tensor", head.conv.bias)[rows])
-        found = (torch.sigmoid(straight.float()) + torch.sigmoid(turned.float())) / 2
-        found = functional.pixel_shuffle(found, head.upscale)  # ((Z - 20) · N, OARs, Y · upscale, X · upscale)
-        return found.reshape(-1, ct_hu.shape[0], *found.shape[1:]).permute(1, 2, 0, 3, 4)
+        turned = more_at_high_x(ct_hu) if self.same_way_round else torch.zeros_like(ct_hu[:, 0, 0, 0, 0]) > 0  # (N,)
+        features = self._features(_turned_where(turned.view(-1, 1, 1, 1, 1), ct_hu), window)  # (Z, N, C, Y, X)
+        # turned back before the head: a fifth of the voxels to move
+        return self._probabilities(_turned_where(turned.view(1, -1, 1, 1, 1), features), turned)
+
+    def _features(self, ct_hu: Tensor, window: Window | None) -> Tensor:
+        features = torch.relu(self.network.head.norm(self.network.features(ct_hu, window)))  # ((Z - 20) · N, C, Y, X)
+        return features.reshape(-1, ct_hu.shape[0], *features.shape[1:])
+
+    def _probabilities(self, features: Tensor, turned: Tensor) -> Tensor:
+        """The head, whose left and right are exchanged where a slab was mirrored.
+
+        A product of matrices: a convolution cannot choose its weights, and would lay out its channels anew before and after.
+        """
+        head, (height, width) = self.network.head, features.shape[-2:]
+        own, mirrored = (torch.tensor(rows, device=turned.device) for rows in (self.rows, self.mirrored_rows))
+        chosen = torch.where(turned[:, None], mirrored, own)  # (N, OARs · u · u)
+        weight, bias = head.conv.weight.flatten(1)[chosen], cast("Tensor", head.conv.bias)[chosen]
+        found = torch.sigmoid((weight @ features.flatten(3) + bias[..., None]).float())  # (Z, N, OARs · u · u, Y · X)
+        found = functional.pixel_shuffle(found.reshape(*found.shape[:3], height, width).flatten(0, 1), head.upscale)
+        return found.reshape(-1, features.shape[1], *found.shape[1:]).permute(1, 2, 0, 3, 4)
+
+
+def _turned_where(turned: Tensor, pictures: Tensor) -> Tensor:
+    return torch.where(turned, pictures.flip(-1), pictures)
 
 
 def read_of_air(network: Network) -> Tensor:
@@ -118,10 +136,15 @@ def _span(held: Tensor) -> tuple[Any, Any]:
     return first, size - after - first
 
 
-def mirrored_subpixels(upscale: int) -> list[int]:
-    """For each output of the head, that of the mirror image.
+def subpixels(organs: Sequence[int], upscale: int) -> list[int]:
+    """The rows of the head's weights that make some organs.
 
-    An output is (OAR, row, column) of the pixel shuffle.
+    A row is (OAR, row, column) of the pixel shuffle.
     """
-    places = [(oar, y, upscale - 1 - x) for oar in MIRRORED for y in range(upscale) for x in range(upscale)]
+    return [(oar * upscale + y) * upscale + x for oar in organs for y in range(upscale) for x in range(upscale)]
+
+
+def mirrored_subpixels(organs: Sequence[int], upscale: int) -> list[int]:
+    """The rows that make them of the mirror image's features, turned back."""
+    places = [(MIRRORED[oar], y, upscale - 1 - x) for oar in organs for y in range(upscale) for x in range(upscale)]
     return [(oar * upscale + y) * upscale + x for oar, y, x in places]

@@ -24,10 +24,12 @@ from model_export.loss import fast_loss_of_sample
 from model_export.network import Network
 from model_export.progress import bar_to
 from model_export.sampling import Sample, draw_case, draw_sample, to_subpixels
+from model_export.served import body_window, read_of_air
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S: Final = 300.0
+AIR_EVERY_STEPS: Final = 16  # how often what the network reads of air is computed anew: it moves as slowly as its weights
 CHECKPOINT: Final = "checkpoint.pt"
 CURVE: Final = "curve.jsonl"
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
@@ -45,6 +47,7 @@ class Run:
     elapsed_s: float = 0.0
     losses: list[float] = field(default_factory=list)
     origin: dict[str, str | float] = field(default_factory=dict)  # the model that it started from, with its steps and hours
+    air: Tensor | None = None  # what the fully connected block reads of air, where only the body is computed
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +63,13 @@ def slabs_of_step(step: int, cases: Sequence[Case], config: Config, device: torc
     training = config.training
     rng = np.random.default_rng([training.seed, step])
     drawn = [draw_case(cases, training.oar_first, rng, emphasis=training.emphasis) for _ in range(training.slabs_per_step)]
-    return [draw_sample(case, config.grid, training.slices, config.augment, rng, oar=oar, device=device) for case, oar in drawn]
+    same_way_round = config.network.same_way_round
+    return [
+        draw_sample(
+            case, config.grid, training.slices, config.augment, rng, oar=oar, device=device, same_way_round=same_way_round
+        )
+        for case, oar in drawn
+    ]
 
 
 def keep_freed_memory() -> None:
@@ -152,7 +161,9 @@ def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
     config, training = run.config, run.config.training
     run.network.train(not training.fixed_norms)
     run.network.set_norm_limit(norm_limit(training, progress))
-    loss = loss_of_step(run.network, samples, config)
+    if sees_the_body_only(config) and (run.air is None or run.step % AIR_EVERY_STEPS == 0):
+        run.air = read_of_air(run.network)
+    loss = loss_of_step(run.network, samples, config, air=run.air)
     descend(run.network, run.optimiser, loss, rate=training.rate(run.step, progress), clip_norm=training.clip_norm)
     run.step += 1
     follow(run.average, run.network, decay=training.average, step=run.step)
@@ -184,24 +195,56 @@ def follow(average: nn.Module, network: nn.Module, *, decay: float, step: int) -
         mean.lerp_(value, share)  # a state dict holds detached tensors
 
 
-def loss_of_step(network: Network, samples: Sequence[Sample], config: Config) -> Tensor:
+def loss_of_step(network: Network, samples: Sequence[Sample], config: Config, *, air: Tensor | None = None) -> Tensor:
     """Mean loss over the slabs of a step.
 
     Logits are made only for the labelled channels, where the loss looks.
+
+    :param air: what the fully connected block reads of air; with it only the window of the body is computed, as when it is served.
     """
+    if air is not None:
+        return torch.stack([_loss_in_window(network, sample, config, air) for sample in samples]).mean()
     ct_hu = torch.stack([sample.ct_hu for sample in samples])[:, None]  # (N, 1, Z + 20, Y, X)
-    device = ct_hu.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bfloat16(config.training, device)):
+    with _autocast(ct_hu, config):
         flat = network.features(ct_hu)  # (Z · N, C, Y, X)
         features = flat.reshape(-1, len(samples), *flat.shape[1:])  # (Z, N, C, Y, X)
         logits = [
             network.head.subpixels(features[:, index, :, *sample.window], sample.channels) for index, sample in enumerate(samples)
         ]
-    losses = [
-        fast_loss_of_sample(found, to_subpixels(sample.target, config.grid.upscale), sample.counts[:, None, None], config.loss)
-        for found, sample in zip(logits, samples, strict=True)
-    ]
-    return torch.stack(losses).mean()
+    return torch.stack([_loss(found, sample, config) for found, sample in zip(logits, samples, strict=True)]).mean()
+
+
+def sees_the_body_only(config: Config) -> bool:
+    """Whether a step computes the window of the body alone.
+
+    Not while norms learn from what a step sees: the statistics of a body are not those of a field.
+    """
+    return config.network.body_only and config.training.fixed_norms
+
+
+def _loss_in_window(network: Network, sample: Sample, config: Config, air: Tensor) -> Tensor:
+    ct_hu = sample.ct_hu[None, None]
+    window = body_window(ct_hu, air).in_numbers()
+    cell = ct_hu.shape[-1] // window.size
+    seen = sample.within(window.rows(cell), window.columns(cell))
+    rows, columns = (
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip(seen.window, (window.rows(cell), window.columns(cell)), strict=True)
+    )
+    with _autocast(ct_hu, config):
+        features = network.features(window.of(ct_hu, cell), window)  # (Z, C, y, x)
+        logits = network.head.subpixels(features[..., rows, columns], seen.channels)
+    return _loss(logits, seen, config)
+
+
+def _loss(logits: Tensor, sample: Sample, config: Config) -> Tensor:
+    target = to_subpixels(sample.target, config.grid.upscale)
+    return fast_loss_of_sample(logits, target, sample.counts[:, None, None], config.loss)
+
+
+def _autocast(ct_hu: Tensor, config: Config) -> torch.autocast:
+    device = ct_hu.device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bfloat16(config.training, device))
 
 
 def computes_in_bfloat16(training: TrainingConfig, device: str = "cpu") -> bool:
@@ -213,8 +256,9 @@ def computes_in_bfloat16(training: TrainingConfig, device: str = "cpu") -> bool:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has units for bfloat16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public name for it
+    """Whether the CPU has units for bfloat16; oneDNN also counts those that compute it in float32, at half of that speed."""
+    found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - torch has no public name
+    return bool(found)
 
 
 def norm_limit(training: TrainingConfig, progress: float) -> float:
@@ -256,6 +300,7 @@ def write_checkpoint(run: Run, path: Path) -> None:
         "elapsed_s": run.elapsed_s,
         "losses": run.losses,
         "origin": run.origin,
+        "air": run.air,
     }
     aside = path.with_suffix(".part")
     torch.save(state, aside)
@@ -273,5 +318,5 @@ def resume_run(config: Config, path: Path, *, device: str = "cpu") -> Run:
     run.average.load_state_dict(state["average"])
     run.optimiser.load_state_dict(state["optimiser"])
     run.step, run.elapsed_s, run.losses = state["step"], state["elapsed_s"], state["losses"]
-    run.origin = state.get("origin", {})
+    run.origin, run.air = state.get("origin", {}), state.get("air")
     return run

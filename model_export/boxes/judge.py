@@ -147,6 +147,7 @@ def judge(
 ) -> list[BoxScore]:
     """Every organ of the box that the scan shows whole."""
     coarse_drawing = coarse.draw(scan, whole=bool(served.box.shares))
+    also = {oar.name for oar in coarse.part.oars}
     middle = box_middle(served.box, {name: place for name, (place, _) in coarse_drawing.centres.items()})
     if middle is None:
         return []
@@ -174,7 +175,7 @@ def judge(
                 case=match.case,
                 organ=organ,
                 dsc=volumetric_dsc(drawn, reference),
-                coarse_dsc=volumetric_dsc(coarse_drawing.native_mask(organ) & counted, reference),
+                coarse_dsc=volumetric_dsc(coarse_drawing.native_mask(organ) & counted, reference) if organ in also else None,
                 human_dsc=None if masks[1] is None else volumetric_dsc(masks[1] & counted, reference),
                 surface_dsc=surface_dsc(drawn, reference, native_mm, BY_NAME[organ].tolerance_mm),
                 human_surface_dsc=None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_export.network import Head, HUWindows, Norm
+from model_export.network import Head, HUWindows, Norm, three_slices
 
 POOLED: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (2, 2, 2))
 """What lies between the levels: by how much z, y and x shrink."""
@@ -48,8 +48,7 @@ class BoxConv(nn.Module):
         features = torch.relu(self.norm(features))
         if self.context:
             none = torch.zeros_like(features[:boxes])
-            below, above = torch.cat([none, features[:-boxes]]), torch.cat([features[boxes:], none])
-            features = torch.cat([below, features, above], dim=1)
+            features = three_slices(torch.cat([none, features, none]), boxes)
         return cast("Tensor", self.conv(features))
 
 

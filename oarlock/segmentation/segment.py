@@ -207,7 +207,7 @@ class _Run:
 
         :param slabs: what the part predicted.
         """
-        owned, shared = self._of(part)
+        owned, shared = self.manifest.organs_of(part)
         if not sight.agreed:
             sentence = "it was looked for around {}, and the model found these where they contradict each other."
             self._say("contours.box_uncertain", owned, sentence, part)
@@ -215,30 +215,25 @@ class _Run:
         oars, thresholds = [part.oars[i] for i in sight.channels], [part.thresholds[i] for i in sight.channels]
         alone = owned - shared.keys()
         meter = CertaintyMeter(lattice, oars, thresholds, wanted=alone)
-        finder = AnchorFinder(self._wanted(part), oars, thresholds)
-        keeper = ClaimKeeper(self._lent(part), oars)
+        finder = AnchorFinder(self.manifest.found_by(part), oars, thresholds)
+        keeper = ClaimKeeper(self.manifest.lent_by(part), oars)
         claims = keeper.over(finder.over(meter.over(within_body(slabs, sight.body))))
         if shared:
             claims = iter(answers := list(claims))  # the one answer of a box
         probabilities_to_masks(self.masks, claims, lattice, self.grid, channels=oars, thresholds=thresholds, owned=alone)
         self.certainty |= meter.found()
         found_on = refine(lattice, _output_shape(part, lattice)) if finer is None else lattice
-        self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self._wanted(part)}
+        self._anchors |= {(part.name, oar): finder.found(oar, found_on) for oar in self.manifest.found_by(part)}
         self._claims |= {(part.name, oar): claim for oar, claim in keeper.kept(found_on).items()}
         self._lattices[part.name] = found_on
         if shared:
             (_, answer) = answers[0]
             self._draw_shared(part, shared, {oar: answer[oars.index(oar)] for oar in shared}, found_on)
 
-    def _of(self, part: Part) -> tuple[set[OAR], dict[OAR, float]]:
-        """The organs that a part owns, and the shares of those that it draws together with its finder."""
-        owned = {oar for oar, owner in self.manifest.owners.items() if owner == part.name}
-        return owned, {oar: share for oar, share in self.manifest.shares.items() if oar in owned}
-
     def do_without(self, part: Part) -> None:
         """A box that cannot be laid: what is shared with the finder is drawn by that one alone, the rest is not drawn."""
-        owned, shared = self._of(part)
-        self._anchors |= {(part.name, oar): None for oar in self._wanted(part)}
+        owned, shared = self.manifest.organs_of(part)
+        self._anchors |= {(part.name, oar): None for oar in self.manifest.found_by(part)}
         why, finder = "as the model found nothing of what it is looked for around ({}).", part.look.found_by or ""
         if shared and finder in self._lattices:
             self._draw_shared(part, shared, {}, self._lattices[finder])
@@ -294,23 +289,12 @@ class _Run:
         assert self._body is not None  # a box is found by a part that was there before
         return _sampled(*self._body, lattice)
 
-    def _wanted(self, part: Part) -> list[OAR]:
-        """The organs that other parts look around, as far as this part finds them."""
-        looks = [other.look for other in self.manifest.parts if other.look.found_by == part.name]
-        return list(dict.fromkeys(oar for look in looks for oar in look.organs))
-
     def _channels(self, part: Part) -> tuple[int, ...]:
-        """The channels that are used: drawn, found or lent, or a rival of these."""
+        """The channels that are used."""
         if part.patches is not None:
             return tuple(range(len(part.oars)))
-        used = {*self._of(part)[0], *self._wanted(part), *self._lent(part)}
-        used |= {rival for oar in used for rival in rivals(oar)}
+        used = self.manifest.used_of(part)
         return tuple(i for i, oar in enumerate(part.oars) if oar in used)
-
-    def _lent(self, part: Part) -> list[OAR]:
-        """The organs of which other parts draw only a share, as far as this part finds for them."""
-        lenders = {other.name for other in self.manifest.parts if other.look.found_by == part.name}
-        return [oar for oar in self.manifest.shares if self.manifest.owners[oar] in lenders]
 
     def _say(self, code: str, owned: Iterable[OAR], sentence: str, part: Part) -> None:
         """A warning for each organ that a part draws."""

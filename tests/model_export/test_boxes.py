@@ -112,7 +112,8 @@ def test_a_mirrored_box_gets_the_mirrored_drawing(run: BoxRun) -> None:
 def test_a_served_box_smooths_its_probabilities_in_plane_alone(run: BoxRun) -> None:
     sd = 0.8
     served = ServedBox(BoxNetwork(run.network), replace(run.box, smoothing_sd_voxels=sd)).eval()
-    drawn = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(1))
+    rows, columns = (count * run.box.upscale for count in run.box.size[1:])
+    drawn = torch.rand(2, 3, rows, columns, generator=torch.Generator().manual_seed(1))
     expected = gaussian_filter(drawn.numpy(), (0, 0, sd, sd), mode="nearest", radius=(0, 0, 3, 3))
     assert served.smoothed(drawn).numpy() == pytest.approx(expected, abs=1e-6)
     as_drawn = ServedBox(BoxNetwork(run.network), run.box).eval()

@@ -11,7 +11,15 @@ import torch
 
 from model_export.augment import AugmentConfig, blur, draw_cut, draw_deformation, spline_basis
 from model_export.datasets.training_file import CHANNEL
-from model_export.sampling import MIRRORED, draw_sample, no_deformation, sample_slab, to_fraction
+from model_export.sampling import (
+    MIRRORED,
+    draw_sample,
+    mirror_image,
+    more_at_high_x,
+    no_deformation,
+    sample_slab,
+    to_fraction,
+)
 from tests.model_export.conftest import made_case
 
 pytestmark = pytest.mark.slow
@@ -56,6 +64,43 @@ def test_mirroring_swaps_left_and_right(tiny: Config) -> None:
     for slab in (plain, mirrored):  # the right parotid is at small x in both, though it is another one
         middles = dict(zip(slab.channels, (column_of(slab, index) for index in range(3)), strict=True))
         assert middles[RIGHT] < middles[CHANNEL["SpinalCord"]] < middles[LEFT]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_network_that_is_served_one_view_learns_from_that_view(tiny: Config, mirror: bool) -> None:
+    """The same patient and their mirror image are shown with more on the left of the picture, their organs named as they lie."""
+    case = made_case()
+    case = dataclasses.replace(case, ct=case.ct[..., ::-1].copy(), labels=case.labels[..., ::-1].copy()) if mirror else case
+    rngs = (np.random.default_rng(seed) for seed in range(4))
+    shown = [draw_sample(case, tiny.grid, 3, AugmentConfig(), rng, same_way_round=True) for rng in rngs]
+    assert not any(more_at_high_x(slab.ct_hu[None, None])[0] for slab in shown)
+    plain = draw_sample(case, tiny.grid, 3, AugmentConfig(), np.random.default_rng(0))
+    turned = bool(more_at_high_x(plain.ct_hu[None, None])[0])
+    expected = mirror_image(plain) if turned else plain
+    assert torch.equal(shown[0].ct_hu, expected.ct_hu)
+    assert shown[0].channels == expected.channels
+    assert torch.equal(shown[0].target, expected.target)
+
+
+def test_the_mirror_image_of_a_slab_is_that_of_the_mirrored_patient(tiny: Config) -> None:
+    straight, mirrored = sample(tiny), sample(tiny, mirror=True)
+    turned = mirror_image(straight)
+    assert turned.channels == mirrored.channels
+    assert turned.window == mirrored.window
+    assert torch.allclose(turned.ct_hu, mirrored.ct_hu, atol=1e-3)
+    assert torch.allclose(turned.target.float(), mirrored.target.float(), atol=1e-3)
+    assert torch.equal(turned.counts, mirrored.counts)
+
+
+def test_within_a_window_only_what_both_windows_hold_counts(tiny: Config) -> None:
+    slab = sample(tiny)
+    rows, columns = slab.window
+    inner = slab.within(slice(rows.start + 2, rows.stop + 5), slice(columns.start - 3, columns.stop - 1))
+    assert inner.window == (slice(rows.start + 2, rows.stop), slice(columns.start, columns.stop - 1))
+    assert torch.equal(inner.counts, slab.counts[..., 2:, :-1])
+    upscale = tiny.grid.upscale
+    assert torch.equal(inner.target, slab.target[..., 2 * upscale :, :-upscale])
+    assert slab.within(slice(0, tiny.grid.size), slice(0, tiny.grid.size)).window == slab.window
 
 
 def column_of(slab: Sample, index: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from shutil import copytree
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +13,12 @@ import torch
 from model_export.network import Network, Norm
 from model_export.train import slabs_of_step, train_step
 from oarlock.segmentation.manifest import read_manifest
-from tests.model_export.conftest import made_case
+from tests.model_export.conftest import CONFIGS, made_case
 from tests.model_export.test_network import trained_looking
 
 pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from model_export.config import Config
 
 pytest.importorskip("onnx", reason="model_export needs onnx: install the extra model-export")
@@ -99,7 +99,7 @@ def test_a_model_served_anew_has_the_same_weights_and_a_new_self_check(tiny: Con
     from oarlock.inference.models import load
 
     before = compose(shipped, [], tmp_path / "anew-hn", version="1")
-    straight = replace(tiny, network=replace(tiny.network, both_sides=False, body_only=False))
+    straight = replace(tiny, network=replace(tiny.network, same_way_round=False, body_only=False))
     serve_anew(tmp_path / "anew-hn", straight, version="2")
     after = read_manifest(tmp_path / "anew-hn")
     assert (before.version, after.version) == ("1", "2")
@@ -109,3 +109,23 @@ def test_a_model_served_anew_has_the_same_weights_and_a_new_self_check(tiny: Con
     with torch.no_grad():
         expected = torch.sigmoid(trained_looking(tiny).eval()(torch.from_numpy(ct_hu)))
     np.testing.assert_allclose(run_onnx(after.parts[0].path, ct_hu), expected, atol=1e-4)
+
+
+@pytest.mark.long("training")
+def test_a_model_served_anew_answers_with_what_it_is_used_for_and_keeps_the_weights_of_all(tmp_path: Path) -> None:
+    """The shipped one: its boxes draw the small organs, which the whole-scan network need not answer."""
+    from model_export.anew import serve_anew
+    from model_export.config import read_config
+    from model_export.start import load_onnx
+
+    folder, config = tmp_path / "anew-hn", read_config(CONFIGS / "hn_4mm_on.toml")
+    copytree(Path("models/oarlock-hn"), folder)
+    serve_anew(folder, config, version="99")
+    before, after = read_manifest(Path("models/oarlock-hn")), read_manifest(folder)
+    assert set(after.parts[0].oars) == after.used_of(after.parts[0]) == before.used_of(before.parts[0])
+    assert {"Lens_L", "Cochlea_R"}.isdisjoint(oar.name for oar in after.parts[0].oars)
+    networks = [Network(config.network) for _ in range(2)]
+    for network, manifest in zip(networks, (before, after), strict=True):
+        load_onnx(network, manifest.parts[0].path)
+    for name, value in networks[0].state_dict().items():
+        assert torch.equal(value, networks[1].state_dict()[name]), name

@@ -12,9 +12,12 @@ import torch
 from model_export.augment import AugmentConfig
 from model_export.config import read_config
 from model_export.datasets.training_file import CHANNEL
-from model_export.sampling import draw_case
-from model_export.train import CHECKPOINT, CURVE, norm_limit, resume_run, slabs_of_step, start_run, train
+from model_export.loss import fast_loss_of_sample
+from model_export.sampling import draw_case, to_subpixels
+from model_export.served import Served, body_window, read_of_air
+from model_export.train import CHECKPOINT, CURVE, loss_of_step, norm_limit, resume_run, slabs_of_step, start_run, train
 from tests.model_export.conftest import CONFIGS, made_case
+from tests.model_export.test_network import trained_looking
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +135,44 @@ def test_with_fixed_norms_a_step_learns_all_but_their_statistics(tiny: Config, t
     train(run, [made_case()], tmp_path, steps=2)
     changed = {name for name, value in run.network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name, _ in run.network.named_parameters()}
+
+
+def in_the_body(config: Config) -> Config:
+    """A run whose steps compute the window of the body alone, in a field of four cells."""
+    network = dataclasses.replace(config.network, size=64, body_only=True)
+    training = dataclasses.replace(config.training, fixed_norms=True)
+    return dataclasses.replace(config, grid=dataclasses.replace(config.grid, size=64), network=network, training=training)
+
+
+def test_a_step_in_the_window_of_the_body_has_the_loss_of_what_is_served(tiny: Config) -> None:
+    config = in_the_body(tiny)
+    network = trained_looking(config).eval()
+    (slab,) = slabs_of_step(0, [made_case()], config)
+    air = read_of_air(network)
+    window = body_window(slab.ct_hu[None, None], air).in_numbers()
+    assert window.height < window.size  # or nothing is left out
+    seen = slab.within(window.rows(16), window.columns(16))
+    with torch.no_grad():
+        found = loss_of_step(network, [slab], config, air=air)
+        served = Served(network).eval()(slab.ct_hu[None, None])[0].clamp(1e-12, 1 - 1e-7)
+        upscale = config.grid.upscale
+        rows, columns = (slice(span.start * upscale, span.stop * upscale) for span in seen.window)
+        logits = to_subpixels(torch.logit(served[list(seen.channels)][..., rows, columns]), upscale)
+        target = to_subpixels(seen.target, upscale)
+        expected = fast_loss_of_sample(logits, target, seen.counts[:, None, None], config.loss)
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_a_resumed_run_reads_the_air_that_it_read_before(tiny: Config, tmp_path: Path) -> None:
+    config = in_the_body(tiny)
+    straight = start_run(config)
+    train(straight, [made_case()], tmp_path / "straight", steps=4)
+    broken = start_run(config)
+    train(broken, [made_case()], tmp_path / "broken", steps=2)
+    again = resume_run(config, tmp_path / "broken" / CHECKPOINT)
+    train(again, [made_case()], tmp_path / "broken", steps=4)
+    for name, value in straight.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
 
 
 def test_without_an_oar_first_each_scan_is_drawn_alike() -> None:
