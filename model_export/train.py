@@ -200,7 +200,7 @@ def loss_of_step(network: Network, samples: Sequence[Sample], config: Config, *,
 
     Logits are made only for the labelled channels, where the loss looks.
 
-    :param air: what the fully connected block reads of air; with it only the window of the body is computed, as when it is served.
+    :param air: what the fully connected block reads of air; given, only the window of the body is computed, as when it is served.
     """
     if air is not None:
         return torch.stack([_loss_in_window(network, sample, config, air) for sample in samples]).mean()

@@ -21,6 +21,7 @@ A bolus that is as dense as fat or muscle is not told by the third sign, nor is 
 Arrays are (z, y, x); the slices are about axial.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -86,7 +87,7 @@ class Surroundings:
     hu: Volume
     grid: Grid
     _told: dict[tuple[tuple[int, int], ...], Mask] = field(default_factory=dict, init=False, repr=False)
-    """What was told of boxes close under the skin: the checks ask again about each organ whose box the cut left as it was."""
+    """What was told of boxes close under the skin: the checks ask again about each organ, and the cut only made it smaller."""
 
     def prepare(self) -> None:
         """Look at the whole scan now, before several threads ask for it."""
@@ -106,7 +107,8 @@ class Surroundings:
             return [0] * len(mask), int(np.count_nonzero(mask))
         if mask.size > _LARGE_VOXELS:
             return self._coarse_outside_by_slice(crop)
-        outside = self.outside(box, under_skin=under_skin)
+        told = self._told_around(box) if under_skin else None
+        outside = self.outside(box, under_skin=under_skin) if told is None else told
         return voxels_per_slice(outside & mask).tolist(), int(np.count_nonzero(mask))
 
     def outside(self, box: Box, *, under_skin: bool) -> Mask:
@@ -121,10 +123,18 @@ class Surroundings:
         key = tuple((span.start, span.stop) for span in box)
         if key not in self._told:
             near = grow_mm(box, _CONTEXT_MM, self.grid)
-            z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, near, strict=True))
-            told = self._told[key] = self._not_patient(near)[z, y, x].copy()
+            told = self._told[key] = self._not_patient(near)[within_box(box, near)].copy()
             told.setflags(write=False)
         return self._told[key]
+
+    def _told_around(self, box: Box) -> Mask | None:
+        """The same of a box within one that was asked for, the smallest of them; None where there is none."""
+        boxes = [tuple(slice(*span) for span in key) for key in self._told]
+        holding = [one for one in boxes if all(a.start <= b.start and b.stop <= a.stop for a, b in zip(one, box, strict=True))]
+        if not holding:
+            return None
+        z, y, x = min(holding, key=lambda one: (math.prod(span.stop - span.start for span in one), str(one)))
+        return self.outside((z, y, x), under_skin=True)[within_box(box, (z, y, x))]
 
     def _coarse_outside_by_slice(self, crop: Crop) -> tuple[list[int], int]:
         box, mask = crop
@@ -227,6 +237,12 @@ def grow_mm(box: Box, margins_mm: tuple[float, float, float], grid: Grid) -> Box
     """
     margins = [round(margin / spacing) for margin, spacing in zip(margins_mm, grid.spacing_mm, strict=True)]
     z, y, x = (grow(box, margin, grid.shape)[axis] for axis, margin in enumerate(margins))
+    return z, y, x
+
+
+def within_box(box: Box, around: Box) -> Box:
+    """Where a box lies in one that holds it."""
+    z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, around, strict=True))
     return z, y, x
 
 

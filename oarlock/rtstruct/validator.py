@@ -35,7 +35,8 @@ LARGEST_VOLUME_ERROR: Final = 0.05
 MOST_REPORTED: Final = 5
 """Contours of one ROI that are named for one rule; the rest is counted."""
 
-_DECIMAL: Final = re.compile(rb" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
+_DECIMAL: Final = rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)? *"
+_DECIMALS: Final = re.compile(_DECIMAL + rb"(?:\\" + _DECIMAL + rb")*")
 _FRAME: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -220,10 +221,11 @@ class _RoiCheck:
     def _points(self, number: int, item: Item) -> FloatArray | None:
         if item.text(Tag.CONTOUR_GEOMETRIC_TYPE) != "CLOSED_PLANAR":
             self._breaks(number, "its geometric type is not CLOSED_PLANAR")
-        strings = item.values.get(Tag.CONTOUR_DATA, b"").removesuffix(b" ").split(b"\\")  # padded to an even length
-        if not all(_DECIMAL.fullmatch(string) for string in strings):
+        data = item.values.get(Tag.CONTOUR_DATA, b"").removesuffix(b" ")  # padded to an even length
+        if not _DECIMALS.fullmatch(data):
             self._breaks(number, "its points are not decimal numbers")
             return None
+        strings = data.split(b"\\")
         if max(map(len, strings)) > 16:
             self._breaks(number, "it has a number of more than 16 characters")
         stated = item.text(Tag.NUMBER_OF_CONTOUR_POINTS)

@@ -3,6 +3,7 @@
 Memory is bounded by the slab and no slice is predicted twice.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -20,11 +21,11 @@ Predictor = Callable[[Volume], Volume]
 """(1, 1, n + context_slices - 1, y, x) HU to (1, OARs, n, y · upscale, x · upscale) probabilities."""
 
 _SLAB_VOXELS: Final = 1_000_000
-_SLAB_SLICES: Final = (4, 32)
+_SLAB_SLICES: Final = (4, 38)
 
 
 def slab_for(size_yx: tuple[int, int], context_slices: int) -> int:
-    """Number of slices to predict at once: 4 to 32.
+    """Number of slices to predict at once: 4 to 38.
 
     With the input (context included) of at most a million voxels.
     """
@@ -59,10 +60,11 @@ def predict_in_slabs(
 
     Each predicted slice sees ``spec.context_slices`` (odd) input slices with itself in the middle, so a slab of n is fed n +
     context_slices - 1 of them: neighbouring slabs share context, and their predictions meet without a seam for any predictor
-    that is valid along z. The last slab is shorter. Below the first and above the last slice lies ``spec.padding_hu``.
+    that is valid along z. Slabs are as thick as each other, the last one perhaps a little thinner. Below the first and above the
+    last slice lies ``spec.padding_hu``.
 
     :param volume: (z, y, x) HU.
-    :param slab: slices predicted at once; None for :func:`slab_for`.
+    :param slab: slices predicted at once, and fewer in the last slab; None for equal slabs of at most :func:`slab_for`.
     :param outer: so many slices at each end of the volume are context and are not predicted.
     :param needed: (z,) whether anything of a slice matters; a slab without such a slice is left out. None for all.
     :param progress: told the share of slices predicted so far, in (0, 1], after each slab; in the caller's thread.
@@ -73,8 +75,8 @@ def predict_in_slabs(
     :raises ValueError: if the predictor answers with another number of slices than it was asked for.
     """
     before = (spec.context_slices - 1) // 2
-    slab = slab or slab_for((volume.shape[1], volume.shape[2]), spec.context_slices)
     bottom, top = outer, len(volume) - outer
+    slab = slab or _equal(max(top - bottom, 1), slab_for((volume.shape[1], volume.shape[2]), spec.context_slices))
     spans = [(start, min(start + slab, top)) for start in range(bottom, top, slab)]
     spans = [(start, stop) for start, stop in spans if needed is None or needed[start:stop].any()]
 
@@ -95,6 +97,11 @@ def predict_in_slabs(
             progress((stop - bottom) / (top - bottom))
             yield start, probabilities
             del probabilities  # or they would be kept while the next ones are waited for
+
+
+def _equal(slices: int, most: int) -> int:
+    """How thick slabs are that share so many slices, each of at most so many."""
+    return math.ceil(slices / math.ceil(slices / most))
 
 
 def predict_at_once(volume: Volume, predictor: Predictor, shape: tuple[int, int, int]) -> tuple[int, Volume]:

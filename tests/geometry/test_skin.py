@@ -150,6 +150,21 @@ def test_no_organ_of_the_phantom_leaves_it(phantom: Phantom) -> None:
         assert share_outside(around, crop, under_skin=not deep) <= 0.01, oar
 
 
+def test_the_checks_of_a_smaller_organ_take_what_was_told_of_its_larger_box(
+    phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a cut at the skin."""
+    cheek = Cheek(phantom, "Parotid_L")
+    z, y, x = box = bounding_box(cheek.organ)
+    around = Surroundings(cheek.hu, cheek.grid)
+    told = around.outside(box, under_skin=True)
+    monkeypatch.setattr(Surroundings, "_not_patient", lambda *_: pytest.fail("it was computed again"))
+    smaller = slice(z.start + 1, z.stop), slice(y.start, y.stop - 2), slice(x.start + 3, x.stop)
+    counts, _ = around.outside_by_slice((smaller, np.ones_like(cheek.organ[smaller])), under_skin=True)
+    assert counts == told[1:, :-2, 3:].sum(axis=(1, 2)).tolist()
+    assert sum(counts) > 0
+
+
 def test_what_was_told_of_a_box_is_not_computed_again(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
     cheek = Cheek(phantom, "Parotid_L")
     box = bounding_box(cheek.organ)
