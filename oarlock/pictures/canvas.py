@@ -200,7 +200,7 @@ class Canvas:
 
     def to_png(self) -> bytes:
         """PNG without any text in it."""
-        done, encoded = cv2.imencode(".png", cv2.cvtColor(self.to_pixels(), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 4])
+        done, encoded = cv2.imencode(".png", cv2.cvtColor(self.to_pixels(), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
         assert done  # an RGB array can always be encoded
         return encoded.tobytes()
 
