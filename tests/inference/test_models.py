@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ def test_another_answer_to_the_self_check_is_refused_and_the_organ_is_named(mani
     means = (check.expected_means[0], check.expected_means[1] + 0.01)
     with pytest.raises(ManifestInvalid, match="self-check for Bone_Mandible"):
         load(with_part(manifest, self_check=replace(check, expected_means=means)), device="cpu")
+
+
+@pytest.mark.parametrize(("share", "believed"), [(1 / 1.49, True), (1 / 1.51, False), (1 / 0.51, True), (1 / 0.49, False)])
+def test_a_mean_is_off_by_half_of_itself_at_most_however_small_it_is(
+    manifest: ModelManifest, share: float, believed: bool
+) -> None:
+    """A network that draws no lens is off by less than any tolerance."""
+    check = manifest.parts[0].self_check
+    wide = replace(check, tolerance=0.05, expected_means=(check.expected_means[0], check.expected_means[1] * share))
+    assert abs(wide.expected_means[1] - check.expected_means[1]) < 0.05
+    with nullcontext() if believed else pytest.raises(ManifestInvalid, match="self-check for Bone_Mandible"):
+        load(with_part(manifest, self_check=wide), device="cpu")
 
 
 def test_a_channel_too_few_is_refused(manifest: ModelManifest) -> None:
