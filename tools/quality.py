@@ -6,7 +6,7 @@ It is made from the model card's table of results: scans with an expert's contou
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -21,10 +21,10 @@ CARD: Final = ROOT / "models" / "oarlock-hn" / "MODEL_CARD.md"
 WHOLE: Final = {"OAR", "DSC mean", "n", "radiographer"}
 """Columns of the card's table of the whole-scan network; ``radiographer`` beside DSC is the second human's."""
 
-PART: Final = {"organ", "threshold", "share"}
-"""Columns of the card's tables of organs that a part of the model draws; the last one is DSC, and says on which scans."""
+PART: Final = {"organ", "threshold", "share", "DSC", "scans"}
+"""Columns of the card's tables of organs that a part of the model draws; its DSC, scans and radiographer stand for the others."""
 
-Row = Mapping[str, str]
+Row = dict[str, str]
 
 
 def table() -> str:
@@ -36,11 +36,10 @@ def table() -> str:
     """
     found: dict[str, list[Row]] = {}
     lines = CARD.read_text(encoding="utf-8").splitlines()
-    of_parts = {row["organ"]: next(row[column] for column in row if column.startswith("DSC")) for row in _rows(lines, PART)}
+    of_parts = {row["organ"]: {"DSC mean": row["DSC"], "n": row["scans"]} | _human(row) for row in _rows(lines, PART)}
     for row in _rows(lines, WHOLE):
         if row["radiographer"]:
-            drawn = {**row, "DSC mean": of_parts.get(row["OAR"], row["DSC mean"])}
-            found.setdefault(_pair(row["OAR"]), []).append(drawn)
+            found.setdefault(_pair(row["OAR"]), []).append(row | of_parts.get(row["OAR"], {}))
     missing = {_pair(oar.name) for oar in OARS} - set(found)
     if missing:
         msg = f"the model card has no result beside a radiographer's for {', '.join(sorted(missing))}"
@@ -51,6 +50,10 @@ def table() -> str:
         ours, theirs = (_mean(found[organ], column) for column in ("DSC mean", "radiographer"))
         written.append(f"| {organ} | {ours:.2f} | {theirs:.2f} | {max(int(row['n']) for row in found[organ])} |")
     return "\n".join(written)
+
+
+def _human(row: Row) -> dict[str, str]:
+    return {"radiographer": row["radiographer"]} if row["radiographer"] else {}
 
 
 def _pair(name: str) -> str:

@@ -248,7 +248,7 @@ def _export(options: argparse.Namespace) -> None:
     from model_export.boxes.config import read_box_run
     from model_export.boxes.data import box_data_hash
     from model_export.boxes.export import Facts, export_box
-    from model_export.boxes.judge import mean_dsc, read_judged
+    from model_export.boxes.judge import read_judged, to_results
     from model_export.boxes.train import resume_box_training
 
     run = read_box_run(options.config)
@@ -260,9 +260,9 @@ def _export(options: argparse.Namespace) -> None:
         facts["commit"] = options.commit
     rows = [row for path in options.results for row in read_judged(path)]
     if rows:
-        facts |= {"judged_on": sorted({row.case for row in rows}), "learnt_from_judges": options.learnt_from_judges}
-    results = mean_dsc(rows)
-    agreement = export_box(training.average, run, options.out, Facts(run.box.thresholds, facts, results))
+        facts |= {"judged_on": sorted({row.case for row in rows}), "folds": len(options.results)}
+        facts |= {"learnt_from_judges": options.learnt_from_judges}
+    agreement = export_box(training.average, run, options.out, Facts(run.box.thresholds, facts, to_results(rows)))
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
 
 

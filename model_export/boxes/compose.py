@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from model_export.boxes.export import FINDER, to_toml
+from model_export.boxes.export import FINDER, RADIOGRAPHER, SCANS, to_toml
 from oarlock.segmentation.manifest import MANIFEST_NAME, ModelManifest, read_manifest
 
 KEPT: Final = ("input", "output", "oar", "self_check")
@@ -133,25 +133,31 @@ def to_composed_card(
     for part in parts:
         training, results = dict(part.get("training", {})), part.get("results", {})
         judged_on, saw = training.pop("judged_on", []), training.pop("learnt_from_judges", False)
+        folds = training.pop("folds", 1)
         lines += ["", f"**{part['name']}**: {', '.join(f'{key} {value}' for key, value in training.items())}.", ""]
         if judged_on:
-            after = "What ships went on from it and learnt from these scans too" if saw else "What ships is that network"
-            lines += [f"Judged on {', '.join(judged_on)}, which the network had not seen. {after}.", ""]
-        column = f"DSC, one fold, {_scans(len(judged_on))} not seen"
-        lines += [f"| organ | threshold | share | {column} |", "| --- | ---: | ---: | ---: |"]
-        lines += [
-            f"| {oar['name']} | {oar['threshold']} | {shares.get(oar['name'], '')} | {results.get(oar['name'], '')} |"
-            for oar in part["oar"]
-            if owners[oar["name"]] == part["name"]
-        ]
+            lines += [f"Judged on {', '.join(judged_on)}, {_unseen(folds)}. {_what_ships(folds, saw=saw)}.", ""]
+        lines += ["| organ | threshold | share | DSC | scans | radiographer |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+        for oar in part["oar"]:
+            name = oar["name"]
+            if owners[name] == part["name"]:
+                found = [results.get(f"{name}{of}", "") for of in ("", SCANS, RADIOGRAPHER)]
+                lines.append(f"| {' | '.join(map(str, [name, oar['threshold'], shares.get(name, ''), *found]))} |")
     if edges:
         lines += ["", f"The edges of {', '.join(edges)} then move to those of their tissue (docs/models.md, `[edges]`);"]
         lines += ["the figures above are of the contours before that."]
     return "\n".join(lines) + "\n"
 
 
-def _scans(count: int) -> str:
-    return "1 scan" if count == 1 else f"{count} scans"
+def _unseen(folds: int) -> str:
+    return "which the network had not seen" if folds == 1 else f"each by one of {folds} networks that had not seen it"
+
+
+def _what_ships(folds: int, *, saw: bool) -> str:
+    network = "it" if folds == 1 else "one of them"
+    if saw:
+        return f"What ships went on from {network} and learnt from these scans too"
+    return "What ships is that network" if folds == 1 else f"What ships is {network}"
 
 
 def _copy(source: Path, target: Path) -> None:

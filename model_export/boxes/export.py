@@ -38,6 +38,8 @@ INPUT_NAME: Final = "hu"
 FINDER: Final = "whole"
 """The part of a model that sees the whole scan and lays the boxes of the others."""
 LARGEST_BYTES: Final = 16_000_000
+SCANS, RADIOGRAPHER = "_scans", "_radiographer"
+"""After an organ's name in a part's results: on how many scans it was judged, and the second human's DSC on them."""
 
 
 @dataclass(frozen=True, slots=True)

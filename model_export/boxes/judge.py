@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from model_export.boxes.config import BoxConfig
 from model_export.boxes.data import BoxCase
+from model_export.boxes.export import RADIOGRAPHER, SCANS
 from model_export.boxes.sampling import no_placement, see
 from model_export.boxes.served import ServedBox
 from model_export.datasets.released_contours import RATERS, read_case
@@ -207,10 +208,16 @@ def read_judged(path: Path) -> list[BoxScore]:
     return [BoxScore(**row) for row in json.loads(path.read_text(encoding="utf-8"))["organs"]]
 
 
-def mean_dsc(rows: Sequence[BoxScore]) -> dict[str, float]:
-    """The mean volumetric DSC of each organ."""
-    organs = dict.fromkeys(row.organ for row in rows)
-    return {organ: round(_mean([row.dsc for row in rows if row.organ == organ]), 3) for organ in organs}
+def to_results(rows: Sequence[BoxScore]) -> dict[str, float | int]:
+    """What a manifest says of each organ: the mean volumetric DSC, on how many scans, and the radiographer's on those."""
+    results: dict[str, float | int] = {}
+    for organ in dict.fromkeys(row.organ for row in rows):
+        own = [row for row in rows if row.organ == organ]
+        results[organ] = round(_mean([row.dsc for row in own]), 3)
+        results[f"{organ}{SCANS}"] = len(own)
+        if all(row.human_dsc is not None for row in own):
+            results[f"{organ}{RADIOGRAPHER}"] = round(_mean([row.human_dsc for row in own]), 3)
+    return results
 
 
 def to_table(rows: Sequence[BoxScore]) -> str:

@@ -257,7 +257,12 @@ def test_a_threshold_of_an_organ_that_the_whole_scan_network_does_not_draw_is_re
 def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(run: BoxRun, tmp_path: Path) -> None:
     shared = replace(run, box=replace(run.box, shares={"Lens_L": 0.5, "Lens_R": 0.5, "Eye_L": 0.5, "Eye_R": 0.5}))
     facts = {"steps": 7, "judged_on": ["A", "B"], "learnt_from_judges": True}
-    export_box(BoxNetwork(run.network), shared, tmp_path / "boxes", Facts({}, facts, {"Lens_L": 0.61}))
+    export_box(
+        BoxNetwork(run.network),
+        shared,
+        tmp_path / "boxes",
+        Facts({}, facts, {"Lens_L": 0.61, "Lens_L_scans": 2, "Lens_L_radiographer": 0.8}),
+    )
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
     edges = {f"Lung_{side}": {"hu": [-1100.0, -300.0], "outwards_mm": 3.0} for side in "LR"}
     folder = tmp_path / "composed"
@@ -266,9 +271,9 @@ def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(ru
     assert {oar.name: share for oar, share in manifest.shares.items()} == {"Lens_L": 0.5, "Lens_R": 0.5}
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Judged on A, B, which the network had not seen. What ships went on from it and learnt from these scans too." in card
-    assert "| organ | threshold | share | DSC, one fold, 2 scans not seen |" in card
+    assert "| organ | threshold | share | DSC | scans | radiographer |" in card
     assert "\nThe edges of Lung_L, Lung_R then move to those of their tissue (docs/models.md, `[edges]`);\n" in card
-    assert "\n| Lens_L | 0.5 | 0.5 | 0.61 |\n" in card
+    assert "\n| Lens_L | 0.5 | 0.5 | 0.61 | 2 | 0.8 |\n" in card
     assert "cross-validated" not in card.rpartition("## Parts")[2]
 
 

@@ -34,9 +34,11 @@ def test_a_pair_is_the_mean_of_both_sides_beside_the_human_of_the_same_scans(
     card.write_text(CARD + rows, encoding="utf-8")
     monkeypatch.setattr(quality, "CARD", card)
     assert "| Parotid | 0.65 | 0.90 | 3 |" in quality.table()
-    part = "\n| organ | threshold | share | DSC, one fold, 3 scans not seen |\n| --- | --- | --- | --- |\n"
-    card.write_text(CARD + rows + part + "| Parotid_L | 0.7 |  | 0.8 |\n", encoding="utf-8")
-    assert "| Parotid | 0.70 | 0.90 | 3 |" in quality.table()  # the right one is still the whole-scan network's, 0.6
+    part = "\n| organ | threshold | share | DSC | scans | radiographer |\n| --- | --- | --- | --- | --- | --- |\n"
+    card.write_text(CARD + rows + part + "| Parotid_L | 0.7 |  | 0.8 | 4 | |\n", encoding="utf-8")
+    assert "| Parotid | 0.70 | 0.90 | 4 |" in quality.table()  # the right one is still the whole-scan network's, 0.6
+    card.write_text(CARD + rows + part + "| Parotid_L | 0.7 |  | 0.8 | 4 | 0.8 |\n", encoding="utf-8")
+    assert "| Parotid | 0.70 | 0.85 | 4 |" in quality.table()
     card.write_text(CARD + rows.replace("Brainstem", "Stem"), encoding="utf-8")
     with pytest.raises(LookupError, match="Brainstem"):
         quality.table()
