@@ -155,7 +155,8 @@ def compare_with_torch(served: nn.Module, path: Path, config: Config) -> Agreeme
     slices = SELF_CHECK_SLICES + 5
     picture = self_check_input(slices, (config.grid.size, config.grid.size))
     noisy = picture + np.random.default_rng(1).normal(0.0, 100.0, picture.shape).astype(np.float32)
-    ct_hu = np.concatenate([picture, noisy]).astype(np.float32)
+    straight = np.concatenate([picture, noisy]).astype(np.float32)
+    ct_hu = np.concatenate([straight, straight[..., ::-1]])  # whichever way round a slab is shown
     with torch.no_grad():
         expected = served(torch.from_numpy(ct_hu)).numpy()
     found = run_onnx(path, ct_hu)

@@ -9,7 +9,7 @@ The 21 slices of context are ten VALID 3x3x3 convolutions on the way down: each 
 either side, so a slab of N + 20 slices gives N predicted slices, every one with exactly 21 slices of
 context, and two slabs that overlap by 20 slices join without a seam. Nothing may therefore depend on the
 slab as a whole: normalisation uses running statistics, never those of the slab at hand. (Where a network is
-served with `body_only` one thing does: the window that is computed, docs/model.md.)
+served with `body_only` two things do: the window that is computed, and which way round it is shown, docs/model.md.)
 
 Between input and output the slices of all slabs are one batch of pictures, (Z · N, C, Y, X) with the slabs side by side at each
 slice, and a 3x3x3 convolution is a 3x3 one over three neighbouring slices laid over each other. The numbers are the same; for
@@ -399,13 +399,13 @@ class Network(nn.Module):
 
 
 def three_slices(features: Tensor, slabs: int) -> Tensor:
-    """Each slice with the one below it and the one above it laid over each other.
+    """Each slice over the one below it and under the one above.
 
-    (Z · N, C, Y, X) to ((Z - 2) · N, 3 · C, Y, X).
+    As channels: (Z · N, C, Y, X) to ((Z - 2) · N, 3 · C, Y, X).
     """
     if torch.onnx.is_in_onnx_export():  # one copy in place of two; torch's own gradient of it is the slower one
-        middle = torch.arange(features.shape[0] - 2 * slabs)[:, None]
-        return features[middle + slabs * torch.arange(3)].flatten(1, 2)
+        lowest = torch.arange(features.shape[0] - 2 * slabs, device=features.device)[:, None]
+        return features[lowest + slabs * torch.arange(3, device=features.device)].flatten(1, 2)
     below, above = features[: -2 * slabs], features[2 * slabs :]
     return torch.cat([below, crop_slices(features, 1, slabs), above], dim=1)
 

@@ -81,7 +81,10 @@ class Sample:
     counts: Tensor
 
     def within(self, rows: slice, columns: slice) -> "Sample":
-        """The same slab, the loss looking only within some rows and columns of the input grid."""
+        """The same slab, with less of it in the loss.
+
+        :param rows, columns: of the input grid; the loss looks at what of its window lies in them.
+        """
         kept = tuple(_common(own, other) for own, other in zip(self.window, (rows, columns), strict=True))
         here = tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(kept, self.window, strict=True))
         upscale = self.target.shape[-1] // self.counts.shape[-1]
@@ -160,14 +163,17 @@ def mirror_image(sample: Sample) -> Sample:
 
 
 def more_at_high_x(ct_hu: Tensor) -> Tensor:
-    """Whether the right half of a picture holds more than the left one, by Hounsfield units and the distance to the middle.
+    """Whether a slab holds more at high x than at low x.
 
-    (N, 1, Z, Y, X) to (N,). In whole numbers, so that the mirror image's answer is the opposite.
+    By Hounsfield units above air and the distance to the middle. (N, 1, Z, Y, X) to (N,).
+
+    It is reckoned in whole numbers, in half precision too, so that the mirror image's answer is the opposite, unless both sides
+    hold exactly as much.
     """
     columns = ct_hu.shape[-1]
     aside = 2 * torch.arange(columns, device=ct_hu.device) - (columns - 1)
-    held = (ct_hu.clamp(AIR_HU, -AIR_HU) - AIR_HU).round().sum((1, 2, 3))  # (N, X)
-    return (held.long() * aside).sum(-1) > 0
+    held = (ct_hu.clamp(AIR_HU, -AIR_HU) - AIR_HU).round().long().sum((1, 2, 3))  # (N, X)
+    return (held * aside).sum(-1) > 0
 
 
 def draw_middle(case: Case, slab_mm: float, rng: Generator, *, oar: int | None = None) -> float:

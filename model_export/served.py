@@ -54,32 +54,39 @@ class Served(nn.Module):
             self.register_buffer(AIR, read_of_air(network), persistent=False)
 
     def forward(self, ct_hu: Tensor) -> Tensor:
+        turned = more_at_high_x(ct_hu) if self.same_way_round else None  # of the whole field, as in training
         if not self.body_only:
-            return self.answer(ct_hu, None)
+            return self.answer(ct_hu, None, turned)
         window = body_window(ct_hu, self.air)
         cell = ct_hu.shape[-1] // window.size
-        return window.in_field(self.answer(window.of(ct_hu, cell), window), cell * self.network.head.upscale)
+        found = self.answer(window.of(ct_hu, cell), window, turned)
+        return window.in_field(found, cell * self.network.head.upscale)
 
-    def answer(self, ct_hu: Tensor, window: Window | None) -> Tensor:
-        """The probabilities of what is shown."""
-        turned = more_at_high_x(ct_hu) if self.same_way_round else torch.zeros_like(ct_hu[:, 0, 0, 0, 0]) > 0  # (N,)
-        features = self._features(_turned_where(turned.view(-1, 1, 1, 1, 1), ct_hu), window)  # (Z, N, C, Y, X)
+    def answer(self, ct_hu: Tensor, window: Window | None, turned: Tensor | None) -> Tensor:
+        """The probabilities of what is shown.
+
+        :param turned: (N,) which slabs are mirrored before; None for none.
+        """
+        if turned is None:
+            return self._probabilities(self._features(ct_hu, window), torch.tensor(self.rows, device=ct_hu.device))
+        features = self._features(_turned_where(turned.view(-1, 1, 1, 1, 1), ct_hu), window)
+        own, mirrored = (torch.tensor(rows, device=ct_hu.device) for rows in (self.rows, self.mirrored_rows))
+        rows = torch.where(turned[:, None], mirrored, own)  # (N, OARs · u · u)
         # turned back before the head: a fifth of the voxels to move
-        return self._probabilities(_turned_where(turned.view(1, -1, 1, 1, 1), features), turned)
+        return self._probabilities(_turned_where(turned.view(1, -1, 1, 1, 1), features), rows)
 
     def _features(self, ct_hu: Tensor, window: Window | None) -> Tensor:
-        features = torch.relu(self.network.head.norm(self.network.features(ct_hu, window)))  # ((Z - 20) · N, C, Y, X)
+        """(Z, N, C, Y, X), ready for the head's convolution."""
+        features = torch.relu(self.network.head.norm(self.network.features(ct_hu, window)))  # (Z · N, C, Y, X)
         return features.reshape(-1, ct_hu.shape[0], *features.shape[1:])
 
-    def _probabilities(self, features: Tensor, turned: Tensor) -> Tensor:
-        """The head, whose left and right are exchanged where a slab was mirrored.
+    def _probabilities(self, features: Tensor, rows: Tensor) -> Tensor:
+        """What some rows of the head's weights make of features.
 
         A product of matrices: a convolution cannot choose its weights, and would lay out its channels anew before and after.
         """
         head, (height, width) = self.network.head, features.shape[-2:]
-        own, mirrored = (torch.tensor(rows, device=turned.device) for rows in (self.rows, self.mirrored_rows))
-        chosen = torch.where(turned[:, None], mirrored, own)  # (N, OARs · u · u)
-        weight, bias = head.conv.weight.flatten(1)[chosen], cast("Tensor", head.conv.bias)[chosen]
+        weight, bias = head.conv.weight.flatten(1)[rows], cast("Tensor", head.conv.bias)[rows]
         found = torch.sigmoid((weight @ features.flatten(3) + bias[..., None]).float())  # (Z, N, OARs · u · u, Y · X)
         found = functional.pixel_shuffle(found.reshape(*found.shape[:3], height, width).flatten(0, 1), head.upscale)
         return found.reshape(-1, features.shape[1], *found.shape[1:]).permute(1, 2, 0, 3, 4)

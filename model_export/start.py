@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model_export.config import Config
 from model_export.datasets.training_file import Case
-from model_export.network import Network, NormReLUConv, ResidualBlock
+from model_export.network import Network, Norm, NormReLUConv, ResidualBlock
 from model_export.served import AIR
 from model_export.train import Run, slabs_of_step, start_run
 from oarlock.segmentation.manifest import read_manifest
@@ -59,10 +59,14 @@ def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
     The network then answers as the file does. Returns the blocks whose norm was folded into the convolution before it: they hold
     its bias, and no statistics as yet.
 
-    :raises NotOurs: if the file's weights do not fit the network.
+    :raises NotOurs: if the file's weights do not fit the network, or are not all there.
     """
     state, folded = network.state_dict(), []
-    for exported, value in exported_weights(path).items():
+    weights = exported_weights(path)
+    norms = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, Norm))
+    if lacking := [name for name, _ in network.named_parameters() if name not in weights and not name.startswith(norms)]:
+        raise NotOurs(f"{path.name} does not hold {', '.join(lacking)}")
+    for exported, value in weights.items():
         name = exported
         if name not in state and name.endswith(".conv.bias"):  # ours has none: it is the folded norm's
             name = next_norm_bias(exported)

@@ -161,7 +161,9 @@ def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:
     config, training = run.config, run.config.training
     run.network.train(not training.fixed_norms)
     run.network.set_norm_limit(norm_limit(training, progress))
-    if sees_the_body_only(config) and (run.air is None or run.step % AIR_EVERY_STEPS == 0):
+    if not sees_the_body_only(config):
+        run.air = None
+    elif run.air is None or run.step % AIR_EVERY_STEPS == 0:
         run.air = read_of_air(run.network)
     loss = loss_of_step(run.network, samples, config, air=run.air)
     descend(run.network, run.optimiser, loss, rate=training.rate(run.step, progress), clip_norm=training.clip_norm)
@@ -233,6 +235,8 @@ def _loss_in_window(network: Network, sample: Sample, config: Config, air: Tenso
     )
     with _autocast(ct_hu, config):
         features = network.features(window.of(ct_hu, cell), window)  # (Z, C, y, x)
+        if not seen.counts.numel():  # nothing that the loss looks at lies near the body
+            return features.sum() * 0.0
         logits = network.head.subpixels(features[..., rows, columns], seen.channels)
     return _loss(logits, seen, config)
 
@@ -256,7 +260,10 @@ def computes_in_bfloat16(training: TrainingConfig, device: str = "cpu") -> bool:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has units for bfloat16; oneDNN also counts those that compute it in float32, at half of that speed."""
+    """Whether an x86 CPU has units for bfloat16.
+
+    oneDNN's own answer is yes wherever it can compute so, in float32 at half of its speed. Other CPUs count as having none.
+    """
     found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - torch has no public name
     return bool(found)
 

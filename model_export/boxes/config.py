@@ -47,6 +47,11 @@ class BoxConfig:
     thresholds: dict[str, float] = field(default_factory=dict)  # by organ, both sides; else 0.5
     shares: dict[str, float] = field(default_factory=dict)  # by organ, both sides; else drawn by the box alone
 
+    def __post_init__(self) -> None:
+        if self.smoothing_sd_voxels < 0:
+            msg = f"a Gaussian of {self.smoothing_sd_voxels} voxels"
+            raise ValueError(msg)
+
     @cached_property
     def mirrored_organs(self) -> tuple[str, ...]:
         """The same organs on the other side."""

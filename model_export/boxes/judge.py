@@ -209,7 +209,15 @@ def read_judged(path: Path) -> list[BoxScore]:
 
 
 def to_results(rows: Sequence[BoxScore]) -> dict[str, float | int]:
-    """What a manifest says of each organ: the mean volumetric DSC, on how many scans, and the radiographer's on those."""
+    """What a manifest says of each organ.
+
+    The mean volumetric DSC, on how many scans, and the radiographer's on those.
+
+    :raises ValueError: if an organ was judged twice on a scan: then the files are not one a fold.
+    """
+    seen = [(row.case, row.organ) for row in rows]
+    if twice := {pair for pair in seen if seen.count(pair) > 1}:
+        raise ValueError(f"judged twice: {', '.join(sorted(' '.join(pair) for pair in twice))}; one file a fold")
     results: dict[str, float | int] = {}
     for organ in dict.fromkeys(row.organ for row in rows):
         own = [row for row in rows if row.organ == organ]

@@ -87,7 +87,10 @@ class Surroundings:
     hu: Volume
     grid: Grid
     _told: dict[tuple[tuple[int, int], ...], Mask] = field(default_factory=dict, init=False, repr=False)
-    """What was told of boxes close under the skin: the checks ask again about each organ, and the cut only made it smaller."""
+    """What was told of boxes close under the skin: the checks ask again about each organ, and the cut only made it smaller.
+
+    What is laid on the skin is told from a box's neighbourhood, so an answer may depend on which larger box was asked for before.
+    """
 
     def prepare(self) -> None:
         """Look at the whole scan now, before several threads ask for it."""
@@ -129,7 +132,7 @@ class Surroundings:
 
     def _told_around(self, box: Box) -> Mask | None:
         """The same of a box within one that was asked for, the smallest of them; None where there is none."""
-        boxes = [tuple(slice(*span) for span in key) for key in self._told]
+        boxes = [tuple(slice(*span) for span in key) for key in list(self._told)]
         holding = [one for one in boxes if all(a.start <= b.start and b.stop <= a.stop for a, b in zip(one, box, strict=True))]
         if not holding:
             return None

@@ -159,7 +159,8 @@ def check_answer(model: str, part: Part, predictor: Predictor) -> None:
     """Ask a part the question of its self-check.
 
     Shape, range and mean of every channel are compared. A mean may be off by the manifest's tolerance, and by no more than
-    ``LARGEST_SHARE`` of what it should be: a lens is a ten-thousandth of a picture, and one that is not drawn is off by no more.
+    ``LARGEST_SHARE`` of what it should be: a lens is a ten-thousandth of a picture, so that a network that draws none would pass
+    any tolerance.
 
     :raises ManifestInvalid: if the answer is another one than the manifest's.
     """

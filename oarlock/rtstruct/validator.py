@@ -35,8 +35,8 @@ LARGEST_VOLUME_ERROR: Final = 0.05
 MOST_REPORTED: Final = 5
 """Contours of one ROI that are named for one rule; the rest is counted."""
 
-_DECIMAL: Final = rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)? *"
-_DECIMALS: Final = re.compile(_DECIMAL + rb"(?:\\" + _DECIMAL + rb")*")
+_DECIMAL: Final = rb" *+[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)? *+"
+_DECIMALS: Final = re.compile(_DECIMAL + rb"(?:\\" + _DECIMAL + rb")*+")
 _FRAME: Final = re.compile(r"[0-9]{1,9}")
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from oarlock.errors import DeviceOutOfMemory, InferenceFailed, ManifestInvalid
 from oarlock.facts import ModelFacts
 from oarlock.inference.models import Models, load
-from oarlock.inference.network import CPU, CUDA, CUDA_OPTIONS, Network, _BoundRun
+from oarlock.inference.network import CPU, CUDA, CUDA_OPTIONS, Network, _BoundRun, check_answer
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.segmentation.manifest import ModelManifest, read_manifest, self_check_input
 from oarlock.segmentation.model_folder import Installed, ModelFolder
@@ -100,6 +100,16 @@ def test_a_mean_is_off_by_half_of_itself_at_most_however_small_it_is(
     assert abs(wide.expected_means[1] - check.expected_means[1]) < 0.05
     with nullcontext() if believed else pytest.raises(ManifestInvalid, match="self-check for Bone_Mandible"):
         load(with_part(manifest, self_check=wide), device="cpu")
+
+
+@pytest.mark.parametrize(("far", "believed"), [(0.9e-6, True), (1.1e-6, False)])
+def test_a_mean_next_to_nothing_is_off_by_a_millionth_at_most(manifest: ModelManifest, far: float, believed: bool) -> None:
+    part = with_part(manifest, self_check=replace(manifest.parts[0].self_check, expected_means=(0.0, 0.0))).parts[0]
+    fed = (part.self_check.slices, *part.self_check.size_yx)
+    answer = np.zeros((1, 2, *part.output.shape(fed, part.input.context_slices)), np.float32)
+    answer[:, 1] = far
+    with nullcontext() if believed else pytest.raises(ManifestInvalid, match="self-check for Bone_Mandible"):
+        check_answer("tiny", part, lambda _: answer)
 
 
 def test_a_channel_too_few_is_refused(manifest: ModelManifest) -> None:

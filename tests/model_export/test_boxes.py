@@ -243,7 +243,7 @@ def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# oarlock-hn 9.9.9\n")
     assert card.count("**orbits**: steps 7.") == 1
-    assert "\n| Lens_L | 0.5 |  |  |\n" in card
+    assert "\n| Lens_L | 0.5 |  |  |  |  |\n" in card
     assert "\n| Eye_L | 0.5 |" not in card
 
 

@@ -76,10 +76,21 @@ def test_a_network_that_is_served_one_view_learns_from_that_view(tiny: Config, m
     assert not any(more_at_high_x(slab.ct_hu[None, None])[0] for slab in shown)
     plain = draw_sample(case, tiny.grid, 3, AugmentConfig(), np.random.default_rng(0))
     turned = bool(more_at_high_x(plain.ct_hu[None, None])[0])
+    assert turned is not mirror
     expected = mirror_image(plain) if turned else plain
     assert torch.equal(shown[0].ct_hu, expected.ct_hu)
     assert shown[0].channels == expected.channels
     assert torch.equal(shown[0].target, expected.target)
+
+
+def test_which_side_holds_more_is_the_opposite_in_the_mirror_image_and_neither_where_both_are_alike() -> None:
+    slabs = torch.full((3, 1, 4, 6, 8), -1000.0)
+    slabs[0, ..., 5] = 40.0
+    slabs[1, ..., 0] = slabs[1, ..., 7] = 40.0
+    slabs[2, ..., 7], slabs[2, ..., 1] = 500.0, 9000.0  # 7 x 1500 against 5 x 2000: more than 1000 counts as 1000
+    assert more_at_high_x(slabs).tolist() == [True, False, True]
+    assert more_at_high_x(slabs.flip(-1)).tolist() == [False, False, False]
+    assert more_at_high_x(slabs.half()).tolist() == [True, False, True]
 
 
 def test_the_mirror_image_of_a_slab_is_that_of_the_mirrored_patient(tiny: Config) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model_export.network import Window
-from model_export.sampling import MIRRORED
+from model_export.sampling import MIRRORED, more_at_high_x
 from model_export.served import Served, body_window, read_of_air
 from oarlock.segmentation.manifest import check_hash, read_manifest
 from tests.model_export.test_network import trained_looking
@@ -45,6 +45,21 @@ def test_it_is_shown_what_has_more_on_the_left_of_the_picture(tiny: Config) -> N
         np.testing.assert_allclose(found[0], torch.sigmoid(network(ct_hu[:1]))[0], atol=1e-6)
         turned = torch.sigmoid(network(ct_hu[1:].flip(-1)))[0].flip(-1)[list(MIRRORED)]
     np.testing.assert_allclose(found[1], turned, atol=1e-6)
+
+
+def test_what_lies_beside_the_window_of_the_body_counts_in_which_way_round_a_slab_is_shown(tiny: Config) -> None:
+    """As in training, where the slab is not cut to the window before."""
+    network = trained_looking(wide(tiny))
+    served = Served(network).eval()
+    ct_hu = body_in_air()
+    shell = ct_hu.clone()
+    shell[..., 32:62, :2] = 1000.0  # heavy, far to low x, and too thin to be body
+    with torch.no_grad():
+        for shown in (ct_hu, shell):
+            turned = more_at_high_x(shown)
+            window = body_window(shown, served.air)
+            assert torch.equal(served(shown), window.in_field(served.answer(window.of(shown, 16), window, turned), 32))
+        assert more_at_high_x(ct_hu)[0] != more_at_high_x(shell)[0]
 
 
 def test_some_organs_have_the_answers_that_they_have_among_all(tiny: Config) -> None:

@@ -79,6 +79,16 @@ def test_every_norm_has_statistics_of_its_own_again(tiny: Config, shipped: Path)
     assert not torch.equal(before, run.network.head.conv.weight)
 
 
+def test_a_file_that_lacks_a_weight_is_refused_and_the_weight_is_named(tiny: Config, shipped: Path) -> None:
+    from dataclasses import replace
+
+    from model_export.start import NotOurs, load_onnx
+
+    deeper = Network(replace(tiny.network, bottom_layers=3))
+    with pytest.raises(NotOurs, match=r"does not hold bottom\.layers\.2\.weight"):
+        load_onnx(deeper, shipped / "model.onnx")
+
+
 def test_a_file_of_another_shape_is_refused_and_the_weight_is_named(tiny: Config, shipped: Path) -> None:
     from dataclasses import replace
 

@@ -163,6 +163,28 @@ def test_a_step_in_the_window_of_the_body_has_the_loss_of_what_is_served(tiny: C
     assert float(found) == pytest.approx(float(expected), rel=1e-3)
 
 
+def test_a_slab_whose_loss_looks_at_nothing_near_the_body_teaches_nothing(tiny: Config) -> None:
+    config = in_the_body(tiny)
+    network = trained_looking(config).eval()
+    (slab,) = slabs_of_step(0, [made_case()], config)
+    high = torch.cat([slab.ct_hu[:, 24:], torch.full_like(slab.ct_hu[:, :24], -1000.0)], dim=1)  # the last cells show air
+    rows, columns = slice(62, 64), slab.window[1]
+    counts, target = slab.counts[..., :2, :], slab.target[..., :4, :]
+    slab = dataclasses.replace(slab, ct_hu=high, window=(rows, columns), counts=counts, target=target)
+    loss = loss_of_step(network, [slab], config, air=read_of_air(network))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) == 0.0
+
+
+def test_air_is_not_read_any_more_where_norms_learn_again(tiny: Config, tmp_path: Path) -> None:
+    config = in_the_body(tiny)
+    train(start_run(config), [made_case()], tmp_path, steps=1)
+    free = dataclasses.replace(config, training=dataclasses.replace(config.training, fixed_norms=False))
+    run = resume_run(free, tmp_path / CHECKPOINT)
+    train(run, [made_case()], tmp_path, steps=2)
+    assert run.air is None
+
+
 def test_a_resumed_run_reads_the_air_that_it_read_before(tiny: Config, tmp_path: Path) -> None:
     config = in_the_body(tiny)
     straight = start_run(config)

@@ -72,7 +72,9 @@ def test_a_slab_is_bounded_by_its_voxels(size_yx: tuple[int, int]) -> None:
     assert slab == 4 or (4 < slab <= 38 and voxels <= 1_000_000)
 
 
-@pytest.mark.parametrize(("slices", "thick"), [(149, [38, 38, 38, 35]), (38, [38]), (39, [20, 19]), (1, [1]), (77, [26, 26, 25])])
+@pytest.mark.parametrize(
+    ("slices", "thick"), [(149, [38, 38, 38, 35]), (38, [38]), (39, [20, 19]), (1, [1]), (77, [26, 26, 25]), (114, [38, 38, 38])]
+)
 def test_slabs_are_as_thick_as_each_other(slices: int, thick: list[int]) -> None:
     """None is left over that costs its context for a few slices."""
     volume = np.zeros((slices, 96, 96), np.float32)

@@ -26,9 +26,7 @@ def test_every_organ_is_in_the_table_of_the_readme() -> None:
     assert named == {oar.name.removesuffix("_L").removesuffix("_R") for oar in OARS}
 
 
-def test_a_pair_is_the_mean_of_both_sides_beside_the_human_of_the_same_scans(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_pair_is_the_mean_of_both_sides_beside_a_human(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = "".join(f"| matched | {oar.name} | 3 | 0.{6 + oar.name.endswith('_L')}00 | 0 | 0.900 | 0.1 | 0.2 |\n" for oar in OARS)
     card = tmp_path / "card.md"
     card.write_text(CARD + rows, encoding="utf-8")
