@@ -248,7 +248,8 @@ class Window:
 
     def in_numbers(self) -> "Window":
         """The same window, its place and size as whole numbers."""
-        return Window(*(int(number) for number in (self.top, self.height, self.left, self.width)), self.size, self.air)
+        top, height, left, width = (int(number) for number in (self.top, self.height, self.left, self.width))
+        return Window(top, height, left, width, self.size, self.air)
 
     def rows(self, cell: int) -> slice:
         """Its rows in a field of ``cell`` rows to a cell."""

@@ -85,16 +85,24 @@ class Sample:
 
         :param rows, columns: of the input grid; the loss looks at what of its window lies in them.
         """
-        kept = tuple(_common(own, other) for own, other in zip(self.window, (rows, columns), strict=True))
-        here = tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(kept, self.window, strict=True))
+        kept_rows, kept_columns = _common(self.window[0], rows), _common(self.window[1], columns)
+        down, across = _moved(kept_rows, -self.window[0].start), _moved(kept_columns, -self.window[1].start)
         upscale = self.target.shape[-1] // self.counts.shape[-1]
-        fine = tuple(_fine(span, upscale) for span in here)
-        return replace(self, window=(kept[0], kept[1]), target=self.target[..., *fine], counts=self.counts[..., *here])
+        return replace(
+            self,
+            window=(kept_rows, kept_columns),
+            target=self.target[..., _fine(down, upscale), _fine(across, upscale)],
+            counts=self.counts[..., down, across],
+        )
 
 
 def _common(one: slice, other: slice) -> slice:
     start = max(one.start, other.start)
     return slice(start, max(start, min(one.stop, other.stop)))
+
+
+def _moved(span: slice, by: int) -> slice:
+    return slice(span.start + by, span.stop + by)
 
 
 def draw_case(

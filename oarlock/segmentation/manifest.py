@@ -321,22 +321,28 @@ class ModelManifest:
         return next(part for part in self.parts if part.name == name)
 
     def organs_of(self, part: Part) -> tuple[set[OAR], dict[OAR, float]]:
-        """The organs that a part owns, and the shares of those that it draws together with its finder."""
+        """The organs that a part owns, and its shares.
+
+        A share is of an organ that it draws together with its finder.
+        """
         owned = {oar for oar, owner in self.owners.items() if owner == part.name}
         return owned, {oar: share for oar, share in self.shares.items() if oar in owned}
 
     def found_by(self, part: Part) -> list[OAR]:
-        """The organs that other parts look around, as far as this part finds them."""
+        """The organs that this part finds for others to look around."""
         looks = [other.look for other in self.parts if other.look.found_by == part.name]
         return list(dict.fromkeys(oar for look in looks for oar in look.organs))
 
     def lent_by(self, part: Part) -> list[OAR]:
-        """The organs of which other parts draw only a share, as far as this part finds for them."""
+        """The organs of which parts that it finds for draw a share."""
         lenders = {other.name for other in self.parts if other.look.found_by == part.name}
         return [oar for oar in self.shares if self.owners[oar] in lenders]
 
     def used_of(self, part: Part) -> set[OAR]:
-        """The organs of a part's answer that anything is made of: drawn, found or lent, or a rival of these."""
+        """The organs of its answer that anything is made of.
+
+        Drawn, found or lent, or a rival of these.
+        """
         used = {*self.organs_of(part)[0], *self.found_by(part), *self.lent_by(part)}
         return used | {rival for oar in used for rival in rivals(oar)}
 
