@@ -39,12 +39,13 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
     measured = (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs_of_step(step, cases, config))
     measure_norms(network, folded, measured)
     run = start_run(config, device=device, network=network)
-    run.origin = {"start": manifest.identity, **all_before(manifest.training)}
+    own = manifest.training if len(manifest.parts) == 1 else manifest.training.get(manifest.parts[0].name, {})
+    run.origin = {"start": manifest.identity, **all_before(own)}
     return run
 
 
 def all_before(training: Mapping[str, Any]) -> dict[str, float]:
-    """The steps and hours behind a model, from its manifest.
+    """The steps and hours behind a network, from its manifest.
 
     Its own, and those of what it started from.
     """

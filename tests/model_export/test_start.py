@@ -30,7 +30,7 @@ def shipped(tiny: Config, tmp_path: Path) -> Path:
     from model_export.export import export_model
 
     folder = tmp_path / "made-hn"
-    export_model(trained_looking(tiny), tiny, folder, version="1", facts={}, results={})
+    export_model(trained_looking(tiny), tiny, folder, version="1", facts={"steps": 7, "hours": 0.5}, results={})
     return folder
 
 
@@ -119,6 +119,17 @@ def test_a_model_served_anew_has_the_same_weights_and_a_new_self_check(tiny: Con
     with torch.no_grad():
         expected = torch.sigmoid(trained_looking(tiny).eval()(torch.from_numpy(ct_hu)))
     np.testing.assert_allclose(run_onnx(after.parts[0].path, ct_hu), expected, atol=1e-4)
+
+
+def test_what_stands_behind_the_whole_scan_network_of_several_parts_is_its_own(
+    tiny: Config, shipped: Path, tmp_path: Path
+) -> None:
+    from model_export.boxes.compose import compose
+    from model_export.start import start_from_model
+
+    compose(shipped, [], tmp_path / "composed-hn", version="1")
+    run = start_from_model(tiny, tmp_path / "composed-hn", [made_case()])
+    assert (run.origin["steps_before"], run.origin["hours_before"]) == (7, 0.5)
 
 
 @pytest.mark.long("training")
