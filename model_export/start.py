@@ -39,8 +39,8 @@ def start_from_model(config: Config, folder: Path, cases: Sequence[Case], *, dev
     measured = (sample.ct_hu for step in range(MEASURED_STEPS) for sample in slabs_of_step(step, cases, config))
     measure_norms(network, folded, measured)
     run = start_run(config, device=device, network=network)
-    own = manifest.training if len(manifest.parts) == 1 else manifest.training.get(manifest.parts[0].name, {})
-    run.origin = {"start": manifest.identity, **all_before(own)}
+    of_all = manifest.training
+    run.origin = {"start": manifest.identity, **all_before(of_all.get(manifest.parts[0].name, of_all))}
     return run
 
 
