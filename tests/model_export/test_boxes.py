@@ -13,7 +13,7 @@ from model_export.boxes.compose import compose
 from model_export.boxes.config import BoxRun, read_box_run
 from model_export.boxes.data import EXPERT, TRANSFERRED, BoxCase, BoxLabel, box_data_hash, read_box_cases, write_box_cases
 from model_export.boxes.export import Facts, export_box, run_box
-from model_export.boxes.judge import box_middle, faded_on_native_grid, on_native_grid, where_it_judges
+from model_export.boxes.judge import BoxScore, box_middle, faded_on_native_grid, on_native_grid, to_results, where_it_judges
 from model_export.boxes.network import BoxNetwork
 from model_export.boxes.sampling import draw_box, labelled_outputs, no_placement, see, shares_at
 from model_export.boxes.served import ServedBox
@@ -255,26 +255,50 @@ def test_a_threshold_of_an_organ_that_the_whole_scan_network_does_not_draw_is_re
 
 
 def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(run: BoxRun, tmp_path: Path) -> None:
-    shared = replace(run, box=replace(run.box, shares={"Lens_L": 0.5, "Lens_R": 0.5, "Eye_L": 0.5, "Eye_R": 0.5}))
+    eyes = {"Eye_L": 0.5, "Eye_R": 0.5}
     facts = {"steps": 7, "judged_on": ["A", "B"], "learnt_from_judges": True}
-    export_box(
-        BoxNetwork(run.network),
-        shared,
-        tmp_path / "boxes",
-        Facts({}, facts, {"Lens_L": 0.61, "Lens_L_scans": 2, "Lens_L_radiographer": 0.8}),
-    )
+    results = {"Eye_L": 0.61, "Eye_L_scans": 2, "Eye_L_radiographer": 0.8}
+    shared = replace(run, box=replace(run.box, shares=eyes))
+    export_box(BoxNetwork(run.network), shared, tmp_path / "boxes", Facts({}, facts, results))
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
     edges = {f"Lung_{side}": {"hu": [-1100.0, -300.0], "outwards_mm": 3.0} for side in "LR"}
-    folder = tmp_path / "composed"
-    manifest = compose(whole, [tmp_path / "boxes"], folder, version="9.9.9", kept=["Eye_L", "Eye_R"], edges=edges)
+    kept = compose(whole, [tmp_path / "boxes"], tmp_path / "kept", version="9.9.9", kept=[*eyes])
+    assert not kept.shares
+    manifest = compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", edges=edges)
     assert {oar.name: edge for oar, edge in manifest.edges.items()} == dict.fromkeys(edges, Edge((-1100.0, -300.0), 0.0, 3.0))
-    assert {oar.name: share for oar, share in manifest.shares.items()} == {"Lens_L": 0.5, "Lens_R": 0.5}
+    assert {oar.name: share for oar, share in manifest.shares.items()} == eyes
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Judged on A, B, which the network had not seen. What ships went on from it and learnt from these scans too." in card
     assert "| organ | threshold | share | DSC | scans | radiographer |" in card
     assert "\nThe edges of Lung_L, Lung_R then move to those of their tissue (docs/models.md, `[edges]`);\n" in card
-    assert "\n| Lens_L | 0.5 | 0.5 | 0.61 | 2 | 0.8 |\n" in card
+    assert "\n| Eye_L | 0.5 | 0.5 | 0.61 | 2 | 0.8 |\n" in card
     assert "cross-validated" not in card.rpartition("## Parts")[2]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "ships"),
+    [
+        (False, "What ships is one of them."),
+        (True, "What ships went on from one of them and learnt from these scans too."),
+    ],
+)
+def test_a_card_says_that_each_scan_was_judged_by_a_fold_of_its_own(
+    learnt: bool, ships: str, run: BoxRun, tmp_path: Path
+) -> None:
+    facts = {"steps": 7, "judged_on": ["A", "B"], "folds": 2, "learnt_from_judges": learnt}
+    export_box(BoxNetwork(run.network), run, tmp_path / "boxes", Facts({}, facts, {}))
+    whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
+    compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9")
+    card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"Judged on A, B, each by one of 2 networks that had not seen it. {ships}" in card
+
+
+def test_an_organ_that_was_judged_twice_on_a_scan_is_no_result() -> None:
+    row = BoxScore("A", "Eye_L", 0.9, None, 0.8, 7.0, 7.1)
+    assert to_results([row, replace(row, case="B", dsc=0.7)]) == {"Eye_L": 0.8, "Eye_L_scans": 2, "Eye_L_radiographer": 0.8}
+    assert "Eye_L_radiographer" not in to_results([row, replace(row, case="B", human_dsc=None)])
+    with pytest.raises(ValueError, match="judged twice: A Eye_L"):
+        to_results([row, row])
 
 
 def test_a_drawing_comes_back_to_the_place_that_it_was_drawn_at(run: BoxRun) -> None:
