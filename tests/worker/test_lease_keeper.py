@@ -54,7 +54,6 @@ def test_a_loss_that_is_learnt_in_the_background_stops_the_job_at_the_next_step(
     table = Table(False, LeaseLost())
     table.wanted = 2
     with keeper(table, lease_s=0.03) as held:
-        held.report(Stage.READING)
         assert table.enough.wait(30)
         with pytest.raises(LeaseLost):
             held.report(Stage.INFERRING)
