@@ -26,7 +26,10 @@ BROKEN_SHARE: Final = 0.25
 """A further piece of an unpaired organ is kept from this share of the largest piece's volume."""
 
 SPECK_SHARE: Final = 0.002
-"""An organ below this share of the smallest that experts drew is dropped, unless an end of the scan cuts it."""
+"""An organ below this share of the smallest that experts drew is dropped, unless an end of the scan may cut it."""
+
+CUT_SPECK_SHARE: Final = 0.0005
+"""The same where the organ reaches an end of the scan: so little of it is of no use, and mostly invented."""
 
 UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
 """Organs whose holes stay: a hole in a lung is a vessel, a bronchus or a tumour."""
@@ -40,9 +43,10 @@ def clean_up(masks: OARMasks, grid: Grid, *, at_once: int = 1) -> list[Notice]:
     An organ that is one piece keeps its largest piece (by volume; voxels that touch at a corner are connected). One that crosses
     the midline also keeps every piece of at least ``BROKEN_SHARE`` of the largest: half a mandible, or a cord below a gap, is the
     organ, while a second piece of a paired organ mostly lies on the other side. Of an organ of several pieces, those below
-    ``ISLAND_ML`` are dropped. Of an organ that amounts to less than ``SPECK_SHARE`` nothing is kept, unless it reaches the first
-    or the last slice, where the scan may end within it. Then holes are filled, slice by slice as they would be drawn: in what is
-    solid, a hole within a slice is a mistake, unless a rival lies in it: the stem in the brain. Lungs keep theirs (``UNFILLED``).
+    ``ISLAND_ML`` are dropped. Of an organ that amounts to less than ``SPECK_SHARE`` nothing is kept; where it reaches the first
+    or the last slice and the scan may end within it, of less than ``CUT_SPECK_SHARE``. Then holes are filled, slice by slice as
+    they would be drawn: in what is solid, a hole within a slice is a mistake, unless a rival lies in it: the stem in the brain.
+    Lungs keep theirs (``UNFILLED``).
 
     :param at_once: organs that are looked at side by side, in threads.
     :returns: warnings for each organ that lost something, with the volume in ml, and for each that is broken.
@@ -63,7 +67,8 @@ def _whole(oar: OAR, crop: Crop, grid: Grid) -> tuple[Mask, Mask, FloatArray, Ma
     labels, pieces_ml = _pieces(mask, grid.voxel_volumes_mm3[box[0]] / 1000)
     cut = box[0].start == 0 or box[0].stop == grid.shape[0]
     keep = _is_kept(pieces_ml, oar)
-    keep &= cut or pieces_ml[keep].sum() >= SPECK_SHARE * NORMS[oar.name].volume_range_ml[0]
+    least = CUT_SPECK_SHARE if cut else SPECK_SHARE
+    keep &= pieces_ml[keep].sum() >= least * NORMS[oar.name].volume_range_ml[0]
     kept = mask if keep.all() else np.concatenate([[False], keep])[labels]
     holes = np.zeros_like(kept) if oar.name in UNFILLED else _without_holes(kept) & ~kept
     return kept, holes, pieces_ml, keep

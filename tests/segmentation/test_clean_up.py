@@ -104,6 +104,16 @@ def test_a_speck_is_no_organ_but_where_the_scan_ends_within_one(first: int, left
     )
 
 
+@pytest.mark.parametrize(("columns", "left"), [(30, 0), (31, 248)])
+def test_where_the_scan_ends_a_brain_of_less_than_0_6_ml_is_no_brain(columns: int, left: int, crooked_grid: Grid) -> None:
+    mask = np.zeros(crooked_grid.shape, np.bool_)
+    mask[0, 20:28, 10 : 10 + columns] = True
+    masks = masks_of(crooked_grid, Brain=mask)
+    ml = masks.volume_ml(BY_NAME["Brain"], crooked_grid)
+    clean_up(masks, crooked_grid)
+    assert (masks.mask(BY_NAME["Brain"]).sum(), ml > 0.0005 * 1211.0) == (left, left > 0), ml
+
+
 def test_a_hole_that_meets_the_outside_at_a_corner_alone_is_filled(crooked_grid: Grid) -> None:
     """As contours would draw it: voxels of the organ that touch at a corner are connected, those of a hole are not."""
     mask = np.zeros(crooked_grid.shape, np.bool_)
