@@ -30,8 +30,8 @@ from oarlock.segmentation.manifest import MANIFEST_NAME, check_hash, read_manife
 def serve_anew(folder: Path, config: Config, *, version: str) -> Agreement:
     """Write the whole-scan network of a composed model again.
 
-    Its file, and what the manifest says of it. An organ that the model makes nothing of is no channel any more, and comes back
-    only by composing the model from an exported checkpoint again; the file keeps its weights.
+    Its file, and what the manifest says of it. An organ that the model makes nothing of loses its channel, and gets it
+    back only by composing the model from an exported checkpoint again; the file keeps its weights.
 
     :raises NotOurs: if the file's weights do not fit the config's network.
     :raises ExportDisagrees: if the new file does not give what torch gives; the old one then stays.
