@@ -8,8 +8,8 @@ slice, seven residual blocks up, a 1x1x1 convolution to one logit per OAR. Pooli
 The 21 slices of context are ten VALID 3x3x3 convolutions on the way down: each consumes one slice on
 either side, so a slab of N + 20 slices gives N predicted slices, every one with exactly 21 slices of
 context, and two slabs that overlap by 20 slices join without a seam. Nothing may therefore depend on the
-slab as a whole: normalisation uses running statistics, never those of the slab at hand. (Where a network is
-served with `body_only` two things do: the window that is computed, and which way round it is shown, docs/model.md.)
+slab as a whole: normalisation uses running statistics, never those of the slab at hand. (Of a served network two
+things do: with `body_only` the window that is computed, with `same_way_round` which way round a slab is shown, docs/model.md.)
 
 Between input and output the slices of all slabs are one batch of pictures, (Z · N, C, Y, X) with the slabs side by side at each
 slice, and a 3x3x3 convolution is a 3x3 one over three neighbouring slices laid over each other. The numbers are the same; for

@@ -86,7 +86,7 @@ class Sample:
         :param rows, columns: of the input grid; the loss looks at what of its window lies in them.
         """
         kept_rows, kept_columns = _common(self.window[0], rows), _common(self.window[1], columns)
-        down, across = _moved(kept_rows, -self.window[0].start), _moved(kept_columns, -self.window[1].start)
+        down, across = counted_from(self.window[0], kept_rows), counted_from(self.window[1], kept_columns)
         upscale = self.target.shape[-1] // self.counts.shape[-1]
         return replace(
             self,
@@ -101,8 +101,9 @@ def _common(one: slice, other: slice) -> slice:
     return slice(start, max(start, min(one.stop, other.stop)))
 
 
-def _moved(span: slice, by: int) -> slice:
-    return slice(span.start + by, span.stop + by)
+def counted_from(around: slice, span: slice) -> slice:
+    """A span, counted from where the one around it begins."""
+    return slice(span.start - around.start, span.stop - around.start)
 
 
 def draw_case(

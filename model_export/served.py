@@ -49,7 +49,7 @@ class Served(nn.Module):
         self.body_only = network.config.body_only
         organs, upscale = range(network.config.outputs) if organs is None else organs, network.head.upscale
         self.channels = len(organs)
-        self.rows, self.mirrored_rows = subpixels(organs, upscale), mirrored_subpixels(organs, upscale)
+        self.rows, self.mirrored_rows = subpixels(organs, upscale), subpixels(organs, upscale, mirrored=True)
         if self.body_only:
             self.register_buffer(AIR, read_of_air(network), persistent=False)
 
@@ -143,15 +143,13 @@ def _span(held: Tensor) -> tuple[Any, Any]:
     return first, size - after - first
 
 
-def subpixels(organs: Sequence[int], upscale: int) -> list[int]:
+def subpixels(organs: Sequence[int], upscale: int, *, mirrored: bool = False) -> list[int]:
     """The rows of the head's weights that make some organs.
 
     A row is (OAR, row, column) of the pixel shuffle.
+
+    :param mirrored: those that make them of the mirror image's features, turned back.
     """
-    return [(oar * upscale + y) * upscale + x for oar in organs for y in range(upscale) for x in range(upscale)]
-
-
-def mirrored_subpixels(organs: Sequence[int], upscale: int) -> list[int]:
-    """The rows that make them of the mirror image's features, turned back."""
-    places = [(MIRRORED[oar], y, upscale - 1 - x) for oar in organs for y in range(upscale) for x in range(upscale)]
-    return [(oar * upscale + y) * upscale + x for oar, y, x in places]
+    oars = [MIRRORED[organ] for organ in organs] if mirrored else organs
+    columns = range(upscale)[::-1] if mirrored else range(upscale)
+    return [(oar * upscale + y) * upscale + x for oar in oars for y in range(upscale) for x in columns]

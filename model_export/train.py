@@ -23,7 +23,7 @@ from model_export.datasets.training_file import Case
 from model_export.loss import fast_loss_of_sample
 from model_export.network import Network
 from model_export.progress import bar_to
-from model_export.sampling import Sample, draw_case, draw_sample, to_subpixels
+from model_export.sampling import Sample, counted_from, draw_case, draw_sample, to_subpixels
 from model_export.served import body_window, read_of_air
 
 log = logging.getLogger(__name__)
@@ -228,11 +228,9 @@ def _loss_in_window(network: Network, sample: Sample, config: Config, air: Tenso
     ct_hu = sample.ct_hu[None, None]
     window = body_window(ct_hu, air).in_numbers()
     cell = ct_hu.shape[-1] // window.size
-    seen = sample.within(window.rows(cell), window.columns(cell))
-    rows, columns = (
-        slice(part.start - whole.start, part.stop - whole.start)
-        for part, whole in zip(seen.window, (window.rows(cell), window.columns(cell)), strict=True)
-    )
+    shown = window.rows(cell), window.columns(cell)
+    seen = sample.within(*shown)
+    rows, columns = map(counted_from, shown, seen.window)
     with _autocast(ct_hu, config):
         features = network.features(window.of(ct_hu, cell), window)  # (Z, C, y, x)
         if not seen.counts.numel():  # nothing that the loss looks at lies near the body

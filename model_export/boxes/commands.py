@@ -260,8 +260,8 @@ def _export(options: argparse.Namespace) -> None:
         facts["commit"] = options.commit
     rows = [row for path in options.results for row in read_judged(path)]
     if rows:
-        facts |= {"judged_on": sorted({row.case for row in rows}), "folds": len(options.results)}
-        facts |= {"learnt_from_judges": options.learnt_from_judges}
+        facts["judged_on"], facts["folds"] = sorted({row.case for row in rows}), len(options.results)
+        facts["learnt_from_judges"] = options.learnt_from_judges
     agreement = export_box(training.average, run, options.out, Facts(run.box.thresholds, facts, to_results(rows)))
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
 

@@ -8,6 +8,7 @@ radiographer's of the same scan and the coarse model's own are scored beside it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +239,8 @@ def to_table(rows: Sequence[BoxScore]) -> str:
         own = [row for row in rows if row.organ == organ]
         means = [_mean([getattr(row, key) for row in own]) for key in _COLUMNS]
         volumes = " / ".join(f"{_mean([getattr(row, key) for row in own]):.2f}" for key in ("predicted_ml", "reference_ml"))
-        lines.append(f"| {organ} | {len(own)} | " + " | ".join(f"{mean:.3f}" for mean in means) + f" | {volumes} |")
+        shown = ["" if math.isnan(mean) else f"{mean:.3f}" for mean in means]
+        lines.append(f"| {organ} | {len(own)} | {' | '.join(shown)} | {volumes} |")
     return "\n".join(lines)
 
 

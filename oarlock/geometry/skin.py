@@ -132,12 +132,17 @@ class Surroundings:
 
     def _told_around(self, box: Box) -> Mask | None:
         """The same of a box within one that was asked for, the smallest of them; None where there is none."""
-        boxes = [tuple(slice(*span) for span in key) for key in list(self._told)]
-        holding = [one for one in boxes if all(a.start <= b.start and b.stop <= a.stop for a, b in zip(one, box, strict=True))]
+        spans = [(span.start, span.stop) for span in box]
+        holding = [
+            key
+            for key in list(self._told)
+            if all(first <= start and stop <= end for (first, end), (start, stop) in zip(key, spans, strict=True))
+        ]
         if not holding:
             return None
-        z, y, x = min(holding, key=lambda one: (math.prod(span.stop - span.start for span in one), str(one)))
-        return self.outside((z, y, x), under_skin=True)[within_box(box, (z, y, x))]
+        smallest = min(holding, key=lambda key: (math.prod(end - first for first, end in key), key))
+        z, y, x = (slice(*span) for span in smallest)
+        return self._told[smallest][within_box(box, (z, y, x))]
 
     def _coarse_outside_by_slice(self, crop: Crop) -> tuple[list[int], int]:
         box, mask = crop

@@ -37,6 +37,8 @@ MOST_REPORTED: Final = 5
 
 _DECIMAL: Final = rb" *+[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)? *+"
 _DECIMALS: Final = re.compile(_DECIMAL + rb"(?:\\" + _DECIMAL + rb")*+")
+"""Numbers and what stands between them. Repeats are possessive: with a way back, a million numbers would take 450 MiB."""
+
 _FRAME: Final = re.compile(r"[0-9]{1,9}")
 
 

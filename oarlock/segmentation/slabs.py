@@ -60,8 +60,8 @@ def predict_in_slabs(
 
     Each predicted slice sees ``spec.context_slices`` (odd) input slices with itself in the middle, so a slab of n is fed n +
     context_slices - 1 of them: neighbouring slabs share context, and their predictions meet without a seam for any predictor
-    that is valid along z. Slabs are equally thick; the last may be thinner. Below the first and above the
-    last slice lies ``spec.padding_hu``.
+    that is valid along z. Slabs are equally thick; the last may be thinner. Below the first
+    and above the last slice lies ``spec.padding_hu``.
 
     :param volume: (z, y, x) HU.
     :param slab: slices predicted at once, and fewer in the last slab; None for equal slabs of at most :func:`slab_for`.

@@ -1,5 +1,6 @@
 """The check that every file passes before it is delivered: each rule is broken once, and found."""
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -19,7 +20,7 @@ from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.rtstruct.profiles import GENERIC
-from oarlock.rtstruct.validator import check_rtstruct
+from oarlock.rtstruct.validator import _DECIMALS, check_rtstruct
 from oarlock.rtstruct.writer import write_rtstruct
 from tests.fixtures.organs import AUTHORSHIP, Series, awkward_masks
 
@@ -489,3 +490,15 @@ def test_an_organ_that_was_drawn_is_among_the_rois_even_where_a_profile_leaves_e
 def test_what_is_too_complex_to_be_checked_is_a_finding(good: Path, series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polygons, "_MOST_PAIRS", 10)
     assert any(finding.endswith("too complex to be checked") for finding in check_rtstruct(good, series.header))
+
+
+def test_a_contour_of_many_numbers_costs_no_memory_for_its_pattern() -> None:
+    numbers = b"\\".join([b"-123.456"] * 200_000)
+    more = numbers + b"x"
+    tracemalloc.start()
+    try:
+        assert _DECIMALS.fullmatch(numbers)
+        assert not _DECIMALS.fullmatch(more)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
