@@ -40,6 +40,7 @@ def _add_training(commands: Commands) -> None:
     prepare.add_argument("--openkbp", type=Path, required=True, help="clone of open-kbp, or a folder of SPLIT/pt_N.npz")
     prepare.add_argument("--contours", type=Path, required=True, help="clone of tcia-ct-scan-dataset")
     prepare.add_argument("--matched", type=Path, required=True, help="table of the scans that are in both")
+    prepare.add_argument("--lower-brain", type=Path, help="what `transfer --near skull-base` wrote")
     prepare.add_argument("--out", type=Path, required=True)
     prepare.set_defaults(run=_prepare)
 
@@ -118,7 +119,7 @@ def _add_writing(commands: Commands) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     from model_export.prepare import count_labels, prepare
 
-    cases = prepare(options.openkbp, options.contours, options.matched, options.out)
+    cases = prepare(options.openkbp, options.contours, options.matched, options.out, options.lower_brain)
     print(f"{'OAR':16} {'training':>8} {'tuning':>8}")
     for name, training, tuning in count_labels(cases):
         print(f"{name:16} {training:8d} {tuning:8d}")

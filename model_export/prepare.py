@@ -20,6 +20,9 @@ from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import CHANNEL, U8, Case, read_cases, to_codes, write_cases
 from model_export.progress import shown
+from model_export.transferred.brain import with_lower_brain
+from model_export.transferred.scans import to_scan
+from model_export.transferred.votes import read_transferred
 from oarlock.organs.catalogue import OARS
 
 log = logging.getLogger(__name__)
@@ -59,16 +62,20 @@ def read_matches(path: Path) -> dict[str, Match]:
     }
 
 
-def prepare(openkbp: Path, contours: Path, matched: Path, out: Path) -> list[Case]:
+def prepare(openkbp: Path, contours: Path, matched: Path, out: Path, lower_brain: Path | None = None) -> list[Case]:
     """Write the training file and return its cases.
 
     Patients that an earlier call got through are not read again.
+
+    :param lower_brain: what `transfer --near skull-base` wrote.
     """
     matches = read_matches(matched)
-    parts = open_parts(out.with_suffix(".parts"), work=[str(openkbp.resolve()), str(contours.resolve()), matched.read_text()])
+    parts = open_parts(
+        out.with_suffix(".parts"), work=[str(openkbp.resolve()), str(contours.resolve()), matched.read_text(), str(lower_brain)]
+    )
     cases, digest = [], hashlib.sha256()
     for path in shown(find_patients(openkbp), "prepare"):
-        for case in made_once(parts / f"{path.stem}.npz", partial(to_case, path, matches, contours)):
+        for case in made_once(parts / f"{path.stem}.npz", partial(to_case, path, matches, contours, lower_brain)):
             digest.update(case.ct.tobytes())
             digest.update(case.labels.tobytes())
             cases.append(case)
@@ -105,7 +112,7 @@ def made_once(part: Path, make: Callable[[], Case | None]) -> list[Case]:
     return read_cases(part)
 
 
-def to_case(path: Path, matches: Mapping[str, Match], contours: Path) -> Case | None:
+def to_case(path: Path, matches: Mapping[str, Match], contours: Path, lower_brain: Path | None = None) -> Case | None:
     """A patient of OpenKBP under the best contours.
 
     The released ones, where there are any, or its own; None without an OAR of ours.
@@ -116,7 +123,13 @@ def to_case(path: Path, matches: Mapping[str, Match], contours: Path) -> Case | 
     case = to_openkbp_case(patient)
     if case is None:
         log.info("%s: no OAR of ours is drawn; left out", patient.name)
-    return with_plain_brain(with_plain_lungs(case)) if case and case.split == "train" else case
+    if case is None or case.split != "train":
+        return case
+    case = with_plain_brain(with_plain_lungs(case))
+    votes = lower_brain / f"{patient.name}.npz" if lower_brain else None
+    if votes is None or not votes.is_file():
+        return case
+    return with_lower_brain(case, to_scan(patient), known_box(patient.raw > 0), read_transferred(votes), TUNING_CASES)
 
 
 def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:

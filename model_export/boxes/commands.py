@@ -24,6 +24,9 @@ def add_box_commands(commands: Any) -> None:
         "--model", type=Path, default=Path("models/oarlock-hn"), help="the model that finds the first landmarks"
     )
     transfer.add_argument("--out", type=Path, required=True, help="a folder for one file a scan; goes on where it stopped")
+    transfer.add_argument(
+        "--near", choices=("orbits", "skull-base"), default="orbits", help="eyes and what belongs to them, or the brain"
+    )
     transfer.add_argument("--judge", action="store_true", help="only judge: each matched scan from the others' contours")
     transfer.set_defaults(run=_transfer)
 
@@ -112,11 +115,13 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 def _transfer(options: argparse.Namespace) -> None:
     from model_export.transferred.judge import judge_transfer, to_table
     from model_export.transferred.make import transfer
+    from model_export.transferred.neighbourhoods import NEIGHBOURHOODS
 
+    near = NEIGHBOURHOODS[options.near]
     if options.judge:
-        print(to_table(judge_transfer(options.openkbp, options.contours, options.matched, options.model)))
+        print(to_table(judge_transfer(options.openkbp, options.contours, options.matched, model=options.model, near=near)))
         return
-    transfer(options.openkbp, options.contours, options.matched, options.model, options.out)
+    transfer(options.openkbp, options.contours, options.matched, model=options.model, out=options.out, near=near)
 
 
 def _sources(options: argparse.Namespace) -> "Sources":

@@ -20,7 +20,7 @@ from oarlock.organs.catalogue import BY_NAME, other_side
 
 MARGIN_VOXELS: Final = 3
 WHOLE: Final = 0.85
-"""An organ of which less lies in the known CT is not carried over."""
+"""A landmark of which less lies in the known CT is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Atlas:
     @cached_property
     def moving(self) -> Moving:
         """The scan, ready to be laid on another one."""
-        return to_moving(self.scan, [self.centres[name] for name in self.neighbourhood.landmarks])
+        near = self.neighbourhood
+        return to_moving(self.scan, [self.centres[name] for name in near.landmarks], near.margin_mm)
 
     @cached_property
     def images(self) -> dict[str, Image]:
@@ -67,16 +68,17 @@ class Atlas:
 def read_atlases(scans: Mapping[str, Scan], matches: Mapping[str, Match], contours: Path, near: Neighbourhood) -> list[Atlas]:
     """Every matched scan that shows the landmarks, and its mirror image.
 
-    Those of a neighbourhood, whole; `scans` by patient.
+    Those of a neighbourhood, as far known as it asks; `scans` by patient.
     """
     atlases = []
     for patient, match in matches.items():
         if patient not in scans:
             continue
         shares = read_shares(scans[patient], match, contours, (*near.organs, *near.landmarks))
-        whole = {name: share for name, share in shares.items() if share_known(scans[patient], share) >= WHOLE}
-        if all(name in whole for name in near.landmarks):
-            plain = Atlas(match.case, is_mirrored=False, scan=scans[patient], shares=whole, neighbourhood=near)
+        known = {name: share_known(scans[patient], share) for name, share in shares.items()}
+        if all(known.get(name, 0.0) >= WHOLE for name in near.landmarks):
+            kept = {name: share for name, share in shares.items() if known[name] >= near.least_known or name in near.landmarks}
+            plain = Atlas(match.case, is_mirrored=False, scan=scans[patient], shares=kept, neighbourhood=near)
             atlases += [plain, mirror_image(plain)]
     return atlases
 

@@ -5,6 +5,7 @@ Each matched scan's organs from the other patients' contours alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,13 @@ from model_export.datasets.openkbp import find_patients
 from model_export.evaluate import volumetric_dsc
 from model_export.prepare import read_matches
 from model_export.transferred.atlases import Atlas, Share, read_atlases
+from model_export.transferred.brain import TOP_MM, lower_brain
 from model_export.transferred.coarse import CoarseModel
-from model_export.transferred.make import carry_over, landmarks_of, picture_of
-from model_export.transferred.neighbourhoods import ORBITS, Neighbourhood
-from model_export.transferred.scans import F32, Mask, read_scan
-from model_export.transferred.votes import Votes, fused
+from model_export.transferred.make import carry_over, finder_of
+from model_export.transferred.neighbourhoods import ORBITS, SKULL_BASE, Neighbourhood
+from model_export.transferred.registration import carried
+from model_export.transferred.scans import F32, NATIVE_PER_VOXEL, Mask, Point, Scan, read_scan, to_image
+from model_export.transferred.votes import TransferredScan, Votes, fused
 
 GIVEN, FOUND = "true", "found"
 """Landmarks: the experts' own, or those that a stranger's scan gets."""
@@ -37,32 +40,39 @@ class TransferScore:
     dsc: float | None
 
 
-def judge_transfer(openkbp: Path, contours: Path, matched: Path, model: Path) -> list[TransferScore]:
+def judge_transfer(
+    openkbp: Path, contours: Path, matched: Path, *, model: Path, near: Neighbourhood = ORBITS
+) -> list[TransferScore]:
     """Every atlas as the target of the others.
 
     With the experts' landmarks and with those that are found.
     """
     matches = read_matches(matched)
     scans = {path.stem: read_scan(path) for path in find_patients(openkbp) if path.stem in matches}
-    atlases, coarse = read_atlases(scans, matches, contours, ORBITS), CoarseModel(model)
+    atlases, coarse = read_atlases(scans, matches, contours, near), CoarseModel(model)
     rows = []
     for target in [atlas for atlas in atlases if not atlas.is_mirrored]:
         others = [atlas for atlas in atlases if atlas.case != target.case]
-        rows += judge_target(target, {name: target.centres[name] for name in ORBITS.landmarks}, GIVEN, others, ORBITS)
-        seen = {name: place for name, (place, _) in coarse.centres(target.scan).items()}
-        found = landmarks_of(target.scan, seen, picture_of(others))
+        rows += judge_target(target, {name: target.centres[name] for name in near.landmarks}, GIVEN, others, near)
+        found = finder_of(near, others)(target.scan, partial(_seen, coarse, target.scan))
         if isinstance(found, str):
-            rows += [TransferScore(target.case, organ, FOUND, None) for organ in ORBITS.organs]
+            rows += [TransferScore(target.case, organ, FOUND, None) for organ in near.organs]
         else:
-            rows += judge_target(target, found, FOUND, others, ORBITS)
+            rows += judge_target(target, found, FOUND, others, near)
     return rows
+
+
+def _seen(coarse: CoarseModel, scan: Scan) -> dict[str, Point]:
+    return {name: place for name, (place, _) in coarse.centres(scan).items()}
 
 
 def judge_target(
     target: Atlas, landmarks: dict[str, tuple[float, float, float]], how: str, others: Sequence[Atlas], near: Neighbourhood
 ) -> list[TransferScore]:
-    """Each organ of one scan that others' contours were carried over to."""
+    """Each organ of one scan that others' contours were carried over to; of the brain, what becomes a label."""
     found = carry_over(target.scan, landmarks, others, near)
+    if near is SKULL_BASE:
+        return [TransferScore(target.case, "Brain", how, _score_of_lower_brain(target, found))]
     rows = []
     for organ, votes in found.votes.items():
         if organ in target.shares:
@@ -70,6 +80,19 @@ def judge_target(
             dsc = None if label is None else volumetric_dsc(label >= 0.5, _reference(target.shares[organ], votes))
             rows.append(TransferScore(target.case, organ, how, dsc))
     return rows
+
+
+def _score_of_lower_brain(target: Atlas, found: TransferredScan) -> float | None:
+    """In known CT, up to the height that the label reaches."""
+    scan, share = target.scan, target.shares["Brain"]
+    top_mm = found.landmarks["Brainstem"][2] + TOP_MM
+    label = lower_brain(scan, found, top_mm)
+    if label is None:
+        return None
+    drawn = to_image(share.values, scan.spacing_mm, first=share.first, factor=NATIVE_PER_VOXEL)
+    counted = scan.known & (np.arange(len(scan.hu)) <= top_mm / scan.spacing_mm[0])[:, None, None]
+    reference = carried({"Brain": drawn}, None, to_image(scan.hu, scan.spacing_mm))["Brain"] >= 0.5
+    return volumetric_dsc(label, reference & counted)
 
 
 def _reference(share: Share, votes: Votes) -> Mask:

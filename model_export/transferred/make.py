@@ -5,10 +5,10 @@ One file a scan; what is done is not done again.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -27,31 +27,48 @@ log = logging.getLogger(__name__)
 
 EYES_APART_MM: Final = (50.0, 80.0)
 REFUSED: Final = "refused.json"
+NO_BRAINSTEM: Final = "the brainstem is not seen"
+
+Centres: TypeAlias = Callable[[], Mapping[str, Point]]
+"""Where a coarse model sees organs; it looks when it is asked."""
+Finder: TypeAlias = Callable[[Scan, Centres], dict[str, Point] | str]
+"""The landmarks of a scan, or why there are none."""
 
 
-def transfer(openkbp: Path, contours: Path, matched: Path, model: Path, out: Path) -> None:
-    """Write ``pt_N.npz`` for each scan that shows both eyes.
+def transfer(openkbp: Path, contours: Path, matched: Path, *, model: Path, out: Path, near: Neighbourhood = ORBITS) -> None:
+    """Write ``pt_N.npz`` for each scan that shows the landmarks.
 
     And ``refused.json`` with a reason for each of the others.
     """
     out.mkdir(parents=True, exist_ok=True)
     matches, paths = read_matches(matched), find_patients(openkbp)
-    atlases = read_atlases({path.stem: read_scan(path) for path in paths if path.stem in matches}, matches, contours, ORBITS)
-    picture, coarse = picture_of(atlases), Kept(out / "coarse.jsonl", work=str(model))
+    atlases = read_atlases({path.stem: read_scan(path) for path in paths if path.stem in matches}, matches, contours, near)
+    find, coarse = finder_of(near, atlases), Kept(out / "coarse.jsonl", work=str(model))
     seen_by, refused = CoarseModel(model), dict[str, str]()
     for path in shown(paths, "transfer"):
         if (out / f"{path.stem}.npz").is_file():
             continue
         scan = read_scan(path)
-        seen = coarse.get(scan.name, partial(seen_by.centres, scan))
-        centres: dict[str, Point] = {name: (place[0], place[1], place[2]) for name, (place, _) in seen.items()}
-        found = landmarks_of(scan, centres, picture)
+        found = find(scan, partial(_seen, scan, seen_by, coarse))
         if isinstance(found, str):
             refused[scan.name] = found
             continue
-        write_transferred(out / f"{scan.name}.npz", carry_over(scan, found, atlases, ORBITS))
+        write_transferred(out / f"{scan.name}.npz", carry_over(scan, found, atlases, near))
     (out / REFUSED).write_text(json.dumps(refused, indent=1) + "\n", encoding="utf-8")
     log.info("%d scans, %d refused", len(paths) - len(refused), len(refused))
+
+
+def _seen(scan: Scan, model: CoarseModel, kept: Kept) -> dict[str, Point]:
+    found = kept.get(scan.name, partial(model.centres, scan))
+    return {name: (place[0], place[1], place[2]) for name, (place, _) in found.items()}
+
+
+def finder_of(near: Neighbourhood, atlases: Sequence[Atlas]) -> Finder:
+    """What finds the landmarks of a neighbourhood in a scan."""
+    if near is ORBITS:
+        picture = picture_of(atlases)
+        return lambda scan, see: landmarks_of(scan, see(), picture)
+    return lambda scan, see: NO_BRAINSTEM if (place := brainstem_of(scan, see)) is None else {"Brainstem": place}
 
 
 def picture_of(atlases: Sequence[Atlas]) -> EyePicture:
@@ -76,30 +93,34 @@ def landmarks_of(scan: Scan, centres: Mapping[str, Point], picture: EyePicture) 
     apart = float(np.linalg.norm(np.subtract(found["Eye_L"], found["Eye_R"])))
     if not EYES_APART_MM[0] <= apart <= EYES_APART_MM[1] or found["Eye_L"][0] < found["Eye_R"][0]:
         return f"the eyes lie {apart:.0f} mm apart"
-    if "Brainstem" in scan.masks:
-        found["Brainstem"] = centre_mm(scan.masks["Brainstem"], scan.spacing_mm)
-    elif "Brainstem" in centres:
-        found["Brainstem"] = centres["Brainstem"]
-    else:
-        return "the brainstem is not seen"
-    return found
+    if (place := brainstem_of(scan, lambda: centres)) is None:
+        return NO_BRAINSTEM
+    return found | {"Brainstem": place}
+
+
+def brainstem_of(scan: Scan, see: Centres) -> Point | None:
+    """The brainstem's middle, as drawn or else as seen."""
+    drawn = scan.masks.get("Brainstem")
+    return see().get("Brainstem") if drawn is None else centre_mm(drawn, scan.spacing_mm)
 
 
 def carry_over(scan: Scan, landmarks: Mapping[str, Point], atlases: Sequence[Atlas], near: Neighbourhood) -> TransferredScan:
     """Every atlas of another patient laid on a scan.
 
-    Its organs are moved to the scan's own anchors.
+    Its organs are moved to the scan's own anchors, where the neighbourhood says so.
     """
     fixed = to_fixed(scan, [landmarks[name] for name in near.landmarks], near.margin_mm)
-    grids = {organ: vote_grid(scan, landmarks[anchor], near.reach_of(organ)) for organ, anchor in near.anchors.items()}
+    grids = {
+        organ: vote_grid(scan, landmarks[anchor], near.reach_of(organ), near.finer) for organ, anchor in near.anchors.items()
+    }
     shares: dict[str, list[tuple[str, float, np.ndarray]]] = {organ: [] for organ in near.organs}
     for atlas in atlases:
         if atlas.scan.name == scan.name:
             continue
-        transform, correlation = lay_on(fixed, atlas.moving)
+        transform, correlation = lay_on(fixed, atlas.moving, compared=near.compared)
         for organ, image in atlas.images.items():
             anchor = near.anchors[organ]
-            moved = anchored(transform, landmarks[anchor], atlas.centres[anchor])
+            moved = anchored(transform, landmarks[anchor], atlas.centres[anchor]) if near.joins_anchors else transform
             share = carried({organ: image}, moved, grids[organ][0])[organ]
             shares[organ].append((atlas.case, correlation, np.rint(share * 255).astype(np.uint8)))
     votes = {
@@ -112,12 +133,14 @@ def carry_over(scan: Scan, landmarks: Mapping[str, Point], atlases: Sequence[Atl
     return TransferredScan(scan.name, dict(landmarks), votes)
 
 
-def vote_grid(scan: Scan, anchor: Point, reach_mm: tuple[Point, Point]) -> tuple[Image, tuple[int, int, int]]:
-    """A part of the scan's native grid around an anchor.
+def vote_grid(
+    scan: Scan, anchor: Point, reach_mm: tuple[Point, Point], finer: int = NATIVE_PER_VOXEL
+) -> tuple[Image, tuple[int, int, int]]:
+    """A part of the scan's grid, so much finer, around an anchor.
 
     An image to resample onto, and its first index (z, y, x).
     """
-    factors = (1, NATIVE_PER_VOXEL, NATIVE_PER_VOXEL)
+    factors = (1, finer, finer)
     spans = []
     for axis, (factor, step, count) in enumerate(zip(factors, scan.spacing_mm, scan.hu.shape, strict=True)):
         place, low, high = anchor[2 - axis], reach_mm[0][2 - axis], reach_mm[1][2 - axis]
@@ -125,4 +148,4 @@ def vote_grid(scan: Scan, anchor: Point, reach_mm: tuple[Point, Point]) -> tuple
         spans.append((max(0, int(first)), min(count * factor, int(last) + 1)))
     first_index = (spans[0][0], spans[1][0], spans[2][0])
     empty = np.zeros([max(stop - start, 1) for start, stop in spans], np.uint8)
-    return to_image(empty, scan.spacing_mm, first=first_index, factor=NATIVE_PER_VOXEL), first_index
+    return to_image(empty, scan.spacing_mm, first=first_index, factor=finer), first_index

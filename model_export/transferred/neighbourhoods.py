@@ -8,7 +8,7 @@ Each organ wants its own neighbourhood: one affine map does not fit a whole head
 from dataclasses import dataclass
 from typing import Final
 
-from model_export.transferred.scans import Point
+from model_export.transferred.scans import NATIVE_PER_VOXEL, Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,14 @@ class Neighbourhood:
     anchors: dict[str, str]
     reach_mm: tuple[Point, Point]
     """How far from a left anchor its organs may lie, lowest and highest x, y, z; mirrored for a right one."""
+    least_known: float = 0.85
+    """An atlas's organ of which less lies in the known CT is not carried over."""
+    joins_anchors: bool = True
+    """Whether the map is moved so that an anchor falls on the target's; else anchors only say where the organs may lie."""
+    compared: float = 1.0
+    """The share of the voxels that the correlation is worked out from."""
+    finer: int = NATIVE_PER_VOXEL
+    """Voxels of a vote to a voxel of the scan, along y and along x."""
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -48,3 +56,15 @@ ORBITS: Final = Neighbourhood(
     anchors={f"{organ}_{side}": f"Eye_{side}" for organ in ("Eye", "Lens", "OpticNrv", "Glnd_Lacrimal") for side in "LR"},
     reach_mm=((-44.0, -30.0, -26.0), (36.0, 64.0, 26.0)),
 )
+SKULL_BASE: Final = Neighbourhood(
+    name="skull-base",
+    landmarks=("Brainstem",),
+    margin_mm=((85.0, 80.0, 45.0), (85.0, 80.0, 70.0)),
+    anchors={"Brain": "Brainstem"},
+    reach_mm=((-85.0, -120.0, -70.0), (85.0, 110.0, 130.0)),
+    least_known=0.0,  # a contour is whole, also where the public CT is cut; the bones below are what is compared
+    joins_anchors=False,  # a brainstem's middle depends on where its ends were drawn
+    compared=0.2,
+    finer=1,
+)
+NEIGHBOURHOODS: Final = {near.name: near for near in (ORBITS, SKULL_BASE)}

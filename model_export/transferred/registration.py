@@ -13,6 +13,11 @@ from model_export.transferred.scans import F32, Image, Point, Scan, to_image
 
 WINDOW_HU: Final = (-200.0, 600.0)
 ITERATIONS: Final = 30
+SEED: Final = 7  # of the voxels that are compared, where not all are
+SLACK_MM: Final = 40.0
+"""How much more of a moving scan is shown than the neighbourhood's extent: the search looks no further."""
+LEAST_LANDMARKS: Final = 3
+"""From fewer a turn cannot be told."""
 FAILED: Final = 0.01
 """The correlation that is reported where the two scans do not overlap enough to be compared."""
 
@@ -40,10 +45,12 @@ class Moving:
     landmarks: tuple[Point, ...]
 
 
-def to_moving(scan: Scan, landmarks: Sequence[Point]) -> Moving:
-    """A whole scan, with its landmarks (x, y, z) in mm."""
-    image = to_image(_windowed(scan.hu), scan.spacing_mm)
-    return Moving(image, to_image(scan.known.astype(np.uint8), scan.spacing_mm), tuple(landmarks))
+def to_moving(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Moving:
+    """What of a scan may come to lie on a neighbourhood, with its landmarks (x, y, z) in mm."""
+    low, high = margin_mm
+    wider = tuple(np.add(low, SLACK_MM)), tuple(np.add(high, SLACK_MM))
+    image, mask = _around(scan, landmarks, wider)
+    return Moving(image, mask, tuple(landmarks))
 
 
 def to_fixed(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Fixed:
@@ -53,6 +60,12 @@ def to_fixed(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Poi
 
     :raises ValueError: where none of it is known.
     """
+    image, mask = _around(scan, landmarks, margin_mm)
+    return Fixed(image, mask, tuple(landmarks))
+
+
+def _around(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> tuple[Image, Image]:
+    """CT in the window, and what of it is known."""
     low, high = np.min(landmarks, axis=0) - margin_mm[0], np.max(landmarks, axis=0) + margin_mm[1]
     box = tuple(
         slice(max(0, int(first / step)), min(count, int(last / step) + 2))
@@ -63,17 +76,19 @@ def to_fixed(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Poi
         raise ValueError(f"{scan.name}: nothing is known around the landmarks")
     first = (box[0].start, box[1].start, box[2].start)
     image = to_image(_windowed(scan.hu[box]), scan.spacing_mm, first=first)
-    return Fixed(image, to_image(known.astype(np.uint8), scan.spacing_mm, first=first), tuple(landmarks))
+    return image, to_image(known.astype(np.uint8), scan.spacing_mm, first=first)
 
 
 def _windowed(hu: F32) -> F32:
     return np.clip(hu, *WINDOW_HU).astype(np.float32)
 
 
-def lay_on(fixed: Fixed, moving: Moving) -> tuple[Transform, float]:
+def lay_on(fixed: Fixed, moving: Moving, *, compared: float = 1.0) -> tuple[Transform, float]:
     """The affine map from the fixed scan to the moving one.
 
     From place to place, with the correlation that it reaches.
+
+    :param compared: the share of the voxels that are compared, always the same ones.
     """
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
@@ -82,6 +97,9 @@ def lay_on(fixed: Fixed, moving: Moving) -> tuple[Transform, float]:
     search.SetMetricAsCorrelation()
     search.SetMetricFixedMask(fixed.mask)
     search.SetMetricMovingMask(moving.mask)
+    if compared < 1.0:
+        search.SetMetricSamplingStrategy(search.RANDOM)
+        search.SetMetricSamplingPercentage(compared, SEED)
     search.SetInterpolator(sitk.sitkLinear)
     search.SetOptimizerAsRegularStepGradientDescent(2.0, 0.02, ITERATIONS, relaxationFactor=0.6)
     search.SetOptimizerScalesFromPhysicalShift()
@@ -95,9 +113,11 @@ def lay_on(fixed: Fixed, moving: Moving) -> tuple[Transform, float]:
 
 
 def _first_guess(fixed: Sequence[Point], moving: Sequence[Point]) -> Transform:
-    """The rigid map that takes landmarks to landmarks, as an affine one."""
+    """The rigid map that takes landmarks to landmarks, as an affine one; of fewer than three, a shift."""
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
+    if len(fixed) < LEAST_LANDMARKS:
+        return anchored(sitk.AffineTransform(3), _middle(fixed), _middle(moving))
     flat = [[float(value) for point in points for value in point] for points in (fixed, moving)]
     rigid = sitk.LandmarkBasedTransformInitializer(sitk.VersorRigid3DTransform(), *flat)
     transform = sitk.AffineTransform(3)
@@ -105,6 +125,11 @@ def _first_guess(fixed: Sequence[Point], moving: Sequence[Point]) -> Transform:
     transform.SetTranslation(rigid.GetTranslation())
     transform.SetCenter(rigid.GetCenter())
     return transform
+
+
+def _middle(points: Sequence[Point]) -> Point:
+    x, y, z = (float(value) for value in np.mean(points, axis=0))
+    return x, y, z
 
 
 def anchored(transform: Transform, here: Point, there: Point) -> Transform:
@@ -121,13 +146,14 @@ def anchored(transform: Transform, here: Point, there: Point) -> Transform:
     return moved
 
 
-def carried(labels: Mapping[str, Image], transform: Transform, grid: Image) -> dict[str, F32]:
+def carried(labels: Mapping[str, Image], transform: Transform | None, grid: Image) -> dict[str, F32]:
     """Labels of the moving scan on the fixed one's grid.
 
-    As shares in [0, 1], (z, y, x).
+    As shares in [0, 1], (z, y, x). Without a transform the labels are of the same scan.
     """
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
+    transform = transform or sitk.Transform()
     return {
         name: sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32))
         for name, image in labels.items()

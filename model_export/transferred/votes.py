@@ -55,7 +55,7 @@ class TransferredScan:
     votes: dict[str, Votes]
 
 
-def fused(votes: Votes) -> F32 | None:
+def fused(votes: Votes, *, least_agreement: float = LEAST_AGREEMENT) -> F32 | None:
     """A soft label (z, y, x).
 
     The weighted mean of the votes, with 0.5 where it encloses their median volume.
@@ -71,7 +71,7 @@ def fused(votes: Votes) -> F32 | None:
     if count == 0:
         return None
     level = float(np.partition(mean.ravel(), -count)[-count])
-    if agreement(shares, mean >= level) < LEAST_AGREEMENT:
+    if agreement(shares, mean >= level) < least_agreement:
         return None
     label: F32 = np.clip(0.5 + STEEPNESS * (mean - level), 0.0, 1.0).astype(np.float32)
     return np.where(mean > 0, label, 0.0).astype(np.float32)

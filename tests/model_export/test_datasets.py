@@ -14,6 +14,7 @@ from model_export.datasets.openkbp import SIDE, OpenKBPPatient, read_patient, re
 from model_export.datasets.released_contours import read_case, read_nrrd
 from model_export.datasets.training_file import CHANNEL, HU_OF_CODE, read_cases, read_provenance, to_codes, write_cases
 from model_export.prepare import Match, count_inside, labelled_slices, prepare
+from model_export.transferred.votes import TransferredScan, Votes, write_transferred
 from tests.model_export.conftest import made_case
 
 pytestmark = pytest.mark.slow
@@ -159,6 +160,25 @@ def test_prepare_joins_both_data_sets_into_one_file(tmp_path: Path) -> None:
     assert second.fraction_of_label()[second.labels].sum() == 4 * 10 * 10
     assert second.labelled_slices == ((2, 9),)  # native slice 0 to the top of the box
     assert read_provenance(tmp_path / "cases.npz")["cases"] == 2
+
+
+def test_prepare_labels_the_lower_brain_of_training_scans(tmp_path: Path) -> None:
+    write_patient(tmp_path, "pt_1")
+    write_patient(tmp_path, "pt_2", split="validation")
+    (tmp_path / "matched.csv").write_text("case,patient,slice_offset,row_offset,column_offset\n")
+    share = np.full((2, 4, 6, 8), 255, np.uint8)
+    votes = Votes(share, (70, 26, 40), ("0522c0014", "0522c0708"), (0.5, 0.5))
+    for name in ("pt_1", "pt_2"):
+        write_transferred(
+            tmp_path / f"{name}.npz", TransferredScan(name, {"Brainstem": (160.0, 110.0, 72 * 2.5)}, {"Brain": votes})
+        )
+    train, tuning = prepare(
+        tmp_path, tmp_path / "contours", tmp_path / "matched.csv", tmp_path / "cases.npz", lower_brain=tmp_path
+    )
+    assert train.channels == (CHANNEL["Parotid_L"], CHANNEL["Brain"])
+    places = np.argwhere(train.labels[1])  # the box begins at slice 68, row 20, column 30
+    assert (places.min(axis=0).tolist(), places.max(axis=0).tolist()) == ([2, 6, 10], [5, 11, 17])
+    assert tuning.channels == (CHANNEL["Parotid_L"],)
 
 
 def test_prepare_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 SPACING = (3.0, 3.9, 4.1)
 SHAPE = (26, 30, 41)
+NARROW = ((30.0, 30.0, 30.0), (30.0, 30.0, 30.0))
+MARGIN = ((60.0, 60.0, 60.0), (60.0, 60.0, 60.0))
 LEFT, RIGHT = (115.0, 45.0, 38.0), (52.0, 47.0, 40.0)
 
 
@@ -147,10 +149,14 @@ def test_an_atlas_is_laid_on_a_shifted_scan_and_its_organ_lands_on_the_anchor() 
     stem = (84.0, 90.0, 36.0)
     marks = [LEFT, RIGHT, stem]
     near = [tuple(a + b + 2.0 for a, b in zip(mark, shift, strict=True)) for mark in marks]  # 2 mm off along each axis
-    transform, correlation = lay_on(to_fixed(fixed, near, ((30.0, 30.0, 30.0), (30.0, 30.0, 30.0))), to_moving(moving, marks))
+    transform, correlation = lay_on(to_fixed(fixed, near, NARROW), to_moving(moving, marks, NARROW))
     assert correlation > 0.8
     there = transform.TransformPoint([a + b for a, b in zip(LEFT, shift, strict=True)])
     assert there == pytest.approx(LEFT, abs=1.5)
+
+    one, part = (near[2],), (marks[2],)  # one landmark, and a half of the voxels
+    shifted, _ = lay_on(to_fixed(fixed, one, MARGIN), to_moving(moving, part, MARGIN), compared=0.5)
+    assert shifted.TransformPoint([a + b for a, b in zip(LEFT, shift, strict=True)]) == pytest.approx(LEFT, abs=2.0)
 
     here = (120.0, 40.0, 40.0)
     organ = to_image(np.pad(np.ones((3, 12, 12), np.float32), 2), SPACING, first=(10, 38, 104), factor=4)

@@ -1,0 +1,71 @@
+"""The lower brain, as other patients' contours say where it lies.
+
+A head whose top or back is cut shows no closed ring of bone for `plain_brain`, and three training scans show a whole brain under
+an expert's contour. Contours of other patients, carried over by the bones of the skull base, agree on it; what is bone or air in
+the CT is taken off. It becomes a label of a training scan up to some way above the brainstem, where one affine map still fits.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from model_export.datasets.training_file import CHANNEL, Case
+from model_export.transferred.scans import Mask, Scan
+from model_export.transferred.votes import TransferredScan, fused
+from oarlock.geometry.components import largest_piece
+from oarlock.geometry.masks import Box
+
+TISSUE_HU: Final = (-200.0, 350.0)
+TOP_MM: Final = 30.0
+"""How far above the brainstem's middle the label reaches."""
+HIGHEST_MM: Final = 45.0
+"""How far at most, where the plain upper brain begins there."""
+LEAST_AGREEMENT: Final = 0.85
+
+
+def with_lower_brain(case: Case, scan: Scan, box: Box, found: TransferredScan, left_out: Collection[str] = ()) -> Case:
+    """The case with the lower brain labelled too.
+
+    Where others' contours agree, and the upper brain is either unlabelled or begins where they still fit; else as it is.
+
+    :param box: where in the scan the case lies.
+    """
+    channel, middle_mm = CHANNEL["Brain"], found.landmarks["Brainstem"][2]
+    begins = case.labelled_slices[case.channels.index(channel)][0] + box[0].start if channel in case.channels else None
+    top_mm = middle_mm + TOP_MM if begins is None else (begins - 1) * scan.spacing_mm[0]
+    if top_mm > middle_mm + HIGHEST_MM or (drawn := lower_brain(scan, found, top_mm, left_out)) is None:
+        return case
+    top = max(0, min(int(top_mm / scan.spacing_mm[0]), scan.hu.shape[0] - 1) - box[0].start)
+    return case.with_label("Brain", drawn[box], (0, top)) if begins is None else _joined(case, drawn[box])
+
+
+def lower_brain(scan: Scan, found: TransferredScan, top_mm: float, left_out: Collection[str] = ()) -> Mask | None:
+    """The brain up to a height, (z, y, x) on the scan's grid.
+
+    None where the contours that were carried over do not agree.
+
+    :param left_out: released cases whose contours say nothing.
+    """
+    votes = found.votes["Brain"].without(left_out)
+    end = int(top_mm / scan.spacing_mm[0]) + 1
+    z, y, x = (slice(first, first + count) for first, count in zip(votes.first, votes.shares.shape[1:], strict=True))
+    part = (slice(z.start, max(z.start, min(z.stop, end))), y, x)
+    said = votes.shares[:, : part[0].stop - z.start] * scan.known[part]  # elsewhere the maps need not agree
+    share = fused(replace(votes, shares=said), least_agreement=LEAST_AGREEMENT)
+    if share is None:
+        return None
+    drawn = np.zeros(scan.hu.shape, np.bool_)
+    drawn[part] = share >= 0.5
+    drawn &= scan.known & (scan.hu > TISSUE_HU[0]) & (scan.hu < TISSUE_HU[1])
+    return largest_piece(drawn) if drawn.any() else None
+
+
+def _joined(case: Case, lower: Mask) -> Case:
+    """The case whose label of the upper brain goes on downwards; both lie on the CT's grid."""
+    index = case.channels.index(CHANNEL["Brain"])
+    labels, slices = case.labels.copy(), list(case.labelled_slices)
+    labels[index] |= lower.astype(np.uint8) * np.uint8(17)
+    slices[index] = (0, slices[index][1])
+    return replace(case, labels=labels, labelled_slices=tuple(slices))
