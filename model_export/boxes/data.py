@@ -9,7 +9,7 @@ lattice; a step resamples it once.
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from model_export.prepare import OPEN_ENDED, Match, known_box, read_matches
 from model_export.progress import shown
 from model_export.transferred.atlases import Share, read_shares, share_centre_mm, share_known
 from model_export.transferred.scans import NATIVE_PER_VOXEL, Scan, centre_mm, read_scan
-from model_export.transferred.votes import TransferredScan, fused, read_transferred
+from model_export.transferred.votes import TransferredScan, fused, joined, on_lattice, read_transferred
 
 MARGIN: Final = (1.35, 20.0)
 """How much more of the CT is kept than a box covers, for turned, stretched and shifted boxes: a factor, then mm."""
@@ -140,7 +140,8 @@ def make_case(
         if organ in box.anchors:
             places[organ] = centre_mm(mask, scan.spacing_mm)
         if organ in organs:
-            labels[organ] = _openkbp_label(organ, mask, scan)
+            carried = labels.get(organ)
+            labels[organ] = _openkbp_label(organ, mask, scan) if carried is None else _joined(carried, mask)
     if match:
         shares = read_shares(scan, match, sources.contours, (*box.drawn_organs, *box.anchors))
         whole = {name for name, share in shares.items() if share_known(scan, share) >= 0.6}
@@ -161,6 +162,13 @@ def _transferred_labels(box: BoxConfig, scan: Scan, found: TransferredScan, left
             whole = (0, scan.hu.shape[0] - 1)
             labels[organ] = BoxLabel(organ, shares, votes.first, NATIVE_PER_VOXEL, TRANSFERRED, whole)
     return labels
+
+
+def _joined(carried: BoxLabel, mask: npt.NDArray[np.bool_]) -> BoxLabel:
+    """What experts' contours say of an organ, and to a smaller share what OpenKBP drew there."""
+    drawn = on_lattice(mask, carried.first, carried.shares.shape, carried.factor)
+    shares = joined(carried.shares.astype(np.float32) / 255.0, drawn)
+    return replace(carried, shares=np.rint(255.0 * shares).astype(np.uint8))
 
 
 def _openkbp_label(organ: str, mask: npt.NDArray[np.bool_], scan: Scan) -> BoxLabel:

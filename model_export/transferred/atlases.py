@@ -79,7 +79,7 @@ def read_atlases(scans: Mapping[str, Scan], matches: Mapping[str, Match], contou
         if all(known.get(name, 0.0) >= WHOLE for name in near.landmarks):
             kept = {name: share for name, share in shares.items() if known[name] >= near.least_known or name in near.landmarks}
             plain = Atlas(match.case, is_mirrored=False, scan=scans[patient], shares=kept, neighbourhood=near)
-            atlases += [plain, mirror_image(plain)]
+            atlases += [plain, mirror_image(plain)] if near.with_mirrored else [plain]
     return atlases
 
 

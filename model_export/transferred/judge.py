@@ -21,10 +21,12 @@ from model_export.transferred.make import carry_over, finder_of
 from model_export.transferred.neighbourhoods import ORBITS, SKULL_BASE, Neighbourhood
 from model_export.transferred.registration import carried
 from model_export.transferred.scans import F32, NATIVE_PER_VOXEL, Mask, Point, Scan, read_scan, to_image
-from model_export.transferred.votes import TransferredScan, Votes, fused
+from model_export.transferred.votes import TransferredScan, Votes, fused, joined, on_lattice
 
 GIVEN, FOUND = "true", "found"
 """Landmarks: the experts' own, or those that a stranger's scan gets."""
+OWN, JOINED = "OpenKBP's own", "joined"
+"""What OpenKBP drew, and the label that is made of it and of what was carried over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,15 @@ def judge_target(
         return [TransferScore(target.case, "Brain", how, _score_of_lower_brain(target, found))]
     rows = []
     for organ, votes in found.votes.items():
-        if organ in target.shares:
-            label = fused(votes)
-            dsc = None if label is None else volumetric_dsc(label >= 0.5, _reference(target.shares[organ], votes))
-            rows.append(TransferScore(target.case, organ, how, dsc))
+        if organ not in target.shares:
+            continue
+        label, reference = fused(votes), _reference(target.shares[organ], votes)
+        rows.append(TransferScore(target.case, organ, how, None if label is None else volumetric_dsc(label >= 0.5, reference)))
+        if how == FOUND and organ in target.scan.masks:
+            own = on_lattice(target.scan.masks[organ], votes.first, reference.shape, near.finer)
+            rows.append(TransferScore(target.case, organ, OWN, volumetric_dsc(own, reference)))
+            if label is not None:
+                rows.append(TransferScore(target.case, organ, JOINED, volumetric_dsc(joined(label, own) >= 0.5, reference)))
     return rows
 
 
@@ -108,14 +115,15 @@ def _reference(share: Share, votes: Votes) -> Mask:
 
 
 def to_table(rows: Sequence[TransferScore]) -> str:
-    """The judgements as Markdown, a line for each organ.
+    """The judgements as Markdown.
 
-    A column for each scan with each kind of landmarks.
+    A line for each organ and kind of label, a column for each scan, and the mean over those that were not refused.
     """
-    columns: Final = list(dict.fromkeys((row.case, row.landmarks) for row in rows))
-    scores = {(row.organ, row.case, row.landmarks): row.dsc for row in rows}
-    lines = ["| organ | " + " | ".join(f"{case}, {how}" for case, how in columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    for organ in dict.fromkeys(row.organ for row in rows):
-        cells = [scores.get((organ, case, how)) for case, how in columns]
-        lines.append(f"| {organ} | " + " | ".join("refused" if cell is None else f"{cell:.3f}" for cell in cells) + " |")
+    cases: Final = list(dict.fromkeys(row.case for row in rows))
+    lines = [f"| organ | | {' | '.join(cases)} | mean |", "| --- | --- |" + " ---: |" * (len(cases) + 1)]
+    for organ, how in dict.fromkeys((row.organ, row.landmarks) for row in rows):
+        found = {row.case: row.dsc for row in rows if (row.organ, row.landmarks) == (organ, how)}
+        told = ["" if case not in found else "refused" if (dsc := found[case]) is None else f"{dsc:.3f}" for case in cases]
+        scores = [dsc for dsc in found.values() if dsc is not None]
+        lines.append(f"| {organ} | {how} | {' | '.join(told)} | {np.mean(scores) if scores else float('nan'):.3f} |")
     return "\n".join(lines)

@@ -30,6 +30,8 @@ class Neighbourhood:
     """An atlas's organ of which less lies in the known CT is not carried over."""
     joins_anchors: bool = True
     """Whether the map is moved so that an anchor falls on the target's; else anchors only say where the organs may lie."""
+    with_mirrored: bool = True
+    """Whether atlases' mirror images are laid on a scan too."""
     compared: float = 1.0
     """The share of the voxels that the correlation is worked out from."""
     finer: int = NATIVE_PER_VOXEL
@@ -67,4 +69,13 @@ SKULL_BASE: Final = Neighbourhood(
     compared=0.2,
     finer=1,
 )
-NEIGHBOURHOODS: Final = {near.name: near for near in (ORBITS, SKULL_BASE)}
+BRAINSTEM: Final = Neighbourhood(
+    name="brainstem",
+    landmarks=("Brainstem",),
+    margin_mm=((60.0, 60.0, 35.0), (60.0, 60.0, 35.0)),
+    anchors={"Brainstem": "Brainstem"},
+    reach_mm=((-30.0, -35.0, -45.0), (30.0, 35.0, 45.0)),
+    joins_anchors=False,
+    with_mirrored=False,  # nine atlases without them, for half of the work
+)
+NEIGHBOURHOODS: Final = {near.name: near for near in (ORBITS, SKULL_BASE, BRAINSTEM)}

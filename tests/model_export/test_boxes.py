@@ -29,6 +29,7 @@ from model_export.boxes.train import (
 )
 from model_export.datasets.training_file import to_codes
 from model_export.transferred.scans import Scan
+from model_export.transferred.votes import joined, on_lattice
 from oarlock.segmentation.manifest import Edge, check_hash
 
 pytestmark = pytest.mark.slow
@@ -182,6 +183,29 @@ def test_an_organ_without_a_label_has_no_gradient(run: BoxRun) -> None:
     by_organ = network.head.conv.bias.grad.reshape(len(run.box.organs), -1).abs().sum(dim=1)
     assert by_organ[0] > 0
     assert by_organ[1:].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_two_boxes_in_a_step_have_the_mean_of_their_losses(run: BoxRun) -> None:
+    """In float32, where the loss sees the network's own logits: it must not write on them."""
+    network = BoxNetwork(run.network).eval()
+    rng = np.random.default_rng(1)
+    samples = [draw_box(made_case([made_label(organ, 30)]), run, rng) for organ in ("Eye_L", "Lens_L")]
+    both = loss_of_boxes(network, samples, run)
+    torch.autograd.backward(both)
+    alone = [float(loss_of_boxes(network, [sample], run).detach()) for sample in samples]
+    assert float(both.detach()) == pytest.approx(float(np.mean(alone)), rel=1e-4)
+
+
+def test_a_label_joins_what_was_carried_over_and_what_openkbp_drew() -> None:
+    shares, drawn = np.zeros((5, 24, 24), np.float32), np.zeros((5, 24, 24), np.bool_)
+    shares[1:4, 4:12, 4:20] = 1.0
+    drawn[1:4, 8:16, 4:20] = True
+    label = joined(shares, drawn)
+    assert label[2, 5, 12] >= 0.7  # what experts say stands alone
+    assert label[2, 10, 12] > 0.9  # and is surer where OpenKBP agrees
+    assert label[2, 14, 12] < 0.31  # what OpenKBP says alone is nothing
+    finer = on_lattice(np.eye(3, dtype=np.bool_)[None].repeat(2, axis=0), (1, 4, 4), (1, 4, 8), 4)
+    assert finer[0].tolist() == [[True] * 4 + [False] * 4] * 4  # voxel (1, 1) and half of (1, 2)
 
 
 def test_a_training_goes_on_as_if_it_had_not_been_stopped(run: BoxRun, tmp_path: Path) -> None:
