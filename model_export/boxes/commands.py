@@ -24,9 +24,7 @@ def add_box_commands(commands: Any) -> None:
         "--model", type=Path, default=Path("models/oarlock-hn"), help="the model that finds the first landmarks"
     )
     transfer.add_argument("--out", type=Path, required=True, help="a folder for one file a scan; goes on where it stopped")
-    transfer.add_argument(
-        "--near", choices=("orbits", "skull-base"), default="orbits", help="eyes and what belongs to them, or the brain"
-    )
+    transfer.add_argument("--near", choices=("orbits", "skull-base", "brainstem"), default="orbits", help="what is carried over")
     transfer.add_argument("--judge", action="store_true", help="only judge: each matched scan from the others' contours")
     transfer.set_defaults(run=_transfer)
 

@@ -141,6 +141,12 @@ def is_within(inner: Box, outer: Box) -> bool:
     return all(o.start <= i.start and i.stop <= o.stop for i, o in zip(inner, outer, strict=True))
 
 
+def within_box(box: Box, around: Box) -> Box:
+    """Where a box lies in one that holds it."""
+    z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, around, strict=True))
+    return z, y, x
+
+
 def _placed(box: Box | None, within: Box) -> Box | None:
     """A box of indices in another box, as one of the volume's."""
     if box is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from oarlock.arrays import FloatArray, IndexArray, Mask
 from oarlock.geometry.contours import box_of, to_mask
-from oarlock.geometry.masks import Box
+from oarlock.geometry.masks import Box, within_box
 from oarlock.geometry.polygons import area
 
 _STEP_MM: Final = 0.25
@@ -106,7 +106,7 @@ def shared_voxels(polygons: Sequence[FloatArray], shape: tuple[int, int]) -> int
     shared, sizes = 0, [0]
     for colour, yx in enumerate(sorted(polygons, key=lambda yx: -abs(area(yx))), start=1):
         box, mask = _filled(yx, shape)
-        place = painted[tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box[1:], whole[1:], strict=True))]
+        place = painted[within_box(box, whole)[1:]]
         found = place[mask]
         if found.size and found.min() != found.max():
             shared += int(np.count_nonzero(found != found.min()))  # what was painted first surrounds the rest

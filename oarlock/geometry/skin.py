@@ -33,7 +33,7 @@ from scipy import ndimage
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.components import largest_piece, to_pieces
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Crop, grow, voxels_per_slice
+from oarlock.geometry.masks import Box, Crop, grow, voxels_per_slice, within_box
 from oarlock.geometry.morphology import depth_mm, dilated_in_plane, opened_along_z, opened_by_neighbours, opened_in_plane
 
 AIR_HU: Final = -300
@@ -245,12 +245,6 @@ def grow_mm(box: Box, margins_mm: tuple[float, float, float], grid: Grid) -> Box
     """
     margins = [round(margin / spacing) for margin, spacing in zip(margins_mm, grid.spacing_mm, strict=True)]
     z, y, x = (grow(box, margin, grid.shape)[axis] for axis, margin in enumerate(margins))
-    return z, y, x
-
-
-def within_box(box: Box, around: Box) -> Box:
-    """Where a box lies in one that holds it."""
-    z, y, x = (slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(box, around, strict=True))
     return z, y, x
 
 

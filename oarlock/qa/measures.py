@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from oarlock.arrays import FloatArray, IndexArray, Mask
-from oarlock.geometry.masks import Box, Crop, voxels_per_slice
+from oarlock.geometry.masks import Box, Crop, voxels_per_slice, within_box
 from oarlock.qa.lattice import Lattice, rounded_tolerance_mm
 from oarlock.qa.surface_dsc import ALLOWANCE_MM, OneWay, SurfaceDistances, surface_distances
 from oarlock.qa.volumes import added_path_length_mm, centre_mm, one_sided_slice_share, volume_ml, volumetric_dsc
@@ -173,7 +173,7 @@ def _pasted(crop: Crop | None, box: Box) -> Mask:
     mask = np.zeros([s.stop - s.start for s in box], dtype=np.bool_)
     if crop is not None:
         own, inside = crop
-        mask[tuple(slice(p.start - q.start, p.stop - q.start) for p, q in zip(own, box, strict=True))] = inside
+        mask[within_box(own, box)] = inside
     return mask
 
 

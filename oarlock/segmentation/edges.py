@@ -17,7 +17,7 @@ import numpy.typing as npt
 from oarlock.ahead import ahead
 from oarlock.arrays import FloatArray, Mask
 from oarlock.geometry.grid import Grid
-from oarlock.geometry.masks import Box, Crop, OARMasks, grow
+from oarlock.geometry.masks import Box, Crop, OARMasks, grow, within_box
 from oarlock.organs.catalogue import OAR
 from oarlock.segmentation.manifest import Edge
 
@@ -80,13 +80,9 @@ def _uncontested(gain: Crop, others: Sequence[Crop]) -> Mask:
     """What one organ could gain and none of the others could."""
     box, won = gain[0], gain[1].copy()
     for other, theirs in others:
-        shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True)]
-        if all(span.start < span.stop for span in shared):
-            ours, of_theirs = (
-                tuple(slice(span.start - at.start, span.stop - at.start) for span, at in zip(shared, own, strict=True))
-                for own in (box, other)
-            )
-            won[ours] &= ~theirs[of_theirs]
+        z, y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
+        if all(span.start < span.stop for span in (z, y, x)):
+            won[within_box((z, y, x), box)] &= ~theirs[within_box((z, y, x), other)]
     return won
 
 

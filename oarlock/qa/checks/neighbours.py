@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from oarlock.arrays import Mask
-from oarlock.geometry.masks import Box, Crop, voxels_per_slice
+from oarlock.geometry.masks import Box, Crop, voxels_per_slice, within_box
 from oarlock.organs.catalogue import BY_NAME
 from oarlock.qa.checks.anatomy import Anatomy
 from oarlock.qa.checks.finding import Finding, Level, Slices
@@ -64,4 +64,4 @@ def _shared(p: slice, q: slice) -> slice:
 def _part(crop: Crop, box: Box) -> Mask:
     """What an organ has in a box that lies in its own; a view."""
     own, mask = crop
-    return mask[tuple(slice(p.start - q.start, p.stop - q.start) for p, q in zip(box, own, strict=True))]
+    return mask[within_box(box, own)]
