@@ -49,7 +49,7 @@ def all_before(training: Mapping[str, Any]) -> dict[str, float]:
 
     Its own, and those of what it started from.
     """
-    return {f"{key}_before": training.get(key, 0) + training.get(f"{key}_before", 0) for key in ("steps", "hours")}
+    return {f"{key}_before": round(training.get(key, 0) + training.get(f"{key}_before", 0), 2) for key in ("steps", "hours")}
 
 
 def load_onnx(network: Network, path: Path) -> list[NormReLUConv]:
