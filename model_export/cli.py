@@ -118,8 +118,10 @@ def _add_writing(commands: Commands) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from model_export.prepare import count_labels, prepare
+    from model_export.transferred.brain import LowerBrains
 
-    cases = prepare(options.openkbp, options.contours, options.matched, options.out, options.lower_brain)
+    more = LowerBrains(options.lower_brain) if options.lower_brain else None
+    cases = prepare(options.openkbp, options.contours, options.matched, options.out, more)
     print(f"{'OAR':16} {'training':>8} {'tuning':>8}")
     for name, training, tuning in count_labels(cases):
         print(f"{name:16} {training:8d} {tuning:8d}")

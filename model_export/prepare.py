@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from model_export.datasets.plain_lungs import with_plain_lungs
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.datasets.training_file import CHANNEL, U8, Case, read_cases, to_codes, write_cases
 from model_export.progress import shown
-from model_export.transferred.brain import with_lower_brain
-from model_export.transferred.scans import to_scan
-from model_export.transferred.votes import read_transferred
 from oarlock.organs.catalogue import OARS
 
 log = logging.getLogger(__name__)
@@ -34,6 +31,7 @@ OPEN_ENDED: Final = ("SpinalCanal", "SpinalCord")
 """Drawn only down to some level: below its lowest drawn slice such an organ is unlabelled, not absent."""
 
 Box = tuple[slice, slice, slice]
+More: TypeAlias = Callable[[Case, OpenKBPPatient, Box], Case]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +60,20 @@ def read_matches(path: Path) -> dict[str, Match]:
     }
 
 
-def prepare(openkbp: Path, contours: Path, matched: Path, out: Path, lower_brain: Path | None = None) -> list[Case]:
+def prepare(openkbp: Path, contours: Path, matched: Path, out: Path, more: More | None = None) -> list[Case]:
     """Write the training file and return its cases.
 
     Patients that an earlier call got through are not read again.
 
-    :param lower_brain: what `transfer --near skull-base` wrote.
+    :param more: labels that a training scan of OpenKBP gets besides; it is told the scan and where in it the case lies.
     """
     matches = read_matches(matched)
     parts = open_parts(
-        out.with_suffix(".parts"), work=[str(openkbp.resolve()), str(contours.resolve()), matched.read_text(), str(lower_brain)]
+        out.with_suffix(".parts"), work=[str(openkbp.resolve()), str(contours.resolve()), matched.read_text(), str(more)]
     )
     cases, digest = [], hashlib.sha256()
     for path in shown(find_patients(openkbp), "prepare"):
-        for case in made_once(parts / f"{path.stem}.npz", partial(to_case, path, matches, contours, lower_brain)):
+        for case in made_once(parts / f"{path.stem}.npz", partial(to_case, path, matches, contours, more)):
             digest.update(case.ct.tobytes())
             digest.update(case.labels.tobytes())
             cases.append(case)
@@ -112,7 +110,7 @@ def made_once(part: Path, make: Callable[[], Case | None]) -> list[Case]:
     return read_cases(part)
 
 
-def to_case(path: Path, matches: Mapping[str, Match], contours: Path, lower_brain: Path | None = None) -> Case | None:
+def to_case(path: Path, matches: Mapping[str, Match], contours: Path, more: More | None = None) -> Case | None:
     """A patient of OpenKBP under the best contours.
 
     The released ones, where there are any, or its own; None without an OAR of ours.
@@ -126,10 +124,7 @@ def to_case(path: Path, matches: Mapping[str, Match], contours: Path, lower_brai
     if case is None or case.split != "train":
         return case
     case = with_plain_brain(with_plain_lungs(case))
-    votes = lower_brain / f"{patient.name}.npz" if lower_brain else None
-    if votes is None or not votes.is_file():
-        return case
-    return with_lower_brain(case, to_scan(patient), known_box(patient.raw > 0), read_transferred(votes), TUNING_CASES)
+    return more(case, patient, known_box(patient.raw > 0)) if more else case
 
 
 def to_openkbp_case(patient: OpenKBPPatient) -> Case | None:

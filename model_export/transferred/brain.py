@@ -6,14 +6,17 @@ the CT is taken off. It becomes a label of a training scan up to some way above 
 """
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from model_export.datasets.openkbp import OpenKBPPatient
 from model_export.datasets.training_file import CHANNEL, Case
-from model_export.transferred.scans import Mask, Scan
-from model_export.transferred.votes import TransferredScan, fused
+from model_export.prepare import TUNING_CASES
+from model_export.transferred.scans import Mask, Scan, to_scan
+from model_export.transferred.votes import TransferredScan, fused, read_transferred
 from oarlock.geometry.components import largest_piece
 from oarlock.geometry.masks import Box
 
@@ -23,6 +26,21 @@ TOP_MM: Final = 30.0
 HIGHEST_MM: Final = 45.0
 """How far at most, where the plain upper brain begins there."""
 LEAST_AGREEMENT: Final = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class LowerBrains:
+    """The lower brains of a folder that `transfer --near skull-base` wrote.
+
+    Called with a case of OpenKBP, its patient and where in the patient it lies, it gives the case with its label. No scan that
+    tunes says anything of them.
+    """
+
+    folder: Path
+
+    def __call__(self, case: Case, patient: OpenKBPPatient, box: Box) -> Case:
+        path = self.folder / f"{patient.name}.npz"
+        return with_lower_brain(case, to_scan(patient), box, read_transferred(path), TUNING_CASES) if path.is_file() else case
 
 
 def with_lower_brain(case: Case, scan: Scan, box: Box, found: TransferredScan, left_out: Collection[str] = ()) -> Case:
@@ -42,9 +60,9 @@ def with_lower_brain(case: Case, scan: Scan, box: Box, found: TransferredScan, l
 
 
 def lower_brain(scan: Scan, found: TransferredScan, top_mm: float, left_out: Collection[str] = ()) -> Mask | None:
-    """The brain up to a height, (z, y, x) on the scan's grid.
+    """The brain up to a height.
 
-    None where the contours that were carried over do not agree.
+    (z, y, x) on the scan's grid; None where the contours that were carried over do not agree.
 
     :param left_out: released cases whose contours say nothing.
     """

@@ -71,7 +71,10 @@ def _seen(coarse: CoarseModel, scan: Scan) -> dict[str, Point]:
 def judge_target(
     target: Atlas, landmarks: dict[str, tuple[float, float, float]], how: str, others: Sequence[Atlas], near: Neighbourhood
 ) -> list[TransferScore]:
-    """Each organ of one scan that others' contours were carried over to; of the brain, what becomes a label."""
+    """Each organ of a scan that others' contours were laid on.
+
+    Of the brain, what becomes a label.
+    """
     found = carry_over(target.scan, landmarks, others, near)
     if near is SKULL_BASE:
         return [TransferScore(target.case, "Brain", how, _score_of_lower_brain(target, found))]

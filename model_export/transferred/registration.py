@@ -46,7 +46,10 @@ class Moving:
 
 
 def to_moving(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Moving:
-    """What of a scan may come to lie on a neighbourhood, with its landmarks (x, y, z) in mm."""
+    """The part of a scan that may lie on a neighbourhood.
+
+    With its landmarks (x, y, z) in mm.
+    """
     low, high = margin_mm
     wider = tuple(np.add(low, SLACK_MM)), tuple(np.add(high, SLACK_MM))
     image, mask = _around(scan, landmarks, wider)

@@ -83,7 +83,7 @@ def fused(votes: Votes, *, least_agreement: float = LEAST_AGREEMENT) -> F32 | No
 
 
 def joined(shares: F32, drawn: Mask) -> F32:
-    """What experts' contours say of an organ, and to a smaller share what OpenKBP drew there.
+    """Experts' contours, and to a smaller share OpenKBP's drawing.
 
     Both on one lattice (z, y, x). OpenKBP's centres draw a brainstem otherwise than the experts do, but they saw this scan.
     """

@@ -14,6 +14,7 @@ from model_export.datasets.openkbp import SIDE, OpenKBPPatient, read_patient, re
 from model_export.datasets.released_contours import read_case, read_nrrd
 from model_export.datasets.training_file import CHANNEL, HU_OF_CODE, read_cases, read_provenance, to_codes, write_cases
 from model_export.prepare import Match, count_inside, labelled_slices, prepare
+from model_export.transferred.brain import LowerBrains
 from model_export.transferred.votes import TransferredScan, Votes, write_transferred
 from tests.model_export.conftest import made_case
 
@@ -173,7 +174,7 @@ def test_prepare_labels_the_lower_brain_of_training_scans(tmp_path: Path) -> Non
             tmp_path / f"{name}.npz", TransferredScan(name, {"Brainstem": (160.0, 110.0, 72 * 2.5)}, {"Brain": votes})
         )
     train, tuning = prepare(
-        tmp_path, tmp_path / "contours", tmp_path / "matched.csv", tmp_path / "cases.npz", lower_brain=tmp_path
+        tmp_path, tmp_path / "contours", tmp_path / "matched.csv", tmp_path / "cases.npz", LowerBrains(tmp_path)
     )
     assert train.channels == (CHANNEL["Parotid_L"], CHANNEL["Brain"])
     places = np.argwhere(train.labels[1])  # the box begins at slice 68, row 20, column 30
