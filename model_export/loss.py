@@ -69,9 +69,8 @@ class _FastLoss(torch.autograd.Function):
         total = 0.0
         for index in range(channels):
             mask = counts[index].expand(logits.shape[1:])
-            one = (
-                logits[index].float().masked_fill(~mask, _NEVER)
-            )  # never in place: in float32 these are the network's own logits
+            # Never in place: in float32 these are the network's own logits.
+            one = logits[index].float().masked_fill(~mask, _NEVER)
             label = target[index].float() * mask
             loss, slope = _hardest(one, label, mask, config)
             total += loss / unit
