@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from oarlock.scopes import Scope
 from oarlock.store.jobs import JobId, Stage
@@ -19,6 +19,20 @@ from tests.web.planted import Planted
 from tests.web.test_review_page import PHONE, serious
 
 pytestmark = pytest.mark.slow
+
+
+def hold(page: Page, path: str) -> list[tuple[Route, APIResponse]]:
+    """The next call of a path, and its answer, which the page does not get yet; empty until the page calls."""
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(path, lambda route: held.append((route, route.fetch())), times=1)
+    return held
+
+
+def wait_for(page: Page, held: list[tuple[Route, APIResponse]]) -> tuple[Route, APIResponse]:
+    while not held:
+        page.wait_for_timeout(50)
+    return held[0]
+
 
 DARK = {"color_scheme": "dark"}
 
@@ -71,6 +85,50 @@ def test_the_list_moves_by_itself_and_is_read_again_only_when_it_changed(tab: Ta
     for verb, button in (("retry", "Cancel"), ("cancel", "Retry")):
         httpx.post(f"{planted.url}/v1/jobs/{planted.others['cancelled']}/{verb}").raise_for_status()
         expect(page.get_by_role("button", name=f"{button} job planning cancelled")).to_be_visible()
+
+
+@pytest.mark.long("pages")
+def test_a_reading_that_comes_late_does_not_put_a_job_back(tab: Tab, planted: Planted) -> None:
+    lease, other = Lease(JobId(planted.others["running"]), 1, "worker", 1), planted.others["cancelled"]
+    page = tab.open(f"{planted.url}/")
+    held = hold(page, "**/v1/jobs?*")
+    planted.running.store.leases.progress(lease, stage=Stage.COMPARING, progress=0.42, lease_s=3600)
+    httpx.post(f"{planted.url}/v1/jobs/{other}/retry").raise_for_status()
+    route, answer = wait_for(page, held)
+    assert Stage.COMPARING in answer.text()
+    planted.running.store.leases.progress(lease, stage=Stage.INFERRING, progress=0.42, lease_s=3600)
+    state = page.locator(f"[id='job-{lease.job_id}'] .state")
+    expect(state).to_have_text(Stage.INFERRING)
+    route.fulfill(response=answer)
+    expect(page.get_by_role("button", name="Cancel job planning cancelled")).to_be_visible()
+    assert state.inner_text() == Stage.INFERRING
+    httpx.post(f"{planted.url}/v1/jobs/{other}/cancel").raise_for_status()
+
+
+@pytest.mark.long("pages")
+def test_a_reading_that_comes_late_does_not_undo_a_filter(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/")
+    held = hold(page, "**/v1/jobs?*")
+    page.get_by_role("button", name="running", exact=True).click()
+    route, answer = wait_for(page, held)
+    page.get_by_role("button", name="failed", exact=True).click()
+    page.wait_for_function("document.querySelector('#jobs tbody').innerText.includes('planning failed')")
+    route.fulfill(response=answer)
+    page.wait_for_timeout(500)
+    assert names(page) == ["planning failed"]
+
+
+def test_charts_that_come_late_do_not_undo_a_choice(tab: Tab, planted: Planted) -> None:
+    page = tab.open(f"{planted.url}/charts")
+    held = hold(page, "**/v1/qa/scores?shadow=true*")
+    page.get_by_role("button", name="shadow").click()
+    route, answer = wait_for(page, held)
+    page.locator("#origins button").first.click()
+    page.wait_for_timeout(500)
+    before = page.locator("#charts").inner_text()
+    route.fulfill(response=answer)
+    page.wait_for_timeout(500)
+    assert page.locator("#charts").inner_text() == before
 
 
 def test_it_cancels_a_job_and_purges_it_only_when_sure(tab: Tab, planted: Planted) -> None:

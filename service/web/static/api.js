@@ -63,6 +63,15 @@ export function when(text) {
 /** A number with a unit, or an en dash where it is not defined. */
 export const figure = (value, digits = 2, unit = "") => (value === null || value === undefined ? "–" : value.toFixed(digits) + (unit && ` ${unit}`));
 
+/** Of several readings at once only the newest may be shown: an older one may come later, and knows less of what is chosen. */
+export function newest() {
+  let begun = 0;
+  return () => {
+    const mine = ++begun;
+    return () => mine === begun;
+  };
+}
+
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Ask in the page's dialog; whether it was answered with yes. */

@@ -1,5 +1,5 @@
 // Surface DSC over time. Against approved contours: control charts with their limits and signals. Against supplied ones: what was measured.
-import { byId, call, el, figure, toast, when } from "./api.js";
+import { byId, call, el, figure, newest, toast, when } from "./api.js";
 import { whoIsIt } from "./page.js";
 
 const W = 520, H = 190, LEFT = 40, RIGHT = 12, TOP = 14, BOTTOM = 24;
@@ -102,8 +102,12 @@ function show() {
   byId("charts").replaceChildren(...(wanted.length ? [...wanted].sort((a, b) => rank(a) - rank(b)).map(chart) : [el("p.quiet", {}, { approved: "No contours have come back yet: POST /v1/jobs/ID/reference sends them.", supplied: "No job came with an RTSTRUCT yet.", shadow: "No shadow run has ended yet (OARLOCK_SHADOW)." }[chosen.origin])]));
 }
 
+const reading = newest();
+
 async function refresh() {
-  all = await read();
+  const isNewest = reading(), found = await read();
+  if (!isNewest()) return;
+  all = found;
   fillChoices(all);
   show();
   document.body.dataset.ready = "true";

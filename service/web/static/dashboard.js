@@ -1,5 +1,5 @@
 // The jobs, newest first, as they are now; what is not ready, and why.
-import { byId, call, el, pause, sure, toast, when } from "./api.js";
+import { byId, call, el, newest, pause, sure, toast, when } from "./api.js";
 import { showGateways } from "./gateways.js";
 import { whoIsIt } from "./page.js";
 
@@ -76,7 +76,10 @@ function row(job) {
     el("td.actions", {}, ...actions(job)));
 }
 
+const reading = newest();
+
 async function refresh() {
+  const isNewest = reading();
   const query = new URLSearchParams({ limit: "50" });
   if (chosen.state !== "all") query.set("state", chosen.state);
   if (chosen.label) query.set("label", chosen.label);
@@ -90,13 +93,14 @@ async function refresh() {
     query.set("cursor", next);
   }
   const now = JSON.stringify([jobs, next]);
-  if (now === shown) return;
+  if (!isNewest() || now === shown) return;
   shown = now;
   const here = document.activeElement?.getAttribute("aria-label");
   byId("count").textContent = `${jobs.length}${next ? "+" : ""} job${jobs.length === 1 ? "" : "s"}`;
   const head = ["Job", "State", "Sent", "Series", "Model", "", ""].map((name) => el("th", { scope: "col" }, name || el("span.hidden", {}, "more")));
   byId("jobs").replaceChildren(jobs.length ? el("div.scroll", { tabindex: "0", role: "region", "aria-label": "Jobs" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...jobs.map(row)))) : empty(), next ? el("p", {}, el("button", { type: "button", onclick: () => { chosen.pages += 1; refresh(); } }, "Older jobs")) : "");
   if (here) byId("jobs").querySelector(`[aria-label="${CSS.escape(here)}"]`)?.focus();
+  move(); // this answer may be older than what the stream has told since
 }
 
 function empty() {
@@ -117,7 +121,7 @@ function prepare() {
 
 // ── live ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-let stream = null, due = false, busy = false;
+let stream = null, running = [], due = false, busy = false;
 
 /** Read the list now, or as soon as the last reading is three seconds old: however much moves, it is read no more often than that. */
 async function again() {
@@ -131,9 +135,9 @@ async function again() {
   busy = false;
 }
 
-/** How far the running jobs are; what else changes is read anew. */
-function move(jobs) {
-  for (const job of jobs) {
+/** How far the running jobs are, as the stream told last; what else changes is read anew. */
+function move() {
+  for (const job of running) {
     const line = byId(`job-${job.id}`), bar = line?.querySelector("progress");
     if (!bar) continue;
     bar.value = job.progress;
@@ -148,11 +152,13 @@ function listen() {
   let changes = null;
   stream = new EventSource("/v1/events");
   stream.addEventListener("open", () => (changes = null));
+  stream.addEventListener("error", () => ([running, shown] = [[], ""])); // until it tells again, what is read is newer
   stream.addEventListener("jobs", (event) => {
     const now = JSON.parse(event.data);
     if (now.changes !== changes) again();
     changes = now.changes;
-    move(now.running);
+    running = now.running;
+    move();
   });
 }
 
