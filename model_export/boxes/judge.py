@@ -150,7 +150,7 @@ def judge(
     """Every organ of the box that the scan shows whole."""
     coarse_drawing = coarse.draw(scan, whole=bool(served.box.shares))
     also = {oar.name for oar in coarse.part.oars}
-    middle = box_middle(served.box, {name: place for name, (place, _) in coarse_drawing.centres.items()})
+    middle = box_middle(served.box, coarse_drawing.centres)
     if middle is None:
         return []
     found, spans = on_native_grid(draw_box_on(served, scan, middle), served.box, middle, scan)

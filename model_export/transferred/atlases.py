@@ -14,7 +14,7 @@ import numpy as np
 from model_export.datasets.released_contours import RATERS, read_case
 from model_export.prepare import Match, cut, known_box
 from model_export.transferred.neighbourhoods import Neighbourhood
-from model_export.transferred.registration import Moving, to_moving
+from model_export.transferred.registration import SLACK_MM, Surroundings, surroundings
 from model_export.transferred.scans import F32, NATIVE_PER_VOXEL, Image, Mask, Point, Scan, centre_mm, to_image, to_mm
 from oarlock.organs.catalogue import BY_NAME, other_side
 
@@ -50,10 +50,10 @@ class Atlas:
         return {name: share_centre_mm(share, self.scan) for name, share in self.shares.items()}
 
     @cached_property
-    def moving(self) -> Moving:
+    def moving(self) -> Surroundings:
         """The scan, ready to be laid on another one."""
         near = self.neighbourhood
-        return to_moving(self.scan, [self.centres[name] for name in near.landmarks], near.margin_mm)
+        return surroundings(self.scan, [self.centres[name] for name in near.landmarks], near.margin_mm, slack_mm=SLACK_MM)
 
     @cached_property
     def images(self) -> dict[str, Image]:

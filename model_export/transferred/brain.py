@@ -50,24 +50,23 @@ def with_lower_brain(case: Case, scan: Scan, box: Box, found: TransferredScan, l
 
     :param box: where in the scan the case lies.
     """
-    channel, middle_mm = CHANNEL["Brain"], found.landmarks["Brainstem"][2]
+    channel, middle_mm, step_mm = CHANNEL["Brain"], found.landmarks["Brainstem"][2], scan.spacing_mm[0]
     begins = case.labelled_slices[case.channels.index(channel)][0] + box[0].start if channel in case.channels else None
-    top_mm = middle_mm + TOP_MM if begins is None else (begins - 1) * scan.spacing_mm[0]
-    if top_mm > middle_mm + HIGHEST_MM or (drawn := lower_brain(scan, found, top_mm, left_out)) is None:
+    end = int((middle_mm + TOP_MM) / step_mm) + 1 if begins is None else begins
+    if (end - 1) * step_mm > middle_mm + HIGHEST_MM or (drawn := lower_brain(scan, found, end, left_out)) is None:
         return case
-    top = max(0, min(int(top_mm / scan.spacing_mm[0]), scan.hu.shape[0] - 1) - box[0].start)
+    top = max(0, min(end, len(scan.hu)) - 1 - box[0].start)
     return case.with_label("Brain", drawn[box], (0, top)) if begins is None else _joined(case, drawn[box])
 
 
-def lower_brain(scan: Scan, found: TransferredScan, top_mm: float, left_out: Collection[str] = ()) -> Mask | None:
-    """The brain up to a height.
+def lower_brain(scan: Scan, found: TransferredScan, end: int, left_out: Collection[str] = ()) -> Mask | None:
+    """The brain below a slice.
 
     (z, y, x) on the scan's grid; None where the contours that were carried over do not agree.
 
     :param left_out: released cases whose contours say nothing.
     """
     votes = found.votes["Brain"].without(left_out)
-    end = int(top_mm / scan.spacing_mm[0]) + 1
     z, y, x = (slice(first, first + count) for first, count in zip(votes.first, votes.shares.shape[1:], strict=True))
     part = (slice(z.start, max(z.start, min(z.stop, end))), y, x)
     said = votes.shares[:, : part[0].stop - z.start] * scan.known[part]  # elsewhere the maps need not agree

@@ -1,6 +1,6 @@
 """Where a shipped model sees an organ.
 
-Its centre and volume, for the first landmarks of a scan without labels.
+Its centre, for the first landmarks of a scan without labels.
 """
 
 from dataclasses import dataclass, replace
@@ -47,10 +47,10 @@ class CoarseModel:
             upscale=self.part.output.upscale,
         )
 
-    def centres(self, scan: Scan) -> dict[str, tuple[Point, float]]:
-        """Centre and volume of each organ that is seen, by name.
+    def centres(self, scan: Scan) -> dict[str, Point]:
+        """The centre of each organ that is seen.
 
-        The centre (x, y, z) in mm, the volume in ml.
+        By name, (x, y, z) in mm.
         """
         return self.draw(scan).centres
 
@@ -95,19 +95,16 @@ class CoarseDrawing:
     found: F32
 
     @cached_property
-    def centres(self) -> dict[str, tuple[Point, float]]:
-        """Centre and volume of each organ's largest piece, by name.
+    def centres(self) -> dict[str, Point]:
+        """The centre of the largest piece of each organ that is seen.
 
-        Of organs that are seen; (x, y, z) in mm, and ml.
+        By name, (x, y, z) in mm.
         """
-        grid = self.model.grid
-        voxel_ml = float(np.prod(grid.spacing_mm)) / grid.upscale**2 / 1000.0
         centres = {}
         for oar, probability in zip(self.model.part.oars, self.found, strict=True):
             mass = np.where(largest_piece(probability >= SURE), probability, 0.0).astype(np.float32)
             if mass.any():
-                place = _placed(mass, self.case, grid, self.box, self.scan)
-                centres[oar.name] = (place, float((mass > 0).sum()) * voxel_ml)
+                centres[oar.name] = _placed(mass, self.case, self.model.grid, self.box, self.scan)
         return centres
 
     def native_mask(self, organ: str) -> Mask:

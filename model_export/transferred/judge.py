@@ -20,7 +20,7 @@ from model_export.transferred.coarse import CoarseModel
 from model_export.transferred.make import carry_over, finder_of
 from model_export.transferred.neighbourhoods import ORBITS, SKULL_BASE, Neighbourhood
 from model_export.transferred.registration import carried
-from model_export.transferred.scans import F32, NATIVE_PER_VOXEL, Mask, Point, Scan, read_scan, to_image
+from model_export.transferred.scans import F32, NATIVE_PER_VOXEL, Mask, read_scan, to_image
 from model_export.transferred.votes import TransferredScan, Votes, fused, joined, on_lattice
 
 GIVEN, FOUND = "true", "found"
@@ -56,16 +56,12 @@ def judge_transfer(
     for target in [atlas for atlas in atlases if not atlas.is_mirrored]:
         others = [atlas for atlas in atlases if atlas.case != target.case]
         rows += judge_target(target, {name: target.centres[name] for name in near.landmarks}, GIVEN, others, near)
-        found = finder_of(near, others)(target.scan, partial(_seen, coarse, target.scan))
+        found = finder_of(near, others)(target.scan, partial(coarse.centres, target.scan))
         if isinstance(found, str):
             rows += [TransferScore(target.case, organ, FOUND, None) for organ in near.organs]
         else:
             rows += judge_target(target, found, FOUND, others, near)
     return rows
-
-
-def _seen(coarse: CoarseModel, scan: Scan) -> dict[str, Point]:
-    return {name: place for name, (place, _) in coarse.centres(scan).items()}
 
 
 def judge_target(
@@ -95,12 +91,12 @@ def judge_target(
 def _score_of_lower_brain(target: Atlas, found: TransferredScan) -> float | None:
     """In known CT, up to the height that the label reaches."""
     scan, share = target.scan, target.shares["Brain"]
-    top_mm = found.landmarks["Brainstem"][2] + TOP_MM
-    label = lower_brain(scan, found, top_mm)
+    end = int((found.landmarks["Brainstem"][2] + TOP_MM) / scan.spacing_mm[0]) + 1
+    label = lower_brain(scan, found, end)
     if label is None:
         return None
     drawn = to_image(share.values, scan.spacing_mm, first=share.first, factor=NATIVE_PER_VOXEL)
-    counted = scan.known & (np.arange(len(scan.hu)) <= top_mm / scan.spacing_mm[0])[:, None, None]
+    counted = scan.known & (np.arange(len(scan.hu)) < end)[:, None, None]
     reference = carried({"Brain": drawn}, None, to_image(scan.hu, scan.spacing_mm))["Brain"] >= 0.5
     return volumetric_dsc(label, reference & counted)
 

@@ -19,7 +19,7 @@ from model_export.transferred.atlases import Atlas, read_atlases
 from model_export.transferred.coarse import CoarseModel
 from model_export.transferred.eyes import EyePicture, mean_eye, refined_eye
 from model_export.transferred.neighbourhoods import ORBITS, Neighbourhood
-from model_export.transferred.registration import anchored, carried, lay_on, to_fixed
+from model_export.transferred.registration import anchored, carried, lay_on, surroundings
 from model_export.transferred.scans import NATIVE_PER_VOXEL, Image, Point, Scan, centre_mm, read_scan, to_image
 from model_export.transferred.votes import TransferredScan, Votes, write_transferred
 
@@ -59,8 +59,7 @@ def transfer(openkbp: Path, contours: Path, matched: Path, *, model: Path, out: 
 
 
 def _seen(scan: Scan, model: CoarseModel, kept: Kept) -> dict[str, Point]:
-    found = kept.get(scan.name, partial(model.centres, scan))
-    return {name: (place[0], place[1], place[2]) for name, (place, _) in found.items()}
+    return {name: (x, y, z) for name, (x, y, z) in kept.get(scan.name, partial(model.centres, scan)).items()}
 
 
 def finder_of(near: Neighbourhood, atlases: Sequence[Atlas]) -> Finder:
@@ -109,7 +108,7 @@ def carry_over(scan: Scan, landmarks: Mapping[str, Point], atlases: Sequence[Atl
 
     Its organs are moved to the scan's own anchors, where the neighbourhood says so.
     """
-    fixed = to_fixed(scan, [landmarks[name] for name in near.landmarks], near.margin_mm)
+    fixed = surroundings(scan, [landmarks[name] for name in near.landmarks], near.margin_mm)
     grids = {
         organ: vote_grid(scan, landmarks[anchor], near.reach_of(organ), near.finer) for organ, anchor in near.anchors.items()
     }

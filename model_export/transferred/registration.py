@@ -15,7 +15,7 @@ WINDOW_HU: Final = (-200.0, 600.0)
 ITERATIONS: Final = 30
 SEED: Final = 7  # of the voxels that are compared, where not all are
 SLACK_MM: Final = 40.0
-"""How much more of a moving scan is shown than the neighbourhood's extent: the search looks no further."""
+"""How much more of a scan that is laid on another is shown: the search looks no further."""
 LEAST_LANDMARKS: Final = 3
 """From fewer a turn cannot be told."""
 FAILED: Final = 0.01
@@ -25,10 +25,10 @@ Transform = Any  # SimpleITK's
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
-    """A scan that others are laid on.
+class Surroundings:
+    """A part of a scan around some landmarks.
 
-    Its CT and known part in the neighbourhood of its landmarks.
+    Its CT in the window, what of it is known, and the landmarks (x, y, z) in mm.
     """
 
     image: Image
@@ -36,40 +36,17 @@ class Fixed:
     landmarks: tuple[Point, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Moving:
-    """A scan that is laid on others."""
+def surroundings(
+    scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point], *, slack_mm: float = 0.0
+) -> Surroundings:
+    """What lies around landmarks.
 
-    image: Image
-    mask: Image
-    landmarks: tuple[Point, ...]
-
-
-def to_moving(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Moving:
-    """The part of a scan that may lie on a neighbourhood.
-
-    With its landmarks (x, y, z) in mm.
-    """
-    low, high = margin_mm
-    wider = tuple(np.add(low, SLACK_MM)), tuple(np.add(high, SLACK_MM))
-    image, mask = _around(scan, landmarks, wider)
-    return Moving(image, mask, tuple(landmarks))
-
-
-def to_fixed(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> Fixed:
-    """The part of a scan around its landmarks.
-
-    From so far below them to so far above, x, y and z each.
+    From so far below them to so far above, x, y and z each, and so much more on every side.
 
     :raises ValueError: where none of it is known.
     """
-    image, mask = _around(scan, landmarks, margin_mm)
-    return Fixed(image, mask, tuple(landmarks))
-
-
-def _around(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Point]) -> tuple[Image, Image]:
-    """CT in the window, and what of it is known."""
-    low, high = np.min(landmarks, axis=0) - margin_mm[0], np.max(landmarks, axis=0) + margin_mm[1]
+    low = np.min(landmarks, axis=0) - margin_mm[0] - slack_mm
+    high = np.max(landmarks, axis=0) + margin_mm[1] + slack_mm
     box = tuple(
         slice(max(0, int(first / step)), min(count, int(last / step) + 2))
         for first, last, step, count in zip(low[::-1], high[::-1], scan.spacing_mm, scan.hu.shape, strict=True)
@@ -79,14 +56,14 @@ def _around(scan: Scan, landmarks: Sequence[Point], margin_mm: tuple[Point, Poin
         raise ValueError(f"{scan.name}: nothing is known around the landmarks")
     first = (box[0].start, box[1].start, box[2].start)
     image = to_image(_windowed(scan.hu[box]), scan.spacing_mm, first=first)
-    return image, to_image(known.astype(np.uint8), scan.spacing_mm, first=first)
+    return Surroundings(image, to_image(known.astype(np.uint8), scan.spacing_mm, first=first), tuple(landmarks))
 
 
 def _windowed(hu: F32) -> F32:
     return np.clip(hu, *WINDOW_HU).astype(np.float32)
 
 
-def lay_on(fixed: Fixed, moving: Moving, *, compared: float = 1.0) -> tuple[Transform, float]:
+def lay_on(fixed: Surroundings, moving: Surroundings, *, compared: float = 1.0) -> tuple[Transform, float]:
     """The affine map from the fixed scan to the moving one.
 
     From place to place, with the correlation that it reaches.

@@ -77,6 +77,6 @@ def test_it_goes_on_to_the_upper_brain_where_that_begins_near_enough() -> None:
 
 
 def test_contours_that_disagree_and_those_left_out_say_nothing() -> None:
-    assert lower_brain(made_scan(), made_votes(-6, 1, 6), 40.0, left_out={"b"}) is None
+    assert lower_brain(made_scan(), made_votes(-6, 1, 6), 17, left_out={"b"}) is None
     case = case_of(made_scan())
     assert with_lower_brain(case, made_scan(), WHOLE, made_votes(0, 0), left_out={"a", "b"}) is case
