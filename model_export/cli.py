@@ -81,6 +81,16 @@ def _add_judging(commands: Commands) -> None:
     calibrate.add_argument("--openkbp", type=int, default=24, help="how many of OpenKBP's training scans to judge by")
     calibrate.set_defaults(run=_calibrate)
 
+    judge = commands.add_parser("judge", help="score a model folder on public scans, as a job delivers its contours")
+    judge.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="whose parts have not seen the scans")
+    judge.add_argument("--openkbp", type=Path, required=True, help="clone of open-kbp, or a folder of SPLIT/pt_N.npz")
+    judge.add_argument("--contours", type=Path, required=True, help="clone of tcia-ct-scan-dataset")
+    judge.add_argument("--matched", type=Path, required=True, help="table of the scans that are in both")
+    judge.add_argument("--cases", nargs="*", default=[], help="released cases; without any, OpenKBP's validation")
+    judge.add_argument("--wrong-too", action="store_true", help="the scans of the validation whose contours are wrong, too")
+    judge.add_argument("--out", type=Path, help="all figures as JSON")
+    judge.set_defaults(run=_judge)
+
     look = commands.add_parser("look", help="pictures of what a checkpoint draws on a DICOM series")
     look.add_argument("--folder", type=Path, required=True, help="of the run")
     look.add_argument("--config", type=Path, default=CONFIG)
@@ -192,6 +202,30 @@ def _evaluate(options: argparse.Namespace) -> None:
     if (options.folder / CURVE).is_file():
         draw_curves(options.folder, options.folder / "curves.png")
     print(to_table(summarise(results)))
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from model_export.datasets.openkbp import find_patients
+    from model_export.evaluate import OrganResult, summarise, to_table, write_results
+    from model_export.judge import WRONG_REFERENCES, judge, shown_matched, shown_openkbp
+    from model_export.prepare import read_matches
+    from model_export.progress import shown
+    from model_export.transferred.scans import read_scan
+    from oarlock.inference.models import load
+    from oarlock.segmentation.manifest import read_manifest
+
+    manifest, matches, rows = read_manifest(options.model), read_matches(options.matched), list[OrganResult]()
+    by_case = {match.case: patient for patient, match in matches.items()}
+    model, left_out = load(manifest), {*matches, *(() if options.wrong_too else WRONG_REFERENCES)}
+    paths = find_patients(options.openkbp)
+    for path in shown([path for path in paths if path.stem in {by_case[case] for case in options.cases}], "matched"):
+        rows += judge(model, shown_matched(read_scan(path), matches[path.stem], options.contours))
+    validation = [] if options.cases else [path for path in paths if path.parent.name.startswith("validation")]
+    for path in shown([path for path in validation if path.stem not in left_out], "validation"):
+        rows += judge(model, shown_openkbp(read_scan(path)))
+    if options.out:
+        write_results(options.out, rows, {"model": manifest.identity})
+    print(to_table(summarise(rows)))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from oarlock.ct.series import CTSeries, check_headers, read_ct_series
 from oarlock.errors import NoCTImages, StructureSetError
+from oarlock.geometry.grid import Grid
 from oarlock.geometry.masks import OARMasks
 from oarlock.geometry.skin import Surroundings
 from oarlock.organs.catalogue import OAR, OARS
@@ -68,18 +70,21 @@ def compare_models(first: Model, second: Model, folder: Path) -> Iterator[Pair]:
             ct = read_ct_series(check_headers(files))
         except NoCTImages:
             continue
-        drawn = [_drawn(model, ct) for model in (first, second)]
+        drawn = [delivered(model, ct.hu, ct.header.grid) for model in (first, second)]
         for oar, reference in _references(files, ct):
             if all(oar in masks.oars for masks in drawn):
                 scores = [_scores(masks, reference, oar, ct) for masks in drawn]
                 yield Pair(scan.name, oar, scores[0], scores[1])
 
 
-def _drawn(model: Model, ct: CTSeries) -> OARMasks:
-    """What a job would deliver."""
-    masks = segment(ct.hu, ct.header.grid, model).masks
-    within_skin(masks, Surroundings(ct.hu, ct.header.grid))
-    clean_up(masks, ct.header.grid)
+def delivered(model: Model, hu: npt.NDArray[np.int16], grid: Grid) -> OARMasks:
+    """What a job would deliver.
+
+    :param hu: (z, y, x) Hounsfield units on ``grid``.
+    """
+    masks = segment(hu, grid, model).masks
+    within_skin(masks, Surroundings(hu, grid))
+    clean_up(masks, grid)
     return masks
 
 

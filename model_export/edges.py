@@ -65,7 +65,7 @@ def judge_edges(
     drawing = coarse.draw(scan, whole=True)
     known, native_mm = scan.native_known, scan.native_mm
     hu = np.where(known, on_finer_pixels(scan.hu, NATIVE_PER_VOXEL), UNKNOWN_HU).astype(np.int16)
-    grid = _native_grid(scan)
+    grid = grid_of(scan, NATIVE_PER_VOXEL)
     drawn = OARMasks.empty([BY_NAME[organ] for organ in edges], grid.shape)
     for oar in drawn.oars:
         drawn.put(oar, (slice(None),) * 3, drawing.native_mask(oar.name) & known)
@@ -106,6 +106,18 @@ def on_finer_pixels(volume: npt.NDArray[np.float32], factor: int) -> npt.NDArray
     return cast("npt.NDArray[np.float32]", finer.numpy())
 
 
+def grid_of(scan: Scan, finer: int) -> Grid:
+    """A scan's slices, upright from the origin on.
+
+    With so many pixels for each of its own along a row and along a column.
+    """
+    slices, rows, columns = scan.hu.shape
+    z, y, x = scan.spacing_mm
+    origins = np.arange(slices)[:, None] * np.array([0.0, 0.0, z])
+    along, down = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    return Grid(rows * finer, columns * finer, origins, along, down, y / finer, x / finer)
+
+
 def _edge(table: Mapping[str, Any]) -> Edge:
     return Edge(**EdgeTable.model_validate(table).model_dump())
 
@@ -122,11 +134,3 @@ def _pairs(row: EdgeScore) -> tuple[tuple[float, float] | None, ...]:
 def _scored(mask: Mask, reference: Mask, spacing_mm: tuple[float, float, float], tolerance_mm: float) -> tuple[float, float]:
     surface = surface_dsc(mask, reference, spacing_mm, tolerance_mm)
     return volumetric_dsc(mask, reference) or 0.0, surface or 0.0
-
-
-def _native_grid(scan: Scan) -> Grid:
-    slices, rows, columns = scan.hu.shape
-    z, y, x = scan.native_mm
-    origins = np.arange(slices)[:, None] * np.array([0.0, 0.0, z])
-    along, down = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-    return Grid(rows * NATIVE_PER_VOXEL, columns * NATIVE_PER_VOXEL, origins, along, down, y, x)
