@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from model_export.compare import delivered
-from model_export.edges import grid_of, on_finer_pixels
-from model_export.judge import Shown, judge, shown_openkbp
+from model_export.edges import grid_of
+from model_export.judge import Shown, finer_hu, judge, shown_openkbp
 from model_export.transferred.scans import Scan
 from oarlock.inference.models import load
 from oarlock.organs.catalogue import BY_NAME
@@ -44,7 +44,7 @@ def test_what_a_job_delivers_is_compared_on_the_scans_own_pixels(model: Model, s
 
 
 def test_a_matched_scan_is_shown_finer_and_the_radiographer_is_scored_beside(model: Model, scan: Scan) -> None:
-    hu = np.rint(on_finer_pixels(scan.hu, 4)).astype(np.int16)
+    hu = np.rint(finer_hu(scan.hu, 4)).astype(np.int16)
     drawn = delivered(model, hu, grid_of(scan, 4))
     oncologist = {JAW.name: drawn.mask(JAW)}
     radiographer = {JAW.name: np.roll(drawn.mask(JAW), 1, axis=2)}
@@ -66,3 +66,12 @@ def test_only_known_ct_is_compared_and_an_organ_that_is_mostly_unknown_is_left_o
     little = np.zeros_like(cut[BRAIN.name])
     little[tuple(np.argwhere(cut[BRAIN.name])[0])] = True  # 0.4 ml
     assert not list(judge(model, shown_openkbp(replace(scan, known=known, masks={BRAIN.name: little}))))
+
+
+def test_finer_ct_keeps_the_scans_own_values_as_means() -> None:
+    hu = np.full((2, 12, 13), -1000, np.float32)
+    hu[:, 4:, 4:] = 40  # a corner of skin
+    hu[0, 8, 8] = 700
+    means = finer_hu(hu, 4).reshape(2, 12, 4, 13, 4).mean(axis=(2, 4))
+    assert np.abs(means - hu).max() < 1040 / 20
+    assert np.array_equal(finer_hu(hu, 1), hu)
