@@ -48,7 +48,16 @@ def test_a_mirrored_scan_gets_the_mirrored_contours(scan: Scan, model: Model, ba
 
 @pytest.mark.long("shipped")
 @pytest.mark.parametrize(
-    ("name", "least"), [("noise 20 HU", 0.97), ("+50 HU", 0.85), ("-50 HU", 0.75), ("5 mm", 0.9), ("couch", 0.95)]
+    ("name", "least"),
+    [
+        ("noise 20 HU", 0.97),
+        ("+50 HU", 0.85),
+        ("-50 HU", 0.75),
+        ("smoother", 0.88),
+        ("sharper", 0.85),
+        ("5 mm", 0.9),
+        ("couch", 0.95),
+    ],
 )
 def test_what_hospitals_do_to_a_scan_moves_no_large_organ(
     name: str, least: float, scan: Scan, model: Model, base: OARMasks

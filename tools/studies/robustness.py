@@ -3,8 +3,9 @@
 ``python -m tools.studies.robustness SERIES``; the scan is a real one.
 
 Each change is one that a hospital sees: the patient mirrored (as a file read the wrong way would show them), a noisier tube
-current, another HU scale, slices of 1 to 5 mm, streaks from dental fillings, a head without shoulders, shoulders without head, a
-couch. The table gives the Dice of what is drawn then with what is drawn on the scan as it is, OAR by OAR.
+current, another HU scale, a smoother and a sharper reconstruction kernel, slices of 1 to 5 mm, streaks from dental fillings, a
+head without shoulders, shoulders without head, a couch. The table gives the Dice of what is drawn then with what is drawn on the
+scan as it is, OAR by OAR.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from oarlock.arrays import Mask
 from oarlock.ct.series import check_headers, read_ct_series
@@ -31,6 +33,7 @@ from oarlock.segmentation.within_skin import within_skin
 
 HU = npt.NDArray[np.int16]
 SEED: Final = 1
+KERNEL_MM: Final = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,21 @@ def in_place(change: Callable[[HU], npt.NDArray[Any]]) -> Callable[[Scan, OARMas
 def noisy(hu: HU) -> npt.NDArray[Any]:
     """Independent noise of 20 HU."""
     return hu + np.random.default_rng(SEED).normal(0.0, 20.0, hu.shape)
+
+
+def other_kernel(sharper: float) -> Callable[[Scan, OARMasks], Changed]:
+    """Another reconstruction kernel.
+
+    The scan, and so many times what a Gaussian of ``KERNEL_MM`` (SD) in plane takes from it; -1 is the Gaussian itself.
+    """
+
+    def changed(scan: Scan, masks: OARMasks) -> Changed:
+        hu, steps_mm = scan.hu.astype(np.float32), (scan.grid.row_spacing_mm, scan.grid.column_spacing_mm)
+        smooth = ndimage.gaussian_filter(hu, (0.0, *(KERNEL_MM / step for step in steps_mm)), mode="nearest")
+        sharp = np.clip(np.rint(hu + sharper * (hu - smooth)), -1024, 3071).astype(np.int16)
+        return Changed(replace(scan, hu=sharp), masks.mask)
+
+    return changed
 
 
 def mirrored_scan(scan: Scan, masks: OARMasks) -> Changed:
@@ -180,6 +198,8 @@ VARIANTS: Final[Mapping[str, Callable[[Scan, OARMasks], Changed]]] = {
     "noise 20 HU": in_place(noisy),
     "+50 HU": in_place(lambda hu: np.where(hu > -1000, hu.astype(np.int32) + 50, hu)),
     "-50 HU": in_place(lambda hu: hu.astype(np.int32) - 50),
+    "smoother": other_kernel(-1.0),
+    "sharper": other_kernel(1.0),
     "1 mm": resliced(1.0),
     "3 mm": resliced(3.0),
     "5 mm": resliced(5.0),
