@@ -102,6 +102,7 @@ def _add_judging(commands: Commands) -> None:
 def _add_writing(commands: Commands) -> None:
     export = commands.add_parser("export", help="write the model folder of a checkpoint's averaged weights, and check it")
     export.add_argument("--folder", type=Path, required=True, help="of the run")
+    export.add_argument("--judged", type=Path, help="of the run that it went on from with all scans: whose figures hold for it")
     export.add_argument("--config", type=Path, default=CONFIG)
     export.add_argument("--out", type=Path, default=Path("models/oarlock-hn"))
     export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
@@ -238,7 +239,8 @@ def _export(options: argparse.Namespace) -> None:
 
     config = read_config(options.config)
     run = resume_run(config, options.folder / CHECKPOINT)
-    evaluations = sorted(options.folder.glob("evaluation-*.json"))
+    judged = options.judged or options.folder
+    evaluations = sorted(judged.glob("evaluation-*.json"))
     results = json.loads(evaluations[-1].read_text()) if evaluations else {}
     facts: dict[str, float | int | str] = {"steps": run.step, "hours": round(run.elapsed_s / 3600, 2)}
     facts |= {"config": options.config.name, **run.origin}
@@ -246,7 +248,9 @@ def _export(options: argparse.Namespace) -> None:
         facts["data_sha256"] = read_provenance(options.data)["sha256_of_arrays"]
     if options.commit:
         facts["commit"] = options.commit
-    thresholds = _thresholds(options.folder)
+    if options.judged:
+        facts["learnt_from_judges"] = True
+    thresholds = _thresholds(judged)
     agreement = export_model(
         run.average,
         config,

@@ -245,7 +245,8 @@ def to_card(folder: Path, version: str, facts: dict[str, Any], results: dict[str
     return CARD.read_text(encoding="utf-8").format(
         name=folder.name,
         version=version,
-        facts="\n".join(f"- {key}: {value}" for key, value in facts.items()),
+        split=LEARNT_FROM_JUDGES if facts.get("learnt_from_judges") else "They were never trained on.",
+        facts="\n".join(f"- {key}: {value}" for key, value in facts.items() if key != "learnt_from_judges"),
         table=to_table(lines) if lines else "Not yet measured.",
         picture=f"![Contours on axial, coronal and sagittal cuts]({PICTURE})" if seen.picture else "Not yet looked at.",
         robustness=seen.robustness.read_text(encoding="utf-8").strip() if seen.robustness else "Not yet measured.",
@@ -253,6 +254,9 @@ def to_card(folder: Path, version: str, facts: dict[str, Any], results: dict[str
     )
 
 
+LEARNT_FROM_JUDGES: Final = (
+    "The network that is judged below was never trained on them; what ships went on from it and learnt from all scans."
+)
 PICTURE: Final = "native.png"
 CARD: Final = Path(__file__).with_name("card.md")
 

@@ -73,3 +73,12 @@ def test_the_file_names_no_folder_of_the_machine_that_wrote_it(exported: Path) -
     content = (exported / "model.onnx").read_bytes()
     assert b"model_export" not in content
     assert str(exported).encode() not in content
+
+
+def test_a_card_says_whether_what_ships_has_seen_the_scans_that_judge(tmp_path: Path) -> None:
+    from model_export.export import Seen, to_card
+
+    fold, all_scans = (to_card(tmp_path, "1", {"steps": 7} | more, {}, Seen()) for more in ({}, {"learnt_from_judges": True}))
+    assert "They were never trained on." in fold
+    assert "what ships went on from it and learnt from all scans" in all_scans
+    assert "learnt_from_judges" not in all_scans
