@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model_export.boxes.data import Sources
+    from model_export.boxes.train import Trained
 
 CONFIG: Final = Path(__file__).parents[1] / "configs" / "orbits.toml"
 EDGES: Final = CONFIG.with_name("edges.toml")
@@ -50,17 +53,17 @@ def add_box_commands(commands: Any) -> None:
 
     _add_relabel(commands)
 
-    judge = commands.add_parser("box-judge", help="score a checkpoint on matched scans that it never saw")
+    judge = commands.add_parser("box-judge", help="score checkpoints on matched scans that they never saw")
     judge.add_argument("--config", type=Path, default=CONFIG)
-    judge.add_argument("--folder", type=Path, required=True, help="of the run")
+    judge.add_argument("--folder", type=Path, nargs="+", required=True, help="of the run; of several runs their mean draws")
     _add_sources(judge)
     judge.add_argument("--cases", nargs="+", required=True, help="released cases that were left out")
     judge.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="the coarse model that lays the box")
     judge.set_defaults(run=_judge)
 
-    export = commands.add_parser("box-export", help="write a box network's ONNX file and its part of a manifest, and check both")
+    export = commands.add_parser("box-export", help="write a box's ONNX file and its part of a manifest, and check both")
     export.add_argument("--config", type=Path, default=CONFIG)
-    export.add_argument("--checkpoint", type=Path, required=True)
+    export.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="several: the file answers with their mean")
     export.add_argument("--results", type=Path, nargs="*", default=[], help="what box-judge wrote, one file a fold")
     export.add_argument("--learnt-from-judges", action="store_true", help="the checkpoint went on from the fold's with all scans")
     export.add_argument("--data", type=Path, help="what it was trained on; its hash goes into the manifest")
@@ -96,7 +99,7 @@ def _add_relabel(commands: Any) -> None:
     relabel = commands.add_parser("box-relabel", help="a second round of labels, by what a trained box network draws")
     relabel.add_argument("--config", type=Path, default=CONFIG)
     relabel.add_argument("--data", type=Path, required=True, help="what box-prepare wrote")
-    relabel.add_argument("--checkpoint", type=Path, required=True, help="of a network that was trained on it")
+    relabel.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="of networks that were trained on it")
     relabel.add_argument("--move", nargs="*", default=[], help="left organs whose transferred labels go where the first is drawn")
     relabel.add_argument("--add", nargs="*", default=[], help="left organs that scans without them get a label of")
     relabel.add_argument("--looks", type=int, default=1, choices=(1, 4), help="places of the box whose mean is drawn")
@@ -185,17 +188,16 @@ def _relabel(options: argparse.Namespace) -> None:
     from model_export.boxes.data import box_data_hash, read_box_cases, write_box_cases
     from model_export.boxes.relabel import LOOKS, relabel
     from model_export.boxes.served import ServedBox
-    from model_export.boxes.train import resume_box_training
+    from model_export.boxes.train import read_trained
 
     torch.set_num_threads(1)
-    run = read_box_run(options.config)
-    training = resume_box_training(run, options.checkpoint)
-    served = ServedBox(training.average, run.box).eval()
+    run, trained = read_box_run(options.config), [read_trained(path) for path in options.checkpoint]
+    served = ServedBox([each.network for each in trained], run.box).eval()
     threshold = run.box.thresholds.get(options.move[0], 0.5) if options.move else 0.5
     cases = read_box_cases(options.data)
     looks = LOOKS[: options.looks]
     found = relabel(cases, run.box, served, moved=options.move, added=options.add, threshold=threshold, looks=looks)
-    first = {"first_round": box_data_hash(options.data), "by_step": training.step, "looks": len(looks)}
+    first = {"first_round": box_data_hash(options.data), "by_step": [each.step for each in trained], "looks": len(looks)}
     write_box_cases(options.out, found.cases, {"box": run.box.name, "moved": options.move, "added": options.add} | first)
     print("\n".join([*found.told, f"{len(found.cases)} of {len(cases)} scans"]))
 
@@ -208,7 +210,7 @@ def _judge(options: argparse.Namespace) -> None:
     from model_export.boxes.config import read_box_run
     from model_export.boxes.judge import judge, to_table
     from model_export.boxes.served import ServedBox
-    from model_export.boxes.train import CHECKPOINT, resume_box_training
+    from model_export.boxes.train import CHECKPOINT, read_trained
     from model_export.datasets.openkbp import find_patients
     from model_export.prepare import read_matches
     from model_export.progress import shown
@@ -216,17 +218,15 @@ def _judge(options: argparse.Namespace) -> None:
     from model_export.transferred.scans import read_scan
 
     torch.set_num_threads(1)
-    run = read_box_run(options.config)
-    training = resume_box_training(run, options.folder / CHECKPOINT)
-    served, coarse = ServedBox(training.average, run.box).eval(), CoarseModel(options.model)
+    run, trained = read_box_run(options.config), [read_trained(folder / CHECKPOINT) for folder in options.folder]
+    served, coarse = ServedBox([each.network for each in trained], run.box).eval(), CoarseModel(options.model)
     matches = read_matches(options.matched)
     paths = [p for p in find_patients(options.openkbp) if p.stem in matches and matches[p.stem].case in options.cases]
     rows = []
     for path in shown(paths, "judge"):
         rows += judge(served, read_scan(path), matches[path.stem], options.contours, coarse=coarse, thresholds=run.box.thresholds)
-    facts = {"step": training.step, "cpu_hours": round(training.cpu_s / 3600, 3)}
-    document = {"facts": facts, "organs": [asdict(row) for row in rows]}
-    (options.folder / "judged.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document = {"facts": _cost(trained), "organs": [asdict(row) for row in rows]}
+    (options.folder[0] / "judged.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(to_table(rows))
 
 
@@ -252,11 +252,10 @@ def _export(options: argparse.Namespace) -> None:
     from model_export.boxes.data import box_data_hash
     from model_export.boxes.export import Facts, export_box
     from model_export.boxes.judge import read_judged, to_results
-    from model_export.boxes.train import resume_box_training
+    from model_export.boxes.train import read_trained
 
-    run = read_box_run(options.config)
-    training = resume_box_training(run, options.checkpoint)
-    facts: dict[str, Any] = {"steps": training.step, "cpu_hours": round(training.cpu_s / 3600, 2), "config": options.config.name}
+    run, trained = read_box_run(options.config), [read_trained(path) for path in options.checkpoint]
+    facts = _cost(trained) | {"config": options.config.name}
     if options.data:
         facts["data_sha256"] = box_data_hash(options.data)
     if options.commit:
@@ -265,8 +264,17 @@ def _export(options: argparse.Namespace) -> None:
     if rows:
         facts["judged_on"], facts["folds"] = sorted({row.case for row in rows}), len(options.results)
         facts["learnt_from_judges"] = options.learnt_from_judges
-    agreement = export_box(training.average, run, options.out, Facts(run.box.thresholds, facts, to_results(rows)))
+    agreement = export_box(
+        [each.network for each in trained], run, options.out, Facts(run.box.thresholds, facts, to_results(rows))
+    )
     print(f"{options.out}: probabilities within {agreement.probability:.1e}, {agreement.mask_share:.1e} of mask voxels differ")
+
+
+def _cost(trained: "Sequence[Trained]") -> dict[str, Any]:
+    """Of all networks of a box together."""
+    cost: dict[str, Any] = {"networks": len(trained)} if len(trained) > 1 else {}
+    cost["steps"] = sum(each.step for each in trained)
+    return cost | {"cpu_hours": round(sum(each.cpu_s for each in trained) / 3600, 2)}
 
 
 def _compose(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""From a box network's checkpoint to its ONNX file.
+"""From checkpoints of a box's networks to one ONNX file.
 
 And its part of a manifest. The export runs what it wrote.
 """
@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -54,13 +54,13 @@ class Facts:
     results: Mapping[str, Any]
 
 
-def export_box(network: BoxNetwork, run: BoxRun, folder: Path, facts: Facts) -> Agreement:
+def export_box(networks: Sequence[BoxNetwork], run: BoxRun, folder: Path, facts: Facts) -> Agreement:
     """Write ``NAME.onnx`` and ``NAME.part.toml``, and check the file against torch.
 
     :raises ExportDisagrees: if the file does not give what torch gives.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    served = ServedBox(network, run.box).eval()
+    served = ServedBox(networks, run.box).eval()
     path = folder / f"{run.box.name}.onnx"
     _write_onnx(served, path, run.box)
     agreement = _compare_with_torch(served, path, run.box)

@@ -1,4 +1,4 @@
-"""What a trained box network becomes when it is served.
+"""What trained box networks become when they are served.
 
 One box in, the organs of both sides out.
 """
@@ -7,6 +7,7 @@ One box in, the organs of both sides out.
 # (torch is not there where the types are checked without it)
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +22,22 @@ class ServedBox(nn.Module):
 
     (1, 1, Z, Y, X) to (1, organs, Z, Y · upscale, X · upscale).
 
-    The network draws the left organs on the box and the right ones on its mirror image, so that a mirrored patient gets the
-    mirrored contours. An unpaired organ is the mean of both where both are shown it, else what the one says.
+    A network draws the left organs on the box and the right ones on its mirror image, so that a mirrored patient gets the
+    mirrored contours. An unpaired organ is the mean of both where both are shown it, else what the one says. Several networks
+    that were trained for the same box, whatever their widths, answer with the mean of their probabilities.
     """
 
     views: Tensor
     down: Tensor
     across: Tensor
 
-    def __init__(self, network: BoxNetwork, box: BoxConfig) -> None:
+    def __init__(self, networks: Sequence[BoxNetwork], box: BoxConfig) -> None:
+        """:raises ValueError: if there is no network, or one draws other channels than the box has."""
         super().__init__()
-        self.network = network
+        if {(network.config.outputs, network.config.upscale) for network in networks} != {(len(box.organs), box.upscale)}:
+            msg = f"a network of another box than {box.name}"
+            raise ValueError(msg)
+        self.networks = nn.ModuleList(networks)
         self.box = box
         shown = torch.arange(box.size[2] * box.upscale) >= box.hidden_columns * box.upscale
         self.register_buffer("views", (shown.float() + shown.flip(0).float()).clamp(min=1.0))
@@ -43,7 +49,9 @@ class ServedBox(nn.Module):
     def forward(self, hu: Tensor) -> Tensor:
         box = self.box
         both = torch.cat([hu, hu.flip(-1)])[..., box.hidden_columns :]
-        left, right = torch.sigmoid(self.network(both).float()).unbind(0)  # (outputs, Z, Y · upscale, shown · upscale) each
+        answers = [torch.sigmoid(network(both).float()) for network in self.networks]
+        mean = torch.stack(answers).mean(dim=0) if len(answers) > 1 else answers[0]
+        left, right = mean.unbind(0)  # (outputs, Z, Y · upscale, shown · upscale) each
         hidden = box.hidden_columns * box.upscale
         if hidden:
             left, right = functional.pad(left, (hidden, 0)), functional.pad(right, (hidden, 0))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model_export.boxes.config import BoxRun
 from model_export.boxes.data import BoxCase
-from model_export.boxes.network import BoxNetwork
+from model_export.boxes.network import BoxNetwork, BoxNetworkConfig
 from model_export.boxes.sampling import BoxSample, draw_box, draw_box_case
 from model_export.loss import fast_loss_of_sample
 from model_export.progress import bar_to
@@ -51,6 +51,26 @@ class BoxTraining:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a checkpoint is to who draws with it.
+
+    Its averaged network, and what that one cost.
+    """
+
+    network: BoxNetwork
+    step: int
+    cpu_s: float
+
+
+def read_trained(path: Path) -> Trained:
+    """The network of a checkpoint, as wide as its own run says."""
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    network = BoxNetwork(BoxNetworkConfig(**state["run"]["network"]))
+    network.load_state_dict(state["average"])
+    return Trained(network, state["step"], state["cpu_s"])
 
 
 def start_box_training(run: BoxRun, *, device: str = "cpu") -> BoxTraining:

@@ -23,6 +23,7 @@ from model_export.boxes.train import (
     boxes_of_step,
     drawn_ahead,
     loss_of_boxes,
+    read_trained,
     resume_box_training,
     start_box_training,
     train_boxes,
@@ -101,7 +102,7 @@ def test_a_box_is_laid_at_the_mean_over_the_anchors_that_were_found(run: BoxRun)
 
 def test_a_mirrored_box_gets_the_mirrored_drawing(run: BoxRun) -> None:
     torch.manual_seed(3)
-    served = ServedBox(BoxNetwork(run.network), run.box).eval()
+    served = ServedBox([BoxNetwork(run.network)], run.box).eval()
     hu = torch.randn(1, 1, *run.box.size) * 200
     with torch.no_grad():
         plain, mirrored = served(hu)[0], served(hu.flip(-1))[0]
@@ -112,13 +113,41 @@ def test_a_mirrored_box_gets_the_mirrored_drawing(run: BoxRun) -> None:
 
 def test_a_served_box_smooths_its_probabilities_in_plane_alone(run: BoxRun) -> None:
     sd = 0.8
-    served = ServedBox(BoxNetwork(run.network), replace(run.box, smoothing_sd_voxels=sd)).eval()
+    served = ServedBox([BoxNetwork(run.network)], replace(run.box, smoothing_sd_voxels=sd)).eval()
     rows, columns = (count * run.box.upscale for count in run.box.size[1:])
     drawn = torch.rand(2, 3, rows, columns, generator=torch.Generator().manual_seed(1))
     expected = gaussian_filter(drawn.numpy(), (0, 0, sd, sd), mode="nearest", radius=(0, 0, 3, 3))
     assert served.smoothed(drawn).numpy() == pytest.approx(expected, abs=1e-6)
-    as_drawn = ServedBox(BoxNetwork(run.network), run.box).eval()
+    as_drawn = ServedBox([BoxNetwork(run.network)], run.box).eval()
     assert torch.equal(as_drawn.smoothed(drawn), drawn)
+
+
+def test_several_networks_of_a_box_whatever_their_widths_answer_with_their_mean(run: BoxRun, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    wider = replace(run.network, channels=(8, 12, 16))
+    networks = [BoxNetwork(run.network).eval(), BoxNetwork(wider).eval()]
+    hu = torch.randn(1, 1, *run.box.size) * 200
+    with torch.no_grad():
+        one, other, both = (ServedBox(those, run.box).eval()(hu) for those in (networks[:1], networks[1:], networks))
+    assert not torch.allclose(one, other)
+    assert torch.allclose(both, (one + other) / 2, atol=1e-6)
+    assert export_box(networks, run, tmp_path, Facts({}, {}, {})).probability < 1e-5
+
+
+@pytest.mark.parametrize("networks", [[], [{"outputs": 3}], [{}, {"upscale": 4}]])
+def test_networks_of_another_box_are_refused(networks: list[dict[str, int]], run: BoxRun) -> None:
+    with pytest.raises(ValueError, match="a network of another box than orbits"):
+        ServedBox([BoxNetwork(replace(run.network, **changes)) for changes in networks], run.box)
+
+
+def test_a_checkpoint_gives_its_averaged_network_as_wide_as_it_was_trained(run: BoxRun, tmp_path: Path) -> None:
+    training = start_box_training(replace(run, network=replace(run.network, channels=(8, 12, 16))))
+    train_boxes(training, [made_case([made_label("Eye_L", 30)])], tmp_path, until=2)
+    trained = read_trained(tmp_path / CHECKPOINT)
+    assert trained.step == 2
+    assert trained.cpu_s == training.cpu_s
+    for one, other in zip(training.average.state_dict().values(), trained.network.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_unpaired_organ_is_the_mean_of_the_sides_that_are_shown_it() -> None:
@@ -128,7 +157,7 @@ def test_an_unpaired_organ_is_the_mean_of_the_sides_that_are_shown_it() -> None:
         network.head.conv.weight.zero_()
         assert network.head.conv.bias is not None
         network.head.conv.bias.fill_(0.0)
-        drawn = ServedBox(network, run.box).eval()(torch.zeros(1, 1, *run.box.size))[0]
+        drawn = ServedBox([network], run.box).eval()(torch.zeros(1, 1, *run.box.size))[0]
     assert torch.equal(drawn[run.box.drawn_organs.index("Brainstem")], torch.full((4, 16, 32), 0.5))
 
 
@@ -242,7 +271,7 @@ def test_an_export_answers_as_torch_does_and_states_its_shape(run: BoxRun, tmp_p
     import tomllib
 
     network = BoxNetwork(run.network)
-    agreement = export_box(network, run, tmp_path, Facts({"Eye_L": 0.4}, {"steps": 7}, {"Eye_L": 0.9}))
+    agreement = export_box([network], run, tmp_path, Facts({"Eye_L": 0.4}, {"steps": 7}, {"Eye_L": 0.9}))
     assert agreement.probability < 1e-5
     (part,) = tomllib.loads((tmp_path / "orbits.part.toml").read_text())["part"]
     assert part["input"] == {"name": "hu", "spacing_mm": [2.5, 4.0, 4.0], "size_zyx": [4, 8, 16], "padding_hu": -1000.0}
@@ -253,7 +282,7 @@ def test_an_export_answers_as_torch_does_and_states_its_shape(run: BoxRun, tmp_p
 
 
 def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_organs(run: BoxRun, tmp_path: Path) -> None:
-    export_box(BoxNetwork(run.network), run, tmp_path / "boxes", Facts({}, {"steps": 7}, {}))
+    export_box([BoxNetwork(run.network)], run, tmp_path / "boxes", Facts({}, {"steps": 7}, {}))
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
     manifest = compose(
         whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", kept=["Eye_L", "Eye_R"], thresholds={"Brain": 0.61}
@@ -283,7 +312,7 @@ def test_a_composed_card_says_on_which_scans_it_was_judged_and_what_is_shared(ru
     facts = {"steps": 7, "judged_on": ["A", "B"], "learnt_from_judges": True}
     results = {"Eye_L": 0.61, "Eye_L_scans": 2, "Eye_L_radiographer": 0.8}
     shared = replace(run, box=replace(run.box, shares=eyes))
-    export_box(BoxNetwork(run.network), shared, tmp_path / "boxes", Facts({}, facts, results))
+    export_box([BoxNetwork(run.network)], shared, tmp_path / "boxes", Facts({}, facts, results))
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
     edges = {f"Lung_{side}": {"hu": [-1100.0, -300.0], "outwards_mm": 3.0} for side in "LR"}
     kept = compose(whole, [tmp_path / "boxes"], tmp_path / "kept", version="9.9.9", kept=[*eyes])
@@ -310,7 +339,7 @@ def test_a_card_says_that_each_scan_was_judged_by_a_fold_of_its_own(
     learnt: bool, ships: str, run: BoxRun, tmp_path: Path
 ) -> None:
     facts = {"steps": 7, "judged_on": ["A", "B"], "folds": 2, "learnt_from_judges": learnt}
-    export_box(BoxNetwork(run.network), run, tmp_path / "boxes", Facts({}, facts, {}))
+    export_box([BoxNetwork(run.network)], run, tmp_path / "boxes", Facts({}, facts, {}))
     whole = Path(__file__).parents[2] / "models" / "oarlock-hn"
     compose(whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9")
     card = (tmp_path / "composed" / "MODEL_CARD.md").read_text(encoding="utf-8")
