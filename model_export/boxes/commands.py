@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 CONFIG: Final = Path(__file__).parents[1] / "configs" / "orbits.toml"
 EDGES: Final = CONFIG.with_name("edges.toml")
-CENTRES: Final = "coarse.jsonl"
 
 
 def add_box_commands(commands: Any) -> None:
@@ -135,24 +134,15 @@ def _sources(options: argparse.Namespace) -> "Sources":
 def _prepare(options: argparse.Namespace) -> None:
     from model_export.boxes.config import read_box_run
     from model_export.boxes.data import count_box_labels, make_cases, write_box_cases
+    from model_export.transferred.make import read_centres
 
     run = read_box_run(options.config)
-    cases = make_cases(run.box, _sources(options), _centres(options.transferred))
+    centres = {name: seen for folder in options.transferred for name, seen in read_centres(folder).items()}
+    cases = make_cases(run.box, _sources(options), centres)
     write_box_cases(options.out, cases, {"box": run.box.name, "left_out": options.left_out})
     print(f"{len(cases)} scans")
     for organ, counts in count_box_labels(cases).items():
         print(f"{organ:16} " + ", ".join(f"{count} {source}" for source, count in counts.items()))
-
-
-def _centres(folders: list[Path]) -> dict[str, dict[str, Any]]:
-    """Where the coarse model saw organs, from what `transfer` keeps."""
-    from model_export.progress import whole_lines
-
-    found: dict[str, dict[str, Any]] = {}
-    for folder in folders:
-        for name, centres in whole_lines(folder / CENTRES)[1:]:
-            found[name] = {organ: tuple(place) for organ, (place, _) in centres.items()}
-    return found
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from model_export.datasets.openkbp import find_patients
 from model_export.prepare import read_matches
-from model_export.progress import Kept, shown
+from model_export.progress import Kept, shown, whole_lines
 from model_export.transferred.atlases import Atlas, read_atlases
 from model_export.transferred.coarse import CoarseModel
 from model_export.transferred.eyes import EyePicture, mean_eye, refined_eye
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 EYES_APART_MM: Final = (50.0, 80.0)
 REFUSED: Final = "refused.json"
+CENTRES: Final = "centres.jsonl"
 NO_BRAINSTEM: Final = "the brainstem is not seen"
 
 Centres: TypeAlias = Callable[[], Mapping[str, Point]]
@@ -43,13 +44,13 @@ def transfer(openkbp: Path, contours: Path, matched: Path, *, model: Path, out: 
     out.mkdir(parents=True, exist_ok=True)
     matches, paths = read_matches(matched), find_patients(openkbp)
     atlases = read_atlases({path.stem: read_scan(path) for path in paths if path.stem in matches}, matches, contours, near)
-    find, coarse = finder_of(near, atlases), Kept(out / "coarse.jsonl", work=str(model))
+    find, coarse = finder_of(near, atlases), Kept(out / CENTRES, work=str(model))
     seen_by, refused = CoarseModel(model), dict[str, str]()
     for path in shown(paths, "transfer"):
         if (out / f"{path.stem}.npz").is_file():
             continue
         scan = read_scan(path)
-        found = find(scan, partial(_seen, scan, seen_by, coarse))
+        found = find(scan, partial(seen, scan, seen_by, coarse))
         if isinstance(found, str):
             refused[scan.name] = found
             continue
@@ -58,8 +59,21 @@ def transfer(openkbp: Path, contours: Path, matched: Path, *, model: Path, out: 
     log.info("%d scans, %d refused", len(paths) - len(refused), len(refused))
 
 
-def _seen(scan: Scan, model: CoarseModel, kept: Kept) -> dict[str, Point]:
-    return {name: (x, y, z) for name, (x, y, z) in kept.get(scan.name, partial(model.centres, scan)).items()}
+def seen(scan: Scan, model: CoarseModel, kept: Kept) -> dict[str, Point]:
+    """Where the coarse model sees organs in a scan; it looks once."""
+    return _points(kept.get(scan.name, partial(model.centres, scan)))
+
+
+def read_centres(folder: Path) -> dict[str, dict[str, Point]]:
+    """Where the coarse model saw organs, by scan.
+
+    Of what `transfer` left in its folder.
+    """
+    return {name: _points(centres) for name, centres in whole_lines(folder / CENTRES)[1:]}
+
+
+def _points(centres: Mapping[str, Sequence[float]]) -> dict[str, Point]:
+    return {name: (x, y, z) for name, (x, y, z) in centres.items()}
 
 
 def finder_of(near: Neighbourhood, atlases: Sequence[Atlas]) -> Finder:

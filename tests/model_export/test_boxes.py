@@ -69,7 +69,7 @@ def made_case(labels: Sequence[BoxLabel], *, name: str = "made") -> BoxCase:
     )
 
 
-@pytest.mark.parametrize("name", ["orbits", "ears", "jaw", "axis"])
+@pytest.mark.parametrize("name", ["orbits", "ears", "jaw", "jaw_wide", "axis"])
 def test_each_shipped_box_can_be_built_and_names_both_sides(name: str) -> None:
     run = read_box_run(CONFIGS / f"{name}.toml")
     slices, rows, columns = run.box.size

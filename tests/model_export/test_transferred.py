@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_export.progress import Kept
 from model_export.transferred.atlases import Atlas, Share, mirror_image, share_centre_mm, share_known
+from model_export.transferred.coarse import CoarseModel
 from model_export.transferred.eyes import mean_eye, refined_eye
-from model_export.transferred.make import landmarks_of, vote_grid
+from model_export.transferred.make import CENTRES, landmarks_of, read_centres, seen, vote_grid
 from model_export.transferred.neighbourhoods import ORBITS
 from model_export.transferred.scans import Scan, centre_mm
 from model_export.transferred.votes import TransferredScan, Votes, agreement, fused, read_transferred, write_transferred
@@ -165,3 +167,23 @@ def test_an_atlas_is_laid_on_a_shifted_scan_and_its_organ_lands_on_the_anchor() 
     same = anchored(sitk.AffineTransform(3), here, middle)
     share = carried({"Eye_L": organ}, same, image)["Eye_L"]
     assert share_centre_mm(Share(share, first), fixed) == pytest.approx(here, abs=0.1)
+
+
+class OneLook(CoarseModel):
+    """A coarse model that can be asked once."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def centres(self, scan: Scan) -> dict[str, tuple[float, float, float]]:
+        self.looks += 1
+        return {"Brainstem": (1.0, 2.0, 3.0 + self.looks)}
+
+
+def test_what_the_coarse_model_saw_is_kept_and_read_for_the_boxes(tmp_path: Path) -> None:
+    scan, model = Scan("pt_1", "train", np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.bool_), SPACING, {}), OneLook()
+    for _ in range(2):
+        kept = Kept(tmp_path / CENTRES, work="a model")
+        assert seen(scan, model, kept) == {"Brainstem": (1.0, 2.0, 4.0)}
+    assert read_centres(tmp_path) == {"pt_1": {"Brainstem": (1.0, 2.0, 4.0)}}
+    assert read_centres(tmp_path / "none") == {}
