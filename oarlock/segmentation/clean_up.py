@@ -28,7 +28,7 @@ BROKEN_SHARE: Final = 0.25
 SPECK_SHARE: Final = 0.002
 """An organ below this share of the smallest that experts drew is dropped, unless an end of the scan may cut it."""
 
-CUT_SPECK_SHARE: Final = 0.0005
+CUT_SPECK_SHARE: Final = 0.001
 """The same where the organ reaches an end of the scan: so little of it is of no use, and mostly invented."""
 
 UNFILLED: Final = frozenset({"Lung_L", "Lung_R"})
