@@ -288,7 +288,7 @@ def test_a_composed_model_is_one_that_the_product_reads_and_its_boxes_own_their_
         whole, [tmp_path / "boxes"], tmp_path / "composed", version="9.9.9", kept=["Eye_L", "Eye_R"], thresholds={"Brain": 0.61}
     )
     assert [part.name for part in manifest.parts] == ["whole", "orbits"]
-    assert manifest.parts[0].thresholds[:2] == (0.61, 0.5)  # brain, and the brainstem as it was
+    assert manifest.parts[0].thresholds[:2] == (0.61, 0.4)  # brain, and the brainstem as it was
     owners = {oar.name: owner for oar, owner in manifest.owners.items()}
     assert owners["Lens_R"] == "orbits"
     assert owners["Brain"] == owners["Eye_L"] == "whole"
