@@ -82,7 +82,7 @@ def _add_judging(commands: Commands) -> None:
     calibrate.set_defaults(run=_calibrate)
 
     judge = commands.add_parser("judge", help="score a model folder on public scans, as a job delivers its contours")
-    judge.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="whose parts have not seen the scans")
+    judge.add_argument("--model", type=Path, required=True, help="a fold's: its parts have not seen the scans")
     judge.add_argument("--openkbp", type=Path, required=True, help="clone of open-kbp, or a folder of SPLIT/pt_N.npz")
     judge.add_argument("--contours", type=Path, required=True, help="clone of tcia-ct-scan-dataset")
     judge.add_argument("--matched", type=Path, required=True, help="table of the scans that are in both")

@@ -37,7 +37,7 @@ WRONG_REFERENCES: Final = MappingProxyType(
 """Scans of OpenKBP's validation that say nothing of a model."""
 
 SHARPENED: Final = 4
-"""How often what a mean lacks is added; then a twentieth of a step of HU is left at its corner."""
+"""How often the difference to the scan's own values is added; a twentieth of a step is then left at a corner."""
 
 CUT_OFF: Final = frozenset({"Brain", "Lung_L", "Lung_R"})
 """Organs that most public scans cut. What is known of them counts, from ``LEAST_SHOWN_ML`` on."""

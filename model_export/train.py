@@ -131,7 +131,7 @@ def train(
 ) -> None:
     """Train until the schedule ends.
 
-    After `hours` of training in all, or after the config's `steps`.
+    After `hours` of training in all (0: as it starts), or after the config's `steps`.
 
     `steps`, and `stop` when it says so between two steps, end it earlier without changing the schedule.
     """
@@ -139,7 +139,7 @@ def train(
     started_s, saved_s = time.monotonic() - run.elapsed_s, time.monotonic()
     with bar_to(100.0, "train", "%") as tell:
         while run.step != steps and not stop():
-            progress = run.step / run.config.training.steps if hours is None else run.elapsed_s / (3600.0 * hours)
+            progress = _progress(run, hours)
             tell(round(100.0 * progress, 1))
             if progress >= 1.0:
                 break
@@ -151,6 +151,16 @@ def train(
                 write_checkpoint(run, folder / CHECKPOINT)
                 saved_s = time.monotonic()
     write_checkpoint(run, folder / CHECKPOINT)
+
+
+def _progress(run: Run, hours: float | None) -> float:
+    """The share of the schedule that is done.
+
+    One of no hours is done before it begins.
+    """
+    if hours is None:
+        return run.step / run.config.training.steps
+    return run.elapsed_s / (3600.0 * hours) if hours else 1.0
 
 
 def train_step(run: Run, samples: Sequence[Sample], progress: float) -> float:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CONFIG: Final = Path(__file__).parents[1] / "configs" / "orbits.toml"
 EDGES: Final = CONFIG.with_name("edges.toml")
+FOLD: Final = Path(__file__).parents[1] / "checkpoints" / "whole-without-tuning"
+"""A finder that has not seen the scans that judge; what ships has."""
 
 
 def add_box_commands(commands: Any) -> None:
@@ -54,10 +56,11 @@ def add_box_commands(commands: Any) -> None:
 
     judge = commands.add_parser("box-judge", help="score checkpoints on matched scans that they never saw")
     judge.add_argument("--config", type=Path, default=CONFIG)
-    judge.add_argument("--folder", type=Path, nargs="+", required=True, help="of the run; of several runs their mean draws")
+    judge.add_argument("--folder", type=Path, nargs="+", required=True, help="of the run; of several their mean draws")
     _add_sources(judge)
     judge.add_argument("--cases", nargs="+", required=True, help="released cases that were left out")
-    judge.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="the coarse model that lays the box")
+    judge.add_argument("--out", type=Path, help="all figures as JSON; of one run judged.json in its folder, if left out")
+    judge.add_argument("--model", type=Path, default=FOLD, help="the coarse model that lays the box, and has not seen the cases")
     judge.set_defaults(run=_judge)
 
     export = commands.add_parser("box-export", help="write a box's ONNX file and its part of a manifest, and check both")
@@ -90,7 +93,7 @@ def _add_judge_edges(commands: Any) -> None:
     edges = commands.add_parser("judge-edges", help="what edges that tissue draws are worth on the matched scans")
     edges.add_argument("--edges", type=Path, default=EDGES)
     _add_sources(edges)
-    edges.add_argument("--model", type=Path, default=Path("models/oarlock-hn"), help="the model that draws on the whole scan")
+    edges.add_argument("--model", type=Path, default=FOLD, help="the model that draws on the whole scan")
     edges.set_defaults(run=_judge_edges)
 
 
@@ -181,7 +184,8 @@ def _relabel(options: argparse.Namespace) -> None:
     from model_export.boxes.train import read_trained
 
     torch.set_num_threads(1)
-    run, trained = read_box_run(options.config), [read_trained(path) for path in options.checkpoint]
+    run = read_box_run(options.config)
+    trained = [read_trained(path, run.box) for path in options.checkpoint]
     served = ServedBox([each.network for each in trained], run.box).eval()
     threshold = run.box.thresholds.get(options.move[0], 0.5) if options.move else 0.5
     cases = read_box_cases(options.data)
@@ -208,7 +212,8 @@ def _judge(options: argparse.Namespace) -> None:
     from model_export.transferred.scans import read_scan
 
     torch.set_num_threads(1)
-    run, trained = read_box_run(options.config), [read_trained(folder / CHECKPOINT) for folder in options.folder]
+    run = read_box_run(options.config)
+    trained = [read_trained(folder / CHECKPOINT, run.box) for folder in options.folder]
     served, coarse = ServedBox([each.network for each in trained], run.box).eval(), CoarseModel(options.model)
     matches = read_matches(options.matched)
     paths = [p for p in find_patients(options.openkbp) if p.stem in matches and matches[p.stem].case in options.cases]
@@ -216,7 +221,9 @@ def _judge(options: argparse.Namespace) -> None:
     for path in shown(paths, "judge"):
         rows += judge(served, read_scan(path), matches[path.stem], options.contours, coarse=coarse, thresholds=run.box.thresholds)
     document = {"facts": _cost(trained), "organs": [asdict(row) for row in rows]}
-    (options.folder[0] / "judged.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    out = options.out or (options.folder[0] / "judged.json" if len(options.folder) == 1 else None)
+    if out:
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(to_table(rows))
 
 
@@ -244,7 +251,8 @@ def _export(options: argparse.Namespace) -> None:
     from model_export.boxes.judge import read_judged, to_results
     from model_export.boxes.train import read_trained
 
-    run, trained = read_box_run(options.config), [read_trained(path) for path in options.checkpoint]
+    run = read_box_run(options.config)
+    trained = [read_trained(path, run.box) for path in options.checkpoint]
     facts = _cost(trained) | {"config": options.config.name}
     if options.data:
         facts["data_sha256"] = box_data_hash(options.data)

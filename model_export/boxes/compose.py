@@ -128,7 +128,7 @@ def to_composed_card(
     lines = [f"# {model['name']} {model['version']}", rest.partition(f"\n{SECTION}\n")[0].rstrip(), "", SECTION, ""]
     lines += [
         "What stands above is of the whole-scan network alone. These organs are drawn by networks of their own,",
-        "at 1 mm in a box; where a share is given, by the mean of both networks' probabilities, of which it is the box's.",
+        "at 1 mm in a box; a share is that of the box in a mean of its probabilities and the whole-scan network's.",
     ]
     for part in parts:
         training, results = dict(part.get("training", {})), part.get("results", {})

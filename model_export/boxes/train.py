@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model_export.boxes.config import BoxRun
+from model_export.boxes.config import BoxConfig, BoxRun
 from model_export.boxes.data import BoxCase
 from model_export.boxes.network import BoxNetwork, BoxNetworkConfig
 from model_export.boxes.sampling import BoxSample, draw_box, draw_box_case
@@ -65,9 +65,15 @@ class Trained:
     cpu_s: float
 
 
-def read_trained(path: Path) -> Trained:
-    """The network of a checkpoint, as wide as its own run says."""
+def read_trained(path: Path, box: BoxConfig) -> Trained:
+    """The network of a checkpoint, as wide as its own run says.
+
+    :raises ValueError: if it was trained for other organs than the box has.
+    """
     state = torch.load(path, weights_only=True, map_location="cpu")
+    if tuple(organs := state["run"]["box"]["organs"]) != box.organs:
+        msg = f"{path} draws {', '.join(organs)}, not {', '.join(box.organs)}"
+        raise ValueError(msg)
     network = BoxNetwork(BoxNetworkConfig(**state["run"]["network"]))
     network.load_state_dict(state["average"])
     return Trained(network, state["step"], state["cpu_s"])

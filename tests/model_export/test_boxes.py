@@ -143,11 +143,13 @@ def test_networks_of_another_box_are_refused(networks: list[dict[str, int]], run
 def test_a_checkpoint_gives_its_averaged_network_as_wide_as_it_was_trained(run: BoxRun, tmp_path: Path) -> None:
     training = start_box_training(replace(run, network=replace(run.network, channels=(8, 12, 16))))
     train_boxes(training, [made_case([made_label("Eye_L", 30)])], tmp_path, until=2)
-    trained = read_trained(tmp_path / CHECKPOINT)
+    trained = read_trained(tmp_path / CHECKPOINT, run.box)
     assert trained.step == 2
     assert trained.cpu_s == training.cpu_s
     for one, other in zip(training.average.state_dict().values(), trained.network.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+    with pytest.raises(ValueError, match=r"draws Eye_L, Lens_L, .*, not Cochlea_L, Brainstem"):
+        read_trained(tmp_path / CHECKPOINT, read_box_run(CONFIGS / "ears.toml").box)
 
 
 def test_an_unpaired_organ_is_the_mean_of_the_sides_that_are_shown_it() -> None:

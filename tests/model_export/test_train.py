@@ -94,6 +94,15 @@ def test_a_schedule_in_hours_ends_with_them(tiny: Config, tmp_path: Path) -> Non
     assert (tmp_path / CHECKPOINT).is_file()
 
 
+def test_a_run_of_no_hours_is_what_it_starts_from(tiny: Config, tmp_path: Path) -> None:
+    run = start_run(tiny)
+    train(run, [made_case()], tmp_path, hours=0.0)
+    kept = resume_run(tiny, tmp_path / CHECKPOINT)
+    assert kept.step == 0
+    for one, other in zip(run.average.state_dict().values(), kept.average.state_dict().values(), strict=True):
+        assert one.equal(other)
+
+
 def test_a_stopped_run_keeps_what_it_has(tiny: Config, tmp_path: Path) -> None:
     run = start_run(tiny)
     train(run, [made_case()], tmp_path, stop=lambda: run.step == 2)

@@ -194,7 +194,7 @@ async function say(names, verdict, comment = null) {
   if (!state.may || !names.length) return;
   const organs = names.map((oar) => ({ oar, verdict, comment }));
   const told = await call(`/v1/jobs/${job}/reviews`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ organs }) });
-  state.reviews = new Map([...state.reviews, ...told.map((one) => [one.oar, one])]); // an answer that comes late lacks what was said since
+  for (const one of told) if (!(state.reviews.get(one.oar)?.at > one.at)) state.reviews.set(one.oar, one); // an answer that comes late lacks what was said since
   listOrgans();
   showChosen(state.organs.find((one) => one.name === state.chosen));
   toast(names.length > 1 ? `${names.length} organs: ${SAID[verdict][0].toLowerCase()}` : `${names[0]}: ${SAID[verdict][0].toLowerCase()}`);
