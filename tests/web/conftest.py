@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import APIResponse, Browser, ConsoleMessage, Page, Request, Route, sync_playwright
 
 from oarlock.ct.writer import write_ct_series
 from oarlock.phantom.patient import Phantom, head_and_neck
@@ -77,3 +77,16 @@ def tab(browser: Browser, planted: Planted, request: pytest.FixtureRequest) -> I
     yield made
     context.close()
     assert made.wrong == []
+
+
+def hold(page: Page, path: str) -> list[tuple[Route, APIResponse]]:
+    """The next call of a path, and its answer, which the page does not get yet; empty until the page calls."""
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(path, lambda route: held.append((route, route.fetch())), times=1)
+    return held
+
+
+def wait_for(page: Page, held: list[tuple[Route, APIResponse]]) -> tuple[Route, APIResponse]:
+    while not held:
+        page.wait_for_timeout(50)
+    return held[0]

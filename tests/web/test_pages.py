@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import APIResponse, Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from oarlock.scopes import Scope
 from oarlock.store.jobs import JobId, Stage
@@ -12,27 +12,13 @@ from oarlock.store.keys import KeyStore
 from oarlock.store.leases import Lease
 from tests.service.conftest import make_settings
 from tests.service.running import Running, serve, write_model
-from tests.web.conftest import Tab
+from tests.web.conftest import Tab, hold, wait_for
 from tests.web.history import CENTRES, DRIFTING, SCANNER
 from tests.web.past_patients import BETTER, LABEL, commission
 from tests.web.planted import Planted
 from tests.web.test_review_page import PHONE, serious
 
 pytestmark = pytest.mark.slow
-
-
-def hold(page: Page, path: str) -> list[tuple[Route, APIResponse]]:
-    """The next call of a path, and its answer, which the page does not get yet; empty until the page calls."""
-    held: list[tuple[Route, APIResponse]] = []
-    page.route(path, lambda route: held.append((route, route.fetch())), times=1)
-    return held
-
-
-def wait_for(page: Page, held: list[tuple[Route, APIResponse]]) -> tuple[Route, APIResponse]:
-    while not held:
-        page.wait_for_timeout(50)
-    return held[0]
-
 
 DARK = {"color_scheme": "dark"}
 

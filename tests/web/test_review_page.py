@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from oarlock.phantom.patient import Phantom
 from oarlock.pictures.planes import to_axes
 from oarlock.store import audit
-from tests.web.conftest import Tab
+from tests.web.conftest import Tab, hold, wait_for
 from tests.web.planted import EDITED, SHIFTED, Planted
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
@@ -247,6 +247,24 @@ def test_an_organ_is_signed_off_by_a_key_and_the_others_in_one_go(tab: Tab, plan
     assert set(told.values()) == {("usable", None)}
     assert len(told) == 19
     assert "Cochlea_L" not in told  # it was not drawn
+
+
+def test_a_verdict_whose_answer_comes_late_does_not_hide_the_one_after_it(tab: Tab, planted: Planted) -> None:
+    page = tab.open(planted.page)
+    page.keyboard.press("]")
+    page.locator(".axial").focus()
+    held = hold(page, "**/reviews")
+    page.keyboard.press("d")
+    route, answer = wait_for(page, held)
+    page.keyboard.press("u")
+    said = "state.reviews.get(state.chosen)?.verdict"
+    for _ in range(200):
+        if state(page, said) == "usable":
+            break
+        page.wait_for_timeout(50)
+    route.fulfill(response=answer)
+    page.wait_for_timeout(500)
+    assert state(page, said) == "usable"
 
 
 ENCLOSED = """async () => {
