@@ -32,7 +32,7 @@ class ServedBox(nn.Module):
     across: Tensor
 
     def __init__(self, networks: Sequence[BoxNetwork], box: BoxConfig) -> None:
-        """:raises ValueError: if there is no network, or one draws other channels than the box has."""
+        """:raises ValueError: if no network is given, or one has other channels than the box."""
         super().__init__()
         if {(network.config.outputs, network.config.upscale) for network in networks} != {(len(box.organs), box.upscale)}:
             msg = f"a network of another box than {box.name}"
